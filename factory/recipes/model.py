@@ -1,0 +1,122 @@
+"""What a recipe is: one folder, read and validated, never changed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a file something stands; line is 1-based, 0 when the file as a whole is meant."""
+
+    path: Path
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}" if self.line else str(self.path)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding of `lint`: where, what is wrong, the way out. A warning does not stop a build."""
+
+    place: Place
+    message: str
+    remedy: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.place}: {'warning' if self.warning else 'error'}: {self.message}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """`[build]`: how the image is made. disk in bytes; base is '' or has a scheme (docker://, recipe://)."""
+
+    definition: str = "image.def"
+    base: str = ""
+    arch: tuple[str, ...] = ("amd64",)
+    args: Mapping[str, str] = field(default_factory=dict)
+    disk: int = 10_000_000_000
+    runner: str = "local"
+    timeout: timedelta = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """`[run]`: what `singfactory exec` adds on the cluster; binds are mount points that the image promises."""
+
+    gpu: str = "none"
+    env: Mapping[str, str] = field(default_factory=dict)
+    binds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TestSpec:
+    """One `[[test]]`: a shell command inside the image, and what is expected of it."""
+
+    __test__ = False  # the name looks like a test class to pytest
+
+    name: str
+    run: str
+    exit: int = 0
+    stdout: str = ""
+    stdout_regex: str = ""
+    timeout: timedelta = timedelta(minutes=2)
+    gpu: bool = False
+
+
+@dataclass(frozen=True)
+class RebuildSpec:
+    """`[rebuild]`: what makes a published image stale."""
+
+    when: tuple[str, ...] = ("base-changed", "inputs-changed")
+    max_age: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """`[lifecycle]`: active, deprecated or withdrawn, and a note for its users."""
+
+    status: str = "active"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe folder. All paths inside are relative to ``folder``."""
+
+    folder: Path
+    name: str
+    version: str
+    summary: str
+    license: str = ""
+    homepage: str = ""
+    maintainers: tuple[str, ...] = ()
+    build: BuildSpec = field(default_factory=BuildSpec)
+    run: RunSpec = field(default_factory=RunSpec)
+    tests: tuple[TestSpec, ...] = ()
+    rebuild: RebuildSpec = field(default_factory=RebuildSpec)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+
+    @property
+    def definition_path(self) -> Path:
+        """The definition file."""
+        return self.folder / self.build.definition
+
+    @property
+    def base_recipe(self) -> str:
+        """The name of the recipe that this one builds upon, or ''."""
+        return self.build.base.removeprefix("recipe://") if self.build.base.startswith("recipe://") else ""
+
+
+@dataclass(frozen=True)
+class BasePin:
+    """`base.lock`: the digest that a base image had when somebody looked, and when that was (ISO 8601)."""
+
+    base: str
+    digest: str
+    resolved: str

@@ -1,0 +1,113 @@
+# shellcheck shell=bash
+# Fetches Debian packages with apt's own signature checks, without root and without touching the
+# system's package state: lists, cache and dpkg status live in a folder of the caller's.
+# Proxy, certificates and the other transport settings stay those of the machine.
+#
+#   apt_isolated_debian STATE SUITE     another suite of the Debian archive this machine already uses
+#   apt_isolated_system STATE           the machine's own sources
+#   apt_isolated_download STATE DIR PACKAGE...   exactly these packages, as .deb files in DIR
+#   apt_isolated_closure STATE DIR PACKAGE...    these and everything they depend on
+#   apt_isolated_explain STATE          why the last of these failed, one line
+#
+# All write apt's output to STATE/log and return non-zero on failure.
+
+apt_isolated_keyring() {
+    local file
+    for file in /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
+        [[ -r $file ]] && printf '%s\n' "$file" && return
+    done
+    return 1
+}
+
+# The archives that may carry other suites of Debian, best guess first. apt itself reads the sources, so
+# .sources, .list, disabled entries and APT_CONFIG all mean what they mean to it. Security and
+# third-party archives drop out by suite, component or origin; one that slips through fails the
+# signature check against Debian's keyring.
+apt_isolated_debian_uris() {
+    # shellcheck disable=SC2016  # the $(NAME)s are apt's
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
+        awk '$3 != "main" || $2 ~ /security|updates|backports|pgdg/ || $1 ~ /security|^(cdrom|file|copy):/ { next }
+             $4 == "Debian" { sure[++s] = $1; next }
+             $4 == "" || $4 ~ /^\$/ { maybe[++m] = $1 }  # no lists yet, so the origin is unknown
+             END { for (i = 1; i <= s; i++) if (!seen[sure[i]]++) print sure[i]
+                   for (i = 1; i <= m; i++) if (!seen[maybe[i]]++) print maybe[i] }'
+}
+
+apt_isolated_open() { # STATE, then lines for the configuration
+    local state=$1
+    shift
+    rm -rf "$state"
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+    : >"$state/status"
+    : >"$state/log"
+    # Given with -c, so it is read after the system's files: hooks and pins meant for the installed system
+    # must not act here. The sandbox user could not read the caller's folder.
+    cat >"$state/apt.conf" <<CONF
+#clear APT::Default-Release;
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+Dir::State "$state";
+Dir::State::lists "$state/lists";
+Dir::State::status "$state/status";
+Dir::State::extended_states "$state/extended_states";
+Dir::Cache "$state/cache";
+Dir::Cache::archives "$state/cache/archives";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+CONF
+    (($# == 0)) || printf '%s\n' "$@" >>"$state/apt.conf"
+}
+
+apt_isolated_run() { # STATE, then apt-get's arguments
+    local state=$1
+    shift
+    LC_ALL=C apt-get -q -y -c "$state/apt.conf" "$@" >>"$state/log" 2>&1 </dev/null
+}
+
+apt_isolated_debian() {
+    local state=$1 suite=$2 keyring uri
+    apt_isolated_open "$state" "Dir::Etc::sourcelist \"$state/sources.list\";" \
+        'Dir::Etc::sourceparts "/dev/null";' 'APT::Update::Error-Mode "any";'
+    if ! keyring=$(apt_isolated_keyring); then
+        echo 'E: no Debian keyring here (package debian-archive-keyring)' >>"$state/log"
+        return 1
+    fi
+    while read -r uri; do
+        printf 'deb [arch=%s target=Packages lang=none signed-by=%s] %s %s main\n' \
+            "$(dpkg --print-architecture)" "$keyring" "$uri" "$suite" >"$state/sources.list"
+        apt_isolated_run "$state" update && return
+    done < <(apt_isolated_debian_uris)
+    [[ -s $state/log ]] || echo 'E: no Debian archive among the sources apt is configured with' >>"$state/log"
+    return 1
+}
+
+apt_isolated_system() {
+    apt_isolated_open "$1"
+    # One unreachable third-party source is no reason to stop: what is missing shows at the download.
+    apt_isolated_run "$1" update
+}
+
+apt_isolated_download() {
+    local state=$1 dir=$2
+    shift 2
+    mkdir -p "$dir"
+    (cd "$dir" && apt_isolated_run "$state" download "$@")
+}
+
+# The empty status file makes apt count every dependency as missing, so the result stands alone.
+apt_isolated_closure() {
+    local state=$1 dir=$2
+    shift 2
+    mkdir -p "$dir"
+    apt_isolated_run "$state" install --download-only --no-install-recommends "$@" &&
+        mv "$state"/cache/archives/*.deb "$dir/"
+}
+
+apt_isolated_explain() {
+    grep -E '^(E|Err|W):?' "$1/log" | tail -n 1 || true
+}
