@@ -11,6 +11,7 @@ from typing import Any
 from factory.errors import IntegrityFailure
 
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
+_LONGEST = 200  # characters; untrusted text is not matched at any length
 _DIGEST = re.compile(r"([a-z0-9]+):([0-9a-f]+)", re.ASCII)
 
 
@@ -24,7 +25,7 @@ class Digest:
     @classmethod
     def parse(cls, text: str) -> Digest:
         """Read ``algorithm:hex``. Raises IntegrityFailure for anything else, unknown algorithms included."""
-        match = _DIGEST.fullmatch(text) if isinstance(text, str) and len(text) <= 200 else None
+        match = _DIGEST.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST else None
         if match is None or _HEX_LENGTH.get(match[1]) != len(match[2]):
             raise IntegrityFailure(
                 f"not a digest: {str(text)[:80]!r}", why="a digest is sha256: and 64 lower-case hexadecimal digits"

@@ -1,0 +1,1 @@
+"""Files, locks, processes, connections: the only rooms that touch the outside."""

@@ -12,7 +12,7 @@ class Progress(Protocol):
         """A step starts. total: bytes to come, or None when there is nothing to count."""
 
     def advance(self, count: int) -> None:
-        """count more bytes of the step are done; negative when a retry starts over."""
+        """So many more bytes of the step are done; negative when a retry starts over."""
 
     def line(self, text: str) -> None:
         """One line of output of the running step (a build, a test), without its newline."""

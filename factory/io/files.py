@@ -1,0 +1,256 @@
+"""The only place that writes, renames and removes files. What is written here is complete or absent.
+
+The order is everywhere the same: a unique temporary name beside the final one, the bytes, fsync, rename,
+fsync of the folder. File systems without flock, NFS and Lustre included, are safe with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from factory.digest import Digest
+from factory.errors import FactoryError, IntegrityFailure, NoRoom
+
+BLOCK = 1024 * 1024  # bytes read or written at a time
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes for people: ``433 MB`` (decimal units, as disks and registries count)."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(amount) < 1000:  # noqa: PLR2004 - decimal units
+            return f"{amount:.0f} {unit}" if unit in ("B", "kB") or amount >= 100 else f"{amount:.1f} {unit}"  # noqa: PLR2004
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+@contextlib.contextmanager
+def explained(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turn what the file system refuses into NoRoom, which names the path; needed: bytes still to come."""
+    try:
+        yield
+    except OSError as error:
+        refused = storage_error(error, path, needed)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError | None:
+    """The error to show for an OSError of a full disk or missing rights; None when it is neither."""
+    if error.errno in _NO_SPACE:
+        need = f"; {readable_size(needed)} more are needed" if needed else ""
+        return NoRoom(
+            f"no space left to write {path}",
+            why=f"{os.strerror(error.errno or 0)}, {readable_size(free_space(path))} free{need}",
+            fix="free some space (singfactory store gc), or name another place with --store",
+        )
+    if error.errno in _NO_RIGHT:
+        return NoRoom(
+            f"not allowed to write {path}",
+            why=os.strerror(error.errno or 0),
+            fix="ask the owner of the folder, or name another place (--store, -o)",
+        )
+    return None
+
+
+def free_space(path: Path) -> int:
+    """Bytes that this user may still write at path or at its nearest existing parent."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            found = os.statvfs(place)
+            return found.f_bavail * found.f_frsize
+    return 0
+
+
+def require_space(path: Path, needed: int, purpose: str) -> None:
+    """Raise NoRoom unless ``needed`` bytes are free at path. purpose ends the sentence, e.g. "to build NAME"."""
+    free = free_space(path)
+    if free < needed:
+        raise NoRoom(
+            f"not enough space in {path} {purpose}",
+            why=f"{readable_size(needed)} needed, {readable_size(free)} free",
+            fix="free some space, or name a folder on a larger disk",
+        )
+
+
+def make_folder(path: Path, mode: int = 0o755) -> Path:
+    """Create a folder and its parents, with this mode whatever the umask is; existing ones stay as they are."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    with explained(path):
+        for place in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                place.mkdir()
+                place.chmod(mode)
+    if not path.is_dir():
+        raise NoRoom(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Make the folder's entries durable. File systems that cannot are left to their own guarantees."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def create(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a new file for writing; fsynced when the block ends well, removed when it raises.
+
+    Refuses what is already there, links included (O_EXCL|O_NOFOLLOW). The mode does not depend on the umask.
+    """
+    with explained(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+        except BaseException:
+            remove_file(path)
+            raise
+
+
+@contextlib.contextmanager
+def open_for_append(path: Path) -> Iterator[BinaryIO]:
+    """Open a private file for writing at its end, created when absent; a link in its place is refused."""
+    with explained(path):
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise planted(path) from error
+            raise
+        with os.fdopen(descriptor, "a+b") as file:
+            yield file
+
+
+def planted(path: Path) -> FactoryError:
+    """The error for a link, or another's file, at a place where only our own files belong."""
+    try:
+        found = path.lstat()
+        owner = f"it belongs to user id {found.st_uid}"
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file that others can reach"
+    except OSError:
+        owner, kind = "it is gone now", "a link"
+    return IntegrityFailure(
+        f"{path} is {kind}, refused", why=owner, fix="remove it after finding out who made it, then try again"
+    )
+
+
+@contextlib.contextmanager
+def temporary_in(folder: Path, prefix: str) -> Iterator[Path]:
+    """A unique name for a new file in folder; whatever is there when the block ends is removed."""
+    path = folder / f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
+    try:
+        yield path
+    finally:
+        remove_file(path)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new private folder in parent, removed with all it holds when the block ends."""
+    path = make_folder(parent) / f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
+    with explained(path):
+        path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
+
+
+def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+    """Write a whole file: the old content or the new one, nothing between, durable when this returns."""
+    data = content.encode() if isinstance(content, str) else content
+    with temporary_in(path.parent, path.name) as temporary:
+        with create(temporary, mode) as file:
+            file.write(data)
+        rename_into_place(temporary, path)
+
+
+def rename_into_place(temporary: Path, final: Path) -> None:
+    """Rename over ``final`` and make the change durable. A folder must not exist yet at ``final``."""
+    with explained(final):
+        temporary.replace(final)
+        sync_folder(final.parent)
+
+
+def link_atomically(link: Path, target: str) -> None:
+    """Make ``link`` a symbolic link to target, replacing an older link in one step."""
+    with explained(link), temporary_in(link.parent, link.name) as temporary:
+        temporary.symlink_to(target)
+        rename_into_place(temporary, link)
+
+
+def copy_file(source: Path, destination: Path, mode: int = 0o644) -> None:
+    """Copy a file to a new name, durable when this returns; shares blocks where the file system can."""
+    with source.open("rb") as reader, create(destination, mode) as writer:
+        wanted = os.fstat(reader.fileno()).st_size
+        with explained(destination, wanted):
+            done = _copy_in_kernel(reader, writer, wanted)
+            reader.seek(done)
+            writer.seek(done)
+            shutil.copyfileobj(reader, writer, BLOCK)
+
+
+def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
+    """Copy with copy_file_range as far as it goes; the number of bytes done."""
+    done = 0
+    while done < wanted:
+        try:
+            count = os.copy_file_range(reader.fileno(), writer.fileno(), wanted - done, done, done)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise
+            return done
+        if count == 0:
+            return done
+        done += count
+    return done
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file or link; nothing when it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def remove_tree(path: Path) -> bool:
+    """Remove a folder and what it holds, read-only folders included; True when nothing of it is left."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                os.chmod(folder, 0o700)  # noqa: PTH101 - os.walk gives text
+        shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
+
+
+def digest_of(path: Path) -> tuple[Digest, int]:
+    """The SHA-256 digest and the size in bytes of a file, read in blocks."""
+    hasher = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            hasher.update(block)
+            size += len(block)
+    return Digest("sha256", hasher.hexdigest()), size

@@ -1,0 +1,168 @@
+"""Locks between processes that also hold where ``flock`` is missing, blocks for ever, or lies.
+
+A lock is a file that only its holder could create (O_EXCL, atomic on local disks, NFS ≥ 3 and Lustre). It
+names host, process and a random token, and its holder refreshes its time. A lock whose holder is known to
+be dead, or that nobody has refreshed for long, is taken over by renaming it away: only one process can.
+What a lock protects stays correct without it (unique temporary, rename): a lock saves work, not data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.errors import RegistryFailure
+from factory.io.files import explained, make_folder, planted, remove_file
+from factory.io.progress import Progress
+
+REFRESH = 5.0  # seconds between two signs of life of a holder
+STALE = 60.0  # seconds without one after which a holder elsewhere counts as dead
+_POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock."""
+
+    host: str
+    pid: int
+    user: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of user {self.user} on {self.host}"
+
+
+@contextlib.contextmanager
+def lock(path: Path, timeout: float, progress: Progress) -> Iterator[None]:
+    """Hold the lock while the block runs. Waits up to timeout seconds, with a notice that names the holder.
+
+    Raises RegistryFailure (try again) when the time is over and the holder is still alive.
+    """
+    make_folder(path.parent)
+    mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8))
+    _acquire(path, mine, timeout, progress)
+    stop = threading.Event()
+    beat = threading.Thread(target=_refresh, args=(path, mine, stop), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        if _read(path) == mine:
+            remove_file(path)
+
+
+def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> None:
+    deadline = time.monotonic() + timeout
+    watched: tuple[Holder, int] | None = None
+    since = time.monotonic()
+    told = False
+    while not _create(path, mine):
+        holder = _read(path)
+        if holder is None:
+            time.sleep(_POLL / 10)
+            continue
+        seen = (holder, _stamp(path))
+        if seen != watched:
+            watched, since = seen, time.monotonic()
+        if _dead(holder) or time.monotonic() - since > STALE:
+            _take_away(path, holder)
+            continue
+        if not told:
+            progress.note(f"waiting for {holder}, which does the same work")
+            told = True
+        if time.monotonic() > deadline:
+            raise RegistryFailure(
+                f"gave up waiting for {holder}",
+                why=f"it has held {path} for longer than {timeout:.0f} s",
+                fix="try again later, or end that process if it hangs",
+            )
+        time.sleep(_POLL)
+
+
+def _create(path: Path, mine: Holder) -> bool:
+    """True when the lock is ours now. The content is complete before the name appears (link, not open)."""
+    temporary = path.with_name(f".{path.name}.{mine.token}")
+    text = json.dumps({"host": mine.host, "pid": mine.pid, "user": mine.user, "token": mine.token})
+    with explained(path):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(file.fileno(), 0o644)
+            os.link(temporary, path, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        finally:
+            remove_file(temporary)
+    return True
+
+
+def _read(path: Path) -> Holder | None:
+    """The holder, or None when the lock is gone. What nobody can read counts as held by an unknown one."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise planted(path) from error
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+        text = file.read(4096)
+    try:
+        value = json.loads(text)
+        return Holder(str(value["host"]), int(value["pid"]), int(value["user"]), str(value["token"]))
+    except (ValueError, KeyError, TypeError):
+        return Holder("an unknown host", 0, -1, text[:80])
+
+
+def _stamp(path: Path) -> int:
+    """The time of the holder's last sign of life, only ever compared with itself: clocks may differ."""
+    try:
+        return path.stat(follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _dead(holder: Holder) -> bool:
+    """True when the holder certainly runs no more: same host, and no such process."""
+    if holder.host != socket.gethostname() or holder.pid <= 0:
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _take_away(path: Path, holder: Holder) -> None:
+    """Remove a dead holder's lock; of several processes that try, the rename lets one win."""
+    grave = path.with_name(f".{path.name}.dead.{secrets.token_hex(6)}")
+    try:
+        path.rename(grave)
+    except OSError:
+        return
+    taken = _read(grave)
+    if taken is not None and taken != holder:  # a living one came between: give it back
+        with contextlib.suppress(OSError):
+            os.link(grave, path, follow_symlinks=False)
+    remove_file(grave)
+
+
+def _refresh(path: Path, mine: Holder, stop: threading.Event) -> None:
+    while not stop.wait(REFRESH):
+        if _read(path) != mine:
+            return
+        with contextlib.suppress(OSError):
+            os.utime(path, follow_symlinks=False)

@@ -1,0 +1,215 @@
+"""The only place that starts processes: argument lists, no shell, own process group, nobody left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from factory.errors import FactoryError, NotFound
+from factory.io import launch
+
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+_LAUNCH = Path(launch.__file__)
+_BLOCK = 65536
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a process ended: exit status (negative: the signal), whether we ended it for time, wall seconds."""
+
+    status: int
+    timed_out: bool
+    seconds: float
+
+
+def command(arguments: Sequence[str], mapped: str = "", *, bound: bool = True) -> list[str]:
+    """The argument list that runs the program through ``launch``; mapped: '', 'identity' or 'subuid'."""
+    options = ["--map", mapped] if mapped else []
+    if bound:
+        options += ["--die-with-parent", str(os.getpid())]
+    return [sys.executable, "-I", str(_LAUNCH), *options, "--", *arguments]
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    on_output: Callable[[bytes], None],
+    on_error_output: Callable[[bytes], None] | None = None,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    mapped: str = "",
+) -> Finished:
+    """Run a program to its end and hand over its output block by block.
+
+    Standard error goes into the same stream unless on_error_output is given; standard input is empty.
+    timeout in seconds. When the time is over, or an exception (Ctrl-C) passes through, the whole process
+    group is ended first. Raises NotFound when there is no such program.
+    """
+    started = time.monotonic()
+    separate = on_error_output is not None
+    process = _start(
+        command(arguments, mapped),
+        program=arguments[0],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if separate else subprocess.STDOUT,
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(_close, process)
+        stack.callback(_end_group, process)
+        timed_out = not _pump(process, on_output, on_error_output or on_output, timeout)
+        if timed_out:
+            _end_group(process)
+        status = process.wait()
+    return Finished(status, timed_out, time.monotonic() - started)
+
+
+def output_of(
+    arguments: Sequence[str], *, env: Mapping[str, str], stdin: bytes = b"", timeout: float = 60, mapped: str = ""
+) -> tuple[int, bytes, bytes]:
+    """Exit status, standard output and standard error of a short program. Raises NotFound, FactoryError (time)."""
+    process = _start(
+        command(arguments, mapped), program=arguments[0], env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(_close, process)
+        stack.callback(_end_group, process)
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired as error:
+            raise FactoryError(f"{arguments[0]} did not answer within {timeout:.0f} s", fix="try it by hand") from error
+    return process.returncode, out, err
+
+
+def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -> NoReturn:
+    """Replace this process by the program: signals, exit status and terminal are the program's own."""
+    wanted = command(arguments, mapped, bound=False) if mapped else list(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvpe(wanted[0], wanted, dict(env))
+    except FileNotFoundError as error:
+        raise _missing(arguments[0]) from error
+
+
+def _missing(program: str) -> NotFound:
+    return NotFound(f"the program {program} is not there", fix="singfactory doctor tells what this machine has")
+
+
+def _start(
+    arguments: list[str],
+    *,
+    program: str,
+    env: Mapping[str, str],
+    stdin: int,
+    stderr: int,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    if "/" in program and not os.access(program, os.X_OK):
+        raise _missing(program)
+    return subprocess.Popen(
+        arguments,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        cwd=cwd,
+        env=dict(env),
+        start_new_session=True,
+    )
+
+
+def _pump(
+    process: subprocess.Popen[bytes],
+    on_output: Callable[[bytes], None],
+    on_error_output: Callable[[bytes], None],
+    timeout: float | None,
+) -> bool:
+    """Hand output over until the process has ended; False when the time was over before."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        for stream, receiver in ((process.stdout, on_output), (process.stderr, on_error_output)):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                selector.register(stream.fileno(), selectors.EVENT_READ, receiver)
+        while selector.get_map() and not _over(deadline):
+            ended = process.poll() is not None  # asked before reading: what it wrote by then is read below
+            if not _hand_over(selector, 0.0 if ended else 0.2) and ended:
+                break  # a process it left behind may hold the pipe open; that is not waited for
+    while process.poll() is None and not _over(deadline):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    return process.poll() is not None
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
+
+
+def _hand_over(selector: selectors.BaseSelector, patience: float) -> bool:
+    """Read each stream that has something, once; False when none had."""
+    events = selector.select(patience)
+    for key, _ in events:
+        block = _read(key.fd)
+        if block:
+            key.data(block)
+        elif block is not None:
+            selector.unregister(key.fd)
+    return bool(events)
+
+
+def _read(descriptor: int) -> bytes | None:
+    try:
+        return os.read(descriptor, _BLOCK)
+    except BlockingIOError:
+        return None
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End every process of the group: politely, then not. The group outlives its leader."""
+    for kind, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        try:
+            os.killpg(process.pid, kind)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            pass  # what is left of the group changed its user id; its leader is ours to wait for
+        for _ in _ticks(patience):
+            process.poll()
+            if not _group_lives(process.pid):
+                return
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _ticks(seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.05)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    process.wait()
