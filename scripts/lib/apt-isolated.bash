@@ -19,18 +19,14 @@ apt_isolated_keyring() {
     return 1
 }
 
-# The archives that may carry other suites of Debian, best guess first. apt itself reads the sources, so
-# .sources, .list, disabled entries and APT_CONFIG all mean what they mean to it. Security and
-# third-party archives drop out by suite, component or origin; one that slips through fails the
-# signature check against Debian's keyring.
-apt_isolated_debian_uris() {
+# The Debian archives among apt's sources, as the signed lists name their origin. apt itself reads the
+# sources, so .sources, .list, disabled entries and APT_CONFIG all mean what they mean to it. Prints nothing
+# while there are no lists. Security and other side archives carry no further suites.
+apt_isolated_debian_uris() { # options for apt-get
     # shellcheck disable=SC2016  # the $(NAME)s are apt's
-    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
-        awk '$3 != "main" || $2 ~ /security|updates|backports|pgdg/ || $1 ~ /security|^(cdrom|file|copy):/ { next }
-             $4 == "Debian" { sure[++s] = $1; next }
-             $4 == "" || $4 ~ /^\$/ { maybe[++m] = $1 }  # no lists yet, so the origin is unknown
-             END { for (i = 1; i <= s; i++) if (!seen[sure[i]]++) print sure[i]
-                   for (i = 1; i <= m; i++) if (!seen[maybe[i]]++) print maybe[i] }'
+    apt-get "$@" indextargets --format '$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk '$1 == "Debian" && $2 == "main" && $3 !~ /[-\/](security|updates|backports|proposed)/ &&
+             $4 !~ /^(cdrom|file|copy):/ && !seen[$4]++ { print $4 }'
 }
 
 apt_isolated_open() { # STATE, then lines for the configuration
@@ -70,19 +66,27 @@ apt_isolated_run() { # STATE, then apt-get's arguments
 }
 
 apt_isolated_debian() {
-    local state=$1 suite=$2 keyring uri
+    local state=$1 suite=$2 keyring uris uri
+    uris=$(apt_isolated_debian_uris || true)
+    if [[ -z $uris ]]; then # a machine without lists: fetch its own first
+        apt_isolated_system "$state" || true
+        uris=$(apt_isolated_debian_uris -c "$state/apt.conf" || true)
+        if [[ -z $uris ]]; then
+            [[ -n $(apt_isolated_explain "$state") ]] || echo "E: no Debian archive among apt's sources" >>"$state/log"
+            return 1
+        fi
+    fi
     apt_isolated_open "$state" "Dir::Etc::sourcelist \"$state/sources.list\";" \
         'Dir::Etc::sourceparts "/dev/null";' 'APT::Update::Error-Mode "any";'
     if ! keyring=$(apt_isolated_keyring); then
         echo 'E: no Debian keyring here (package debian-archive-keyring)' >>"$state/log"
         return 1
     fi
-    while read -r uri; do
+    for uri in $uris; do
         printf 'deb [arch=%s target=Packages lang=none signed-by=%s] %s %s main\n' \
             "$(dpkg --print-architecture)" "$keyring" "$uri" "$suite" >"$state/sources.list"
         apt_isolated_run "$state" update && return
-    done < <(apt_isolated_debian_uris)
-    [[ -s $state/log ]] || echo 'E: no Debian archive among the sources apt is configured with' >>"$state/log"
+    done
     return 1
 }
 
@@ -109,5 +113,9 @@ apt_isolated_closure() {
 }
 
 apt_isolated_explain() {
-    grep -E '^(E|Err|W):?' "$1/log" | tail -n 1 || true
+    local pattern
+    for pattern in 'Failed to fetch' '^E: ' '^W: '; do
+        grep -m 1 -e "$pattern" "$1/log" && return
+    done
+    return 0
 }
