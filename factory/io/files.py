@@ -21,6 +21,7 @@ from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
+NOBODY = 65534  # the user id for whom nothing else on a system is writable
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -96,6 +97,11 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
     if not path.is_dir():
         raise NoRoom(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
     return path
+
+
+def give_to_nobody(path: Path) -> None:
+    """Hand a folder to the unprivileged user that root runs tests as."""
+    os.chown(path, NOBODY, NOBODY)
 
 
 def sync_folder(path: Path) -> None:
@@ -245,12 +251,19 @@ def remove_tree(path: Path) -> bool:
     return not path.exists()
 
 
+def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """A file's bytes from offset on, in blocks."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while block := file.read(BLOCK):
+            yield block
+
+
 def digest_of(path: Path) -> tuple[Digest, int]:
     """The SHA-256 digest and the size in bytes of a file, read in blocks."""
     hasher = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            hasher.update(block)
-            size += len(block)
+    for block in blocks_of(path):
+        hasher.update(block)
+        size += len(block)
     return Digest("sha256", hasher.hexdigest()), size

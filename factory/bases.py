@@ -1,0 +1,107 @@
+"""Base images: which digest each has now, and the SIF of a base that is another recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from factory import candidate as candidates
+from factory.errors import FactoryError, NotFound
+from factory.io.progress import Progress
+from factory.names import Reference, docker_reference
+from factory.pull import pull
+from factory.recipes.model import BasePin, Recipe
+from factory.recipes.pins import read_pin, write_pin
+from factory.registry.protocol import Registry
+from factory.store.store import Store
+
+OpenHost = Callable[[str], Registry]
+"""Opens the registry of a host name, for anybody's images: no namespace of ours."""
+
+_AT_ONCE = 8
+_DOCKER = "docker://"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What `update` did for a recipe: the new pin, and the digest before ('' when there was none)."""
+
+    recipe: str
+    pin: BasePin
+    before: str
+
+
+def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | FactoryError]:
+    """The digest of each docker:// base: pinned in base.lock, else asked of its registry, several at once.
+
+    What cannot be had is in the answer as the error that says why.
+    """
+    found: dict[str, str | FactoryError] = {}
+    unpinned = set()
+    for recipe in recipes:
+        if not recipe.build.base.startswith(_DOCKER):
+            continue
+        try:
+            pin = read_pin(recipe)
+        except FactoryError as error:
+            found[recipe.build.base] = error
+            continue
+        if pin is not None:
+            found[recipe.build.base] = pin.digest
+        else:
+            unpinned.add(recipe.build.base)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for base, answer in pool.map(lambda base: (base, _ask(base, open_host)), sorted(unpinned)):
+            found.setdefault(base, answer)
+    return found
+
+
+def digest_now(base: str, open_host: OpenHost) -> str:
+    """The digest that a docker:// base has in its registry now. Raises NotFound, RegistryFailure."""
+    host, repository, tag = docker_reference(base.removeprefix(_DOCKER))
+    there = open_host(host).head(repository, tag)
+    if there is None:
+        raise NotFound(
+            f"the base image {base.removeprefix(_DOCKER)} does not exist",
+            why=f"{host} has no {repository}:{tag}",
+            fix="check build.base in recipe.toml",
+        )
+    return str(there.digest)
+
+
+def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
+    """Write the digest that the base has now into base.lock; None when the recipe has no docker:// base."""
+    if not recipe.build.base.startswith(_DOCKER):
+        return None
+    before = read_pin(recipe)
+    digest = digest_now(recipe.build.base, open_host)
+    if before is not None and before.digest == digest:
+        return Pinned(recipe.name, before, digest)
+    pin = BasePin(recipe.build.base, digest, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    write_pin(recipe, pin)
+    return Pinned(recipe.name, pin, before.digest if before else "")
+
+
+def base_image(
+    recipe: Recipe, arch: str, digest: str, *, made: Path, registry: Registry, store: Store, progress: Progress
+) -> Path | None:
+    """The SIF of a recipe:// base with this digest: the candidate built before, else pulled; None for other bases."""
+    if not recipe.base_recipe:
+        return None
+    try:
+        candidate = candidates.load(made, recipe.base_recipe, arch)
+        if str(candidate.sif.digest) == digest:
+            return candidate.image
+    except FactoryError:
+        pass  # it was built elsewhere or long ago: the registry has it
+    return pull(Reference(recipe.base_recipe), registry=registry, store=store, arch=arch, progress=progress).path
+
+
+def _ask(base: str, open_host: OpenHost) -> str | FactoryError:
+    try:
+        return digest_now(base, open_host)
+    except FactoryError as error:
+        return error

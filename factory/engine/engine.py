@@ -1,0 +1,271 @@
+"""Apptainer (1.2 and later) and SingularityCE (3.11 and later) behind one small interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from factory.engine.host import Host
+from factory.engine.output import Output
+from factory.errors import BuildFailed, NotFound
+from factory.io import files, process
+
+APPTAINER = "apptainer"
+SINGULARITY = "singularity-ce"
+_OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
+_VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
+_KEPT = {"CACHEDIR", "CONFIGDIR", "DOCKER_USERNAME", "DOCKER_PASSWORD", "LOGIN_USERNAME", "LOGIN_PASSWORD"}
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A host path seen inside the container."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}:{'rw' if self.writable else 'ro'}"
+
+
+@dataclass(frozen=True)
+class BuildOrder:
+    """All that the engine needs to build one image.
+
+    definition: a plain definition file; folder: where its relative paths begin; image: the SIF to make;
+    scratch: a folder on a local disk for the engine's temporary files; log: where all output is kept.
+    """
+
+    definition: Path
+    folder: Path
+    image: Path
+    scratch: Path
+    log: Path
+    timeout: timedelta
+    arch: str
+    binds: tuple[Bind, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    plain_http: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command inside an image, for tests: unprivileged, contained, on the read-only SIF.
+
+    arguments empty means the image's own %test. home: a folder that becomes home, /tmp and /var/tmp.
+    """
+
+    image: Path
+    arguments: tuple[str, ...]
+    home: Path
+    timeout: timedelta
+    binds: tuple[Bind, ...] = ()
+    workdir: str = ""
+    gpu: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on this machine; base_env is the environment it starts with."""
+
+    path: Path
+    kind: str
+    version: str
+    host: Host
+    base_env: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """Name and version, part of the input key of what it builds."""
+        return f"{self.kind} {self.version}"
+
+    @property
+    def is_setuid(self) -> bool:
+        """Whether it was installed with its setuid starter."""
+        return any(
+            starter.stat().st_mode & 0o4000
+            for starter in self.path.resolve().parent.parent.glob("lib*/**/bin/starter-suid")
+        )
+
+    def environment(self, inside: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
+        """The host's environment without what would leak into a container; inside is set in the container."""
+        env = {
+            key: text
+            for key, text in self.base_env.items()
+            if not key.startswith(("APPTAINER", "SINGULARITY")) or key.partition("_")[2] in _KEPT
+        }
+        env |= {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        prefix = "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
+        if scratch is not None:
+            env[f"{prefix}_TMPDIR"] = str(scratch)
+        env |= {f"{prefix}ENV_{key}": text for key, text in inside.items()}
+        return env
+
+    def build(self, order: BuildOrder, on_line: Callable[[str], None]) -> None:
+        """Build the image. Raises BuildFailed, which shows the last lines of the failed section's own output.
+
+        The image has its name only when it is complete; the engine's leftovers are removed in any case.
+        """
+        partial = order.image.with_name(f".{order.image.name}.partial")
+        output = Output(on_line)
+        try:
+            with files.create(order.log) as log:
+
+                def keep(block: bytes) -> None:
+                    log.write(block)
+                    output.take(block)
+
+                done = process.run(
+                    self._build_arguments(order, partial),
+                    on_output=keep,
+                    env=self.environment(order.env, order.scratch) | self._plain_http(order),
+                    cwd=order.folder,
+                    timeout=order.timeout.total_seconds(),
+                    mapped=self.host.mapping,
+                )
+                output.end()
+            if done.timed_out:
+                raise BuildFailed(
+                    f"the build took longer than {order.timeout}",
+                    why=f"the log is {order.log}",
+                    fix="raise build.timeout in recipe.toml, or make the build shorter",
+                    detail=output.tail(),
+                )
+            if done.status != 0 or not partial.is_file():
+                raise output.failure(done.status, order.log)
+            files.rename_into_place(partial, order.image)
+        finally:
+            files.remove_file(partial)
+            self._clean(order.scratch)
+
+    def run(
+        self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
+    ) -> process.Finished:
+        """Run a command inside an image as an unprivileged user and hand over its output."""
+        inner = ("exec", *self._contained(command), str(command.image), *command.arguments)
+        if not command.arguments:
+            inner = ("test", *self._contained(command), str(command.image))
+        return process.run(
+            [str(self.path), "-q", *inner],
+            on_output=on_output,
+            on_error_output=on_error_output,
+            env=self.environment(command.env, command.home),
+            timeout=command.timeout.total_seconds(),
+            mapped=self.host.mapping,
+        )
+
+    def become(
+        self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
+    ) -> None:
+        """Replace this process by ``exec``, ``run`` or ``shell`` of the image, with the user's own environment."""
+        mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
+        process.become(mine, env, self.host.mapping)
+
+    def has_tests(self, image: Path) -> bool:
+        """Whether the image has a %test of its own (the engine writes an empty script when it has none)."""
+        arguments = [str(self.path), "-q", "inspect", "--test", str(image)]
+        status, text, _ = process.output_of(arguments, env=self.environment({}), mapped=self.host.mapping)
+        lines = text.decode(errors="replace").splitlines()
+        return status == 0 and any(line.strip() and not line.startswith("#!") for line in lines)
+
+    def _build_arguments(self, order: BuildOrder, image: Path) -> list[str]:
+        options = ["--notest", "--force"]  # %test is run on the finished SIF, by the test step
+        if self.kind == SINGULARITY and not self.host.is_root:
+            options.append("--fakeroot")
+        if order.arch != self.host.arch:
+            options += ["--arch", order.arch]
+        for bind in order.binds:
+            options += ["--bind", str(bind)]
+        return [str(self.path), "build", *options, str(image), str(order.definition)]
+
+    def _plain_http(self, order: BuildOrder) -> dict[str, str]:
+        prefix = "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
+        return {f"{prefix}_NOHTTPS": "true"} if order.plain_http else {}
+
+    def _contained(self, command: Command) -> list[str]:
+        options = ["--containall", "--cleanenv", "--home", f"{command.home}:/home/test", "--workdir", str(command.home)]
+        if self.host.is_root:
+            options += ["--security", f"uid:{files.NOBODY}", "--security", f"gid:{files.NOBODY}"]
+        for bind in command.binds:
+            options += ["--bind", str(bind)]
+        if command.workdir:
+            options += ["--pwd", command.workdir]
+        options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
+        return options + self._without_mounts()
+
+    def _without_mounts(self) -> list[str]:
+        """Where SIF files cannot be mounted, SingularityCE unpacks them by itself; Apptainer wants to be told."""
+        needs_telling = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
+        return ["--unsquash"] if needs_telling else []
+
+    def _clean(self, scratch: Path) -> None:
+        """Remove the engine's temporary files, those that belong to the user's subordinate ids included."""
+        if files.remove_tree(scratch) or self.host.is_root:
+            return
+        arguments = ["rm", "-rf", "--", str(scratch)]
+        process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)
+
+
+def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
+    """The engine to use: the wanted path, else Apptainer or Singularity on PATH, else the rootless prefix.
+
+    Raises NotFound when there is none that is new enough.
+    """
+    too_old = []
+    for candidate in _candidates(wanted, env):
+        found = _identify(candidate, env)
+        if found is None:
+            continue
+        kind, version, number = found
+        if number >= _OLDEST[kind]:
+            return Engine(candidate, kind, version, host, env)
+        too_old.append(f"{candidate} is {kind} {version}")
+    raise NotFound(
+        "no Apptainer or Singularity on this machine",
+        why="; ".join(too_old) or (f"{wanted} is none" if wanted else "looked on PATH and in the rootless prefix"),
+        fix="run scripts/install-apptainer; on a cluster, module load apptainer (1.2 or later; SingularityCE 3.11)",
+    )
+
+
+def rootless_prefix(env: Mapping[str, str]) -> Path:
+    """Where scripts/install-apptainer puts an engine without root."""
+    data = env.get("XDG_DATA_HOME") or f"{env.get('HOME', '/')}/.local/share"
+    return Path(env.get("SINGFACTORY_ENGINE_PREFIX") or f"{data}/singfactory-engine")
+
+
+def _candidates(wanted: str, env: Mapping[str, str]) -> list[Path]:
+    if wanted:
+        path = shutil.which(wanted, path=env.get("PATH", os.defpath))
+        return [Path(path)] if path else []
+    on_path = (shutil.which(name, path=env.get("PATH", os.defpath)) for name in ("apptainer", "singularity"))
+    prefix = rootless_prefix(env)
+    in_prefix = (prefix / "usr/bin/apptainer", prefix / "bin/apptainer")
+    return [Path(path) for path in on_path if path] + [path for path in in_prefix if path.is_file()]
+
+
+def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, int]] | None:
+    try:
+        status, out, _ = process.output_of([str(path), "--version"], env=env)
+    except NotFound:
+        return None
+    match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
+    if match is None:
+        return None
+    kind = APPTAINER if match[1] == APPTAINER else SINGULARITY
+    return kind, match[2], (int(match[3]), int(match[4]))
+
+
+def cannot_build_for(arch: str, host: Host) -> BuildFailed:
+    """The error for an image of another architecture than this machine's."""
+    return BuildFailed(
+        f"this machine cannot build for {arch}",
+        why=f"it is {host.arch}",
+        fix=f"build on a machine with {arch}; the workflows choose the runner by themselves",
+    )

@@ -1,0 +1,92 @@
+"""Reading what an engine prints while it builds: lines as they come, and why it failed."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from factory.errors import BuildFailed, FactoryError, NoRoom, RegistryFailure
+
+_KEPT_LINES = 400
+_SHOWN_LINES = 15
+_LONGEST_LINE = 400  # characters of a line that are shown; the log has it whole
+_ENGINE_LINE = re.compile(r"(?:\x1b\[[0-9;]*m)?(INFO|WARNING|ERROR|FATAL|VERBOSE|DEBUG):\s+(.*?)(?:\x1b\[0m)?\s*$")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_SECTION = re.compile(r"Running (\w+) script", re.IGNORECASE)
+# What the engine's last words mean. Its exit status is 255 whatever happened; only the text tells.
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_NO_BASE = re.compile(r"manifest unknown|not found: manifest|name unknown|requested access to the resource is denied")
+_NETWORK = re.compile(
+    r"no such host|connection refused|i/o timeout|connection reset|TLS handshake|toomanyrequests|unexpected EOF|"
+    r"Temporary failure in name resolution|http: server gave HTTP response",
+    re.IGNORECASE,
+)
+
+
+class Output:
+    """Collects a build's output; memory does not grow with it."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._section: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._fatal: list[str] = []
+        self.section = ""
+
+    def take(self, block: bytes) -> None:
+        """The next block as it came from the process."""
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        if len(self._rest) > 1 << 16:  # a progress bar without newlines
+            lines, self._rest = [*lines, self._rest], b""
+        for line in lines:
+            self._line(line.decode("utf-8", "replace"))
+
+    def end(self) -> None:
+        """No more will come."""
+        if self._rest:
+            self._line(self._rest.decode("utf-8", "replace"))
+            self._rest = b""
+
+    def tail(self) -> tuple[str, ...]:
+        """The last lines of the running section's own output; of everything when no section ran."""
+        return tuple(line[:_LONGEST_LINE] for line in (self._section or self._lines))[-_SHOWN_LINES:]
+
+    def failure(self, status: int, log: Path) -> FactoryError:
+        """The error for a build that ended with this status."""
+        said = self._fatal[-1] if self._fatal else f"the engine ended with status {status}"
+        text = "\n".join((*self._lines, *self._fatal))
+        if _NO_SPACE.search(text):
+            return NoRoom(
+                "no space left while building",
+                why=said,
+                fix=f"free some space, or set SINGFACTORY_TMPDIR to a larger local disk; the log is {log}",
+                detail=self.tail(),
+            )
+        if not self.section and _NO_BASE.search(text):
+            return BuildFailed(
+                "the base image does not exist, or the registry does not show it to us",
+                why=said,
+                fix=f"check build.base and its tag, or log in; the log is {log}",
+            )
+        if not self.section and _NETWORK.search(text):
+            return RegistryFailure("the base image could not be fetched", why=said, fix=f"try again; the log is {log}")
+        if self.section:
+            return BuildFailed(f"%{self.section} failed", why=said, fix=f"the whole log is {log}", detail=self.tail())
+        return BuildFailed("the build failed", why=said, fix=f"the whole log is {log}", detail=self.tail())
+
+    def _line(self, raw: str) -> None:
+        line = _CONTROL.sub("", raw.rstrip("\r").rpartition("\r")[2]).rstrip()  # a bar redraws after each \r
+        mine = _ENGINE_LINE.match(line)
+        if mine is None:
+            self._section.append(line)
+        elif mine[1] == "INFO":
+            started = _SECTION.search(mine[2])
+            self.section = started[1].removesuffix("let") if started else ""
+            self._section.clear()
+        elif mine[1] in ("FATAL", "ERROR"):
+            self._fatal.append(mine[2])
+        self._lines.append(line)
+        self._on_line(line)

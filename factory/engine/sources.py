@@ -1,0 +1,172 @@
+"""Where this machine gets packages from, carried into builds: mirrors, pip's index, proxies, own certificates.
+
+Sites with a proxy, a mirror or an authority of their own configure their machines, not every recipe. What is
+found here decides where bytes come from, never which: it is no part of an image's input key, and nothing of
+it is written into the definition. It travels in environment variables and read-only binds below /tmp, which
+builds share with the host.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from factory.engine.engine import Bind
+from factory.io import files
+
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
+_PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
+_ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
+
+
+@dataclass(frozen=True)
+class PackageSources:
+    """env is set inside builds, binds are mounted there; debian_mirror is '' when nothing tells."""
+
+    debian_mirror: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    binds: tuple[Bind, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def find(env: Mapping[str, str], folder: Path, configured_mirror: str = "") -> PackageSources:
+    """Read this machine's own configuration. folder: a new private folder below /tmp for mount points."""
+    collected = _Collected(folder)
+    for name in _PROXIES:
+        for spelling in (name, name.upper()):
+            if env.get(spelling):
+                collected.set(spelling, env[spelling])
+    for name in _CERTIFICATES:
+        path = Path(env.get(name, ""))
+        if env.get(name) and path.is_file():
+            collected.set(name, collected.bind_file(path))
+    for option, text in pip_configuration(env).items():
+        kept = [collected.localised(part) for part in text.split()]
+        if kept := [part for part in kept if part]:
+            collected.set("PIP_" + option.upper().replace("-", "_"), " ".join(kept))
+    return PackageSources(
+        configured_mirror or debian_mirror(),
+        tuple(sorted(collected.env.items())),
+        tuple(collected.binds),
+        tuple(collected.left_out),
+    )
+
+
+def pip_configuration(env: Mapping[str, str]) -> dict[str, str]:
+    """The settings of pip on this machine that say where packages come from (pip's own order: later wins)."""
+    home = Path(env.get("HOME", "/"))
+    places = [Path("/etc/pip.conf"), home / ".pip/pip.conf"]
+    places.append(Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf")
+    if env.get("PIP_CONFIG_FILE"):
+        places.append(Path(env["PIP_CONFIG_FILE"]))
+    found: dict[str, str] = {}
+    for place in places:
+        parser = configparser.RawConfigParser(strict=False)
+        try:
+            parser.read(place, encoding="utf-8")
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            continue  # pip itself will complain about it, where it matters
+        for section in ("global", "install"):
+            for option in _PIP_OPTIONS:
+                if parser.has_option(section, option):
+                    found[option] = parser.get(section, option)
+    for option in _PIP_OPTIONS:
+        text = env.get("PIP_" + option.upper().replace("-", "_"))
+        if text:
+            found[option] = text
+    return found
+
+
+def debian_mirror(etc: Path = Path("/etc/apt"), debootstrap: Path = Path("/usr/sbin/debootstrap")) -> str:
+    """The Debian mirror that this machine uses itself; on other distributions debootstrap's own default."""
+    distribution = _distribution()
+    if distribution == "debian":
+        parts = sorted((*etc.glob("sources.list.d/*.sources"), *etc.glob("sources.list.d/*.list")))
+        for path in (*parts, etc / "sources.list"):
+            for uri in _archive_uris(path):
+                return uri
+    try:
+        text = debootstrap.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    match = re.search(r"^DEF_MIRROR=[\"']?(https?://[^\s\"']+/debian)", text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _distribution() -> str:
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    match = re.search(r"^ID=[\"']?([a-z0-9]+)", text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _archive_uris(path: Path) -> list[str]:
+    """The URIs of the main archive (path ends in /debian) that an apt source file names, both formats."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    if path.suffix == ".sources":
+        found = [word for line in text.splitlines() if line.startswith("URIs:") for word in line.split()[1:]]
+    else:
+        found = [match[1] for line in text.splitlines() if (match := _ONE_LINE.match(line.strip()))]
+    return [uri.rstrip("/") for uri in found if uri.startswith("http") and uri.rstrip("/").endswith("/debian")]
+
+
+class _Collected:
+    """Environment and binds as they come together."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._targets: dict[Path, str] = {}
+        self.env: dict[str, str] = {}
+        self.binds: list[Bind] = []
+        self.left_out: list[str] = []
+
+    def set(self, name: str, text: str) -> None:
+        """Set a variable, unless it holds a login: what a build sees, a recipe can print."""
+        if any(urlsplit(part).password or urlsplit(part).username for part in text.split() if "://" in part):
+            self.left_out.append(name)
+        else:
+            self.env[name] = text
+
+    def bind_file(self, path: Path) -> str:
+        """Make a file visible in builds; its path there."""
+        real = path.resolve()
+        if real not in self._targets:
+            target = self._folder / f"{len(self._targets)}-{real.name}"
+            with files.create(target):
+                pass
+            self._add(real, target)
+        return self._targets[real]
+
+    def bind_folder(self, path: Path) -> str:
+        """Make a folder visible in builds; its path there."""
+        real = path.resolve()
+        if real not in self._targets:
+            self._add(real, files.make_folder(self._folder / f"{len(self._targets)}-{real.name}"))
+        return self._targets[real]
+
+    def localised(self, source: str) -> str:
+        """A pip source as a build sees it; '' for a local folder that is not there."""
+        is_url = source.startswith("file://")
+        path = Path(urlsplit(source).path if is_url else source)
+        if not is_url and "://" in source:
+            return source
+        if not path.is_absolute() or not path.is_dir():
+            return source if not path.is_absolute() else ""
+        # An index page links to files beside it (../files): its parent must be seen too.
+        base = path.parent if is_url and len(path.parts) > 2 else path  # noqa: PLR2004 - never the root folder
+        inside = str(Path(self.bind_folder(base)) / path.relative_to(base))
+        return f"file://{inside}" if is_url else inside
+
+    def _add(self, real: Path, target: Path) -> None:
+        self._targets[real] = str(target)
+        self.binds.append(Bind(real, str(target)))

@@ -1,0 +1,91 @@
+"""All that goes into an image, as one digest: what has the same input key is not built again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from factory.digest import Digest
+from factory.names import docker_reference
+from factory.recipes import definition_parser
+from factory.recipes.content import build_inputs
+from factory.recipes.definition import Definition
+from factory.recipes.model import Recipe
+from factory.release import run_to_json
+
+BUILD_RULES = "1"  # raised when what the factory itself adds to a build changes the images
+BASE_FILE = "base.sif"  # the name under which a build sees the image of a recipe:// base
+_MIRROR = "debian_mirror"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The parts, each as a digest or short text under its name, and the key over them all."""
+
+    parts: Mapping[str, str]
+
+    @property
+    def key(self) -> Digest:
+        """One digest over all parts."""
+        return Digest.of(json.dumps(dict(self.parts), sort_keys=True).encode())
+
+    def changed(self, before: Mapping[str, str]) -> tuple[str, ...]:
+        """The names of the parts that differ from earlier ones."""
+        return tuple(sorted(name for name in {*self.parts, *before} if self.parts.get(name) != before.get(name)))
+
+
+def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
+    """Read and hash what goes into an image. base_digest: '' without a base. Raises RecipeError."""
+    # The mirror says where packages come from, not which: the same image, whichever is near.
+    definition = definition_for(recipe, arch, base_digest, debian_mirror="")
+    run = json.dumps(run_to_json(recipe.run), sort_keys=True)
+    copied = json.dumps(build_inputs(recipe, definition))
+    return Inputs(
+        {
+            "recipe": f"{recipe.name} {recipe.version} {arch}",
+            "definition": Digest.of(definition.text().encode()).hex,
+            "files": Digest.of(copied.encode()).hex,
+            "base": base_digest,
+            "run": Digest.of(run.encode()).hex,
+            "engine": engine,
+            "rules": BUILD_RULES,
+        }
+    )
+
+
+def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str) -> Definition:
+    """The recipe's definition with its arguments filled in and the factory's own rules applied.
+
+    Rules: the mount points that `[run] binds` promises exist in the image. Raises RecipeError.
+    """
+    values = {
+        **recipe.build.args,
+        "base": _base_for_header(recipe, base_digest),
+        "name": recipe.name,
+        "version": recipe.version,
+        "arch": arch,
+        _MIRROR: debian_mirror,
+    }
+    definition = definition_parser.read(recipe.definition_path).bind(values)
+    for index, stage in enumerate(definition.stages):
+        if stage.value("Bootstrap").lower() == "recipe":
+            definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
+    if recipe.run.binds:
+        definition = definition.with_post_prefix(["mkdir -p -- " + shlex.join(recipe.run.binds)])
+    return definition
+
+
+def needs_mirror(recipe: Recipe) -> bool:
+    """Whether the definition asks for `{{ debian_mirror }}`."""
+    return any(use.name == _MIRROR for use in definition_parser.read(recipe.definition_path).variables())
+
+
+def _base_for_header(recipe: Recipe, digest: str) -> str:
+    """What `{{ base }}` becomes: the base pinned by digest, as the `From:` header takes it."""
+    if not recipe.build.base.startswith("docker://"):
+        return BASE_FILE if recipe.build.base else ""
+    host, repository, tag = docker_reference(recipe.build.base.removeprefix("docker://"))
+    name = repository.removeprefix("library/") if host == "docker.io" else f"{host}/{repository}"
+    return f"{name}@{digest}" if digest else f"{name}:{tag}"

@@ -1,0 +1,33 @@
+"""What git knows of a folder: for records, never for decisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from factory.errors import FactoryError
+from factory.io import process
+
+
+def revision(folder: Path, env: Mapping[str, str]) -> str:
+    """The last commit that changed the folder; with ``-dirty`` when files there are not committed; '' without git."""
+    commit = _ask(["git", "-C", str(folder), "log", "-1", "--format=%H", "--", "."], env)
+    dirty = _ask(["git", "-C", str(folder), "status", "--porcelain", "--", "."], env) if commit else ""
+    return f"{commit}-dirty" if dirty else commit
+
+
+def remote(folder: Path, env: Mapping[str, str]) -> str:
+    """The web address of the repository that ``origin`` names, without a login; '' when there is none."""
+    url = _ask(["git", "-C", str(folder), "remote", "get-url", "origin"], env)
+    url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", url)
+    url = re.sub(r"^(https?://)[^/@]*@", r"\1", url)
+    return url.removesuffix(".git") if url.startswith(("https://", "http://")) else ""
+
+
+def _ask(command: list[str], env: Mapping[str, str]) -> str:
+    try:
+        status, out, _ = process.output_of(command, env=env)
+    except FactoryError:
+        return ""
+    return out.decode("utf-8", "replace").strip() if status == 0 else ""

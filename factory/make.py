@@ -1,0 +1,174 @@
+"""The whole factory in one call: plan, build, test, publish, in dependency order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+from factory import bases, published
+from factory import candidate as candidates
+from factory import catalog as catalogs
+from factory.build import BuildPlace, build
+from factory.candidate import Candidate
+from factory.catalog import Entry
+from factory.check import CheckPlace, check, require_passed
+from factory.errors import BuildFailed, FactoryError
+from factory.inputs import Inputs, gather
+from factory.io.progress import Progress
+from factory.plan import Job, Known, Plan, base_digest, plan
+from factory.publish import Origin, change_entry, publish
+from factory.recipes.model import Recipe
+from factory.registry.protocol import Registry
+from factory.release import Release
+from factory.report import TestReport
+from factory.store.store import Store
+
+
+@dataclass(frozen=True)
+class Works:
+    """All that the factory works with. engine_label is '' where there is no engine; then it can only plan.
+
+    place and check_place are asked for when something has to be built; they raise where that is impossible.
+    """
+
+    registry: Registry
+    store: Store
+    candidates: Path
+    engine_label: str
+    place: Callable[[], BuildPlace]
+    check_place: Callable[[], CheckPlace]
+    open_host: bases.OpenHost
+    origin: Callable[[Recipe], Origin]
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one job; error is set when it failed. seconds by stage: build, test, publish."""
+
+    job: Job
+    candidate: Candidate | None = None
+    report: TestReport | None = None
+    release: Release | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: FactoryError | None = None
+
+
+def look(recipes: Sequence[Recipe], works: Works) -> Known:
+    """Everything that planning needs to know, fetched once."""
+    return Known(
+        catalog=catalogs.read(works.registry),
+        bases=bases.look_up(recipes, works.open_host),
+        engine=works.engine_label,
+        now=datetime.now(timezone.utc),
+    )
+
+
+def plan_for(recipes: Sequence[Recipe], works: Works, seen: Known, *, force: bool = False) -> tuple[Plan, Known]:
+    """The plan for these recipes. Before anything is built anew, the registry itself is asked what it has.
+
+    seen: what ``look`` saw; returned with the catalog caught up.
+    """
+    first = plan(recipes, seen, gather, force=force)
+    versions = {job.recipe.name: job.recipe.version for job in first.jobs}
+    catalog = published.reconciled(works.registry, seen.catalog, versions)
+    if catalog == seen.catalog:
+        return first, seen
+    known = replace(seen, catalog=catalog)
+    return plan(recipes, known, gather, force=force), known
+
+
+def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tuple[Plan, tuple[Made, ...]]:
+    """Make everything that is not published as it should be; one recipe's failure does not stop the others."""
+    seen = look(recipes, works)
+    decided, known = plan_for(recipes, works, seen, force=force)
+    for kept in decided.kept:
+        entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)
+        if entry.releases and entry != seen.catalog.entry(entry.name):
+            change_entry(works.registry, entry.name, partial(_replaced_by, entry), works.progress)
+    done: list[Made] = []
+    for job in decided.jobs:
+        failed = next((one for one in done if one.job.recipe.name == job.waits_for and one.error), None)
+        if failed is not None:
+            error = BuildFailed(f"{job.title} is not built", why=f"its base {job.waits_for} failed")
+            done.append(Made(job, error=error))
+            continue
+        made = _make_one(job, known, works, force=force)
+        if made.release is not None:
+            entry = known.catalog.entry(job.recipe.name).with_release(made.release, {})
+            known = replace(known, catalog=known.catalog.with_entry(entry))
+        done.append(made)
+    return decided, tuple(done)
+
+
+def _replaced_by(entry: Entry, _: Entry) -> Entry:
+    return entry
+
+
+def inputs_of(recipe: Recipe, arch: str, known: Known) -> Inputs:
+    """The inputs as they are at this moment. Raises FactoryError for a base that cannot be had."""
+    return gather(recipe, arch, base_digest(recipe, arch, known), known.engine)
+
+
+def build_one(recipe: Recipe, arch: str, known: Known, works: Works, *, force: bool = False) -> Candidate:
+    """Build a recipe, or take the whole candidate of the same inputs that an interrupted run left."""
+    inputs = inputs_of(recipe, arch, known)
+    ready = None if force else candidates.load_if_whole(works.candidates, recipe.name, arch, str(inputs.key))
+    if ready is not None:
+        works.progress.note(f"{recipe.name} ({arch}) was built before from the same inputs; taking that image")
+        return ready
+    image = bases.base_image(
+        recipe,
+        arch,
+        inputs.parts["base"],
+        made=works.candidates,
+        registry=works.registry,
+        store=works.store,
+        progress=works.progress,
+    )
+    return build(recipe, arch, inputs=inputs, base_image=image, place=works.place(), progress=works.progress)
+
+
+def test_one(recipe: Recipe, made: Candidate, works: Works) -> TestReport:
+    """Test a candidate and keep the report beside it. Raises TestsFailed after keeping it."""
+    report = check(recipe, made.image, made.sif.digest, works.check_place(), works.progress)
+    report.save(made.folder)
+    require_passed(report, made.folder)
+    return report
+
+
+def publish_one(recipe: Recipe, made: Candidate, report: TestReport, works: Works) -> Release:
+    """Publish a tested candidate."""
+    return publish(recipe, made, report, registry=works.registry, origin=works.origin(recipe), progress=works.progress)
+
+
+def _make_one(job: Job, known: Known, works: Works, *, force: bool) -> Made:
+    made = Made(job)
+    recipe = job.recipe
+    try:
+        with _timed(made, "build"):
+            candidate = build_one(recipe, job.arch, known, works, force=force)
+        made = replace(made, candidate=candidate)
+        with _timed(made, "test"):
+            report = test_one(recipe, candidate, works)
+        made = replace(made, report=report)
+        with _timed(made, "publish"):
+            release = publish_one(recipe, candidate, report, works)
+        return replace(made, release=release)
+    except FactoryError as error:
+        return replace(made, error=error)
+
+
+@contextlib.contextmanager
+def _timed(made: Made, stage: str) -> Iterator[None]:
+    """Measure the wall seconds of a block into ``made.seconds``, of a failed one too."""
+    started = monotonic()
+    try:
+        yield
+    finally:
+        made.seconds[stage] = round(monotonic() - started, 3)

@@ -1,0 +1,166 @@
+"""The content-addressed store of images on a cluster: what is in it is complete, verified and read-only.
+
+    blobs/sha256/ab/abcdef….sif   a SIF under its digest
+    images/<recipe>/<tag>         a symbolic link to a blob
+    refs/<recipe>.json            what was resolved, when, and how the image wants to be run
+    partial/  locks/              work in progress
+
+A blob is written in partial/, then exact size, digest, fsync, read-only, rename, fsync of the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.digest import Descriptor, Digest, Verifier
+from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.io import files
+from factory.io.locks import lock
+from factory.io.progress import Progress, Silent
+from factory.names import LATEST, Reference, recipe_name, tag_name
+from factory.store.refs import StoredImage, read_refs, write_refs
+
+LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
+_MARGIN = 64 * 1024 * 1024  # bytes that stay free for what else happens on the disk
+_READ_ONLY = 0o444
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store below one folder. Every method is safe beside any number of other processes."""
+
+    root: Path
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the SIF of this digest is, or would be."""
+        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / f"{digest.hex}.sif"
+
+    def has(self, wanted: Descriptor) -> bool:
+        """Whether the blob is there, an ordinary file of the right size. Its digest was checked when it came."""
+        path = self.blob(wanted.digest)
+        try:
+            return path.lstat().st_size == wanted.size and path.is_file() and not path.is_symlink()
+        except FileNotFoundError:
+            return False
+
+    def ingest(
+        self, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
+    ) -> tuple[Path, int]:
+        """Make the blob present; returns its path and how many bytes were fetched for it.
+
+        fetch gives the blob's bytes from an offset on. What an earlier, broken run left is hashed again and
+        continued. One process fetches; others wait for it. Raises what fetch raises, NoRoom and IntegrityFailure.
+        """
+        path = self.blob(wanted.digest)
+        if self.has(wanted):
+            return path, 0
+        for folder in ("partial", "locks"):
+            files.make_folder(self.root / folder)
+        with lock(self.root / "locks" / f"{wanted.digest.hex}.lock", LOCK_TIMEOUT, progress):
+            if self.has(wanted):
+                return path, 0
+            partial = self.root / "partial" / f"{wanted.digest.hex}.{os.getuid()}"
+            try:
+                fetched = _fetch(partial, wanted, fetch, progress)
+            except IntegrityFailure:
+                files.remove_file(partial)
+                progress.note("the bytes were not right; fetching the image once more")
+                fetched = _fetch(partial, wanted, fetch, progress)
+            files.make_folder(path.parent)
+            with files.explained(path):
+                partial.chmod(_READ_ONLY)
+            files.rename_into_place(partial, path)
+            return path, fetched
+
+    def record(self, image: StoredImage, tags: Iterable[str]) -> None:
+        """Link tags to an image that is present, and remember where it came from."""
+        folder = files.make_folder(self.root / "images" / recipe_name(image.recipe))
+        files.make_folder(self.root / "refs")
+        with lock(self.root / "locks" / f"refs-{image.recipe}.lock", LOCK_TIMEOUT, Silent()):
+            known = read_refs(self.root, image.recipe)
+            for tag in tags:
+                target = os.path.relpath(self.blob(image.sif_digest), folder)
+                if not _links_to(folder / tag_name(tag), target):
+                    files.link_atomically(folder / tag, target)
+                known[tag] = image
+            write_refs(self.root, image.recipe, known)
+
+    def find(self, reference: Reference) -> StoredImage:
+        """The image that a reference names, if it is here. Raises NotFound with the command that fetches it."""
+        known = read_refs(self.root, reference.name)
+        wanted = reference.tag or LATEST
+        for tag, image in known.items():
+            same_place = reference.registry is None or str(reference.registry) == image.registry
+            named = image.digest == reference.digest if reference.digest else tag == wanted
+            if named and same_place and self.blob(image.sif_digest).is_file():
+                return image
+        if not reference.tag and not reference.digest and reference.registry is None:
+            newest = max(known.values(), key=lambda image: image.pulled, default=None)
+            if newest is not None and self.blob(newest.sif_digest).is_file():
+                return newest
+        raise NotFound(
+            f"{reference} is not in the store {self.root}",
+            why=f"it has {', '.join(f'{reference.name}:{tag}' for tag in sorted(known))}" if known else "",
+            fix=f"singfactory pull {reference}",
+        )
+
+    def images(self) -> Iterator[tuple[str, StoredImage]]:
+        """Every tag and its image whose blob is here, sorted."""
+        for path in sorted((self.root / "refs").glob("*.json")):
+            for tag, image in sorted(read_refs(self.root, path.stem).items()):
+                if self.blob(image.sif_digest).is_file():
+                    yield tag, image
+
+    def blobs(self) -> Iterator[tuple[Digest, Path]]:
+        """Every blob, sorted by digest; files with other names are not the store's and are left alone."""
+        for path in sorted((self.root / "blobs").glob("*/??/*.sif")):
+            with contextlib.suppress(FactoryError):
+                yield Digest.parse(f"{path.parent.parent.name}:{path.stem}"), path
+
+    def quarantine(self, path: Path) -> Path:
+        """Move a wrong blob out of the way, so that nothing runs it and the next pull fetches it anew."""
+        grave = files.make_folder(self.root / "quarantine") / path.name
+        files.rename_into_place(path, grave)
+        return grave
+
+    def leftovers(self) -> Iterator[Path]:
+        """Unfinished downloads."""
+        folder = self.root / "partial"
+        yield from sorted(folder.iterdir()) if folder.is_dir() else ()
+
+
+def _fetch(partial: Path, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress) -> int:
+    """Continue or begin the partial file until it is the wanted blob, fsynced; the number of bytes fetched."""
+    verifier = Verifier(wanted)
+    with files.open_for_append(partial) as file:
+        if os.fstat(file.fileno()).st_size > wanted.size:
+            file.truncate(0)
+        file.seek(0)
+        while block := file.read(files.BLOCK):
+            verifier.update(block)
+        kept = verifier.seen
+        files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
+        progress.begin("pull", wanted.size)
+        try:
+            progress.advance(kept)
+            for block in fetch(kept) if kept < wanted.size else ():
+                verifier.update(block)
+                file.write(block)
+                progress.advance(len(block))
+        finally:
+            progress.end()
+        verifier.finish()
+        file.flush()
+        os.fsync(file.fileno())
+    return wanted.size - kept
+
+
+def _links_to(link: Path, target: str) -> bool:
+    try:
+        return str(link.readlink()) == target
+    except OSError:
+        return False
