@@ -1,0 +1,1 @@
+"""GitHub Actions, as seen from inside a job."""

@@ -1,0 +1,171 @@
+"""From settings to adapters: what a command needs is made here, when it needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory.cli import settings
+from factory.cli.settings import Settings
+from factory.errors import FactoryError, UsageError
+from factory.names import Reference, RegistryAddress
+
+if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
+    from factory.cli.terminal import Terminal
+    from factory.engine.engine import Engine
+    from factory.make import Works
+    from factory.recipes.model import Recipe
+    from factory.registry.protocol import Registry
+    from factory.store.store import Store
+
+_LOCAL_DISKS = ("SLURM_TMPDIR", "APPTAINER_TMPDIR", "TMPDIR")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def common_arguments(
+    parser: argparse.ArgumentParser, *, registry: bool = False, store: bool = False, json: bool = False
+) -> None:
+    """The options that mean the same everywhere."""
+    if registry:
+        parser.add_argument("--registry", metavar="ADDRESS", help="ghcr.io/org/images, http://host:port/x, oci:/folder")
+    if store:
+        parser.add_argument("--store", metavar="DIR", help="the store to use")
+    if json:
+        parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="show all output of builds and tests")
+    volume.add_argument("-q", "--quiet", action="store_true", help="only errors and results")
+
+
+class Context:
+    """What one run of a command works with."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.env = dict(os.environ)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Every setting. Raises UsageError."""
+        flags = {name: getattr(self.options, name, None) for name in ("registry", "store", "tmpdir")}
+        return settings.load(flags, self.env, Path.cwd())
+
+    @cached_property
+    def progress(self) -> Terminal:
+        """The terminal, as loud as was asked for."""
+        from factory.cli.terminal import Terminal  # noqa: PLC0415
+
+        return Terminal(quiet=self.options.quiet, verbose=self.options.verbose)
+
+    @cached_property
+    def project(self) -> Path:
+        """The folder of factory.toml. Raises UsageError outside a project."""
+        if self.settings.project is None:
+            raise UsageError(
+                "this is not an image factory",
+                why=f"no {settings.PROJECT_FILE} in {Path.cwd()} or above it",
+                fix="change into the repository of your recipes",
+            )
+        return self.settings.project
+
+    @cached_property
+    def recipes_root(self) -> Path:
+        """The folder of recipes."""
+        return self.settings.path("recipes") or self.project / "recipes"
+
+    @cached_property
+    def work(self) -> Path:
+        """Where candidates are kept."""
+        return self.settings.path("work") or self.project / ".singfactory"
+
+    @cached_property
+    def scratch(self) -> Path:
+        """A folder on a local disk: set, or the job's, or the system's."""
+        named = self.settings.path("tmpdir")
+        local = next((self.env[name] for name in _LOCAL_DISKS if self.env.get(name)), tempfile.gettempdir())
+        return named or Path(local)
+
+    @property
+    def arch(self) -> str:
+        """This machine's architecture, as images name it."""
+        return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+    @cached_property
+    def address(self) -> RegistryAddress:
+        """The registry. Raises UsageError when none is set."""
+        text = self.settings.text("registry")
+        if text:
+            address = RegistryAddress.parse(text)
+            return RegistryAddress("", str(Path(address.path).absolute())) if address.is_folder else address
+        if self.settings.project is not None:
+            return RegistryAddress("", str(self.work / "registry"))
+        raise UsageError(
+            "no registry is set",
+            why="images are fetched from one",
+            fix="--registry ghcr.io/org/images, or SINGFACTORY_REGISTRY, or registry = … in the site's config.toml",
+        )
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        from factory.store.store import Store  # noqa: PLC0415
+
+        default = Path(self.env.get("XDG_DATA_HOME") or Path(self.env.get("HOME") or "/") / ".local/share")
+        return Store((self.settings.path("store") or default / "singfactory").absolute())
+
+    def open_registry(self, address: RegistryAddress) -> Registry:
+        """The registry at an address, with this user's logins."""
+        from factory.cli.network import open_with_logins  # noqa: PLC0415
+
+        return open_with_logins(address, self)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry that is set."""
+        return self.open_registry(self.address)
+
+    def registry_of(self, reference: Reference) -> Registry:
+        """The registry that a reference names itself, else the one that is set."""
+        return self.open_registry(reference.registry) if reference.registry else self.registry
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Apptainer or Singularity. Raises NotFound."""
+        from factory.engine import engine, host  # noqa: PLC0415
+
+        return engine.find(self.settings.text("engine"), self.env, host.probe(self.env))
+
+    @cached_property
+    def works(self) -> Works:
+        """All that the factory side works with."""
+        from factory.cli.network import make_works  # noqa: PLC0415
+
+        return make_works(self)
+
+    def recipes(self, names: Sequence[str]) -> tuple[Recipe, ...]:
+        """The named recipes, all without names, and those they build upon. Raises RecipeError, NotFound."""
+        from factory.recipes import load  # noqa: PLC0415
+
+        if not names:
+            return load.load_all(self.recipes_root)
+        found = {recipe.name: recipe for recipe in load.find(self.recipes_root, names)}
+        missing = [recipe.base_recipe for recipe in found.values()]
+        while missing:
+            name = missing.pop()
+            if name and name not in found:
+                (found[name],) = load.find(self.recipes_root, [name])
+                missing.append(found[name].base_recipe)
+        return tuple(found[name] for name in sorted(found))
+
+    def engine_label(self) -> str:
+        """Name and version of the engine; '' on machines without one, where planning is still possible."""
+        try:
+            return self.engine.label
+        except FactoryError:
+            return ""

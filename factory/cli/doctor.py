@@ -1,0 +1,101 @@
+"""`singfactory doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from factory import __version__
+from factory.cli import settings
+from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import emit
+from factory.engine import host, sources
+from factory.engine.engine import Engine
+from factory.errors import FactoryError
+from factory.io.files import free_space, readable_size
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common_arguments(parser, registry=True, store=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what this machine can do, and every setting with its origin. Always exits 0: it only tells."""
+    context = Context(options)
+    rows = [*_machine(context), *_places(context), *_settings(context)]
+    if options.json:
+        emit([{"topic": topic, "name": name, "value": text} for topic, name, text in rows])
+        return 0
+    last = ""
+    for topic, name, text in rows:
+        if topic != last:
+            print(f"{topic}:")
+            last = topic
+        print(f"  {name:16} {text}")
+    return 0
+
+
+def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
+    topic = "this machine"
+    facts = host.probe(context.env)
+    yield topic, "singfactory", __version__
+    engine: Engine | None = None
+    try:
+        engine = context.engine
+        kind = "setuid" if engine.is_setuid else "without setuid"
+        yield topic, "engine", f"{engine.label}, {kind}, {engine.path}"
+    except FactoryError as error:
+        yield topic, "engine", f"none: {error.why}; {error.fix}"
+    try:
+        yield topic, "builds", facts.how_it_builds(setuid_engine=engine is not None and engine.is_setuid)
+    except FactoryError as error:
+        yield topic, "builds", f"no: {error.why}; {error.fix}"
+    yield topic, "architecture", facts.arch
+    yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
+    if facts.is_root:
+        yield topic, "capabilities", "all" if facts.full_capabilities else "root lacks some"
+    yield topic, "user namespaces", "yes" if facts.user_namespaces else "no"
+    yield topic, "/etc/subuid", f"{facts.subordinate_ids} ids" if facts.subordinate_ids else "no range for this user"
+    yield (
+        topic,
+        "mounts SIF",
+        "yes" if facts.mounts_images else "no (/dev/fuse is not accessible): unpacked for each run",
+    )
+    yield topic, "GPU", facts.gpu or "none"
+    for tool, path in facts.tools.items():
+        yield topic, tool, path or "-"
+    with tempfile.TemporaryDirectory() as folder:
+        found = sources.find(context.env, Path(folder), context.settings.text("debian_mirror"))
+    yield topic, "Debian mirror", found.debian_mirror or "unknown"
+    yield topic, "builds get", " ".join(name for name, _ in found.env) or "no settings of this machine"
+    if found.left_out:
+        yield topic, "builds miss", " ".join(found.left_out) + " (they hold a login)"
+
+
+def _places(context: Context) -> Iterator[tuple[str, str, str]]:
+    topic = "places"
+    places = {"store": context.store.root, "temporary": context.scratch}
+    if context.settings.project is not None:
+        places |= {"project": context.project, "recipes": context.recipes_root, "candidates": context.work}
+    for name, path in places.items():
+        note = "" if os.access(_existing(path), os.W_OK) else ", not writable"
+        yield topic, name, f"{path} ({readable_size(free_space(path))} free{note})"
+    try:
+        yield topic, "registry", str(context.address)
+    except FactoryError as error:
+        yield topic, "registry", f"{error.what}; {error.fix}"
+
+
+def _settings(context: Context) -> Iterator[tuple[str, str, str]]:
+    for key in settings.KEYS:
+        value = context.settings.values.get(key.name)
+        text = f"{value.text} (from {value.origin})" if value else f"not set: {key.meaning}"
+        yield "settings", key.name, text
+
+
+def _existing(path: Path) -> Path:
+    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))

@@ -1,0 +1,63 @@
+"""`singfactory list`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from factory.catalog import Entry
+from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import emit, printable
+from factory.io.files import readable_size
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common_arguments(parser, registry=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the catalog, one line a recipe."""
+    context = Context(options)
+    show(context, list(_entries(context)))
+    return 0
+
+
+def show(context: Context, entries: list[Entry]) -> None:
+    """Entries of the catalog, as JSON or in columns."""
+    if context.options.json:
+        emit([to_json(entry) for entry in entries])
+        return
+    rows = [_row(context, entry) for entry in entries]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip())
+    if not rows:
+        context.progress.note(f"nothing found in {context.address}")
+
+
+def _entries(context: Context) -> tuple[Entry, ...]:
+    from factory import catalog  # noqa: PLC0415
+
+    return tuple(entry for _, entry in sorted(catalog.read(context.registry).entries.items()))
+
+
+def to_json(entry: Entry) -> dict[str, Any]:
+    """One recipe of the catalog as a JSON object."""
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "summary": entry.summary,
+        "status": entry.status,
+        "note": entry.note,
+        "tags": dict(entry.tags),
+        "releases": [release.to_json() for release in entry.releases],
+    }
+
+
+def _row(context: Context, entry: Entry) -> tuple[str, str, str, str]:
+    newest = entry.newest(context.arch)
+    tag = str(newest.tag) if newest else "-"
+    size = readable_size(newest.sif.size) if newest else f"not for {context.arch}"
+    status = "" if entry.status == "active" else f"[{entry.status}] {entry.note} "
+    return entry.name, tag, size, printable(status + entry.summary)

@@ -1,0 +1,42 @@
+"""`singfactory login`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+
+from factory.cli.context import Context, common_arguments
+from factory.errors import UsageError
+from factory.names import RegistryAddress
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options. A password is never an argument: process lists show those."""
+    parser.add_argument("host", metavar="HOST", help="the registry's host, such as ghcr.io")
+    parser.add_argument("-u", "--username", required=True)
+    parser.add_argument("--password-stdin", action="store_true", help="read the password or token from standard input")
+    common_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Try the login, then keep it in Docker's configuration file (0600), where Apptainer and Docker find it too."""
+    from factory.cli.network import http_settings, login_files  # noqa: PLC0415
+    from factory.registry import credentials  # noqa: PLC0415
+    from factory.registry.distribution import DistributionRegistry  # noqa: PLC0415
+
+    context = Context(options)
+    address = RegistryAddress.parse(options.host)
+    if options.password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = getpass.getpass(f"password or token for {options.username} at {address.host}: ")
+    else:
+        raise UsageError("no password", why="standard input is no terminal", fix="give it with --password-stdin")
+    given = {address.host: credentials.Credential(options.username, password, source="login")}
+    keychain = credentials.Keychain(given=given)
+    DistributionRegistry(address, settings=http_settings(context), keychain=keychain).check_login()
+    path = login_files(context)[0]
+    credentials.login(path, address.host, options.username, password)
+    print(f"login for {address.host} kept in {path}")
+    return 0

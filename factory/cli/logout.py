@@ -1,0 +1,28 @@
+"""`singfactory logout`."""
+
+from __future__ import annotations
+
+import argparse
+
+from factory.cli.context import Context, common_arguments
+from factory.names import RegistryAddress
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("host", metavar="HOST", help="the registry's host, such as ghcr.io")
+    common_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Remove the login from every file that holds one."""
+    from factory.cli.network import login_files  # noqa: PLC0415
+    from factory.registry.credentials import logout  # noqa: PLC0415
+
+    host = RegistryAddress.parse(options.host).host
+    changed = [path for path in login_files(Context(options)) if path.is_file() and logout(path, host)]
+    for path in changed:
+        print(f"login for {host} removed from {path}")
+    if not changed:
+        print(f"there was no login for {host}")
+    return 0

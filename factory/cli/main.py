@@ -1,0 +1,144 @@
+"""`singfactory`: find the command, run it, turn what it raises into a message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from factory import __version__
+from factory.errors import FactoryError, Interrupted, UsageError
+
+
+class Command(Protocol):
+    """What each module of a command offers."""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it; returns the exit code. Raises FactoryError."""
+
+
+# Name, module, one line of help. Only the chosen module is imported: `path` stands in scripts and must be quick.
+COMMANDS = (
+    ("new", "new", "scaffold a recipe from a Docker image"),
+    ("lint", "lint", "every problem of the recipes, with file and line"),
+    ("update", "update", "write the digests that base images have now into base.lock"),
+    ("plan", "plan", "what must be built and why, and what must not"),
+    ("build", "build", "build recipes into candidates"),
+    ("test", "test", "test candidates, or any image"),
+    ("publish", "publish", "version, push and tag tested candidates"),
+    ("make", "make", "plan, build, test and publish, in dependency order"),
+    ("pull", "pull", "fetch an image into the store, verified"),
+    ("list", "list", "the recipes that the registry has"),
+    ("search", "search", "recipes by words in their name and summary"),
+    ("show", "show", "all about one image"),
+    ("path", "path", "the file of a stored image, for scripts"),
+    ("stage", "stage", "copy an image to this node's own disk, once"),
+    ("exec", "exec", "run a command in an image"),
+    ("run", "run", "run an image's own program"),
+    ("shell", "shell", "a shell in an image"),
+    ("store", "store", "look after the store: verify, list"),
+    ("login", "login", "keep a login for a registry"),
+    ("logout", "logout", "forget a login"),
+    ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
+)
+_INTERRUPTED = Interrupted("interrupted", fix="run the same command again: it goes on from what is complete")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (design: 0 done … 8 no space or permission, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except FactoryError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return fail(_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
+        return 1
+    except OSError as error:
+        return fail(_from_system(error))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without being asked
+        return _our_bug(error)
+    return code
+
+
+def fail(error: FactoryError) -> int:
+    """Show an error on stderr and return its exit code."""
+    for line in error.detail:
+        print(f"    {line}", file=sys.stderr)
+    first, *others = error.lines()
+    print(f"singfactory: {first}", file=sys.stderr)
+    for line in others:
+        print(f"  {line}", file=sys.stderr)
+    return error.exit_code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    chosen = [entry for entry in COMMANDS if entry[0] == name and arguments[0] == name]
+    parser = _Parser(
+        prog="singfactory",
+        description="An image factory for Singularity and Apptainer.",
+        epilog="singfactory COMMAND --help tells more about one command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"singfactory {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    module: Command | None = None
+    for known, where, text in chosen or COMMANDS:
+        child = commands.add_parser(known, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        if chosen:
+            module = importlib.import_module(f"factory.cli.{where}")
+            child.set_defaults(command=known)
+            module.arguments(child)
+    options = parser.parse_args(arguments)
+    if module is None:
+        parser.print_help()
+        return UsageError.exit_code if name or not arguments else 0
+    return module.run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our error and exit code."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing."""
+        raise UsageError(f"{self.prog}: {message}", fix=f"{self.prog} --help")
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _from_system(error: OSError) -> FactoryError:
+    from pathlib import Path  # noqa: PLC0415 - only when something has failed
+
+    from factory.io.files import storage_error  # noqa: PLC0415
+
+    where = Path(str(error.filename or "."))
+    known = storage_error(error, where)
+    if known is not None:
+        return known
+    fix = "try again; if it repeats, the file system or the machine is at fault"
+    return FactoryError(f"the system refused: {error.strerror or error}", why=str(error.filename or ""), fix=fix)
+
+
+def _our_bug(error: Exception) -> int:
+    if os.environ.get("SINGFACTORY_DEBUG"):
+        raise error
+    told = FactoryError(
+        f"a bug of singfactory {__version__}: {type(error).__name__}: {error}",
+        fix="please report it, with what SINGFACTORY_DEBUG=1 singfactory … prints",
+    )
+    return fail(told)

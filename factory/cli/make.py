@@ -1,0 +1,66 @@
+"""`singfactory make`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import emit
+from factory.io.files import readable_size
+from factory.make import Made
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
+    parser.add_argument("--force", action="store_true", help="build and publish even what is published")
+    parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
+    parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    common_arguments(parser, registry=True, store=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make all that is not published as it should be; the exit code is that of the first failure."""
+    from factory.cli import plan as plan_command  # noqa: PLC0415
+    from factory.cli.main import fail  # noqa: PLC0415
+    from factory.make import make  # noqa: PLC0415
+
+    context = Context(options)
+    decided, done = make(context.recipes(options.names), context.works, force=options.force)
+    where = context.works.registry.describe()
+    if options.json:
+        emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})
+    else:
+        for kept in decided.kept:
+            print(f"unchanged  {kept.recipe.name} ({kept.arch}): {kept.why}")
+        for made in done:
+            _show(made, where)
+    errors = [stuck.error for stuck in decided.stuck] + [made.error for made in done if made.error]
+    for error in errors:
+        fail(error)
+    return errors[0].exit_code if errors else 0
+
+
+def to_json(made: Made) -> dict[str, Any]:
+    """One job's outcome as a JSON object."""
+    return {
+        "recipe": made.job.recipe.name,
+        "arch": made.job.arch,
+        "reasons": list(made.job.reasons),
+        "seconds": made.seconds,
+        "tests": made.report.summary() if made.report else None,
+        "release": made.release.to_json() if made.release else None,
+        "error": made.error.what if made.error else None,
+    }
+
+
+def _show(made: Made, where: str) -> None:
+    seconds = ", ".join(f"{stage} {span:.1f} s" for stage, span in made.seconds.items())
+    if made.release is None or made.report is None:
+        print(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not begun'})")
+        return
+    size = readable_size(made.release.sif.size)
+    print(f"published  {made.job.title}: {'; '.join(made.job.reasons)}")
+    print(f"           {where}/{made.job.recipe.name}:{made.release.tag}")
+    print(f"           {made.release.digest}, {size}; {made.report.summary()}; {seconds}")

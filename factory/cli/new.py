@@ -1,0 +1,27 @@
+"""`singfactory new`."""
+
+from __future__ import annotations
+
+import argparse
+
+from factory.cli.context import Context, common_arguments
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("name", metavar="NAME", help="the recipe's name, such as pytorch-2.1")
+    parser.add_argument("--from", dest="base", metavar="IMAGE", required=True, help="the Docker image to begin with")
+    common_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the recipe's folder and say what to do next."""
+    from factory.recipes.scaffold import scaffold  # noqa: PLC0415
+
+    context = Context(options)
+    folder = scaffold(context.recipes_root, options.name, options.base)
+    print(folder)
+    context.progress.note(
+        f"edit {folder / 'recipe.toml'} and {folder / 'image.def'}, then: singfactory make {options.name}"
+    )
+    return 0

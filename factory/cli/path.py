@@ -1,0 +1,21 @@
+"""`singfactory path`: quick, since scripts call it; no network, no engine."""
+
+from __future__ import annotations
+
+import argparse
+
+from factory.cli.context import Context, common_arguments
+from factory.names import Reference
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX")
+    common_arguments(parser, store=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the file of a stored image; exit 3 when it is not there."""
+    store = Context(options).store
+    print(store.blob(store.find(Reference.parse(options.ref)).sif_digest))
+    return 0

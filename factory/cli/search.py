@@ -1,0 +1,30 @@
+"""`singfactory search`."""
+
+from __future__ import annotations
+
+import argparse
+
+from factory.cli import list as list_command
+from factory.cli.context import Context, common_arguments
+from factory.errors import NotFound
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("words", metavar="WORD", nargs="+", help="words that must all be in the name or the summary")
+    common_arguments(parser, registry=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the recipes that match; exit 3 when none does."""
+    from factory import catalog  # noqa: PLC0415
+
+    context = Context(options)
+    words = [word.casefold() for word in options.words]
+    entries = [
+        entry
+        for _, entry in sorted(catalog.read(context.registry).entries.items())
+        if all(word in f"{entry.name} {entry.summary}".casefold() for word in words)
+    ]
+    list_command.show(context, entries)
+    return 0 if entries else NotFound.exit_code

@@ -1,0 +1,57 @@
+"""`singfactory show`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import emit, printable
+from factory.io.files import readable_size
+from factory.names import Reference
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX")
+    common_arguments(parser, registry=True, store=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print all that is known of an image, and whether it is in the store."""
+    from factory.release import TEST_REPORT  # noqa: PLC0415
+    from factory.resolve import resolve  # noqa: PLC0415
+
+    context = Context(options)
+    reference = Reference.parse(options.ref)
+    registry = context.registry_of(reference)
+    found = resolve(reference, registry, context.arch)
+    release = found.release
+    stored = context.store.blob(release.sif.digest) if context.store.has(release.sif) else None
+    reports = registry.referrers(release.recipe, release.digest, TEST_REPORT)
+    facts: dict[str, Any] = {
+        "name": release.recipe,
+        "registry": registry.describe(),
+        **release.to_json(),
+        "path": str(stored) if stored else None,
+        "builds": [str(tag) for tag in _builds(context, reference)],
+        "test_reports": [str(report.digest) for report in reports],
+    }
+    if found.notice:
+        context.progress.note(found.notice)
+    if options.json:
+        emit(facts)
+        return 0
+    facts["size"] = f"{readable_size(release.sif.size)} ({release.sif.size} bytes)"
+    facts["inputs"] = release.inputs or "unknown: not built by a factory"
+    for name, value in facts.items():
+        if value not in (None, "", [], {}) and name != "parts":
+            text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+            print(printable(f"{name:12} {text}"))
+    return 0
+
+
+def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:
+    from factory.published import builds  # noqa: PLC0415
+
+    return builds(context.registry_of(reference), reference.name)

@@ -1,0 +1,54 @@
+"""`singfactory stage`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from factory.cli.context import Context, common_arguments
+from factory.errors import UsageError
+from factory.io.files import readable_size
+from factory.names import Reference
+from factory.store.refs import StoredImage
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("ref", metavar="REF", help="a stored image: NAME, NAME:TAG or NAME@sha256:HEX")
+    parser.add_argument(
+        "--to", type=Path, metavar="DIR", help="a folder on the node's own disk (default $SLURM_TMPDIR)"
+    )
+    common_arguments(parser, store=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Copy a stored image to the node's own disk once; prints the copy's path."""
+    context = Context(options)
+    local = options.to.absolute() if options.to else local_disk(context)
+    if local is None:
+        raise UsageError(
+            "no local disk is known",
+            why="SLURM_TMPDIR is not set: this is no job",
+            fix="--to DIR, or stage = … in the site's config.toml",
+        )
+    image = context.store.find(Reference.parse(options.ref))
+    print(copy(context, image, local))
+    return 0
+
+
+def local_disk(context: Context) -> Path | None:
+    """Where staged copies go on this node; None outside of jobs, unless the site says where."""
+    named = context.settings.path("stage")
+    if named is not None:
+        return named
+    return Path(context.env["SLURM_TMPDIR"]) / "singfactory" if context.env.get("SLURM_TMPDIR") else None
+
+
+def copy(context: Context, image: StoredImage, local: Path) -> Path:
+    """Stage an image and tell what was copied."""
+    from factory.stage import stage  # noqa: PLC0415
+
+    done = stage(image, store=context.store, local=local, progress=context.progress)
+    if done.copied:
+        context.progress.note(f"staged {image.recipe}:{image.tag} ({readable_size(done.copied)}) to {local}")
+    return done.path

@@ -1,0 +1,13 @@
+"""A table, drawn."""
+
+import io
+
+import matplotlib
+import pandas
+
+matplotlib.use("Agg")
+table = pandas.DataFrame({"x": range(10), "y": [value**2 for value in range(10)]})
+image = io.BytesIO()
+table.plot(x="x", y="y").figure.savefig(image, format="png")
+assert image.getvalue().startswith(b"\x89PNG")
+print(f"{len(image.getvalue())} bytes of PNG")

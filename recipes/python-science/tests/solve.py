@@ -1,0 +1,10 @@
+"""A linear system, solved and checked."""
+
+import numpy
+import scipy.linalg
+
+generator = numpy.random.default_rng(1)
+matrix, wanted = generator.random((200, 200)), generator.random(200)
+found = scipy.linalg.solve(matrix, matrix @ wanted)
+assert numpy.allclose(found, wanted), abs(found - wanted).max()
+print("solved")
