@@ -8,14 +8,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.digest import Digest
-from factory.engine.engine import Bind, Command, Engine
+from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.io import files
 from factory.io.progress import Progress
 from factory.recipes.model import Recipe, TestSpec
 from factory.report import TestReport, TestResult
 
-_HOME = "/home/test"
 _KEPT = 64 * 1024  # bytes kept of each output: its end
 _OWN_TEST = TestSpec(name="%test", run="")
 _SHOWN_LINES = 8
@@ -80,18 +79,19 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
         why = f"no {gpu} GPU on this machine" if host.gpu else "no GPU on this machine"
         return TestResult(test.name, "failed" if place.require_gpu else "untested", 0.0, why)
     stdout, stderr = _Tail(), _Tail()
-    with files.temporary_folder(place.scratch, "test") as home:
+    with files.temporary_folder(place.scratch, "test") as folder:
+        home, scratch = files.make_folder(folder / "home"), files.make_folder(folder / "tmp")
         if host.is_root:
-            files.give_to_nobody(home)
+            files.give_to_nobody(folder, home, scratch)
         tests = recipe.folder.resolve() / "tests"
         finished = place.engine.run(
             Command(
                 image=image,
                 arguments=("/bin/sh", "-c", test.run) if test.run else (),
                 home=home,
+                scratch=scratch,
                 timeout=test.timeout,
-                binds=(Bind(tests, f"{_HOME}/tests"),) if tests.is_dir() else (),
-                workdir=_HOME,
+                binds=(Bind(tests, f"{HOME_INSIDE}/tests"),) if tests.is_dir() else (),
                 gpu=host.gpu if host.gpu == recipe.run.gpu else "",
                 env=recipe.run.env,
             ),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from factory.engine.host import Host
 from factory.engine.output import Output
@@ -19,6 +20,8 @@ APPTAINER = "apptainer"
 SINGULARITY = "singularity-ce"
 _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
+HOME_INSIDE = "/home/test"
+_OWN_TEST = "/.singularity.d/test"  # where both engines keep %test
 _KEPT = {"CACHEDIR", "CONFIGDIR", "DOCKER_USERNAME", "DOCKER_PASSWORD", "LOGIN_USERNAME", "LOGIN_PASSWORD"}
 
 
@@ -58,15 +61,16 @@ class BuildOrder:
 class Command:
     """One command inside an image, for tests: unprivileged, contained, on the read-only SIF.
 
-    arguments empty means the image's own %test. home: a folder that becomes home, /tmp and /var/tmp.
+    arguments empty means the image's own %test. home becomes HOME and the working directory, scratch holds
+    /tmp and /var/tmp: two empty folders that the user who runs the command may write.
     """
 
     image: Path
     arguments: tuple[str, ...]
     home: Path
+    scratch: Path
     timeout: timedelta
     binds: tuple[Bind, ...] = ()
-    workdir: str = ""
     gpu: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,11 +106,9 @@ class Engine:
             if not key.startswith(("APPTAINER", "SINGULARITY")) or key.partition("_")[2] in _KEPT
         }
         env |= {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
-        prefix = "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
         if scratch is not None:
-            env[f"{prefix}_TMPDIR"] = str(scratch)
-        env |= {f"{prefix}ENV_{key}": text for key, text in inside.items()}
-        return env
+            env[f"{self._prefix}_TMPDIR"] = str(scratch)
+        return self.with_inside(env, inside)
 
     def build(self, order: BuildOrder, on_line: Callable[[str], None]) -> None:
         """Build the image. Raises BuildFailed, which shows the last lines of the failed section's own output.
@@ -149,24 +151,32 @@ class Engine:
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
     ) -> process.Finished:
         """Run a command inside an image as an unprivileged user and hand over its output."""
-        inner = ("exec", *self._contained(command), str(command.image), *command.arguments)
-        if not command.arguments:
-            inner = ("test", *self._contained(command), str(command.image))
+        # HOME is set inside: as the unprivileged user of a root, the engine would take that user's own.
+        start = f'HOME={HOME_INSIDE}; export HOME; cd "$HOME" && exec "$@"'
+        inner = ("/bin/sh", "-c", start, "test", *(command.arguments or (_OWN_TEST,)))
         return process.run(
-            [str(self.path), "-q", *inner],
+            [str(self.path), "-q", "exec", *self._contained(command), str(command.image), *inner],
             on_output=on_output,
             on_error_output=on_error_output,
-            env=self.environment(command.env, command.home),
+            env=self.environment(command.env, command.scratch),
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
         )
 
     def become(
         self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
-    ) -> None:
+    ) -> NoReturn:
         """Replace this process by ``exec``, ``run`` or ``shell`` of the image, with the user's own environment."""
         mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
         process.become(mine, env, self.host.mapping)
+
+    def with_inside(self, env: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
+        """The user's own environment, with variables set inside the container unless the user set them there."""
+        return {f"{self._prefix}ENV_{key}": text for key, text in inside.items()} | dict(env)
+
+    @property
+    def _prefix(self) -> str:
+        return "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
 
     def has_tests(self, image: Path) -> bool:
         """Whether the image has a %test of its own (the engine writes an empty script when it has none)."""
@@ -186,17 +196,14 @@ class Engine:
         return [str(self.path), "build", *options, str(image), str(order.definition)]
 
     def _plain_http(self, order: BuildOrder) -> dict[str, str]:
-        prefix = "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
-        return {f"{prefix}_NOHTTPS": "true"} if order.plain_http else {}
+        return {f"{self._prefix}_NOHTTPS": "true"} if order.plain_http else {}
 
     def _contained(self, command: Command) -> list[str]:
-        options = ["--containall", "--cleanenv", "--home", f"{command.home}:/home/test", "--workdir", str(command.home)]
+        options = ["--containall", "--cleanenv", "--no-home", "--workdir", str(command.scratch), "--pwd", "/"]
         if self.host.is_root:
             options += ["--security", f"uid:{files.NOBODY}", "--security", f"gid:{files.NOBODY}"]
-        for bind in command.binds:
+        for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds):
             options += ["--bind", str(bind)]
-        if command.workdir:
-            options += ["--pwd", command.workdir]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
         return options + self._without_mounts()
 

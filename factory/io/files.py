@@ -99,9 +99,10 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
     return path
 
 
-def give_to_nobody(path: Path) -> None:
-    """Hand a folder to the unprivileged user that root runs tests as."""
-    os.chown(path, NOBODY, NOBODY)
+def give_to_nobody(*folders: Path) -> None:
+    """Hand folders to the unprivileged user that root runs tests as."""
+    for folder in folders:
+        os.chown(folder, NOBODY, NOBODY)
 
 
 def sync_folder(path: Path) -> None:

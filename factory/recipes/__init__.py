@@ -1,0 +1,1 @@
+"""Recipes: what a folder under `recipes/` says, checked."""

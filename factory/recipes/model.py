@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from factory.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -30,6 +32,16 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {'warning' if self.warning else 'error'}: {self.message}; {self.remedy}"
+
+
+class ProblemError(RecipeError):
+    """A problem that ends the work at once. more: how many others were found beside it."""
+
+    def __init__(self, problem: Problem, *, why: str = "", more: int = 0, see: str = "") -> None:
+        others = f"{more} more {'problem' if more == 1 else 'problems'}"
+        fix = f"{problem.remedy} ({others}; {see} shows all)" if more else problem.remedy
+        super().__init__(f"{problem.place}: {problem.message}", why=why, fix=fix)
+        self.problem = problem
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""Everything that can be said about a recipe before it is built.
+
+A check takes a Subject and yields problems; adding one is a function and its name in a tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from factory.recipes import lint_definition, lint_host, lint_recipe, lint_shell
+from factory.recipes.arguments import argument_values, base_address
+from factory.recipes.definition import Definition
+from factory.recipes.definition_parser import scan_file
+from factory.recipes.load import FILE, read_leniently, recipe_folders, twin_problems
+from factory.recipes.model import Problem, ProblemError, Recipe
+from factory.recipes.subject import Subject
+from factory.recipes.toml_lines import key_lines
+
+Check = Callable[[Subject], Iterator[Problem]]
+CHECKS: tuple[Check, ...] = (
+    *lint_recipe.CHECKS,
+    *lint_host.CHECKS,
+    *lint_definition.CHECKS,
+    *lint_shell.CHECKS,
+)
+
+
+def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
+    """Every problem of one recipe, by file and line. all_recipes: what a `recipe://` base can name."""
+    recipe, problems = read_leniently(folder)
+    found = list(problems)
+    if recipe is not None:
+        definition, unread = scan_file(recipe.definition_path)
+        lines = key_lines((folder / FILE).read_bytes().decode("utf-8"))
+        # A missing file is told of once, at the key that names it.
+        found += unread if recipe.definition_path.is_file() else ()
+        others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
+        subject = Subject(recipe, definition, _bound(recipe, definition), others, lines)
+        for check in CHECKS if definition.stages else lint_recipe.CHECKS:
+            found += check(subject)
+    unique = dict.fromkeys(found)
+    return tuple(sorted(unique, key=lambda problem: (problem.place.path, problem.place.line, problem.warning)))
+
+
+def lint_all(root: Path) -> tuple[Problem, ...]:
+    """Every problem of every recipe below the folder `recipes/`. Raises RecipeError when there is none such."""
+    folders = recipe_folders(root)
+    recipes = [recipe for recipe, _ in map(read_leniently, folders) if recipe is not None]
+    found = list(twin_problems(folders))
+    for folder in folders:
+        found += lint(folder, recipes)
+    return tuple(found)
+
+
+def _bound(recipe: Recipe, definition: Definition) -> tuple[Definition, ...]:
+    """The definition for each architecture; the plain one when its arguments cannot be replaced."""
+    base = base_address(recipe, None)
+    try:
+        return tuple(definition.bind(argument_values(recipe, arch=arch, base=base)) for arch in recipe.build.arch)
+    except ProblemError:  # lint_definition tells which argument, or which value
+        return (definition,)

@@ -1,0 +1,102 @@
+"""Checks of a definition's arguments, bases and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from factory.errors import UsageError
+from factory.names import LATEST, docker_reference
+from factory.recipes.arguments import BUILT_IN, argument_values, base_address
+from factory.recipes.model import Problem, ProblemError
+from factory.recipes.subject import Subject
+from factory.recipes.templates import TEMPLATE, undefined, uses
+
+
+def _arguments(subject: Subject) -> Iterator[Problem]:
+    args = subject.recipe.build.args
+    used = subject.definition.variables()
+    known = BUILT_IN | args.keys()
+    for use in used:
+        if use.name not in known and not use.defined:
+            yield undefined(use.name, subject.error(use.line, "", "").place)
+    for name in sorted(args.keys() - {use.name for use in used} - BUILT_IN):
+        remedy = f"write {{{{ {name} }}}} in {subject.recipe.build.definition}, or remove it"
+        yield subject.about_recipe(
+            ("build", "args", name), f"the argument {name!r} of [build] args is not used", remedy, warning=False
+        )
+
+
+def _values(subject: Subject) -> Iterator[Problem]:
+    """Values that would begin a section or a stage where they stand."""
+    values = argument_values(subject.recipe, arch=subject.recipe.build.arch[0], base=base_address(subject.recipe, None))
+    # Names without a value are told of above; here they must not hide what the others do.
+    missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
+    try:
+        subject.definition.bind({**missing, **values})
+    except ProblemError as error:
+        yield error.problem
+
+
+def _base(subject: Subject) -> Iterator[Problem]:
+    base = subject.recipe.build.base
+    lines = [use.line for use in subject.definition.variables() if use.name == "base"]
+    if lines and not base:
+        remedy = 'write base = "docker://NAME:TAG" under [build] in recipe.toml'
+        yield subject.error(lines[0], "{{ base }} is used, and the recipe has no base", remedy)
+    if base and not lines:
+        remedy = "write From: {{ base }} in the definition, or remove the key"
+        yield subject.about_recipe(
+            ("build", "base"), f"base is {base}, and the definition does not use {{{{ base }}}}", remedy, warning=False
+        )
+
+
+def _bootstrap(subject: Subject) -> Iterator[Problem]:
+    scheme = subject.recipe.build.base.partition("://")[0]
+    for stage in subject.definition.stages:
+        source, agent = stage.header("From"), stage.header("Bootstrap")
+        of_base = source is not None and "base" in uses(source.value)
+        if agent is None or TEMPLATE.search(agent.value):
+            continue
+        if of_base and scheme and agent.value.lower() != scheme:
+            message = f"Bootstrap: {agent.value} does not fit the base {subject.recipe.build.base}"
+            yield subject.error(agent.line, message, f"write Bootstrap: {scheme}")
+        if not of_base and agent.value.lower() == "recipe":
+            remedy = 'write From: {{ base }} here, and base = "recipe://NAME" under [build] in recipe.toml'
+            yield subject.error(agent.line, "Bootstrap: recipe works with the recipe's base only", remedy)
+        for key in ("Registry", "Namespace"):
+            header = stage.header(key) if of_base else None
+            if header:
+                yield subject.error(
+                    header.line, f"{key}: would be put before {{{{ base }}}}", "remove it; the base says it"
+                )
+
+
+def _moving_tags(subject: Subject) -> Iterator[Problem]:
+    own = base_address(subject.recipe, None)
+    for stage in subject.stages():
+        source = stage.header("From")
+        if source is None or stage.value("Bootstrap").lower() != "docker" or source.value == own:
+            continue
+        try:
+            _, _, tag = docker_reference(source.value)
+        except UsageError as error:
+            if not TEMPLATE.search(source.value):
+                yield subject.error(source.line, f"From: {error}", error.fix or "write NAME:TAG")
+            continue
+        if tag == LATEST:
+            remedy = "name a version, or use {{ base }}, which base.lock pins"
+            yield subject.warning(source.line, f"From: {source.value} moves with every release", remedy)
+
+
+def _stages(subject: Subject) -> Iterator[Problem]:
+    for definition in subject.bound:
+        earlier: set[str] = set()
+        for stage in definition.stages:
+            for section in stage.named("files"):
+                if section.source_stage and section.source_stage not in earlier:
+                    message = f"%files from {section.source_stage}: there is no such stage before this one"
+                    yield subject.error(section.line, message, "name an earlier stage with the header Stage:")
+            earlier.add(stage.value("Stage"))
+
+
+CHECKS = (_arguments, _values, _base, _bootstrap, _moving_tags, _stages)

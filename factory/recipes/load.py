@@ -1,0 +1,289 @@
+"""Load recipe folders: everything that `recipe.toml` says, checked, with a line for each problem."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+
+from factory.errors import NotFound, RecipeError, UsageError
+from factory.names import docker_reference, recipe_name, version_name
+from factory.recipes.arguments import BUILT_IN
+from factory.recipes.inside import LeavesFolderError, resolve_inside
+from factory.recipes.model import (
+    BuildSpec,
+    Lifecycle,
+    Place,
+    Problem,
+    ProblemError,
+    RebuildSpec,
+    Recipe,
+    RunSpec,
+    TestSpec,
+)
+from factory.recipes.templates import NAME, shown
+from factory.recipes.toml_table import Report, Table
+
+FILE = "recipe.toml"
+ARCHITECTURES = ("amd64", "arm64")
+GPUS = ("none", "nvidia", "rocm")
+RUNNERS = ("local", "slurm")
+REASONS = ("base-changed", "inputs-changed", "engine-changed")
+STATUSES = ("active", "deprecated", "withdrawn")
+
+# These become arguments of mkdir and of --bind, inside of templates: nothing that any of them reads as syntax.
+_BIND = re.compile(r"(?:/[A-Za-z0-9._+@=~-]+)+", re.ASCII)
+_TEST_NAME = re.compile(r"[A-Za-z0-9 ._-]{1,100}", re.ASCII)
+_HOMEPAGE = re.compile(r"https?://[^\s<>\"]+")
+
+
+def load_recipe(folder: Path) -> Recipe:
+    """Load one recipe folder. Raises RecipeError with its first problem, and says how many more there are."""
+    recipe, problems = check_recipe(folder)
+    if recipe is None:
+        errors = [problem for problem in problems if not problem.warning]
+        raise ProblemError(errors[0], more=len(errors) - 1, see=f"singfactory lint {folder.name}")
+    return recipe
+
+
+def check_recipe(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
+    """Read `recipe.toml`: the recipe, None when anything is wrong with it, and every problem found."""
+    recipe, problems = read_leniently(folder)
+    return (None if any(not problem.warning for problem in problems) else recipe), problems
+
+
+def recipe_folders(root: Path) -> tuple[Path, ...]:
+    """The recipe folders below root, sorted by name; hidden ones and plain files are none. Raises RecipeError."""
+    if not root.is_dir():
+        raise RecipeError(
+            f"there is no folder {root}",
+            why="recipes live in the folder recipes/ of a repository",
+            fix="go to the repository's root, or create a recipe: singfactory new NAME --from IMAGE",
+        )
+    return tuple(sorted(item for item in root.iterdir() if item.is_dir() and not item.name.startswith(".")))
+
+
+def load_all(root: Path) -> tuple[Recipe, ...]:
+    """Load every recipe below the folder `recipes/`, sorted by name. Raises RecipeError for the first problem."""
+    folders = recipe_folders(root)
+    twins = twin_problems(folders)
+    if twins:
+        raise ProblemError(twins[0], more=len(twins) - 1, see="singfactory lint")
+    return tuple(load_recipe(folder) for folder in folders)
+
+
+def find(root: Path, names: Sequence[str]) -> tuple[Recipe, ...]:
+    """Load the recipes of these names, in this order. Raises NotFound, which names the nearest ones."""
+    known = {folder.name: folder for folder in recipe_folders(root)}
+    for name in names:
+        if recipe_name(name) not in known:
+            near = get_close_matches(name, known, n=3)
+            raise NotFound(
+                f"no recipe {name} in {root}",
+                why=f"the nearest names are {', '.join(near)}" if near else "no name is near it",
+                fix=f"ls {root} lists the recipes; singfactory new {name} --from IMAGE makes one",
+            )
+    return tuple(load_recipe(known[name]) for name in names)
+
+
+def twin_problems(folders: Sequence[Path]) -> tuple[Problem, ...]:
+    """Folders whose names differ in case or in Unicode form only: one name to some file systems and registries."""
+    seen: dict[str, Path] = {}
+    found = []
+    for folder in folders:
+        other = seen.setdefault(unicodedata.normalize("NFKC", folder.name).casefold(), folder)
+        if other is not folder:
+            message = f"two recipes have the name {shown(folder.name)}: {other} and {folder}"
+            found.append(Problem(Place(folder / FILE), message, "rename one of the two folders"))
+    return tuple(found)
+
+
+def read_leniently(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
+    """As check_recipe, but with defaults in place of what is wrong; None only without any TOML to read."""
+    report = Report(folder / FILE)
+    if folder.is_symlink():
+        report.complain((), f"{folder.name} is a link", "put the recipe's own folder there")
+        return None, tuple(report.problems)
+    if not report.path.is_symlink() and not report.path.exists():
+        report.complain((), f"{folder.name} has no {FILE}", "write one, as singfactory new does, or remove the folder")
+        return None, tuple(report.problems)
+    if not _stays_inside(folder, FILE):
+        report.complain((), f"{FILE} is a link out of the recipe's folder", "put the file itself there")
+        return None, tuple(report.problems)
+    document = report.load()
+    if document is None:
+        return None, tuple(report.problems)
+    recipe = _recipe(folder, Table(report, document))
+    return recipe, tuple(sorted(report.problems, key=lambda problem: problem.place.line))
+
+
+def _recipe(folder: Path, top: Table) -> Recipe:
+    about = top.table("recipe")
+    recipe = Recipe(
+        folder=folder,
+        name=_name(about, folder),
+        version=_version(about),
+        summary=about.text("summary"),
+        license=about.text("license"),
+        homepage=_homepage(about),
+        maintainers=about.texts("maintainers"),
+        build=_build(top.table("build"), folder),
+        run=_run(top.table("run")),
+        tests=_tests(top.tables("test")),
+        rebuild=_rebuild(top.table("rebuild")),
+        lifecycle=_lifecycle(top.table("lifecycle")),
+    )
+    about.no_others()
+    top.no_others()
+    return recipe
+
+
+def _name(table: Table, folder: Path) -> str:
+    name = table.checked("name", recipe_name)
+    if not table.has("name"):
+        table.complain("name", "the recipe has no name", f'write name = "{folder.name}" under [recipe]')
+    elif name and name != folder.name:
+        message = f"the recipe's name is {name}, and its folder is {shown(folder.name)}"
+        table.complain("name", message, "give both the same name")
+    return name or folder.name
+
+
+def _version(table: Table) -> str:
+    version = table.checked("version", version_name)
+    if not table.text("version"):
+        table.complain("version", "the recipe has no version", 'write the upstream version, version = "1.0"')
+    return version or "0"
+
+
+def _homepage(table: Table) -> str:
+    homepage = table.text("homepage")
+    if homepage and _HOMEPAGE.fullmatch(homepage) is None:
+        table.complain("homepage", f"homepage is {shown(homepage)}", "write an address with https://")
+    return homepage
+
+
+def _build(table: Table, folder: Path) -> BuildSpec:
+    default = BuildSpec()
+    if table.has("dockerfile"):
+        table.complain(
+            "dockerfile", "Dockerfiles cannot be converted yet", "write image.def, and remove the key dockerfile"
+        )
+    args = table.mapping("args", name=NAME, what="an argument's name")
+    for name in sorted(BUILT_IN & args.keys()):
+        table.table("args").complain(name, f"the factory itself sets {name}", "take another name")
+    arch = table.choices("arch", default.arch, ARCHITECTURES)
+    if not arch:
+        table.complain("arch", "arch is empty", 'write arch = ["amd64"]')
+    spec = BuildSpec(
+        definition=_definition(table, folder, default.definition),
+        base=_base(table),
+        arch=arch or default.arch,
+        args=args,
+        disk=table.size("disk", default.disk),
+        runner=table.choice("runner", default.runner, RUNNERS),
+        timeout=table.duration("timeout", default.timeout),
+    )
+    table.no_others()
+    return spec
+
+
+def _definition(table: Table, folder: Path, default: str) -> str:
+    definition = table.text("definition", default)
+    if not definition or ".." in Path(definition).parts or not _stays_inside(folder, definition):
+        message = f"definition is {shown(definition)}, which is not inside the recipe's folder"
+        table.complain("definition", message, "name a file in the folder, without links, such as image.def")
+        return default
+    if not (folder / definition).is_file() and not table.has("dockerfile"):
+        table.complain("definition", f"there is no file {definition}", "write the definition file")
+    return definition
+
+
+def _base(table: Table) -> str:
+    return table.checked("base", _check_base)
+
+
+def _check_base(base: str) -> None:
+    if base.startswith("docker://"):
+        docker_reference(base.removeprefix("docker://"))
+    elif base.startswith("recipe://"):
+        recipe_name(base.removeprefix("recipe://"))
+    else:
+        raise UsageError(f"base is {shown(base)}", fix="write docker://NAME:TAG, or recipe://NAME")
+
+
+def _run(table: Table) -> RunSpec:
+    binds = table.texts("binds")
+    for bind in binds:
+        if _BIND.fullmatch(bind) is None or posixpath.normpath(bind) != bind:
+            remedy = "write an absolute path without . and .., of A-Z a-z 0-9 . _ + @ = ~ -, such as /dataset"
+            table.complain("binds", f"{shown(bind)} is not a mount point", remedy)
+    spec = RunSpec(
+        gpu=table.choice("gpu", "none", GPUS),
+        env=table.mapping("env", name=NAME, what="a variable's name"),
+        binds=binds,
+    )
+    table.no_others()
+    return spec
+
+
+def _tests(tables: Sequence[Table]) -> tuple[TestSpec, ...]:
+    tests: list[TestSpec] = []
+    for table in tables:
+        test = _test(table)
+        if test.name in (other.name for other in tests if other.name):
+            table.complain("name", f"two tests have the name {test.name}", "rename one of them")
+        tests.append(test)
+    return tuple(tests)
+
+
+def _test(table: Table) -> TestSpec:
+    test = TestSpec(
+        name=table.text("name"),
+        run=table.text("run", multiline=True),
+        exit=table.number("exit", 0, low=0, high=255),
+        stdout=table.text("stdout", multiline=True),
+        stdout_regex=table.text("stdout_regex", multiline=True),
+        timeout=table.duration("timeout", timedelta(minutes=2)),
+        gpu=table.flag("gpu"),
+    )
+    table.no_others()
+    if _TEST_NAME.fullmatch(test.name) is None or not test.name.strip():
+        message = f"{shown(test.name)} is not a test's name" if test.name else "the test has no name"
+        table.complain("name", message, 'write at most 100 of A-Z a-z 0-9 . _ - and spaces: name = "imports"')
+    if not test.run.strip():
+        table.complain("run", "the test runs nothing", "write the command, run = \"python -c 'import torch'\"")
+    if test.stdout and test.stdout_regex:
+        table.complain("stdout_regex", "stdout and stdout_regex exclude each other", "keep one of them")
+    try:
+        re.compile(test.stdout_regex)
+    except re.error as error:
+        table.complain(
+            "stdout_regex", f"stdout_regex is not a regular expression: {error}", "correct it, or use stdout"
+        )
+    return test
+
+
+def _rebuild(table: Table) -> RebuildSpec:
+    default = RebuildSpec()
+    when = table.choices("when", default.when, REASONS)
+    max_age = table.duration("max_age", timedelta.max) if table.has("max_age") else None
+    table.no_others()
+    return RebuildSpec(when=when, max_age=max_age)
+
+
+def _lifecycle(table: Table) -> Lifecycle:
+    spec = Lifecycle(status=table.choice("status", "active", STATUSES), note=table.text("note"))
+    table.no_others()
+    return spec
+
+
+def _stays_inside(folder: Path, relative: str) -> bool:
+    try:
+        resolve_inside(folder, relative)
+    except (LeavesFolderError, OSError):
+        return False
+    return True

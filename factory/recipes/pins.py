@@ -1,0 +1,75 @@
+"""`base.lock`: the digest that a recipe's base image is pinned to."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from factory.digest import Digest
+from factory.errors import IntegrityFailure
+from factory.io.files import atomic_write
+from factory.recipes.inside import LeavesFolderError, resolve_inside
+from factory.recipes.model import BasePin, Place, Problem, ProblemError, Recipe
+from factory.recipes.toml_table import Report, Table
+
+FILE = "base.lock"
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})")
+_HEAD = "# Written by: singfactory update. A pull request moves the base; do not edit by hand.\n"
+_REMEDY = "remove the file, and run: singfactory update"
+
+
+def read_pin(recipe: Recipe) -> BasePin | None:
+    """The pin of the recipe's base; None without `base.lock`, or when it is for another base than the recipe's.
+
+    is_stale tells the two apart. Raises ProblemError when the file is broken.
+    """
+    pin = _read(recipe)
+    return pin if pin and pin.base == recipe.build.base else None
+
+
+def is_stale(recipe: Recipe) -> bool:
+    """Whether there is a `base.lock`, and for another base than the recipe's. Raises ProblemError."""
+    pin = _read(recipe)
+    return pin is not None and pin.base != recipe.build.base
+
+
+def write_pin(recipe: Recipe, pin: BasePin) -> Path:
+    """Write `base.lock` and return its path. Raises IntegrityFailure for a bad digest, NoRoom."""
+    values = {"base": pin.base, "digest": str(Digest.parse(pin.digest)), "resolved": pin.resolved}
+    # A JSON string is a TOML basic string, once DEL is escaped as well.
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    path = recipe.folder / FILE
+    atomic_write(path, _HEAD + "".join(lines).replace("\x7f", "\\u007F"))
+    return path
+
+
+def _read(recipe: Recipe) -> BasePin | None:
+    path = recipe.folder / FILE
+    if not path.exists() and not path.is_symlink():
+        return None
+    try:
+        resolve_inside(recipe.folder, FILE)
+    except LeavesFolderError as error:
+        raise ProblemError(Problem(Place(path), f"{FILE} {error}", _REMEDY)) from error
+    report = Report(path)
+    table = Table(report, report.load() or {})
+    pin = BasePin(base=table.text("base"), digest=table.text("digest"), resolved=table.text("resolved"))
+    table.no_others()
+    if not report.problems:
+        _check(pin, table)
+    if report.problems:
+        first = report.problems[0]
+        raise ProblemError(Problem(first.place, first.message, _REMEDY))
+    return pin
+
+
+def _check(pin: BasePin, table: Table) -> None:
+    if not pin.base:
+        table.complain("base", "base is missing", _REMEDY)
+    if _TIME.fullmatch(pin.resolved) is None:
+        table.complain("resolved", "resolved is not a time, such as 2024-05-01T12:00:00Z", _REMEDY)
+    try:
+        Digest.parse(pin.digest)
+    except IntegrityFailure as error:
+        table.complain("digest", str(error), _REMEDY)

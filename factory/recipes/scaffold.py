@@ -1,0 +1,115 @@
+"""`singfactory new`: a recipe that lints clean, to be edited from there."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from pathlib import Path
+
+from factory.errors import UsageError
+from factory.io.files import atomic_write, make_folder, remove_tree, rename_into_place
+from factory.names import docker_reference, recipe_name, version_name
+
+_VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)
+
+_RECIPE = """\
+# What this image is, how it is built, tested and run. Check it with: singfactory lint {name}
+
+[recipe]
+name = "{name}"
+version = "{version}"  # of the software inside; the factory appends a build number
+summary = {summary}
+license = "NOASSERTION"  # of the software inside, an SPDX name such as MIT or BSD-3-Clause
+maintainers = [{maintainer}]
+
+[build]
+definition = "image.def"
+base = "{base}"  # {{{{ base }}}} in image.def; singfactory update pins it in base.lock
+arch = ["amd64"]
+# args = {{ cuda = "12.1" }}  # {{{{ cuda }}}} in image.def
+# disk = "10GB"  # free space that the build needs
+# timeout = "2h"
+
+[run]  # what singfactory exec adds on the cluster
+gpu = "none"  # or nvidia, rocm
+# binds = ["/dataset", "/final_log"]  # mount points that the image promises to have
+# env = {{ OMP_NUM_THREADS = "8" }}
+
+[[test]]
+name = "starts"
+run = "echo ok"
+stdout = "ok"  # or stdout_regex; exit = 0; timeout = "2m"; gpu = true
+
+[rebuild]
+when = ["base-changed", "inputs-changed"]
+# max_age = "30d"
+"""
+
+_DEFINITION = """\
+Bootstrap: {agent}
+From: {{{{ base }}}}
+
+# Files of this folder that the image needs: a source and a destination on each line.
+# %files
+#     files/app /opt/app
+
+%post
+    # Runs as root while the image is built. For example:
+    # apt-get update
+    # apt-get install -y --no-install-recommends git
+    # rm -rf /var/lib/apt/lists/*
+
+%environment
+    export LC_ALL=C.UTF-8
+
+%runscript
+    exec "$@"
+"""
+
+
+def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name") -> Path:
+    """Create the recipe NAME below the folder `recipes/` and return its folder.
+
+    base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as docker pull takes it. The folder
+    appears complete or not at all. Raises UsageError for a bad name or an existing recipe, NoRoom.
+    """
+    folder = root / recipe_name(name)
+    base, version = _base_and_version(base)
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(
+            f"there is a recipe {name} already", why=f"{folder} exists", fix="take another name, or edit that recipe"
+        )
+    make_folder(root)
+    temporary = make_folder(root / f".{name}.{secrets.token_hex(8)}")
+    try:
+        for file, content in _files(name, base, version, maintainer).items():
+            atomic_write(temporary / file, content)
+        rename_into_place(temporary, folder)
+    finally:
+        remove_tree(temporary)
+    return folder
+
+
+def _files(name: str, base: str, version: str, maintainer: str) -> dict[str, str]:
+    said = base.removeprefix("docker://").removeprefix("recipe://")
+    return {
+        "recipe.toml": _RECIPE.format(
+            name=name,
+            version=version,
+            summary=json.dumps(f"{name}, built on {said}"),
+            maintainer=json.dumps(maintainer),
+            base=base,
+        ),
+        "image.def": _DEFINITION.format(agent=base.partition("://")[0]),
+    }
+
+
+def _base_and_version(base: str) -> tuple[str, str]:
+    """The base with its scheme, and a guess at the version: the digits that its tag begins with."""
+    if base.startswith("recipe://"):
+        return f"recipe://{recipe_name(base.removeprefix('recipe://'))}", "1.0"
+    image = base.removeprefix("docker://")
+    _, _, tag = docker_reference(image)
+    match = None if ":" in tag else _VERSION.match(tag)
+    return f"docker://{image}", version_name(match[1]) if match else "1.0"

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from factory.errors import NotFound, RecipeError, UsageError
+from factory.recipes.load import check_recipe, find, load_all, load_recipe, recipe_folders, twin_problems
+from factory.recipes.model import BuildSpec, Lifecycle, RebuildSpec, RunSpec, TestSpec
+
+MakeRecipe = Callable[..., Path]
+
+FULL = """\
+[recipe]
+name = "pytorch-2.1"
+version = "2.1.2"
+summary = "PyTorch 2.1 with CUDA 12.1"
+license = "BSD-3-Clause"
+homepage = "https://pytorch.org"
+maintainers = ["@octocat"]
+[build]
+definition = "image.def"
+base = "docker://pytorch/pytorch:2.1.2-cuda12.1-cudnn8-runtime"
+arch = ["amd64", "arm64"]
+args = { cuda = "12.1" }
+disk = "40GB"
+runner = "slurm"
+timeout = "90m"
+[run]
+gpu = "nvidia"
+env = { OMP_NUM_THREADS = "8" }
+binds = ["/dataset", "/final_log"]
+[[test]]
+name = "imports"
+run = "python -c 'import torch; print(torch.__version__)'"
+stdout = "2.1.2"
+[[test]]
+name = "cuda"
+run = '''
+set -e
+nvidia-smi
+'''
+gpu = true
+exit = 3
+timeout = "30s"
+stdout_regex = "^a+$"
+[rebuild]
+when = ["engine-changed"]
+max_age = "30d"
+[lifecycle]
+status = "deprecated"
+note = "use pytorch-2.2"
+"""
+NAME_RULE = "a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit"
+TEST_NAME_RULE = 'write at most 100 of A-Z a-z 0-9 . _ - and spaces: name = "imports"'
+MINIMAL = '[recipe]\nname = "one"\nversion = "1"\n'
+
+
+def _problems(make: MakeRecipe, addition: str = "", toml: str = "") -> list[str]:
+    folder = make("one", toml=toml or MINIMAL + addition)
+    _, problems = check_recipe(folder)
+    return [str(problem).replace(f"{folder}/recipe.toml:", "") for problem in problems]
+
+
+def test_everything_in_a_recipe_is_read(make: MakeRecipe) -> None:
+    recipe = load_recipe(make("pytorch-2.1", toml=FULL))
+    assert (recipe.name, recipe.version, recipe.license) == ("pytorch-2.1", "2.1.2", "BSD-3-Clause")
+    assert (recipe.homepage, recipe.maintainers) == ("https://pytorch.org", ("@octocat",))
+    assert recipe.build == BuildSpec(
+        definition="image.def",
+        base="docker://pytorch/pytorch:2.1.2-cuda12.1-cudnn8-runtime",
+        arch=("amd64", "arm64"),
+        args={"cuda": "12.1"},
+        disk=40 * 10**9,
+        runner="slurm",
+        timeout=timedelta(minutes=90),
+    )
+    assert recipe.run == RunSpec("nvidia", {"OMP_NUM_THREADS": "8"}, ("/dataset", "/final_log"))
+    assert recipe.tests == (
+        TestSpec("imports", "python -c 'import torch; print(torch.__version__)'", stdout="2.1.2"),
+        TestSpec("cuda", "set -e\nnvidia-smi\n", 3, "", "^a+$", timedelta(seconds=30), gpu=True),
+    )
+    assert recipe.rebuild == RebuildSpec(("engine-changed",), timedelta(days=30))
+    assert recipe.lifecycle == Lifecycle("deprecated", "use pytorch-2.2")
+
+
+def test_what_is_left_out_has_defaults(make: MakeRecipe) -> None:
+    recipe = load_recipe(make("one", toml=MINIMAL))
+    assert (recipe.build, recipe.run, recipe.tests) == (BuildSpec(), RunSpec(), ())
+    assert (recipe.rebuild, recipe.lifecycle) == (RebuildSpec(), Lifecycle())
+
+
+@pytest.mark.parametrize(
+    ("addition", "problem"),
+    [
+        ("sumary = 'x'", "4: error: unknown key 'sumary' in [recipe]; did you mean summary?"),
+        ("[lifecyle]", "4: error: unknown key 'lifecyle' in recipe.toml; did you mean lifecycle?"),
+        (
+            "[rebuild]\nzzz = 1",
+            "5: error: unknown key 'zzz' in [rebuild]; known here are max_age, when",
+        ),
+        ("summary = 3", "4: error: summary is a number; write a string"),
+        ("summary = 2024-01-01", "4: error: summary is a date; write a string"),
+        ('summary = "a\\nb"', "4: error: summary holds a line break or a control character; remove it"),
+        ('license = "\\u001b[31m"', "4: error: license holds a line break or a control character; remove it"),
+        (
+            "maintainers = [1]",
+            '4: error: maintainers holds something that is not a plain string; write maintainers = ["…", "…"]',
+        ),
+        ("homepage = 'javascript:1'", "4: error: homepage is 'javascript:1'; write an address with https://"),
+        ("[build]\ndisk = 40", "5: error: disk is a number; write a string"),
+        ("[build]\ndisk = '40'", '5: error: disk is \'40\'; write a size, such as "40GB" or "20GiB"'),
+        ("[build]\ntimeout = 'x'", '5: error: timeout is \'x\'; write a duration, such as "90s", "2m", "2h" or "30d"'),
+        ("[build]\narch = []", '5: error: arch is empty; write arch = ["amd64"]'),
+        ("[build]\narch = ['amd46']", "5: error: arch has the value 'amd46'; did you mean amd64?"),
+        ("[build]\nrunner = 'cloud'", "5: error: runner has the value 'cloud'; write one of local, slurm"),
+        ("[build]\nargs = { x = 1 }", "5: error: x is a number; write a string"),
+        ('[build]\nargs.x = "a\\u0000b"', "5: error: x holds a line break or a control character; remove it"),
+        ('[build]\nargs.x = "a\\n%setup"', "5: error: x holds a line break or a control character; remove it"),
+        (
+            "[build]\nargs = { a-b = '1' }",
+            "5: error: 'a-b' is not an argument's name; use letters, digits and _, and no digit first",
+        ),
+        ("[build]\nargs = { base = '1' }", "5: error: the factory itself sets base; take another name"),
+        (
+            "[build]\nbase = 'debian'",
+            "5: error: base is 'debian'; write docker://NAME:TAG, or recipe://NAME",
+        ),
+        (
+            "[build]\nbase = 'docker://-x'",
+            "5: error: not an image name: '-x'; wanted [HOST/]NAME[:TAG], as docker pull takes it",
+        ),
+        (
+            "[build]\nbase = 'recipe://../x'",
+            f"5: error: not a recipe name: '../x': {NAME_RULE}; rename it, for example to pytorch-2.1",
+        ),
+        (
+            "[build]\ndockerfile = 'Dockerfile'",
+            "5: error: Dockerfiles cannot be converted yet; write image.def, and remove the key dockerfile",
+        ),
+        ("[build]\ndefinition = 'other.def'", "5: error: there is no file other.def; write the definition file"),
+        ("[run]\ngpu = 'nvida'", "5: error: gpu has the value 'nvida'; did you mean nvidia?"),
+        (
+            "[run.env]\nLD-PATH = 'x'",
+            "5: error: 'LD-PATH' is not a variable's name; use letters, digits and _, and no digit first",
+        ),
+        ("[run]\nenv = 'x'", "5: error: env is a string; write a table"),
+        (
+            "[[test]]\nrun = 'x'",
+            f"4: error: the test has no name; {TEST_NAME_RULE}",
+        ),
+        (
+            "[[test]]\nname = 'a;b'\nrun = 'x'",
+            f"5: error: 'a;b' is not a test's name; {TEST_NAME_RULE}",
+        ),
+        (
+            "[[test]]\nname = 'a'",
+            "4: error: the test runs nothing; write the command, run = \"python -c 'import torch'\"",
+        ),
+        (
+            "[[test]]\nname = 'a'\nrun = 'x'\n[[test]]\nrun = 'x'\nname = 'a'",
+            "9: error: two tests have the name a; rename one of them",
+        ),
+        ("[[test]]\nname = 'a'\nrun = 'x'\nexit = true", "7: error: exit is true or false; write a number"),
+        ("[[test]]\nname = 'a'\nrun = 'x'\nexit = 256", "7: error: exit is 256; write a number from 0 to 255"),
+        ("[[test]]\nname = 'a'\nrun = 'x'\ngpu = 1", "7: error: gpu is a number; write true or false"),
+        (
+            "[[test]]\nname = 'a'\nrun = 'x'\nstdout = 'a'\nstdout_regex = 'b'",
+            "8: error: stdout and stdout_regex exclude each other; keep one of them",
+        ),
+        (
+            "[[test]]\nname = 'a'\nrun = 'x'\nstdout_regex = '*'",
+            (
+                "7: error: stdout_regex is not a regular expression: nothing to repeat at position 0; "
+                "correct it, or use stdout"
+            ),
+        ),
+        ("[test]\nname = 'a'", "4: error: test is a table; write a list"),
+        (
+            "[rebuild]\nwhen = ['bored']",
+            "5: error: when has the value 'bored'; write one of base-changed, inputs-changed, engine-changed",
+        ),
+        ("[lifecycle]\nstatus = 'withdrawed'", "5: error: status has the value 'withdrawed'; did you mean withdrawn?"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line_and_a_way_out(make: MakeRecipe, addition: str, problem: str) -> None:
+    assert _problems(make, addition + "\n") == [problem]
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["/", "dataset", "/a/../b", "/a/./b", "/a/", "//a", "/a:b", "/a,b", "/a b", "/{{ x }}", "/$x", "/a\\u000ab", "/é"],
+)
+def test_binds_are_plain_absolute_paths(make: MakeRecipe, bind: str) -> None:
+    (problem,) = _problems(make, f'[run]\nbinds = ["/ok", "{bind}"]\n')
+    assert problem.startswith("5: error: ")
+
+
+@pytest.mark.parametrize("definition", ["../image.def", "/etc/passwd", "a/../../x", "out.def", "", "through/x"])
+def test_a_definition_outside_of_the_folder_is_refused(make: MakeRecipe, definition: str) -> None:
+    folder = make("one", toml=f"{MINIMAL}[build]\ndefinition = '{definition}'\n")
+    (folder / "out.def").symlink_to("../../other")
+    (folder / "through").symlink_to("/etc")
+    _, (problem,) = check_recipe(folder)
+    assert (problem.place.line, "is not inside the recipe's folder" in problem.message) == (5, True)
+
+
+def test_every_problem_is_found_at_once(make: MakeRecipe) -> None:
+    toml = '[recipe]\nname = "One"\nversion = "1-2"\nsumary = "x"\n[run]\ngpu = "x"\n'
+    folder = make("one", toml=toml)
+    recipe, problems = check_recipe(folder)
+    assert recipe is None
+    assert [problem.place.line for problem in problems] == [2, 3, 4, 6]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(folder)
+    assert caught.value.lines() == (
+        f"{folder}/recipe.toml:2: not a recipe name: 'One': {NAME_RULE}",
+        "rename it, for example to pytorch-2.1 (3 more problems; singfactory lint one shows all)",
+    )
+
+
+def test_an_empty_recipe_says_what_it_needs(make: MakeRecipe) -> None:
+    assert _problems(make, toml="\n")[0].endswith('error: the recipe has no name; write name = "one" under [recipe]')
+    assert len(_problems_again(make)) == 2
+
+
+def _problems_again(make: MakeRecipe) -> list[str]:
+    return _problems(lambda name, **rest: make(f"{name}-again", **rest), toml="[recipe]\n")
+
+
+def test_broken_toml_has_its_line(make: MakeRecipe) -> None:
+    (problem,) = _problems(make, "summary = \n")
+    assert problem == "4: error: not TOML: Invalid value; see https://toml.io for the format"
+
+
+def test_toml_that_ends_too_early_has_its_line(make: MakeRecipe) -> None:
+    (problem,) = _problems(make, 'summary = """abc\n\n')
+    assert problem.startswith(("6: error: not TOML: ", "5: error: not TOML: "))
+
+
+def test_toml_nested_without_end_is_refused(make: MakeRecipe) -> None:
+    assert len(_problems(make, "x = " + "[" * 100_000)) == 1
+
+
+def test_a_file_that_is_not_utf8_is_refused(make: MakeRecipe) -> None:
+    folder = make("one")
+    (folder / "recipe.toml").write_bytes(b'[recipe]\nname = "\xff"\n')
+    _, (problem,) = check_recipe(folder)
+    assert problem.message == "the file is not UTF-8"
+
+
+def test_a_name_that_differs_from_its_folder_is_refused(make: MakeRecipe) -> None:
+    folder = make("two", toml=MINIMAL)
+    _, (problem,) = check_recipe(folder)
+    assert str(problem) == (
+        f"{folder}/recipe.toml:2: error: the recipe's name is one, and its folder is 'two'; give both the same name"
+    )
+
+
+def test_a_recipe_that_is_a_link_is_refused(make: MakeRecipe) -> None:
+    folder = make("one")
+    (folder.parent / "two").symlink_to("one")
+    _, (problem,) = check_recipe(folder.parent / "two")
+    assert problem.message == "two is a link"
+    other = make("three")
+    (other / "recipe.toml").unlink()
+    (other / "recipe.toml").symlink_to("/etc/passwd")
+    _, (problem,) = check_recipe(other)
+    assert problem.message == "recipe.toml is a link out of the recipe's folder"
+
+
+def test_all_recipes_are_loaded_sorted_and_hidden_folders_and_files_are_left_out(make: MakeRecipe) -> None:
+    root = make("b").parent
+    make("a")
+    (root / ".hidden").mkdir()
+    (root / "README.md").write_text("x")
+    assert [recipe.name for recipe in load_all(root)] == ["a", "b"]
+
+
+def test_a_folder_without_a_recipe_is_named(make: MakeRecipe) -> None:
+    root = make("a").parent
+    (root / "empty").mkdir()
+    with pytest.raises(RecipeError) as caught:
+        load_all(root)
+    assert caught.value.lines() == (
+        f"{root}/empty/recipe.toml: empty has no recipe.toml",
+        "write one, as singfactory new does, or remove the folder",
+    )
+
+
+def test_two_folders_that_some_file_systems_take_for_one_are_named(make: MakeRecipe) -> None:
+    root = make("one").parent
+    (root / "ONE").mkdir()
+    (problem,) = twin_problems(recipe_folders(root))
+    assert problem.message == f"two recipes have the name 'one': {root}/ONE and {root}/one"
+    with pytest.raises(RecipeError, match="two recipes have the name 'one'"):
+        load_all(root)
+
+
+def test_no_folder_of_recipes_says_where_it_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no folder") as caught:
+        load_all(tmp_path / "recipes")
+    assert "singfactory new" in caught.value.fix
+
+
+def test_recipes_are_found_by_name_in_the_order_asked_for(make: MakeRecipe) -> None:
+    root = make("a").parent
+    make("b")
+    make("broken", toml="[recipe]\n")
+    assert [recipe.name for recipe in find(root, ["b", "a"])] == ["b", "a"]
+    assert find(root, []) == ()
+
+
+def test_an_unknown_recipe_names_the_nearest(make: MakeRecipe) -> None:
+    root = make("pytorch-2.1").parent
+    with pytest.raises(NotFound) as caught:
+        find(root, ["pytorch-21"])
+    assert caught.value.exit_code == 3
+    assert caught.value.lines() == (
+        f"no recipe pytorch-21 in {root}",
+        "the nearest names are pytorch-2.1",
+        f"ls {root} lists the recipes; singfactory new pytorch-21 --from IMAGE makes one",
+    )
+
+
+@pytest.mark.parametrize("name", ["../x", "-rf", "$(id)", "a\nb", "x" * 300, "\u0440\u0430ytorch"])
+def test_names_that_are_no_names_never_reach_the_disk(make: MakeRecipe, name: str) -> None:
+    root = make("one").parent
+    with pytest.raises(UsageError, match=r"^not a recipe name"):
+        find(root, [name])

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from factory.errors import UsageError
+from factory.recipes import scaffold as module
+from factory.recipes.lint import lint_all
+from factory.recipes.load import load_recipe
+from factory.recipes.scaffold import scaffold
+
+
+@pytest.mark.parametrize(
+    ("image", "base", "version"),
+    [
+        ("debian:12", "docker://debian:12", "12"),
+        ("docker://python:3.11.4-slim", "docker://python:3.11.4-slim", "3.11.4"),
+        ("ghcr.io/org/tool:v1.2", "docker://ghcr.io/org/tool:v1.2", "1.2"),
+        ("debian:bookworm", "docker://debian:bookworm", "1.0"),
+        ("debian", "docker://debian", "1.0"),
+        (f"debian@sha256:{'1' * 64}", f"docker://debian@sha256:{'1' * 64}", "1.0"),
+    ],
+)
+def test_a_new_recipe_lints_clean_but_for_its_pin(tmp_path: Path, image: str, base: str, version: str) -> None:
+    folder = scaffold(tmp_path / "recipes", "new", image)
+    recipe = load_recipe(folder)
+    assert (recipe.build.base, recipe.version) == (base, version)
+    problems = lint_all(tmp_path / "recipes")
+    assert all("not pinned" in problem.message and problem.warning for problem in problems)
+    assert len(problems) == ("sha256" not in image)
+
+
+def test_a_new_recipe_can_stand_upon_another(tmp_path: Path) -> None:
+    scaffold(tmp_path, "one", f"debian@sha256:{'1' * 64}")
+    scaffold(tmp_path, "two", "recipe://one")
+    assert lint_all(tmp_path) == ()
+
+
+def test_an_existing_recipe_is_left_alone(tmp_path: Path) -> None:
+    folder = scaffold(tmp_path, "one", "debian:12")
+    before = (folder / "recipe.toml").read_text()
+    with pytest.raises(UsageError, match="there is a recipe one already") as caught:
+        scaffold(tmp_path, "one", "debian:13")
+    assert caught.value.fix
+    assert (folder / "recipe.toml").read_text() == before
+
+
+@pytest.mark.parametrize(("name", "image"), [("../x", "debian"), ("One", "debian"), ("one", "-x"), ("one", "a b")])
+def test_bad_names_leave_nothing_behind(tmp_path: Path, name: str, image: str) -> None:
+    with pytest.raises(UsageError):
+        scaffold(tmp_path, name, image)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path, _content: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "atomic_write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        scaffold(tmp_path, "one", "debian:12")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_maintainers_name_cannot_break_the_file(tmp_path: Path) -> None:
+    folder = scaffold(tmp_path, "one", "debian:12", maintainer='a "b" \\ c')
+    assert load_recipe(folder).maintainers == ('a "b" \\ c',)
