@@ -104,4 +104,7 @@ def _ask(base: str, open_host: OpenHost) -> str | FactoryError:
     try:
         return digest_now(base, open_host)
     except FactoryError as error:
-        return error
+        name = base.removeprefix(_DOCKER)
+        if name in error.what:
+            return error
+        return type(error)(f"the base image {name} could not be looked up", why=str(error), fix=error.fix)

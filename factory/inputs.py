@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from factory.digest import Digest
-from factory.names import docker_reference
 from factory.recipes import definition_parser
+from factory.recipes.arguments import argument_values, base_address
 from factory.recipes.content import build_inputs
 from factory.recipes.definition import Definition
 from factory.recipes.model import Recipe
@@ -17,7 +17,6 @@ from factory.release import run_to_json
 
 BUILD_RULES = "1"  # raised when what the factory itself adds to a build changes the images
 BASE_FILE = "base.sif"  # the name under which a build sees the image of a recipe:// base
-_MIRROR = "debian_mirror"
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,8 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
 
     Rules: the mount points that `[run] binds` promises exist in the image. Raises RecipeError.
     """
-    values = {
-        **recipe.build.args,
-        "base": _base_for_header(recipe, base_digest),
-        "name": recipe.name,
-        "version": recipe.version,
-        "arch": arch,
-        _MIRROR: debian_mirror,
-    }
+    base = base_address(recipe, base_digest)
+    values = argument_values(recipe, arch=arch, base=base, debian_mirror=debian_mirror)
     definition = definition_parser.read(recipe.definition_path).bind(values)
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
@@ -79,13 +72,4 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
 
 def needs_mirror(recipe: Recipe) -> bool:
     """Whether the definition asks for `{{ debian_mirror }}`."""
-    return any(use.name == _MIRROR for use in definition_parser.read(recipe.definition_path).variables())
-
-
-def _base_for_header(recipe: Recipe, digest: str) -> str:
-    """What `{{ base }}` becomes: the base pinned by digest, as the `From:` header takes it."""
-    if not recipe.build.base.startswith("docker://"):
-        return BASE_FILE if recipe.build.base else ""
-    host, repository, tag = docker_reference(recipe.build.base.removeprefix("docker://"))
-    name = repository.removeprefix("library/") if host == "docker.io" else f"{host}/{repository}"
-    return f"{name}@{digest}" if digest else f"{name}:{tag}"
+    return any(use.name == "debian_mirror" for use in definition_parser.read(recipe.definition_path).variables())

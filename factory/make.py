@@ -22,6 +22,7 @@ from factory.inputs import Inputs, gather
 from factory.io.progress import Progress
 from factory.plan import Job, Known, Plan, base_digest, plan
 from factory.publish import Origin, change_entry, publish
+from factory.recipes.lint import refuse_broken
 from factory.recipes.model import Recipe
 from factory.registry.protocol import Registry
 from factory.release import Release
@@ -44,6 +45,7 @@ class Works:
     check_place: Callable[[], CheckPlace]
     open_host: bases.OpenHost
     origin: Callable[[Recipe], Origin]
+    all_recipes: Callable[[], Sequence[Recipe]]
     progress: Progress
 
 
@@ -117,6 +119,7 @@ def inputs_of(recipe: Recipe, arch: str, known: Known) -> Inputs:
 
 def build_one(recipe: Recipe, arch: str, known: Known, works: Works, *, force: bool = False) -> Candidate:
     """Build a recipe, or take the whole candidate of the same inputs that an interrupted run left."""
+    refuse_broken(recipe, works.all_recipes())
     inputs = inputs_of(recipe, arch, known)
     ready = None if force else candidates.load_if_whole(works.candidates, recipe.name, arch, str(inputs.key))
     if ready is not None:

@@ -103,6 +103,7 @@ def make_works(context: Context) -> Works:
         check_place=check_place,
         open_host=host_opener(context),
         origin=origin,
+        all_recipes=lambda: context.recipes(getattr(context.options, "names", ())),
         progress=context.progress,
     )
 

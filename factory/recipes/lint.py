@@ -43,6 +43,13 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
     return tuple(sorted(unique, key=lambda problem: (problem.place.path, problem.place.line, problem.warning)))
 
 
+def refuse_broken(recipe: Recipe, all_recipes: Iterable[Recipe]) -> None:
+    """Raise ProblemError unless the recipe is free of errors: what lint refuses is never built."""
+    errors = [problem for problem in lint(recipe.folder, all_recipes) if not problem.warning]
+    if errors:
+        raise ProblemError(errors[0], more=len(errors) - 1, see=f"singfactory lint {recipe.name}")
+
+
 def lint_all(root: Path) -> tuple[Problem, ...]:
     """Every problem of every recipe below the folder `recipes/`. Raises RecipeError when there is none such."""
     folders = recipe_folders(root)
@@ -55,7 +62,7 @@ def lint_all(root: Path) -> tuple[Problem, ...]:
 
 def _bound(recipe: Recipe, definition: Definition) -> tuple[Definition, ...]:
     """The definition for each architecture; the plain one when its arguments cannot be replaced."""
-    base = base_address(recipe, None)
+    base = base_address(recipe)
     try:
         return tuple(definition.bind(argument_values(recipe, arch=arch, base=base)) for arch in recipe.build.arch)
     except ProblemError:  # lint_definition tells which argument, or which value

@@ -28,7 +28,7 @@ def _arguments(subject: Subject) -> Iterator[Problem]:
 
 def _values(subject: Subject) -> Iterator[Problem]:
     """Values that would begin a section or a stage where they stand."""
-    values = argument_values(subject.recipe, arch=subject.recipe.build.arch[0], base=base_address(subject.recipe, None))
+    values = argument_values(subject.recipe, arch=subject.recipe.build.arch[0], base=base_address(subject.recipe))
     # Names without a value are told of above; here they must not hide what the others do.
     missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
     try:
@@ -72,7 +72,7 @@ def _bootstrap(subject: Subject) -> Iterator[Problem]:
 
 
 def _moving_tags(subject: Subject) -> Iterator[Problem]:
-    own = base_address(subject.recipe, None)
+    own = base_address(subject.recipe)
     for stage in subject.stages():
         source = stage.header("From")
         if source is None or stage.value("Bootstrap").lower() != "docker" or source.value == own:

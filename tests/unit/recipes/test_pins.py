@@ -80,19 +80,19 @@ def test_a_pin_that_is_a_link_out_of_the_folder_is_refused(make: MakeRecipe, tmp
 
 def test_what_base_stands_for_never_has_a_tag_and_a_digest(make: MakeRecipe) -> None:
     recipe = _recipe(make, f"docker://ghcr.io/org/image:1@{DIGEST}")
-    assert base_address(recipe, None) == f"ghcr.io/org/image@{DIGEST}"
+    assert base_address(recipe) == f"ghcr.io/org/image@{DIGEST}"
 
 
 def test_what_base_stands_for_is_pinned_when_it_can_be(make: MakeRecipe) -> None:
     recipe = _recipe(make)
-    assert base_address(recipe, None) == "docker.io/library/debian:12"
+    assert base_address(recipe) == "docker.io/library/debian:12"
     pin = BasePin("docker://debian:12", DIGEST, "2024-05-01T12:00:00Z")
-    assert base_address(recipe, pin) == f"docker.io/library/debian@{DIGEST}"
+    assert base_address(recipe, pin.digest) == f"docker.io/library/debian@{DIGEST}"
 
 
 def test_what_base_stands_for_may_be_a_recipe_or_nothing(make: MakeRecipe) -> None:
     recipe = _recipe(make, "recipe://python-3.11")
-    assert base_address(recipe, None) == "python-3.11"
+    assert base_address(recipe) == "python-3.11"
     values = argument_values(recipe, arch="arm64", base="base.sif", debian_mirror="http://mirror")
     assert values == {
         "name": "one",
