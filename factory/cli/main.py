@@ -38,6 +38,7 @@ COMMANDS = (
     ("list", "list", "the recipes that the registry has"),
     ("search", "search", "recipes by words in their name and summary"),
     ("show", "show", "all about one image"),
+    ("diff", "diff", "what changed between two images"),
     ("path", "path", "the file of a stored image, for scripts"),
     ("stage", "stage", "copy an image to this node's own disk, once"),
     ("exec", "exec", "run a command in an image"),

@@ -1,0 +1,1 @@
+"""Chunk indexes: which bytes two images share."""

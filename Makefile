@@ -1,0 +1,38 @@
+# Two commands are enough: make demo, make test. Both do all their own set-up.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SHELL := /bin/bash
+
+.PHONY: demo test lint types unit integration bench clean
+
+demo: $(VENV)/.ready
+	$(PYTHON) scripts/demo
+
+test: lint types unit integration
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/shellcheck -x scripts/install-apptainer scripts/install-test-tools scripts/setup .ci/run
+	$(VENV)/bin/singfactory lint
+
+types: $(VENV)/.ready
+	$(VENV)/bin/mypy
+
+unit: $(VENV)/.ready
+	$(PYTHON) -m pytest tests/unit tests/test_architecture.py
+
+# Needs real parts: an engine, registries. The scripts install what is missing.
+integration: $(VENV)/.ready
+	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
+	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration
+
+bench: $(VENV)/.ready
+	for script in benchmarks/*.py; do $(PYTHON) "$$script" || exit 1; done
+
+$(VENV)/.ready: pyproject.toml scripts/setup
+	scripts/setup $(VENV)
+
+clean:
+	rm -rf $(VENV) .singfactory .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

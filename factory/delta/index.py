@@ -1,0 +1,152 @@
+"""The chunk index of an image: its bytes as an ordered list of chunks, each with its length and digest.
+
+Two indexes tell which bytes two images share (``match.py``). An index is small (below 0.1 % of the image), so it
+can travel ahead of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from factory.delta.cuts import LONGEST_CUT, Cutter, known_edges
+from factory.digest import Digest
+from factory.errors import IntegrityFailure
+from factory.io.progress import Progress, Silent
+
+# 128 bits of SHA-256. To pass off other bytes as a given chunk takes 2^128 tries; two chunks of one's own that
+# collide take 2^64, and would only make an assembled file miss its whole-file digest, which is always checked.
+DIGEST_SIZE = 16
+LONGEST_CHUNK = 1 << 20  # bytes; a chunk may be held in memory, whoever wrote the index
+
+_READ = 4 << 20
+_MAGIC = b"SFCHUNKS"
+_VERSION = 1
+# magic, version, bytes in a chunk's digest, chunks, bytes in the image, SHA-256 of the image
+_HEADER = struct.Struct("<8sHHIQ32s")
+_LENGTH_SIZE = 4
+
+
+class Chunk(NamedTuple):
+    """Bytes ``offset`` to ``offset + length`` of an image, and the first 16 bytes of their SHA-256."""
+
+    offset: int
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class ChunkIndex:
+    """An image of ``size`` bytes and digest ``digest`` as chunks that cover it without gaps.
+
+    lengths: of the chunks, in order, in bytes. digests: theirs, 16 bytes each, one after the other.
+    Raises IntegrityFailure when they do not fit together.
+    """
+
+    size: int
+    digest: Digest
+    lengths: tuple[int, ...]
+    digests: bytes
+
+    def __post_init__(self) -> None:
+        if self.digest.algorithm != "sha256":
+            raise _broken(f"it names the image by {self.digest.algorithm}")
+        if len(self.digests) != len(self.lengths) * DIGEST_SIZE:
+            raise _broken(f"it has {len(self.lengths)} lengths and {len(self.digests)} bytes of digests")
+        if self.lengths and not (min(self.lengths) > 0 and max(self.lengths) <= LONGEST_CHUNK):
+            raise _broken(f"a chunk has no bytes, or more than {LONGEST_CHUNK}")
+        if sum(self.lengths) != self.size:
+            raise _broken(f"its chunks have {sum(self.lengths)} bytes, the image has {self.size}")
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks in order of their offsets."""
+        offset = 0
+        for place, length in enumerate(self.lengths):
+            yield Chunk(offset, length, self.digests[place * DIGEST_SIZE : (place + 1) * DIGEST_SIZE])
+            offset += length
+
+    def encode(self) -> bytes:
+        """The index as bytes: a header of 56, then 4 for each length, then 16 for each digest (little-endian)."""
+        count = len(self.lengths)
+        header = _HEADER.pack(_MAGIC, _VERSION, DIGEST_SIZE, count, self.size, bytes.fromhex(self.digest.hex))
+        return header + struct.pack(f"<{count}I", *self.lengths) + self.digests
+
+    @classmethod
+    def decode(cls, data: bytes) -> ChunkIndex:
+        """Read what ``encode`` wrote. Raises IntegrityFailure for anything else, bytes after the end included."""
+        if len(data) < _HEADER.size:
+            raise _broken(f"it ends after {len(data)} bytes")
+        magic, version, digest_size, count, size, digest = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise _broken("it does not begin like one")
+        if version != _VERSION or digest_size != DIGEST_SIZE:
+            raise _broken(f"it has version {version} with digests of {digest_size} bytes")
+        wanted = _HEADER.size + count * (_LENGTH_SIZE + DIGEST_SIZE)
+        if len(data) != wanted:
+            raise _broken(f"it has {len(data)} bytes, and {count} chunks take {wanted}")
+        lengths = struct.unpack_from(f"<{count}I", data, _HEADER.size)
+        return cls(size, Digest("sha256", digest.hex()), lengths, bytes(data[wanted - count * DIGEST_SIZE :]))
+
+
+def index_image(path: Path, progress: Progress | None = None) -> ChunkIndex:
+    """Read a SIF once and index it; its SHA-256 comes out of the same pass.
+
+    Raises IntegrityFailure when the file is not a sound SIF, or changes meanwhile.
+    """
+    progress = progress or Silent()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        cutter = Cutter(known_edges(file, size, str(path)))
+        progress.begin(f"indexing {path.name}", size)
+        try:
+            made = _read(file, size, cutter, progress)
+        finally:
+            progress.end()
+    if made is None:
+        raise IntegrityFailure(
+            f"{path} changed while it was read",
+            why=f"it no longer has the {size} bytes that it had",
+            fix="try again when nobody writes it",
+        )
+    return made
+
+
+def _read(file: BinaryIO, size: int, cutter: Cutter, progress: Progress) -> ChunkIndex | None:
+    """Hash the whole in a second thread while this one hashes the chunks; hashlib lets both run.
+
+    None when the file does not have ``size`` bytes.
+    """
+    buffer = bytearray(LONGEST_CUT + _READ)
+    view = memoryview(buffer)
+    kept = 0  # bytes at the start of the buffer whose chunk has not ended
+    whole = hashlib.sha256()
+    lengths, digests = array("I"), bytearray()
+    position = 0
+    with ThreadPoolExecutor(max_workers=1) as second:
+        while position <= size and (count := os.preadv(file.fileno(), [view[kept : kept + _READ]], position)):
+            position += count
+            filled = kept + count
+            hashing = second.submit(whole.update, view[kept:filled])
+            at = 0
+            for end in cutter.ends(buffer, filled):
+                lengths.append(end - at)
+                digests += hashlib.sha256(view[at:end]).digest()[:DIGEST_SIZE]
+                at = end
+            hashing.result()
+            kept = filled - at
+            view[:kept] = view[at:filled]
+            progress.advance(count)
+    if position != size:
+        return None
+    return ChunkIndex(size, Digest("sha256", whole.hexdigest()), tuple(lengths), bytes(digests))
+
+
+def _broken(why: str) -> IntegrityFailure:
+    return IntegrityFailure("this is not a sound chunk index", why=why, fix="the image can still be fetched whole")

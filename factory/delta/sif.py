@@ -1,0 +1,156 @@
+"""The header of a SIF file: which objects it holds, and where (SIF specification 1; sylabs/sif, pkg/sif).
+
+Offsets, sizes and counts in the file are what somebody else wrote: each is checked against the real size of
+the file before it is used.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, BinaryIO
+
+from factory.errors import IntegrityFailure
+
+_HEADER = struct.Struct("<32s10s3s3s16sqqqqqqqq")
+_DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")
+_PARTITION = struct.Struct("<ii3s")  # the start of a partition's extra field
+_MAGIC = b"SIF_MAGIC\0"
+_VERSION = b"01\0"
+_MOST_DESCRIPTORS = 4096  # Apptainer writes 48
+_ARCHITECTURES = {
+    "01": "386", "02": "amd64", "03": "arm", "04": "arm64", "05": "ppc64", "06": "ppc64le",
+    "07": "mips", "08": "mipsle", "09": "mips64", "10": "mips64le", "11": "s390x", "12": "riscv64",
+}  # fmt: skip
+_FILE_SYSTEMS = {1: "squashfs", 2: "ext3", 3: "archive", 4: "raw", 5: "encrypted-squashfs"}
+_PARTITION_OBJECT = 0x4004
+_PRIMARY_SYSTEM = 2
+
+
+@dataclass(frozen=True)
+class SifObject:
+    """One data object of a SIF: its data type code (0x4001 is a definition file, …), and its place in bytes."""
+
+    kind: int
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The offset of the first byte after the object."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Partition(SifObject):
+    """A file system in a SIF. file_system: ``squashfs``, ``ext3``, …; arch: as in SifHeader."""
+
+    file_system: str
+    arch: str
+    primary: bool
+
+
+@dataclass(frozen=True)
+class SifHeader:
+    """What a SIF says of itself.
+
+    arch: a GOARCH name such as ``amd64``, or ``unknown``. created, modified: seconds since 1970.
+    data_start: the offset of the first byte after header and descriptors. objects: ordered by offset.
+    """
+
+    arch: str
+    id: bytes
+    created: int
+    modified: int
+    data_start: int
+    objects: tuple[SifObject, ...]
+
+    @property
+    def primary_system(self) -> Partition | None:
+        """The partition that a container starts from; None when the file has none."""
+        return next((part for part in self.objects if isinstance(part, Partition) and part.primary), None)
+
+
+def read_sif_header(file: BinaryIO, size: int, name: str) -> SifHeader:
+    """Read the header and the descriptors of an open SIF of ``size`` bytes; name: what errors call it.
+
+    Raises IntegrityFailure when it is not a SIF, or when what it claims does not fit into the file.
+    """
+    try:
+        return _read(file, size)
+    except _Unsound as unsound:
+        raise IntegrityFailure(
+            f"{name} is not a sound SIF file", why=str(unsound), fix="fetch or build the image again"
+        ) from unsound
+
+
+class _Unsound(Exception):
+    """Its text says why."""
+
+
+def _read(file: BinaryIO, size: int) -> SifHeader:
+    file.seek(0)
+    raw = file.read(_HEADER.size)
+    if len(raw) < _HEADER.size:
+        raise _Unsound(f"it ends after {len(raw)} bytes, a header has {_HEADER.size}")
+    _launch, magic, version, arch, identity, created, modified, _free, total, start, _used, _data, _length = (
+        _HEADER.unpack(raw)
+    )
+    if magic != _MAGIC:
+        raise _Unsound("the SIF magic number is missing")
+    if version != _VERSION:
+        raise _Unsound(f"its version is {_text(version)!r}, known is {_text(_VERSION)!r}")
+    if not 0 <= total <= _MOST_DESCRIPTORS:
+        raise _Unsound(f"it claims {total} descriptors")
+    data_start = start + total * _DESCRIPTOR.size
+    if not _HEADER.size <= start <= data_start <= size:
+        raise _Unsound(f"its descriptors, bytes {start} to {data_start}, do not fit into {size} bytes")
+    file.seek(start)
+    table = file.read(data_start - start)
+    if len(table) != data_start - start:
+        raise _Unsound("it ends within its descriptors")
+    found = (_object(fields, size) for fields in _DESCRIPTOR.iter_unpack(table))
+    objects = sorted((item for item in found if item is not None), key=lambda item: (item.offset, item.size))
+    _check_places(objects, data_start)
+    return SifHeader(_architecture(arch), identity, created, modified, data_start, tuple(objects))
+
+
+def _object(fields: tuple[Any, ...], size: int) -> SifObject | None:
+    kind, used, _id, _group, _link, offset, length, _padded, _created, _modified, _uid, _gid, name, extra = fields
+    if not used:
+        return None
+    if offset < 0 or length < 0 or offset + length > size:
+        raise _Unsound(f"an object of {length} bytes at offset {offset} does not fit into {size} bytes")
+    if kind != _PARTITION_OBJECT:
+        return SifObject(kind, _text(name), offset, length)
+    file_system, purpose, arch = _PARTITION.unpack_from(extra)
+    return Partition(
+        kind,
+        _text(name),
+        offset,
+        length,
+        file_system=_FILE_SYSTEMS.get(file_system, "unknown"),
+        arch=_architecture(arch),
+        primary=purpose == _PRIMARY_SYSTEM,
+    )
+
+
+def _check_places(objects: list[SifObject], data_start: int) -> None:
+    if objects and objects[0].offset < data_start:
+        raise _Unsound(f"an object begins at offset {objects[0].offset}, within the descriptors")
+    for first, second in pairwise(objects):
+        if second.offset < first.end:
+            raise _Unsound(f"objects overlap at offset {second.offset}")
+    primaries = sum(isinstance(item, Partition) and item.primary for item in objects)
+    if primaries > 1:
+        raise _Unsound(f"it has {primaries} primary system partitions")
+
+
+def _text(raw: bytes) -> str:
+    return raw.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def _architecture(raw: bytes) -> str:
+    return _ARCHITECTURES.get(_text(raw), "unknown")
