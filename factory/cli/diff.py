@@ -35,10 +35,8 @@ def run(options: argparse.Namespace) -> int:
     if not rows:
         print("no difference")
     if shared is not None:
-        total = readable_size(after.sif.size)
-        print(
-            f"{'bytes':12} {readable_size(shared.missing)} of {total} are new, {readable_size(shared.reused)} are shared"
-        )
+        new, known, total = map(readable_size, (shared.missing, shared.reused, after.sif.size))
+        print(f"{'bytes':12} {new} of {total} are new, {known} are shared")
     else:
         context.progress.note("pull both images to see how many bytes they share")
     return 0

@@ -1,0 +1,159 @@
+"""Import direction is a test: who may know whom is told by the table in docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FACTORY = ROOT / "factory"
+TABLE = ROOT / "docs/architecture.md"
+TOUCHES_THE_WORLD = {
+    "os",
+    "pathlib",
+    "socket",
+    "subprocess",
+    "shutil",
+    "tempfile",
+    "urllib",
+    "http",
+    "requests",
+    "time",
+}
+CLUSTER_SIDE = ("pull", "path", "exec", "stage", "store")
+HEAVY = {"oras", "github", "jsonschema", "docker"}
+
+
+def rooms() -> dict[str, int]:
+    """Every place that the table names, and its layer."""
+    found: dict[str, int] = {}
+    for line in TABLE.read_text(encoding="utf-8").splitlines():
+        row = re.match(r"\| (\d) \| (.*?) \|", line)
+        if row:
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", row[2]), int(row[1]))
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(FACTORY.rglob("*.py"))
+
+
+def room_of(parts: tuple[str, ...]) -> str:
+    """The room of a module: ``("factory", "io", "files")`` is in ``io/``, ``("factory", "plan")`` is ``plan.py``."""
+    if len(parts) < 2:
+        return ""
+    return f"{parts[1]}/" if (FACTORY / parts[1]).is_dir() else f"{parts[1]}.py"
+
+
+def own_room(path: Path) -> str:
+    return room_of(("factory", *path.relative_to(FACTORY).with_suffix("").parts))
+
+
+def imports(source: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and dotted name of everything that a module imports, lazily or not."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, tuple(name.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            # A relative import would hide where things come from.
+            base = ("relative", "import") if node.level else tuple((node.module or "").split("."))
+            for name in node.names:
+                yield node.lineno, (*base, name.name)
+
+
+def breaches(room: str, source: str) -> Iterator[str]:
+    """Every import that the layers forbid to a module of this room."""
+    layers = rooms()
+    own = layers[room]
+    for line, name in imports(source):
+        if name[0] == "relative":
+            yield f"{line}: a relative import"
+        if name[0] != "factory":
+            if own == 0 and name[0] in TOUCHES_THE_WORLD:
+                yield f"{line}: layer 0 imports {name[0]}, which touches the world"
+            continue
+        theirs = room_of(name)
+        if theirs in (room, "__version__.py"):
+            continue
+        if layers[theirs] > own:
+            yield f"{line}: layer {own} imports {'.'.join(name)} of layer {layers[theirs]}"
+        elif layers[theirs] == own == 2 and name[1:3] != ("registry", "protocol"):
+            yield f"{line}: {room} imports its sibling {'.'.join(name)}"
+
+
+def test_every_room_of_the_table_exists_and_every_module_is_in_a_room() -> None:
+    layers = rooms()
+    assert {0, 1, 2, 3, 4} == set(layers.values())
+    missing = [room for room in layers if not (FACTORY / room).exists()]
+    assert not missing, f"the table names rooms that do not exist: {missing}"
+    homeless = {own_room(path) for path in modules()}
+    assert homeless - set(layers) - {"__init__.py"} == set(), "modules that the table does not know"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(FACTORY)))
+def test_imports_go_downwards_and_siblings_do_not_know_each_other(path: Path) -> None:
+    if path != FACTORY / "__init__.py":
+        assert list(breaches(own_room(path), path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "planted", "found"),
+    [
+        ("store/", "import factory.cli.main", "1: layer 2 imports factory.cli.main of layer 4"),
+        ("store/", "from factory import plan", "1: layer 2 imports factory.plan of layer 3"),
+        ("store/", "from factory.engine import host", "1: store/ imports its sibling factory.engine.host"),
+        ("io/", "def f():\n    from factory.store.store import Store", "2: layer 1 imports factory.store.store.Store"),
+        ("digest.py", "import os", "1: layer 0 imports os, which touches the world"),
+        ("pull.py", "from .store import store", "1: a relative import"),
+    ],
+)
+def test_a_forbidden_import_is_found(room: str, planted: str, found: str) -> None:
+    assert [told[: len(found)] for told in breaches(room, planted)] == [found]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(FACTORY)))
+def test_only_cli_prints_exits_or_reads_the_environment(path: Path) -> None:
+    if path.is_relative_to(FACTORY / "cli"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("print", "exit", "quit", "input"), f"{path}:{node.lineno}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = f"{node.value.id}.{node.attr}"
+            assert name not in ("os.environ", "os.getenv"), f"{path}:{node.lineno}: {name}"
+            at_top = path.name == "launch.py"  # a program of its own: exits with its program's status
+            assert at_top or name != "sys.exit", f"{path}:{node.lineno}: {name}"
+
+
+def test_modules_stay_small() -> None:
+    long = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The top-level packages that a command has loaded when it ends."""
+    script = (
+        "import sys; from factory.cli import main; code = main(sys.argv[1:]); "
+        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stderr.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize("command", CLUSTER_SIDE)
+def test_the_cluster_side_loads_no_package_of_the_factory_side(command: str, tmp_path: Path) -> None:
+    arguments = ["verify"] if command == "store" else ["python-3.11"]
+    registry = ["--registry", f"oci:{tmp_path}"] if command in ("pull", "exec") else []
+    assert loaded_by(command, *arguments, "--store", str(tmp_path), *registry) & HEAVY == set()
+
+
+def test_path_loads_no_network_code(tmp_path: Path) -> None:
+    loaded = loaded_by("path", "python-3.11", "--store", str(tmp_path))
+    assert loaded & {"requests", "urllib3", "ssl", "http", "concurrent"} == set()
