@@ -37,8 +37,9 @@ class Inputs:
 
 def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
     """Read and hash what goes into an image. base_digest: '' without a base. Raises RecipeError."""
-    # The mirror says where packages come from, not which: the same image, whichever is near.
-    definition = definition_for(recipe, arch, base_digest, debian_mirror="")
+    # The base's digest is a part of its own, so that a moved base can be told from an edited definition. The
+    # mirror says where packages come from, not which: the same image, whichever is near.
+    definition = definition_for(recipe, arch, base_digest="", debian_mirror="")
     run = json.dumps(run_to_json(recipe.run), sort_keys=True)
     copied = json.dumps(build_inputs(recipe, definition))
     return Inputs(

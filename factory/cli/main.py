@@ -75,13 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(error: FactoryError) -> int:
-    """Show an error on stderr and return its exit code."""
+    """Show an error on stderr and return its exit code. Its texts may come from anywhere."""
+    from factory.cli.terminal import printable  # noqa: PLC0415 - only when something has failed
+
     for line in error.detail:
-        print(f"    {line}", file=sys.stderr)
+        print(f"    {printable(line)}", file=sys.stderr)
     first, *others = error.lines()
-    print(f"singfactory: {first}", file=sys.stderr)
+    print(f"singfactory: {printable(first)}", file=sys.stderr)
     for line in others:
-        print(f"  {line}", file=sys.stderr)
+        print(f"  {printable(line)}", file=sys.stderr)
     return error.exit_code
 
 
@@ -125,9 +127,12 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 def _from_system(error: OSError) -> FactoryError:
     from pathlib import Path  # noqa: PLC0415 - only when something has failed
 
+    from factory.errors import NoRoom  # noqa: PLC0415
     from factory.io.files import storage_error  # noqa: PLC0415
 
     where = Path(str(error.filename or "."))
+    if isinstance(error, PermissionError):  # what is written says so itself: this was read or run
+        return NoRoom(f"no permission to use {where}", why=error.strerror or "", fix="ask its owner")
     known = storage_error(error, where)
     if known is not None:
         return known

@@ -155,9 +155,9 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
 def _absolute(text: str, path: Path, env: Mapping[str, str]) -> str:
     """A path from a file: ``$NAME`` and ``~`` are filled in, the rest is relative to the file's folder."""
     prefix, rest = ("oci:", text.removeprefix("oci:")) if text.startswith("oci:") else ("", text)
+    if rest == "~" or rest.startswith("~/"):
+        rest = f"$HOME{rest[1:]}"
     rest = _VARIABLE.sub(lambda match: env.get(match[1] or match[2]) or match[0], rest)
-    if rest.startswith("~/"):
-        rest = f"{env.get('HOME', '')}/{rest[2:]}"
     if "$" in rest:
         raise UsageError(f"{path} uses a variable that is not set", why=text, fix="set it, or write the path itself")
     return prefix + os.path.normpath(path.parent / rest)

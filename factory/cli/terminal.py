@@ -23,7 +23,7 @@ def emit(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
 
 def printable(text: str) -> str:
     """Text from outside for a terminal: control characters do not reach it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
 
 
 class Terminal:

@@ -1,0 +1,191 @@
+"""The main job with real parts: a recipe folder becomes a tested, versioned image that is pulled by digest and run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from tests.factory_project import DEFINITION, ROOT, TEST, Project, push_base
+from tests.servers import Server, tool
+
+UPPER = DEFINITION.replace("docker", "recipe").replace("/made", "/upper")
+
+
+def sha256(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def apptainer(project: Project, *arguments: str) -> None:
+    """Plain Apptainer, in the user namespace that this machine needs for it."""
+    told = project.ok("doctor", "--json").json()
+    builds = next(row["value"] for row in told if row["name"] == "builds")
+    mapped = ["--map", "identity"] if "identity" in builds else []
+    command = [sys.executable, str(ROOT / "factory/io/launch.py"), *mapped, "--", project.env["SINGFACTORY_ENGINE"]]
+    subprocess.run([*command, *arguments], env=dict(project.env), check=True, capture_output=True)
+
+
+def test_a_recipe_becomes_an_image_that_is_pulled_by_digest_and_run(project: Project) -> None:
+    project.recipe("tool")
+    made = project.ok("make", "--json").json()["made"][0]
+    release = made["release"]
+    assert (release["tag"], made["tests"], made["reasons"]) == ("1.0-1", "1 passed", ["new: nothing is published"])
+    pulled = project.ok("pull", f"tool@{release['digest']}", "--json").json()
+    assert pulled["sif_digest"] == release["sif_digest"] == sha256(Path(pulled["path"]))
+    assert pulled["transferred"] == pulled["size"] == release["size"]
+    assert (Path(pulled["path"]).stat().st_mode & 0o777) == 0o444
+    said = project.ok("exec", "tool", "--", "/bin/sh", "-c", "cat /made; echo $GREETING; ls -d /dataset")
+    assert said.out.splitlines() == ["made", "hello", "/dataset"]
+    assert project.ok("path", "tool").out.strip() == pulled["path"]
+    assert project.ok("store", "verify").out.startswith("1 images checked, 0 wrong")
+    assert project.leftovers() == []
+
+
+def test_a_second_make_builds_nothing_and_a_changed_line_builds_only_its_recipe(project: Project) -> None:
+    for name in ("one", "two"):
+        project.recipe(name)
+    project.ok("make")
+    again = project.ok("make", "--json").json()
+    assert (again["build"], again["made"], [kept["release"] for kept in again["keep"]]) == ([], [], ["1.0-1", "1.0-1"])
+    project.recipe("two", definition=DEFINITION + "    echo more > /more\n")
+    planned = project.ok("plan", "--json").json()
+    assert [(job["recipe"], job["reasons"]) for job in planned["build"]] == [("two", ["changed: definition"])]
+    made = project.ok("make", "--json").json()["made"]
+    assert [(one["recipe"], one["release"]["tag"]) for one in made] == [("two", "1.0-2")]
+    assert project.ok("pull", "two", "--json").json()["tag"] == "1.0-2"
+    assert project.ok("pull", "two:1.0-1", "--json").json()["tag"] == "1.0-1"
+
+
+def test_a_recipe_builds_upon_another_and_follows_it(project: Project) -> None:
+    project.recipe("lower")
+    project.recipe("upper", base="recipe://lower", definition=UPPER, more="")
+    made = project.ok("make", "upper", "--json").json()["made"]
+    assert [one["recipe"] for one in made] == ["lower", "upper"]
+    assert project.ok("exec", "upper", "--", "cat", "/made", "/upper").out.split() == ["made", "made"]
+    project.recipe("lower", definition=DEFINITION + "    echo 2 > /second\n")
+    made = project.ok("make", "--json").json()["made"]
+    assert [(one["recipe"], one["reasons"]) for one in made] == [
+        ("lower", ["changed: definition"]),
+        ("upper", ["its base lower is built first"]),
+    ]
+
+
+def test_a_moved_base_rebuilds_after_update_and_only_then(project: Project, registry_process: Server) -> None:
+    base = push_base(registry_process.host, tag="moving", text="first")
+    project.recipe("tool", base=base)
+    project.ok("update")
+    project.ok("make")
+    push_base(registry_process.host, tag="moving", text="second")
+    assert project.ok("plan", "--json").json()["build"] == []
+    assert "is now sha256:" in project.ok("update").out
+    assert project.ok("plan", "--json").json()["build"][0]["reasons"] == ["changed: base"]
+    project.ok("make")
+    assert project.ok("exec", "tool", "--", "cat", "/base").out == "second"
+
+
+def test_other_clients_fetch_the_same_bytes_from_a_registry_process(
+    project: Project, namespace: str, tmp_path: Path
+) -> None:
+    project.recipe("tool")
+    release = project.ok("make", "--registry", namespace, "--json").json()["made"][0]["release"]
+    place = namespace.removeprefix("http://") + "/tool:latest"
+    apptainer(project, "pull", "--no-https", str(tmp_path / "apptainer.sif"), f"oras://{place}")
+    subprocess.run(
+        [tool("oras"), "pull", "--plain-http", place, "-o", str(tmp_path / "oras")], check=True, capture_output=True
+    )
+    manifest = subprocess.run([tool("crane"), "manifest", "--insecure", place], check=True, capture_output=True)
+    layer = json.loads(manifest.stdout)["layers"][0]["digest"]
+    (from_oras,) = (tmp_path / "oras").iterdir()
+    stored = Path(project.ok("pull", "tool", "--registry", namespace, "--json").json()["path"])
+    found = {sha256(tmp_path / "apptainer.sif"), sha256(from_oras), layer, sha256(stored), release["sif_digest"]}
+    assert len(found) == 1
+
+
+def test_tests_run_unprivileged_on_the_read_only_image_within_their_time(project: Project) -> None:
+    more = """
+[[test]]
+name = "user"
+run = "test $(id -u) -ne 0"
+[[test]]
+name = "read-only"
+run = "! touch /made 2>/dev/null"
+[[test]]
+name = "home and tmp"
+run = "touch ~/a /tmp/b && cat ~/tests/data"
+stdout = "from the recipe"
+[[test]]
+name = "environment"
+run = "echo $GREETING $LEAK"
+stdout_regex = "^hello$"
+[[test]]
+name = "late"
+run = "sleep 60"
+timeout = "1s"
+[[test]]
+name = "status"
+run = "exit 3"
+exit = 3
+[[test]]
+name = "gpu"
+run = "true"
+gpu = true
+"""
+    folder = project.recipe("tool", definition=DEFINITION + "%test\n    cat /made\n", more=more)
+    (folder / "tests").mkdir()
+    (folder / "tests/data").write_text("from the recipe")
+    project.ok("build", "tool")
+    done = project.run("test", "tool", "--json", APPTAINERENV_LEAK="leaked", LEAK="leaked")
+    outcomes = {test["name"]: test["outcome"] for test in done.json()[0]["tests"]}
+    assert outcomes.pop("gpu") == ("untested" if not Path("/dev/nvidiactl").exists() else "passed")
+    assert outcomes == {
+        "%test": "passed",
+        "user": "passed",
+        "read-only": "passed",
+        "home and tmp": "passed",
+        "environment": "passed",
+        "late": "failed",
+        "status": "passed",
+    }
+    assert done.code == 7
+    suite = ET.parse(project.folder / ".singfactory/candidates/tool-amd64/junit.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("8", "1")
+    assert "late: it did not end within 0:00:01" in project.run("make", "tool").err
+    assert project.ok("list", "--json").json() == []
+    assert project.leftovers() == []
+
+
+def test_gpu_tests_fail_where_a_gpu_was_demanded(project: Project) -> None:
+    project.recipe("tool", more=TEST + '[[test]]\nname = "gpu"\nrun = "true"\ngpu = true\n')
+    project.ok("build", "tool")
+    if Path("/dev/nvidiactl").exists():
+        project.ok("test", "tool", "--gpu")
+    else:
+        assert project.run("test", "tool", "--gpu").code == 7
+        assert (
+            project.ok("make", "--json").json()["made"][0]["tests"]
+            == "1 passed; untested: gpu (no GPU on this machine)"
+        )
+
+
+def test_the_environment_of_the_user_does_not_reach_a_build(project: Project) -> None:
+    project.recipe("tool", definition=DEFINITION + "    env > /environment\n")
+    project.ok("build", "tool", APPTAINERENV_SECRET="s3cret", SECRET="s3cret", SINGULARITYENV_SECRET="s3cret")
+    image = project.folder / ".singfactory/candidates/tool-amd64/image.sif"
+    project.ok("make")
+    assert "s3cret" not in project.ok("exec", "tool", "--", "cat", "/environment").out
+    assert image.is_file()
+
+
+def test_staging_copies_once_per_node(project: Project, tmp_path: Path) -> None:
+    project.recipe("tool")
+    project.ok("make")
+    project.ok("pull", "tool")
+    first = project.ok("stage", "tool", SLURM_TMPDIR=str(tmp_path))
+    second = project.ok("stage", "tool", SLURM_TMPDIR=str(tmp_path))
+    assert first.out == second.out
+    assert "staged" in first.err
+    assert second.err == ""
+    assert Path(first.out.strip()).is_relative_to(tmp_path)

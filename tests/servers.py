@@ -1,0 +1,155 @@
+"""Starts real servers for tests: a free loopback port, a temporary folder, a log, and an end by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factory.names import RegistryAddress
+
+USER, PASSWORD = "robot", "s3cret"
+# bcrypt of PASSWORD, made once with crypt(3): no test needs to make another
+_HTPASSWD = f"{USER}:$2b$04$kEXc13digDvId9EYtltBsuJKEYItcE4ceyQtgOfcXnfvQZecPD5VS\n"
+_FAULTY = Path(__file__).parent / "integration" / "registry" / "faulty_registry.py"
+_START_LIMIT = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. log: what it printed."""
+
+    host: str
+    pid: int
+    log: Path
+
+    @property
+    def address(self) -> RegistryAddress:
+        return RegistryAddress.parse(f"http://{self.host}/images")
+
+
+def tool(name: str) -> str:
+    """The path of a program that tests need; fails the test with what to run when it is missing."""
+    home = os.environ.get("SINGFACTORY_TEST_TOOLS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = (Path(home) if home else cache / "singfactory-test-tools") / "bin"
+    found = shutil.which(name) or shutil.which(name, path=str(folder))
+    if found is None:
+        pytest.fail(f"{name} is missing: run scripts/install-test-tools", pytrace=False)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str], port: int, folder: Path, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run a server until the block ends. It counts as started when its port takes connections."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{Path(arguments[0]).name}-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(arguments), stdout=output, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **(env or {})}
+        )
+    try:
+        _wait_for(process, port, log)
+        yield Server(f"127.0.0.1:{port}", process.pid, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def docker_registry(folder: Path, *, login: bool = False, port: int = 0) -> Iterator[Server]:
+    """CNCF distribution. login: only USER with PASSWORD may use it (Basic)."""
+    port = port or free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {
+        "version": "0.1",
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    if login:
+        (folder / "htpasswd").write_text(_HTPASSWD)
+        config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    (folder / "config.yml").write_text(json.dumps(config))  # JSON is YAML
+    with running([tool("docker-registry"), "serve", str(folder / "config.yml")], port, folder) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def crane_registry(folder: Path) -> Iterator[Server]:
+    """go-containerregistry's own registry: small, and with the referrers API."""
+    port = free_port()
+    arguments = [tool("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}"]
+    with running(arguments, port, folder) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A registry behind a proxy that misbehaves on demand. other: a second port of it, as another host."""
+
+    server: Server
+    other: str
+    record: Path
+
+    @property
+    def address(self) -> RegistryAddress:
+        return self.server.address
+
+    def requests(self, method: str = "", part: str = "", *, host: str = "") -> list[dict[str, Any]]:
+        """What arrived, in order: method, path, query, host, headers, status, rule."""
+        lines = [json.loads(line) for line in self.record.read_text().splitlines()]
+        return [
+            line
+            for line in lines
+            if method in ("", line["method"]) and part in line["path"] and host in ("", line["host"])
+        ]
+
+
+@contextlib.contextmanager
+def faulty_registry(folder: Path, upstream: str, rules: Sequence[Mapping[str, Any]]) -> Iterator[Faulty]:
+    """A proxy before ``upstream`` (HOST:PORT) that follows rules; faulty_registry.py tells them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, other = free_port(), free_port()
+    script, record = folder / f"rules-{port}.json", folder / f"record-{port}.jsonl"
+    script.write_text(
+        json.dumps(list(rules)).replace("OTHER", f"127.0.0.1:{other}").replace("SELF", f"127.0.0.1:{port}")
+    )
+    record.write_text("")
+    arguments = [sys.executable, str(_FAULTY), str(port), str(other), upstream, str(script), str(record)]
+    with running(arguments, port, folder) as server:
+        yield Faulty(server, f"127.0.0.1:{other}", record)
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_LIMIT
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"{process.args!r} does not start: {log.read_text(errors='replace')[-2000:]}", pytrace=False)
+        time.sleep(0.05)
