@@ -91,7 +91,7 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
     missing = [place for place in (path, *path.parents) if not place.exists()]
     with explained(path):
         for place in reversed(missing):
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
                 place.mkdir()
                 place.chmod(mode)
     if not path.is_dir():
@@ -138,17 +138,49 @@ def create(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_for_append(path: Path) -> Iterator[BinaryIO]:
-    """Open a private file for writing at its end, created when absent; a link in its place is refused."""
+    """Open a private file for reading and for writing at its end, created when absent.
+
+    Raises IntegrityFailure when something else stands in its place: a link of either kind, another user's file.
+    """
     with explained(path):
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
+            _make_writable(path)
             descriptor = os.open(path, flags, 0o600)
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            if error.errno == errno.ELOOP or (error.errno in _NO_RIGHT and not _is_ours(path)):
                 raise planted(path) from error
             raise
+        if not _is_private(descriptor):
+            os.close(descriptor)
+            raise planted(path)
         with os.fdopen(descriptor, "a+b") as file:
             yield file
+
+
+def _is_private(descriptor: int) -> bool:
+    """An ordinary file of ours, under one name only."""
+    found = os.fstat(descriptor)
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+
+
+def _make_writable(path: Path) -> None:
+    """Undo the read-only mode of a file of ours, which a run that died before its rename has left."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if _is_private(descriptor):
+                os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+
+
+def _is_ours(path: Path) -> bool:
+    """False only for a file that is there and belongs to somebody else."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return True
 
 
 def planted(path: Path) -> FactoryError:
@@ -244,12 +276,20 @@ def remove_file(path: Path) -> None:
 
 def remove_tree(path: Path) -> bool:
     """Remove a folder and what it holds, read-only folders included; True when nothing of it is left."""
-    with contextlib.suppress(FileNotFoundError):
-        for folder, _, _ in os.walk(path):
-            with contextlib.suppress(OSError):
-                os.chmod(folder, 0o700)  # noqa: PTH101 - os.walk gives text
+    if path.is_dir() and not path.is_symlink():
+        _open_up(path)
+        for folder, below, _ in os.walk(path):
+            for name in below:  # before os.walk goes down into it
+                _open_up(Path(folder, name))
         shutil.rmtree(path, ignore_errors=True)
-    return not path.exists()
+    return not os.path.lexists(path)
+
+
+def _open_up(folder: Path) -> None:
+    """Give the owner all rights on a folder; a link in its place is not followed."""
+    with contextlib.suppress(OSError):
+        if not folder.is_symlink():
+            folder.chmod(0o700)
 
 
 def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:

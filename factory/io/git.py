@@ -20,8 +20,8 @@ def revision(folder: Path, env: Mapping[str, str]) -> str:
 def remote(folder: Path, env: Mapping[str, str]) -> str:
     """The web address of the repository that ``origin`` names, without a login; '' when there is none."""
     url = _ask(["git", "-C", str(folder), "remote", "get-url", "origin"], env)
-    url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", url)
-    url = re.sub(r"^(https?://)[^/@]*@", r"\1", url)
+    url = re.sub(r"^(?:ssh://git@([^:/]+)(?::\d+)?/|git@([^:/]+):)", r"https://\1\2/", url)
+    url = re.sub(r"^(https?://)[^/]*@", r"\1", url)
     return url.removesuffix(".git") if url.startswith(("https://", "http://")) else ""
 
 

@@ -49,8 +49,7 @@ def _enter_namespace(libc: ctypes.CDLL, kind: str) -> None:
     child = os.fork()
     if child == 0:
         os.close(go)
-        os.read(ready, 1)
-        os._exit(_write_maps(pid, uid, gid, kind))
+        os._exit(1 if os.read(ready, 1) != b"x" else _write_maps(pid, uid, gid, kind))
     os.close(ready)
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
         sys.stderr.write(f"unshare: {os.strerror(ctypes.get_errno())}\n")
@@ -64,6 +63,13 @@ def _enter_namespace(libc: ctypes.CDLL, kind: str) -> None:
 
 
 def _write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
+    try:
+        return _try_to_write_maps(pid, uid, gid, kind)
+    except OSError:
+        return 1
+
+
+def _try_to_write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
     if kind == "identity":
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{pid}/{name}").write_text("0 0 65536\n", encoding="ascii")

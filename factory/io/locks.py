@@ -9,10 +9,12 @@ What a lock protects stays correct without it (unique temporary, rename): a lock
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -101,8 +103,8 @@ def _create(path: Path, mine: Holder) -> bool:
                 file.write(text)
                 os.fchmod(file.fileno(), 0o644)
             os.link(temporary, path, follow_symlinks=False)
-        except FileExistsError:
-            return False
+        except FileExistsError:  # also NFS's answer to a repeated request whose first one made the link
+            return temporary.stat().st_nlink > 1
         finally:
             remove_file(temporary)
     return True
@@ -111,17 +113,23 @@ def _create(path: Path, mine: Holder) -> bool:
 def _read(path: Path) -> Holder | None:
     """The holder, or None when the lock is gone. What nobody can read counts as held by an unknown one."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise planted(path) from error
-    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-        text = file.read(4096)
+        if error.errno in (errno.ELOOP, errno.EACCES, errno.EPERM):
+            raise planted(path) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise planted(path)
+        text = os.read(descriptor, 4096).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
     try:
         value = json.loads(text)
         return Holder(str(value["host"]), int(value["pid"]), int(value["user"]), str(value["token"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Holder("an unknown host", 0, -1, text[:80])
 
 
@@ -139,7 +147,7 @@ def _dead(holder: Holder) -> bool:
         return False
     try:
         os.kill(holder.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number that large
         return True
     except PermissionError:
         return False

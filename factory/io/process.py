@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from factory.io import launch
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _LAUNCH = Path(launch.__file__)
 _BLOCK = 65536
+_LAST_READS = 64  # of _BLOCK each, more than a pipe holds: what an ended program has left behind
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def _start(
     stderr: int,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    if "/" in program and not os.access(program, os.X_OK):
+    place = os.path.join(cwd or "", program) if "/" in program else program  # noqa: PTH118 - Path drops ./
+    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
         raise _missing(program)
     return subprocess.Popen(
         arguments,
@@ -142,10 +145,12 @@ def _pump(
             if stream is not None:
                 os.set_blocking(stream.fileno(), False)
                 selector.register(stream.fileno(), selectors.EVENT_READ, receiver)
-        while selector.get_map() and not _over(deadline):
+        last_reads = 0
+        while selector.get_map() and not _over(deadline) and last_reads < _LAST_READS:
             ended = process.poll() is not None  # asked before reading: what it wrote by then is read below
             if not _hand_over(selector, 0.0 if ended else 0.2) and ended:
                 break  # a process it left behind may hold the pipe open; that is not waited for
+            last_reads += ended  # nor is it read from for ever
     while process.poll() is None and not _over(deadline):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)

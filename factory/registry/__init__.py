@@ -1,0 +1,1 @@
+"""Registries: OCI distribution over HTTP, and OCI image layouts in a folder."""

@@ -107,11 +107,12 @@ class Registry(Protocol):
     def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
         """A manifest or index by tag or by digest. Raises NotFound."""
 
-    def blob(self, repository: str, wanted: Descriptor, offset: int = 0) -> Iterator[bytes]:
-        """The blob's bytes from offset on, streamed in blocks of at most 1 MiB.
+    def blob(self, repository: str, wanted: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The blob's bytes from offset on, streamed in blocks of at most 1 MiB; length: how many, None: the rest.
 
-        Ends exactly at ``wanted.size`` or raises; the *digest* is checked here when offset is 0, else it is
-        the caller's part, who has the bytes before it.
+        Gives exactly that many bytes or raises, at the latest from the iterator. The *digest* is checked here
+        when the whole blob is read, else it is the caller's part, who has the other bytes. For a part, a
+        registry that cannot serve ranges raises RegistryFailure (not retryable): fetch the whole.
         """
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:

@@ -1,0 +1,352 @@
+"""The one place that opens connections: timeouts, retries, redirects by hand, typed errors (RFC 9110).
+
+Certificates are always verified. ``.netrc`` and cookies are never used. Proxies and REQUESTS_CA_BUNDLE come
+from the environment in requests' way, SSL_CERT_FILE in OpenSSL's; a loopback address never goes through a proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from factory.errors import IntegrityFailure, UsageError
+from factory.io.http_failures import (
+    NETWORK_ERRORS,
+    WORTH_ANOTHER_TRY,
+    Answer,
+    HttpFailure,
+    Trouble,
+    bad_status,
+    explain,
+)
+from factory.io.http_retry import Patience
+from factory.io.http_settings import HttpSettings, host_of, origin_of, redacted
+
+__all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "HttpSettings", "Reply", "Upload"]
+
+DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
+UPLOAD_BLOCK = 256 * 1024  # bytes handed to the socket at a time: each has the idle time limit for itself
+UPLOAD_ANSWER = 600.0  # seconds: a registry that checks or moves gigabytes answers late
+_REDIRECTS = 5
+_CHALLENGES = 4
+_SAFE = frozenset({"GET", "HEAD"})
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_FOLLOWED = frozenset({301, 302, 303, 307, 308})
+_PRIVATE_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+
+
+class Authorizer(Protocol):
+    """Gives a request its Authorization header. Only the host that was asked first ever sees it."""
+
+    def headers(self) -> Mapping[str, str]:
+        """The headers to add."""
+
+    def challenged(self, answer: Answer) -> bool:
+        """The host answered 401 or 403; True when another attempt with new headers() makes sense."""
+
+
+class Upload:
+    """A part of a file as a request's body: memory stays flat, and each attempt reads it anew."""
+
+    def __init__(self, path: Path, start: int, size: int, sent: Callable[[int], None] = lambda _: None) -> None:
+        self._path = path
+        self._start = start
+        self.size = size
+        self._sent = sent
+        self._counted = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.rewind()
+        left = self.size
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(self._start)
+            while left:
+                block = file.read(min(left, UPLOAD_BLOCK))
+                if not block:
+                    raise IntegrityFailure(f"{self._path} became shorter while it was sent", fix="try again")
+                left -= len(block)
+                yield block
+                self._counted += len(block)
+                self._sent(len(block))
+
+    def rewind(self) -> int:
+        """What was sent does not count any more; how many bytes it was."""
+        count, self._counted = self._counted, 0
+        if count:
+            self._sent(-count)
+        return count
+
+
+class Reply:
+    """An answer whose body is still to come. Close it, or read it to its end."""
+
+    def __init__(self, response: requests.Response, method: str, url: str, *, elsewhere: bool) -> None:
+        self._response = response
+        self._method = method
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url  # may hold a signature: never shown
+        self.elsewhere = elsewhere
+        self._unread: bytes | None = None
+
+    def length(self) -> int | None:
+        """Content-Length; None when it is absent or no number."""
+        text = self.headers.get("Content-Length", "").strip()
+        return int(text[:20]) if text.isascii() and text.isdigit() else None
+
+    def read(self, count: int) -> bytes:
+        """Up to count bytes; fewer only before the end, none at the end."""
+        if self._unread is not None:
+            data, self._unread = self._unread[:count], self._unread[count:]
+        else:
+            data = self._response.raw.read(count, decode_content=False) or b""
+        return data
+
+    def unread(self, content: bytes) -> None:
+        """Put back what was read."""
+        self._unread = content
+
+    def answer(self, limit: int = DOCUMENT_LIMIT) -> Answer:
+        """Read all of it. Raises IntegrityFailure when it has more than limit bytes, OSError when it is cut."""
+        content = bytearray()
+        if self._method != "HEAD":
+            while len(content) <= limit and (block := self.read(min(limit + 1 - len(content), 1 << 16))):
+                content += block
+            wanted = self.length()
+            if len(content) > limit:
+                raise IntegrityFailure(
+                    f"{host_of(self.url)} sent a document that is too large",
+                    why=f"{redacted(self.url)} has more than {limit} bytes",
+                )
+            if wanted is not None and len(content) != wanted and "Transfer-Encoding" not in self.headers:
+                raise ConnectionError(f"{len(content)} of {wanted} bytes arrived")
+        return Answer(self.status, self.headers, bytes(content), redacted(self.url), self.elsewhere)
+
+    def check_encoding(self) -> None:
+        """Raise HttpFailure when the body is compressed although it was asked for as it is."""
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            host = host_of(self.url)
+            raise HttpFailure(
+                f"{host} sent a compressed body",
+                why=f"Content-Encoding is {encoding[:20]!r} although identity was asked for",
+                fix="a proxy in between may do this: ask who runs it",
+                host=host,
+                status=self.status,
+                retryable=False,
+            )
+
+    def close(self) -> None:
+        """Give the connection back, or drop it when something is left to read."""
+        self._response.close()
+
+
+class Client:
+    """Sends requests. Safe to use from several threads."""
+
+    def __init__(self, settings: HttpSettings | None = None, notice: Callable[[str], None] = lambda _: None) -> None:
+        self.settings = settings or HttpSettings()
+        self.notice = notice  # told about longer waits
+        self._verify = _trusted(self.settings.ca_bundle)
+        self._session = requests.Session()
+        self._session.headers.clear()
+        self._session.headers.update({"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"})
+        self._session.auth = _unchanged  # without one, requests would look into .netrc
+        self.shortcuts: dict[str, tuple[str, float]] = {}  # where http_stream was redirected to, and until when
+        for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response"):
+            logging.getLogger(name).addFilter(_without_queries)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        auth: Authorizer | None = None,
+        limit: int = DOCUMENT_LIMIT,
+        follow: bool = True,
+        again: bool | None = None,
+    ) -> Answer:
+        """Send a request and read the answer. Every status is returned but those worth another attempt.
+
+        limit: of the answer, in bytes. follow: redirects. again: whether it may be sent again after a failure;
+        None: when the method is idempotent. Raises HttpFailure.
+        """
+        host = host_of(url)
+        repeatable = again if again is not None else method in _REPEATABLE
+        patience = Patience(self.settings, host, self.notice)
+        while True:
+            cause: BaseException | None = None
+            try:
+                reply = self.open(method, url, headers=headers, body=body, auth=auth, follow=follow)
+                with contextlib.closing(reply):
+                    reply.check_encoding()
+                    answer = reply.answer(limit)
+                if answer.status not in WORTH_ANOTHER_TRY:
+                    return answer
+                trouble = bad_status(answer)
+            except NETWORK_ERRORS as error:
+                trouble, cause = explain(error, url, self._proxy_for(url)), error
+            not_processed = trouble.status == requests.codes.too_many_requests or not trouble.connected
+            patience.failed(trouble, cause, again=repeatable or not_processed)
+
+    def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Upload | None = None,
+        auth: Authorizer | None = None,
+        follow: bool = True,
+    ) -> Reply:
+        """One attempt: log in where asked to, follow redirects. Raises what NETWORK_ERRORS names, and HttpFailure.
+
+        The caller closes the reply. An Upload is sent once: what a 401 to it means is the caller's part.
+        """
+        for _ in range(_CHALLENGES):
+            own = dict(headers or {}) | (dict(auth.headers()) if auth else {})
+            reply = self._follow(method, url, own, body) if follow else self._once(method, url, own, body)
+            if auth is None or reply.elsewhere or reply.status not in (401, 403) or isinstance(body, Upload):
+                return reply
+            with contextlib.closing(reply):
+                answer = reply.answer()
+            reply.unread(answer.content)
+            if not auth.challenged(answer):
+                break
+        return reply
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def explain(self, error: BaseException, url: str) -> Trouble:
+        """The trouble that one of NETWORK_ERRORS is."""
+        return explain(error, url, self._proxy_for(url))
+
+    def _follow(self, method: str, url: str, headers: dict[str, str], body: bytes | Upload | None) -> Reply:
+        asked, here = origin_of(url), url
+        for _ in range(_REDIRECTS + 1):
+            reply = self._once(method, here, headers, body)
+            reply.elsewhere = origin_of(here) != asked
+            location = reply.headers.get("Location", "")
+            if reply.status not in _FOLLOWED or not location:
+                return reply
+            reply.close()
+            target = _next(here, location, method, reply.status)
+            if origin_of(target) != origin_of(here):
+                for name in _PRIVATE_HEADERS:
+                    headers.pop(name, None)
+            here = target
+        raise _refused(url, f"it redirects more than {_REDIRECTS} times")
+
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: bytes | Upload | None) -> Reply:
+        """One request on one connection, around requests' own handling of redirects, cookies and logins."""
+        prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers)))
+        times = (self.settings.connect_timeout, self.settings.idle_timeout)
+        if isinstance(body, Upload):
+            # urllib3 sends under the connect timeout
+            times = (self.settings.idle_timeout, max(UPLOAD_ANSWER, self.settings.idle_timeout))
+        if body is not None:
+            prepared.body = body  # type: ignore[assignment]
+            prepared.headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body.size)
+        where: dict[str, Any] = self._surroundings(url)
+        response = self._session.get_adapter(url).send(
+            prepared, stream=True, timeout=times, verify=where["verify"], cert=None, proxies=where["proxies"]
+        )
+        if response.status_code == requests.codes.proxy_authentication_required:
+            response.close()
+            proxy = self._proxy_for(url)
+            raise HttpFailure(
+                f"the proxy {proxy} wants a login",
+                fix="put it into HTTPS_PROXY and HTTP_PROXY",
+                host=proxy,
+                status=response.status_code,
+                retryable=False,
+            )
+        return Reply(response, method, url, elsewhere=False)
+
+    def _surroundings(self, url: str) -> dict[str, Any]:
+        """Proxies and certificates for a URL: ours, else the environment's."""
+        found = self._session.merge_environment_settings(url, {}, None, self._verify, None)
+        if _is_loopback(urlsplit(url).hostname or ""):
+            found["proxies"] = {}
+        if found["verify"] is True or found["verify"] is None:
+            found["verify"] = _environment_bundle() or True
+        return dict(found)
+
+    def _proxy_for(self, url: str) -> str:
+        try:
+            proxy = requests.utils.select_proxy(url, self._surroundings(url)["proxies"])
+        except ValueError:
+            return ""
+        return host_of(proxy if "//" in proxy else f"//{proxy}") if proxy else ""
+
+
+def _next(here: str, location: str, method: str, status: int) -> str:
+    """Where a redirect leads to. Raises HttpFailure when following it is not safe."""
+    try:
+        target = urljoin(here, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+        scheme, host, _ = origin_of(target)
+    except ValueError as error:
+        raise _refused(here, "it redirects to something that is no address") from error
+    if scheme not in ("http", "https") or not host or "@" in urlsplit(target).netloc:
+        raise _refused(here, "it redirects to something that is no web address")
+    if scheme == "http" and origin_of(here)[0] == "https":
+        raise _refused(here, f"it redirects from https to plain http ({redacted(target)})")
+    if method not in _SAFE and status not in (307, 308):
+        raise _refused(here, f"it redirects {method} requests to {redacted(target)}", "use that address instead")
+    return target
+
+
+def _refused(url: str, why: str, fix: str = "check the registry's address") -> HttpFailure:
+    host = host_of(url)
+    return HttpFailure(
+        f"refused to follow {host}", why=f"{why}, asked for {redacted(url)}", fix=fix, host=host, retryable=False
+    )
+
+
+def _trusted(ca_bundle: str | None) -> str | bool:
+    if ca_bundle is None:
+        return True
+    if not Path(ca_bundle).exists():
+        raise UsageError(
+            f"the file of trusted certificates is not there: {ca_bundle}",
+            fix="correct the setting ca; it names a file in PEM format",
+        )
+    return ca_bundle
+
+
+def _environment_bundle() -> str | None:
+    """What SSL_CERT_FILE names, as OpenSSL reads it: every other client on the machine obeys it."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile if paths.cafile and paths.cafile != paths.openssl_cafile else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """A logging filter: urllib3 logs whole URLs, and their queries may be signatures."""
+    record.msg, record.args = re.sub(r"\?[^\s\"']*", "?...", record.getMessage()), ()
+    return True

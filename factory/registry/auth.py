@@ -1,0 +1,224 @@
+"""Logging in to a registry: Basic, and Bearer tokens from the registry's token service.
+
+Specifications: distribution's "Token Authentication" and "OAuth2 Token Authentication", RFC 6750, RFC 7617. A
+stored login that is refused does not stop a pull: the next one is tried, and in the end none at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+from factory.errors import AccessDenied
+from factory.io.http import Answer, Client, HttpFailure
+from factory.io.http_settings import origin_of, redacted
+from factory.registry.challenge import Challenge, parse_challenges
+from factory.registry.credentials import Credential, Keychain
+
+ANONYMOUS = Credential()
+PULL = ("pull",)
+PUSH = ("pull", "push")
+_CLIENT_ID = "singfactory"
+_TOKEN_LIMIT = 256 * 1024
+_DEFAULT_LIFE, _LONGEST_LIFE = 60.0, 3600.0  # seconds; the first is the specification's
+_SENDABLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
+
+
+@dataclass
+class _Token:
+    """What an Authorization header says. uses: how often it was handed out."""
+
+    header: str
+    until: float
+    uses: int = 0
+
+
+class RegistryLogin:
+    """All that is known about logging in to one registry: its challenge, tokens by scope, and which logins work."""
+
+    def __init__(
+        self, client: Client, host: str, keychain: Keychain, *, plain_http: bool, notice: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self.host = host
+        self._keychain = keychain
+        self._plain_http = plain_http
+        self._notice = notice
+        self._challenge: Challenge | None = None
+        self._tokens: dict[tuple[str, tuple[str, ...]], _Token] = {}
+        self._logins: dict[str, list[Credential]] = {}
+        self._lock = threading.RLock()
+
+    def scoped(self, repository: str, actions: tuple[str, ...]) -> ScopedLogin:
+        """The login for one operation on a repository ('': the registry itself)."""
+        return ScopedLogin(self, repository, actions)
+
+    def __repr__(self) -> str:
+        return f"RegistryLogin({self.host!r})"
+
+    def _current(self, repository: str, actions: tuple[str, ...]) -> _Token | None:
+        """What to send now; None when nothing is asked for yet, or there is nothing to send."""
+        with self._lock:
+            if self._challenge is None:
+                return None
+            token = self._tokens.get((repository, actions)) or self._tokens.get((repository, PUSH))
+            if token is None or token.until < time.monotonic():
+                token = self._obtain(self._challenge, repository, actions)
+                if token is not None:
+                    self._tokens[repository, actions] = token
+            if token is not None:
+                token.uses += 1
+            return token
+
+    def _refused(self, answer: Answer, repository: str, actions: tuple[str, ...], sent: _Token | None) -> bool:
+        """The registry said 401 or 403 to what was sent; True when there is something else to try."""
+        with self._lock:
+            if answer.status == _UNAUTHORIZED:
+                challenge = self._choose(answer)
+                if challenge is None:
+                    return False
+                self._challenge = challenge
+                if sent is None:
+                    return challenge.scheme == "bearer" or self._login(repository) is not ANONYMOUS
+            current = sent is not None and any(token is sent for token in self._tokens.values())
+            if not current:
+                return answer.status == _UNAUTHORIZED  # another thread has renewed it
+            self._tokens = {key: token for key, token in self._tokens.items() if token is not sent}
+            expired = answer.status == _UNAUTHORIZED and sent is not None and sent.uses > 1
+            return expired or self._next_login(repository, actions)
+
+    def _choose(self, answer: Answer) -> Challenge | None:
+        offered = parse_challenges(answer.headers.get("WWW-Authenticate", ""))
+        for scheme in ("bearer", "basic"):
+            for challenge in offered:
+                if challenge.scheme == scheme:
+                    return challenge
+        return None
+
+    def _login(self, repository: str) -> Credential:
+        if repository not in self._logins:
+            self._logins[repository] = [*self._keychain.candidates(self.host, repository), ANONYMOUS]
+        return self._logins[repository][0]
+
+    def _next_login(self, repository: str, actions: tuple[str, ...]) -> bool:
+        """Give up the login in use; False when there is no other worth trying."""
+        refused, *others = [self._login(repository), *self._logins[repository][1:]]
+        if not others or (others == [ANONYMOUS] and actions != PULL):
+            return False
+        self._logins[repository] = others
+        self._tokens = {key: token for key, token in self._tokens.items() if key[0] != repository}
+        who = f" of {refused.username}" if refused.username else ""
+        source = f" ({refused.source})" if refused.source else ""
+        instead = "without a login" if others[0] is ANONYMOUS else "with another one"
+        self._notice(f"{self.host} refused the stored login{who}{source}; going on {instead}")
+        return True
+
+    def _obtain(self, challenge: Challenge, repository: str, actions: tuple[str, ...]) -> _Token | None:
+        """Fetch a token, or make a Basic header, with the first login that is not refused."""
+        while True:
+            login = self._login(repository)
+            if challenge.scheme == "basic":
+                return None if login is ANONYMOUS else _Token(login.basic, float("inf"))
+            answer = self._ask(challenge, login, repository, actions)
+            if answer.status == _OK:
+                return _read_token(answer, self.host)
+            if not self._next_login(repository, actions):
+                raise denied(self.host, repository, actions, answer, has_login=login is not ANONYMOUS)
+
+    def _ask(self, challenge: Challenge, login: Credential, repository: str, actions: tuple[str, ...]) -> Answer:
+        """One request to the token service. The login goes there and nowhere else."""
+        realm = self._checked_realm(challenge)
+        scopes = [f"repository:{repository}:{','.join(actions)}"] if repository else []
+        scopes += [scope for scope in challenge["scope"].split() if not scope.startswith("repository:")]
+        query = [("service", challenge["service"])] if challenge["service"] else []
+        if login.identity_token:
+            form = [*query, ("client_id", _CLIENT_ID), ("grant_type", "refresh_token")]
+            form += [("refresh_token", login.identity_token)] + ([("scope", " ".join(scopes))] if scopes else [])
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            body = urlencode(form).encode()
+            return self._client.request("POST", realm, headers=headers, body=body, limit=_TOKEN_LIMIT, again=True)
+        query += [("scope", scope) for scope in scopes]
+        address = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query) if query else realm
+        headers = {} if login is ANONYMOUS else {"Authorization": login.basic}
+        return self._client.request("GET", address, headers=headers, limit=_TOKEN_LIMIT)
+
+    def _checked_realm(self, challenge: Challenge) -> str:
+        realm = challenge["realm"]
+        try:
+            scheme, host, _ = origin_of(realm)
+        except ValueError:
+            scheme, host = "", ""
+        allowed = ("http", "https") if self._plain_http else ("https",)
+        if scheme not in allowed or not host or "@" in urlsplit(realm).netloc:
+            raise HttpFailure(
+                f"{self.host} names a token service that is not safe to ask",
+                why=f"wanted an address that starts with {' or '.join(allowed)}, got {redacted(realm)[:100]!r}",
+                fix=f"ask who runs {self.host}",
+                host=self.host,
+                status=_UNAUTHORIZED,
+                retryable=False,
+            )
+        return realm
+
+
+class ScopedLogin:
+    """The login for one operation, in the shape that ``factory.io.http`` asks (Authorizer)."""
+
+    def __init__(self, login: RegistryLogin, repository: str, actions: tuple[str, ...]) -> None:
+        self._login = login
+        self._repository = repository
+        self._actions = actions
+        self._sent: _Token | None = None
+
+    def headers(self) -> Mapping[str, str]:
+        """The Authorization header, if any. Raises AccessDenied, HttpFailure."""
+        self._sent = self._login._current(self._repository, self._actions)  # noqa: SLF001 - one class in two parts
+        return {"Authorization": self._sent.header} if self._sent else {}
+
+    def challenged(self, answer: Answer) -> bool:
+        """True when another attempt makes sense: a first token, a fresh one, another login."""
+        return self._login._refused(answer, self._repository, self._actions, self._sent)  # noqa: SLF001 - as above
+
+
+def denied(host: str, repository: str, actions: tuple[str, ...], answer: Answer, *, has_login: bool) -> AccessDenied:
+    """The error for a final 401 or 403, with what helps."""
+    pushing = "push" in actions
+    what = f"{host} denies {'writing to' if pushing else 'reading'} {repository}" if repository else f"{host} denies us"
+    why = answer.said() or f"it answered {answer.status}"
+    if host == "ghcr.io" and (pushing or has_login):
+        need = "write:packages" if pushing else "read:packages"
+        fix = (
+            f"singfactory login ghcr.io with a token that has {need}; in a workflow, grant `packages: "
+            f"{'write' if pushing else 'read'}` and give the repository access in the package's settings"
+        )
+    elif answer.status == _FORBIDDEN and has_login:
+        fix = f"ask the owner of {repository} for {'write' if pushing else 'read'} access"
+    else:
+        fix = f"singfactory login {host}" + ("" if pushing else ", and check the name: what is private may look absent")
+    return AccessDenied(what, why=why, fix=fix)
+
+
+def _read_token(answer: Answer, host: str) -> _Token:
+    """Read the token service's answer. Its times are not compared with this machine's clock."""
+    try:
+        value = json.loads(answer.content)
+        token = value.get("token") or value.get("access_token")
+        life = float(value.get("expires_in") or _DEFAULT_LIFE)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        token, life = None, 0.0
+    if not isinstance(token, str) or _SENDABLE.fullmatch(token) is None:
+        raise HttpFailure(
+            f"the token service of {host} gave no token",
+            why=f"the answer of {answer.place} cannot be read",
+            fix=f"try again; if it repeats, ask who runs {host}",
+            host=host,
+            status=answer.status,
+        )
+    life = min(life, _LONGEST_LIFE) if life > 0 else _DEFAULT_LIFE
+    return _Token(f"Bearer {token}", time.monotonic() + 0.9 * life)

@@ -1,0 +1,210 @@
+"""Logins that other tools stored: the configuration files of Docker, Apptainer and Podman, and their helpers.
+
+Formats: Docker's config.json, containers-auth.json(5), and the docker-credential-helpers protocol.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from factory.errors import FactoryError, NoRoom, UsageError
+from factory.io.files import atomic_write, make_folder
+
+DOCKER_HUB = "docker.io"
+_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+_DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_CONFIG_LIMIT = 1024 * 1024
+_IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - what helpers answer as user name
+
+RunHelper = Callable[[list[str], bytes], bytes]
+"""Runs a program with this standard input and gives its standard output; raises FactoryError when it fails."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A login: user name and password, or an identity token. source: where it was found, for people."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    source: str = ""
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+class Keychain:
+    """Finds the logins for a registry.
+
+    files: configuration files, the preferred first; absent ones are fine. run_helper: starts credential helpers;
+    None: they are not used. given: logins from the settings by host; they come before all others.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path] = (),
+        run_helper: RunHelper | None = None,
+        given: Mapping[str, Credential] | None = None,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._files = tuple(files)
+        self._run_helper = run_helper
+        self._given = {normal_host(host): credential for host, credential in (given or {}).items()}
+        self._notice = notice
+
+    def candidates(self, host: str, repository: str) -> list[Credential]:
+        """Logins for a repository on a host, best first, each once. Raises UsageError for a broken file."""
+        place = normal_host(host)
+        found = [self._given[place]] if place in self._given else []
+        for path in self._files:
+            config = read_config(path, self._notice)
+            for candidate in (self._from_helper(config, path, place), _from_auths(config, path, place, repository)):
+                if candidate is not None and all(_secret(candidate) != _secret(other) for other in found):
+                    found.append(candidate)
+        return found
+
+    def _from_helper(self, config: Mapping[str, Any], path: Path, place: str) -> Credential | None:
+        helpers = config.get("credHelpers")
+        by_host = {normal_host(key): name for key, name in helpers.items()} if isinstance(helpers, dict) else {}
+        name = by_host.get(place) or config.get("credsStore")
+        if not name or self._run_helper is None:
+            return None
+        if not isinstance(name, str) or _HELPER.fullmatch(name) is None:
+            raise _broken(path, "the name of a credential helper is not allowed")
+        asked = _DOCKER_HUB_KEY if place == DOCKER_HUB else place
+        program = f"docker-credential-{name}"
+        try:
+            answer = json.loads(self._run_helper([program, "get"], asked.encode()))
+            username, secret = answer["Username"], answer["Secret"]
+        except FactoryError:
+            return None  # helpers fail when they know no login
+        except (ValueError, TypeError, LookupError):
+            self._notice(f"{program} gave an answer that cannot be read; going on without it")
+            return None
+        if not isinstance(username, str) or not isinstance(secret, str) or not secret:
+            return None
+        if username == _IDENTITY_TOKEN_USER:
+            return Credential(identity_token=secret, source=program)
+        return Credential(username, secret, source=program)
+
+
+def normal_host(key: str) -> str:
+    """A key of a configuration file as ``host[/path]``, the names of Docker Hub made one."""
+    bare = key.strip().lower().removeprefix("https://").removeprefix("http://")
+    host, slash, path = bare.partition("/")
+    path = path.strip("/")
+    if path in ("v1", "v2"):
+        path = ""
+    if host in _DOCKER_HUB_NAMES:
+        host = DOCKER_HUB
+    return f"{host}/{path}" if slash and path else host
+
+
+def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """A configuration file, empty when there is none. Raises UsageError when it is broken."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_CONFIG_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        notice(f"{path} cannot be read ({error.strerror}); going on without the logins in it")
+        return {}
+    try:
+        value = json.loads(content) if content.strip() else {}
+    except (ValueError, RecursionError) as error:
+        reason = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it is no text"
+        raise _broken(path, f"it is not JSON ({reason})") from None  # the cause would quote the content
+    if not isinstance(value, dict) or len(content) > _CONFIG_LIMIT:
+        raise _broken(path, "it is not a JSON object of at most 1 MiB")
+    return value
+
+
+def login(path: Path, host: str, username: str, password: str) -> None:
+    """Store a login in a Docker configuration file; what else it holds stays. Raises UsageError, NoRoom."""
+    if ":" in username or not username or not password or "\n" in username:
+        raise UsageError("not a login", why="a user name without ':' and a password are wanted")
+    config, auths, key = _entries(path, host)
+    auths[key] = {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+    _write(path, config)
+
+
+def logout(path: Path, host: str) -> bool:
+    """Remove a login from a Docker configuration file; False when there was none."""
+    config, auths, key = _entries(path, host)
+    if auths.pop(key, None) is None:
+        return False
+    _write(path, config)
+    return True
+
+
+def _entries(path: Path, host: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The configuration, its logins, and the key under which this host's is, or is to be."""
+    config = read_config(path)
+    auths = config.setdefault("auths", {})
+    if not isinstance(auths, dict):
+        raise _broken(path, "auths is not an object")
+    place = normal_host(host)
+    default = _DOCKER_HUB_KEY if place == DOCKER_HUB else place
+    return config, auths, next((key for key in auths if normal_host(key) == place), default)
+
+
+def _write(path: Path, config: Mapping[str, Any]) -> None:
+    target = path.resolve()  # people keep such files elsewhere and link to them
+    make_folder(target.parent, 0o700)
+    try:
+        atomic_write(target, json.dumps(config, indent=2) + "\n", 0o600)
+    except OSError as error:
+        raise NoRoom(f"{path} cannot be written", why=error.strerror or "", fix="check its owner and rights") from error
+
+
+def _from_auths(config: Mapping[str, Any], path: Path, place: str, repository: str) -> Credential | None:
+    """The entry with the longest matching path."""
+    auths = {} if config.get("auths") is None else config["auths"]
+    if not isinstance(auths, dict):
+        raise _broken(path, "auths is not an object")
+    full = f"{place}/{repository}/"
+    keys = [key for key in auths if full.startswith(normal_host(key) + "/")]
+    for key in sorted(keys, key=lambda key: len(normal_host(key)), reverse=True):
+        entry = auths[key]
+        if not isinstance(entry, dict):
+            raise _broken(path, f"the login of {key} is not an object")
+        credential = _from_entry(entry, path, key)
+        if credential is not None:
+            return credential
+    return None
+
+
+def _from_entry(entry: Mapping[str, Any], path: Path, key: str) -> Credential | None:
+    username, password = entry.get("username") or "", entry.get("password") or ""
+    if encoded := entry.get("auth"):
+        try:
+            username, _, password = base64.b64decode(encoded, validate=True).decode().rstrip("\0").partition(":")
+        except (binascii.Error, ValueError, TypeError):
+            raise _broken(path, f"the login of {key} is not base64 of name:password") from None
+    token = entry.get("identitytoken") or ""
+    if not all(isinstance(text, str) for text in (username, password, token)):
+        raise _broken(path, f"the login of {key} is not text")
+    if not token and not (username and password):
+        return None
+    return Credential(username, password, token, str(path))
+
+
+def _secret(credential: Credential) -> tuple[str, str, str]:
+    return credential.username, credential.password, credential.identity_token
+
+
+def _broken(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"the file of logins {path} is broken", why=why, fix="correct it, or move it away and log in again"
+    )

@@ -1,0 +1,217 @@
+"""A registry over HTTP (OCI distribution-spec 1.1; Docker Registry HTTP API V2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from factory.digest import Descriptor, Digest, verified
+from factory.errors import IntegrityFailure, NotFound, UsageError
+from factory.io.http import Answer, Client, HttpFailure, HttpSettings
+from factory.io.http_stream import download
+from factory.io.progress import Progress
+from factory.names import RegistryAddress, tag_name
+from factory.registry.credentials import Keychain
+from factory.registry.documents import MANIFEST_TYPES, as_referrer, media_type, read_manifest
+from factory.registry.endpoint import Endpoint
+from factory.registry.paging import pages
+from factory.registry.protocol import MANIFEST_LIMIT, Manifest, RawManifest
+from factory.registry.referrers import list_referrers, make_findable
+from factory.registry.uploads import push_blob
+
+_ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
+_TAGS_A_PAGE = 1000
+_OK, _NOT_FOUND = 200, 404
+_WRITTEN = frozenset({200, 201, 202, 204})
+
+
+class DistributionRegistry:
+    """Implements ``protocol.Registry``. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        address: RegistryAddress,
+        *,
+        settings: HttpSettings | None = None,
+        keychain: Keychain | None = None,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if address.is_folder:
+            raise UsageError(f"not a registry over HTTP: {address}")
+        self._address = address
+        self._endpoint = Endpoint(address, Client(settings, notice), keychain or Keychain(), notice)
+
+    def describe(self) -> str:
+        """The address."""
+        return str(self._address)
+
+    def check_login(self) -> None:
+        """Raise AccessDenied unless the registry accepts the stored login."""
+        self._endpoint.check()
+
+    def tags(self, repository: str) -> Sequence[str]:
+        """All tags, sorted; empty when the repository does not exist."""
+        found: set[str] = set()
+        url = self._endpoint.url(repository, "tags", "list") + f"?n={_TAGS_A_PAGE}"
+        for answer in pages(self._endpoint, url, repository):
+            if answer.status == _NOT_FOUND:
+                break
+            if answer.status != _OK:
+                raise self._endpoint.failure(answer, repository, "does not list its tags")
+            found.update(_read_tags(answer))
+        return sorted(found)
+
+    def head(self, repository: str, tag: str) -> Descriptor | None:
+        """What a tag or digest names now; by HEAD, or by GET where that does not tell."""
+        wanted = _digest_or_none(tag)
+        url = self._endpoint.url(repository, "manifests", tag)
+        answer = self._endpoint.call("HEAD", url, repository, headers=_ACCEPT)
+        if answer.status == _NOT_FOUND:
+            return None
+        found = _described(answer) if answer.status == _OK else None
+        if found is None:
+            try:
+                return self.manifest(repository, tag).descriptor
+            except NotFound:
+                return None
+        if wanted is not None and found.digest != wanted:
+            raise _other_digest(self._endpoint.shown(repository), wanted, found.digest)
+        return found
+
+    def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
+        """A manifest or index, verified. Raises NotFound."""
+        wanted = _digest_or_none(tag_or_digest)
+        url = self._endpoint.url(repository, "manifests", tag_or_digest)
+        answer = self._endpoint.call("GET", url, repository, headers=_ACCEPT)
+        if answer.status != _OK:
+            raise self._endpoint.failure(answer, repository, f"has no {tag_or_digest}")
+        told = answer.headers.get("Docker-Content-Digest", "")
+        if wanted is None and told:
+            wanted = Digest.parse(told)
+        raw = read_manifest(
+            answer.content, answer.headers.get("Content-Type", ""), wanted.algorithm if wanted else "sha256"
+        )
+        if wanted is not None and raw.descriptor.digest != wanted:
+            raise _other_digest(self._endpoint.shown(repository), wanted, raw.descriptor.digest)
+        return raw
+
+    def blob(self, repository: str, wanted: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The blob's bytes, streamed; the digest is checked when all of it is read."""
+        url = self._endpoint.url(repository, "blobs", str(wanted.digest))
+        blocks = download(
+            self._endpoint.client,
+            url,
+            size=wanted.size,
+            offset=offset,
+            length=length,
+            auth=self._endpoint.login(repository),
+        )
+        blocks = self._explained(blocks, repository, wanted)
+        return verified(blocks, wanted) if offset == 0 and length in (None, wanted.size) else blocks
+
+    def has_blob(self, repository: str, wanted: Descriptor) -> bool:
+        """True when the registry holds the blob with that size."""
+        return self._has_blob(repository, wanted, push=False)
+
+    def push_blob(self, repository: str, source: Path | bytes, wanted: Descriptor, progress: Progress) -> None:
+        """Upload a file or bytes unless it is there."""
+        if not self._has_blob(repository, wanted, push=True):
+            push_blob(
+                self._endpoint,
+                repository,
+                source,
+                wanted,
+                progress=progress,
+                present=lambda: self._has_blob(repository, wanted, push=True),
+            )
+
+    def push_manifest(self, repository: str, raw: RawManifest, tag: str = "") -> None:
+        """Write a manifest by its digest, or under a tag."""
+        self._put_manifest(repository, raw, tag)
+
+    def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
+        """Manifests whose subject this is."""
+        return list_referrers(self._endpoint, self, repository, subject, artifact_type)
+
+    def push_referrer(self, repository: str, manifest: Manifest) -> Descriptor:
+        """Write a manifest that has a subject, and make it findable."""
+        raw = manifest.raw()
+        answer = self._put_manifest(repository, raw, "")
+        make_findable(self._endpoint, self, repository, raw, answer)
+        return as_referrer(raw)
+
+    def _has_blob(self, repository: str, wanted: Descriptor, *, push: bool) -> bool:
+        url = self._endpoint.url(repository, "blobs", str(wanted.digest))
+        answer = self._endpoint.call("HEAD", url, repository, push=push)
+        if answer.status == _OK:
+            return answer.headers.get("Content-Length", str(wanted.size)) == str(wanted.size)
+        if answer.status == _NOT_FOUND or answer.elsewhere:
+            return False  # a storage behind a redirect may refuse HEAD: then it is sent again
+        raise self._endpoint.failure(answer, repository, f"does not tell about {wanted.digest.short}", push=push)
+
+    def _put_manifest(self, repository: str, raw: RawManifest, tag: str) -> Answer:
+        if len(raw.content) > MANIFEST_LIMIT:
+            raise UsageError("the manifest is too large", why=f"{len(raw.content)} of at most {MANIFEST_LIMIT} bytes")
+        digest = raw.descriptor.digest
+        url = self._endpoint.url(repository, "manifests", tag_name(tag) if tag else str(digest))
+        headers = {"Content-Type": raw.descriptor.media_type}
+        answer = self._endpoint.call("PUT", url, repository, push=True, headers=headers, body=raw.content)
+        if answer.status not in _WRITTEN:
+            raise self._endpoint.failure(answer, repository, f"did not take manifest {tag or digest.short}", push=True)
+        told = answer.headers.get("Docker-Content-Digest", "")
+        if told and told != str(digest):
+            raise _other_digest(self._endpoint.shown(repository), digest, told[:80])
+        return answer
+
+    def _explained(self, blocks: Iterator[bytes], repository: str, wanted: Descriptor) -> Iterator[bytes]:
+        try:
+            yield from blocks
+        except HttpFailure as error:
+            if error.answer is None or error.retryable:
+                raise
+            raise self._endpoint.failure(error.answer, repository, f"has no blob {wanted.digest}") from error
+
+
+def _read_tags(answer: Answer) -> list[str]:
+    try:
+        tags = json.loads(answer.content)["tags"] or []
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise IntegrityFailure("the registry sent a broken list of tags", why=f"from {answer.place}") from error
+    if not isinstance(tags, list):
+        raise IntegrityFailure("the registry sent a broken list of tags", why="it is not a list")
+    return [tag for tag in tags if _is_tag(tag)]
+
+
+def _is_tag(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(tag_name(text))
+    except UsageError:
+        return False
+
+
+def _digest_or_none(text: str) -> Digest | None:
+    """A digest, or None for a tag. Raises UsageError for neither."""
+    if ":" in text:
+        return Digest.parse(text)
+    tag_name(text)
+    return None
+
+
+def _described(answer: Answer) -> Descriptor | None:
+    """The descriptor that a HEAD answer's headers give; None when they do not."""
+    kind = media_type(answer.headers.get("Content-Type", ""))
+    told, length = answer.headers.get("Docker-Content-Digest", ""), answer.headers.get("Content-Length", "")
+    if kind not in MANIFEST_TYPES or not told or not (length.isascii() and length.isdigit()):
+        return None
+    if not 0 < int(length[:19]) <= MANIFEST_LIMIT:
+        raise IntegrityFailure("the registry names a manifest of a wrong size", why=f"{length[:19]} bytes")
+    return Descriptor(kind, Digest.parse(told), int(length[:19]))
+
+
+def _other_digest(place: str, wanted: object, got: object) -> IntegrityFailure:
+    return IntegrityFailure(
+        f"{place} gave another manifest than it was asked for",
+        why=f"wanted {wanted}, got {got}",
+        fix="try again; if it repeats, the registry or a proxy before it is at fault",
+    )

@@ -1,0 +1,125 @@
+"""One registry's HTTP interface: addresses, logins, and what its refusals mean (OCI distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, urljoin, urlsplit
+
+from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.io.http import Answer, Client, HttpFailure
+from factory.io.http_settings import origin_of, redacted
+from factory.names import RegistryAddress
+from factory.registry.auth import PULL, PUSH, RegistryLogin, ScopedLogin, denied
+from factory.registry.credentials import DOCKER_HUB, Keychain, normal_host
+from factory.registry.documents import checked_repository
+
+_DOCKER_HUB_API = "registry-1.docker.io"
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 401, 403, 404, 413
+
+
+class Endpoint:
+    """Where requests about repositories go, with the right login."""
+
+    def __init__(
+        self, address: RegistryAddress, client: Client, keychain: Keychain, notice: Callable[[str], None]
+    ) -> None:
+        self.address = address
+        self.client = client
+        is_hub = normal_host(address.host) == DOCKER_HUB
+        self.host = DOCKER_HUB if is_hub else address.host
+        self._base = f"{'http' if address.plain_http else 'https'}://{_DOCKER_HUB_API if is_hub else address.host}"
+        self._login = RegistryLogin(client, self.host, keychain, plain_http=address.plain_http, notice=notice)
+
+    def full_name(self, repository: str) -> str:
+        """The repository's name on the host, namespace included."""
+        name = checked_repository(self.address.repository(checked_repository(repository)))
+        return f"library/{name}" if self.host == DOCKER_HUB and "/" not in name else name
+
+    def shown(self, repository: str) -> str:
+        """The repository for people."""
+        return f"{self.host}/{self.full_name(repository)}"
+
+    def url(self, repository: str, *parts: str) -> str:
+        """An address below ``/v2/<name>/``."""
+        tail = "/".join(quote(part, safe=":") for part in parts)
+        return f"{self._base}/v2/{self.full_name(repository)}/{tail}"
+
+    def login(self, repository: str, *, push: bool = False) -> ScopedLogin:
+        """The login for one operation."""
+        return self._login.scoped(self.full_name(repository), PUSH if push else PULL)
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        repository: str,
+        *,
+        push: bool = False,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        again: bool | None = None,
+        follow: bool = True,
+    ) -> Answer:
+        """Send a request with the right login. url: from ``url`` or ``resolve``; a foreign one gets no login."""
+        auth = self.login(repository, push=push) if self.is_ours(url) else None
+        return self.client.request(method, url, headers=headers, body=body, auth=auth, again=again, follow=follow)
+
+    def check(self) -> None:
+        """See whether the stored login works (``GET /v2/``). Raises AccessDenied, HttpFailure."""
+        answer = self.client.request("GET", f"{self._base}/v2/", auth=self._login.scoped("", PUSH))
+        if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
+            raise denied(self.host, "", PUSH, answer, has_login=True)
+        if answer.status != 200:  # noqa: PLR2004
+            raise self.failure(answer, "", "is no registry")
+
+    def is_ours(self, url: str) -> bool:
+        """True when the address is on the registry's own host."""
+        return origin_of(url) == origin_of(self._base)
+
+    def resolve(self, base: str, location: str) -> str:
+        """An address that the registry gave (Location, Link). Raises HttpFailure when it is not safe to use."""
+        try:
+            target = urljoin(base, location)
+            scheme, host, _ = origin_of(target)
+            _, our_host, _ = origin_of(self._base)
+        except ValueError:
+            scheme, host, our_host, target = "", "", "", ""
+        if scheme == "http" and host == our_host and self._base.startswith("https:"):
+            # behind a TLS proxy a registry may not know its own scheme
+            target = urljoin(self._base, urlsplit(target)._replace(scheme="", netloc="").geturl())
+            scheme = "https"
+        allowed = ("https",) if self._base.startswith("https:") else ("http", "https")
+        if scheme not in allowed or not host or "@" in urlsplit(target).netloc:
+            raise HttpFailure(
+                f"{self.host} sends us to an address that is not safe to use",
+                why=redacted(location)[:100],
+                fix=f"ask who runs {self.host}",
+                host=self.host,
+                retryable=False,
+            )
+        return target
+
+    def failure(self, answer: Answer, repository: str, what: str, *, push: bool = False) -> FactoryError:
+        """The error for an answer that is not what was wanted. what: ends the sentence, ``HOST/NAME …``."""
+        said = answer.said()
+        place = self.shown(repository) if repository else self.host
+        if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
+            full = self.full_name(repository) if repository else ""
+            return denied(self.host, full, PUSH if push else PULL, answer, has_login=answer.status == _FORBIDDEN)
+        if answer.status == _NOT_FOUND and not push:
+            return NotFound(f"{place} {what}", why=said, fix="singfactory list shows what there is")
+        if answer.status == _TOO_LARGE:
+            why = said or "it answered 413 (too large)"
+            fix = f"raise the limit of {self.host} or of the proxy before it, or make the image smaller"
+            return self._http(answer, f"{self.host} takes nothing as large as this", why, fix)
+        if "DIGEST_INVALID" in said or "SIZE_INVALID" in said:
+            return IntegrityFailure(
+                f"{place} {what}",
+                why=f"the bytes that arrived were not those that were meant ({said})",
+                fix="try again",
+            )
+        return self._http(answer, f"{place} {what}", said, f"if it repeats, ask who runs {self.host}")
+
+    def _http(self, answer: Answer, what: str, why: str, fix: str) -> HttpFailure:
+        why = f"{self.host} answered {answer.status}" + (f" ({why})" if why else "")
+        return HttpFailure(what, why=why, fix=fix, host=self.host, status=answer.status, retryable=False, answer=answer)

@@ -1,0 +1,35 @@
+"""From an address to a registry: over HTTP, or in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from factory.names import RegistryAddress
+from factory.registry.protocol import Registry
+
+if TYPE_CHECKING:
+    from factory.io.http_settings import HttpSettings
+    from factory.registry.credentials import Keychain
+
+
+def open_registry(
+    address: RegistryAddress,
+    *,
+    client_settings: HttpSettings | None = None,
+    credentials: Keychain | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Registry:
+    """The registry at an address. Opens no connection and reads no file yet.
+
+    credentials: where logins are found; None: nowhere. notice: told what a user should know although nothing
+    failed. For the registry of a Docker image, pass ``RegistryAddress(host, "")`` with the host and the repository
+    of ``names.docker_reference``.
+    """
+    if address.is_folder:
+        from factory.registry.layout import LayoutRegistry  # noqa: PLC0415 - only what is used gets loaded
+
+        return LayoutRegistry(address)
+    from factory.registry.distribution import DistributionRegistry  # noqa: PLC0415 - as above
+
+    return DistributionRegistry(address, settings=client_settings, keychain=credentials, notice=notice)

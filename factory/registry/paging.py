@@ -1,0 +1,41 @@
+"""Lists that come page by page (RFC 8288 Link headers, as the distribution-spec uses them)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from factory.errors import IntegrityFailure
+from factory.io.http import Answer
+from factory.registry.endpoint import Endpoint
+
+_PAGES = 1000
+_NEXT = re.compile(r'<([^<>]{1,4096})>[^,]*?;\s*rel="?next"?', re.ASCII | re.IGNORECASE)
+
+
+def next_link(header: str) -> str:
+    """The address of the next page in a Link header; '' on the last one."""
+    match = _NEXT.search(header[:16384])
+    return match[1] if match else ""
+
+
+def pages(endpoint: Endpoint, url: str, repository: str, *, follow: bool = True) -> Iterator[Answer]:
+    """The answers page by page; the caller judges their status. Raises IntegrityFailure for a list without end.
+
+    A page on another host is refused: it would get no login, and no registry needs it.
+    """
+    seen: set[str] = set()
+    while True:
+        answer = endpoint.call("GET", url, repository, follow=follow)
+        yield answer
+        link = next_link(answer.headers.get("Link", ""))
+        if answer.status != 200 or not link:  # noqa: PLR2004
+            return
+        seen.add(url)
+        url = endpoint.resolve(url, link)
+        if url in seen or len(seen) >= _PAGES or not endpoint.is_ours(url):
+            raise IntegrityFailure(
+                f"{endpoint.shown(repository)} sent a list that does not end",
+                why="its next page was seen before, is on another host, or comes after a thousand others",
+                fix=f"ask who runs {endpoint.host}",
+            )

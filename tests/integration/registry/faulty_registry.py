@@ -1,0 +1,197 @@
+"""A proxy before a real registry that misbehaves as it is told. Run as a script; ``servers.faulty_registry`` does.
+
+    faulty_registry.py PORT OTHER_PORT UPSTREAM RULES_FILE RECORD_FILE
+
+Each rule is an object. It applies to requests that it matches; the first rule that still has uses left wins:
+
+    method, path      the method; a regular expression searched in path and query
+    port              "main" or "other": through which port the request came
+    only, unless      a header (``[name, regular expression]``): the rule applies only, or never, with it
+    when_body         true: only requests that have a body
+    after, times      leave out the first ``after`` matches; apply ``times`` times (default: always)
+
+and says what happens (the rest is the real registry's answer):
+
+    status, headers, body   answer with these instead (headers alone: add to the real answer)
+    delay                   seconds before the answer
+    cut, reset              end the body after so many bytes (a cleanly closed, a reset connection)
+    stall                   silence for ever after so many bytes of the body
+    flip                    invert the byte at this place of the body
+    length                  the Content-Length to announce
+    no_range                hide the Range header from the registry
+    add                     bytes (text) after the body, counted in Content-Length
+    lost                    the registry does it, and the connection is reset instead of an answer
+    hang_up_after           read so many bytes of the request's body, then reset the connection
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import struct
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+_BLOCK = 64 * 1024
+_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "server", "date"}
+
+
+class Script:
+    """The rules and the record, shared by all connections."""
+
+    def __init__(self, rules: list[dict[str, Any]], record: Path) -> None:
+        self._rules = rules
+        self._seen = [0] * len(rules)
+        self._record = record
+        self._lock = threading.Lock()
+
+    def rule_for(self, request: BaseHTTPRequestHandler, port: str) -> dict[str, Any]:
+        with self._lock:
+            for number, rule in enumerate(self._rules):
+                if not _matches(rule, request, port):
+                    continue
+                self._seen[number] += 1
+                turn = self._seen[number] - rule.get("after", 0)
+                if 0 < turn <= rule.get("times", sys.maxsize):
+                    return {**rule, "number": number}
+            return {}
+
+    def note(self, **fields: object) -> None:
+        with self._lock, self._record.open("a") as file:
+            file.write(json.dumps(fields) + "\n")
+
+
+def _matches(rule: dict[str, Any], request: BaseHTTPRequestHandler, port: str) -> bool:
+    if rule.get("method", request.command) != request.command or rule.get("port", "main") != port:
+        return False
+    if rule.get("when_body") and request.headers.get("Content-Length", "0") == "0":
+        return False
+    for key, wanted in (("only", True), ("unless", False)):
+        if key in rule:
+            name, value = rule[key]
+            if bool(re.fullmatch(value, request.headers.get(name, ""))) is not wanted:
+                return False
+    return re.search(rule.get("path", ""), request.path) is not None
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Forwards one request, or does what the rule says."""
+
+    protocol_version = "HTTP/1.1"
+    script: Script
+    upstream: str
+    other_port: int
+
+    def handle_any(self) -> None:
+        port = "other" if self.connection.getsockname()[1] == self.other_port else "main"
+        rule = self.script.rule_for(self, port)
+        if "hang_up_after" in rule:
+            self.rfile.read(rule["hang_up_after"])
+            self._note(0, rule, port)
+            return self._reset()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(rule.get("delay", 0))
+        if "status" in rule:
+            content = rule.get("body", "").encode()
+            self._note(rule["status"], rule, port)
+            return self._answer(rule["status"], list(rule.get("headers", {}).items()), content, len(content), rule)
+        return self._forward(body, rule, port)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - http.server's names
+
+    def _forward(self, body: bytes, rule: dict[str, Any], port: str) -> None:
+        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        if rule.get("no_range"):
+            headers = {name: value for name, value in headers.items() if name.lower() != "range"}
+        connection.request(self.command, self.path, body=body, headers=headers)
+        reply = connection.getresponse()
+        content = reply.read()
+        found = [(name, value) for name, value in reply.getheaders() if name.lower() not in _HOP]
+        found = [pair for pair in found if pair[0] not in rule.get("headers", {})]
+        found += list(rule.get("headers", {}).items())
+        length = int(reply.getheader("Content-Length") or len(content))
+        connection.close()
+        self._note(reply.status, rule, port)
+        if rule.get("lost"):
+            return self._reset()
+        return self._answer(reply.status, found, content, length, rule)
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], content: bytes, length: int, rule: dict[str, Any]
+    ) -> None:
+        if "flip" in rule:
+            at = rule["flip"]
+            content = content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+        if "add" in rule:
+            content += rule["add"].encode()
+            length = len(content)
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(rule.get("length", length)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        end = min(len(content), *(rule[key] for key in ("cut", "reset", "stall") if key in rule), len(content))
+        for start in range(0, end, _BLOCK):
+            self.wfile.write(content[start : min(start + _BLOCK, end)])
+        self.wfile.flush()
+        if "stall" in rule:
+            time.sleep(3600)
+        if "reset" in rule:
+            time.sleep(0.2)  # what was sent may arrive first
+            self._reset()
+        if "cut" in rule or len(content) != rule.get("length", length):
+            self.close_connection = True
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def _note(self, status: int, rule: dict[str, Any], port: str) -> None:
+        path, _, query = self.path.partition("?")
+        self.script.note(
+            method=self.command,
+            path=path,
+            query=query,
+            host=port,
+            headers=dict(self.headers.items()),
+            status=status,
+            rule=rule.get("number"),
+            time=time.time(),
+        )
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Nothing: the record tells it."""
+
+
+class Quiet(ThreadingHTTPServer):
+    """Connections that the client drops are part of the play."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing."""
+
+
+def main(port: int, other: int, upstream: str, rules: Path, record: Path) -> None:
+    """Serve both ports until the process is ended."""
+    Handler.script = Script(json.loads(rules.read_text()), record)
+    Handler.upstream = upstream
+    Handler.other_port = other
+    second = Quiet(("127.0.0.1", other), Handler)
+    threading.Thread(target=second.serve_forever, daemon=True).start()
+    Quiet(("127.0.0.1", port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))

@@ -1,0 +1,199 @@
+"""Connections that cannot be made: certificates, proxies, names; and what the errors tell about them."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from factory.errors import UsageError
+from factory.io.http import Client, HttpFailure, HttpSettings
+from tests.servers import free_port, tool
+
+ENVIRONMENT = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+NOW = datetime.now(timezone.utc)
+CONFIG = """
+[ca]
+default_ca = x
+[x]
+dir = .
+database = index.txt
+serial = serial
+new_certs_dir = .
+default_md = sha256
+policy = any
+x509_extensions = names
+[any]
+commonName = supplied
+[names]
+subjectAltName = DNS:localhost
+"""
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(301 if self.path == "/down" else 200)
+        self.send_header("Location", "http://localhost/plain")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"hi")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        pass
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*ENVIRONMENT, *PROXIES):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run([tool("openssl"), *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def certificate(folder: Path, start: datetime, end: datetime) -> tuple[Path, Path]:
+    """An authority and a certificate for localhost that it signed, valid from start to end."""
+    (folder / "ca.cnf").write_text(CONFIG)
+    (folder / "index.txt").write_text("")
+    (folder / "serial").write_text("01\n")
+    new = ["req", "-newkey", "rsa:2048", "-nodes"]
+    openssl(folder, *new, "-x509", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(folder, *new, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
+    stamps = [f"{time:%y%m%d%H%M%SZ}" for time in (start, end)]
+    signing = ["ca", "-batch", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key"]
+    signing += ["-startdate", stamps[0], "-enddate", stamps[1]]
+    openssl(folder, *signing, "-in", "server.csr", "-out", "server.pem", "-notext")
+    return folder / "ca.pem", folder / "server.pem"
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *, valid: tuple[int, int] = (-1, 1), tls: bool = True) -> Iterator[tuple[str, str]]:
+    """A web server on localhost; its address, and the file of its authority. valid: days from now."""
+    server = HTTPServer(("127.0.0.1", 0), Hello)
+    authority = Path()
+    if tls:
+        authority, own = certificate(folder, NOW + timedelta(days=valid[0]), NOW + timedelta(days=valid[1]))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own, folder / "server.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"localhost:{server.server_address[1]}", str(authority)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def client(ca: str | None = None) -> Client:
+    return Client(HttpSettings(connect_timeout=2, idle_timeout=2, budget=5, attempts=4, backoff=0.05, ca_bundle=ca))
+
+
+def test_a_site_authority_is_trusted_when_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as (host, ca):
+        assert client(ca).request("GET", f"https://{host}/").content == b"hi"
+        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            monkeypatch.setenv(name, ca)
+            assert client().request("GET", f"https://{host}/").content == b"hi"
+            monkeypatch.delenv(name)
+        with pytest.raises(HttpFailure, match="not trusted") as told:
+            client().request("GET", f"https://{host}/")
+        assert "setting ca" in told.value.fix
+        assert told.value.attempts == 1
+
+
+@pytest.mark.parametrize(("valid", "why"), [((1, 2), "not valid yet"), ((-2, -1), "expired")])
+def test_a_certificate_outside_its_time_points_at_the_clock(tmp_path: Path, valid: tuple[int, int], why: str) -> None:
+    with serving(tmp_path, valid=valid) as (host, ca), pytest.raises(HttpFailure) as told:
+        client(ca).request("GET", f"https://{host}/")
+    assert why in told.value.why
+    assert f"this machine's clock says {NOW:%Y-}" in told.value.why
+    assert "clock" in told.value.fix
+    assert not told.value.retryable
+
+
+def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path) as (host, ca), pytest.raises(HttpFailure, match="made for another host name"):
+        client(ca).request("GET", f"https://{host.replace('localhost', '127.0.0.1')}/")
+
+
+def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path) as (host, ca), pytest.raises(HttpFailure, match="from https to plain http"):
+        client(ca).request("GET", f"https://{host}/down")
+
+
+def test_a_plain_server_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    with serving(tmp_path, tls=False) as (host, _), pytest.raises(HttpFailure, match="does not speak TLS") as told:
+        client().request("GET", f"https://{host}/")
+    assert f"write http://{host}" in told.value.fix
+
+
+def test_a_bundle_that_is_not_there_or_not_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"missing\.pem"):
+        client(str(tmp_path / "missing.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    with pytest.raises(HttpFailure, match="not there") as told:
+        client().request("GET", "https://localhost:1/")
+    assert "REQUESTS_CA_BUNDLE" in told.value.fix
+    (tmp_path / "missing.pem").write_text("no certificates")
+    (tmp_path / "server").mkdir()
+    with serving(tmp_path / "server") as (host, _), pytest.raises(HttpFailure, match="cannot be read"):
+        client().request("GET", f"https://{host}/")
+
+
+def test_a_refused_connection_names_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # loopback never goes through a proxy
+    with pytest.raises(HttpFailure) as told:
+        client().request("GET", f"http://127.0.0.1:{port}/")
+    assert told.value.lines()[0] == f"127.0.0.1:{port} refused the connection (attempt 3)"
+
+
+def test_a_name_that_does_not_exist_is_told() -> None:
+    with pytest.raises(HttpFailure, match=r"host name registry\.invalid cannot be resolved"):
+        client().request("GET", "https://registry.invalid/v2/")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_fails_is_told_from_the_registry(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    port = free_port()
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:hunter2@127.0.0.1:{port}")
+    with pytest.raises(HttpFailure) as told:
+        client().request("GET", f"{scheme}://registry.invalid/v2/")
+    assert f"the proxy 127.0.0.1:{port} does not connect to registry.invalid" in str(told.value)
+    assert "hunter2" not in f"{told.value} {told.value.fix} {told.value.__cause__}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_login_is_told(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    class Closed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(407)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_CONNECT = do_GET  # noqa: N815 - http.server's name
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Closed)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://127.0.0.1:{server.server_address[1]}")
+    try:
+        with pytest.raises(HttpFailure, match="the proxy 127") as told:
+            client().request("GET", f"{scheme}://registry.invalid/v2/")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "407" in told.value.why or told.value.status == 407
