@@ -22,7 +22,12 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 HOME_INSIDE = "/home/test"
 _OWN_TEST = "/.singularity.d/test"  # where both engines keep %test
-_KEPT = {"CACHEDIR", "CONFIGDIR", "DOCKER_USERNAME", "DOCKER_PASSWORD", "LOGIN_USERNAME", "LOGIN_PASSWORD"}
+_OURS = ("APPTAINER", "SINGULARITY", "SINGFACTORY_")  # what starts so is for the engines and for us
+_KEPT = {
+    f"{engine}_{name}"
+    for engine in ("APPTAINER", "SINGULARITY")
+    for name in ("CACHEDIR", "CONFIGDIR", "DOCKER_USERNAME", "DOCKER_PASSWORD", "LOGIN_USERNAME", "LOGIN_PASSWORD")
+}
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,7 @@ class Engine:
 
     def environment(self, inside: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
         """The host's environment without what would leak into a container; inside is set in the container."""
-        env = {
-            key: text
-            for key, text in self.base_env.items()
-            if not key.startswith(("APPTAINER", "SINGULARITY")) or key.partition("_")[2] in _KEPT
-        }
+        env = {key: text for key, text in self.base_env.items() if key in _KEPT or not key.startswith(_OURS)}
         env |= {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
@@ -122,6 +123,7 @@ class Engine:
 
                 def keep(block: bytes) -> None:
                     log.write(block)
+                    log.flush()  # people follow it with tail -f
                     output.take(block)
 
                 done = process.run(

@@ -12,12 +12,16 @@ from factory.errors import BuildFailed, FactoryError, NoRoom, RegistryFailure
 _KEPT_LINES = 400
 _SHOWN_LINES = 15
 _LONGEST_LINE = 400  # characters of a line that are shown; the log has it whole
-_ENGINE_LINE = re.compile(r"(?:\x1b\[[0-9;]*m)?(INFO|WARNING|ERROR|FATAL|VERBOSE|DEBUG):\s+(.*?)(?:\x1b\[0m)?\s*$")
+# Engines pad the level to nine characters; "ERROR: No matching distribution" is pip's, and belongs to its section.
+_ENGINE_LINE = re.compile(r"(INFO:    |ERROR:   |FATAL:   )(?=\S)(.*)")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _SECTION = re.compile(r"Running (\w+) script", re.IGNORECASE)
 # What the engine's last words mean. Its exit status is 255 whatever happened; only the text tells.
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-_NO_BASE = re.compile(r"manifest unknown|not found: manifest|name unknown|requested access to the resource is denied")
+_NO_BASE = re.compile(
+    r"manifest unknown|not found: manifest|name unknown|requested access to the resource is denied|unauthorized",
+    re.IGNORECASE,
+)
 _NETWORK = re.compile(
     r"no such host|connection refused|i/o timeout|connection reset|TLS handshake|toomanyrequests|unexpected EOF|"
     r"Temporary failure in name resolution|http: server gave HTTP response",
@@ -82,11 +86,11 @@ class Output:
         mine = _ENGINE_LINE.match(line)
         if mine is None:
             self._section.append(line)
-        elif mine[1] == "INFO":
-            started = _SECTION.search(mine[2])
-            self.section = started[1].removesuffix("let") if started else ""
+        elif mine[1].startswith("INFO"):
+            started = _SECTION.match(mine[2])
+            self.section = started[1] if started else ""
             self._section.clear()
-        elif mine[1] in ("FATAL", "ERROR"):
+        else:
             self._fatal.append(mine[2])
         self._lines.append(line)
         self._on_line(line)

@@ -9,6 +9,7 @@ builds share with the host.
 from __future__ import annotations
 
 import configparser
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from factory.io import files
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
+_PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
+_DISABLED = re.compile(r"^Enabled:\s*no\s*$", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,8 @@ def find(env: Mapping[str, str], folder: Path, configured_mirror: str = "") -> P
 
 def pip_configuration(env: Mapping[str, str]) -> dict[str, str]:
     """The settings of pip on this machine that say where packages come from (pip's own order: later wins)."""
-    home = Path(env.get("HOME", "/"))
-    places = [Path("/etc/pip.conf"), home / ".pip/pip.conf"]
-    places.append(Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf")
-    if env.get("PIP_CONFIG_FILE"):
-        places.append(Path(env["PIP_CONFIG_FILE"]))
     found: dict[str, str] = {}
-    for place in places:
+    for place in _pip_files(env):
         parser = configparser.RawConfigParser(strict=False)
         try:
             parser.read(place, encoding="utf-8")
@@ -73,13 +71,25 @@ def pip_configuration(env: Mapping[str, str]) -> dict[str, str]:
             continue  # pip itself will complain about it, where it matters
         for section in ("global", "install"):
             for option in _PIP_OPTIONS:
-                if parser.has_option(section, option):
-                    found[option] = parser.get(section, option)
+                for spelling in (option, option.replace("-", "_")):  # pip takes both
+                    if parser.has_option(section, spelling):
+                        found[option] = parser.get(section, spelling)
     for option in _PIP_OPTIONS:
         text = env.get("PIP_" + option.upper().replace("-", "_"))
         if text:
             found[option] = text
     return found
+
+
+def _pip_files(env: Mapping[str, str]) -> list[Path]:
+    if env.get("PIP_CONFIG_FILE") == os.devnull:  # pip's way to say: no file at all
+        return []
+    home = Path(env.get("HOME", "/"))
+    places = [_PIP_OF_ALL, home / ".pip/pip.conf"]
+    places.append(Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf")
+    if env.get("PIP_CONFIG_FILE"):
+        places.append(Path(env["PIP_CONFIG_FILE"]))
+    return places
 
 
 def debian_mirror(etc: Path = Path("/etc/apt"), debootstrap: Path = Path("/usr/sbin/debootstrap")) -> str:
@@ -114,10 +124,18 @@ def _archive_uris(path: Path) -> list[str]:
     except OSError:
         return []
     if path.suffix == ".sources":
-        found = [word for line in text.splitlines() if line.startswith("URIs:") for word in line.split()[1:]]
+        stanzas = [part for part in re.split(r"\n\s*\n", text) if not _DISABLED.search(part)]
+        lines = [line for part in stanzas for line in part.splitlines()]
+        found = [word for line in lines if line.lower().startswith("uris:") for word in line.split()[1:]]
     else:
         found = [match[1] for line in text.splitlines() if (match := _ONE_LINE.match(line.strip()))]
-    return [uri.rstrip("/") for uri in found if uri.startswith("http") and uri.rstrip("/").endswith("/debian")]
+    archives = [uri.rstrip("/") for uri in found if uri.startswith("http") and uri.rstrip("/").endswith("/debian")]
+    return [uri for uri in archives if not _holds_login(uri)]
+
+
+def _holds_login(address: str) -> bool:
+    """Whether a URL, or a proxy without its scheme, names a user before the host."""
+    return "@" in address.rpartition("://")[2].partition("/")[0]
 
 
 class _Collected:
@@ -132,7 +150,7 @@ class _Collected:
 
     def set(self, name: str, text: str) -> None:
         """Set a variable, unless it holds a login: what a build sees, a recipe can print."""
-        if any(urlsplit(part).password or urlsplit(part).username for part in text.split() if "://" in part):
+        if any(_holds_login(part) for part in text.split()):
             self.left_out.append(name)
         else:
             self.env[name] = text
