@@ -51,15 +51,31 @@ class Cost:
 
 
 def measured(arguments: list[str], cwd: Path, env: dict[str, str]) -> Cost:
-    """Run a command to its end."""
-    started = time.monotonic()
+    """Run a command to its end.
+
+    The peak is read from the process itself (VmHWM): what wait4 tells includes the parent's own memory.
+    """
+    started, peak = time.monotonic(), 0
     with (cwd / "output").open("wb") as output:
         process = subprocess.Popen(arguments, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
+        ended, status, used = 0, 0, None
+        while not ended:
+            peak = max(peak, _high_water(process.pid))
+            time.sleep(0.005)
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
+    if process.returncode != 0 or used is None:
         sys.exit(f"{arguments}: {(cwd / 'output').read_text()}")
-    return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
+    return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, peak / 1000)
+
+
+def _high_water(pid: int) -> int:
+    """Peak resident memory of a running process in kB; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def table(title: str, costs: dict[str, list[Cost]]) -> None:
