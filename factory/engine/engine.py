@@ -107,6 +107,7 @@ class Engine:
         """The host's environment without what would leak into a container; inside is set in the container."""
         env = {key: text for key, text in self.base_env.items() if key in _KEPT or not key.startswith(_OURS)}
         env |= {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap calls chroot, as users too
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
         return self.with_inside(env, inside)
