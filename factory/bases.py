@@ -16,6 +16,7 @@ from factory.pull import pull
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import read_pin, write_pin
 from factory.registry.protocol import Registry
+from factory.release import Release
 from factory.store.store import Store
 
 OpenHost = Callable[[str], Registry]
@@ -35,28 +36,28 @@ class Pinned:
 
 
 def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | FactoryError]:
-    """The digest of each docker:// base: pinned in base.lock, else asked of its registry, several at once.
+    """The digest of each recipe's docker:// base: pinned in its base.lock, else asked of the registry, several at once.
 
-    What cannot be had is in the answer as the error that says why.
+    By the recipe's name: each has a pin of its own. What cannot be had is in the answer as the error that says why.
     """
     found: dict[str, str | FactoryError] = {}
-    unpinned = set()
+    unpinned: dict[str, str] = {}
     for recipe in recipes:
         if not recipe.build.base.startswith(_DOCKER):
             continue
         try:
             pin = read_pin(recipe)
         except FactoryError as error:
-            found[recipe.build.base] = error
+            found[recipe.name] = error
             continue
         if pin is not None:
-            found[recipe.build.base] = pin.digest
+            found[recipe.name] = pin.digest
         else:
-            unpinned.add(recipe.build.base)
+            unpinned[recipe.name] = recipe.build.base
+    wanted = sorted(set(unpinned.values()))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for base, answer in pool.map(lambda base: (base, _ask(base, open_host)), sorted(unpinned)):
-            found.setdefault(base, answer)
-    return found
+        answers = dict(zip(wanted, pool.map(lambda base: _ask(base, open_host), wanted), strict=True))
+    return found | {name: answers[base] for name, base in unpinned.items()}
 
 
 def digest_now(base: str, open_host: OpenHost) -> str:
@@ -85,19 +86,14 @@ def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
     return Pinned(recipe.name, pin, before.digest if before else "")
 
 
-def base_image(
-    recipe: Recipe, arch: str, digest: str, *, made: Path, registry: Registry, store: Store, progress: Progress
-) -> Path | None:
-    """The SIF of a recipe:// base with this digest: the candidate built before, else pulled; None for other bases."""
-    if not recipe.base_recipe:
-        return None
-    try:
-        candidate = candidates.load(made, recipe.base_recipe, arch)
-        if str(candidate.sif.digest) == digest:
-            return candidate.image
-    except FactoryError:
-        pass  # it was built elsewhere or long ago: the registry has it
-    return pull(Reference(recipe.base_recipe), registry=registry, store=store, arch=arch, progress=progress).path
+def base_image(base: Release, *, made: Path, registry: Registry, store: Store, progress: Progress) -> Path:
+    """The SIF of a release that others build upon: the candidate that it was, if that is still here, else pulled."""
+    ready = candidates.load_if_whole(made, base.recipe, base.arch, base.inputs)
+    if ready is not None and ready.sif.digest == base.sif.digest:
+        return ready.image
+    # By digest: a tag may have moved since it was decided what to build upon, and a withdrawn base has none.
+    wanted = Reference(base.recipe, digest=base.digest)
+    return pull(wanted, registry=registry, store=store, arch=base.arch, progress=progress).path
 
 
 def _ask(base: str, open_host: OpenHost) -> str | FactoryError:

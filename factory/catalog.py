@@ -39,19 +39,32 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def release(self, tag: str, arch: str) -> Release | None:
-        """The release that a tag, moving or not, names for an architecture; None when the catalog has none."""
+        """The release that a tag, moving or not, names for an architecture; None when the catalog has none.
+
+        Each architecture has build numbers of its own: where a moving tag stands on another one's, the newest of
+        this architecture is meant.
+        """
         wanted = self.tags.get(tag, tag)
         found = [release for release in self.releases if str(release.tag) == wanted]
-        return next((release for release in found if release.arch == arch), found[0] if found else None)
+        if found and tag in self.tags and all(release.arch != arch for release in found):
+            found = [one for one in self.releases[::-1] if tag in (LATEST, one.tag.version)]
+        return next((release for release in found if release.arch == arch), None)
 
     def newest(self, arch: str) -> Release | None:
         """The release of an architecture that was published last."""
         return next((release for release in reversed(self.releases) if release.arch == arch), None)
 
-    def with_release(self, release: Release, moved: Mapping[str, str]) -> Entry:
-        """The entry with a release added (once) and tags moved."""
-        others = tuple(known for known in self.releases if known.digest != release.digest)
-        return replace(self, releases=(*others, release), tags={**self.tags, **moved})
+    def with_release(self, release: Release) -> Entry:
+        """The entry with a release added once; its version comes last, in the order of build numbers.
+
+        What is added late, after a run that died, may be older than what is known.
+        """
+        if release in self.releases:
+            return self
+        others = [known for known in self.releases if known.tag != release.tag]
+        own = [release, *(known for known in others if known.tag.version == release.tag.version)]
+        before = (known for known in others if known.tag.version != release.tag.version)
+        return replace(self, releases=(*before, *sorted(own, key=lambda one: one.tag)))
 
     def described_by(self, recipe: Recipe) -> Entry:
         """The entry with what the recipe says today: text, status, note."""

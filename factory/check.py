@@ -92,7 +92,7 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
                 scratch=scratch,
                 timeout=test.timeout,
                 binds=(Bind(tests, f"{HOME_INSIDE}/tests"),) if tests.is_dir() else (),
-                gpu=host.gpu if host.gpu == recipe.run.gpu else "",
+                gpu=host.gpu if test.gpu or host.gpu == recipe.run.gpu else "",
                 env=recipe.run.env,
             ),
             stdout.take,

@@ -70,7 +70,8 @@ class Descriptor:
         annotations = value.get("annotations") or {}
         if type(size) is not int or not 0 <= size < 2**63 or not isinstance(media_type, str):
             raise IntegrityFailure(
-                "the registry sent a broken manifest", why=f"a descriptor has size {size!r}, type {media_type!r}"
+                "the registry sent a broken manifest",
+                why=f"a descriptor has size {_shown(size)}, type {_shown(media_type)}",
             )
         if not isinstance(annotations, dict) or not all(isinstance(text, str) for text in annotations.values()):
             raise IntegrityFailure("the registry sent a broken manifest", why="annotations are not strings")
@@ -91,6 +92,11 @@ class Descriptor:
         if self.annotations:
             value["annotations"] = dict(self.annotations)
         return value
+
+
+def _shown(value: object) -> str:
+    """Untrusted JSON for an error message: escaped, and short."""
+    return ascii(value)[:40]
 
 
 class Verifier:

@@ -31,8 +31,8 @@ class FactoryError(Exception):
 
     def lines(self) -> tuple[str, ...]:
         """The error as it is shown: one to three lines, none of them empty."""
-        said = (self.what, self.why, self.fix)
-        return tuple(" ".join(part.split()) for part in said if part)
+        said = (" ".join(part.split()) for part in (self.what, self.why, self.fix))
+        return tuple(line for line in said if line)
 
 
 class UsageError(FactoryError):

@@ -40,7 +40,6 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
     # The base's digest is a part of its own, so that a moved base can be told from an edited definition. The
     # mirror says where packages come from, not which: the same image, whichever is near.
     definition = definition_for(recipe, arch, base_digest="", debian_mirror="")
-    run = json.dumps(run_to_json(recipe.run), sort_keys=True)
     copied = json.dumps(build_inputs(recipe, definition))
     return Inputs(
         {
@@ -48,11 +47,16 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
             "definition": Digest.of(definition.text().encode()).hex,
             "files": Digest.of(copied.encode()).hex,
             "base": base_digest,
-            "run": Digest.of(run.encode()).hex,
+            "run": run_part(recipe),
             "engine": engine,
             "rules": BUILD_RULES,
         }
     )
+
+
+def run_part(recipe: Recipe) -> str:
+    """The part that `[run]` is: it travels with the image, and `binds` are made in it."""
+    return Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex
 
 
 def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str) -> Definition:

@@ -15,18 +15,19 @@ from factory import candidate as candidates
 from factory import catalog as catalogs
 from factory.build import BuildPlace, build
 from factory.candidate import Candidate
-from factory.catalog import Entry
 from factory.check import CheckPlace, check, require_passed
-from factory.errors import BuildFailed, FactoryError
+from factory.digest import Digest
+from factory.errors import BuildFailed, FactoryError, NotFound
 from factory.inputs import Inputs, gather
 from factory.io.progress import Progress
-from factory.plan import Job, Known, Plan, base_digest, plan
-from factory.publish import Origin, change_entry, publish
+from factory.plan import Job, Known, Plan, base_digest, base_release, plan
+from factory.publish import Origin, finish, publish
 from factory.recipes.lint import refuse_broken
 from factory.recipes.model import Recipe
 from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.report import TestReport
+from factory.runners.protocol import BuildTask, Runner
 from factory.store.store import Store
 
 
@@ -35,6 +36,7 @@ class Works:
     """All that the factory works with. engine_label is '' where there is no engine; then it can only plan.
 
     place and check_place are asked for when something has to be built; they raise where that is impossible.
+    runner gives the runner of a recipe.
     """
 
     registry: Registry
@@ -43,6 +45,7 @@ class Works:
     engine_label: str
     place: Callable[[], BuildPlace]
     check_place: Callable[[], CheckPlace]
+    runner: Callable[[Recipe], Runner]
     open_host: bases.OpenHost
     origin: Callable[[Recipe], Origin]
     all_recipes: Callable[[], Sequence[Recipe]]
@@ -90,26 +93,25 @@ def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tup
     seen = look(recipes, works)
     decided, known = plan_for(recipes, works, seen, force=force)
     for kept in decided.kept:
+        before = seen.catalog.entry(kept.recipe.name)
         entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)
-        if entry.releases and entry != seen.catalog.entry(entry.name):
-            change_entry(works.registry, entry.name, partial(_replaced_by, entry), works.progress)
+        if entry.releases and entry != before:
+            late = None if kept.release in before.releases else kept.release
+            finish(kept.recipe, late, registry=works.registry, progress=works.progress)
     done: list[Made] = []
     for job in decided.jobs:
-        failed = next((one for one in done if one.job.recipe.name == job.waits_for and one.error), None)
+        base = (job.waits_for, job.arch)
+        failed = next((one for one in done if (one.job.recipe.name, one.job.arch) == base and one.error), None)
         if failed is not None:
             error = BuildFailed(f"{job.title} is not built", why=f"its base {job.waits_for} failed")
             done.append(Made(job, error=error))
             continue
         made = _make_one(job, known, works, force=force)
         if made.release is not None:
-            entry = known.catalog.entry(job.recipe.name).with_release(made.release, {})
+            entry = known.catalog.entry(job.recipe.name).with_release(made.release)
             known = replace(known, catalog=known.catalog.with_entry(entry))
         done.append(made)
     return decided, tuple(done)
-
-
-def _replaced_by(entry: Entry, _: Entry) -> Entry:
-    return entry
 
 
 def inputs_of(recipe: Recipe, arch: str, known: Known) -> Inputs:
@@ -117,24 +119,60 @@ def inputs_of(recipe: Recipe, arch: str, known: Known) -> Inputs:
     return gather(recipe, arch, base_digest(recipe, arch, known), known.engine)
 
 
-def build_one(recipe: Recipe, arch: str, known: Known, works: Works, *, force: bool = False) -> Candidate:
-    """Build a recipe, or take the whole candidate of the same inputs that an interrupted run left."""
+def build_one(
+    recipe: Recipe, arch: str, known: Known, works: Works, *, force: bool = False, renew: bool = False
+) -> Candidate:
+    """Build a recipe, or take the whole candidate of the same inputs that an interrupted run left.
+
+    renew: but not one whose bytes are published already.
+    """
     refuse_broken(recipe, works.all_recipes())
     inputs = inputs_of(recipe, arch, known)
     ready = None if force else candidates.load_if_whole(works.candidates, recipe.name, arch, str(inputs.key))
+    if ready is not None and renew:
+        old = {release.sif.digest for release in known.catalog.entry(recipe.name).releases}
+        ready = None if ready.sif.digest in old else ready
     if ready is not None:
         works.progress.note(f"{recipe.name} ({arch}) was built before from the same inputs; taking that image")
         return ready
-    image = bases.base_image(
-        recipe,
-        arch,
-        inputs.parts["base"],
-        made=works.candidates,
-        registry=works.registry,
-        store=works.store,
-        progress=works.progress,
+    task = BuildTask(
+        recipe=recipe.name,
+        arch=arch,
+        candidates=works.candidates,
+        timeout=recipe.build.timeout,
+        force=force or renew,
+        build=partial(_build_here, recipe, arch, inputs, known, works),
+        collect=partial(_collect, recipe, arch, inputs, works.candidates),
     )
-    return build(recipe, arch, inputs=inputs, base_image=image, place=works.place(), progress=works.progress)
+    return works.runner(recipe).build(task)
+
+
+def _build_here(recipe: Recipe, arch: str, inputs: Inputs, known: Known, works: Works) -> Candidate:
+    base, image = base_release(recipe, arch, known), None
+    if base is not None:
+        image = bases.base_image(
+            base, made=works.candidates, registry=works.registry, store=works.store, progress=works.progress
+        )
+    place = replace(works.place(), candidates=works.candidates)
+    return build(recipe, arch, inputs=inputs, base_image=image, place=place, progress=works.progress)
+
+
+def _collect(recipe: Recipe, arch: str, wanted: Inputs, folder: Path, digest: Digest) -> Candidate:
+    """The candidate that another machine made, with the SIF of this digest; NotFound until it is to be seen here.
+
+    The other machine has its own engine, and may have looked at the base image a little later.
+    """
+    made = candidates.load(folder, recipe.name, arch)
+    if made.sif.digest != digest or made.image.stat().st_size != made.sif.size:
+        raise NotFound(f"{made.folder} does not hold {digest} yet")
+    other = set(wanted.changed(made.parts)) - {"engine", "base"}
+    if other:
+        raise BuildFailed(
+            f"{recipe.name} was built from other files than those here",
+            why=f"different: {', '.join(sorted(other))}",
+            fix="let both machines see the same recipes, of the same version of singfactory, and build again",
+        )
+    return made
 
 
 def test_one(recipe: Recipe, made: Candidate, works: Works) -> TestReport:
@@ -155,7 +193,7 @@ def _make_one(job: Job, known: Known, works: Works, *, force: bool) -> Made:
     recipe = job.recipe
     try:
         with _timed(made, "build"):
-            candidate = build_one(recipe, job.arch, known, works, force=force)
+            candidate = build_one(recipe, job.arch, known, works, force=force, renew=True)
         made = replace(made, candidate=candidate)
         with _timed(made, "test"):
             report = test_one(recipe, candidate, works)

@@ -95,12 +95,16 @@ class RegistryAddress:
         """Read ``ghcr.io/org/images``, ``http://localhost:5000/images`` or ``oci:/path/to/folder``."""
         if text.startswith("oci:"):
             folder = text[len("oci:") :]
-            if not folder or "\0" in folder or "\n" in folder:
-                raise _bad_address(text, "oci: is followed by a folder")
+            if not folder.isprintable() or not folder:
+                raise _bad_address(text, "oci: is followed by a folder, whose name holds no control characters")
             return cls("", folder)
-        plain = text.startswith("http://")
-        bare = text.removeprefix("http://").removeprefix("https://").removeprefix("oras://").rstrip("/")
-        host, _, path = bare.partition("/")
+        scheme, separator, bare = text.partition("://")
+        if not separator:
+            scheme, bare = "", text
+        if scheme not in ("", "http", "https", "oras"):
+            raise _bad_address(text, f"{_shown(scheme)} is not a way to reach a registry")
+        plain = scheme == "http"
+        host, _, path = bare.rstrip("/").partition("/")
         if "@" in host:
             raise _bad_address("the address", "it holds a login; keep that in: singfactory login HOST")
         if _HOST.fullmatch(host) is None or (path and _REPOSITORY.fullmatch(path) is None):
@@ -170,7 +174,8 @@ def docker_reference(text: str) -> tuple[str, str, str]:
         host, name = head, rest
     else:
         host = "docker.io"
-        name = name if slash else f"library/{name}"
+    if host in ("docker.io", "index.docker.io"):
+        host, name = "docker.io", name if "/" in name else f"library/{name}"
     repository, colon, tag = name.partition(":")
     if _HOST.fullmatch(host) is None or _REPOSITORY.fullmatch(repository) is None:
         raise UsageError(f"not an image name: {_shown(text)}", fix="wanted [HOST/]NAME[:TAG], as docker pull takes it")

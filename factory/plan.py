@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """What planning looks at. bases: the digest of each docker:// base, or why it could not be had.
+    """What planning looks at. bases: the digest of each recipe's docker:// base, or why it could not be had.
 
     engine: name and version of the engine that would build, '' where there is none to ask.
     """
@@ -92,20 +92,19 @@ def in_order(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
     """Recipes after the recipes that they build upon; else by name. Raises RecipeError for a circle."""
     by_name = {recipe.name: recipe for recipe in recipes}
     done: dict[str, Recipe] = {}
-
-    def visit(recipe: Recipe, path: tuple[str, ...]) -> None:
-        if recipe.name in path:
-            circle = " -> ".join((*path[path.index(recipe.name) :], recipe.name))
-            raise RecipeError(
-                f"recipes build upon each other in a circle: {circle}", fix="change build.base in one of them"
-            )
-        base = by_name.get(recipe.base_recipe)
-        if base is not None and base.name not in done:
-            visit(base, (*path, recipe.name))
-        done.setdefault(recipe.name, recipe)
-
     for name in sorted(by_name):
-        visit(by_name[name], ())
+        waiting: dict[str, Recipe] = {}  # a recipe, its base, the base of that, …
+        here = by_name[name] if name not in done else None
+        while here is not None:
+            if here.name in waiting:
+                names = list(waiting)
+                circle = " -> ".join((*names[names.index(here.name) :], here.name))
+                raise RecipeError(
+                    f"recipes build upon each other in a circle: {circle}", fix="change build.base in one of them"
+                )
+            waiting[here.name] = here
+            here = by_name.get(here.base_recipe) if here.base_recipe not in done else None
+        done |= dict(reversed(waiting.items()))
     return tuple(done.values())
 
 
@@ -114,9 +113,10 @@ def _decide(result: Plan, recipe: Recipe, arch: str, known: Known, gather: Gathe
     if recipe.lifecycle.status == "withdrawn":
         return replace(result, kept=(*result.kept, Kept(recipe, arch, None, "withdrawn")))
     base_job = next((job for job in result.jobs if (job.recipe.name, job.arch) == (recipe.base_recipe, arch)), None)
-    if base_job is not None:
-        job = Job(recipe, arch, (f"its base {recipe.base_recipe} is built first",), base_job.recipe.name)
-        return replace(result, jobs=(*result.jobs, replace(job, wave=base_job.wave + 1)))
+    waits_for, wave = (base_job.recipe.name, base_job.wave + 1) if base_job is not None else ("", 0)
+    if base_job is not None and (release is None or force or "base-changed" in recipe.rebuild.when):
+        job = Job(recipe, arch, (f"its base {recipe.base_recipe} is built first",), waits_for, wave)
+        return replace(result, jobs=(*result.jobs, job))
     try:
         base = base_digest(recipe, arch, known)
         inputs = gather(recipe, arch, base, known.engine or (release.engine if release else ""))
@@ -129,24 +129,32 @@ def _decide(result: Plan, recipe: Recipe, arch: str, known: Known, gather: Gathe
     if force:
         reasons = (*reasons, "forced")
     if reasons:
-        return replace(result, jobs=(*result.jobs, Job(recipe, arch, reasons)))
+        return replace(result, jobs=(*result.jobs, Job(recipe, arch, reasons, waits_for, wave)))
     return replace(result, kept=(*result.kept, Kept(recipe, arch, release, _why_kept(release, inputs))))
 
 
 def base_digest(recipe: Recipe, arch: str, known: Known) -> str:
-    """The digest of what a recipe builds upon: a pinned image, or another recipe's newest SIF. Raises NotFound."""
-    if recipe.base_recipe:
-        release = known.catalog.entry(recipe.base_recipe).newest(arch)
-        if release is None:
-            raise RecipeError(
-                f"{recipe.name} builds upon {recipe.base_recipe}, of which nothing is published for {arch}",
-                fix=f"singfactory make {recipe.base_recipe} {recipe.name}",
-            )
+    """The digest of what a recipe builds upon: a pinned image, or another recipe's newest SIF. Raises FactoryError."""
+    release = base_release(recipe, arch, known)
+    if release is not None:
         return str(release.sif.digest)
-    found = known.bases.get(recipe.build.base, "") if recipe.build.base else ""
+    found = known.bases.get(recipe.name, "")
     if isinstance(found, FactoryError):
         raise found
     return found
+
+
+def base_release(recipe: Recipe, arch: str, known: Known) -> Release | None:
+    """The release of a recipe:// base that would be built upon; None for other bases. Raises RecipeError."""
+    if not recipe.base_recipe:
+        return None
+    release = known.catalog.entry(recipe.base_recipe).newest(arch)
+    if release is None:
+        raise RecipeError(
+            f"{recipe.name} builds upon {recipe.base_recipe}, of which nothing is published for {arch}",
+            fix=f"singfactory make {recipe.base_recipe} {recipe.name}",
+        )
+    return release
 
 
 def _reasons(recipe: Recipe, release: Release, inputs: Inputs, now: datetime) -> tuple[str, ...]:
@@ -172,7 +180,7 @@ def _why_kept(release: Release | None, inputs: Inputs) -> str:
         return ""
     if str(inputs.key) == release.inputs:
         return f"{release.tag} has these inputs"
-    changed = ", ".join(inputs.changed(release.parts))
+    changed = ", ".join(inputs.changed(release.parts)) or "inputs"
     return f"{release.tag} stays: {changed} changed, and [rebuild] when leaves that"
 
 

@@ -6,8 +6,9 @@ Whatever dies in between, no tag names an incomplete image, and the next run fin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from factory import catalog as catalogs
@@ -15,7 +16,8 @@ from factory import published
 from factory.candidate import Candidate
 from factory.catalog import Entry
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed
+from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
+from factory.inputs import run_part
 from factory.io.progress import Progress
 from factory.names import LATEST, BuildTag
 from factory.recipes.model import Recipe
@@ -40,9 +42,15 @@ def publish(
 ) -> Release:
     """Publish the bytes that were tested; returns the release, the existing one if these bytes are published.
 
-    Raises TestsFailed when a test failed, IntegrityFailure when the candidate is not what was tested,
-    RegistryFailure and its kind. Safe to repeat at any time.
+    Raises TestsFailed when a test failed, IntegrityFailure when the candidate is not what was tested, UsageError
+    when it is not of the recipe as it is now, RegistryFailure and its kind. Safe to repeat at any time.
     """
+    if (made.recipe, made.version) != (recipe.name, recipe.version) or made.parts.get("run") != run_part(recipe):
+        raise UsageError(
+            f"{recipe.name} was changed after it was built",
+            why="its name, version or [run] is not what the candidate was built with",
+            fix=f"singfactory make {recipe.name}",
+        )
     if report.sif_digest != made.sif.digest:
         raise IntegrityFailure(
             f"{recipe.name}: the tested image is not the one to publish",
@@ -55,12 +63,26 @@ def publish(
             why=report.summary(),
             fix=f"mend it, then: singfactory make {recipe.name}",
         )
-    release = published.newest(registry, recipe.name, made.version)
-    if release is None or release.sif.digest != made.sif.digest:
+    release = published.of_bytes(registry, recipe.name, made.version, made.sif)
+    if release is None:
         release = _push(recipe, made, report, registry=registry, origin=origin, progress=progress)
-    moved = _move_tags(release, registry)
-    change_entry(registry, recipe.name, lambda entry: entry.described_by(recipe).with_release(release, moved), progress)
+    finish(recipe, release, registry=registry, progress=progress)
     return release
+
+
+def finish(recipe: Recipe, release: Release | None, *, registry: Registry, progress: Progress) -> None:
+    """Move the tags to a release that has its immutable tag, and bring the catalog's entry up to date, last.
+
+    What the catalog does not know yet is not finished. release: None when only the recipe's own texts have changed.
+    """
+    if release is not None:
+        _move_tags(release, registry)
+
+    def refreshed(entry: Entry) -> Entry:
+        entry = entry.with_release(release) if release is not None else entry
+        return published.caught_up(registry, entry, recipe.version).described_by(recipe)
+
+    change_entry(registry, recipe.name, refreshed, progress)
 
 
 def change_entry(registry: Registry, name: str, change: Callable[[Entry], Entry], progress: Progress) -> None:
@@ -147,24 +169,27 @@ def _push_referrers(
         registry.push_referrer(release.recipe, manifest)
 
 
-def _move_tags(release: Release, registry: Registry) -> Mapping[str, str]:
-    """Point `<version>` and `latest` at the release, never backwards; returns those that point at it now."""
-    moved = {}
-    for tag in (release.tag.version, LATEST):
-        current = published.release_at(registry, release.recipe, tag)
-        if current is not None and _is_newer(current, release):
-            continue
-        if current is None or current.digest != release.digest:
-            registry.push_manifest(release.recipe, registry.manifest(release.recipe, str(release.digest)), tag)
-        moved[tag] = str(release.tag)
-    return moved
+def _move_tags(release: Release, registry: Registry) -> None:
+    """Point `<version>` and `latest` at the newest build of the version, never backwards.
+
+    A later build may be published between our look at a tag and our writing it; so afterwards we look again, and
+    move the tags on to it. It was claimed before its publisher touched the tags.
+    """
+    newest: Release | None = release
+    while newest is not None:
+        for tag in (newest.tag.version, LATEST):
+            current = published.release_at(registry, newest.recipe, tag)
+            if current is None or (current.digest != newest.digest and not _is_newer(current, newest)):
+                registry.push_manifest(newest.recipe, registry.manifest(newest.recipe, str(newest.digest)), tag)
+        newest = published.after(registry, newest)
 
 
 def _is_newer(current: Release, release: Release) -> bool:
-    """Whether what a tag names now was made after our release."""
+    """Whether what a tag names now was made after our release; no clock is asked within one version."""
     if current.tag.version == release.tag.version:
         return current.tag.build > release.tag.build
-    return current.created > release.created
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return release.created < current.created <= now  # a time to come tells of a wrong clock, nothing else
 
 
 def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:

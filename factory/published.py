@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from factory.catalog import Catalog, Entry
+from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, NotFound
 from factory.names import LATEST, BuildTag
 from factory.registry.protocol import Manifest, Registry
@@ -21,41 +24,60 @@ def next_build(registry: Registry, recipe: str, version: str) -> int:
     return taken[-1].build + 1 if taken else 1
 
 
-def newest(registry: Registry, recipe: str, version: str) -> Release | None:
-    """The release of a version with the highest build number; None when there is none."""
-    taken = builds(registry, recipe, version)
-    return release_at(registry, recipe, str(taken[-1])) if taken else None
+def of_bytes(registry: Registry, recipe: str, version: str, sif: Descriptor) -> Release | None:
+    """The release of a version that is these bytes, the newest one if several are; None when none is."""
+    if not registry.has_blob(recipe, sif):
+        return None
+    for tag in reversed(builds(registry, recipe, version)):
+        release = build_at(registry, recipe, tag)
+        if release is not None and release.sif.digest == sif.digest:
+            return release
+    return None
+
+
+def after(registry: Registry, release: Release) -> Release | None:
+    """The newest release of the same version with a higher build number; None when there is none."""
+    for tag in reversed(builds(registry, release.recipe, release.tag.version)):
+        found = build_at(registry, release.recipe, tag) if tag > release.tag else None
+        if found is not None:
+            return found
+    return None
 
 
 def release_at(registry: Registry, recipe: str, tag: str) -> Release | None:
     """The release that a tag names; None when there is no such tag or when it is no image of ours."""
     try:
         raw = registry.manifest(recipe, tag)
-        return from_manifest(recipe, Manifest.read(raw), raw.descriptor.digest)
+        release = from_manifest(recipe, Manifest.read(raw), raw.descriptor.digest)
     except (NotFound, IntegrityFailure):
         return None
+    return release if release.tag.build else None
+
+
+def build_at(registry: Registry, recipe: str, tag: BuildTag) -> Release | None:
+    """The release of an immutable tag; None when another image was given that tag by hand."""
+    release = release_at(registry, recipe, str(tag))
+    return release if release is not None and release.tag == tag else None
 
 
 def caught_up(registry: Registry, entry: Entry, version: str) -> Entry:
-    """The catalog's entry with what was published and did not reach it: a run died before its last step."""
+    """The catalog's entry with what the registry has of a version: its releases, and where the moving tags point.
+
+    A run may have died before its last step, or another publisher have written at the same time.
+    """
     known = {str(release.tag) for release in entry.releases}
-    for tag in builds(registry, entry.name, version):
-        if str(tag) in known:
-            continue
-        release = release_at(registry, entry.name, str(tag))
-        if release is not None:
-            moving = {moved: str(tag) for moved in (version, LATEST) if _points_at(registry, release, moved)}
-            entry = entry.with_release(release, moving)
-    return entry
-
-
-def _points_at(registry: Registry, release: Release, tag: str) -> bool:
-    there = registry.head(release.recipe, tag)
-    return there is not None and there.digest == release.digest
+    taken = builds(registry, entry.name, version)
+    for tag in taken:
+        release = build_at(registry, entry.name, tag) if str(tag) not in known else None
+        entry = entry.with_release(release) if release is not None else entry
+    heads = {tag: registry.head(entry.name, tag) for tag in (version, LATEST)} if taken else {}
+    digests = {tag: there.digest for tag, there in heads.items() if there is not None}
+    pointed = {tag: str(one.tag) for tag, digest in digests.items() for one in entry.releases if one.digest == digest}
+    return replace(entry, tags={**entry.tags, **pointed})
 
 
 def reconciled(registry: Registry, catalog: Catalog, versions: dict[str, str]) -> Catalog:
-    """The catalog, caught up for these recipes (name to version); one request for each that is up to date."""
+    """The catalog, caught up for these recipes (name to version); three requests for each that is up to date."""
     for name, version in versions.items():
         entry = caught_up(registry, catalog.entry(name), version)
         if entry != catalog.entry(name):

@@ -45,7 +45,7 @@ class Pulled:
 
 
 def pull(reference: Reference, *, registry: Registry, store: Store, arch: str, progress: Progress) -> Pulled:
-    """Fetch what a reference names into the store, unless it is there; verified either way.
+    """Fetch what a reference names into the store, verified, unless it is there: then it was verified when it came.
 
     Raises NotFound, RegistryFailure, IntegrityFailure, NoRoom. Whatever ends it, the store stays whole and the
     next pull goes on from there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ TEST_REPORT = "application/vnd.singfactory.test-report.v1+json"
 PROVENANCE = "application/vnd.in-toto+json"
 _OCI = "org.opencontainers.image."
 _OURS = "io.singfactory."
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Release:
                 tested=str(value["tested"]),
                 run=run_from_json(value["run"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IntegrityFailure) as error:
             raise IntegrityFailure(f"the catalog's entry for {recipe} is broken", why=repr(error)[:120]) from error
         if tag is None or type(size) is not int or size < 0:
             raise IntegrityFailure(
@@ -122,11 +124,12 @@ def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
     build = told.get(_OURS + "build", "")
     version = told.get(_OCI + "version", "")
     tag = BuildTag.parse(f"{version}-{build}") or BuildTag(version, 0)
+    layer = sif_layer(manifest)
     return Release(
         recipe=recipe,
         tag=tag,
         digest=digest,
-        sif=sif_layer(manifest),
+        sif=Descriptor(SIF_LAYER, layer.digest, layer.size),  # as the catalog tells it, without the layer's title
         arch=told.get(_OURS + "arch", ""),
         created=told.get(_OCI + "created", ""),
         inputs=told.get(_OURS + "inputs", ""),
@@ -149,9 +152,14 @@ def run_from_json(value: object) -> RunSpec:
     gpu, binds = value.get("gpu"), value.get("binds")
     return RunSpec(
         gpu=gpu if gpu in ("nvidia", "rocm") else "none",
-        env=_texts(value.get("env")),
+        env={name: text for name, text in _texts(value.get("env")).items() if _is_variable(name, text)},
         binds=tuple(str(bind) for bind in binds) if isinstance(binds, list) else (),
     )
+
+
+def _is_variable(name: str, text: str) -> bool:
+    """Whether a program can be started with it: an environment holds no NUL, and = ends a name."""
+    return _VARIABLE.fullmatch(name) is not None and "\0" not in text
 
 
 def _json(text: str) -> object:

@@ -6,7 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from factory.digest import Digest
 from factory.errors import IntegrityFailure, NotFound
@@ -14,7 +14,11 @@ from factory.io import files
 
 Outcome = Literal["passed", "failed", "untested"]
 _FORMAT = 1
-_XML_FORBIDDEN = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\t\n\r"}
+_XML_FORBIDDEN = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for code in (*range(32), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF)  # XML 1.0, production 2
+    if chr(code) not in "\t\n\r"
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,14 @@ def load(folder: Path, recipe: str) -> TestReport:
             gpu=str(value["gpu"]),
             started=str(value["started"]),
             results=tuple(
-                TestResult(test["name"], test["outcome"], test["seconds"], test["why"], test["stdout"], test["stderr"])
+                TestResult(
+                    name=str(test["name"]),
+                    outcome=_outcome(test["outcome"]),
+                    seconds=float(test["seconds"]),
+                    why=str(test["why"]),
+                    stdout=str(test["stdout"]),
+                    stderr=str(test["stderr"]),
+                )
                 for test in value["tests"]
             ),
         )
@@ -122,6 +133,15 @@ def load(folder: Path, recipe: str) -> TestReport:
         raise IntegrityFailure(
             f"the test report in {folder} is broken", why=repr(error)[:120], fix=f"singfactory test {recipe}"
         ) from error
+
+
+def _outcome(text: object) -> Outcome:
+    """What is none of the three is not taken for passed."""
+    for known in get_args(Outcome):
+        if text == known:
+            outcome: Outcome = known
+            return outcome
+    raise ValueError(f"{text!r:.40} is no outcome")
 
 
 def junit(report: TestReport) -> bytes:

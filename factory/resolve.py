@@ -33,10 +33,12 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
             why=entry.note or "its maintainers do not want it to be used any more",
             fix=f"an experiment that must repeat it names the digest: {reference.name}@sha256:…",
         )
-    notice = f"{reference.name} is {entry.status}: {entry.note}" if entry.status != "active" else ""
+    notice = ""
+    if entry.status != "active":
+        notice = f"{reference.name} is {entry.status}" + (f": {entry.note}" if entry.note else "")
     wanted = reference.tag or LATEST
     release = None if reference.digest else entry.release(wanted, arch)
-    if release is None or release.arch not in ("", arch):
+    if release is None:
         release = _from_registry(reference, registry, catalog, arch)
     own = (str(release.tag),) if release.tag.build else ()
     if reference.digest is not None and not reference.tag:
@@ -63,6 +65,8 @@ def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, a
     if raw.descriptor.media_type in (INDEX, DOCKER_LIST):
         raw = registry.manifest(reference.name, str(_for_arch(raw, arch, reference).digest))
     release = from_manifest(reference.name, Manifest.read(raw), raw.descriptor.digest)
+    if reference.digest is None and release.arch not in ("", arch):
+        raise NotFound(f"{reference} is not there for {arch}", why=f"there is: {release.arch}")
     return replace(release, arch=release.arch or arch)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.digest import Descriptor
+from factory.errors import IntegrityFailure
 from factory.io import files
 from factory.io.progress import Progress
 from factory.registry.protocol import SIF_LAYER
@@ -28,5 +29,12 @@ def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) 
     """
     wanted = Descriptor(SIF_LAYER, image.sif_digest, image.size)
     source = store.blob(image.sif_digest)
-    path, copied = Store(local).ingest(wanted, lambda offset: files.blocks_of(source, offset), progress)
+    try:
+        path, copied = Store(local).ingest(wanted, lambda offset: files.blocks_of(source, offset), progress)
+    except (IntegrityFailure, FileNotFoundError) as error:
+        raise IntegrityFailure(
+            f"the stored image {source} is gone or damaged",
+            why=str(error),
+            fix=f"singfactory store verify, then: singfactory pull {image.recipe}:{image.tag}",
+        ) from error
     return Staged(path, copied)

@@ -13,11 +13,14 @@ from factory.io.files import readable_size
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from factory.recipes.load import RUNNERS  # noqa: PLC0415
+
     parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="where candidates go (default: the work folder)"
     )
     parser.add_argument("--force", action="store_true", help="build anew even what was built from the same inputs")
+    parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
     parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
     common_arguments(parser, registry=True, json=True)
 

@@ -105,7 +105,9 @@ def _dispatch(arguments: list[str]) -> int:
             module = importlib.import_module(f"factory.cli.{where}")
             child.set_defaults(command=known)
             module.arguments(child)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        (child if chosen else parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if module is None:
         parser.print_help()
         return UsageError.exit_code if name or not arguments else 0
@@ -117,7 +119,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing."""
-        raise UsageError(f"{self.prog}: {message}", fix=f"{self.prog} --help")
+        _, _, command = self.prog.partition(" ")
+        raise UsageError(f"{command}: {message}" if command else message, fix=f"{self.prog} --help")
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

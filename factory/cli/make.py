@@ -13,9 +13,12 @@ from factory.make import Made
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from factory.recipes.load import RUNNERS  # noqa: PLC0415
+
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
     parser.add_argument("--force", action="store_true", help="build and publish even what is published")
     parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
+    parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
     parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
     common_arguments(parser, registry=True, store=True, json=True)
 

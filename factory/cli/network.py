@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from factory.bases import OpenHost
 from factory.build import BuildPlace
 from factory.check import CheckPlace
 from factory.cli.context import Context
+from factory.cli.settings import PREFIX
 from factory.engine import sources
 from factory.errors import FactoryError
 from factory.io import git, process
@@ -21,6 +23,14 @@ from factory.recipes.model import Recipe
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_registry
 from factory.registry.protocol import Registry
+from factory.runners.local import LocalRunner
+from factory.runners.protocol import Runner
+from factory.runners.slurm import SlurmRunner
+
+# Starts this same package elsewhere. A folder named like one of our modules in the working folder is not imported.
+_START = (
+    "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
+)
 
 
 def open_with_logins(address: RegistryAddress, context: Context) -> Registry:
@@ -94,6 +104,10 @@ def make_works(context: Context) -> Works:
     def origin(recipe: Recipe) -> Origin:
         return Origin(git.revision(recipe.folder, context.env), git.remote(recipe.folder, context.env))
 
+    def runner(recipe: Recipe) -> Runner:
+        name = getattr(context.options, "runner", None) or recipe.build.runner
+        return slurm_runner(context) if name == "slurm" else LocalRunner()
+
     return Works(
         registry=context.registry,
         store=context.store,
@@ -101,10 +115,29 @@ def make_works(context: Context) -> Works:
         engine_label=context.engine_label(),
         place=place,
         check_place=check_place,
+        runner=runner,
         open_host=host_opener(context),
         origin=origin,
         all_recipes=lambda: context.recipes(getattr(context.options, "names", ())),
         progress=context.progress,
+    )
+
+
+def slurm_runner(context: Context) -> SlurmRunner:
+    """SLURM, as it is configured. What was set by options here is set by the environment there."""
+    given = {
+        PREFIX + name.upper(): value.text
+        for name, value in context.settings.values.items()
+        if value.origin.startswith("--")
+    }
+    return SlurmRunner(
+        program=(sys.executable, "-c", _START, str(Path(__file__).parents[2])),
+        folder=Path.cwd(),
+        env=context.env | given,
+        progress=context.progress,
+        partition=context.settings.text("slurm_partition"),
+        account=context.settings.text("slurm_account"),
+        options=context.settings.listed("slurm_options"),
     )
 
 

@@ -196,13 +196,25 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _group_lives(group: int) -> bool:
+    """Whether a process of the group runs. In containers where nobody reaps orphans, ended ones stay for ever."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    states = [_state_and_group(entry) for entry in Path("/proc").glob("[0-9]*/stat")]
+    return not states or any(found == group and state not in "ZX" for state, found in states)
+
+
+def _state_and_group(entry: Path) -> tuple[str, int]:
+    """Two fields of /proc/PID/stat (proc_pid_stat(5)); the name before them may hold anything, `)` included."""
+    try:
+        text = entry.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "X", 0  # it ended meanwhile
+    state, _parent, group, *_ = text.rpartition(")")[2].split()
+    return state, int(group)
 
 
 def _ticks(seconds: float) -> Iterator[None]:

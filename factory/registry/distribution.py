@@ -130,6 +130,14 @@ class DistributionRegistry:
         """Write a manifest by its digest, or under a tag."""
         self._put_manifest(repository, raw, tag)
 
+    def claim_tag(self, repository: str, raw: RawManifest, tag: str) -> bool:
+        """Write a manifest under a tag that names no other one, as far as can be seen before and after."""
+        there = self.head(repository, tag)
+        if there is None:
+            self._put_manifest(repository, raw, tag)
+            there = self.head(repository, tag)
+        return there is not None and there.digest == raw.descriptor.digest
+
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
         """Manifests whose subject this is."""
         return list_referrers(self._endpoint, self, repository, subject, artifact_type)

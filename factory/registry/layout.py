@@ -119,6 +119,13 @@ class LayoutRegistry:
 
     def push_manifest(self, repository: str, raw: RawManifest, tag: str = "") -> None:
         """Write a manifest and list it, under a tag if one is given."""
+        self._write(repository, raw, tag)
+
+    def claim_tag(self, repository: str, raw: RawManifest, tag: str) -> bool:
+        """Write a manifest under a tag unless the tag names another one; False then."""
+        return self._write(repository, raw, tag, only_new=True)
+
+    def _write(self, repository: str, raw: RawManifest, tag: str, *, only_new: bool = False) -> bool:
         if tag:
             tag_name(tag)
         if len(raw.content) > MANIFEST_LIMIT:
@@ -139,9 +146,13 @@ class LayoutRegistry:
         folder = self._folder(repository)
         with lock(self._root / ".locks" / repository, _LOCK_TIMEOUT, Silent()):
             index = self._index(repository)
+            there = index.tags().get(tag) if only_new else None
+            if there is not None and there.get("digest") != str(raw.descriptor.digest):
+                return False
             changed = index.with_manifest(raw.descriptor, tag)
             if changed is not index:
                 atomic_write(folder / "index.json", changed.content())
+        return True
 
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
         """Manifests whose subject this is, of those that index.json lists."""

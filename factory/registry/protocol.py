@@ -124,6 +124,13 @@ class Registry(Protocol):
     def push_manifest(self, repository: str, raw: RawManifest, tag: str = "") -> None:
         """Write a manifest by its digest, or under a tag. All that it names must be there."""
 
+    def claim_tag(self, repository: str, raw: RawManifest, tag: str) -> bool:
+        """Write a manifest under a tag unless the tag names another one; True when it names this one afterwards.
+
+        Atomic in a folder. The distribution specification has no conditional write: over HTTP the tag is looked
+        at before and after, so that of two writers at the same moment at least one is told.
+        """
+
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
         """Manifests whose subject this is: by the API, else by the ``sha256-<hex>`` tag (distribution-spec)."""
 

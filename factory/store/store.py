@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from factory.digest import Descriptor, Digest, Verifier
 from factory.errors import FactoryError, IntegrityFailure, NotFound
@@ -59,32 +61,41 @@ class Store:
         if self.has(wanted):
             return path, 0
         for folder in ("partial", "locks"):
-            files.make_folder(self.root / folder)
+            self._folder(self.root / folder)
         with lock(self.root / "locks" / f"{wanted.digest.hex}.lock", LOCK_TIMEOUT, progress):
             if self.has(wanted):
                 return path, 0
             partial = self.root / "partial" / f"{wanted.digest.hex}.{os.getuid()}"
-            try:
-                fetched = _fetch(partial, wanted, fetch, progress)
-            except IntegrityFailure:
-                files.remove_file(partial)
-                progress.note("the bytes were not right; fetching the image once more")
-                fetched = _fetch(partial, wanted, fetch, progress)
-            files.make_folder(path.parent)
-            with files.explained(path):
-                partial.chmod(_READ_ONLY)
+            with files.open_for_append(partial) as file:
+                try:
+                    fetched = _fetch(file, partial, wanted, fetch, progress)
+                except IntegrityFailure:
+                    file.truncate(0)
+                    progress.note("the bytes were not right; fetching the image once more")
+                    fetched = _fetch_last(file, partial, wanted, fetch, progress)
+                os.fchmod(file.fileno(), _READ_ONLY)
+                os.fsync(file.fileno())
+            self._folder(path.parent)
             files.rename_into_place(partial, path)
             return path, fetched
 
     def record(self, image: StoredImage, tags: Iterable[str]) -> None:
-        """Link tags to an image that is present, and remember where it came from."""
-        folder = files.make_folder(self.root / "images" / recipe_name(image.recipe))
-        files.make_folder(self.root / "refs")
+        """Link tags to an image that is present, and remember where it came from.
+
+        Writes nothing when all that is known already: who may only read a shared store can pull what it has.
+        """
+        folder = self.root / "images" / recipe_name(image.recipe)
+        target = os.path.relpath(self.blob(image.sif_digest), folder)
+        tags = tuple(tag_name(tag) for tag in tags)
+        known = read_refs(self.root, image.recipe)
+        if all(_same(known.get(tag), image) and _links_to(folder / tag, target) for tag in tags):
+            return
+        for place in (folder, self.root / "refs", self.root / "locks"):
+            self._folder(place)
         with lock(self.root / "locks" / f"refs-{image.recipe}.lock", LOCK_TIMEOUT, Silent()):
             known = read_refs(self.root, image.recipe)
             for tag in tags:
-                target = os.path.relpath(self.blob(image.sif_digest), folder)
-                if not _links_to(folder / tag_name(tag), target):
+                if not _links_to(folder / tag, target):
                     files.link_atomically(folder / tag, target)
                 known[tag] = image
             write_refs(self.root, image.recipe, known)
@@ -99,9 +110,9 @@ class Store:
             if named and same_place and self.blob(image.sif_digest).is_file():
                 return image
         if not reference.tag and not reference.digest and reference.registry is None:
-            newest = max(known.values(), key=lambda image: image.pulled, default=None)
-            if newest is not None and self.blob(newest.sif_digest).is_file():
-                return newest
+            here = [image for image in known.values() if self.blob(image.sif_digest).is_file()]
+            if here:
+                return max(here, key=lambda image: image.pulled)
         raise NotFound(
             f"{reference} is not in the store {self.root}",
             why=f"it has {', '.join(f'{reference.name}:{tag}' for tag in sorted(known))}" if known else "",
@@ -123,7 +134,7 @@ class Store:
 
     def quarantine(self, path: Path) -> Path:
         """Move a wrong blob out of the way, so that nothing runs it and the next pull fetches it anew."""
-        grave = files.make_folder(self.root / "quarantine") / path.name
+        grave = self._folder(self.root / "quarantine") / path.name
         files.rename_into_place(path, grave)
         return grave
 
@@ -132,31 +143,55 @@ class Store:
         folder = self.root / "partial"
         yield from sorted(folder.iterdir()) if folder.is_dir() else ()
 
-
-def _fetch(partial: Path, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress) -> int:
-    """Continue or begin the partial file until it is the wanted blob, fsynced; the number of bytes fetched."""
-    verifier = Verifier(wanted)
-    with files.open_for_append(partial) as file:
-        if os.fstat(file.fileno()).st_size > wanted.size:
-            file.truncate(0)
-        file.seek(0)
-        while block := file.read(files.BLOCK):
-            verifier.update(block)
-        kept = verifier.seen
-        files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
-        progress.begin("pull", wanted.size)
+    def _folder(self, path: Path) -> Path:
+        """Make a folder as open as the store's own: who shares that (mode 2775, say) shares what comes below it."""
         try:
-            progress.advance(kept)
-            for block in fetch(kept) if kept < wanted.size else ():
-                verifier.update(block)
-                file.write(block)
-                progress.advance(len(block))
-        finally:
-            progress.end()
-        verifier.finish()
-        file.flush()
-        os.fsync(file.fileno())
+            mode = stat.S_IMODE(self.root.stat().st_mode)
+        except FileNotFoundError:
+            mode = 0o755
+        return files.make_folder(path, mode)
+
+
+def _fetch(
+    file: BinaryIO, partial: Path, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
+) -> int:
+    """Continue or begin the partial file until it is the wanted blob; the number of bytes fetched."""
+    verifier = Verifier(wanted)
+    if os.fstat(file.fileno()).st_size > wanted.size:
+        file.truncate(0)
+    file.seek(0)
+    while block := file.read(files.BLOCK):
+        verifier.update(block)
+    kept = verifier.seen
+    files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
+    progress.begin("pull", wanted.size)
+    try:
+        progress.advance(kept)
+        for block in fetch(kept) if kept < wanted.size else ():
+            verifier.update(block)
+            file.write(block)
+            progress.advance(len(block))
+    finally:
+        progress.end()
+    verifier.finish()
+    file.flush()
     return wanted.size - kept
+
+
+def _fetch_last(
+    file: BinaryIO, partial: Path, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
+) -> int:
+    """As _fetch; wrong bytes are not kept for a next time."""
+    try:
+        return _fetch(file, partial, wanted, fetch, progress)
+    except IntegrityFailure:
+        files.remove_file(partial)
+        raise
+
+
+def _same(known: StoredImage | None, image: StoredImage) -> bool:
+    """Whether the record says this already, whenever it was pulled."""
+    return known is not None and replace(known, pulled=image.pulled) == image
 
 
 def _links_to(link: Path, target: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory.digest import Digest
 from factory.io import files
 from factory.io.progress import Progress
 from factory.store.store import Store
@@ -23,15 +26,31 @@ def verify(store: Store, progress: Progress) -> tuple[int, tuple[Finding, ...]]:
     wrong: list[Finding] = []
     count = 0
     for digest, path in store.blobs():
+        try:
+            why = _fault(digest, path, progress)
+        except FileNotFoundError:
+            continue  # somebody removed it meanwhile
         count += 1
-        if path.is_symlink():
-            wrong.append(Finding(store.quarantine(path), "a symbolic link stood in its place"))
-            continue
-        size = path.stat().st_size
-        progress.begin(f"verify {digest.short}", size)
-        found, _ = files.digest_of(path)
-        progress.advance(size)
-        progress.end()
-        if found != digest:
-            wrong.append(Finding(store.quarantine(path), f"its bytes are {found}, not {digest}"))
+        if why:
+            wrong.append(Finding(store.quarantine(path), why))
     return count, tuple(wrong)
+
+
+def _fault(digest: Digest, path: Path, progress: Progress) -> str:
+    """What is wrong with a blob; '' when it is what its name says."""
+    entry = path.lstat()
+    if stat.S_ISLNK(entry.st_mode):
+        return "a symbolic link stood in its place"
+    if not stat.S_ISREG(entry.st_mode):
+        return "it was no ordinary file"
+    progress.begin(f"verify {digest.short}", entry.st_size)
+    try:
+        found, size = files.digest_of(path)
+        progress.advance(size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return "the disk could not read it"
+    finally:
+        progress.end()
+    return "" if found == digest else f"its bytes are {found}, not {digest}"

@@ -9,6 +9,8 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import oras.client
+
 from tests.factory_project import DEFINITION, ROOT, TEST, Project, push_base
 from tests.servers import Server, tool
 
@@ -96,12 +98,14 @@ def test_other_clients_fetch_the_same_bytes_from_a_registry_process(
     subprocess.run(
         [tool("oras"), "pull", "--plain-http", place, "-o", str(tmp_path / "oras")], check=True, capture_output=True
     )
+    client = oras.client.OrasClient(hostname=place.partition("/")[0], insecure=True)
+    (from_python,) = client.pull(place, outdir=str(tmp_path / "oras-py"))
     manifest = subprocess.run([tool("crane"), "manifest", "--insecure", place], check=True, capture_output=True)
     layer = json.loads(manifest.stdout)["layers"][0]["digest"]
     (from_oras,) = (tmp_path / "oras").iterdir()
     stored = Path(project.ok("pull", "tool", "--registry", namespace, "--json").json()["path"])
-    found = {sha256(tmp_path / "apptainer.sif"), sha256(from_oras), layer, sha256(stored), release["sif_digest"]}
-    assert len(found) == 1
+    files = (tmp_path / "apptainer.sif", from_oras, Path(from_python), stored)
+    assert {sha256(path) for path in files} == {layer} == {release["sif_digest"]}
 
 
 def test_tests_run_unprivileged_on_the_read_only_image_within_their_time(project: Project) -> None:

@@ -2,11 +2,11 @@
 
 import io
 
-import matplotlib
-import pandas
+import matplotlib as mpl
+import pandas as pd
 
-matplotlib.use("Agg")
-table = pandas.DataFrame({"x": range(10), "y": [value**2 for value in range(10)]})
+mpl.use("Agg")
+table = pd.DataFrame({"x": range(10), "y": [value**2 for value in range(10)]})
 image = io.BytesIO()
 table.plot(x="x", y="y").figure.savefig(image, format="png")
 assert image.getvalue().startswith(b"\x89PNG")

@@ -1,10 +1,10 @@
 """A linear system, solved and checked."""
 
-import numpy
+import numpy as np
 import scipy.linalg
 
-generator = numpy.random.default_rng(1)
+generator = np.random.default_rng(1)
 matrix, wanted = generator.random((200, 200)), generator.random(200)
 found = scipy.linalg.solve(matrix, matrix @ wanted)
-assert numpy.allclose(found, wanted), abs(found - wanted).max()
+assert np.allclose(found, wanted), abs(found - wanted).max()
 print("solved")

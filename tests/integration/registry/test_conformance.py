@@ -304,3 +304,13 @@ def test_oras_and_crane_can_fetch_what_was_pushed(
     if not address.is_folder:
         shown = subprocess.run([tool("crane"), "manifest", "--insecure", source], capture_output=True, check=True)
         assert json.loads(shown.stdout) == raw.json()
+
+
+def test_a_tag_is_claimed_once(registry: Registry, name: str) -> None:
+    first, second = (push_image(registry, name, content) for content in (b"first", b"second"))
+    assert registry.claim_tag(name, first, "1.0-1")
+    assert registry.claim_tag(name, first, "1.0-1")
+    assert not registry.claim_tag(name, second, "1.0-1")
+    there = registry.head(name, "1.0-1")
+    assert there is not None
+    assert there.digest == first.descriptor.digest

@@ -14,9 +14,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from factory.io import process
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "squeue", "scancel", "scontrol", "sinfo", "sbatch")
 INSTALLED_BY = "apt-get install --no-install-recommends slurm-wlm munge"
@@ -47,12 +49,20 @@ SchedulerParameters=sched_interval=1
 MpiDefault=none
 ReturnToService=2
 KillWait=5
-OverTimeLimit=0
+TaskProlog={folder}/prolog
 NodeName={node} NodeHostName={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=2
 PartitionName=build Nodes={node} Default=YES MaxTime=INFINITE State=UP
 PartitionName=closed Nodes={node} MaxTime=INFINITE State=DOWN
-PartitionName=short Nodes={node} MaxTime=1 State=UP
 """
+# What sites do: a folder of its own for each job, on the node's disk, and an environment of the node.
+_PROLOG = """\
+#!/bin/sh
+mkdir -p {folder}/node/$SLURM_JOB_ID
+echo "export SLURM_TMPDIR={folder}/node/$SLURM_JOB_ID"
+[ ! -f {folder}/node.env ] || cat {folder}/node.env
+"""
+# slurmd sees a file system of its own in one folder: what is there, this side does not see.
+_OWN_DISK = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
 def missing() -> str:
@@ -76,6 +86,38 @@ class Cluster:
             arguments, env={**os.environ, **self.env}, check=True, capture_output=True, text=True, timeout=30
         ).stdout
 
+    @property
+    def node_only(self) -> Path:
+        """A folder that is another one on the node; jobs find their SLURM_TMPDIR in it."""
+        return self.folder / "node"
+
+    def on_node(self, script: str) -> str:
+        """What a shell on the node answers."""
+        return self.ask("srun", "--overlap", "/bin/sh", "-c", script)
+
+    def set_on_node(self, **env: str) -> None:
+        """Variables that the node sets for every job from now on."""
+        text = "".join(f"export {name}={value}\n" for name, value in env.items())
+        (self.folder / "node.env").write_text(text)
+
+    def clean(self) -> None:
+        """Forget what the node was told, and what jobs left on its disk."""
+        self.set_on_node()
+        self.on_node(f"rm -rf {self.node_only}/*")
+
+    def resume(self) -> None:
+        """Take the node into service again."""
+        with contextlib.suppress(subprocess.CalledProcessError):  # it may have come back by itself
+            self.ask("scontrol", "update", f"NodeName={_NODE}", "State=RESUME")
+        wait_for(self.is_idle, _START_LIMIT, lambda: self.ask("scontrol", "show", "node"))
+
+    def is_idle(self) -> bool:
+        """Whether the node waits for jobs."""
+        try:
+            return self.ask("sinfo", "--noheader", "--partition=build", "--format=%T").strip() == "idle"
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return False
+
     def jobs(self) -> list[str]:
         """The jobs that are pending, running or ending: ``ID NAME STATE PARTITION``."""
         return self.ask("squeue", "--noheader", "--format=%i %j %T %P").splitlines()
@@ -85,7 +127,8 @@ class Cluster:
         wait_for(lambda: not self.jobs(), seconds, lambda: f"jobs are left: {self.jobs()}")
 
 
-def wait_for(holds, seconds, tell) -> None:
+def wait_for(holds: Callable[[], bool], seconds: float, tell: Callable[[], str]) -> None:
+    """Wait until something holds; fails with what is told then."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, tell()
@@ -97,7 +140,7 @@ def slurm_cluster() -> Iterator[Cluster]:
     """Start munged, slurmctld and slurmd; end them by their ids, and what is left of jobs with them."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a socket's path has at most 107 characters
     folder.chmod(0o755)
-    for name in ("state", "spool"):
+    for name in ("state", "spool", "node"):
         (folder / name).mkdir()
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o600)
@@ -106,25 +149,30 @@ def slurm_cluster() -> Iterator[Cluster]:
         folder=folder, host=socket.gethostname().split(".")[0], node=_NODE, controller_port=ports[0], node_port=ports[1]
     )
     (folder / "slurm.conf").write_text(text)
+    (folder / "prolog").write_text(_PROLOG.format(folder=folder))
+    (folder / "prolog").chmod(0o755)
     cluster = Cluster(folder, {"SLURM_CONF": str(folder / "slurm.conf")})
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
-        stack.enter_context(_daemon(cluster, ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge]))
+        stack.enter_context(
+            _daemon(cluster, ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge])
+        )
         wait_for((folder / "munge.socket").exists, _START_LIMIT, lambda: _log(cluster, "munged"))
         stack.enter_context(_daemon(cluster, ["slurmctld", "-D", "-i"]))
-        stack.enter_context(_daemon(cluster, ["slurmd", "-D", "-N", _NODE]))
+        stack.enter_context(_daemon(cluster, ["slurmd", "-D", "-N", _NODE], own_disk=True))
         stack.callback(_cancel_all, cluster)
-        wait_for(lambda: _is_idle(cluster), _START_LIMIT, lambda: _log(cluster, "slurmctld") + _log(cluster, "slurmd"))
+        wait_for(cluster.is_idle, _START_LIMIT, lambda: _log(cluster, "slurmctld") + _log(cluster, "slurmd"))
         yield cluster
 
 
 @contextlib.contextmanager
-def _daemon(cluster: Cluster, arguments: list[str]) -> Iterator[None]:
+def _daemon(cluster: Cluster, arguments: list[str], *, own_disk: bool = False) -> Iterator[None]:
     program = shutil.which(arguments[0], path=_PATH) or arguments[0]
+    before = ["unshare", "--mount", "/bin/sh", "-c", _OWN_DISK, str(cluster.node_only)] if own_disk else []
     with (cluster.folder / f"{arguments[0]}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, *arguments[1:]],
+        daemon = subprocess.Popen(
+            process.command([*before, program, *arguments[1:]]),  # ends with this process, however that ends
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -135,19 +183,12 @@ def _daemon(cluster: Cluster, arguments: list[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
+        daemon.terminate()
         try:
-            process.wait(10)
+            daemon.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _is_idle(cluster: Cluster) -> bool:
-    try:
-        return cluster.ask("sinfo", "--noheader", "--partition=build", "--format=%T").strip() == "idle"
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return False
+            daemon.kill()
+            daemon.wait()
 
 
 def _cancel_all(cluster: Cluster) -> None:

@@ -1,0 +1,190 @@
+"""Reading what comes back from a node: srun's own words, the build's lines, and how both ended."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from itertools import islice, takewhile
+from pathlib import Path
+from time import monotonic
+
+from factory.errors import (
+    BuildFailed,
+    FactoryError,
+    IntegrityFailure,
+    Interrupted,
+    NoRoom,
+    NotFound,
+    RegistryFailure,
+    UsageError,
+)
+from factory.io.progress import Progress
+
+_KEPT_LINES = 400
+_DETAIL_LINES = 20
+_LONGEST_LINE = 1 << 16
+_OURS = "singfactory: "
+_STEP = re.compile(r"singfactory-step (\d+)\.(\d+) ?(\S*)$")
+_UNSEEN = re.compile(r"singfactory-unseen (.+)$")
+_OF_SLURM = re.compile(r"(?:srun|slurmstepd[^:\s]*): (.*)")
+_QUEUED = re.compile(r"job (\d+) queued and waiting for resources")
+_REFUSED = re.compile(r"error: Unable to (?:allocate resources|create step for job \d+): (.*)")
+_UNREACHABLE = re.compile(r"contact slurm controller|Socket timed out|Connection (?:refused|timed out)|_parse_file")
+_OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|Out Of Memory", re.IGNORECASE)
+_KINDS = (FactoryError, UsageError, NotFound, RegistryFailure, IntegrityFailure, BuildFailed, NoRoom, Interrupted)
+_BY_CODE = {kind.exit_code: kind for kind in _KINDS}
+
+
+class ClusterFailure(FactoryError):
+    """The cluster failed, not the build: trying again helps."""
+
+    exit_code = RegistryFailure.exit_code
+    retryable = True
+
+
+class SlurmOutput:
+    """Collects what srun writes to standard error: its own lines, the node's, and those of the build there.
+
+    recipe is what is built; job, step and node are '' until they are known.
+    """
+
+    def __init__(self, recipe: str, progress: Progress) -> None:
+        self.recipe = recipe
+        self.job = self.step = self.node = ""
+        self._progress = progress
+        self._rest = b""
+        self._build: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._slurm: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._unseen = ""
+        self._queued_at: float | None = None
+
+    @property
+    def target(self) -> str:
+        """What `scancel` ends: the step once it runs, the job while it waits, '' before."""
+        return self.step or self.job
+
+    @property
+    def seconds_waiting(self) -> float:
+        """How long the job has been waiting in the queue; 0 when it is not."""
+        return 0.0 if self._queued_at is None else monotonic() - self._queued_at
+
+    def take(self, block: bytes) -> None:
+        """The next block as it came from srun."""
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE:
+            lines, self._rest = [*lines, self._rest], b""
+        for line in lines:
+            self._line(line.decode("utf-8", "replace").rstrip())
+
+    def end(self) -> None:
+        """No more will come."""
+        if self._rest:
+            self._line(self._rest.decode("utf-8", "replace").rstrip())
+            self._rest = b""
+
+    def failure(self, status: int) -> FactoryError:
+        """The error for an srun that ended with this status and brought no result."""
+        return (
+            self._ended_by_slurm()
+            or (self.unseen(Path(self._unseen)) if self._unseen else None)
+            or (self._of_build(status) if self.step else self._refused(status))
+        )
+
+    def unseen(self, path: Path) -> FactoryError:
+        """The error for a path that only one of the two machines has."""
+        return UsageError(
+            f"{self.recipe} cannot be built on {self.node or 'the node'}: it does not see {path}",
+            why="this machine and the compute nodes must share the project, the candidates and Python",
+            fix="put them on the cluster's shared file system; for candidates set work = … in factory.toml, or -o",
+        )
+
+    def _line(self, line: str) -> None:
+        if found := _STEP.match(line):
+            self.step, self.node = f"{found[1]}.{found[2]}", found[3]
+            self._queued_at = None
+            where = f" on {self.node}" if self.node else ""
+            self._progress.note(f"{self.recipe}: building in SLURM job {found[1]}{where}")
+        elif found := _UNSEEN.match(line):
+            self._unseen = found[1]
+        elif found := _OF_SLURM.match(line):
+            self._slurm.append(found[1])
+            if queued := _QUEUED.match(found[1]):
+                self.job, self._queued_at = queued[1], monotonic()
+            elif found[1].endswith("has been allocated resources"):
+                self._queued_at = None
+            self._progress.line(line)
+        else:
+            self._build.append(line)
+            self._progress.line(line)
+
+    def _ended_by_slurm(self) -> FactoryError | None:
+        """The error for a job that SLURM ended; None when it was the build that failed."""
+        said = "\n".join(self._slurm)
+        if "DUE TO TIME LIMIT" in said:
+            return BuildFailed(
+                f"SLURM ended the build of {self.recipe}: its time was over",
+                why=self._said("TIME LIMIT"),
+                fix="raise build.timeout in recipe.toml, or choose a partition that allows as much",
+                detail=self._tail(),
+            )
+        if _OUT_OF_MEMORY.search(said):
+            return BuildFailed(
+                f"the build of {self.recipe} ran out of memory on {self.node or 'the node'}",
+                why="SLURM ended a process that took more than the job has",
+                fix='ask for more in factory.toml: slurm_options = ["--mem=32G"]',
+                detail=self._tail(),
+            )
+        for sign, what in (("node failure", "its node failed"), ("preempt", "a job of higher priority took its node")):
+            if sign in said.lower():
+                why = self._said(sign)
+                return ClusterFailure(f"SLURM ended the build of {self.recipe}: {what}", why=why, fix="try again")
+        for sign in ("CANCELLED AT", "Job has been cancelled", "has been revoked"):
+            if sign in said:
+                what, why = f"the SLURM job of {self.recipe} was cancelled", self._said(sign)
+                return BuildFailed(what, why=why, fix="run the same command again, unless you cancelled it yourself")
+        return None
+
+    def _refused(self, status: int) -> FactoryError:
+        """The error for a job that never began."""
+        found = [match[1] for line in self._slurm if (match := _REFUSED.match(line))]
+        why = [f"srun ended with status {status}", *self._build, *self._slurm, *found][-1]
+        if _UNREACHABLE.search("\n".join(self._slurm)):
+            return ClusterFailure("SLURM does not answer", why=why, fix="try again; sinfo tells whether it is up")
+        return UsageError(
+            f"SLURM does not take the job that builds {self.recipe}",
+            why=why,
+            fix="check slurm_partition, slurm_account and slurm_options in factory.toml, build.timeout in recipe.toml",
+        )
+
+    def _of_build(self, status: int) -> FactoryError:
+        """The error that singfactory on the node ended with."""
+        lines = list(self._build)
+        starts = [index for index, line in enumerate(lines) if line.startswith(_OURS)]
+        if status == 0 or status not in _BY_CODE or not starts:
+            where = self.node or "the node"
+            return BuildFailed(
+                f"the build of {self.recipe} on {where} ended without a result",
+                why=f"status {status}" + (" (killed: out of memory?)" if status == 137 else ""),  # noqa: PLR2004 - 128 + SIGKILL
+                fix="try again; if it repeats, the node's own log tells more",
+                detail=self._tail(),
+            )
+        first = starts[-1]
+        above = takewhile(lambda line: line.startswith("    "), reversed(lines[:first]))
+        below = takewhile(lambda line: line.startswith("  "), lines[first + 1 : first + 3])
+        why, fix = [*(text.strip() for text in below), "", ""][:2]
+        return _BY_CODE[status](
+            lines[first].removeprefix(_OURS),
+            why=why,
+            fix=fix,
+            detail=[line[4:] for line in islice(above, _DETAIL_LINES)][::-1],
+        )
+
+    def _said(self, sign: str) -> str:
+        """The line of SLURM with these words, without its ornaments."""
+        line = next(line for line in reversed(self._slurm) if sign.lower() in line.lower())
+        return line.removeprefix("error: ").strip("* ")
+
+    def _tail(self) -> list[str]:
+        """The build's last lines, up to where singfactory said that it was interrupted."""
+        lines = list(takewhile(lambda line: not line.startswith(_OURS), self._build))
+        return [line.strip() for line in lines[-_DETAIL_LINES:]]
