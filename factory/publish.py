@@ -128,23 +128,13 @@ def _push(
         release = replace(release, digest=raw.descriptor.digest)
         registry.push_manifest(recipe.name, raw)
         _push_referrers(release, raw, made, report, registry=registry, origin=origin, progress=progress)
-        if _claim(registry, release, raw):
+        if registry.claim_tag(recipe.name, raw, str(release.tag)):
             return release
     raise RegistryFailure(
         f"no build number could be had for {recipe.name}:{made.version}",
         why="other publishers took each of them first",
         fix="try again",
     )
-
-
-def _claim(registry: Registry, release: Release, raw: RawManifest) -> bool:
-    """Write the immutable tag unless another publisher has it; False when the next number must be tried."""
-    tag = str(release.tag)
-    there = registry.head(release.recipe, tag)
-    if there is None:
-        registry.push_manifest(release.recipe, raw, tag)
-        there = registry.head(release.recipe, tag)
-    return there is not None and there.digest == release.digest
 
 
 def _push_referrers(

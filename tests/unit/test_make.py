@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from factory import catalog as catalogs
+from factory import published
+from factory.build import BuildPlace
+from factory.check import CheckPlace
+from factory.engine.sources import PackageSources
+from factory.errors import BuildFailed, FactoryError, RegistryFailure, TestsFailed
+from factory.make import Made, Works, build_one, look, make, plan_for
+from factory.plan import Plan
+from factory.publish import Origin
+from factory.recipes.model import ProblemError, Recipe
+from factory.registry.protocol import Registry
+from factory.release import Release
+from factory.runners.local import LocalRunner
+from factory.store.store import Store
+from tests.unit.parts import (
+    CHANGES,
+    ENGINE,
+    QUIET,
+    Call,
+    Heard,
+    Watched,
+    folder_registry,
+    stand_in_engine,
+    write_recipe,
+)
+
+SMALL = 'disk = "1MB"'
+
+
+class Factory:
+    """A factory in a folder: real stages, real registry; only the engine's program is a stand-in."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.registry = folder_registry(root / "images")
+        self.heard = Heard()
+        self.recipes: dict[str, Recipe] = {}
+        self._engine = stand_in_engine(root / "engine")
+
+    def write(self, name: str, **parts: str) -> Recipe:
+        parts["build"] = f"{SMALL}\n{parts.get('build', '')}"
+        self.recipes[name] = write_recipe(self.root / "recipes", name, **parts)  # type: ignore[arg-type]
+        return self.recipes[name]
+
+    def works(self, registry: Registry | None = None) -> Works:
+        place = BuildPlace(self._engine, self.root / "candidates", self.root / "scratch", lambda _: PackageSources())
+        return Works(
+            registry=registry or self.registry,
+            store=Store(self.root / "store"),
+            candidates=self.root / "candidates",
+            engine_label=ENGINE,
+            place=lambda: place,
+            check_place=lambda: CheckPlace(self._engine, self.root / "scratch"),
+            runner=lambda _: LocalRunner(),
+            open_host=lambda _: self.registry,
+            origin=lambda _: Origin(),
+            all_recipes=lambda: tuple(self.recipes.values()),
+            progress=self.heard,
+        )
+
+    def make(self, registry: Registry | None = None, *, force: bool = False) -> tuple[Plan, tuple[Made, ...]]:
+        return make(tuple(self.recipes.values()), self.works(registry), force=force)
+
+    def made(self, registry: Registry | None = None, *, force: bool = False) -> dict[str, str]:
+        """What became of each job: the tag that was published, or the error."""
+        _, done = self.make(registry, force=force)
+        return {one.job.title: str(one.release.tag) if one.release else str(one.error) for one in done}
+
+    def kept(self) -> dict[str, str]:
+        plan, done = self.make()
+        assert done == ()
+        return {one.recipe.name: one.why for one in plan.kept}
+
+    def releases(self, name: str) -> Sequence[Release]:
+        return catalogs.read(self.registry).entry(name).releases
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Factory:
+    return Factory(tmp_path)
+
+
+def test_everything_is_made_once_and_then_kept(factory: Factory) -> None:
+    factory.write("one")
+    factory.write("two")
+    assert factory.made() == {"one (amd64)": "1.0-1", "two (amd64)": "1.0-1"}
+    assert factory.kept() == {"one": "1.0-1 has these inputs", "two": "1.0-1 has these inputs"}
+
+
+def test_what_was_made_is_told_with_report_and_times(factory: Factory) -> None:
+    factory.write("one")
+    plan, (made,) = factory.make()
+    assert plan.jobs == (made.job,)
+    assert made.candidate is not None
+    assert made.report is not None
+    assert made.release is not None
+    assert made.release.sif == made.candidate.sif
+    assert made.release.tested == made.report.summary() == "1 passed"
+    assert list(made.seconds) == ["build", "test", "publish"]
+
+
+def test_a_change_makes_the_next_build(factory: Factory) -> None:
+    factory.write("one")
+    factory.made()
+    factory.write("one", more='[run]\nbinds = ["/data"]')
+    assert factory.made() == {"one (amd64)": "1.0-2"}
+    assert factory.kept() == {"one": "1.0-2 has these inputs"}
+
+
+def test_one_broken_recipe_does_not_stop_the_others(factory: Factory) -> None:
+    factory.write("a-build", definition="Bootstrap: docker\nFrom: {{ base }}\n%post\n    exit 1\n")
+    factory.write("b-lint", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
+    factory.write("c-stuck", definition="Bootstrap: docker\nFrom: {{ nothing }}\n")
+    factory.write("d-test", more='[[test]]\nname = "fails"\nrun = "false"')
+    factory.write("e-good")
+    plan, done = factory.make()
+    errors = {one.job.recipe.name: type(one.error) for one in done}
+    assert errors == {"a-build": BuildFailed, "b-lint": ProblemError, "d-test": TestsFailed, "e-good": type(None)}
+    assert [stuck.recipe.name for stuck in plan.stuck] == ["c-stuck"]
+    assert [name for name in factory.recipes if factory.registry.tags(name)] == ["e-good"]
+
+
+def test_a_test_that_fails_leaves_its_report_and_publishes_nothing(factory: Factory) -> None:
+    factory.write("one", more='[[test]]\nname = "fails"\nrun = "echo because; false"')
+    factory.make()
+    report = json.loads((factory.root / "candidates/one-amd64/report.json").read_bytes())
+    assert report["summary"] == "1 passed; failed: fails"
+    assert factory.registry.tags("one") == []
+
+
+def test_recipes_upon_recipes_are_made_in_order_from_the_bytes_just_made(factory: Factory) -> None:
+    factory.write("a-top", base="recipe://z-base")
+    factory.write("z-base")
+    _, done = factory.make()
+    assert [one.job.title for one in done] == ["z-base (amd64)", "a-top (amd64)"]
+    base, top = done
+    assert base.candidate is not None
+    assert top.release is not None
+    assert top.release.parts["base"] == str(base.candidate.sif.digest)
+    assert top.candidate is not None
+    assert base.candidate.image.read_bytes() in top.candidate.image.read_bytes()
+    assert set(factory.kept()) == {"a-top", "z-base"}
+
+
+def test_what_builds_upon_a_failed_base_is_not_built(factory: Factory) -> None:
+    factory.write("base", definition="Bootstrap: docker\nFrom: {{ base }}\n%post\n    exit 1\n")
+    factory.write("middle", base="recipe://base")
+    factory.write("top", base="recipe://middle")
+    _, done = factory.make()
+    assert [str(one.error) for one in done[1:]] == [
+        "middle (amd64) is not built: its base base failed",
+        "top (amd64) is not built: its base middle failed",
+    ]
+
+
+def test_a_base_that_fails_for_one_architecture_does_not_stop_the_others(factory: Factory) -> None:
+    factory.write("base", build='arch = ["amd64", "arm64"]')
+    factory.write("top", base="recipe://base", build='arch = ["amd64", "arm64"]')
+    assert factory.made() == {
+        "base (amd64)": "1.0-1",
+        "base (arm64)": "this machine cannot build for arm64: it is amd64",
+        "top (amd64)": "1.0-1",
+        "top (arm64)": "top (arm64) is not built: its base base failed",
+    }
+
+
+def test_force_builds_what_is_published(factory: Factory) -> None:
+    factory.write("one")
+    factory.made()
+    assert factory.made(force=True) == {"one (amd64)": "1.0-2"}
+
+
+def aged(factory: Factory, days: int) -> None:
+    """Make all releases in the catalog older."""
+    created = (datetime.now(timezone.utc) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    catalog = catalogs.read(factory.registry)
+    for entry in catalog.entries.values():
+        releases = tuple(replace(release, created=created) for release in entry.releases)
+        catalog = catalog.with_entry(replace(entry, releases=releases))
+    catalogs.write(factory.registry, catalog, QUIET)
+
+
+def test_an_image_that_is_too_old_is_really_built_anew_although_its_candidate_is_still_there(factory: Factory) -> None:
+    factory.write("one", more='[rebuild]\nmax_age = "30d"')
+    factory.made()
+    aged(factory, 31)
+    assert factory.made() == {"one (amd64)": "1.0-2"}
+    old, new = factory.releases("one")
+    assert new.sif != old.sif
+    assert factory.kept() == {"one": "1.0-2 has these inputs"}
+
+
+# --- runs that die
+
+
+class Crash:
+    """The n-th change of the registry kills the run."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self.fired = False
+
+    def __call__(self, call: Call) -> None:
+        if call.begins and call.changes:
+            self._left -= 1
+            if self._left == 0:
+                self.fired = True
+                raise KeyboardInterrupt
+
+
+def test_a_run_that_dies_while_publishing_is_finished_without_building_again(factory: Factory) -> None:
+    factory.write("one")
+    number, digests = 0, set()
+    while True:
+        number += 1
+        factory.registry = folder_registry(factory.root / f"images{number}")
+        crash = Crash(number)
+        try:
+            factory.made(Watched(factory.registry, crash))
+        except KeyboardInterrupt:
+            assert crash.fired
+        plan, done = factory.make()
+        assert [str(tag) for tag in published.builds(factory.registry, "one")] == ["1.0-1"]
+        (release,) = factory.releases("one")
+        digests.add(release.sif.digest)
+        assert catalogs.read(factory.registry).entry("one").tags == {"1.0": "1.0-1", "latest": "1.0-1"}
+        assert len(plan.kept) + len(done) == 1
+        if not crash.fired:
+            break
+    assert number > 12
+    assert len(digests) == 1  # built once, in the first round
+
+
+def test_between_tags_and_catalog_nothing_is_lost_on_another_machine(factory: Factory, tmp_path: Path) -> None:
+    factory.write("one")
+
+    def die(call: Call) -> None:
+        if call.begins and call.changes and len(factory.registry.tags("one")) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        factory.made(Watched(factory.registry, die))
+    assert catalogs.read(factory.registry).entries == {}
+    (tmp_path / "candidates").rename(tmp_path / "gone")
+    assert factory.kept() == {"one": "1.0-1 has these inputs"}
+    entry = catalogs.read(factory.registry).entry("one")
+    assert (len(entry.releases), entry.tags, entry.summary) == (1, {"1.0": "1.0-1", "latest": "1.0-1"}, "a tool")
+
+
+def test_planning_alone_writes_nothing(factory: Factory) -> None:
+    factory.write("one")
+    factory.made()
+    catalogs.write(factory.registry, catalogs.Catalog(), QUIET)
+    changes: list[str] = []
+    watched = Watched(factory.registry, lambda call: changes.append(call.method))
+    works = factory.works(watched)
+    recipes = tuple(factory.recipes.values())
+    plan, known = plan_for(recipes, works, look(recipes, works))
+    assert [kept.why for kept in plan.kept] == ["1.0-1 has these inputs"]
+    assert known.catalog.entry("one").releases
+    assert not set(changes) & set(CHANGES)
+
+
+def test_the_catalog_is_read_once_however_many_recipes_are_planned(factory: Factory) -> None:
+    for number in range(6):
+        factory.write(f"r{number:02}")
+    factory.made()
+    calls: list[str] = []
+    works = factory.works(Watched(factory.registry, lambda call: calls.append(call.about) if call.begins else None))
+    recipes = tuple(factory.recipes.values())
+    plan, _ = plan_for(recipes, works, look(recipes, works))
+    assert (len(plan.kept), calls) == (6, ["catalog:latest"])
+
+
+# --- the catalog follows the recipes
+
+
+@pytest.mark.parametrize("status", ["deprecated", "withdrawn"])
+def test_a_new_status_reaches_the_catalog_without_a_build(factory: Factory, status: str) -> None:
+    factory.write("one")
+    factory.made()
+    factory.write("one", summary="other words", more=f'[lifecycle]\nstatus = "{status}"\nnote = "use two"')
+    factory.kept()
+    entry = catalogs.read(factory.registry).entry("one")
+    assert (entry.summary, entry.status, entry.note, len(entry.releases)) == ("other words", status, "use two", 1)
+
+
+def test_a_recipe_that_was_never_published_gets_no_entry(factory: Factory) -> None:
+    factory.write("one", more='[lifecycle]\nstatus = "withdrawn"')
+    factory.kept()
+    assert factory.registry.tags("catalog") == []
+
+
+def test_a_catalog_that_is_right_is_not_written(factory: Factory) -> None:
+    factory.write("one")
+    factory.made()
+    changes: list[str] = []
+    factory.made(Watched(factory.registry, lambda call: changes.append(call.method)))
+    assert not set(changes) & set(CHANGES)
+
+
+def test_a_new_description_does_not_undo_what_another_published_meanwhile(factory: Factory, tmp_path: Path) -> None:
+    factory.write("one")
+    factory.made()
+    other = Factory(tmp_path / "other")
+    other.registry = factory.registry
+    other.write("one", more='[run]\ngpu = "nvidia"')
+    factory.write("one", summary="other words")
+    happened: list[dict[str, str]] = []
+
+    def meanwhile(call: Call) -> None:
+        if call == Call("after", "manifest", "catalog:latest") and not happened:
+            happened.append({})
+            happened.append(other.made())
+
+    factory.made(Watched(factory.registry, meanwhile))
+    assert happened[1] == {"one (amd64)": "1.0-2"}
+    entry = catalogs.read(factory.registry).entry("one")
+    assert [str(release.tag) for release in entry.releases] == ["1.0-1", "1.0-2"]
+    assert (entry.summary, entry.tags["latest"]) == ("other words", "1.0-2")
+
+
+# --- one stage at a time
+
+
+def test_building_twice_from_the_same_inputs_takes_the_first_image(factory: Factory) -> None:
+    recipe = factory.write("one")
+    works = factory.works()
+    known = look([recipe], works)
+    first = build_one(recipe, "amd64", known, works)
+    assert build_one(recipe, "amd64", known, works) == replace(first, seconds=round(first.seconds, 3))
+    assert factory.heard.notes == ["one (amd64) was built before from the same inputs; taking that image"]
+    assert build_one(recipe, "amd64", known, works, force=True).sif != first.sif
+
+
+def test_a_damaged_candidate_is_built_again(factory: Factory) -> None:
+    recipe = factory.write("one")
+    works = factory.works()
+    known = look([recipe], works)
+    first = build_one(recipe, "amd64", known, works)
+    first.image.write_bytes(first.image.read_bytes()[::-1])
+    again = build_one(recipe, "amd64", known, works)
+    assert again.sif != first.sif
+    assert factory.heard.notes == []
+
+
+def test_a_registry_that_cannot_be_reached_stops_everything_before_any_build(factory: Factory) -> None:
+    factory.write("one")
+
+    def cut(call: Call) -> None:
+        raise RegistryFailure(f"no answer to {call.method}")
+
+    with pytest.raises(FactoryError, match="no answer"):
+        factory.made(Watched(factory.registry, cut))
+    assert not (factory.root / "candidates").exists()
