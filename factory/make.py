@@ -35,13 +35,14 @@ from factory.store.store import Store
 class Works:
     """All that the factory works with. engine_label is '' where there is no engine; then it can only plan.
 
-    place and check_place are asked for when something has to be built; they raise where that is impossible.
-    runner gives the runner of a recipe.
+    arch is this machine's: what it makes images for. place and check_place are asked for when something has to be
+    built; they raise where that is impossible. runner gives the runner of a recipe.
     """
 
     registry: Registry
     store: Store
     candidates: Path
+    arch: str
     engine_label: str
     place: Callable[[], BuildPlace]
     check_place: Callable[[], CheckPlace]
@@ -74,24 +75,32 @@ def look(recipes: Sequence[Recipe], works: Works) -> Known:
     )
 
 
-def plan_for(recipes: Sequence[Recipe], works: Works, seen: Known, *, force: bool = False) -> tuple[Plan, Known]:
+def plan_for(
+    recipes: Sequence[Recipe], works: Works, seen: Known, *, force: bool = False, arch: Sequence[str] = ()
+) -> tuple[Plan, Known]:
     """The plan for these recipes. Before anything is built anew, the registry itself is asked what it has.
 
-    seen: what ``look`` saw; returned with the catalog caught up.
+    seen: what ``look`` saw; returned with the catalog caught up. arch: only these architectures; all when empty.
     """
-    first = plan(recipes, seen, gather, force=force)
+    first = plan(recipes, seen, gather, force=force, arch=arch)
     versions = {job.recipe.name: job.recipe.version for job in first.jobs}
     catalog = published.reconciled(works.registry, seen.catalog, versions)
     if catalog == seen.catalog:
         return first, seen
     known = replace(seen, catalog=catalog)
-    return plan(recipes, known, gather, force=force), known
+    return plan(recipes, known, gather, force=force, arch=arch), known
 
 
 def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tuple[Plan, tuple[Made, ...]]:
-    """Make everything that is not published as it should be; one recipe's failure does not stop the others."""
+    """Make everything for this machine's architecture that is not published as it should be.
+
+    One recipe's failure does not stop the others.
+    """
+    for recipe in recipes:
+        if elsewhere := [arch for arch in recipe.build.arch if arch != works.arch]:
+            works.progress.note(f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one")
     seen = look(recipes, works)
-    decided, known = plan_for(recipes, works, seen, force=force)
+    decided, known = plan_for(recipes, works, seen, force=force, arch=(works.arch,))
     for kept in decided.kept:
         before = seen.catalog.entry(kept.recipe.name)
         entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)

@@ -57,6 +57,13 @@ def publish(
             why=f"tested {report.sif_digest}, built {made.sif.digest}",
             fix=f"singfactory test {recipe.name}",
         )
+    missing = sorted({test.name for test in recipe.tests} - {result.name for result in report.results})
+    if missing:
+        raise TestsFailed(
+            f"{recipe.name} is not published",
+            why=f"its report says nothing of {', '.join(missing)}",
+            fix=f"singfactory test {recipe.name}",
+        )
     if report.failed:
         raise TestsFailed(
             f"{recipe.name} is not published",

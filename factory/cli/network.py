@@ -112,6 +112,7 @@ def make_works(context: Context) -> Works:
         registry=context.registry,
         store=context.store,
         candidates=context.work / "candidates",
+        arch=context.arch,
         engine_label=context.engine_label(),
         place=place,
         check_place=check_place,

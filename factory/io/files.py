@@ -88,8 +88,8 @@ def require_space(path: Path, needed: int, purpose: str) -> None:
 
 def make_folder(path: Path, mode: int = 0o755) -> Path:
     """Create a folder and its parents, with this mode whatever the umask is; existing ones stay as they are."""
-    missing = [place for place in (path, *path.parents) if not place.exists()]
     with explained(path):
+        missing = [place for place in (path, *path.parents) if not place.exists()]
         for place in reversed(missing):
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 place.mkdir()

@@ -96,17 +96,18 @@ def output_of(
 
 def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -> NoReturn:
     """Replace this process by the program: signals, exit status and terminal are the program's own."""
+    _look_for(arguments[0], env)
     wanted = command(arguments, mapped, bound=False) if mapped else list(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    try:
-        os.execvpe(wanted[0], wanted, dict(env))
-    except FileNotFoundError as error:
-        raise _missing(arguments[0]) from error
+    os.execvpe(wanted[0], wanted, dict(env))
 
 
-def _missing(program: str) -> NotFound:
-    return NotFound(f"the program {program} is not there", fix="singfactory doctor tells what this machine has")
+def _look_for(program: str, env: Mapping[str, str], cwd: Path | None = None) -> None:
+    """Raise NotFound unless the program can be run; exec itself blames an unreadable folder of PATH instead."""
+    place = os.path.join(cwd or "", program) if "/" in program else program  # noqa: PTH118 - Path drops ./
+    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
+        raise NotFound(f"the program {program} is not there", fix="singfactory doctor tells what this machine has")
 
 
 def _start(
@@ -118,9 +119,7 @@ def _start(
     stderr: int,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    place = os.path.join(cwd or "", program) if "/" in program else program  # noqa: PTH118 - Path drops ./
-    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
-        raise _missing(program)
+    _look_for(program, env, cwd)
     return subprocess.Popen(
         arguments,
         stdin=stdin,

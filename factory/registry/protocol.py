@@ -128,7 +128,8 @@ class Registry(Protocol):
         """Write a manifest under a tag unless the tag names another one; True when it names this one afterwards.
 
         Atomic in a folder. The distribution specification has no conditional write: over HTTP the tag is looked
-        at before and after, so that of two writers at the same moment at least one is told.
+        at before and after, which leaves a gap of two requests. Workflows close it by publishing a recipe's
+        releases one after another.
         """
 
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:

@@ -114,8 +114,10 @@ def candidate(
 
 
 def report_of(made: Candidate, *results: TestResult) -> TestReport:
-    """A report about the candidate's bytes; one passed test unless others are given."""
-    return TestReport(made.recipe, made.sif.digest, ENGINE, "", CREATED, results or (TestResult("a", "passed", 0.1),))
+    """A report about the candidate's bytes; its recipe's test passed, unless others are given."""
+    return TestReport(
+        made.recipe, made.sif.digest, ENGINE, "", CREATED, results or (TestResult("starts", "passed", 0.1),)
+    )
 
 
 def release_of(recipe: Recipe, tag: str = "1.0-1", *, arch: str = "amd64", base: str = BASE_DIGEST) -> Release:

@@ -216,7 +216,12 @@ def test_bytes_that_were_not_the_tested_ones_are_refused(
 
 def test_an_image_with_a_failed_test_is_refused(recipe: Recipe, made: Candidate, registry: LayoutRegistry) -> None:
     caught = refused(
-        TestsFailed, recipe, made, registry, TestResult("a", "passed", 0.1), TestResult("b", "failed", 0.1, "exit 1")
+        TestsFailed,
+        recipe,
+        made,
+        registry,
+        TestResult("b", "failed", 0.1, "exit 1"),
+        TestResult("starts", "passed", 0.1),
     )
     assert str(caught.value) == "tool is not published: 1 passed; failed: b"
 
@@ -224,9 +229,11 @@ def test_an_image_with_a_failed_test_is_refused(recipe: Recipe, made: Candidate,
 def test_an_untested_gpu_test_is_said_in_the_release_and_does_not_stop_it(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
-    report = report_of(made, TestResult("cuda", "untested", 0.0, "no GPU on this machine"))
+    report = report_of(
+        made, TestResult("starts", "passed", 0.1), TestResult("cuda", "untested", 0.0, "no GPU on this machine")
+    )
     release = publish(recipe, made, report, registry=registry, origin=ORIGIN, progress=QUIET)
-    assert release.tested == "0 passed; untested: cuda (no GPU on this machine)"
+    assert release.tested == "1 passed; untested: cuda (no GPU on this machine)"
 
 
 def test_an_image_that_changed_on_disk_after_its_test_is_refused(
@@ -573,3 +580,12 @@ def test_something_else_where_the_catalog_belongs_is_left_alone(
     with pytest.raises(IntegrityFailure, match="is not a catalog of ours"):
         put(recipe, made, registry)
     assert ends(registry, "catalog")["latest"] == foreign
+
+
+def test_a_report_that_leaves_out_a_test_of_the_recipe_is_refused(
+    recipe: Recipe, made: Candidate, registry: LayoutRegistry
+) -> None:
+    report = report_of(made, TestResult("another", "passed", 0.1))
+    with pytest.raises(TestsFailed, match="its report says nothing of starts"):
+        publish(recipe, made, report, registry=registry, origin=Origin(), progress=QUIET)
+    assert registry.tags("tool") == []
