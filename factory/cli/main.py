@@ -49,6 +49,7 @@ COMMANDS = (
     ("logout", "logout", "forget a login"),
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
+_READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again: it goes on from what is complete")
 
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
-        return 1
+        return _READER_LEFT
     except OSError as error:
         return fail(_from_system(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without being asked

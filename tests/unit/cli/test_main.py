@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from factory import __version__
+from factory.cli import path as path_command
+from factory.cli import settings
+from factory.cli.main import COMMANDS, fail, main
+from factory.errors import (
+    AccessDenied,
+    BuildFailed,
+    FactoryError,
+    IntegrityFailure,
+    Interrupted,
+    NoRoom,
+    NotFound,
+    RecipeError,
+    RegistryFailure,
+    TestsFailed,
+    UsageError,
+)
+
+EVERY_ERROR = [
+    AccessDenied,
+    BuildFailed,
+    IntegrityFailure,
+    Interrupted,
+    NoRoom,
+    NotFound,
+    RecipeError,
+    RegistryFailure,
+    TestsFailed,
+    UsageError,
+]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A home and an empty environment of our own; signal handlers are given back."""
+    for name in [name for name in os.environ if name.startswith(("SINGFACTORY", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings, "SITE", tmp_path / "no such file")
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def path_fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run(_: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(path_command, "run", run)
+
+
+def program(*arguments: str, code: str = "import sys; from factory.cli import main; sys.exit(main())") -> list[str]:
+    return [sys.executable, "-c", code, *arguments]
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+def test_an_error_is_three_lines_on_stderr_and_its_own_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[FactoryError]
+) -> None:
+    path_fails(monkeypatch, kind("it failed", why="so it was", fix="do this"))
+    assert main(["path", "x"]) == kind.exit_code
+    assert capsys.readouterr() == ("", "singfactory: it failed\n  so it was\n  do this\n")
+
+
+def test_details_stand_before_the_three_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path_fails(monkeypatch, BuildFailed("%post failed", why="exit status 1", detail=["+ make", "\tError 2"]))
+    assert main(["path", "x"]) == 6
+    assert capsys.readouterr().err == "    + make\n    \tError 2\nsingfactory: %post failed\n  exit status 1\n"
+
+
+def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[2Jb\x9b\x07\N{RIGHT-TO-LEFT OVERRIDE}\n"
+    fail(FactoryError(hostile, why=hostile, fix=hostile, detail=[hostile]))
+    err = capsys.readouterr().err
+    assert err.replace("\n", "").isprintable()
+    assert len(err.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "shown"),
+    [
+        (
+            ["path", "nothing"],
+            3,
+            "singfactory: nothing is not in the store {home}/.local/share/singfactory\n  singfactory pull nothing\n",
+        ),
+        (
+            ["path", "../x"],
+            2,
+            (
+                "singfactory: not a registry address: '..'\n  wanted HOST[:PORT]/NAMESPACE\n"
+                "  write ghcr.io/org/images, http://localhost:5000/images, or oci:/path/to/folder\n"
+            ),
+        ),
+        (
+            ["path", "$(id)"],
+            2,
+            (
+                "singfactory: not a recipe name: '$(id)'\n"
+                "  a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit\n"
+                "  rename it, for example to pytorch-2.1\n"
+            ),
+        ),
+        (
+            ["path", "x@sha256:12"],
+            2,
+            (
+                "singfactory: not a digest: 'sha256:12'\n"
+                "  a digest is sha256: and 64 lower-case hexadecimal digits\n"
+                "  wanted NAME@sha256:HEX\n"
+            ),
+        ),
+        (
+            ["path"],
+            2,
+            "singfactory: path: the following arguments are required: REF\n  singfactory path --help\n",
+        ),
+        (
+            ["path", "x", "--no-such"],
+            2,
+            "singfactory: path: unrecognized arguments: --no-such\n  singfactory path --help\n",
+        ),
+        (["--no-such"], 2, "singfactory: unrecognized arguments: --no-such\n  singfactory --help\n"),
+        (
+            ["list"],
+            2,
+            (
+                "singfactory: no registry is set\n  images are fetched from one\n"
+                "  --registry ghcr.io/org/images, or SINGFACTORY_REGISTRY, or registry = … in the site's config.toml\n"
+            ),
+        ),
+        (
+            ["lint"],
+            2,
+            (
+                "singfactory: this is not an image factory\n  no factory.toml in {home} or above it\n"
+                "  change into the repository of your recipes\n"
+            ),
+        ),
+        (
+            ["exec", "x"],
+            2,
+            "singfactory: no command to run\n  singfactory exec x -- python train.py\n",
+        ),
+    ],
+)
+def test_what_users_read_when_a_command_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, shown: str
+) -> None:
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == shown.format(home=tmp_path)
+
+
+def test_an_unknown_command_is_a_usage_error_with_the_way_to_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pul", "x"]) == 2
+    out, err = capsys.readouterr()
+    first, *_, last = err.splitlines()
+    assert first.startswith("singfactory: ")
+    assert "'pul'" in first
+    assert last == "  singfactory --help"
+    assert (out, len(err.splitlines()) <= 3) == ("", True)
+
+
+def test_without_a_command_the_help_is_shown_and_nothing_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    help_text = capsys.readouterr().out
+    for name, _, text in COMMANDS:
+        assert f"    {name} " in help_text or f"    {name}\n" in help_text
+        assert text.split(",")[0] in " ".join(help_text.split())
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in COMMANDS])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: singfactory {name} ")
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"singfactory {__version__}\n"
+
+
+def test_options_are_not_guessed_from_their_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["path", "x", "--stor", "y"]) == 2
+    assert "unrecognized arguments: --stor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("some\nthing"), KeyError("x"), RecursionError(), AssertionError(), MemoryError(), EOFError()]
+)
+def test_a_bug_of_ours_is_a_message_and_exit_code_1_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    path_fails(monkeypatch, error)
+    assert main(["path", "x"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"singfactory: a bug of singfactory {__version__}: {type(error).__name__}:")
+    assert "SINGFACTORY_DEBUG=1" in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 2
+
+
+def test_who_asks_for_it_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SINGFACTORY_DEBUG", "1")
+    path_fails(monkeypatch, ZeroDivisionError("x"))
+    with pytest.raises(ZeroDivisionError):
+        main(["path", "x"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "first"),
+    [
+        (OSError(28, "No space left on device", "/"), 8, "no space left to write /"),
+        (OSError(30, "Read-only file system", "/x"), 8, "not allowed to write /x"),
+        (PermissionError(13, "Permission denied", "/x"), 8, "no permission to use /x"),
+        (OSError(5, "Input/output error", "/x"), 1, "the system refused: Input/output error"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 1, "the system refused: No such file or directory"),
+        (OSError("odd"), 1, "the system refused: odd"),
+    ],
+)
+def test_what_the_system_refuses_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, code: int, first: str
+) -> None:
+    path_fails(monkeypatch, error)
+    assert main(["path", "x"]) == code
+    err = capsys.readouterr().err
+    assert err.splitlines()[0] == f"singfactory: {first}"
+    assert len(err.splitlines()) <= 3
+
+
+def test_ctrl_c_is_told_with_the_way_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path_fails(monkeypatch, KeyboardInterrupt())
+    assert main(["path", "x"]) == 130
+    assert capsys.readouterr().err == (
+        "singfactory: interrupted\n  run the same command again: it goes on from what is complete\n"
+    )
+
+
+SLEEPING = """
+import sys, time
+from factory.cli import main, path
+def run(options):
+    print("ready", flush=True)
+    time.sleep(60)
+path.run = run
+sys.exit(main(["path", "x"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_as_ctrl_c_does(number: signal.Signals) -> None:
+    with subprocess.Popen(program(code=SLEEPING), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        started.send_signal(number)
+        _, err = started.communicate(timeout=10)
+    assert started.returncode == 130
+    assert err.splitlines()[0] == "singfactory: interrupted"
+    assert len(err.splitlines()) == 2
+
+
+LOUD = """
+import sys
+from factory.cli import main, path
+def run(options):
+    for _ in range(100000):
+        print("a long line of output for a reader that leaves early")
+    return 0
+path.run = run
+sys.exit(main(["path", "x"]))
+"""
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_talk_about() -> None:
+    with subprocess.Popen(program(code=LOUD), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        assert started.stdout.readline()
+        started.stdout.close()
+        assert started.stderr.read() == b""
+        assert started.wait(10) == 141
+
+
+IMPORTED = """
+import sys
+from factory.cli import main
+code = main(["path", "x"])
+heavy = ("requests", "urllib3", "tomllib", "tomli", "ssl", "http", "oras", "github", "subprocess", "asyncio", "email")
+print(code, *[name for name in heavy if name in sys.modules], *[
+    name for name in sys.modules if name.startswith(("factory.engine", "factory.recipes", "factory.registry"))
+])
+"""
+
+
+def test_path_imports_nothing_that_takes_long() -> None:
+    done = subprocess.run(program(code=IMPORTED), check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "3"
+
+
+def test_path_prints_the_file_and_nothing_else(tmp_path: Path) -> None:
+    from factory.digest import Descriptor, Digest  # noqa: PLC0415
+    from factory.io.progress import Silent  # noqa: PLC0415
+    from factory.store.refs import StoredImage  # noqa: PLC0415
+    from factory.store.store import Store  # noqa: PLC0415
+
+    store = Store(tmp_path / "store")
+    content = Descriptor.of("a/b", b"sif")
+    path, _ = store.ingest(content, lambda _: [b"sif"], Silent())
+    store.record(StoredImage("x", "1-1", "ghcr.io/o", Digest.of(b"m"), content.digest, 3, "2024"), ["1-1"])
+    started = time.monotonic()
+    done = subprocess.run(program("path", "x", "--store", str(store.root)), check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{path}\n", "")
+    assert time.monotonic() - started < 5
+
+
+def test_only_the_chosen_command_is_imported() -> None:
+    code = "import sys; from factory.cli import main; main(['path', 'x']); print(*sorted(sys.modules))"
+    done = subprocess.run(program(code=code), check=True, capture_output=True, text=True)
+    modules = {f"factory.cli.{where}" for _, where, _ in COMMANDS} & set(done.stdout.split())
+    assert modules == {"factory.cli.path"}
+
+
+def test_the_commands_of_the_table_are_modules_with_one_face() -> None:
+    names = [name for name, _, _ in COMMANDS]
+    assert len(names) == len(set(names))
+    for _, where, _ in COMMANDS:
+        command = importlib.import_module(f"factory.cli.{where}")
+        assert callable(getattr(command, "run", None))
+        assert callable(getattr(command, "arguments", None))

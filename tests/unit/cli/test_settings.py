@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from factory.cli import settings
+from factory.cli.settings import Settings, load
+from factory.errors import UsageError
+
+
+class Places:
+    """One file for each source of settings, below a temporary folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.site = root / "etc" / "config.toml"
+        self.user = root / "home" / ".config" / "singfactory" / "config.toml"
+        self.project = root / "project" / "factory.toml"
+        self.env = {"HOME": str(root / "home")}
+        for path in (self.site, self.user, self.project):
+            path.parent.mkdir(parents=True)
+
+    def load(self, flags: Mapping[str, str | None] | None = None, **env: str) -> Settings:
+        return load(flags or {}, self.env | env, self.project.parent)
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    found = Places(tmp_path)
+    monkeypatch.setattr(settings, "SITE", found.site)
+    return found
+
+
+def test_flags_go_before_environment_project_user_and_site_and_each_value_knows_its_origin(places: Places) -> None:
+    places.site.write_text('registry = "site.example/x"\nengine = "of-site"')
+    assert places.load().values["registry"] == settings.Value("site.example/x", str(places.site))
+    places.user.write_text('registry = "user.example/x"')
+    assert places.load().values["registry"] == settings.Value("user.example/x", str(places.user))
+    places.project.write_text('registry = "project.example/x"')
+    assert places.load().values["registry"] == settings.Value("project.example/x", str(places.project))
+    env = {"SINGFACTORY_REGISTRY": "env.example/x"}
+    assert places.load({}, **env).values["registry"] == settings.Value("env.example/x", "SINGFACTORY_REGISTRY")
+    flags = {"registry": "flag.example/x", "store": None}
+    assert places.load(flags, **env).values["registry"] == settings.Value("flag.example/x", "--registry")
+    assert places.load(flags, **env).values["engine"] == settings.Value("of-site", str(places.site))
+
+
+def test_an_empty_variable_or_flag_counts_as_not_set(places: Places) -> None:
+    places.site.write_text('registry = "site.example/x"')
+    assert places.load({"registry": ""}, SINGFACTORY_REGISTRY="").text("registry") == "site.example/x"
+
+
+def test_without_any_source_nothing_is_set(places: Places, tmp_path: Path) -> None:
+    found = load({}, places.env, tmp_path)
+    assert (found.values, found.project) == ({}, None)
+    assert found.text("registry", "usual") == "usual"
+    assert found.path("store") is None
+    assert found.listed("plain_http") == ()
+    assert found.seconds("idle_timeout", 60) == 60
+
+
+def test_the_project_is_the_nearest_folder_upwards_with_its_file(places: Places) -> None:
+    deep = places.project.parent / "recipes" / "x"
+    deep.mkdir(parents=True)
+    places.project.write_text("")
+    assert load({}, places.env, deep).project == places.project.parent
+
+
+def test_xdg_config_home_is_where_the_user_s_file_is(places: Places, tmp_path: Path) -> None:
+    path = tmp_path / "xdg" / "singfactory" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('engine = "mine"')
+    assert places.load(XDG_CONFIG_HOME=str(tmp_path / "xdg")).text("engine") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('registri = "x"', "did you mean 'registry'?"),
+        ('stor = "x"', "did you mean 'store'?"),
+        ("zzzzzz = 1", "known are: registry, store, stage, "),
+        ("[0-9]\nx = 1", "known are: "),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_known_one(places: Places, line: str, why: str) -> None:
+    places.project.write_text(line)
+    with pytest.raises(UsageError) as caught:
+        places.load()
+    assert caught.value.what == f"{places.project} sets {line.split(maxsplit=1)[0].strip('[]')!r}, which is no setting"
+    assert caught.value.why.startswith(why)
+    assert caught.value.fix == "mend or remove that line"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("store = 1", "path"),
+        ('store = ""', "path"),
+        ("registry = true", "text"),
+        ("registry = []", "text"),
+        ('plain_http = "one"', "list"),
+        ("plain_http = [1]", "list"),
+        ('idle_timeout = "60"', "seconds"),
+        ("idle_timeout = true", "seconds"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_with_the_wanted_one(places: Places, line: str, kind: str) -> None:
+    places.user.write_text(line)
+    with pytest.raises(UsageError) as caught:
+        places.load()
+    assert caught.value.what == f"{places.user}: {line.split(maxsplit=1)[0]} has a value of the wrong kind"
+    assert caught.value.why == f"wanted {kind}"
+
+
+@pytest.mark.parametrize("content", [b"registry = ", b"registry = 'a'\nregistry = 'b'", b"\xff\xfe"])
+def test_a_file_that_is_no_toml_is_named(places: Places, content: bytes) -> None:
+    places.site.write_bytes(content)
+    with pytest.raises(UsageError, match="is not valid TOML") as caught:
+        places.load()
+    assert str(places.site) in caught.value.what
+
+
+def test_lists_and_seconds_are_read_from_files_and_from_the_environment(places: Places) -> None:
+    places.user.write_text('plain_http = ["localhost:5000", "box"]\nidle_timeout = 2.5\nretry_budget = 9')
+    found = places.load()
+    assert found.listed("plain_http") == ("localhost:5000", "box")
+    assert (found.seconds("idle_timeout", 60), found.seconds("retry_budget", 60)) == (2.5, 9)
+    found = places.load(SINGFACTORY_PLAIN_HTTP="a b", SINGFACTORY_IDLE_TIMEOUT="7")
+    assert found.listed("plain_http") == ("a", "b")
+    assert found.seconds("idle_timeout", 60) == 7
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", "1e9", "60s"])
+def test_what_is_no_time_is_told_with_where_it_was_set(places: Places, text: str) -> None:
+    found = places.load(SINGFACTORY_IDLE_TIMEOUT=text)
+    with pytest.raises(UsageError) as caught:
+        found.seconds("idle_timeout", 60)
+    assert caught.value.what == f"idle_timeout is {text!r}"
+    assert caught.value.why == "set in SINGFACTORY_IDLE_TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("/srv/store", "/srv/store"),
+        ("store", "{here}/store"),
+        ("../store", "{above}/store"),
+        ("$SCRATCH/store", "/scratch/me/store"),
+        ("${SCRATCH}/a/$SCRATCH", "/scratch/me/a/scratch/me"),
+        ("~/store", "{home}/store"),
+        ("~", "{home}"),
+    ],
+)
+def test_a_path_in_a_file_is_filled_in_and_begins_at_its_folder(places: Places, text: str, path: str) -> None:
+    places.project.write_text(f'store = "{text}"\nregistry = "oci:{text}"')
+    here = places.project.parent
+    wanted = path.format(here=here, above=here.parent, home=places.env["HOME"])
+    found = places.load(SCRATCH="/scratch/me")
+    assert found.path("store") == Path(wanted)
+    assert found.text("registry") == f"oci:{wanted}"
+
+
+@pytest.mark.parametrize("text", ["$SCRATCH/store", "${SCRATCH}/store", "/a/$SCRATCH", "$SCRATCH_2/x", "$"])
+def test_a_variable_that_is_not_set_is_never_left_in_a_path(places: Places, text: str) -> None:
+    places.project.write_text(f'store = "{text}"')
+    with pytest.raises(UsageError, match="uses a variable that is not set"):
+        places.load(SCRATCH="")
+
+
+def test_a_home_that_is_not_set_does_not_become_the_root_folder(places: Places) -> None:
+    places.project.write_text('store = "~/store"')
+    with pytest.raises(UsageError, match="uses a variable that is not set"):
+        load({}, {}, places.project.parent)
+
+
+def test_text_that_is_no_folder_is_taken_as_it_is(places: Places) -> None:
+    places.project.write_text('engine = "$HOME/bin/apptainer"\nregistry = "ghcr.io/org"')
+    assert places.load().text("engine") == "$HOME/bin/apptainer"
+    assert places.load().text("registry") == "ghcr.io/org"
+
+
+def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UsageError) as caught:
+        places.load()
+    assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "mend its permissions")

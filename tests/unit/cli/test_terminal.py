@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.cli import terminal
+from factory.cli.terminal import Terminal, emit, printable
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\x08\x9b31mb\N{RIGHT-TO-LEFT OVERRIDE}c\x00\n"
+
+
+class Screen(io.StringIO):
+    def __init__(self, *, tty: bool) -> None:
+        super().__init__()
+        self._tty = tty
+
+    def isatty(self) -> bool:
+        return self._tty
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(terminal, "time", found)
+    return found
+
+
+def screen(monkeypatch: pytest.MonkeyPatch, *, tty: bool, term: str = "xterm") -> Screen:
+    found = Screen(tty=tty)
+    monkeypatch.setattr(sys, "stderr", found)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "60")
+    return found
+
+
+@given(st.text())
+def test_what_is_printed_of_any_text_is_printable_and_as_long(text: str) -> None:
+    shown = printable(text)
+    assert len(shown) == len(text)
+    assert all(letter.isprintable() or letter == "\t" for letter in shown)
+    assert printable(shown) == shown
+
+
+def test_ordinary_text_of_any_language_is_printed_as_it_is() -> None:
+    text = "naïve café, 日本語, Ελληνικά, 🙂: 5 % of 3.2 GB\tok"
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("tty", [False, True])
+def test_control_characters_from_outside_do_not_reach_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+    tty: bool,  # noqa: FBT001
+    verbose: bool,  # noqa: FBT001
+) -> None:
+    seen = screen(monkeypatch, tty=tty)
+    progress = Terminal(quiet=False, verbose=verbose)
+    progress.begin("build")
+    clock.now += 1
+    progress.line(HOSTILE)
+    progress.note(HOSTILE)
+    progress.end()
+    drawn = seen.getvalue().replace("\r\x1b[K", "").replace("\n", "")
+    assert drawn.isprintable()
+    assert "\r\x1b[K" not in seen.getvalue() or tty
+
+
+def test_one_line_is_drawn_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=False)
+    progress.begin("pull", 2_000_000)
+    clock.now += 1
+    progress.advance(500_000)
+    progress.advance(500_000)  # too soon to be drawn again
+    clock.now += 1
+    progress.advance(0)
+    progress.note("take care")
+    progress.end()
+    assert seen.getvalue().split("\r\x1b[K") == [
+        "",
+        "pull  0 % of 2.0 MB, 0 B/s",
+        "pull  25 % of 2.0 MB, 500 kB/s, 3 s left",
+        "pull  50 % of 2.0 MB, 500 kB/s, 2 s left",
+        "take care\n",
+        "",
+    ]
+
+
+def test_a_drawn_line_never_wraps(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=False)
+    progress.begin("build")
+    clock.now += 1
+    progress.line("x" * 500)
+    assert max(len(part) for part in seen.getvalue().split("\r\x1b[K")) == 59
+
+
+@pytest.mark.parametrize(("tty", "term"), [(False, "xterm"), (True, "dumb"), (True, "")])
+def test_a_log_gets_a_line_about_a_transfer_now_and_then_and_nothing_is_redrawn(
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
+    tty: bool,  # noqa: FBT001
+    term: str,
+) -> None:
+    seen = screen(monkeypatch, tty=tty, term=term)
+    if not term:
+        monkeypatch.delenv("TERM")
+    progress = Terminal(quiet=False, verbose=False)
+    progress.begin("pull", 100_000_000)
+    for _ in range(60):
+        clock.now += 1
+        progress.advance(1_000_000)
+    progress.end()
+    assert seen.getvalue().splitlines() == [
+        "pull  30 % of 100 MB, 1.0 MB/s, 70 s left",
+        "pull  60 % of 100 MB, 1.0 MB/s, 40 s left",
+    ]
+
+
+def test_verbose_shows_each_line_whole_and_draws_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=True)
+    progress.begin("build")
+    clock.now += 1
+    progress.line("gcc\t" + "x" * 200)
+    progress.end()
+    assert seen.getvalue() == "gcc\t" + "x" * 200 + "\n"
+
+
+def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    seen = screen(monkeypatch, tty=False)
+    progress = Terminal(quiet=True, verbose=False)
+    progress.begin("pull", 100)
+    clock.now += 100
+    progress.advance(50)
+    progress.line("x")
+    progress.note("y")
+    progress.end()
+    assert seen.getvalue() == ""
+
+
+def test_a_transfer_of_nothing_or_more_than_told_is_drawn_without_failing(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=False)
+    progress.begin("pull", 0)
+    clock.now += 1
+    progress.advance(5)
+    progress.advance(-5)
+    assert "100 % of 0 B" in seen.getvalue()
+
+
+def test_a_document_is_json_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    value = [{"name": HOSTILE, "größe": 1}]
+    emit(value)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == value
+    assert "\x1b" not in out
+    assert err == ""

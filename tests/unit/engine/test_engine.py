@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from factory.engine.engine import Bind, BuildOrder, Command, Engine, cannot_build_for, find
+from factory.engine.host import Host
+from factory.errors import BuildFailed, NotFound
+
+HOST = Host(
+    arch="amd64",
+    user_id=1000,
+    full_capabilities=True,
+    user_namespaces=True,
+    subordinate_ids=0,
+    fuse=True,
+    gpu="",
+    tools={},
+)
+ROOT = replace(HOST, user_id=0)
+SYSTEM = os.environ["PATH"]
+
+
+def program(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def engine_at(path: Path, says: str) -> Path:
+    return program(path, f'[ "$1" = --version ] && echo "{says}"')
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """Nothing but what a test puts into bin/ is found; the fakes themselves need only the shell's own commands."""
+    return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
+
+
+@pytest.mark.parametrize(
+    ("says", "label"),
+    [
+        ("apptainer version 1.3.4", "apptainer 1.3.4"),
+        ("apptainer version 1.2.0-1.el9", "apptainer 1.2.0"),
+        ("apptainer version 1.4", "apptainer 1.4"),
+        ("apptainer version 2.0.1", "apptainer 2.0.1"),
+        ("singularity-ce version 4.1.0-focal", "singularity-ce 4.1.0"),
+        ("singularity-ce version 3.11.5", "singularity-ce 3.11.5"),
+        ("apptainer version v1.3.0", "apptainer 1.3.0"),
+    ],
+)
+def test_an_engine_is_known_by_what_it_says_of_itself(
+    tmp_path: Path, env: dict[str, str], says: str, label: str
+) -> None:
+    path = engine_at(tmp_path / "bin/apptainer", says)
+    found = find("", env, HOST)
+    assert (found.path, found.label, found.host, found.base_env) == (path, label, HOST, env)
+
+
+@pytest.mark.parametrize(
+    ("says", "shown"),
+    [
+        ("apptainer version 1.1.9", "apptainer 1.1.9"),
+        ("singularity version 3.8.7", "singularity-ce 3.8.7"),
+        ("singularity-ce version 3.10.2", "singularity-ce 3.10.2"),
+        ("singularity version 2.6.1-dist", "singularity-ce 2.6.1"),
+    ],
+)
+def test_one_that_is_too_old_is_refused_and_named(tmp_path: Path, env: dict[str, str], says: str, shown: str) -> None:
+    path = engine_at(tmp_path / "bin/singularity", says)
+    with pytest.raises(NotFound) as caught:
+        find("", env, HOST)
+    assert caught.value.what == "no Apptainer or Singularity on this machine"
+    assert caught.value.why == f"{path} is {shown}"
+    assert "apptainer (1.2 or later; SingularityCE 3.11)" in caught.value.fix
+
+
+def test_a_newer_one_behind_one_that_is_too_old_is_taken(tmp_path: Path, env: dict[str, str]) -> None:
+    engine_at(tmp_path / "bin/apptainer", "apptainer version 1.0.0")
+    path = engine_at(tmp_path / "bin/singularity", "singularity-ce version 4.0.0")
+    assert find("", env, HOST).path == path
+
+
+def test_singularity_that_is_a_link_to_apptainer_is_apptainer(tmp_path: Path, env: dict[str, str]) -> None:
+    engine_at(tmp_path / "opt/apptainer", "apptainer version 1.3.0")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/singularity").symlink_to(tmp_path / "opt/apptainer")
+    found = find("", env, HOST)
+    assert (found.path, found.kind) == (tmp_path / "bin/singularity", "apptainer")
+
+
+def test_the_wanted_engine_is_taken_by_path_or_name_and_no_other(tmp_path: Path, env: dict[str, str]) -> None:
+    engine_at(tmp_path / "bin/apptainer", "apptainer version 1.3.0")
+    path = engine_at(tmp_path / "opt/my-engine", "singularity-ce version 4.0.0")
+    assert find(str(path), env, HOST).path == path
+    assert find("apptainer", env, HOST).kind == "apptainer"
+    with pytest.raises(NotFound, match="/no/such is none"):
+        find("/no/such", env, HOST)
+
+
+def test_the_rootless_prefix_is_looked_into_last(tmp_path: Path, env: dict[str, str]) -> None:
+    with pytest.raises(NotFound, match="looked on PATH and in the rootless prefix"):
+        find("", env, HOST)
+    rootless = engine_at(tmp_path / "home/.local/share/singfactory-engine/usr/bin/apptainer", "apptainer version 1.3.1")
+    assert find("", env, HOST).path == rootless
+    moved = engine_at(tmp_path / "prefix/bin/apptainer", "apptainer version 1.3.2")
+    assert find("", env | {"SINGFACTORY_ENGINE_PREFIX": str(tmp_path / "prefix")}, HOST).path == moved
+    on_path = engine_at(tmp_path / "bin/apptainer", "apptainer version 1.3.3")
+    assert find("", env, HOST).path == on_path
+
+
+@pytest.mark.parametrize("script", ["echo hello", "exit 3", "echo apptainer version 1.3.0; exit 1", "kill -9 $$"])
+def test_a_program_that_is_no_engine_is_passed_over(tmp_path: Path, env: dict[str, str], script: str) -> None:
+    program(tmp_path / "bin/apptainer", script)
+    with pytest.raises(NotFound):
+        find("", env, HOST)
+
+
+def engine(kind: str = "apptainer", host: Host = HOST, **env: str) -> Engine:
+    return Engine(Path("/opt/bin/apptainer"), kind, "1.3.0", host, env)
+
+
+def test_nothing_of_the_user_s_engine_settings_leaks_into_a_container() -> None:
+    kept = {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "APPTAINER_CACHEDIR": "/cache",
+        "SINGULARITY_CACHEDIR": "/cache",
+        "APPTAINER_CONFIGDIR": "/config",
+        "APPTAINER_DOCKER_USERNAME": "me",
+        "APPTAINER_DOCKER_PASSWORD": "x",
+        "SINGULARITY_LOGIN_USERNAME": "me",
+        "SINGULARITY_LOGIN_PASSWORD": "x",
+    }
+    dropped = {
+        "APPTAINERENV_SECRET": "x",
+        "APPTAINERENV_CACHEDIR": "x",
+        "SINGULARITYENV_DOCKER_PASSWORD": "x",
+        "APPTAINER_BIND": "/:/host",
+        "APPTAINER_BINDPATH": "/:/host",
+        "SINGULARITY_BINDPATH": "/:/host",
+        "APPTAINER_NV": "1",
+        "APPTAINER_WRITABLE_TMPFS": "1",
+        "APPTAINER_TMPDIR": "/elsewhere",
+        "SINGFACTORY_PASSWORD": "push token",
+        "SINGFACTORY_REGISTRY": "x",
+    }
+    env = replace(engine(), base_env=kept | dropped).environment({})
+    assert env == kept | {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PATH": env["PATH"]}
+    assert env["PATH"].startswith("/bin:")
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("apptainer", "APPTAINER"), ("singularity-ce", "SINGULARITY")])
+def test_variables_for_inside_and_the_scratch_folder_are_set_as_each_engine_reads_them(kind: str, prefix: str) -> None:
+    env = engine(kind, LC_ALL="de_DE", TZ="CET").environment({"A": "b"}, Path("/scratch"))
+    del env["PATH"]
+    assert env == {
+        f"{prefix}ENV_A": "b",
+        f"{prefix}_TMPDIR": "/scratch",
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def test_what_the_user_sets_inside_goes_before_the_recipe() -> None:
+    env = engine().with_inside({"APPTAINERENV_A": "mine", "X": "y"}, {"A": "recipe's", "B": "b"})
+    assert env == {"APPTAINERENV_A": "mine", "APPTAINERENV_B": "b", "X": "y"}
+
+
+BUILD = """
+[ "$1" = --version ] && { echo "apptainer version 1.3.0"; exit; }
+echo "$@" > "$FAKE_LOG"
+env > "$FAKE_LOG.env"
+for last; do before=$image; image=$last; done
+image=$before
+"""
+
+
+class Fake:
+    """An engine made of a shell script that takes the arguments of `build` and does what a test says."""
+
+    def __init__(self, folder: Path, then: str, host: Host = HOST) -> None:
+        self.folder = folder
+        self.seen = folder / "seen"
+        path = program(folder / "bin/apptainer", BUILD + then)
+        env = {"PATH": f"{folder / 'bin'}:{SYSTEM}", "FAKE_LOG": str(self.seen), "HOME": str(folder)}
+        self.engine = find(str(path), env, host)
+        self.order = BuildOrder(
+            definition=folder / "image.def",
+            folder=folder,
+            image=folder / "out" / "image.sif",
+            scratch=folder / "scratch",
+            log=folder / "build.log",
+            timeout=timedelta(seconds=30),
+            arch="amd64",
+        )
+        for made in (folder / "out", folder / "scratch"):
+            made.mkdir()
+        self.lines: list[str] = []
+
+    def build(self, order: BuildOrder | None = None) -> None:
+        self.engine.build(order or self.order, self.lines.append)
+
+
+def test_a_build_gives_the_image_its_name_when_it_is_complete_and_cleans_up(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, 'echo "INFO:    Starting build..."; echo sif > "$image"; mkdir "$APPTAINER_TMPDIR/x"; pwd')
+    fake.build()
+    assert fake.order.image.read_text() == "sif\n"
+    assert [path.name for path in fake.order.image.parent.iterdir()] == ["image.sif"]
+    assert not fake.order.scratch.exists()
+    assert fake.lines == ["INFO:    Starting build...", str(tmp_path)]
+    assert fake.order.log.read_text().splitlines() == fake.lines
+    definition = fake.order.definition
+    assert fake.seen.read_text() == f"build --notest --force {tmp_path}/out/.image.sif.partial {definition}\n"
+
+
+def test_what_an_order_says_becomes_options_and_environment(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, 'echo sif > "$image"')
+    order = replace(
+        fake.order, arch="arm64", binds=(Bind(Path("/srv/x"), "/tmp/x"),), env={"A": "b c"}, plain_http=True
+    )
+    fake.build(order)
+    assert "--arch arm64 --bind /srv/x:/tmp/x:ro" in fake.seen.read_text()
+    env = fake.seen.with_suffix(".env").read_text().splitlines()
+    assert {"APPTAINERENV_A=b c", "APPTAINER_NOHTTPS=true", f"APPTAINER_TMPDIR={order.scratch}"} <= set(env)
+
+
+@pytest.mark.parametrize(
+    ("then", "what"),
+    [
+        ('echo half > "$image"; echo "INFO:    Running post scriptlet"; echo "+ false"; exit 255', "%post failed"),
+        ("exit 0", "the build failed"),
+        ('echo half > "$image"; kill -9 $$', "the build failed"),
+    ],
+)
+def test_a_build_that_fails_leaves_only_its_log(tmp_path: Path, then: str, what: str) -> None:
+    fake = Fake(tmp_path, then)
+    with pytest.raises(BuildFailed) as caught:
+        fake.build()
+    assert caught.value.what == what
+    assert list(fake.order.image.parent.iterdir()) == []
+    assert not fake.order.scratch.exists()
+    assert fake.order.log.exists()
+
+
+def test_a_build_that_takes_too_long_is_ended_and_shows_where_it_was(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, 'echo "INFO:    Running post scriptlet"; echo "+ sleep"; echo half > "$image"; sleep 60')
+    with pytest.raises(BuildFailed, match="the build took longer than 0:00:01") as caught:
+        fake.build(replace(fake.order, timeout=timedelta(seconds=1)))
+    assert caught.value.detail == ("+ sleep",)
+    assert list(fake.order.image.parent.iterdir()) == []
+
+
+COMMAND = Command(
+    image=Path("/images/x.sif"),
+    arguments=("python", "-c", "print('$HOME')"),
+    home=Path("/work/home"),
+    scratch=Path("/work/tmp"),
+    timeout=timedelta(seconds=30),
+)
+
+
+def run_arguments(folder: Path, command: Command, host: Host) -> list[str]:
+    seen = b""
+
+    def keep(block: bytes) -> None:
+        nonlocal seen
+        seen += block
+
+    path = program(folder / "apptainer", 'for word; do echo "[$word]"; done')
+    fake = Engine(path, "apptainer", "1.3.0", host, {"PATH": SYSTEM})
+    assert fake.run(command, keep, keep).status == 0
+    return [line.strip("[]") for line in seen.decode().splitlines()]
+
+
+def test_a_test_command_runs_contained_without_a_home_and_its_arguments_reach_no_shell(tmp_path: Path) -> None:
+    words = run_arguments(tmp_path, COMMAND, HOST)
+    assert words[:2] == ["-q", "exec"]
+    assert {"--containall", "--cleanenv", "--no-home"} <= set(words)
+    assert "/work/home:/home/test:rw" in words
+    assert words[words.index("--workdir") + 1] == "/work/tmp"
+    assert words[-3:] == ["python", "-c", "print('$HOME')"]
+    assert words[words.index("/images/x.sif") + 1 : -3] == [
+        "/bin/sh",
+        "-c",
+        'HOME=/home/test; export HOME; cd "$HOME" && exec "$@"',
+        "test",
+    ]
+    assert not {"--security", "--nv", "--rocm", "--unsquash"} & set(words)
+
+
+def test_root_runs_tests_as_nobody(tmp_path: Path) -> None:
+    words = run_arguments(tmp_path, COMMAND, ROOT)
+    assert [word for word in words if word.startswith(("uid:", "gid:"))] == ["uid:65534", "gid:65534"]
+
+
+def test_an_image_s_own_test_is_run_where_the_engine_keeps_it(tmp_path: Path) -> None:
+    assert run_arguments(tmp_path, replace(COMMAND, arguments=()), HOST)[-1] == "/.singularity.d/test"
+
+
+@pytest.mark.parametrize(("gpu", "option"), [("nvidia", "--nv"), ("rocm", "--rocm")])
+def test_a_gpu_is_asked_for_in_the_engine_s_words(tmp_path: Path, gpu: str, option: str) -> None:
+    assert option in run_arguments(tmp_path, replace(COMMAND, gpu=gpu), HOST)
+
+
+def test_where_images_cannot_be_mounted_apptainer_is_told_to_unpack_them(tmp_path: Path) -> None:
+    assert "--unsquash" in run_arguments(tmp_path, COMMAND, replace(HOST, fuse=False))
+
+
+@pytest.mark.parametrize(
+    ("script", "has"),
+    [
+        ("printf '#!/bin/sh\\n\\n'", False),
+        ("printf '#!/bin/sh\\n\\npython -c pass\\n'", True),
+        ("exit 1", False),
+        ("true", False),
+    ],
+)
+def test_whether_an_image_has_a_test_of_its_own_is_asked(tmp_path: Path, script: str, has: bool) -> None:  # noqa: FBT001
+    path = program(tmp_path / "apptainer", script)
+    fake = Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM})
+    assert fake.has_tests(Path("/images/x.sif")) is has
+
+
+def test_an_engine_with_a_setuid_starter_is_recognised(tmp_path: Path) -> None:
+    path = program(tmp_path / "bin/apptainer", "true")
+    found = Engine(path, "apptainer", "1.3.0", HOST, {})
+    assert not found.is_setuid
+    starter = program(tmp_path / "libexec/apptainer/bin/starter-suid", "true")
+    assert not found.is_setuid
+    starter.chmod(0o4755)
+    assert found.is_setuid
+
+
+def test_an_image_for_another_machine_says_where_it_can_be_built() -> None:
+    assert cannot_build_for("arm64", HOST).lines() == (
+        "this machine cannot build for arm64",
+        "it is amd64",
+        "build on a machine with arm64; the workflows choose the runner by themselves",
+    )

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from factory.engine import sources
+from factory.engine.sources import debian_mirror, find, pip_configuration
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Debian machine without a pip configuration of its own."""
+    monkeypatch.setattr(sources, "_PIP_OF_ALL", tmp_path / "etc" / "pip.conf")
+    monkeypatch.setattr(sources, "_distribution", lambda: "debian")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Path:
+    (tmp_path / "mounts").mkdir()
+    return tmp_path / "mounts"
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_pip_s_files_are_read_in_pip_s_own_order(tmp_path: Path, home: Path) -> None:
+    env = {"HOME": str(home)}
+    assert pip_configuration(env) == {}
+    write(tmp_path / "etc/pip.conf", "[global]\nindex-url = https://all/simple\nretries = 9\n")
+    assert pip_configuration(env) == {"index-url": "https://all/simple", "retries": "9"}
+    write(home / ".pip/pip.conf", "[global]\nindex-url = https://old/simple\n")
+    assert pip_configuration(env)["index-url"] == "https://old/simple"
+    write(home / ".config/pip/pip.conf", "[global]\nindex-url = https://new/simple\n")
+    assert pip_configuration(env)["index-url"] == "https://new/simple"
+    write(tmp_path / "xdg/pip/pip.conf", "[global]\nindex-url = https://xdg/simple\n")
+    env["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
+    assert pip_configuration(env)["index-url"] == "https://xdg/simple"
+    env["PIP_CONFIG_FILE"] = str(write(tmp_path / "named.conf", "[install]\nindex-url = https://named/simple\n"))
+    assert pip_configuration(env)["index-url"] == "https://named/simple"
+    env["PIP_INDEX_URL"] = "https://env/simple"
+    assert pip_configuration(env) == {"index-url": "https://env/simple", "retries": "9"}
+
+
+def test_pip_s_way_to_name_no_file_is_known(tmp_path: Path, home: Path) -> None:
+    write(tmp_path / "etc/pip.conf", "[global]\nindex-url = https://all/simple\n")
+    assert pip_configuration({"HOME": str(home), "PIP_CONFIG_FILE": "/dev/null"}) == {}
+
+
+def test_options_are_read_in_both_spellings_and_others_are_left_alone(tmp_path: Path, home: Path) -> None:
+    known = "[global]\nindex_url = https://a/simple\nExtra-Index-URL =\n  https://b\n  https://c\n"
+    write(tmp_path / "etc/pip.conf", known + "cert = /x\n[freeze]\nretries = 1\n")
+    assert pip_configuration({"HOME": str(home)}) == {
+        "index-url": "https://a/simple",
+        "extra-index-url": "\nhttps://b\nhttps://c",
+    }
+
+
+@pytest.mark.parametrize("broken", ["index-url = x", "[global\n", "\x00\xff", "[global]\nindex-url = a\n[global]\nb"])
+def test_a_broken_pip_file_is_pip_s_to_complain_about(tmp_path: Path, home: Path, broken: str) -> None:
+    path = write(tmp_path / "etc/pip.conf", "")
+    path.write_bytes(broken.encode("latin-1"))
+    pip_configuration({"HOME": str(home)})
+
+
+def test_an_index_in_a_folder_is_bound_with_its_parent_where_its_files_lie(
+    tmp_path: Path, home: Path, mounts: Path
+) -> None:
+    (tmp_path / "index/simple").mkdir(parents=True)
+    found = find({"HOME": str(home), "PIP_INDEX_URL": f"file://{tmp_path}/index/simple"}, mounts)
+    (bind,) = found.binds
+    assert str(bind) == f"{tmp_path}/index:{mounts}/0-index:ro"
+    assert dict(found.env)["PIP_INDEX_URL"] == f"file://{mounts}/0-index/simple"
+    assert Path(bind.target).is_dir(), "the engine needs a mount point"
+
+
+def test_a_folder_of_wheels_is_bound_itself_and_once(tmp_path: Path, home: Path, mounts: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    wheels = str(tmp_path / "wheels")
+    found = find({"HOME": str(home), "PIP_FIND_LINKS": f"{wheels} {wheels} https://w/x ./here /not/there"}, mounts)
+    assert [str(bind.source) for bind in found.binds] == [wheels]
+    inside = f"{mounts}/0-wheels"
+    assert dict(found.env)["PIP_FIND_LINKS"] == f"{inside} {inside} https://w/x ./here"
+
+
+def test_an_index_that_is_not_there_is_not_set(home: Path, mounts: Path) -> None:
+    found = find({"HOME": str(home), "PIP_INDEX_URL": "file:///not/there/simple"}, mounts)
+    assert (found.env, found.binds) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("http_proxy", "http://me:s3cret@proxy:3128"),
+        ("HTTPS_PROXY", "http://me@proxy:3128"),
+        ("all_proxy", "me:s3cret@proxy:3128"),
+        ("PIP_INDEX_URL", "https://__token__:s3cret@pypi.example/simple"),
+        ("PIP_INDEX_URL", "https://token@[broken/simple"),
+        ("PIP_EXTRA_INDEX_URL", "https://open/simple https://me:s3cret@pypi.example/simple"),
+    ],
+)
+def test_what_holds_a_login_is_left_out_and_named(home: Path, mounts: Path, name: str, text: str) -> None:
+    found = find({"HOME": str(home), name: text}, mounts)
+    assert (found.env, found.left_out) == ((), (name,))
+
+
+def test_addresses_without_a_login_are_carried_into_builds(home: Path, mounts: Path) -> None:
+    env = {
+        "http_proxy": "http://proxy:3128",
+        "HTTPS_PROXY": "proxy:3128",
+        "no_proxy": "localhost,.example.org",
+        "PIP_INDEX_URL": "https://pypi.example/simple/@scope",
+        "PIP_TRUSTED_HOST": "pypi.example:8080",
+    }
+    found = find(env | {"HOME": str(home), "SECRET": "x"}, mounts)
+    assert dict(found.env) == env
+    assert (found.binds, found.left_out) == ((), ())
+
+
+def test_a_certificate_of_the_site_is_bound_once_and_every_variable_follows(
+    tmp_path: Path, home: Path, mounts: Path
+) -> None:
+    certificate = write(tmp_path / "ca.pem", "x")
+    (tmp_path / "link.pem").symlink_to(certificate)
+    env = {
+        "HOME": str(home),
+        "SSL_CERT_FILE": str(certificate),
+        "PIP_CERT": str(tmp_path / "link.pem"),
+        "CURL_CA_BUNDLE": "/not/there",
+    }
+    found = find(env, mounts)
+    assert [str(bind) for bind in found.binds] == [f"{certificate}:{mounts}/0-ca.pem:ro"]
+    assert dict(found.env) == {"SSL_CERT_FILE": f"{mounts}/0-ca.pem", "PIP_CERT": f"{mounts}/0-ca.pem"}
+
+
+def test_the_configured_debian_mirror_goes_first(home: Path, mounts: Path) -> None:
+    assert find({"HOME": str(home)}, mounts, "http://mine/debian").debian_mirror == "http://mine/debian"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mirror"),
+    [
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb\nURIs: http://mirror/debian/\nSuites: bookworm\n",
+            "http://mirror/debian",
+        ),
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb\nURIs: http://security/debian-security http://mirror/debian\n",
+            "http://mirror/debian",
+        ),
+        (
+            "sources.list.d/debian.sources",
+            "Enabled: no\nURIs: http://off/debian\n\nTypes: deb\nuris: https://on/debian\n",
+            "https://on/debian",
+        ),
+        ("sources.list.d/debian.sources", "# URIs: http://comment/debian\n", ""),
+        ("sources.list.d/debian.list", "deb http://mirror/debian bookworm main\n", "http://mirror/debian"),
+        (
+            "sources.list",
+            "# deb http://comment/debian x y\n\n  deb [arch=amd64 signed-by=/k] https://mirror/debian bookworm main\n",
+            "https://mirror/debian",
+        ),
+        ("sources.list", "deb http://other/ubuntu jammy main\ndeb cdrom:[x]/debian bookworm main\n", ""),
+        ("sources.list", "deb http://me:s3cret@mirror/debian bookworm main\n", ""),
+        ("sources.list", "deb-src http://src/debian bookworm main\n", "http://src/debian"),
+        ("sources.list", "\x00\xff", ""),
+    ],
+)
+def test_the_debian_mirror_is_the_one_that_apt_uses(tmp_path: Path, name: str, text: str, mirror: str) -> None:
+    write(tmp_path / "apt" / name, text)
+    assert debian_mirror(tmp_path / "apt", tmp_path / "none") == mirror
+
+
+def test_without_one_debootstrap_s_own_mirror_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = write(tmp_path / "debootstrap", '#!/bin/sh\nDEF_MIRROR="http://mirror.example.org/debian"\n')
+    assert debian_mirror(tmp_path / "none", script) == "http://mirror.example.org/debian"
+    assert debian_mirror(tmp_path / "none", tmp_path / "none") == ""
+    write(tmp_path / "apt/sources.list", "deb http://mirror/debian bookworm main\n")
+    monkeypatch.setattr(sources, "_distribution", lambda: "rocky")
+    assert debian_mirror(tmp_path / "apt", script) == "http://mirror.example.org/debian"
