@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import signal
@@ -89,30 +90,47 @@ def fail(error: FactoryError) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    name = next((word for word in arguments if not word.startswith("-")), "")
-    chosen = [entry for entry in COMMANDS if entry[0] == name and arguments[0] == name]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _overview().print_help()
+        return 0 if arguments else UsageError.exit_code
+    module, options = parse(arguments)
+    return module.run(options)
+
+
+def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace]:
+    """Find the command and read its options. Raises UsageError; --help and --version print and exit."""
+    name = arguments[0]
+    where = next((where for known, where, _ in COMMANDS if known == name), "")
+    if not where:
+        _overview().parse_args(arguments[:1] if name.startswith("-") else [])
+        known = [command for command, _, _ in COMMANDS]
+        near = difflib.get_close_matches(name, known, n=2)
+        raise UsageError(
+            f"there is no command {name!r}",
+            why=f"did you mean {' or '.join(near)}?" if near else "",
+            fix="singfactory --help lists the commands",
+        )
+    module: Command = importlib.import_module(f"factory.cli.{where}")
+    text = next(text for known, _, text in COMMANDS if known == name)
+    parser = _Parser(prog=f"singfactory {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    module.arguments(parser)
+    return module, parser.parse_args(arguments[1:])
+
+
+def _overview() -> argparse.ArgumentParser:
+    """The help of the whole program."""
+    width = max(len(name) for name, _, _ in COMMANDS)
+    lines = "\n".join(f"  {name:{width}}  {text}" for name, _, text in COMMANDS)
     parser = _Parser(
         prog="singfactory",
-        description="An image factory for Singularity and Apptainer.",
+        usage="singfactory COMMAND [OPTION...]",
+        description=f"An image factory for Singularity and Apptainer.\n\ncommands:\n{lines}",
         epilog="singfactory COMMAND --help tells more about one command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"singfactory {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    module: Command | None = None
-    for known, where, text in chosen or COMMANDS:
-        child = commands.add_parser(known, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        if chosen:
-            module = importlib.import_module(f"factory.cli.{where}")
-            child.set_defaults(command=known)
-            module.arguments(child)
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        (child if chosen else parser).error(f"unrecognized arguments: {' '.join(unknown)}")
-    if module is None:
-        parser.print_help()
-        return UsageError.exit_code if name or not arguments else 0
-    return module.run(options)
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,7 +139,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing."""
         _, _, command = self.prog.partition(" ")
-        raise UsageError(f"{command}: {message}" if command else message, fix=f"{self.prog} --help")
+        fix = f"{self.prog} --help"
+        if command in ("exec", "run") and message.startswith("unrecognized arguments"):
+            fix = f"put -- before the program: {self.prog} REF -- PROGRAM ARGUMENT..."
+        raise UsageError(f"{command}: {message}" if command else message, fix=fix)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
