@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,7 +24,6 @@ if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none o
     from factory.store.store import Store
 
 _LOCAL_DISKS = ("SLURM_TMPDIR", "APPTAINER_TMPDIR", "TMPDIR")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def common_arguments(
@@ -94,7 +92,9 @@ class Context:
     @property
     def arch(self) -> str:
         """This machine's architecture, as images name it."""
-        return _ARCHITECTURES.get(platform.machine(), platform.machine())
+        from factory.engine.host import architecture  # noqa: PLC0415
+
+        return architecture()
 
     @cached_property
     def address(self) -> RegistryAddress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from factory.errors import BuildFailed, FactoryError
 from factory.io import process
 from factory.io.launch import subordinate_range
 
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 IDENTITY = "identity"
 _TOOLS = ("newuidmap", "fakeroot", "mksquashfs", "squashfuse_ll", "squashfuse", "debootstrap")
 
@@ -76,7 +75,7 @@ def probe(env: Mapping[str, str]) -> Host:
     tools = {name: shutil.which(name, path=f"{search}:/usr/sbin:/sbin") or "" for name in _TOOLS}
     full = _has_all_capabilities()
     return Host(
-        arch=ARCHITECTURES.get(platform.machine(), platform.machine()),
+        arch=architecture(),
         user_id=os.geteuid(),
         full_capabilities=full,
         user_namespaces=_namespaces_work(env),
@@ -85,6 +84,12 @@ def probe(env: Mapping[str, str]) -> Host:
         gpu=gpu_present(),
         tools=tools,
     )
+
+
+def architecture() -> str:
+    """This machine's architecture, as images name it (GOARCH)."""
+    machine = os.uname().machine
+    return _ARCHITECTURES.get(machine, machine)
 
 
 def gpu_present() -> str:
