@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from factory.engine.host import Host
 from factory.engine.output import Output
-from factory.errors import BuildFailed, NotFound
+from factory.errors import BuildFailed, IntegrityFailure, NotFound
 from factory.io import files, process
 
 APPTAINER = "apptainer"
@@ -182,11 +182,17 @@ class Engine:
         return "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
 
     def has_tests(self, image: Path) -> bool:
-        """Whether the image has a %test of its own (the engine writes an empty script when it has none)."""
+        """Whether the image has a %test of its own. Raises IntegrityFailure when the engine cannot read the image."""
         arguments = [str(self.path), "-q", "inspect", "--test", str(image)]
-        status, text, _ = process.output_of(arguments, env=self.environment({}), mapped=self.host.mapping)
+        status, text, said = process.output_of(arguments, env=self.environment({}), mapped=self.host.mapping)
+        if status != 0:
+            raise IntegrityFailure(
+                f"{self.kind} cannot read {image}",
+                why=said.decode(errors="replace").strip().rpartition("\n")[2],
+                fix="build or pull it again",
+            )
         lines = text.decode(errors="replace").splitlines()
-        return status == 0 and any(line.strip() and not line.startswith("#!") for line in lines)
+        return any(line.strip() and not line.startswith("#!") for line in lines)
 
     def _build_arguments(self, order: BuildOrder, image: Path) -> list[str]:
         options = ["--notest", "--force"]  # %test is run on the finished SIF, by the test step

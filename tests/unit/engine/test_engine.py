@@ -9,7 +9,7 @@ import pytest
 
 from factory.engine.engine import Bind, BuildOrder, Command, Engine, cannot_build_for, find
 from factory.engine.host import Host
-from factory.errors import BuildFailed, NotFound
+from factory.errors import BuildFailed, IntegrityFailure, NotFound
 
 HOST = Host(
     arch="amd64",
@@ -317,7 +317,6 @@ def test_where_images_cannot_be_mounted_apptainer_is_told_to_unpack_them(tmp_pat
     [
         ("printf '#!/bin/sh\\n\\n'", False),
         ("printf '#!/bin/sh\\n\\npython -c pass\\n'", True),
-        ("exit 1", False),
         ("true", False),
     ],
 )
@@ -325,6 +324,12 @@ def test_whether_an_image_has_a_test_of_its_own_is_asked(tmp_path: Path, script:
     path = program(tmp_path / "apptainer", script)
     fake = Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM})
     assert fake.has_tests(Path("/images/x.sif")) is has
+
+
+def test_an_image_that_the_engine_cannot_read_is_an_error_and_not_one_without_tests(tmp_path: Path) -> None:
+    path = program(tmp_path / "apptainer", "echo 'FATAL: image format not recognized' >&2; exit 255")
+    with pytest.raises(IntegrityFailure, match="image format not recognized"):
+        Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM}).has_tests(Path("/images/x.sif"))
 
 
 def test_an_engine_with_a_setuid_starter_is_recognised(tmp_path: Path) -> None:
