@@ -14,12 +14,15 @@ from factory.digest import Descriptor
 from factory.engine.engine import BuildOrder, Engine, cannot_build_for
 from factory.engine.sources import PackageSources
 from factory.errors import UsageError
-from factory.inputs import BASE_FILE, Inputs, definition_for, needs_mirror
+from factory.inputs import BASE_FILE, Inputs, definition_for, gather, needs_mirror
 from factory.io import files
+from factory.io.locks import lock
 from factory.io.progress import Progress
 from factory.names import docker_reference
 from factory.recipes.model import Recipe
 from factory.registry.protocol import SIF_LAYER
+
+_LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same recipe
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ def build(
 ) -> Candidate:
     """Build a recipe for one architecture; base_image is the SIF of a recipe:// base.
 
-    Raises BuildFailed, NoRoom, RegistryFailure (base image), RecipeError. An older candidate stays until the
-    new one is complete.
+    Raises BuildFailed, NoRoom, RegistryFailure (base image), RecipeError, UsageError (edited meanwhile). An older
+    candidate stays until the new one is complete; of two builds of one recipe, one waits for the other.
     """
     engine = place.engine
     engine.host.how_it_builds(setuid_engine=engine.is_setuid)
@@ -53,8 +56,54 @@ def build(
     files.make_folder(place.scratch)
     for where in (place.scratch, folder):
         files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
-    started = monotonic()
-    base_digest = inputs.parts.get("base", "")
+    with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
+        for leftover in folder.glob(".image.sif.*"):  # of a build that was killed
+            files.remove_file(leftover)
+        started = monotonic()
+        _same_as_planned(recipe, arch, inputs, engine)
+        _run(recipe, inputs, folder / "image.sif", arch=arch, base_image=base_image, place=place, progress=progress)
+        _same_as_planned(recipe, arch, inputs, engine)
+        digest, size = files.digest_of(folder / "image.sif")
+        made = Candidate(
+            folder=folder,
+            recipe=recipe.name,
+            version=recipe.version,
+            arch=arch,
+            sif=Descriptor(SIF_LAYER, digest, size),
+            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seconds=monotonic() - started,
+            engine=engine.label,
+            parts=inputs.parts,
+            key=str(inputs.key),
+            base=recipe.build.base,
+            base_digest=inputs.parts.get("base", ""),
+        )
+        made.save()
+        return made
+
+
+def _same_as_planned(recipe: Recipe, arch: str, inputs: Inputs, engine: Engine) -> None:
+    """Raise UsageError when somebody edits the recipe while it is being built: the record would be of another image."""
+    now = gather(recipe, arch, inputs.parts.get("base", ""), engine.label)
+    if changed := now.changed(inputs.parts):
+        raise UsageError(
+            f"{recipe.name} was changed while it was being built",
+            why=f"different now: {', '.join(changed)}",
+            fix="build it again",
+        )
+
+
+def _run(
+    recipe: Recipe,
+    inputs: Inputs,
+    image: Path,
+    *,
+    arch: str,
+    base_image: Path | None,
+    place: BuildPlace,
+    progress: Progress,
+) -> None:
+    """Have the engine make the image, and the log beside it."""
     with (
         files.temporary_folder(place.scratch, "build") as work,
         files.temporary_folder(Path("/tmp"), "singfactory-sources") as mounts,  # noqa: S108 - what builds share
@@ -64,44 +113,29 @@ def build(
             raise UsageError(
                 "no Debian mirror is known on this machine",
                 why=f"{recipe.definition_path} asks for it",
-                fix='set it in factory.toml: [build] debian_mirror = "http://…/debian"',
+                fix='set it in factory.toml: debian_mirror = "http://…/debian"',
             )
-        definition = definition_for(recipe, arch, base_digest, sources.debian_mirror)
-        files.remove_file(folder / "build.log")
+        definition = definition_for(recipe, arch, inputs.parts.get("base", ""), sources.debian_mirror)
+        log = image.with_name("build.log")
+        files.remove_file(log)
         order = BuildOrder(
             definition=_write_definition(work, definition.text()),
             folder=_context(work, recipe, base_image),
-            image=folder / "image.sif",
+            image=image,
             scratch=files.make_folder(work / "tmp"),
-            log=folder / "build.log",
+            log=log,
             timeout=recipe.build.timeout,
             arch=arch,
             binds=sources.binds,
             env=dict(sources.env),
             plain_http=_base_host(recipe) in place.plain_http,
         )
+        progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")
         try:
-            engine.build(order, progress.line)
+            place.engine.build(order, progress.line)
         finally:
             progress.end()
-    digest, size = files.digest_of(folder / "image.sif")
-    made = Candidate(
-        folder=folder,
-        recipe=recipe.name,
-        version=recipe.version,
-        arch=arch,
-        sif=Descriptor(SIF_LAYER, digest, size),
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=monotonic() - started,
-        engine=engine.label,
-        parts=inputs.parts,
-        key=str(inputs.key),
-        base=recipe.build.base,
-        base_digest=base_digest,
-    )
-    made.save()
-    return made
 
 
 def _write_definition(work: Path, text: str) -> Path:

@@ -66,6 +66,12 @@ class AccessDenied(RegistryFailure):
     retryable = False
 
 
+class OnlyWhole(RegistryFailure):
+    """The registry, or a proxy before it, serves a blob as a whole only: no part of it."""
+
+    retryable = False
+
+
 class IntegrityFailure(FactoryError):
     """Bytes are not what their digest, their size or their signature says."""
 

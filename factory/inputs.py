@@ -47,16 +47,11 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
             "definition": Digest.of(definition.text().encode()).hex,
             "files": Digest.of(copied.encode()).hex,
             "base": base_digest,
-            "run": run_part(recipe),
+            "run": Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex,
             "engine": engine,
             "rules": BUILD_RULES,
         }
     )
-
-
-def run_part(recipe: Recipe) -> str:
-    """The part that `[run]` is: it travels with the image, and `binds` are made in it."""
-    return Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex
 
 
 def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str) -> Definition:

@@ -16,8 +16,8 @@ from factory import published
 from factory.candidate import Candidate
 from factory.catalog import Entry
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
-from factory.inputs import run_part
+from factory.errors import RegistryFailure, TestsFailed, UsageError
+from factory.inputs import gather
 from factory.io.progress import Progress
 from factory.names import LATEST, BuildTag
 from factory.recipes.model import Recipe
@@ -45,15 +45,16 @@ def publish(
     Raises TestsFailed when a test failed, IntegrityFailure when the candidate is not what was tested, UsageError
     when it is not of the recipe as it is now, RegistryFailure and its kind. Safe to repeat at any time.
     """
-    if (made.recipe, made.version) != (recipe.name, recipe.version) or made.parts.get("run") != run_part(recipe):
+    now = gather(recipe, made.arch, made.base_digest, made.engine)
+    if changed := now.changed(made.parts):
         raise UsageError(
             f"{recipe.name} was changed after it was built",
-            why="its name, version or [run] is not what the candidate was built with",
+            why=f"different from what the candidate was built with: {', '.join(changed)}",
             fix=f"singfactory make {recipe.name}",
         )
     if report.sif_digest != made.sif.digest:
-        raise IntegrityFailure(
-            f"{recipe.name}: the tested image is not the one to publish",
+        raise TestsFailed(
+            f"{recipe.name} was built again after it was tested",
             why=f"tested {report.sif_digest}, built {made.sif.digest}",
             fix=f"singfactory test {recipe.name}",
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io import files
 from factory.io.progress import Progress
 from factory.names import Reference
 from factory.registry.protocol import Registry
 from factory.resolve import resolve
+from factory.store import leases
+from factory.store.parts import Parts
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
@@ -44,19 +48,38 @@ class Pulled:
         }
 
 
-def pull(reference: Reference, *, registry: Registry, store: Store, arch: str, progress: Progress) -> Pulled:
+def pull(
+    reference: Reference,
+    *,
+    registry: Registry,
+    store: Store,
+    arch: str,
+    progress: Progress,
+    locked: Digest | None = None,
+) -> Pulled:
     """Fetch what a reference names into the store, verified, unless it is there: then it was verified when it came.
 
-    Raises NotFound, RegistryFailure, IntegrityFailure, NoRoom. Whatever ends it, the store stays whole and the
-    next pull goes on from there.
+    locked: the only SIF digest to accept. Raises NotFound, RegistryFailure, IntegrityFailure, NoRoom. Whatever
+    ends it, the store stays whole and the next pull goes on from there.
     """
     started = monotonic()
     found = resolve(reference, registry, arch)
     release = found.release
+    if locked is not None and release.sif.digest != locked:
+        raise IntegrityFailure(
+            f"{reference} is not the image that is locked",
+            why=f"wanted the SIF {locked}, the registry has {release.sif.digest}",
+            fix="ask whoever wrote the lock file; nothing was fetched",
+        )
     if found.notice:
         progress.note(found.notice)
+    leases.take(store.root, release.sif.digest)
+
+    def read(offset: int, length: int | None) -> Iterator[bytes]:
+        return registry.blob(release.recipe, release.sif, offset, length, caller_verifies=True)
+
     path, transferred = store.ingest(
-        release.sif, lambda offset: registry.blob(release.recipe, release.sif, offset), progress
+        release.sif, lambda offset: read(offset, None), progress, parts=Parts(read, registry.connections)
     )
     image = StoredImage(
         recipe=release.recipe,
@@ -70,6 +93,11 @@ def pull(reference: Reference, *, registry: Registry, store: Store, arch: str, p
         env=release.run.env,
         binds=release.run.binds,
     )
+    before = store.known(image.recipe).get(image.tag)
+    if before is not None and before.sif_digest != image.sif_digest:
+        progress.note(
+            f"{image.recipe}:{image.tag} was {before.sif_digest} from {before.registry}; it is another image now"
+        )
     store.record(image, found.tags)
     return Pulled(image, path, transferred, release.sif.size - transferred, monotonic() - started)
 

@@ -121,7 +121,7 @@ class Faulty:
         return self.server.address
 
     def requests(self, method: str = "", part: str = "", *, host: str = "") -> list[dict[str, Any]]:
-        """What arrived, in order: method, path, query, host, headers, status, rule."""
+        """What arrived, in order: method, path, query, host, headers, status, rule, active (answered at that time)."""
         lines = [json.loads(line) for line in self.record.read_text().splitlines()]
         return [
             line

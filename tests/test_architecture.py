@@ -157,3 +157,12 @@ def test_the_cluster_side_loads_no_package_of_the_factory_side(command: str, tmp
 def test_path_loads_no_network_code(tmp_path: Path) -> None:
     loaded = loaded_by("path", "python-3.11", "--store", str(tmp_path))
     assert loaded & {"requests", "urllib3", "ssl", "http", "concurrent"} == set()
+
+
+def test_only_what_goes_into_the_store_is_read_unverified() -> None:
+    asking = {
+        str(path.relative_to(FACTORY))
+        for path in modules()
+        if "caller_verifies=True" in path.read_text(encoding="utf-8")
+    }
+    assert asking == {"pull.py"}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none o
     from factory.make import Works
     from factory.recipes.model import Recipe
     from factory.registry.protocol import Registry
+    from factory.store.leases import Job
     from factory.store.store import Store
 
 _LOCAL_DISKS = ("SLURM_TMPDIR", "APPTAINER_TMPDIR", "TMPDIR")
@@ -51,7 +52,7 @@ class Context:
     @cached_property
     def settings(self) -> Settings:
         """Every setting. Raises UsageError."""
-        flags = {name: getattr(self.options, name, None) for name in ("registry", "store", "tmpdir")}
+        flags = {name: getattr(self.options, name, None) for name in ("registry", "store", "tmpdir", "limit_rate")}
         return settings.load(flags, self.env, Path.cwd())
 
     @cached_property
@@ -64,11 +65,17 @@ class Context:
     @cached_property
     def project(self) -> Path:
         """The folder of factory.toml. Raises UsageError outside a project."""
+        if self.settings.strangers is not None:
+            raise UsageError(
+                f"the factory in {self.settings.strangers} belongs to another user",
+                why=f"its {settings.PROJECT_FILE} could name programs to run",
+                fix="work in a clone of your own",
+            )
         if self.settings.project is None:
             raise UsageError(
                 "this is not an image factory",
                 why=f"no {settings.PROJECT_FILE} in {Path.cwd()} or above it",
-                fix="change into the repository of your recipes",
+                fix=f"change into the repository of your recipes; an empty {settings.PROJECT_FILE} begins a new one",
             )
         return self.settings.project
 
@@ -133,6 +140,13 @@ class Context:
     def registry_of(self, reference: Reference) -> Registry:
         """The registry that a reference names itself, else the one that is set."""
         return self.open_registry(reference.registry) if reference.registry else self.registry
+
+    @cached_property
+    def job(self) -> Job:
+        """The SLURM job that this runs in."""
+        from factory.store.leases import Job  # noqa: PLC0415
+
+        return Job.parse(self.env.get("SLURM_JOB_ID", ""), self.env.get("SLURM_CLUSTER_NAME", ""))
 
     @cached_property
     def engine(self) -> Engine:

@@ -11,6 +11,7 @@ from pathlib import Path
 from factory import __version__
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
+from factory.cli.settings import Settings
 from factory.cli.terminal import emit
 from factory.engine import host, sources
 from factory.engine.engine import Engine
@@ -26,7 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what this machine can do, and every setting with its origin. Always exits 0: it only tells."""
     context = Context(options)
-    rows = [*_machine(context), *_places(context), *_settings(context)]
+    wrong = list(_what_is_wrong(context))  # first: what follows needs settings
+    rows = [*wrong, *_machine(context), *_places(context), *_settings(context)]
     if options.json:
         emit([{"topic": topic, "name": name, "value": text} for topic, name, text in rows])
         return 0
@@ -37,6 +39,20 @@ def run(options: argparse.Namespace) -> int:
             last = topic
         print(f"  {name:16} {text}")
     return 0
+
+
+def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
+    """Settings that stop every other command; the rest is then told as if nothing were set."""
+    try:
+        found = context.settings
+    except FactoryError as error:
+        yield "wrong", "settings", "; ".join(error.lines())
+        found = context.settings = Settings({}, None)
+    ca = found.path("ca")
+    if ca is not None and not ca.is_file():
+        yield "wrong", "ca", f"there is no file {ca}"
+    if found.strangers is not None:
+        yield "wrong", "project", f"{found.strangers} belongs to another user: nothing of it is used"
 
 
 def _machine(context: Context) -> Iterator[tuple[str, str, str]]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import pwd
 from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
 
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
-from factory.errors import NotFound, UsageError
-from factory.names import Reference
-from factory.store.refs import StoredImage
+from factory.errors import NoRoom, NotFound, UsageError
+from factory.io import files
+from factory.names import Reference, RegistryAddress
+from factory.store import leases
+from factory.store.refs import Purged, StoredImage
 
 GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
@@ -24,6 +31,7 @@ def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
         "--engine-option", action="append", default=[], metavar="OPTION", help="passed on, as --opt=value"
     )
     parser.add_argument("--no-gpu", action="store_true", help="do not ask for a GPU even if the recipe does")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append a line of JSON that tells what is run")
     common_arguments(parser, registry=True, store=True)
 
 
@@ -33,18 +41,86 @@ def execute(verb: str, options: argparse.Namespace) -> int:
     arguments = list(getattr(options, "arguments", []))
     if verb == "exec" and not arguments:
         raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
-    image = _stored(context, Reference.parse(options.ref))
+    engine = context.engine  # first: without one, nothing has to be fetched
+    reference = Reference.parse(options.ref)
+    image = _in_use(context, _stored(context, reference.at(context.address) if options.registry else reference))
+    path = _near(context, image)
+    given = _engine_options(context, image, options)
+    if options.record is not None:
+        files.append_line(options.record, json.dumps(_record(context, image, path, [verb, *arguments])))
+    engine.become(verb, path, arguments, given, engine.with_inside(context.env, image.env))
+
+
+def _near(context: Context, image: StoredImage) -> Path:
+    """The copy on the node's own disk in jobs; the store's file elsewhere, and where that disk is full."""
     local = stage.local_disk(context)
-    path = stage.copy(context, image, local) if local else context.store.blob(image.sif_digest)
-    engine = context.engine
-    context.engine.become(
-        verb, path, arguments, _engine_options(context, image, options), engine.with_inside(context.env, image.env)
+    if local is None:
+        return context.store.blob(image.sif_digest)
+    leases.take(local, image.sif_digest, context.job)
+    try:
+        return stage.copy(context, image, local)
+    except NoRoom as error:
+        context.progress.note(f"not staged to {local} ({error.why}): running from {context.store.root}")
+        return context.store.blob(image.sif_digest)
+
+
+def _in_use(context: Context, image: StoredImage) -> StoredImage:
+    """Take a lease, which this process keeps when it becomes the engine, and look then whether the image is there."""
+    leases.take(context.store.root, image.sif_digest, context.job)
+    return image if context.store.holds(image) else _fetch_again(context, image)
+
+
+def _fetch_again(context: Context, image: StoredImage) -> StoredImage:
+    """What a scratch file system has deleted comes back as the same digest, whatever its tag names by now."""
+    from factory.pull import pull  # noqa: PLC0415
+
+    reference = Reference(image.recipe, digest=image.digest)
+    if not image.registry:
+        raise Purged(reference, image, context.store.blob(image.sif_digest))
+    context.progress.note(f"{image.recipe}:{image.tag} was deleted from the store; fetching the same image again")
+    named = context.options.registry
+    registry = context.registry if named else context.open_registry(RegistryAddress.parse(image.registry))
+    pull(
+        reference,
+        registry=registry,
+        store=context.store,
+        arch=context.arch,
+        progress=context.progress,
+        locked=image.sif_digest,
     )
+    return image
+
+
+def _record(context: Context, image: StoredImage, path: Path, command: Sequence[str]) -> dict[str, object]:
+    """What is about to run, for people who must know it years later."""
+    return {
+        "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "name": image.recipe,
+        "tag": image.tag,
+        "registry": image.registry,
+        "digest": str(image.digest),
+        "sif_digest": str(image.sif_digest),
+        "path": str(path),
+        "command": list(command),
+        "host": os.uname().nodename,
+        "user": _user(),
+        "slurm_job": context.job.number,
+    }
+
+
+def _user() -> str:
+    """The login name; the number where the system knows none, as in some containers."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _stored(context: Context, reference: Reference) -> StoredImage:
     try:
         return context.store.find(reference)
+    except Purged as gone:
+        return gone.image
     except NotFound:
         from factory.pull import pull  # noqa: PLC0415 - most runs find their image in the store
 

@@ -45,13 +45,16 @@ COMMANDS = (
     ("exec", "exec", "run a command in an image"),
     ("run", "run", "run an image's own program"),
     ("shell", "shell", "a shell in an image"),
-    ("store", "store", "look after the store: verify, list"),
+    ("lock", "lock", "write down images by digest, for an experiment that must be repeated"),
+    ("store", "store", "look after the store: verify, list, gc, adopt"),
     ("login", "login", "keep a login for a registry"),
     ("logout", "logout", "forget a login"),
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
+_RUN_PROGRAMS = ("exec", "run")
+_RUN_PROGRAMS = ("exec", "run")
 _READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
-_INTERRUPTED = Interrupted("interrupted", fix="run the same command again: it goes on from what is complete")
+_INTERRUPTED = Interrupted("interrupted", fix="run the same command again; what is complete is not done twice")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,7 +117,12 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace]:
     text = next(text for known, _, text in COMMANDS if known == name)
     parser = _Parser(prog=f"singfactory {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.arguments(parser)
-    return module, parser.parse_args(arguments[1:])
+    if name not in _RUN_PROGRAMS or "--" not in arguments:
+        return module, parser.parse_args(arguments[1:])
+    end = arguments.index("--")  # argparse takes no options between REF and it
+    options = parser.parse_args(arguments[1:end])
+    options.arguments += arguments[end + 1 :]
+    return module, options
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -140,7 +148,7 @@ class _Parser(argparse.ArgumentParser):
         """Raise UsageError instead of printing."""
         _, _, command = self.prog.partition(" ")
         fix = f"{self.prog} --help"
-        if command in ("exec", "run") and message.startswith("unrecognized arguments"):
+        if command in _RUN_PROGRAMS and message.startswith("unrecognized arguments"):
             fix = f"put -- before the program: {self.prog} REF -- PROGRAM ARGUMENT..."
         raise UsageError(f"{command}: {message}" if command else message, fix=fix)
 

@@ -51,6 +51,8 @@ def http_settings(context: Context) -> HttpSettings:
         idle_timeout=settings.seconds("idle_timeout", usual.idle_timeout),
         budget=settings.seconds("retry_budget", usual.budget),
         ca_bundle=str(ca) if ca else None,
+        connections=settings.connections(usual.connections),
+        limit_rate=settings.rate(),
     )
 
 

@@ -16,6 +16,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the file of a stored image; exit 3 when it is not there."""
-    store = Context(options).store
-    print(store.blob(store.find(Reference.parse(options.ref)).sif_digest))
+    from factory.store import leases  # noqa: PLC0415
+
+    context = Context(options)
+    store = context.store
+    image = store.find(Reference.parse(options.ref))
+    leases.take(store.root, image.sif_digest, context.job, process=False)
+    print(store.blob(image.sif_digest))
     return 0

@@ -3,44 +3,77 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
 from factory.errors import UsageError
 from factory.io.files import readable_size
-from factory.names import Reference
+from factory.names import Reference, RegistryAddress
+
+if TYPE_CHECKING:
+    from factory.pull import Pulled
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("refs", metavar="REF", nargs="+", help="NAME, NAME:TAG or NAME@sha256:HEX")
+    parser.add_argument("refs", metavar="REF", nargs="*", help="NAME, NAME:TAG or NAME@sha256:HEX")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also put a copy at this path")
+    parser.add_argument(
+        "--locked", type=Path, metavar="FILE", help="exactly what this lock file names: all of it, or these REFs of it"
+    )
+    parser.add_argument(
+        "--limit-rate", metavar="RATE", help="the most to take of the network, such as 20MB/s, over all connections"
+    )
     common_arguments(parser, registry=True, store=True, json=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Fetch each image into the store; prints its path and digest."""
-    from factory.pull import copy_out, pull  # noqa: PLC0415
+    from factory.pull import copy_out  # noqa: PLC0415
 
     context = Context(options)
-    if options.output is not None and len(options.refs) > 1 and not options.output.is_dir():
+    if not options.refs and options.locked is None:
+        raise UsageError("no image is named", fix="singfactory pull NAME, or singfactory pull --locked FILE")
+    if options.output is not None and len(options.refs) != 1 and not options.output.is_dir():
         raise UsageError("-o takes one image, or a folder", fix="name one image, or make the folder first")
+    references = [Reference.parse(text) for text in options.refs]
     rows = []
-    for reference in [Reference.parse(text) for text in options.refs]:
-        done = pull(
-            reference,
-            registry=context.registry_of(reference),
+    for done in _locked(context, references) if options.locked else _named(context, references):
+        copied = copy_out(done, options.output.absolute()) if options.output is not None else None
+        rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
+        if not options.json:
+            print(f"{copied or done.path} {done.image.digest}")
+            got = f"{readable_size(done.transferred)} fetched" if done.transferred else "it was here"
+            context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {got}")
+    if options.json:
+        emit(rows[0] if len(rows) == 1 else rows)
+    return 0
+
+
+def _named(context: Context, references: list[Reference]) -> Iterator[Pulled]:
+    from factory.pull import pull  # noqa: PLC0415
+
+    for reference in references:
+        registry = context.registry_of(reference)
+        yield pull(reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress)
+
+
+def _locked(context: Context, references: list[Reference]) -> Iterator[Pulled]:
+    """What the lock file names; --registry says where else these digests are, a mirror for example."""
+    from factory import lockfile  # noqa: PLC0415
+    from factory.locked import pull_locked  # noqa: PLC0415
+
+    path = context.options.locked
+    for image in lockfile.select(lockfile.read(path), references, str(path)):
+        address = context.address if context.options.registry else RegistryAddress.parse(image.registry)
+        yield pull_locked(
+            image,
+            open_registry=partial(context.open_registry, address),
             store=context.store,
             arch=context.arch,
             progress=context.progress,
         )
-        copied = copy_out(done, options.output.absolute()) if options.output is not None else None
-        rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
-        if not options.json:
-            print(f"{copied or done.path} {done.image.sif_digest}")
-            got = f"{readable_size(done.transferred)} fetched" if done.transferred else "it was here"
-            context.progress.note(f"{done.image.recipe}:{done.image.tag}, manifest {done.image.digest}: {got}")
-    if options.json:
-        emit(rows[0] if len(rows) == 1 else rows)
-    return 0

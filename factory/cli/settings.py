@@ -16,6 +16,8 @@ from factory.errors import UsageError
 SITE = Path("/etc/singfactory/config.toml")
 PROJECT_FILE = "factory.toml"
 PREFIX = "SINGFACTORY_"
+MOST_CONNECTIONS = 10  # more only take from other users of the registry
+_CAPPED = ("connections", "limit_rate")  # what the site's file says about these is the most that others may say
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 
 
@@ -44,6 +46,8 @@ KEYS = (
     Key("ca", "path", "a file of certificates to trust instead of the system's"),
     Key("idle_timeout", "seconds", "how long a connection may bring nothing"),
     Key("retry_budget", "seconds", "how long to go on trying a failing registry"),
+    Key("connections", "count", "how many connections fetch one image, 1 to 10 (4); the site's value is the most"),
+    Key("limit_rate", "rate", "the most that downloads take together, such as 20MB/s; the site's value is the most"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 
@@ -58,10 +62,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Settings:
-    """All values that are set. project is the folder of factory.toml, None outside a project."""
+    """All values that are set. project is the folder of factory.toml, None outside a project.
+
+    strangers: the folder of a factory.toml that belongs to another user; nothing of it is used.
+    """
 
     values: Mapping[str, Value]
     project: Path | None
+    strangers: Path | None = None
 
     def text(self, name: str, default: str = "") -> str:
         """A setting as text."""
@@ -90,6 +98,34 @@ class Settings:
             raise UsageError(f"{name} is {found.text!r}", why=f"set in {found.origin}", fix="write seconds, such as 60")
         return seconds
 
+    def connections(self, default: int) -> int:
+        """How many connections may fetch one image. Raises UsageError."""
+        found = self.values.get("connections")
+        return _connections(found) if found else default
+
+    def rate(self) -> int | None:
+        """Bytes a second that downloads may take; None: no limit. Raises UsageError."""
+        found = self.values.get("limit_rate")
+        return _rate(found) if found else None
+
+
+def _connections(value: Value) -> int:
+    if not value.text.isascii() or not value.text.isdigit() or not 1 <= int(value.text[:9]) <= MOST_CONNECTIONS:
+        raise UsageError(
+            f"connections is {value.text!r}", why=f"set in {value.origin}", fix=f"write 1 to {MOST_CONNECTIONS}"
+        )
+    return int(value.text)
+
+
+def _rate(value: Value) -> int:
+    from factory.recipes.quantities import parse_size  # noqa: PLC0415 - `path` must start quickly
+
+    try:
+        return parse_size(value.text.removesuffix("/s"))
+    except ValueError as error:
+        fix = "write bytes a second, such as 20MB/s"
+        raise UsageError(f"limit_rate is {value.text!r}", why=f"set in {value.origin}", fix=fix) from error
+
 
 def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> Settings:
     """Read every source there is. Raises UsageError, which names the file and the line of thought."""
@@ -97,17 +133,39 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     project = find_project(cwd)
     home = Path(env.get("HOME") or "/")
     user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "singfactory/config.toml"
-    for path in (SITE, user, project / PROJECT_FILE if project else None):
+    site = _from_file(SITE, env)
+    values |= site
+    strangers = project is not None and not _is_trusted(project / PROJECT_FILE)
+    for path in (user, project / PROJECT_FILE if project and not strangers else None):
         if path is not None:
             values |= _from_file(path, env)
     for key in KEYS:
         name = PREFIX + key.name.upper()
         if env.get(name):
-            values[key.name] = Value(env[name], name)
+            values[key.name] = Value(_typed(key, env[name], cwd, env, name), name)
     for flag, text in flags.items():
         if text:
-            values[flag] = Value(text, f"--{flag}")
-    return Settings(values, project)
+            origin = f"--{flag.replace('_', '-')}"
+            values[flag] = Value(_typed(_BY_NAME[flag], text, cwd, env, origin), origin)
+    for name in _CAPPED:
+        if name in site and _amount(name, values[name]) > _amount(name, site[name]):
+            values[name] = site[name]
+    return Settings(values, None if strangers else project, project if strangers else None)
+
+
+def _is_trusted(path: Path) -> bool:
+    """Whether a file that names programs is ours or root's: anybody can put one into /tmp or a scratch folder."""
+    return path.stat().st_uid in (0, os.geteuid())
+
+
+def _typed(key: Key, text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
+    """A value from a flag or variable, paths made absolute."""
+    is_path = key.kind == "path" or text.startswith("oci:")
+    return _absolute(text, folder, env, origin) if is_path else text
+
+
+def _amount(name: str, value: Value) -> int:
+    return _connections(value) if name == "connections" else _rate(value)
 
 
 def find_project(cwd: Path) -> Path | None:
@@ -148,19 +206,27 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
         raise UsageError(f"{path} sets {name!r}, which is no setting", why=known, fix="mend or remove that line")
     if key.kind == "list" and isinstance(raw, list) and all(isinstance(word, str) for word in raw):
         return " ".join(raw)
-    if key.kind == "seconds" and isinstance(raw, int | float) and not isinstance(raw, bool):
+    numbers = {"seconds": int | float, "count": int}
+    if key.kind in numbers and isinstance(raw, numbers[key.kind]) and not isinstance(raw, bool):
         return str(raw)
-    if key.kind in ("text", "path") and isinstance(raw, str) and raw:
-        return _absolute(raw, path, env) if key.kind == "path" or raw.startswith("oci:") else raw
+    if key.kind in ("text", "path", "rate") and isinstance(raw, str) and raw:
+        return _expanded(raw, path, env) if key.kind == "path" or raw.startswith("oci:") else raw
     raise UsageError(f"{path}: {name} has a value of the wrong kind", why=f"wanted {key.kind}", fix="mend that line")
 
 
-def _absolute(text: str, path: Path, env: Mapping[str, str]) -> str:
-    """A path from a file: ``$NAME`` and ``~`` are filled in, the rest is relative to the file's folder."""
+def _expanded(text: str, path: Path, env: Mapping[str, str]) -> str:
+    """A path from a file with ``$NAME`` and ``~`` filled in, relative to the file's folder."""
+    filled = _VARIABLE.sub(lambda match: env.get(match[1] or match[2]) or match[0], text)
+    if "$" in filled:
+        raise UsageError(f"{path} uses a variable that is not set", why=text, fix="set it, or write the path itself")
+    return _absolute(filled, path.parent, env, str(path))
+
+
+def _absolute(text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
+    """A path, or ``oci:`` and a path, with ``~`` filled in and relative to folder. No folder is ever called ``~``."""
     prefix, rest = ("oci:", text.removeprefix("oci:")) if text.startswith("oci:") else ("", text)
     if rest == "~" or rest.startswith("~/"):
-        rest = f"$HOME{rest[1:]}"
-    rest = _VARIABLE.sub(lambda match: env.get(match[1] or match[2]) or match[0], rest)
-    if "$" in rest:
-        raise UsageError(f"{path} uses a variable that is not set", why=text, fix="set it, or write the path itself")
-    return prefix + os.path.normpath(path.parent / rest)
+        if not env.get("HOME"):
+            raise UsageError(f"{origin} uses a variable that is not set", why=text, fix="set HOME, or write the path")
+        rest = env["HOME"] + rest[1:]
+    return prefix + os.path.normpath(folder / rest)

@@ -9,6 +9,7 @@ from factory.cli.context import Context, common_arguments
 from factory.errors import UsageError
 from factory.io.files import readable_size
 from factory.names import Reference
+from factory.store import leases
 from factory.store.refs import StoredImage
 
 
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
             fix="--to DIR, or stage = … in the site's config.toml",
         )
     image = context.store.find(Reference.parse(options.ref))
+    for root in (context.store.root, local):
+        leases.take(root, image.sif_digest, context.job, process=False)
     print(copy(context, image, local))
     return 0
 

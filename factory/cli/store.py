@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
 from factory.errors import IntegrityFailure
@@ -12,16 +13,27 @@ from factory.io.files import readable_size
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    more = {"gc": store_gc.arguments, "adopt": store_adopt.arguments}
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in (("verify", "hash every image again"), ("list", "the images in the store")):
-        common_arguments(
-            actions.add_parser(name, help=text, description=text, allow_abbrev=False), store=True, json=True
-        )
+    for name, text in (
+        ("verify", "hash every image again"),
+        ("list", "the images in the store"),
+        ("gc", "remove what no tag, job or lock file needs"),
+        ("adopt", "take SIF files that lie somewhere into the store"),
+    ):
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name in more:
+            more[name](action)
+        common_arguments(action, store=True, json=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Look after the store."""
     context = Context(options)
+    if options.action == "gc":
+        return store_gc.run(context)
+    if options.action == "adopt":
+        return store_adopt.run(context)
     return _verify(context) if options.action == "verify" else _list(context)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
-from factory.errors import TestsFailed, UsageError
+from factory.errors import NotFound, TestsFailed, UsageError
+from factory.inputs import gather
 from factory.report import TestReport
 
 
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
         else:
             made = candidate.load(works.candidates, recipe.name, context.arch)
             folder, image, expected = made.folder, made.image, made.sif.digest
+            if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
+                works.progress.note(f"{recipe.name} was changed since it was built: {', '.join(changed)}")
         report = check.check(recipe, image, expected, works.check_place(), works.progress)
         if folder is not None:
             report.save(folder)
@@ -62,6 +65,8 @@ def show(report: TestReport) -> None:
 def _image(context: Context, text: str) -> Path:
     """A SIF by path, or by reference out of the store, pulled when it is not there."""
     if text.endswith(".sif") or ("/" in text and Path(text).is_file()):
+        if not Path(text).is_file():
+            raise NotFound(f"there is no image {text}")
         return Path(text).absolute()
     from factory.names import Reference  # noqa: PLC0415
     from factory.pull import pull  # noqa: PLC0415

@@ -117,38 +117,41 @@ class Engine:
 
         The image has its name only when it is complete; the engine's leftovers are removed in any case.
         """
-        partial = order.image.with_name(f".{order.image.name}.partial")
         output = Output(on_line)
         try:
-            with files.create(order.log) as log:
-
-                def keep(block: bytes) -> None:
-                    log.write(block)
-                    log.flush()  # people follow it with tail -f
-                    output.take(block)
-
-                done = process.run(
-                    self._build_arguments(order, partial),
-                    on_output=keep,
-                    env=self.environment(order.env, order.scratch) | self._plain_http(order),
-                    cwd=order.folder,
-                    timeout=order.timeout.total_seconds(),
-                    mapped=self.host.mapping,
-                )
-                output.end()
-            if done.timed_out:
-                raise BuildFailed(
-                    f"the build took longer than {order.timeout}",
-                    why=f"the log is {order.log}",
-                    fix="raise build.timeout in recipe.toml, or make the build shorter",
-                    detail=output.tail(),
-                )
-            if done.status != 0 or not partial.is_file():
-                raise output.failure(done.status, order.log)
-            files.rename_into_place(partial, order.image)
+            with files.temporary_in(order.image.parent, order.image.name) as partial:
+                done = self._build(order, partial, output)
+                if done.timed_out:
+                    raise BuildFailed(
+                        f"the build took longer than {order.timeout}",
+                        why=f"the log is {order.log}",
+                        fix="raise build.timeout in recipe.toml, or make the build shorter",
+                        detail=output.tail(),
+                    )
+                if done.status != 0 or not partial.is_file():
+                    raise output.failure(done.status, order.log)
+                files.rename_into_place(partial, order.image)
         finally:
-            files.remove_file(partial)
             self._clean(order.scratch)
+
+    def _build(self, order: BuildOrder, image: Path, output: Output) -> process.Finished:
+        with files.create(order.log) as log:
+
+            def keep(block: bytes) -> None:
+                log.write(block)
+                log.flush()  # people follow it with tail -f
+                output.take(block)
+
+            done = process.run(
+                self._build_arguments(order, image),
+                on_output=keep,
+                env=self.environment(order.env, order.scratch) | self._plain_http(order),
+                cwd=order.folder,
+                timeout=order.timeout.total_seconds(),
+                mapped=self.host.mapping,
+            )
+            output.end()
+            return done
 
     def run(
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
@@ -243,10 +246,17 @@ def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
         if number >= _OLDEST[kind]:
             return Engine(candidate, kind, version, host, env)
         too_old.append(f"{candidate} is {kind} {version}")
+    if wanted:
+        raise NotFound(
+            f"the engine that is set, {wanted}, is no Apptainer or Singularity that can be used",
+            why="; ".join(too_old) or "it is not there, or does not tell its version",
+            fix="mend SINGFACTORY_ENGINE or the setting engine: singfactory doctor tells where it is set",
+        )
     raise NotFound(
         "no Apptainer or Singularity on this machine",
-        why="; ".join(too_old) or (f"{wanted} is none" if wanted else "looked on PATH and in the rootless prefix"),
-        fix="run scripts/install-apptainer; on a cluster, module load apptainer (1.2 or later; SingularityCE 3.11)",
+        why="; ".join(too_old) or "looked on PATH and in the rootless prefix",
+        fix="module load apptainer on a cluster (1.2 or later; SingularityCE 3.11), or install it: "
+        "scripts/install-apptainer of the singfactory repository does, without root too",
     )
 
 

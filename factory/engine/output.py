@@ -14,6 +14,7 @@ _SHOWN_LINES = 15
 _LONGEST_LINE = 400  # characters of a line that are shown; the log has it whole
 # Engines pad the level to nine characters; "ERROR: No matching distribution" is pip's, and belongs to its section.
 _ENGINE_LINE = re.compile(r"(INFO:    |ERROR:   |FATAL:   )(?=\S)(.*)")
+_NOISE = "WARNING: While bind mounting"  # the engine's, about binds that it was given twice by itself
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _SECTION = re.compile(r"Running (\w+) script", re.IGNORECASE)
 # What the engine's last words mean. Its exit status is 255 whatever happened; only the text tells.
@@ -85,7 +86,8 @@ class Output:
         line = _CONTROL.sub("", raw.rstrip("\r").rpartition("\r")[2]).rstrip()  # a bar redraws after each \r
         mine = _ENGINE_LINE.match(line)
         if mine is None:
-            self._section.append(line)
+            if not line.startswith(_NOISE):
+                self._section.append(line)
         elif mine[1].startswith("INFO"):
             started = _SECTION.match(mine[2])
             self.section = started[1] if started else ""

@@ -99,6 +99,15 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
     return path
 
 
+def make_folder_below(root: Path, path: Path) -> Path:
+    """Make a folder as open as root: who shares that (mode 2775, say) shares what comes below it."""
+    try:
+        mode = stat.S_IMODE(root.stat().st_mode)
+    except FileNotFoundError:
+        mode = 0o755
+    return make_folder(path, mode)
+
+
 def give_to_nobody(*folders: Path) -> None:
     """Hand folders to the unprivileged user that root runs tests as."""
     for folder in folders:
@@ -266,6 +275,37 @@ def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
             return done
         done += count
     return done
+
+
+def read_small(path: Path, limit: int) -> tuple[bytes, float]:
+    """The first limit bytes of an ordinary file, and when it was written (seconds, the file's own time).
+
+    Raises IntegrityFailure when a link or something else stands in its place, FileNotFoundError, NoRoom.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise planted(path) from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise planted(path)
+        return os.read(descriptor, limit), found.st_mtime
+    finally:
+        os.close(descriptor)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of the user's, durable when this returns; in one write, so that lines do not mix."""
+    with explained(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_file(path: Path) -> None:

@@ -28,6 +28,7 @@ from factory.io.http_failures import (
     bad_status,
     explain,
 )
+from factory.io.http_rate import Rate
 from factory.io.http_retry import Patience
 from factory.io.http_settings import HttpSettings, host_of, origin_of, redacted
 
@@ -156,6 +157,7 @@ class Client:
     def __init__(self, settings: HttpSettings | None = None, notice: Callable[[str], None] = lambda _: None) -> None:
         self.settings = settings or HttpSettings()
         self.notice = notice  # told about longer waits
+        self.rate = Rate(self.settings.limit_rate)
         self._verify = _trusted(self.settings.ca_bundle)
         self._session = requests.Session()
         self._session.headers.clear()

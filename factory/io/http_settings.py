@@ -13,6 +13,8 @@ class HttpSettings:
     connect_timeout: for one connection. idle_timeout: without a byte, not for the whole answer. budget: from
     the first of a row of failures to giving up, waits included. attempts: in one such row. backoff: upper
     bound of the first wait; it doubles. ca_bundle: a file of certificates to trust instead of the usual ones.
+    connections: how many may fetch parts of one file at the same time. limit_rate: bytes a second of all downloads
+    together; None: no limit.
     """
 
     connect_timeout: float = 10.0
@@ -21,6 +23,8 @@ class HttpSettings:
     attempts: int = 6
     backoff: float = 1.0
     ca_bundle: str | None = None
+    connections: int = 4
+    limit_rate: float | None = None
     user_agent: str = "singfactory"
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from factory.errors import IntegrityFailure
+from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io.http import Authorizer, Client, Reply
 from factory.io.http_failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, HttpFailure, Trouble, bad_status
 from factory.io.http_retry import Patience
@@ -35,7 +35,8 @@ def download(
     """The bytes of a document of exactly ``size`` bytes, from offset on, in blocks of at most 1 MiB.
 
     length: how many of them; None: to the end. Interruptions are survived by Range requests. Raises
-    HttpFailure, or IntegrityFailure when what is there has another size. The digest is the caller's part.
+    HttpFailure, OnlyWhole for a part where there are none, or IntegrityFailure when what is there has another
+    size. The digest is the caller's part.
     """
     stop = size if length is None else offset + length
     if not 0 <= offset <= stop <= size:
@@ -126,7 +127,7 @@ class Download:
         self._check_status(reply)
         reply.check_encoding()
         skip = self._check_place(reply)
-        size = BLOCK if self._patience.failures == 0 else _SMALL_BLOCK
+        size = self._client.rate.block(BLOCK if self._patience.failures == 0 else _SMALL_BLOCK)
         while skip:
             skip -= len(self._next(reply, min(size, skip)))
         while self._at < self._stop:
@@ -143,6 +144,7 @@ class Download:
         block = reply.read(count)
         if not block:
             raise _Interrupted(Trouble(f"{host_of(self._url)} ended the answer too early"))
+        self._client.rate.take(len(block))
         return block
 
     def _check_status(self, reply: Reply) -> None:
@@ -184,13 +186,10 @@ class Download:
                 raise self._wrong_size(f"the answer has {length}")
             self._announced = length
             if self._is_part and self._at:
-                raise HttpFailure(
+                raise OnlyWhole(
                     f"{host_of(reply.url)} does not serve parts of a file",
                     why="a Range request was answered with the whole",
                     fix="fetch the whole file",
-                    host=host_of(reply.url),
-                    status=reply.status,
-                    retryable=False,
                 )
             return self._at
         found = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", "").strip())

@@ -64,6 +64,12 @@ def lock(path: Path, timeout: float, progress: Progress) -> Iterator[None]:
             remove_file(path)
 
 
+def holder_of(path: Path) -> Holder | None:
+    """Who holds a lock now; None when nobody does, or when its holder is known to be dead."""
+    holder = _read(path)
+    return None if holder is None or _dead(holder) else holder
+
+
 def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> None:
     deadline = time.monotonic() + timeout
     watched: tuple[Holder, int] | None = None

@@ -46,6 +46,11 @@ class DistributionRegistry:
         """The address."""
         return str(self._address)
 
+    @property
+    def connections(self) -> int:
+        """As the settings say."""
+        return self._endpoint.client.settings.connections
+
     def check_login(self) -> None:
         """Raise AccessDenied unless the registry accepts the stored login."""
         self._endpoint.check()
@@ -96,8 +101,16 @@ class DistributionRegistry:
             raise _other_digest(self._endpoint.shown(repository), wanted, raw.descriptor.digest)
         return raw
 
-    def blob(self, repository: str, wanted: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The blob's bytes, streamed; the digest is checked when all of it is read."""
+    def blob(
+        self,
+        repository: str,
+        wanted: Descriptor,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        caller_verifies: bool = False,
+    ) -> Iterator[bytes]:
+        """The blob's bytes, streamed; the digest is checked when all of it is read, and not the caller's part."""
         url = self._endpoint.url(repository, "blobs", str(wanted.digest))
         blocks = download(
             self._endpoint.client,
@@ -108,7 +121,8 @@ class DistributionRegistry:
             auth=self._endpoint.login(repository),
         )
         blocks = self._explained(blocks, repository, wanted)
-        return verified(blocks, wanted) if offset == 0 and length in (None, wanted.size) else blocks
+        whole = offset == 0 and length in (None, wanted.size)
+        return verified(blocks, wanted) if whole and not caller_verifies else blocks
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:
         """True when the registry holds the blob with that size."""

@@ -57,6 +57,11 @@ class LayoutRegistry:
         """The address."""
         return str(self._address)
 
+    @property
+    def connections(self) -> int:
+        """One: a disk gains nothing from several readers of one file."""
+        return 1
+
     def tags(self, repository: str) -> Sequence[str]:
         """All tags, sorted; empty when there is no such layout."""
         return sorted(self._index(repository).tags())
@@ -81,15 +86,24 @@ class LayoutRegistry:
             digest = Digest.parse(str(entry.get("digest")))
         return self._read_manifest(repository, digest, str(entry.get("mediaType", "")) if entry else "")
 
-    def blob(self, repository: str, wanted: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The blob's bytes; the digest is checked when all of it is read."""
+    def blob(
+        self,
+        repository: str,
+        wanted: Descriptor,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        caller_verifies: bool = False,
+    ) -> Iterator[bytes]:
+        """The blob's bytes; the digest is checked when all of it is read, and not the caller's part."""
         stop = wanted.size if length is None else offset + length
         if not 0 <= offset <= stop <= wanted.size:
             raise IntegrityFailure(
                 "bytes were asked for that are not there", why=f"{offset} to {stop} of {wanted.size}"
             )
         blocks = self._blocks(repository, wanted, offset, stop)
-        return verified(blocks, wanted) if (offset, stop) == (0, wanted.size) else blocks
+        whole = (offset, stop) == (0, wanted.size)
+        return verified(blocks, wanted) if whole and not caller_verifies else blocks
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:
         """True when the blob is there with that size. Raises IntegrityFailure for a link in its place."""

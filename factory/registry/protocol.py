@@ -95,6 +95,10 @@ class Registry(Protocol):
     method raises RegistryFailure (try again helps), AccessDenied, NotFound or IntegrityFailure.
     """
 
+    @property
+    def connections(self) -> int:
+        """How many parts of one blob are best read at the same time; 1: parts bring nothing."""
+
     def describe(self) -> str:
         """The address, for people and for `refs/`; never holds a credential."""
 
@@ -107,12 +111,23 @@ class Registry(Protocol):
     def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
         """A manifest or index by tag or by digest. Raises NotFound."""
 
-    def blob(self, repository: str, wanted: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def blob(
+        self,
+        repository: str,
+        wanted: Descriptor,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        caller_verifies: bool = False,
+    ) -> Iterator[bytes]:
         """The blob's bytes from offset on, streamed in blocks of at most 1 MiB; length: how many, None: the rest.
 
         Gives exactly that many bytes or raises, at the latest from the iterator. The *digest* is checked here
         when the whole blob is read, else it is the caller's part, who has the other bytes. For a part, a
-        registry that cannot serve ranges raises RegistryFailure (not retryable): fetch the whole.
+        registry that cannot serve ranges raises OnlyWhole: fetch the whole.
+
+        caller_verifies: not here either, then, so that nothing is hashed twice. Only for what goes into the store,
+        which believes nobody: it hashes all bytes of a blob before it gives it a name.
         """
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:

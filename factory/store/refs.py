@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from factory.digest import Digest
-from factory.errors import FactoryError
+from factory.errors import FactoryError, NotFound
 from factory.io import files
+from factory.names import Reference
 
 _FORMAT = 1
 
@@ -59,6 +60,21 @@ class StoredImage:
             env={str(key): str(text) for key, text in run["env"].items()},
             binds=tuple(str(bind) for bind in run["binds"]),
         )
+
+
+class Purged(NotFound):
+    """The store knows the image, and its file is gone or cut short: scratch file systems delete what lies unused."""
+
+    def __init__(self, reference: Reference, image: StoredImage, path: Path) -> None:
+        same = Reference(image.recipe, digest=image.digest, registry=reference.registry)
+        adopt = f"singfactory store adopt FILE --as {image.recipe}:{image.tag}"
+        again = f"singfactory pull {same}" if image.registry else adopt
+        super().__init__(
+            f"the file of {image.recipe}:{image.tag} is gone from the store",
+            why=f"{path} was deleted or cut short; many scratch file systems delete what lies unused",
+            fix=f"{again} brings the same image back",
+        )
+        self.image = image
 
 
 def read_refs(root: Path, recipe: str) -> dict[str, StoredImage]:

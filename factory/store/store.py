@@ -13,21 +13,21 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-from factory.digest import Descriptor, Digest, Verifier
-from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.digest import Descriptor, Digest
+from factory.errors import FactoryError, NotFound
 from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Progress, Silent
 from factory.names import LATEST, Reference, recipe_name, tag_name
-from factory.store.refs import StoredImage, read_refs, write_refs
+from factory.store.parts import Parts
+from factory.store.refs import Purged, StoredImage, read_refs, write_refs
+from factory.store.transfer import complete
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
-_MARGIN = 64 * 1024 * 1024  # bytes that stay free for what else happens on the disk
 _READ_ONLY = 0o444
 
 
@@ -50,11 +50,17 @@ class Store:
             return False
 
     def ingest(
-        self, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
+        self,
+        wanted: Descriptor,
+        fetch: Callable[[int], Iterable[bytes]],
+        progress: Progress,
+        *,
+        parts: Parts | None = None,
     ) -> tuple[Path, int]:
         """Make the blob present; returns its path and how many bytes were fetched for it.
 
-        fetch gives the blob's bytes from an offset on. What an earlier, broken run left is hashed again and
+        fetch gives the blob's bytes from an offset on, parts the same over several connections; neither is believed:
+        size and digest are checked here. What an earlier, broken run left is hashed again and
         continued. One process fetches; others wait for it. Raises what fetch raises, NoRoom and IntegrityFailure.
         """
         path = self.blob(wanted.digest)
@@ -67,12 +73,7 @@ class Store:
                 return path, 0
             partial = self.root / "partial" / f"{wanted.digest.hex}.{os.getuid()}"
             with files.open_for_append(partial) as file:
-                try:
-                    fetched = _fetch(file, partial, wanted, fetch, progress)
-                except IntegrityFailure:
-                    file.truncate(0)
-                    progress.note("the bytes were not right; fetching the image once more")
-                    fetched = _fetch_last(file, partial, wanted, fetch, progress)
+                fetched = complete(file, partial, wanted, fetch=fetch, parts=parts, progress=progress)
                 os.fchmod(file.fileno(), _READ_ONLY)
                 os.fsync(file.fileno())
             self._folder(path.parent)
@@ -100,24 +101,49 @@ class Store:
                 known[tag] = image
             write_refs(self.root, image.recipe, known)
 
+    def known(self, recipe: str) -> Mapping[str, StoredImage]:
+        """What the store remembers of a recipe, by tag, whether its files are here or not."""
+        return read_refs(self.root, recipe)
+
     def find(self, reference: Reference) -> StoredImage:
-        """The image that a reference names, if it is here. Raises NotFound with the command that fetches it."""
+        """The image that a reference names, if it is here. Raises NotFound with the command that fetches it.
+
+        Raises Purged, which knows the image, when it was here: its own digest must come back, not a newer one's.
+        """
         known = read_refs(self.root, reference.name)
         wanted = reference.tag or LATEST
         for tag, image in known.items():
             same_place = reference.registry is None or str(reference.registry) == image.registry
             named = image.digest == reference.digest if reference.digest else tag == wanted
-            if named and same_place and self.blob(image.sif_digest).is_file():
-                return image
-        if not reference.tag and not reference.digest and reference.registry is None:
-            here = [image for image in known.values() if self.blob(image.sif_digest).is_file()]
-            if here:
-                return max(here, key=lambda image: image.pulled)
+            if named and same_place:
+                return self._present(reference, image)
+        if known and not reference.tag and not reference.digest and reference.registry is None:
+            here = [image for image in known.values() if self.holds(image)]
+            return self._present(reference, max(here or known.values(), key=lambda image: image.pulled))
         raise NotFound(
             f"{reference} is not in the store {self.root}",
             why=f"it has {', '.join(f'{reference.name}:{tag}' for tag in sorted(known))}" if known else "",
             fix=f"singfactory pull {reference}",
         )
+
+    def holds(self, image: StoredImage) -> bool:
+        """Whether the image's file is there now, with its size. Asks the server, where a network cache might not."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.blob(image.sif_digest), flags)
+        except OSError:
+            return False
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return stat.S_ISREG(found.st_mode) and found.st_size == image.size
+
+    def _present(self, reference: Reference, image: StoredImage) -> StoredImage:
+        """The image, if its file is still there. Raises Purged."""
+        if self.holds(image):
+            return image
+        raise Purged(reference, image, self.blob(image.sif_digest))
 
     def images(self) -> Iterator[tuple[str, StoredImage]]:
         """Every tag and its image whose blob is here, sorted."""
@@ -144,49 +170,8 @@ class Store:
         yield from sorted(folder.iterdir()) if folder.is_dir() else ()
 
     def _folder(self, path: Path) -> Path:
-        """Make a folder as open as the store's own: who shares that (mode 2775, say) shares what comes below it."""
-        try:
-            mode = stat.S_IMODE(self.root.stat().st_mode)
-        except FileNotFoundError:
-            mode = 0o755
-        return files.make_folder(path, mode)
-
-
-def _fetch(
-    file: BinaryIO, partial: Path, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
-) -> int:
-    """Continue or begin the partial file until it is the wanted blob; the number of bytes fetched."""
-    verifier = Verifier(wanted)
-    if os.fstat(file.fileno()).st_size > wanted.size:
-        file.truncate(0)
-    file.seek(0)
-    while block := file.read(files.BLOCK):
-        verifier.update(block)
-    kept = verifier.seen
-    files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
-    progress.begin("pull", wanted.size)
-    try:
-        progress.advance(kept)
-        for block in fetch(kept) if kept < wanted.size else ():
-            verifier.update(block)
-            file.write(block)
-            progress.advance(len(block))
-    finally:
-        progress.end()
-    verifier.finish()
-    file.flush()
-    return wanted.size - kept
-
-
-def _fetch_last(
-    file: BinaryIO, partial: Path, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
-) -> int:
-    """As _fetch; wrong bytes are not kept for a next time."""
-    try:
-        return _fetch(file, partial, wanted, fetch, progress)
-    except IntegrityFailure:
-        files.remove_file(partial)
-        raise
+        """Make a folder as open as the store's own."""
+        return files.make_folder_below(self.root, path)
 
 
 def _same(known: StoredImage | None, image: StoredImage) -> bool:

@@ -242,7 +242,7 @@ def test_an_interrupted_pull_goes_on_where_it_was(project: Project, registry_pro
     space = f"http://{registry_process.host}/halfway"
     project.recipe("tool", definition=LARGE)
     project.ok("make", "--registry", space)
-    rules = [{"method": "GET", "path": "/blobs/", "stall_at": 20_000_000}]
+    rules = [{"method": "GET", "path": "/blobs/", "rate": 8_000_000}]
     with faulty_registry(tmp_path, registry_process.host, rules) as proxy:
         through = f"http://{proxy.server.host}/halfway"
         partial = project.store / "partial"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -193,3 +194,35 @@ def test_staging_copies_once_per_node(project: Project, tmp_path: Path) -> None:
     assert "staged" in first.err
     assert second.err == ""
     assert Path(first.out.strip()).is_relative_to(tmp_path)
+
+
+def test_two_builds_of_one_recipe_at_once_never_mix(project: Project) -> None:
+    slow = DEFINITION + "    sleep 3\n    echo first > /which\n"
+    project.recipe("tool", definition=slow)
+    first = project.start("make", "tool")
+    log = project.folder / ".singfactory/candidates/tool-amd64/build.log"
+    deadline = time.monotonic() + 60
+    while not log.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    project.recipe("tool", definition=slow.replace("first", "second"))
+    second = project.run("make", "tool")
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 2, err
+    assert "was changed while it was being built" in err
+    assert second.code == 0, second.err
+    assert "waiting for process" in second.err
+    assert project.ok("exec", "tool", "--", "cat", "/which").out == "second\n"
+    assert "has these inputs" in project.ok("make").out
+
+
+def test_a_candidate_of_another_definition_is_not_published(project: Project) -> None:
+    project.recipe("tool")
+    project.ok("build", "tool")
+    project.ok("test", "tool")
+    project.recipe("tool", definition=DEFINITION + "    echo more > /more\n")
+    assert "was changed since it was built: definition" in project.ok("test", "tool").err
+    refused = project.run("publish", "tool")
+    assert refused.code == 2
+    assert "definition" in refused.err
+    assert project.ok("list", "--json").json() == []

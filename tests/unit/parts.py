@@ -201,6 +201,10 @@ class Watched:
     def describe(self) -> str:
         return self._inner.describe()
 
+    @property
+    def connections(self) -> int:
+        return self._inner.connections
+
     def tags(self, repository: str) -> Sequence[str]:
         self._hook(Call("before", "tags", ""))
         found = self._inner.tags(repository)
@@ -219,9 +223,17 @@ class Watched:
         self._hook(Call("after", "manifest", f"{repository}:{tag_or_digest}"))
         return found
 
-    def blob(self, repository: str, wanted: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def blob(
+        self,
+        repository: str,
+        wanted: Descriptor,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        caller_verifies: bool = False,
+    ) -> Iterator[bytes]:
         self._hook(Call("before", "blob", str(wanted.digest)))
-        yield from self._inner.blob(repository, wanted, offset, length)
+        yield from self._inner.blob(repository, wanted, offset, length, caller_verifies=caller_verifies)
         self._hook(Call("after", "blob", str(wanted.digest)))
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:

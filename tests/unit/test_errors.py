@@ -10,6 +10,7 @@ CODES = {
     "UsageError": 2,
     "RecipeError": 2,
     "NotFound": 3,
+    "OnlyWhole": 4,
     "RegistryFailure": 4,
     "AccessDenied": 4,
     "IntegrityFailure": 5,

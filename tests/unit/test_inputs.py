@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from factory.errors import RecipeError
-from factory.inputs import Inputs, definition_for, gather, needs_mirror, run_part
+from factory.inputs import Inputs, definition_for, gather, needs_mirror
 from factory.recipes.model import Recipe
 from tests.unit.parts import BASE_DIGEST, ENGINE, write_recipe
 
@@ -190,8 +190,3 @@ def test_an_argument_without_a_value_is_an_error_with_file_and_line(tmp_path: Pa
 def test_a_part_that_one_side_lacks_counts_as_changed() -> None:
     assert Inputs({"a": "1", "b": "2"}).changed({"b": "2", "c": "3"}) == ("a", "c")
     assert Inputs({"a": "1"}).changed({"a": "1"}) == ()
-
-
-def test_the_run_part_is_the_one_in_the_inputs(tmp_path: Path) -> None:
-    recipe = write(tmp_path, run=RUN)
-    assert inputs(recipe).parts["run"] == run_part(recipe)

@@ -336,7 +336,7 @@ def test_building_twice_from_the_same_inputs_takes_the_first_image(factory: Fact
     known = look([recipe], works)
     first = build_one(recipe, "amd64", known, works)
     assert build_one(recipe, "amd64", known, works) == replace(first, seconds=round(first.seconds, 3))
-    assert factory.heard.notes == ["one (amd64) was built before from the same inputs; taking that image"]
+    assert factory.heard.notes[1:] == ["one (amd64) was built before from the same inputs; taking that image"]
     assert build_one(recipe, "amd64", known, works, force=True).sif != first.sif
 
 
@@ -348,7 +348,7 @@ def test_a_damaged_candidate_is_built_again(factory: Factory) -> None:
     first.image.write_bytes(first.image.read_bytes()[::-1])
     again = build_one(recipe, "amd64", known, works)
     assert again.sif != first.sif
-    assert factory.heard.notes == []
+    assert all(note.startswith("building one; the log is ") for note in factory.heard.notes)
 
 
 def test_a_registry_that_cannot_be_reached_stops_everything_before_any_build(factory: Factory) -> None:

@@ -209,7 +209,7 @@ def test_bytes_that_were_not_the_tested_ones_are_refused(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     report = replace(report_of(made), sif_digest=Digest.of(b"another image"))
-    with pytest.raises(IntegrityFailure, match="the tested image is not the one to publish"):
+    with pytest.raises(TestsFailed, match="tool was built again after it was tested"):
         publish(recipe, made, report, registry=registry, origin=ORIGIN, progress=QUIET)
     assert registry.tags("tool") == []
 
@@ -588,4 +588,14 @@ def test_a_report_that_leaves_out_a_test_of_the_recipe_is_refused(
     report = report_of(made, TestResult("another", "passed", 0.1))
     with pytest.raises(TestsFailed, match="its report says nothing of starts"):
         publish(recipe, made, report, registry=registry, origin=Origin(), progress=QUIET)
+    assert registry.tags("tool") == []
+
+
+def test_a_recipe_that_was_edited_after_the_build_is_refused(
+    recipe: Recipe, made: Candidate, registry: LayoutRegistry
+) -> None:
+    path = recipe.definition_path
+    path.write_text(path.read_text(encoding="utf-8") + "%labels\n    new yes\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="different from what the candidate was built with: definition"):
+        put(recipe, made, registry)
     assert registry.tags("tool") == []

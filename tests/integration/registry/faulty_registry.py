@@ -15,6 +15,7 @@ and says what happens (the rest is the real registry's answer):
     status, headers, body   answer with these instead (headers alone: add to the real answer)
     delay                   seconds before the answer
     cut, reset              end the body after so many bytes (a cleanly closed, a reset connection)
+    rate                    bytes a second of the body, on each connection
     stall                   silence for ever after so many bytes of the body
     flip                    invert the byte at this place of the body
     length                  the Content-Length to announce
@@ -26,6 +27,7 @@ and says what happens (the rest is the real registry's answer):
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -34,6 +36,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,18 @@ class Script:
         self._seen = [0] * len(rules)
         self._record = record
         self._lock = threading.Lock()
+        self.active = 0
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request as one that is being answered."""
+        with self._lock:
+            self.active += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.active -= 1
 
     def rule_for(self, request: BaseHTTPRequestHandler, port: str) -> dict[str, Any]:
         with self._lock:
@@ -89,6 +104,10 @@ class Handler(BaseHTTPRequestHandler):
     other_port: int
 
     def handle_any(self) -> None:
+        with self.script.counted():
+            self._handle()
+
+    def _handle(self) -> None:
         port = "other" if self.connection.getsockname()[1] == self.other_port else "main"
         rule = self.script.rule_for(self, port)
         if "hang_up_after" in rule:
@@ -142,6 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         end = min(len(content), *(rule[key] for key in ("cut", "reset", "stall") if key in rule), len(content))
         for start in range(0, end, _BLOCK):
             self.wfile.write(content[start : min(start + _BLOCK, end)])
+            time.sleep(_BLOCK / rule["rate"] if "rate" in rule else 0)
         self.wfile.flush()
         if "stall" in rule:
             time.sleep(3600)
@@ -166,6 +186,7 @@ class Handler(BaseHTTPRequestHandler):
             headers=dict(self.headers.items()),
             status=status,
             rule=rule.get("number"),
+            active=self.script.active,
             time=time.time(),
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from factory.digest import Descriptor, Digest
-from factory.errors import AccessDenied, FactoryError, IntegrityFailure, RegistryFailure
+from factory.errors import AccessDenied, FactoryError, IntegrityFailure, OnlyWhole, RegistryFailure
 from factory.io.http import HttpFailure, HttpSettings
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
@@ -216,7 +216,7 @@ def test_a_wrong_range_means_from_the_start(start: Start, fault: Mapping[str, An
 
 def test_a_part_is_not_paid_for_with_the_whole(start: Start) -> None:
     faulty = start({"path": BLOBS, "no_range": True})
-    with pytest.raises(HttpFailure, match="does not serve parts") as told:
+    with pytest.raises(OnlyWhole, match="does not serve parts") as told:
         b"".join(opened(faulty).blob(NAME, LAYER, 2_000_000, 1000))
     assert not told.value.retryable
 

@@ -15,7 +15,7 @@ import pytest
 from factory import __version__
 from factory.cli import path as path_command
 from factory.cli import settings
-from factory.cli.main import COMMANDS, fail, main
+from factory.cli.main import COMMANDS, fail, main, parse
 from factory.errors import (
     AccessDenied,
     BuildFailed,
@@ -152,7 +152,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: this is not an image factory\n  no factory.toml in {home} or above it\n"
-                "  change into the repository of your recipes\n"
+                "  change into the repository of your recipes; an empty factory.toml begins a new one\n"
             ),
         ),
         (
@@ -256,7 +256,7 @@ def test_ctrl_c_is_told_with_the_way_on(monkeypatch: pytest.MonkeyPatch, capsys:
     path_fails(monkeypatch, KeyboardInterrupt())
     assert main(["path", "x"]) == 130
     assert capsys.readouterr().err == (
-        "singfactory: interrupted\n  run the same command again: it goes on from what is complete\n"
+        "singfactory: interrupted\n  run the same command again; what is complete is not done twice\n"
     )
 
 
@@ -351,3 +351,17 @@ def test_the_commands_of_the_table_are_modules_with_one_face() -> None:
         command = importlib.import_module(f"factory.cli.{where}")
         assert callable(getattr(command, "run", None))
         assert callable(getattr(command, "arguments", None))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exec", "tool", "--", "python", "-c", "x", "--", "y"],
+        ["exec", "tool", "-B", "/data", "--", "python", "-c", "x", "--", "y"],
+        ["exec", "-B", "/data", "tool", "--", "python", "-c", "x", "--", "y"],
+    ],
+)
+def test_everything_behind_the_first_two_dashes_belongs_to_the_program_inside(words: list[str]) -> None:
+    _, options = parse(words)
+    assert (options.ref, options.arguments) == ("tool", ["python", "-c", "x", "--", "y"])
+    assert options.bind == (["/data"] if "-B" in words else [])

@@ -191,3 +191,60 @@ def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(
     with pytest.raises(UsageError) as caught:
         places.load()
     assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "mend its permissions")
+
+
+@pytest.mark.parametrize(
+    ("site", "own", "connections", "rate"),
+    [
+        ("", {}, 4, None),
+        ("", {"SINGFACTORY_CONNECTIONS": "8", "SINGFACTORY_LIMIT_RATE": "20MB/s"}, 8, 20_000_000),
+        ('connections = 2\nlimit_rate = "10MB/s"', {}, 2, 10_000_000),
+        ("connections = 2", {"SINGFACTORY_CONNECTIONS": "1"}, 1, None),
+        ("connections = 2", {"SINGFACTORY_CONNECTIONS": "3"}, 2, None),
+        ('limit_rate = "10MB/s"', {"SINGFACTORY_LIMIT_RATE": "20MB/s"}, 4, 10_000_000),
+        ('limit_rate = "10MB/s"', {"SINGFACTORY_LIMIT_RATE": "500KB"}, 4, 500_000),
+    ],
+)
+def test_a_site_s_connections_and_rate_are_the_most_that_others_may_set(
+    places: Places, site: str, own: Mapping[str, str], connections: int, rate: int | None
+) -> None:
+    places.site.write_text(site)
+    found = places.load({}, **own)
+    assert (found.connections(4), found.rate()) == (connections, rate)
+
+
+@pytest.mark.parametrize("text", ["0", "11", "-1", "four", "1.5", "٣"])
+def test_what_is_no_number_of_connections_is_told_with_where_it_was_set(places: Places, text: str) -> None:
+    with pytest.raises(UsageError, match="connections is") as caught:
+        places.load(SINGFACTORY_CONNECTIONS=text).connections(4)
+    assert caught.value.why == "set in SINGFACTORY_CONNECTIONS"
+
+
+@pytest.mark.parametrize("text", ["20", "20MB/h", "fast", "0MB/s", "-1MB/s"])
+def test_what_is_no_rate_is_told_with_the_option_that_set_it(places: Places, text: str) -> None:
+    with pytest.raises(UsageError, match="limit_rate is") as caught:
+        places.load({"limit_rate": text}).rate()
+    assert caught.value.why == "set in --limit-rate"
+
+
+def test_a_factory_of_another_user_is_not_used_and_its_owner_told_of(places: Places) -> None:
+    places.project.write_text('engine = "/tmp/not-apptainer"')
+    assert places.load().text("engine") == "/tmp/not-apptainer"
+    if os.geteuid() == 0:
+        os.chown(places.project, 65534, 65534)
+        found = places.load()
+        assert (found.values, found.project, found.strangers) == ({}, None, places.project.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("~/store", "{home}/store"), ("~", "{home}"), ("store", "{here}/store"), ("/store", "/store"), ("../s", "{up}/s")],
+)
+def test_a_path_in_a_variable_or_flag_is_absolute_and_never_a_folder_called_tilde(
+    places: Places, text: str, path: str
+) -> None:
+    here = places.project.parent
+    wanted = path.format(home=places.env["HOME"], here=here, up=here.parent)
+    assert places.load({}, SINGFACTORY_STORE=text).text("store") == wanted
+    assert places.load({"store": text}).text("store") == wanted
+    assert places.load({}, SINGFACTORY_REGISTRY=f"oci:{text}").text("registry") == f"oci:{wanted}"

@@ -539,7 +539,8 @@ def test_an_image_whose_blob_is_gone_is_not_there(store: Store) -> None:
     store.record(image(), ["latest"])
     with pytest.raises(NotFound) as caught:
         store.find(Reference.parse("pytorch-2.1"))
-    assert "pytorch-2.1:latest" in caught.value.why
+    assert caught.value.what == "the file of pytorch-2.1:2.1.2-3 is gone from the store"
+    assert caught.value.fix == f"singfactory pull pytorch-2.1@{image().digest} brings the same image back"
     assert list(store.images()) == []
 
 

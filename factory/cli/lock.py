@@ -1,0 +1,61 @@
+"""`singfactory lock`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from factory.cli.context import Context, common_arguments
+from factory.errors import NotFound
+from factory.io import files
+from factory.lockfile import LockedImage, render
+from factory.names import Reference
+from factory.store.refs import Purged
+
+LOCK_FILE = Path("singfactory.lock")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("refs", metavar="REF", nargs="+", help="NAME, NAME:TAG or NAME@sha256:HEX")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=LOCK_FILE, metavar="FILE", help=f"default {LOCK_FILE}; - is stdout"
+    )
+    common_arguments(parser, registry=True, store=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write a lock file of what `exec` would run now: the store's image, else the registry's. Fetches no image."""
+    context = Context(options)
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    images = dict.fromkeys(_locked(context, Reference.parse(text), date) for text in options.refs)
+    if str(options.output) == "-":
+        sys.stdout.write(render(images))
+        return 0
+    files.atomic_write(options.output.absolute(), render(images))
+    for image in images:
+        context.progress.note(f"{image.name}:{image.tag} is locked as {image.digest}")
+    print(options.output)
+    return 0
+
+
+def _locked(context: Context, reference: Reference, date: str) -> LockedImage:
+    try:
+        at = reference.at(context.address) if context.options.registry else reference
+        return LockedImage.of(context.store.find(at), date)
+    except Purged as gone:
+        return LockedImage.of(gone.image, date)
+    except NotFound:
+        from factory.resolve import resolve  # noqa: PLC0415 - most images that are locked were used
+
+        registry = context.registry_of(reference)
+        found = resolve(reference, registry, context.arch)
+    if found.notice:
+        context.progress.note(found.notice)
+    release = found.release
+    tag = str(release.tag) if release.tag.build else found.tags[0]
+    return LockedImage(
+        release.recipe, registry.describe(), tag, release.digest, release.sif.digest, release.sif.size, date
+    )

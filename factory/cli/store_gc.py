@@ -1,0 +1,132 @@
+"""`singfactory store gc`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from factory.cli.context import Context
+from factory.cli.terminal import emit, printable
+from factory.digest import Digest
+from factory.errors import FactoryError
+from factory.io.files import readable_size
+from factory.recipes.quantities import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from factory.store.gc import Verdict
+    from factory.store.leases import Queue
+
+_T = TypeVar("_T")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("-n", "--dry-run", action="store_true", help="only tell what would be removed")
+    add("--older-than", type=_seconds, metavar="30d", help="also forget tagged images that nobody used for so long")
+    add("--keep", type=_count, metavar="N", help="spare the N last used of each recipe; alone: forget all others")
+    add("--max-size", type=_checked(parse_size), metavar="500GB", help="forget the longest unused until it fits")
+    add("--grace", type=_seconds, default=86400.0, metavar="1d", help="keep what was used so lately (default 1d)")
+    add(
+        "--lease-grace",
+        type=_seconds,
+        default=7 * 86400.0,
+        metavar="7d",
+        help="how long to believe in uses on machines that cannot be asked (default 7d)",
+    )
+    add("--lock-file", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="keep what these name")
+
+
+def run(context: Context) -> int:
+    """Remove what nobody needs; prints each file, its size and the reason."""
+    from factory.store.gc import Rules, collect  # noqa: PLC0415
+
+    options = context.options
+    rules = Rules(
+        grace=options.grace,
+        patience=options.lease_grace,
+        older_than=options.older_than,
+        keep=options.keep,
+        max_size=options.max_size,
+        locked=_locked(options.lock_file),
+    )
+    found = collect(context.store, rules, queue=_queue(context), dry_run=options.dry_run, progress=context.progress)
+    removed = [verdict for verdict in found if not verdict.keep]
+    kept = [verdict for verdict in found if verdict.keep]
+    if options.json:
+        emit(
+            {
+                "dry_run": options.dry_run,
+                "freed": sum(verdict.freed for verdict in removed),
+                "removed": [_row(verdict) for verdict in removed],
+                "kept": [_row(verdict) for verdict in kept],
+            }
+        )
+    else:
+        _tell(removed, kept, dry_run=options.dry_run, verbose=options.verbose)
+    return 0
+
+
+def _tell(removed: list[Verdict], kept: list[Verdict], *, dry_run: bool, verbose: bool) -> None:
+    what = "would remove" if dry_run else "removed"
+    for word, verdicts in ((what, removed), ("kept", kept if verbose else [])):
+        for verdict in verdicts:
+            print(f"{word}  {readable_size(verdict.size):>7}  {printable(verdict.name)}: {printable(verdict.why)}")
+    freed = readable_size(sum(verdict.freed for verdict in removed))
+    left = readable_size(sum(verdict.size for verdict in kept))
+    print(f"{freed} {'would be ' if dry_run else ''}freed; {left} kept")
+
+
+def _row(verdict: Verdict) -> dict[str, object]:
+    return {
+        "path": str(verdict.path),
+        "name": verdict.name,
+        "size": verdict.size,
+        "freed": verdict.freed,
+        "why": verdict.why,
+    }
+
+
+def _locked(paths: list[Path]) -> dict[Digest, str]:
+    """What the lock files name. An unreadable one ends the command: nobody knows what it protects."""
+    from factory import lockfile  # noqa: PLC0415
+
+    return {image.sif_digest: str(path) for path in paths for image in lockfile.read(path)}
+
+
+def _queue(context: Context) -> Queue | None:
+    """SLURM's jobs, where there is SLURM."""
+    from factory.io import process  # noqa: PLC0415
+    from factory.store.leases import queue_of  # noqa: PLC0415
+
+    def ask(arguments: list[str]) -> str | None:
+        try:
+            status, out, _ = process.output_of(arguments, env=context.env, timeout=30)
+        except FactoryError:
+            return None
+        return out.decode(errors="replace") if status == 0 else None
+
+    return queue_of(ask, os.getuid())
+
+
+def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    def read(text: str) -> _T:
+        try:
+            return parse(text)
+        except (ValueError, OverflowError) as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: write 500GB for sizes, 30d or 12h for times") from error
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    return 0.0 if text == "0" else _checked(parse_duration)(text).total_seconds()
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 7):  # noqa: PLR2004 - a million images
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number, such as 2")
+    return int(text)

@@ -1,0 +1,182 @@
+"""Adopting: a SIF that lies somewhere becomes an image of the store, without a second copy where that is safe.
+
+The store gets a file of its own that shares the blocks (reflink), else a second name of the same file (hard
+link), else a copy. A second name is only given to a file that nobody but this user can write: it belongs to this
+user, has one name, was never open to others, and no process has it open for writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from factory.digest import Descriptor
+from factory.errors import IntegrityFailure, NotFound, UsageError
+from factory.io import files
+from factory.io.locks import lock
+from factory.io.progress import Progress
+from factory.names import Reference
+from factory.store import leases
+from factory.store.refs import StoredImage, read_refs
+from factory.store.store import LOCK_TIMEOUT, Store
+
+DEFAULT_TAG = "adopted"
+_MAGIC = b"SIF_MAGIC"
+_MAGIC_AT = 32  # bytes; sif-spec "Global header": after the launch script
+_FICLONE = 0x40049409  # ioctl_ficlonerange(2)
+_READ_ONLY = 0o444
+_WRITABLE_BY_OTHERS = 0o022
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What an adoption did. way: 'reflink', 'link', 'copy', or 'here' when the store had the image."""
+
+    image: StoredImage
+    path: Path
+    way: str
+
+
+def adopt(store: Store, source: Path, reference: Reference, progress: Progress) -> Adopted:
+    """Take a file into the store under NAME:TAG, hashed and read-only. An image of a registry keeps its tag.
+
+    Raises NotFound, UsageError (no SIF, a tag that is taken), IntegrityFailure (it changes meanwhile), NoRoom.
+    """
+    tag = reference.tag or DEFAULT_TAG
+    with _opened(source) as file:
+        partial = files.make_folder_below(store.root, store.root / "partial")
+        with files.temporary_in(partial, "adopt") as temporary:
+            way = _bring(file, source, temporary, progress)
+            before = temporary.stat()
+            digest, size = files.digest_of(temporary)
+            image = StoredImage(
+                recipe=reference.name,
+                tag=tag,
+                registry="",
+                digest=digest,
+                sif_digest=digest,
+                size=size,
+                pulled=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+            known = _known_as(store, image)
+            leases.take(store.root, digest)
+            with lock(store.root / "locks" / f"{digest.hex}.lock", LOCK_TIMEOUT, progress):
+                if store.has(Descriptor("", digest, size)):
+                    way = "here"
+                else:
+                    _make_read_only(temporary, before, way)
+                    files.make_folder_below(store.root, store.blob(digest).parent)
+                    files.rename_into_place(temporary, store.blob(digest))
+    if known is None:
+        store.record(image, [tag])
+    return Adopted(known or image, store.blob(digest), way)
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[BinaryIO]:
+    """The file to adopt, an ordinary one that looks like a SIF."""
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {source}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if not ordinary or os.pread(descriptor, len(_MAGIC), _MAGIC_AT) != _MAGIC:
+            raise UsageError(
+                f"{source} is not a SIF image",
+                why="it has no SIF header" if ordinary else "it is no ordinary file",
+                fix="apptainer build makes a SIF from other formats",
+            )
+        yield file
+
+
+def _bring(file: BinaryIO, source: Path, temporary: Path, progress: Progress) -> str:
+    """Put the file's bytes at temporary, in the cheapest safe way."""
+    if _clone(file, temporary):
+        return "reflink"
+    if _is_ours_alone(file) and _link(file, source, temporary):
+        return "link"
+    size = os.fstat(file.fileno()).st_size
+    files.require_space(temporary.parent, size, "to adopt the image")
+    progress.note(f"copying {source} ({files.readable_size(size)}): it cannot be shared safely")
+    files.copy_file(source, temporary, 0o600)
+    return "copy"
+
+
+def _clone(file: BinaryIO, temporary: Path) -> bool:
+    try:
+        with files.create(temporary, 0o600) as mine:
+            fcntl.ioctl(mine.fileno(), _FICLONE, file.fileno())
+    except OSError:  # another file system, or one that cannot
+        return False
+    return True
+
+
+def _is_ours_alone(file: BinaryIO) -> bool:
+    """Whether nobody else can write the file, now or by what they opened before."""
+    found = os.fstat(file.fileno())
+    ours = found.st_uid == os.geteuid() and found.st_nlink == 1 and not found.st_mode & _WRITABLE_BY_OTHERS
+    return ours and not _is_open_for_writing(file)
+
+
+def _is_open_for_writing(file: BinaryIO) -> bool:
+    """Whether a process of this machine may write it (fcntl(2), F_SETLEASE: read leases are refused then)."""
+    try:
+        fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN  # else the file system has no leases; the owner and the mode decide
+    return False
+
+
+def _link(file: BinaryIO, source: Path, temporary: Path) -> bool:
+    """Give the file a second name; False where it cannot have one, or where the name means another file by now."""
+    try:
+        os.link(source.resolve(), temporary, follow_symlinks=False)
+    except OSError:
+        return False
+    if os.path.samestat(temporary.lstat(), os.fstat(file.fileno())):
+        return True
+    files.remove_file(temporary)
+    return False
+
+
+def _make_read_only(temporary: Path, before: os.stat_result, way: str) -> None:
+    """Last look before the file becomes trusted: it is what was hashed, and nobody can write it any more."""
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, _READ_ONLY)
+        os.fsync(descriptor)
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    same = (found.st_ino, found.st_mtime_ns, found.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
+    names = 2 if way == "link" else 1
+    if not same or found.st_nlink != names or found.st_uid != os.geteuid():
+        raise IntegrityFailure(
+            "the file changed while it was adopted",
+            why="somebody writes it, or has given it another name",
+            fix="adopt it again when nobody writes it",
+        )
+
+
+def _known_as(store: Store, image: StoredImage) -> StoredImage | None:
+    """The same image when a registry gave it, with what is known of it. Raises UsageError for another one."""
+    known = read_refs(store.root, image.recipe).get(image.tag)
+    if known is None or not known.registry:
+        return None
+    if known.sif_digest != image.sif_digest:
+        raise UsageError(
+            f"{image.recipe}:{image.tag} is another image",
+            why=f"it was pulled from {known.registry}",
+            fix=f"choose another tag: --as {image.recipe}:TAG",
+        )
+    return known

@@ -1,0 +1,333 @@
+"""Garbage collection: what nobody names, uses, locks or has used lately leaves the store, and nothing else.
+
+An image is removed in an order that leaves the store whole wherever it ends. Under the lock of its download its
+file is moved aside; when nobody has begun to use it, its names go, then the file. Who uses an image takes a lease
+first and looks for the file afterwards (factory.store.leases), gc the other way round: one of the two notices.
+Names whose file is gone, after a kill between these steps, bring the same image back when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from factory.digest import Digest
+from factory.errors import NoRoom, RegistryFailure
+from factory.io import files
+from factory.io.locks import STALE, holder_of, lock
+from factory.io.progress import Progress, Silent
+from factory.store import leases, tags
+from factory.store.leases import Lease, Queue
+from factory.store.store import Store
+
+_WAIT = 60.0  # seconds to wait for another gc, or for who writes the record of an image
+_DAY = 86400.0
+_SHORTEST = 3600.0  # seconds that temporary files of living processes are left alone at least
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to keep. Times in seconds, sizes in bytes; None: that rule does not choose anything.
+
+    grace: what was used so lately stays. patience: how long a use elsewhere, which nobody can ask about, is
+    believed. older_than and max_size forget tagged images, the least recently used first. keep: so many of each
+    recipe, the most recently used, are not forgotten; alone, all others are. locked: digests and who names them.
+    """
+
+    grace: float = _DAY
+    patience: float = 7 * _DAY
+    older_than: float | None = None
+    keep: int | None = None
+    max_size: int | None = None
+    locked: Mapping[Digest, str] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one file. freed: bytes that its removal gives back; name: what people call it."""
+
+    path: Path
+    name: str
+    size: int
+    freed: int
+    why: str
+    keep: bool
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """An image's file: who names it (recipe, tag), and when it was used last."""
+
+    digest: Digest
+    path: Path
+    found: os.stat_result
+    names: frozenset[tuple[str, str]]
+    used: float
+
+    @property
+    def shown(self) -> str:
+        return ", ".join(f"{recipe}:{tag}" for recipe, tag in sorted(self.names)) or self.digest.short
+
+    def verdict(self, why: str, *, keep: bool) -> Verdict:
+        freed = self.found.st_size if self.found.st_nlink == 1 and not keep else 0
+        return Verdict(self.path, self.shown, self.found.st_size, freed, why, keep)
+
+
+def collect(
+    store: Store, rules: Rules, *, queue: Queue | None, dry_run: bool, progress: Progress, now: float | None = None
+) -> tuple[Verdict, ...]:
+    """Remove what the rules do not keep; returns what became of every file. dry_run: only tell, write nothing.
+
+    now: seconds, else the file system's own time. Raises IntegrityFailure for links planted among the leases,
+    RegistryFailure when another gc does not end, NoRoom when this user may not write the store.
+    """
+    if not store.root.is_dir():
+        return ()
+    if dry_run:
+        return tuple(_Collector(store, rules, queue, time.time() if now is None else now).plan())
+    files.make_folder_below(store.root, store.root / "locks")
+    with lock(store.root / "locks" / "gc.lock", _WAIT, progress):
+        clock = leases.refresh(store.root)
+        collector = _Collector(store, rules, queue, clock if now is None else now)
+        return tuple(collector.carry_out(verdict) for verdict in collector.plan())
+
+
+class _Collector:
+    """One collection: what was found when it began, and what is decided from that."""
+
+    def __init__(self, store: Store, rules: Rules, queue: Queue | None, now: float) -> None:
+        self.store = store
+        self.rules = rules
+        self.queue = queue
+        self.now = now
+        self.leases = leases.read(store.root)
+        self.blobs = {blob.path: blob for blob in self._find()}
+
+    def _find(self) -> Iterator[_Blob]:
+        named = tags.names(self.store.root)
+        for digest, path in self.store.blobs():
+            try:
+                found = path.lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                names = frozenset(named.get(digest.hex, ()))
+                yield _Blob(digest, path, found, names, self._last_use(digest, found.st_ctime, self.leases))
+
+    @staticmethod
+    def _last_use(digest: Digest, arrived: float, known: tuple[Lease, ...]) -> float:
+        return max([arrived, *(lease.used for lease in known if lease.sif_digest == digest)])
+
+    def plan(self) -> Iterator[Verdict]:
+        """What should become of every file, in the order in which it is done."""
+        kept = {blob.path: why for blob in self.blobs.values() if (why := self._protected(blob))}
+        free = [blob for path, blob in self.blobs.items() if path not in kept]
+        doomed = {blob.path: "no tag names it" for blob in free if not blob.names}
+        chosen = [blob for blob in free if blob.names]
+        rest = sum(blob.found.st_size for path, blob in self.blobs.items() if path not in doomed)
+        doomed |= self._forgotten(chosen, rest)
+        for path, blob in self.blobs.items():
+            if path in doomed:
+                yield blob.verdict(doomed[path], keep=False)
+            else:
+                yield blob.verdict(kept.get(path) or f"tagged {blob.shown}", keep=True)
+        yield from self._leftovers()
+
+    def _protected(self, blob: _Blob) -> str:
+        """Why an image stays whatever the rules choose; '' when nothing protects it."""
+        lease = self._lease(blob.digest, self.leases)
+        if lease is not None:
+            return f"in use by {lease}"
+        named = (self.rules.locked or {}).get(blob.digest)
+        if named is not None:
+            return f"locked by {named}"
+        if self.now - blob.used < self.rules.grace:
+            return f"used {_age(self.now - blob.used)} ago"
+        holder = self._holder(blob.digest.hex)
+        return f"being fetched by {holder}" if holder else ""
+
+    def _lease(self, digest: Digest, known: tuple[Lease, ...]) -> Lease | None:
+        alive = (lease for lease in known if lease.sif_digest == digest and self._alive(lease))
+        return next(alive, None)
+
+    def _alive(self, lease: Lease) -> bool:
+        return leases.is_alive(lease, now=self.now, patience=self.rules.patience, queue=self.queue)
+
+    def _holder(self, name: str) -> str:
+        """Who fetches the image now; '' when nobody does, or nobody has given a sign of life for long."""
+        path = self._lock_of(name)
+        holder = holder_of(path)
+        if holder is None:
+            return ""
+        try:
+            silent = self.now - path.lstat().st_mtime > max(self.rules.grace, STALE)
+        except FileNotFoundError:
+            return ""
+        return "" if silent else str(holder)
+
+    def _lock_of(self, name: str) -> Path:
+        return self.store.root / "locks" / f"{name}.lock"
+
+    def _forgotten(self, chosen: list[_Blob], total: int) -> dict[Path, str]:
+        """Which tagged images are forgotten, and why."""
+        rules = self.rules
+        spared = self._most_recent()
+        forgotten: dict[Path, str] = {}
+        for blob in sorted((blob for blob in chosen if blob.path not in spared), key=lambda blob: blob.used):
+            why = ""
+            if rules.older_than is not None and self.now - blob.used > rules.older_than:
+                why = f"last used {_age(self.now - blob.used)} ago"
+            elif rules.max_size is not None and total > rules.max_size:
+                why = f"to get below {files.readable_size(rules.max_size)}; last used {_age(self.now - blob.used)} ago"
+            elif rules.keep is not None and rules.older_than is None and rules.max_size is None:
+                why = f"not among the {rules.keep} most recently used of its recipe"
+            if why:
+                forgotten[blob.path] = why
+                total -= blob.found.st_size
+        return forgotten
+
+    def _most_recent(self) -> set[Path]:
+        """The images that --keep spares."""
+        recipes: dict[str, list[_Blob]] = {}
+        for blob in self.blobs.values():
+            for recipe in {recipe for recipe, _ in blob.names}:
+                recipes.setdefault(recipe, []).append(blob)
+        newest = (sorted(blobs, key=lambda blob: -blob.used)[: self.rules.keep or 0] for blobs in recipes.values())
+        return {blob.path for blobs in newest for blob in blobs}
+
+    def _leftovers(self) -> Iterator[Verdict]:
+        """What broken runs have left, what verify put aside, and records of uses that newer ones replace."""
+        root = self.store.root
+        for path in (*self.store.leftovers(), *_entries(root / "quarantine")):
+            yield from self._leftover(path, "put aside" if path.parent.name == "quarantine" else "unfinished")
+        for folder in (root / "leases", root / "locks", root / "refs", *_entries(root / "images")):
+            yield from (one for path in _entries(folder, hidden=True) for one in self._leftover(path, "unfinished"))
+        newest = {lease.sif_digest: lease.path for lease in sorted(self.leases, key=lambda lease: lease.used)}
+        here = {blob.digest for blob in self.blobs.values()}
+        for lease in self.leases:
+            replaced = newest[lease.sif_digest] != lease.path or lease.sif_digest not in here
+            if replaced and self.now - lease.used > self.rules.grace and not self._alive(lease):
+                yield Verdict(lease.path, f"lease {lease.path.name[:12]}", 0, 0, "its process has ended", keep=False)
+
+    def _leftover(self, path: Path, what: str) -> Iterator[Verdict]:
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return
+        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        age = self.now - max(found.st_mtime, found.st_ctime)
+        holder = self._holder(path.name.partition(".")[0]) if path.parent.name == "partial" else ""
+        keep = age < self._grace_of(path) or bool(holder)
+        why = f"being fetched by {holder}" if holder else f"{what}, {_age(age)} old"
+        yield Verdict(path, path.name[:12], size, 0 if keep or found.st_nlink > 1 else size, why, keep)
+
+    def _grace_of(self, path: Path) -> float:
+        return max(self.rules.grace, _SHORTEST if path.name.startswith(".") else 0)
+
+    def carry_out(self, verdict: Verdict) -> Verdict:
+        """Do what a verdict says; returns what was done in the end."""
+        if verdict.keep:
+            return verdict
+        try:
+            blob = self.blobs.get(verdict.path)
+            kept = self._remove_leftover(verdict.path) if blob is None else self._remove(blob)
+        except (NoRoom, PermissionError):
+            kept = "this user may not remove it"
+        except RegistryFailure as error:  # the lock of its download, taken in this moment
+            kept = error.why or "being fetched"
+        return replace(verdict, keep=True, why=kept, freed=0) if kept else verdict
+
+    def _remove_leftover(self, path: Path) -> str:
+        if path.parent.name != "partial":
+            files.remove_file(path)
+            return ""
+        with self._locked(path.name.partition(".")[0]):
+            try:
+                found = path.lstat()
+            except FileNotFoundError:
+                return ""
+            if self.now - max(found.st_mtime, found.st_ctime) < self._grace_of(path):
+                return "written in this moment"
+            files.remove_file(path)
+        return ""
+
+    def _locked(self, name: str) -> AbstractContextManager[None]:
+        """The lock of an image's download, which nobody holds; a dead holder's elsewhere is waited out."""
+        path = self._lock_of(name)
+        return lock(path, 2 * STALE if holder_of(path) else 0, Silent())
+
+    def _remove(self, blob: _Blob) -> str:
+        """Remove an image; why it was kept after all, else ''."""
+        if not _removable(blob):
+            return "this user may not remove it"
+        with self._locked(blob.digest.hex):
+            try:
+                found = blob.path.lstat()
+            except FileNotFoundError:
+                return ""
+            changed = (found.st_ino, found.st_ctime_ns) != (blob.found.st_ino, blob.found.st_ctime_ns)
+            why = "written in this moment" if changed else self._in_use_now(blob)
+            if why:
+                return why
+            aside = files.make_folder_below(self.store.root, self.store.root / "partial")
+            aside /= f"{blob.digest.hex}.removed"
+            files.rename_into_place(blob.path, aside)
+            try:
+                why = self._forget(blob)
+            except BaseException:
+                files.rename_into_place(aside, blob.path)
+                raise
+            if why:
+                files.rename_into_place(aside, blob.path)
+            else:
+                files.remove_file(aside)
+        return why
+
+    def _forget(self, blob: _Blob) -> str:
+        """Take an image's names away, unless it is needed after all: then why."""
+        names = tags.names(self.store.root).get(blob.digest.hex, set())
+        why = self._in_use_now(blob) or ("tagged in this moment" if names - blob.names else "")
+        if not why:
+            for recipe in {recipe for recipe, _ in names}:
+                tags.forget(self.store.root, recipe, blob.digest, _WAIT)
+        return why
+
+    def _in_use_now(self, blob: _Blob) -> str:
+        """Why the image stays after all: somebody has begun to use it since the plan was made."""
+        leases.refresh(self.store.root)
+        known = leases.read(self.store.root)
+        lease = self._lease(blob.digest, known)
+        if lease is not None:
+            return f"in use by {lease}"
+        if self._last_use(blob.digest, 0, known) > blob.used and self.rules.grace:
+            return "used in this moment"
+        return ""
+
+
+def _removable(blob: _Blob) -> bool:
+    """Whether this user may remove the file; asked before anything is tried."""
+    folder = blob.path.parent
+    found = folder.stat()
+    owners_only = found.st_mode & stat.S_ISVTX and os.geteuid() != 0
+    mine = os.geteuid() in (found.st_uid, blob.found.st_uid)
+    return os.access(folder, os.W_OK | os.X_OK) and (mine or not owners_only)
+
+
+def _entries(folder: Path, *, hidden: bool = False) -> list[Path]:
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    return sorted(path for path in folder.iterdir() if not hidden or path.name.startswith("."))
+
+
+def _age(seconds: float) -> str:
+    """A span of time for people."""
+    amount = max(0.0, seconds)
+    for unit, length in (("days", _DAY), ("h", 3600.0), ("min", 60.0)):
+        if amount >= 2 * length:
+            return f"{amount / length:.0f} {unit}"
+    return f"{amount:.0f} s"

@@ -1,0 +1,239 @@
+"""Leases: who uses an image now, and when it was used last. Nobody can remove one when its program ends.
+
+One small file each, `leases/<sif hex>.<machine>.<user>.<what>.json`. The process that takes a lease becomes
+the container engine and keeps its number, so the lease lives as long as that process does; pid and start time
+together are used only once between two starts of a machine (proc_pid_stat(5), field 22). A lease whose holder is
+gone stays as the record of the last use: file systems are mounted noatime. Times are the files' own, which a
+server sets, so that machines whose clocks differ agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from factory.digest import Digest
+from factory.errors import NoRoom
+from factory.io import files
+
+_FORMAT = 1
+_NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{12}\.[0-9]+\.(?:[0-9]+|job-[0-9]+|use)\.json", re.ASCII)
+_JOB = re.compile(r"[0-9]{1,18}", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_LIMIT = 4096  # bytes; a lease has some 300
+
+
+@dataclass(frozen=True)
+class Job:
+    """A SLURM job, as its own environment names it; number '' outside of jobs."""
+
+    number: str = ""
+    cluster: str = ""
+
+    @classmethod
+    def parse(cls, number: str, cluster: str) -> Job:
+        """What SLURM_JOB_ID and SLURM_CLUSTER_NAME say; anything but a number counts as no job."""
+        known = _JOB.fullmatch(number) is not None
+        return cls(number if known else "", cluster if known and _WORD.fullmatch(cluster) else "")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One use of an image.
+
+    pid 0: no process holds it; then the job does, or, without a job, nobody: it is a record of a use. boot and
+    namespace say where the pid counts. used is the file's own time in seconds, user a numeric id.
+    """
+
+    path: Path
+    used: float
+    sif_digest: Digest
+    host: str = ""
+    boot: str = ""
+    namespace: str = ""
+    pid: int = 0
+    start: str = ""
+    user: int = -1
+    job: Job = Job()
+    readable: bool = True
+
+    def __str__(self) -> str:
+        process = f"process {self.pid} of user {self.user} on {self.host}" if self.pid else f"user {self.user}"
+        return f"{process}, SLURM job {self.job.number}" if self.job.number else process
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What SLURM says of its jobs: their numbers, and whose jobs it lets this user see (None: everybody's)."""
+
+    cluster: str
+    jobs: frozenset[str]
+    user: int | None = None
+
+    def knows_about(self, lease: Lease) -> bool:
+        """Whether a job that is missing here has certainly ended."""
+        visible = self.user is None or self.user == lease.user
+        return visible and bool(lease.job.number) and lease.job.cluster in ("", self.cluster)
+
+
+def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) -> None:
+    """Say that an image is in use: by this process, whatever it becomes; else by the job that it runs in.
+
+    Do this first, and look whether the image is there afterwards: `store gc` does it the other way round. In a
+    store that this user may not write nothing happens, nor on a full disk: an image that is here must run.
+    """
+    machine = hashlib.sha256(f"{_host()} {_boot()} {_namespace()}".encode()).hexdigest()[:12]
+    mine = f"{digest.hex}.{machine}.{os.getuid()}"
+    who = str(os.getpid()) if process else f"job-{job.number}" if job.number else "use"
+    value = {
+        "format": _FORMAT,
+        "sif_digest": str(digest),
+        "host": _host(),
+        "boot": _boot(),
+        "namespace": _namespace(),
+        "pid": os.getpid() if process else 0,
+        "start": (start_time(os.getpid()) or "") if process else "",
+        "user": os.getuid(),
+        "job": asdict(job),
+        "taken": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    with contextlib.suppress(NoRoom, OSError):
+        folder = _folder(root)
+        files.atomic_write(folder / f"{mine}.{who}.json", json.dumps(value) + "\n")
+        _forget_ended(folder, mine, keep=who)
+
+
+def _folder(root: Path) -> Path:
+    folder = root / "leases"
+    if folder.is_symlink():
+        raise files.planted(folder)
+    return files.make_folder_below(root, folder)
+
+
+def _forget_ended(folder: Path, mine: str, keep: str) -> None:
+    """Remove what earlier processes of this user left on this machine for the image: thousands, in a long job."""
+    for path in folder.glob(f"{mine}.*.json"):
+        who = path.name[len(mine) + 1 : -len(".json")]
+        if who != keep and who.isdigit() and start_time(int(who)) is None:
+            files.remove_file(path)
+
+
+def read(root: Path) -> tuple[Lease, ...]:
+    """Every lease, sorted by name. Raises IntegrityFailure for a link in the place of one.
+
+    What has the name of a lease and cannot be understood is given with readable=False: it may protect something.
+    """
+    folder = root / "leases"
+    if folder.is_symlink():
+        raise files.planted(folder)
+    return tuple(_read_all(folder)) if folder.is_dir() else ()
+
+
+def _read_all(folder: Path) -> Iterator[Lease]:
+    for path in sorted(folder.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            content, used = files.read_small(path, _LIMIT)
+        except FileNotFoundError:
+            continue  # its next process took its place
+        digest = Digest({64: "sha256", 128: "sha512"}[len(match[1])], match[1])
+        yield _parse(path, content, used, digest)
+
+
+def _parse(path: Path, content: bytes, used: float, digest: Digest) -> Lease:
+    try:
+        value = json.loads(content)
+        texts = [value[name] for name in ("host", "boot", "namespace", "start")]
+        numbers = [value[name] for name in ("pid", "user")]
+        job = Job.parse(value["job"]["number"], value["job"]["cluster"])
+        right = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
+        right = right and value["sif_digest"] == str(digest)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        right = False
+    if not right:
+        return Lease(path, used, digest, readable=False)
+    host, boot, namespace, start = texts
+    return Lease(path, used, digest, host, boot, namespace, numbers[0], start, numbers[1], job)
+
+
+def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) -> bool:
+    """Whether the use goes on. Where that cannot be found out, it is believed for patience seconds."""
+    here = bool(lease.boot) and (lease.boot, lease.namespace) == (_boot(), _namespace())
+    if lease.readable and lease.pid and here:
+        return start_time(lease.pid) in (lease.start, "")
+    if lease.readable and queue is not None and queue.knows_about(lease):
+        return lease.job.number in queue.jobs
+    if lease.readable and not lease.pid and not lease.job.number:
+        return False
+    return now - lease.used <= patience
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started, in ticks since the machine did; '' when it may not be seen, None when it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended, or /proc hides other users' processes (hidepid)
+        return "" if _exists(pid) else None
+    state, *rest = text.rpartition(")")[2].split()
+    return None if state in "ZX" else rest[18]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def queue_of(ask: Callable[[list[str]], str | None], user: int) -> Queue | None:
+    """SLURM's jobs by its own programs; None where there is no SLURM or it does not answer.
+
+    ask runs a program and gives its output, None when it failed. Whoever is not root may see only own jobs.
+    """
+    told = ask(["scontrol", "show", "config"])
+    name = re.search(r"^ClusterName\s*=\s*(\S+)", told or "", re.MULTILINE)
+    jobs = ask(["squeue", "--noheader", "--format=%A"]) if name else None
+    if name is None or jobs is None:
+        return None
+    return Queue(name[1], frozenset(jobs.split()), user or None)
+
+
+def refresh(root: Path) -> float:
+    """Make network file systems show what other machines have written; returns the file system's own time."""
+    folder = _folder(root)
+    with files.temporary_in(folder, "gc") as temporary:
+        with files.create(temporary):
+            pass
+        return temporary.stat().st_mtime
+
+
+def _host() -> str:
+    return os.uname().nodename
+
+
+def _boot() -> str:
+    """What this start of the machine is called; '' on systems that do not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """Where process numbers count: containers have their own (pid_namespaces(7))."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,272 @@
+"""The commands that look after images on a cluster, as people type them, with a registry in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from factory.digest import Digest
+from factory.lockfile import read
+from factory.publish import Origin, publish
+from factory.registry.layout import LayoutRegistry
+from factory.store import leases
+from factory.store.store import Store
+from tests.factory_project import Done
+from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
+
+ROOT = Path(__file__).resolve().parents[3]
+SIF = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0image"
+_ENGINE = """\
+#!/bin/sh
+if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
+for argument; do case "$argument" in *.sif) image="$argument";; esac; done
+echo "$1 $(cat "$image")"
+[ -z "$WAIT" ] || read line
+"""
+
+
+class Cluster:
+    """A store, a registry in a folder and an engine that shows what it was given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store(folder / "store")
+        self.registry: LayoutRegistry = folder_registry(folder / "images")
+        engine = folder / "apptainer"
+        engine.write_text(_ENGINE)
+        engine.chmod(0o755)
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(("SINGFACTORY", "XDG", "SLURM"))}
+        self.env = {
+            **kept,
+            "HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "SINGFACTORY_STORE": str(self.store.root),
+            "SINGFACTORY_REGISTRY": self.registry.describe(),
+            "SINGFACTORY_ENGINE": str(engine),
+        }
+
+    def release(self, content: bytes, more: str = "") -> None:
+        recipe = write_recipe(self.folder / "recipes", more=more)
+        made = candidate(self.folder / "candidates", recipe, content)
+        publish(recipe, made, report_of(made), registry=self.registry, origin=Origin(), progress=QUIET)
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "factory.cli", *arguments],
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **env: str) -> Done:
+        process = self.start(*arguments, **env)
+        out, err = process.communicate(timeout=60)
+        assert "Traceback" not in err, err
+        return Done(process.returncode, out, err)
+
+    def ok(self, *arguments: str, **env: str) -> Done:
+        done = self.run(*arguments, **env)
+        assert done.code == 0, done
+        return done
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    made.release(b"first")
+    yield made
+    assert made.run("store", "verify").code == 0
+
+
+def test_an_image_that_runs_survives_every_gc(cluster: Cluster) -> None:
+    process = cluster.start("exec", "tool", "--", "true", WAIT="yes")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "exec first\n"
+        everything = ("store", "gc", "--keep", "0", "--grace", "0")
+        said = cluster.ok(*everything, "-v").out
+        assert f"tool:1.0-1, tool:latest: in use by process {process.pid} of user {os.getuid()} on " in said
+        assert said.endswith("\n0 B freed; 5 B kept\n")
+        assert cluster.ok(*everything).out == "0 B freed; 5 B kept\n", "what is kept is told with -v only"
+        process.communicate("\n", timeout=30)
+        would = cluster.ok(*everything, "--dry-run").out
+        reason = "tool:1.0-1, tool:latest: not among the 0 most recently used of its recipe"
+        assert f"would remove      5 B  {reason}\n" in would
+        assert would.endswith("\n5 B would be freed; 0 B kept\n")
+        assert f"removed      5 B  {reason}\n" in cluster.ok(*everything).out
+        assert cluster.run("path", "tool").code == 3
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_gc_tells_json(cluster: Cluster) -> None:
+    cluster.ok("pull", "tool")
+    value = cluster.ok("store", "gc", "--dry-run", "--json").json()
+    (kept,) = value.pop("kept")
+    assert value == {"dry_run": True, "freed": 0, "removed": []}
+    assert set(kept) == {"path", "name", "size", "freed", "why"}
+    assert kept["why"].startswith(("in use by", "used "))
+
+
+def test_gc_keeps_what_a_lock_file_names_and_refuses_one_that_it_cannot_read(cluster: Cluster) -> None:
+    cluster.ok("pull", "tool")
+    cluster.ok("lock", "tool", "-o", "paper.lock")
+    gc = ("store", "gc", "--keep", "0", "--grace", "0", "--lock-file", "paper.lock")
+    assert "locked by paper.lock" in cluster.ok(*gc, "-v").out
+    (cluster.folder / "broken.lock").write_text("format = 1\n[[image]]\nname = '../x'\n")
+    refused = cluster.run(*gc, "broken.lock")
+    assert refused.code == 2
+    assert refused.err.startswith("singfactory: broken.lock: image[1].size is wrong\n")
+    assert cluster.run("store", "gc", "--lock-file", "missing.lock").code == 3
+    cluster.ok("path", "tool")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--grace", "soon"), ("--max-size", "-1"), ("--keep", "-1"), ("--older-than", "30")]
+)
+def test_gc_says_which_option_is_wrong(cluster: Cluster, option: str, value: str) -> None:
+    done = cluster.run("store", "gc", f"{option}={value}")
+    assert done.code == 2
+    assert done.err.startswith(f"singfactory: store gc: argument {option}: '{value}': write ")
+
+
+def test_what_a_scratch_file_system_deleted_comes_back_as_the_same_digest(cluster: Cluster) -> None:
+    first = cluster.ok("pull", "tool", "--json").json()
+    Path(first["path"]).unlink()
+    cluster.release(b"second")
+    lost = cluster.run("path", "tool")
+    assert lost.code == 3
+    assert lost.err == (
+        "singfactory: the file of tool:1.0-1 is gone from the store\n"
+        f"  {first['path']} was deleted or cut short; many scratch file systems delete what lies unused\n"
+        f"  singfactory pull tool@{first['digest']} brings the same image back\n"
+    )
+    done = cluster.ok("exec", "tool", "--", "true")
+    assert done.out == "exec first\n"
+    assert done.err == "tool:1.0-1 was deleted from the store; fetching the same image again\n"
+    assert cluster.ok("path", "tool").out.strip() == first["path"]
+
+
+def test_what_was_cut_short_is_noticed_too(cluster: Cluster) -> None:
+    path = Path(cluster.ok("pull", "tool", "--json").json()["path"])
+    os.truncate(path, 3)
+    assert cluster.run("path", "tool").code == 3
+    assert cluster.ok("exec", "tool", "--", "true").out == "exec first\n"
+
+
+def test_exec_records_what_it_ran(cluster: Cluster) -> None:
+    for job in ("", "7"):
+        cluster.ok("exec", "tool", "--record", "ran.jsonl", "--", "python", "tr\nain.py", SLURM_JOB_ID=job)
+    first, second = (json.loads(line) for line in (cluster.folder / "ran.jsonl").read_text().splitlines())
+    pulled = cluster.ok("pull", "tool", "--json").json()
+    assert set(first) == {
+        *("time", "name", "tag", "registry", "digest", "sif_digest", "path", "command", "host", "user", "slurm_job")
+    }
+    assert {key: first[key] for key in ("name", "tag", "registry", "digest", "sif_digest", "path")} == {
+        key: pulled[key] for key in ("name", "tag", "registry", "digest", "sif_digest", "path")
+    }
+    assert first["command"] == ["exec", "python", "tr\nain.py"]
+    assert (first["slurm_job"], second["slurm_job"]) == ("", "7")
+
+
+def test_a_record_that_cannot_be_written_ends_the_run_before_it_begins(cluster: Cluster) -> None:
+    done = cluster.run("exec", "tool", "--record", "no/such/folder/ran", "--", "true")
+    assert done.code != 0
+    assert done.out == ""
+
+
+def test_path_and_stage_tell_that_an_image_is_used(cluster: Cluster) -> None:
+    cluster.ok("pull", "tool")
+    for path in (cluster.store.root / "leases").iterdir():
+        path.unlink()
+    cluster.ok("path", "tool", SLURM_JOB_ID="7")
+    local = str(cluster.folder / "local")
+    cluster.ok("stage", "tool", "--to", local)
+    assert sorted((lease.pid, lease.job.number) for lease in leases.read(cluster.store.root)) == [(0, ""), (0, "7")]
+    assert [lease.sif_digest for lease in leases.read(Path(local))] == [Digest.of(b"first")]
+
+
+def test_lock_writes_what_exec_would_run_and_pull_fetches_exactly_that(cluster: Cluster) -> None:
+    cluster.ok("pull", "tool")
+    cluster.release(b"second")
+    done = cluster.ok("lock", "tool")
+    assert done.out == "singfactory.lock\n"
+    (locked,) = read(cluster.folder / "singfactory.lock")
+    assert (locked.name, locked.tag, locked.sif_digest, locked.size) == ("tool", "1.0-1", Digest.of(b"first"), 5)
+    assert locked.registry == cluster.registry.describe()
+    assert f"tool:1.0-1 is locked as {locked.digest}" in done.err
+    fresh = ("--store", str(cluster.folder / "fresh"))
+    value = cluster.ok("pull", "--locked", "singfactory.lock", "--json", *fresh, SINGFACTORY_REGISTRY="").json()
+    assert (value["sif_digest"], value["transferred"]) == (str(Digest.of(b"first")), 5)
+    assert cluster.ok("pull", "tool", "--locked", "singfactory.lock", "--json", *fresh).json()["transferred"] == 0
+    other = cluster.run("pull", "tool:latest", "--locked", "singfactory.lock", *fresh)
+    assert other.code == 3
+    assert other.err == "singfactory: tool:latest is not in singfactory.lock\n  it has tool:1.0-1\n"
+
+
+def test_what_is_not_stored_is_locked_as_the_registry_has_it(cluster: Cluster) -> None:
+    text = cluster.ok("lock", "tool", "-o", "-").out
+    assert f'sif_digest = "{Digest.of(b"first")}"' in text
+    assert list(cluster.store.blobs()) == [], "nothing is fetched for it"
+    cluster.ok("pull", "tool")
+    cluster.release(b"second")
+    other = cluster.folder / "other"
+    there = folder_registry(other).describe()
+    assert cluster.run("lock", "tool", "-o", "-", "--registry", there).code == 3, "another registry was named"
+
+
+def test_a_manifest_that_holds_another_image_than_the_locked_one_is_an_integrity_failure(cluster: Cluster) -> None:
+    text = cluster.ok("lock", "tool", "-o", "-").out
+    wrong = text.replace(str(Digest.of(b"first")), str(Digest.of(b"evil")))
+    (cluster.folder / "wrong.lock").write_text(wrong)
+    done = cluster.run("pull", "--locked", "wrong.lock")
+    assert done.code == 5
+    assert "is not the image that is locked" in done.err
+    assert list(cluster.store.blobs()) == []
+
+
+def test_pull_wants_something_to_pull(cluster: Cluster) -> None:
+    done = cluster.run("pull")
+    assert done.code == 2
+    assert done.err.startswith("singfactory: no image is named\n")
+
+
+def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
+    path = cluster.folder / "mine.sif"
+    path.write_bytes(SIF)
+    path.chmod(0o644)
+    done = cluster.ok("store", "adopt", "mine.sif")
+    assert done.out == f"{cluster.store.blob(Digest.of(SIF))} {Digest.of(SIF)}\n"
+    assert done.err.splitlines()[-1].startswith("mine.sif is mine:adopted now (")
+    assert cluster.ok("exec", "mine", "--", "true").out.startswith("exec #!/usr/bin/env run-singularity")
+    assert cluster.ok("store", "adopt", "mine.sif", "--as", "other:1", "--json").json()["way"] == "here"
+    assert cluster.run("lock", "mine", "-o", "-").code == 2
+    cluster.store.blob(Digest.of(SIF)).unlink()
+    lost = cluster.run("exec", "mine", "--", "true")
+    assert lost.code == 3
+    assert lost.err.endswith("  singfactory store adopt FILE --as mine:adopted brings the same image back\n")
+
+
+def test_adopt_says_what_is_wrong(cluster: Cluster) -> None:
+    (cluster.folder / "text.sif").write_text("no image")
+    (cluster.folder / "Bad Name.sif").write_bytes(SIF)
+    for arguments, code, text in (
+        (("text.sif",), 2, "is not a SIF image\n  it has no SIF header\n"),
+        (("missing.sif",), 3, "there is no file "),
+        (("Bad Name.sif",), 2, "  say what to call it: singfactory store adopt Bad Name.sif --as NAME:TAG\n"),
+        (("text.sif", "x.sif", "--as", "a:b"), 2, "--as names one image"),
+        (("text.sif", "--as", "ghcr.io/x/a:b"), 2, "--as takes NAME or NAME:TAG"),
+        (("text.sif", "--as", "../x"), 2, "not a registry address"),
+    ):
+        done = cluster.run("store", "adopt", *arguments)
+        assert (done.code, text in done.err) == (code, True), done

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from factory.digest import Descriptor
+from factory.errors import IntegrityFailure, OnlyWhole, RegistryFailure
+from factory.io.progress import Silent
+from factory.store import parts as parts_module
+from factory.store.parts import Parts
+from factory.store.store import Store
+from factory.store.verify import verify
+
+PART = 10_000
+BLOCK = 3_000
+CONTENT = bytes(range(256)) * 800  # 21 parts
+WANTED = Descriptor.of("a/b", CONTENT)
+
+Fault = Callable[[int], None]
+
+
+class Source:
+    """Serves parts from several threads, in blocks; remembers what was asked, and how many asked at once."""
+
+    def __init__(self, content: bytes = CONTENT, fault: Fault = lambda _: None) -> None:
+        self.content = content
+        self.fault = fault
+        self.asked: list[tuple[int, int]] = []
+        self.most = self._active = 0
+        self._lock = threading.Lock()
+
+    def part(self, offset: int, length: int) -> Iterator[bytes]:
+        with self._lock:
+            self.asked.append((offset, length))
+            self._active += 1
+            self.most = max(self.most, self._active)
+        try:
+            for at in range(offset, offset + length, BLOCK):
+                time.sleep(0.001)
+                self.fault(at)
+                yield self.content[at : min(at + BLOCK, offset + length)]
+        finally:
+            with self._lock:
+                self._active -= 1
+
+    def whole(self, offset: int) -> Iterator[bytes]:
+        return self.part(offset, len(self.content) - offset)
+
+
+class Counted(Silent):
+    def __init__(self) -> None:
+        self.done = 0
+        self._lock = threading.Lock()
+
+    def begin(self, label: str, total: int | None = None) -> None:
+        assert (label, total) == ("pull", len(CONTENT))
+        self.done = 0
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self.done += count
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of 10 kB, and the network counts as slow whatever the machine."""
+    for name, value in {"WORTH_IT": 2 * PART, "_SMALLEST": PART, "_LARGEST": PART, "_MOSTLY": -1.0}.items():
+        monkeypatch.setattr(parts_module, name, value)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def ingest(store: Store, source: Source, progress: Silent, connections: int = 4) -> int:
+    return store.ingest(WANTED, source.whole, progress, parts=Parts(source.part, connections))[1]
+
+
+def partial_of(store: Store) -> bytes:
+    (path,) = store.leftovers()
+    return path.read_bytes()
+
+
+def fails_at(place: int, error: BaseException) -> Fault:
+    def fault(at: int) -> None:
+        if at <= place < at + BLOCK:
+            raise error
+
+    return fault
+
+
+@pytest.mark.parametrize("connections", [2, 4, 10])
+def test_parts_are_put_together_in_their_order_whatever_the_order_they_come_in(store: Store, connections: int) -> None:
+    late = {PART: 0.05, 5 * PART: 0.05}
+    source, heard = Source(fault=lambda at: time.sleep(late.get(at, 0))), Counted()
+    assert ingest(store, source, heard, connections) == len(CONTENT)
+    assert store.blob(WANTED.digest).read_bytes() == CONTENT
+    assert heard.done == len(CONTENT)
+    assert source.most <= connections
+    assert sorted(source.asked) == [(at, min(PART, len(CONTENT) - at)) for at in range(0, len(CONTENT), PART)]
+    assert verify(store, Silent()) == (1, ())
+
+
+@pytest.mark.usefixtures("store")
+def test_workers_do_not_run_away_from_a_reader_that_is_slow() -> None:
+    source = Source()
+    blocks = Parts(source.part, 4).in_order(0, len(CONTENT), Silent())
+    for _ in range(5):  # the first part, which comes alone, and one block of the next
+        next(blocks)
+    time.sleep(0.3)
+    assert max(at for at, _ in source.asked) == PART + 4 * PART
+    blocks.close()
+
+
+def test_a_small_image_and_one_connection_take_one_request(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source()
+    assert ingest(store, source, Silent(), connections=1) == len(CONTENT)
+    assert source.asked == [(0, len(CONTENT))]
+    monkeypatch.setattr(parts_module, "WORTH_IT", len(CONTENT) + 1)
+    other = Source()
+    ingest(Store(store.root / "other"), other, Silent())
+    assert other.asked == [(0, len(CONTENT))]
+
+
+def test_a_network_that_is_as_fast_as_hashing_gets_one_connection(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "_MOSTLY", 2.0)
+    source = Source()
+    ingest(store, source, Silent())
+    assert source.asked == [(0, PART), (PART, len(CONTENT) - PART)]
+    assert source.most == 1
+
+
+@pytest.mark.parametrize("place", [0, PART + 1, 7 * PART + 1, len(CONTENT) - 1])
+def test_one_failing_part_ends_all_and_what_came_before_it_is_kept(store: Store, place: int) -> None:
+    source, heard = Source(fault=fails_at(place, RegistryFailure("the connection broke"))), Counted()
+    threads = threading.active_count()
+    with pytest.raises(RegistryFailure, match="the connection broke"):
+        ingest(store, source, heard)
+    assert threading.active_count() == threads
+    kept = partial_of(store)
+    assert kept == CONTENT[: len(kept)]
+    assert place // PART * PART - 4 * PART <= len(kept) <= place
+    assert heard.done == len(kept)
+    again = Source()
+    assert ingest(store, again, Silent()) == len(CONTENT) - len(kept)
+    assert min(at for at, _ in again.asked) == len(kept)
+    assert store.blob(WANTED.digest).read_bytes() == CONTENT
+
+
+def test_of_several_failures_one_is_raised(store: Store) -> None:
+    def fault(at: int) -> None:
+        if at >= PART:
+            raise RegistryFailure(f"broke at {at // PART}")
+
+    with pytest.raises(RegistryFailure, match="broke at"):
+        ingest(store, Source(fault=fault), Silent())
+
+
+def test_an_interrupt_ends_the_workers_and_keeps_what_came_in_order(store: Store) -> None:
+    class Interrupting(Counted):
+        def advance(self, count: int) -> None:
+            super().advance(count)
+            if threading.current_thread() is threading.main_thread() and count > 0:
+                raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        ingest(store, Source(), Interrupting())
+    assert threading.active_count() == threads
+    source = Source()
+    blocks = Parts(source.part, 4).in_order(0, len(CONTENT), Silent())
+    for _ in range(6):
+        next(blocks)
+    blocks.close()
+    assert threading.active_count() == threads
+
+
+def test_a_worker_that_waits_for_the_network_holds_nobody_up(store: Store) -> None:
+    stuck = threading.Event()
+
+    def fault(at: int) -> None:
+        if at == 3 * PART:
+            stuck.wait(30)
+        if at == 4 * PART:
+            raise RegistryFailure("the connection broke")
+
+    began = time.monotonic()
+    with pytest.raises(RegistryFailure):
+        ingest(store, Source(fault=fault), Silent())
+    assert time.monotonic() - began < 5
+    kept = partial_of(store)
+    stuck.set()
+    time.sleep(0.1)
+    assert partial_of(store) == kept == CONTENT[: len(kept)]
+
+
+def test_where_there_are_no_parts_the_whole_comes_over_one_connection(store: Store) -> None:
+    class Whole(Source):
+        def part(self, offset: int, length: int) -> Iterator[bytes]:
+            if offset and offset + length != len(CONTENT):
+                raise OnlyWhole("no parts here")
+            return super().part(offset, length)
+
+    source, heard = Whole(), Counted()
+    assert ingest(store, source, heard) == len(CONTENT)
+    assert source.asked == [(0, PART), (PART, len(CONTENT) - PART)]
+    assert heard.done == len(CONTENT)
+
+
+@pytest.mark.parametrize("place", [0, 4 * PART + 5, len(CONTENT) - 1])
+def test_a_wrong_byte_in_one_part_costs_one_clean_fetch_and_then_fails(store: Store, place: int) -> None:
+    wrong = CONTENT[:place] + bytes([CONTENT[place] ^ 1]) + CONTENT[place + 1 :]
+    source = Source(wrong)
+    with pytest.raises(IntegrityFailure, match="not what their digest says"):
+        ingest(store, source, Silent())
+    assert len(source.asked) == 2 * 21
+    assert list(store.leftovers()) == []
+    assert not store.has(WANTED)
+
+
+@pytest.mark.parametrize("change", [b"", b"more"])
+def test_a_part_of_a_wrong_size_is_refused(store: Store, change: bytes) -> None:
+    class Wrong(Source):
+        def part(self, offset: int, length: int) -> Iterator[bytes]:
+            yield from super().part(offset, length - 1)
+            yield change
+
+    with pytest.raises(IntegrityFailure, match="another size"):
+        ingest(store, Wrong(), Silent())
+    assert list(store.leftovers()) == []
