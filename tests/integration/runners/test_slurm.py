@@ -119,7 +119,9 @@ def test_a_failed_build_is_told_as_if_it_had_failed_here(project: Project, clust
     here, there = project.run("build", "broken"), build(project, "broken")
     assert there.code == here.code == 6
     assert "    the reason\n" in here.err
-    assert told(there.err) == ["broken: building in SLURM job N on node1", *told(here.err)]
+    begun, *failed = told(here.err)
+    assert begun.startswith("building broken; the log is ")
+    assert told(there.err) == ["broken: building in SLURM job N on node1", *failed]
     assert left_on_node(cluster) == []
 
 
