@@ -261,8 +261,8 @@ def test_a_build_that_takes_too_long_is_ended_and_shows_where_it_was(tmp_path: P
 COMMAND = Command(
     image=Path("/images/x.sif"),
     arguments=("python", "-c", "print('$HOME')"),
-    home=Path("/work/home"),
-    scratch=Path("/work/tmp"),
+    home=Path("/srv/home"),
+    scratch=Path("/srv/tmp"),
     timeout=timedelta(seconds=30),
 )
 
@@ -284,8 +284,8 @@ def test_a_test_command_runs_contained_without_a_home_and_its_arguments_reach_no
     words = run_arguments(tmp_path, COMMAND, HOST)
     assert words[:2] == ["-q", "exec"]
     assert {"--containall", "--cleanenv", "--no-home"} <= set(words)
-    assert "/work/home:/home/test:rw" in words
-    assert words[words.index("--workdir") + 1] == "/work/tmp"
+    assert "/srv/home:/home/test:rw" in words
+    assert words[words.index("--workdir") + 1] == "/srv/tmp"
     assert words[-3:] == ["python", "-c", "print('$HOME')"]
     assert words[words.index("/images/x.sif") + 1 : -3] == [
         "/bin/sh",

@@ -9,7 +9,7 @@ import pytest
 from factory.engine.output import Output
 from factory.errors import BuildFailed, FactoryError, NoRoom, RegistryFailure
 
-LOG = Path("/work/build.log")
+LOG = Path("/srv/build.log")
 START = """\
 INFO:    Starting build...
 INFO:    Fetching OCI image...
