@@ -53,7 +53,7 @@ def test_a_failed_post_section_shows_the_last_lines_of_its_own_output() -> None:
     assert error.lines() == (
         "%post failed",
         "While performing build: while running engine: exit status 1",
-        "the whole log is /work/build.log",
+        "the whole log is /srv/build.log",
     )
     assert error.detail == (
         "+ apt-get update",
