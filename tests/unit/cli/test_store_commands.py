@@ -159,7 +159,9 @@ def test_what_a_scratch_file_system_deleted_comes_back_as_the_same_digest(cluste
 
 def test_what_was_cut_short_is_noticed_too(cluster: Cluster) -> None:
     path = Path(cluster.ok("pull", "tool", "--json").json()["path"])
+    path.chmod(0o644)
     os.truncate(path, 3)
+    path.chmod(0o444)
     assert cluster.run("path", "tool").code == 3
     assert cluster.ok("exec", "tool", "--", "true").out == "exec first\n"
 
