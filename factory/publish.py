@@ -42,8 +42,8 @@ def publish(
 ) -> Release:
     """Publish the bytes that were tested; returns the release, the existing one if these bytes are published.
 
-    Raises TestsFailed when a test failed, IntegrityFailure when the candidate is not what was tested, UsageError
-    when it is not of the recipe as it is now, RegistryFailure and its kind. Safe to repeat at any time.
+    Raises TestsFailed when a test failed or these bytes were not tested, UsageError when they are not of the recipe
+    as it is now, IntegrityFailure when the file has changed, RegistryFailure and its kind. Safe to repeat at any time.
     """
     now = gather(recipe, made.arch, made.base_digest, made.engine)
     if changed := now.changed(made.parts):
