@@ -52,7 +52,6 @@ COMMANDS = (
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
 _RUN_PROGRAMS = ("exec", "run")
-_RUN_PROGRAMS = ("exec", "run")
 _READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again; what is complete is not done twice")
 
