@@ -29,7 +29,10 @@ integration: $(VENV)/.ready
 	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration
 
 bench: $(VENV)/.ready
-	for script in benchmarks/*.py; do $(PYTHON) "$$script" || exit 1; done
+	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
+	  for name in basics pull soak; do \
+	    PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m "benchmarks.$$name" || exit 1; \
+	  done
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	scripts/setup $(VENV)

@@ -110,15 +110,11 @@ class Verifier:
         self._hash = hashlib.new(wanted.digest.algorithm)
         self.seen = 0
 
-    def update(self, block: bytes) -> None:
+    def update(self, block: bytes | memoryview) -> None:
         """Take the next block. Raises IntegrityFailure as soon as there are too many bytes."""
         self.seen += len(block)
         if self.seen > self._wanted.size:
-            raise IntegrityFailure(
-                f"{self._wanted.digest} is longer than it should be",
-                why=f"wanted {self._wanted.size} bytes, and more arrived",
-                fix="try again; if it repeats, the registry or a proxy before it is at fault",
-            )
+            raise too_long(self._wanted)
         self._hash.update(block)
 
     def finish(self) -> None:
@@ -134,6 +130,15 @@ class Verifier:
                 why=f"wanted {self._wanted.digest}, got {self._wanted.digest.algorithm}:{got}",
                 fix="try again; if it repeats, the registry or a proxy before it is at fault",
             )
+
+
+def too_long(wanted: Descriptor) -> IntegrityFailure:
+    """The error for a stream that goes on after its size."""
+    return IntegrityFailure(
+        f"{wanted.digest} is longer than it should be",
+        why=f"wanted {wanted.size} bytes, and more arrived",
+        fix="try again; if it repeats, the registry or a proxy before it is at fault",
+    )
 
 
 def verified(blocks: Iterable[bytes], wanted: Descriptor) -> Iterator[bytes]:

@@ -129,6 +129,11 @@ class Faulty:
             if method in ("", line["method"]) and part in line["path"] and host in ("", line["host"])
         ]
 
+    def served(self, part: str = "") -> int:
+        """Bytes of bodies that were sent so far; one that is still on its way counts when it has ended."""
+        lines = [json.loads(line) for line in self.record.with_suffix(".served").read_text().splitlines()]
+        return sum(line["bytes"] for line in lines if part in line["path"])
+
 
 @contextlib.contextmanager
 def faulty_registry(folder: Path, upstream: str, rules: Sequence[Mapping[str, Any]]) -> Iterator[Faulty]:
@@ -140,6 +145,7 @@ def faulty_registry(folder: Path, upstream: str, rules: Sequence[Mapping[str, An
         json.dumps(list(rules)).replace("OTHER", f"127.0.0.1:{other}").replace("SELF", f"127.0.0.1:{port}")
     )
     record.write_text("")
+    record.with_suffix(".served").write_text("")
     arguments = [sys.executable, str(_FAULTY), str(port), str(other), upstream, str(script), str(record)]
     with running(arguments, port, folder) as server:
         yield Faulty(server, f"127.0.0.1:{other}", record)

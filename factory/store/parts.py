@@ -20,7 +20,7 @@ MEMORY = 48 * 1024 * 1024  # bytes that all parts on their way may have in memor
 WORTH_IT = 16 * 1024 * 1024  # bytes below which one connection is as fast
 _SMALLEST, _LARGEST = 4 * 1024 * 1024, 8 * 1024 * 1024
 _ALONE = 64 * 1024 * 1024  # bytes that one connection is asked for before its speed is looked at again
-_MOSTLY = 2 / 3  # of the time spent waiting for the network: then more connections may help
+_FAST = 500_000_000  # bytes a second of one connection: then the network is not what a pull waits for
 _ENDING = 1.0  # seconds for workers to end; one that waits for the network ends with its wait, and changes nothing
 
 
@@ -41,18 +41,18 @@ class Parts:
     def in_order(self, start: int, stop: int, progress: Progress) -> Generator[bytes, None, None]:
         """The bytes from start to stop. Raises what the first failing read raises, after all that came before it.
 
-        The first part comes alone. Where it came as fast as it was used (hashed, written), so does the next one, and
-        the network is not worth more; else the rest comes over all connections. Progress is told of bytes when they
+        The first part comes alone. Where it came fast, so does the next one: more connections would only take from
+        others. Else the rest comes over all connections. Progress is told of bytes when they
         arrive; what is dropped at an early end is taken back. Close the iterator to end the workers.
         """
         at, size = start, self.size_of_part(stop - start)
         while at < stop:
-            used = _Stopwatch()
-            for block in used.timed(self.exactly(at, min(size, stop - at))):
+            speed = _Speed()
+            for block in speed.timed(self.exactly(at, min(size, stop - at))):
                 progress.advance(len(block))
                 at += len(block)
                 yield block
-            if used.waited > _MOSTLY:
+            if speed.measured < _FAST:
                 yield from _Transfer(self, at, stop, progress).blocks()
                 return
             size = _ALONE
@@ -78,23 +78,21 @@ class Parts:
         return min(usual, MEMORY // (self.connections + 1))
 
 
-class _Stopwatch:
-    """Which share of the time went into waiting for blocks; the first one, whose wait is a round trip, aside."""
+class _Speed:
+    """How fast blocks came, in bytes a second of waiting for them; the first, whose wait is a round trip, aside."""
 
     def __init__(self) -> None:
-        self.waited = 0.0
+        self.measured = 0.0
 
     def timed(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """Pass blocks on."""
-        first = next(blocks, b"")
-        began, waits = time.monotonic(), 0.0
-        yield first
-        asked = time.monotonic()
+        yield next(blocks, b"")
+        size, waited, asked = 0, 0.0, time.monotonic()
         for block in blocks:
-            waits += time.monotonic() - asked
+            size, waited = size + len(block), waited + time.monotonic() - asked
             yield block
             asked = time.monotonic()
-        self.waited = waits / max(asked - began, 1e-9)
+        self.measured = size / max(waited, 1e-9)
 
 
 class _Transfer:

@@ -1,30 +1,32 @@
-"""A partial file becomes the wanted blob: what is there is hashed again, the rest is fetched, hashed and appended.
+"""A partial file becomes the wanted blob: the rest of it is fetched and appended, all of it is hashed meanwhile.
 
 This is the one place that verifies what is pulled. A partial file is always the beginning of the blob, in order; the
-digest of the whole decides in any case.
+digest of the whole, read back from the file, decides in any case.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
-from factory.digest import Descriptor, Verifier
+from factory.digest import Descriptor, Verifier, too_long
 from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io import files
 from factory.io.progress import Progress
 from factory.store.parts import Parts
 
 _MARGIN = 64 * 1024 * 1024  # bytes that stay free for what else happens on the disk
+_FLUSH = 8 * 1024 * 1024  # bytes that are hashed before the disk is told to write them
 
 Fetch = Callable[[int], Iterable[bytes]]
 
 
 def complete(
-    file: BinaryIO, partial: Path, wanted: Descriptor, *, fetch: Fetch, parts: Parts | None, progress: Progress
+    file: FileIO, partial: Path, wanted: Descriptor, *, fetch: Fetch, parts: Parts | None, progress: Progress
 ) -> int:
     """Continue or begin the partial file until it is the wanted blob; the number of bytes fetched.
 
@@ -44,27 +46,27 @@ def complete(
 
 
 def _fill(
-    file: BinaryIO, partial: Path, wanted: Descriptor, *, fetch: Fetch, parts: Parts | None, progress: Progress
+    file: FileIO, partial: Path, wanted: Descriptor, *, fetch: Fetch, parts: Parts | None, progress: Progress
 ) -> int:
-    verifier = Verifier(wanted)
-    if os.fstat(file.fileno()).st_size > wanted.size:
+    kept = at = os.fstat(file.fileno()).st_size
+    if kept > wanted.size:
         file.truncate(0)
-    file.seek(0)
-    while block := file.read(files.BLOCK):
-        verifier.update(block)
-    kept = verifier.seen
+        kept = at = 0
     files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
     progress.begin("pull", wanted.size)
     try:
         progress.advance(kept)
-        with contextlib.closing(_rest(kept, wanted.size, fetch, parts, progress)) as blocks:
-            for block in blocks:
-                verifier.update(block)
-                file.write(block)
+        with _Hasher(file, Verifier(wanted), kept) as hasher:
+            with contextlib.closing(_rest(kept, wanted.size, fetch, parts, progress)) as blocks:
+                for block in blocks:
+                    at += len(block)
+                    if at > wanted.size:
+                        raise too_long(wanted)
+                    files.write_all(file, block)
+                    hasher.written(at)
+            hasher.finish()
     finally:
         progress.end()
-    verifier.finish()
-    file.flush()
     return wanted.size - kept
 
 
@@ -78,3 +80,75 @@ def _rest(at: int, size: int, fetch: Fetch, parts: Parts | None, progress: Progr
     for block in fetch(at) if at < size else ():
         progress.advance(len(block))
         yield block
+
+
+class _Hasher:
+    """Hashes a file from its beginning in a thread of its own, behind the one that still writes its end.
+
+    What an earlier run left is hashed while the rest is on its way. Hashing takes longer than all else on a fast
+    network, so nothing else waits for it.
+    """
+
+    def __init__(self, file: FileIO, verifier: Verifier, size: int) -> None:
+        self._file = file
+        self._verifier = verifier
+        self._changed = threading.Condition()
+        # All below is guarded by _changed.
+        self._size = size  # of the file
+        self._complete = False
+        self._left = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> _Hasher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._left = True
+            self._changed.notify()
+        self._thread.join()
+
+    def written(self, size: int) -> None:
+        """The file has so many bytes now."""
+        with self._changed:
+            self._size = size
+            self._changed.notify()
+
+    def finish(self) -> None:
+        """Nothing more will be written. Raises IntegrityFailure unless the file is the wanted blob."""
+        with self._changed:
+            self._complete = True
+            self._changed.notify()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        self._verifier.finish()
+
+    def _work(self) -> None:
+        try:
+            self._hash()
+        except BaseException as error:  # noqa: BLE001 - finish raises it
+            self._failure = error
+
+    def _hash(self) -> None:
+        block = memoryview(bytearray(files.BLOCK))
+        flushed = 0
+        while stop := self._next():
+            while self._verifier.seen < stop and not self._left:
+                room = block[: stop - self._verifier.seen]
+                count = os.preadv(self._file.fileno(), [room], self._verifier.seen)
+                if count == 0:
+                    raise IntegrityFailure("the file became shorter while it was written", fix="try again")
+                self._verifier.update(block[:count])
+            if self._verifier.seen - flushed >= _FLUSH:
+                files.start_writing(self._file, flushed, self._verifier.seen - flushed)
+                flushed = self._verifier.seen
+
+    def _next(self) -> int:
+        """How far to hash now; 0 at the end."""
+        with self._changed:
+            while self._verifier.seen == self._size and not self._complete and not self._left:
+                self._changed.wait()
+            return 0 if self._left or self._verifier.seen == self._size else self._size

@@ -21,14 +21,19 @@ and says what happens (the rest is the real registry's answer):
     length                  the Content-Length to announce
     no_range                hide the Range header from the registry
     add                     bytes (text) after the body, counted in Content-Length
+    endless                 a body of zeros without length and without end, until the client leaves
     lost                    the registry does it, and the connection is reset instead of an answer
     hang_up_after           read so many bytes of the request's body, then reset the connection
+
+Beside the record of requests, a file with the suffix ``.served`` gets a line for each body that was sent: its path
+and how many bytes were handed to the connection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -36,7 +41,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -80,6 +85,10 @@ class Script:
     def note(self, **fields: object) -> None:
         with self._lock, self._record.open("a") as file:
             file.write(json.dumps(fields) + "\n")
+
+    def served(self, path: str, count: int) -> None:
+        with self._lock, self._record.with_suffix(".served").open("a") as file:
+            file.write(json.dumps({"path": path, "bytes": count}) + "\n")
 
 
 def _matches(rule: dict[str, Any], request: BaseHTTPRequestHandler, port: str) -> bool:
@@ -131,7 +140,10 @@ class Handler(BaseHTTPRequestHandler):
             headers = {name: value for name, value in headers.items() if name.lower() != "range"}
         connection.request(self.command, self.path, body=body, headers=headers)
         reply = connection.getresponse()
-        content = reply.read()
+        try:
+            content = reply.read()
+        except http.client.IncompleteRead as error:  # distribution 2.8 answers 416 with the whole blob's length
+            content = error.partial
         found = [(name, value) for name, value in reply.getheaders() if name.lower() not in _HOP]
         found = [pair for pair in found if pair[0] not in rule.get("headers", {})]
         found += list(rule.get("headers", {}).items())
@@ -154,15 +166,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
+        if rule.get("endless"):
+            return self._without_end()
         self.send_header("Content-Length", str(rule.get("length", length)))
         self.end_headers()
         if self.command == "HEAD":
-            return
+            return None
         end = min(len(content), *(rule[key] for key in ("cut", "reset", "stall") if key in rule), len(content))
-        for start in range(0, end, _BLOCK):
-            self.wfile.write(content[start : min(start + _BLOCK, end)])
-            time.sleep(_BLOCK / rule["rate"] if "rate" in rule else 0)
-        self.wfile.flush()
+        self._send((content[start : min(start + _BLOCK, end)] for start in range(0, end, _BLOCK)), rule.get("rate"))
         if "stall" in rule:
             time.sleep(3600)
         if "reset" in rule:
@@ -170,6 +181,24 @@ class Handler(BaseHTTPRequestHandler):
             self._reset()
         if "cut" in rule or len(content) != rule.get("length", length):
             self.close_connection = True
+        return None
+
+    def _without_end(self) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        self._send(itertools.repeat(b"%x\r\n%b\r\n" % (_BLOCK, bytes(_BLOCK))), None)
+
+    def _send(self, blocks: Iterable[bytes], rate: float | None) -> None:
+        sent = 0
+        try:
+            for block in blocks:
+                self.wfile.write(block)
+                sent += len(block)
+                time.sleep(len(block) / rate if rate else 0)
+            self.wfile.flush()
+        finally:
+            self.script.served(self.path.partition("?")[0], sent)
 
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

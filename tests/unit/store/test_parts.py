@@ -68,7 +68,7 @@ class Counted(Silent):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 10 kB, and the network counts as slow whatever the machine."""
-    for name, value in {"WORTH_IT": 2 * PART, "_SMALLEST": PART, "_LARGEST": PART, "_MOSTLY": -1.0}.items():
+    for name, value in {"WORTH_IT": 2 * PART, "_SMALLEST": PART, "_LARGEST": PART, "_FAST": 1e18}.items():
         monkeypatch.setattr(parts_module, name, value)
 
 
@@ -130,7 +130,7 @@ def test_a_small_image_and_one_connection_take_one_request(store: Store, monkeyp
 def test_a_network_that_is_as_fast_as_hashing_gets_one_connection(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts_module, "_MOSTLY", 2.0)
+    monkeypatch.setattr(parts_module, "_FAST", 0)
     source = Source()
     ingest(store, source, Silent())
     assert source.asked == [(0, PART), (PART, len(CONTENT) - PART)]
