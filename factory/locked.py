@@ -10,7 +10,6 @@ from factory.io.progress import Progress
 from factory.lockfile import LockedImage
 from factory.pull import Pulled, pull
 from factory.registry.protocol import DOCKER_LIST, INDEX, Registry
-from factory.store import leases
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
@@ -26,7 +25,7 @@ def pull_locked(
     started = monotonic()
     here = _here(image, store)
     if here is not None:
-        return Pulled(here, store.blob(here.sif_digest), 0, here.size, monotonic() - started)
+        return Pulled(here, store.file(here), 0, here.size, monotonic() - started)
     registry = open_registry()
     if _has_moved(image, registry):
         progress.note(f"{image.name}:{image.tag} names another image now; {image.digest} is fetched, as it is locked")
@@ -44,7 +43,7 @@ def _here(image: LockedImage, store: Store) -> StoredImage | None:
             why=f"wanted the SIF {image.sif_digest}, the store has {found.sif_digest}",
             fix="ask whoever wrote the lock file",
         )
-    leases.take(store.root, found.sif_digest)
+    store.lease(found.sif_digest)
     return found if store.holds(found) else None
 
 

@@ -16,7 +16,6 @@ from factory.io.progress import Progress
 from factory.names import Reference
 from factory.registry.protocol import Registry
 from factory.resolve import resolve
-from factory.store import leases
 from factory.store.parts import Parts
 from factory.store.refs import StoredImage
 from factory.store.store import Store
@@ -73,7 +72,7 @@ def pull(
         )
     if found.notice:
         progress.note(found.notice)
-    leases.take(store.root, release.sif.digest)
+    store.lease(release.sif.digest)
 
     def read(offset: int, length: int | None) -> Iterator[bytes]:
         return registry.blob(release.recipe, release.sif, offset, length, caller_verifies=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure
 from factory.io import files
 from factory.io.progress import Progress
-from factory.registry.protocol import SIF_LAYER
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
@@ -25,16 +23,16 @@ class Staged:
 def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) -> Staged:
     """Make the image present below ``local``, a folder on this node's disk, verified like any blob of a store.
 
-    One process copies, the others wait for it. Raises NoRoom, IntegrityFailure (the store's copy is damaged).
+    One process copies, the others wait for it. Raises NoRoom, Purged, IntegrityFailure (the store's file is damaged).
     """
-    wanted = Descriptor(SIF_LAYER, image.sif_digest, image.size)
-    source = store.blob(image.sif_digest)
+    source = store.file(image)
+    on_node = replace(store, root=local, shared=())
     try:
-        path, copied = Store(local).ingest(wanted, lambda offset: files.blocks_of(source, offset), progress)
-    except (IntegrityFailure, FileNotFoundError) as error:
+        path, copied = on_node.ingest(image.sif, lambda offset: files.blocks_of(source, offset), progress)
+    except IntegrityFailure as error:
         raise IntegrityFailure(
-            f"the stored image {source} is gone or damaged",
+            f"the stored image {source} is damaged",
             why=str(error),
-            fix=f"singfactory store verify, then: singfactory pull {image.recipe}:{image.tag}",
+            fix="singfactory store verify --repair",
         ) from error
     return Staged(path, copied)

@@ -122,9 +122,19 @@ class Context:
     def store(self) -> Store:
         """The store."""
         from factory.store.store import Store  # noqa: PLC0415
+        from factory.store.trust import Trust  # noqa: PLC0415
 
-        default = Path(self.env.get("XDG_DATA_HOME") or Path(self.env.get("HOME") or "/") / ".local/share")
-        return Store((self.settings.path("store") or default / "singfactory").absolute())
+        home = Path(self.env.get("HOME") or "/")
+        data = Path(self.env.get("XDG_DATA_HOME") or home / ".local/share")
+        state = Path(self.env.get("XDG_STATE_HOME") or home / ".local/state")
+        root = (self.settings.path("store") or data / "singfactory").absolute()
+        shared = tuple(path for path in self.settings.paths("shared_stores") if path != root)
+        trust = Trust(
+            frozenset(_user(name) for name in self.settings.listed("trusted_owners")),
+            notes=state / "singfactory/hashed",
+            notice=lambda text: self.progress.note(text),  # noqa: PLW0108 - only a notice needs the terminal
+        )
+        return Store(root, shared, trust)
 
     def open_registry(self, address: RegistryAddress) -> Registry:
         """The registry at an address, with this user's logins."""
@@ -183,3 +193,17 @@ class Context:
             return self.engine.label
         except FactoryError:
             return ""
+
+
+def _user(name: str) -> int:
+    """The id of a user that is named, or given as a number. Raises UsageError."""
+    import pwd  # noqa: PLC0415 - most sites name nobody
+
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError as error:
+        raise UsageError(
+            f"there is no user {name!r} on this machine", why="trusted_owners names it", fix="mend that setting"
+        ) from error

@@ -48,9 +48,10 @@ def _release(context: Context, text: str) -> Release:
 
 
 def _bytes(context: Context, before: Release, after: Release) -> Bytes | None:
-    if not (context.store.has(before.sif) and context.store.has(after.sif)):
+    old, new = context.store.where(before.sif), context.store.where(after.sif)
+    if old is None or new is None:
         return None
-    return shared_bytes(context.store.blob(before.sif.digest), context.store.blob(after.sif.digest), context.progress)
+    return shared_bytes(old, new, context.progress)
 
 
 def _short(text: str) -> str:

@@ -55,18 +55,18 @@ def _near(context: Context, image: StoredImage) -> Path:
     """The copy on the node's own disk in jobs; the store's file elsewhere, and where that disk is full."""
     local = stage.local_disk(context)
     if local is None:
-        return context.store.blob(image.sif_digest)
+        return context.store.file(image)
     leases.take(local, image.sif_digest, context.job)
     try:
         return stage.copy(context, image, local)
     except NoRoom as error:
         context.progress.note(f"not staged to {local} ({error.why}): running from {context.store.root}")
-        return context.store.blob(image.sif_digest)
+        return context.store.file(image)
 
 
 def _in_use(context: Context, image: StoredImage) -> StoredImage:
     """Take a lease, which this process keeps when it becomes the engine, and look then whether the image is there."""
-    leases.take(context.store.root, image.sif_digest, context.job)
+    context.store.lease(image.sif_digest, context.job)
     return image if context.store.holds(image) else _fetch_again(context, image)
 
 

@@ -16,11 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the file of a stored image; exit 3 when it is not there."""
-    from factory.store import leases  # noqa: PLC0415
-
     context = Context(options)
     store = context.store
     image = store.find(Reference.parse(options.ref))
-    leases.take(store.root, image.sif_digest, context.job, process=False)
-    print(store.blob(image.sif_digest))
+    store.lease(image.sif_digest, context.job, process=False)
+    print(store.file(image))
     return 0

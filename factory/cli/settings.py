@@ -33,6 +33,8 @@ class Key:
 KEYS = (
     Key("registry", "text", "where images are: ghcr.io/org/images, http://localhost:5000/images, oci:/folder"),
     Key("store", "path", "the store that images are pulled into"),
+    Key("shared_stores", "paths", "stores of others, PATH:PATH, whose images are used before any is fetched"),
+    Key("trusted_owners", "list", "users whose images in such stores may be used; their owners may always"),
     Key("stage", "path", "a folder on the node's own disk for staged copies"),
     Key("engine", "text", "the apptainer or singularity to use"),
     Key("tmpdir", "path", "a folder on a local disk for builds and tests"),
@@ -80,6 +82,10 @@ class Settings:
         """A setting as a path."""
         found = self.values.get(name)
         return Path(found.text) if found else None
+
+    def paths(self, name: str) -> tuple[Path, ...]:
+        """A setting of several paths."""
+        return tuple(Path(text) for text in self.text(name).split(os.pathsep) if text)
 
     def listed(self, name: str) -> tuple[str, ...]:
         """A setting of several words."""
@@ -160,6 +166,9 @@ def _is_trusted(path: Path) -> bool:
 
 def _typed(key: Key, text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
     """A value from a flag or variable, paths made absolute."""
+    if key.kind == "paths":
+        places = (_absolute(part, folder, env, origin) for part in text.split(os.pathsep) if part)
+        return os.pathsep.join(places)
     is_path = key.kind == "path" or text.startswith("oci:")
     return _absolute(text, folder, env, origin) if is_path else text
 
@@ -204,8 +213,10 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
         known = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(_BY_NAME)}"
         raise UsageError(f"{path} sets {name!r}, which is no setting", why=known, fix="mend or remove that line")
-    if key.kind == "list" and isinstance(raw, list) and all(isinstance(word, str) for word in raw):
-        return " ".join(raw)
+    if key.kind in ("list", "paths") and isinstance(raw, list) and all(isinstance(word, str) for word in raw):
+        if key.kind == "list":
+            return " ".join(raw)
+        return os.pathsep.join(_expanded(part, path, env) for part in raw)
     numbers = {"seconds": int | float, "count": int}
     if key.kind in numbers and isinstance(raw, numbers[key.kind]) and not isinstance(raw, bool):
         return str(raw)

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     registry = context.registry_of(reference)
     found = resolve(reference, registry, context.arch)
     release = found.release
-    stored = context.store.blob(release.sif.digest) if context.store.has(release.sif) else None
+    stored = context.store.where(release.sif)
     reports = registry.referrers(release.recipe, release.digest, TEST_REPORT)
     facts: dict[str, Any] = {
         "name": release.recipe,

@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
             fix="--to DIR, or stage = … in the site's config.toml",
         )
     image = context.store.find(Reference.parse(options.ref))
-    for root in (context.store.root, local):
-        leases.take(root, image.sif_digest, context.job, process=False)
+    context.store.lease(image.sif_digest, context.job, process=False)
+    leases.take(local, image.sif_digest, context.job, process=False)
     print(copy(context, image, local))
     return 0
 

@@ -54,9 +54,7 @@ def _verify(context: Context) -> int:
 def _list(context: Context) -> int:
     images = list(context.store.images())
     if context.options.json:
-        emit(
-            [{"as": tag, "path": str(context.store.blob(image.sif_digest)), **image.to_json()} for tag, image in images]
-        )
+        emit([{"as": tag, "path": str(context.store.where(image.sif)), **image.to_json()} for tag, image in images])
         return 0
     for tag, image in images:
         print(f"{image.recipe}:{tag}  {image.tag}  {readable_size(image.size)}  {image.sif_digest}  {image.pulled}")

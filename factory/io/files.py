@@ -357,6 +357,16 @@ def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
             yield block
 
 
+def digest_of_open(descriptor: int) -> Digest:
+    """The SHA-256 digest of an open file, whatever its name means by now."""
+    hasher = hashlib.sha256()
+    at = 0
+    while block := os.pread(descriptor, BLOCK, at):
+        hasher.update(block)
+        at += len(block)
+    return Digest("sha256", hasher.hexdigest())
+
+
 def digest_of(path: Path) -> tuple[Digest, int]:
     """The SHA-256 digest and the size in bytes of a file, read in blocks."""
     hasher = hashlib.sha256()

@@ -18,13 +18,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Progress
 from factory.names import Reference
-from factory.store import leases
 from factory.store.refs import StoredImage, read_refs
 from factory.store.store import LOCK_TIMEOUT, Store
 
@@ -67,17 +65,19 @@ def adopt(store: Store, source: Path, reference: Reference, progress: Progress) 
                 pulled=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
             known = _known_as(store, image)
-            leases.take(store.root, digest)
+            store.lease(digest)
             with lock(store.root / "locks" / f"{digest.hex}.lock", LOCK_TIMEOUT, progress):
-                if store.has(Descriptor("", digest, size)):
+                path = store.usable(image.sif)
+                if path is not None:
                     way = "here"
                 else:
+                    path = store.blob(digest)
                     _make_read_only(temporary, before, way)
-                    files.make_folder_below(store.root, store.blob(digest).parent)
-                    files.rename_into_place(temporary, store.blob(digest))
+                    files.make_folder_below(store.root, path.parent)
+                    files.rename_into_place(temporary, path)
     if known is None:
         store.record(image, [tag])
-    return Adopted(known or image, store.blob(digest), way)
+    return Adopted(known or image, path, way)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.digest import Digest
+from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, NotFound
 from factory.io import files
 from factory.names import Reference
@@ -30,6 +30,11 @@ class StoredImage:
     gpu: str = "none"
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[str, ...] = ()
+
+    @property
+    def sif(self) -> Descriptor:
+        """The image's file; a store does not remember its media type."""
+        return Descriptor("", self.sif_digest, self.size)
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in `refs/`."""
@@ -77,13 +82,18 @@ class Purged(NotFound):
         self.image = image
 
 
+def refs_file(root: Path, recipe: str) -> Path:
+    """Where a store remembers the images of a recipe."""
+    return root / "refs" / f"{recipe}.json"
+
+
 def read_refs(root: Path, recipe: str) -> dict[str, StoredImage]:
     """The images of a recipe by tag; empty when nothing was pulled.
 
     An unreadable file counts as empty: it is a record of what can be resolved again, never the image.
     """
     try:
-        value = json.loads((root / "refs" / f"{recipe}.json").read_bytes())
+        value = json.loads(refs_file(root, recipe).read_bytes())
         return {str(tag): StoredImage.from_json(image) for tag, image in value["tags"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, FactoryError):
         return {}
@@ -92,4 +102,4 @@ def read_refs(root: Path, recipe: str) -> dict[str, StoredImage]:
 def write_refs(root: Path, recipe: str, known: Mapping[str, StoredImage]) -> None:
     """Replace the record of a recipe in one step."""
     value = {"format": _FORMAT, "tags": {tag: image.to_json() for tag, image in sorted(known.items())}}
-    files.atomic_write(root / "refs" / f"{recipe}.json", json.dumps(value, indent=1) + "\n")
+    files.atomic_write(refs_file(root, recipe), json.dumps(value, indent=1) + "\n")

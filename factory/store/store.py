@@ -6,6 +6,8 @@
     partial/  locks/              work in progress
 
 A blob is written in partial/, then exact size, digest, fsync, read-only, rename, fsync of the folder.
+
+Below a store may lie others that this user only reads: what they have is used from there, and not fetched again.
 """
 
 from __future__ import annotations
@@ -14,18 +16,21 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest
-from factory.errors import FactoryError, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Progress, Silent
 from factory.names import LATEST, Reference, recipe_name, tag_name
+from factory.store import leases
+from factory.store.leases import Job
 from factory.store.parts import Parts
-from factory.store.refs import Purged, StoredImage, read_refs, write_refs
+from factory.store.refs import Purged, StoredImage, read_refs, refs_file, write_refs
 from factory.store.transfer import complete
+from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
 _READ_ONLY = 0o444
@@ -33,21 +38,64 @@ _READ_ONLY = 0o444
 
 @dataclass(frozen=True)
 class Store:
-    """A store below one folder. Every method is safe beside any number of other processes."""
+    """A store below one folder. Every method is safe beside any number of other processes.
+
+    shared: stores of others, only read, the first one first. trust: whose files may be used, here and there.
+    """
 
     root: Path
+    shared: tuple[Path, ...] = ()
+    trust: Trust = field(default_factory=Trust)
 
     def blob(self, digest: Digest) -> Path:
-        """Where the SIF of this digest is, or would be."""
-        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / f"{digest.hex}.sif"
+        """Where the SIF of this digest is in this store's own folder, or would be."""
+        return _blob(self.root, digest)
 
-    def has(self, wanted: Descriptor) -> bool:
-        """Whether the blob is there, an ordinary file of the right size. Its digest was checked when it came."""
-        path = self.blob(wanted.digest)
+    def where(self, wanted: Descriptor) -> Path | None:
+        """Where the blob is, here or in a shared store: an ordinary file of the right size, whoever owns it."""
+        for root in (self.root, *self.shared):
+            with contextlib.suppress(OSError):
+                found = _blob(root, wanted.digest).lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_size == wanted.size:
+                    return _blob(root, wanted.digest)
+        return None
+
+    def usable(self, wanted: Descriptor) -> Path | None:
+        """Where the blob is, when it may be used: this user's own was checked when it came, others' are hashed once.
+
+        Raises IntegrityFailure when the one in this store must not be used; a shared store's is passed over then.
+        """
+        path = self._usable_in(self.root, wanted)
+        return path or next(filter(None, (self._acceptable_in(root, wanted) for root in self.shared)), None)
+
+    def _acceptable_in(self, root: Path, wanted: Descriptor) -> Path | None:
         try:
-            return path.lstat().st_size == wanted.size and path.is_file() and not path.is_symlink()
-        except FileNotFoundError:
-            return False
+            return self._usable_in(root, wanted)
+        except IntegrityFailure as error:
+            self.trust.notice(f"not used: {error.what}: {error.why}")
+            return None
+
+    def _usable_in(self, root: Path, wanted: Descriptor) -> Path | None:
+        """Opens the file, since that asks the server where a network file system's cache might not."""
+        path = _blob(root, wanted.digest)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.size:
+                return None
+            self.trust.check(path, descriptor, wanted.digest, root)
+        finally:
+            os.close(descriptor)
+        return path
+
+    def lease(self, digest: Digest, job: Job | None = None, *, process: bool = True) -> None:
+        """Say that an image is in use (factory.store.leases), wherever it lies and this user may say so."""
+        for root in (self.root, *self.shared):
+            if root == self.root or _blob(root, digest).exists():
+                leases.take(root, digest, job or Job(), process=process)
 
     def ingest(
         self,
@@ -63,13 +111,14 @@ class Store:
         size and digest are checked here. What an earlier, broken run left is hashed again and
         continued. One process fetches; others wait for it. Raises what fetch raises, NoRoom and IntegrityFailure.
         """
+        here = self.usable(wanted)
+        if here is not None:
+            return here, 0
         path = self.blob(wanted.digest)
-        if self.has(wanted):
-            return path, 0
         for folder in ("partial", "locks"):
             self._folder(self.root / folder)
         with lock(self.root / "locks" / f"{wanted.digest.hex}.lock", LOCK_TIMEOUT, progress):
-            if self.has(wanted):
+            if self._usable_in(self.root, wanted) is not None:
                 return path, 0
             partial = self.root / "partial" / f"{wanted.digest.hex}.{os.getuid()}"
             with files.open_for_append(partial) as file:
@@ -86,7 +135,8 @@ class Store:
         Writes nothing when all that is known already: who may only read a shared store can pull what it has.
         """
         folder = self.root / "images" / recipe_name(image.recipe)
-        target = os.path.relpath(self.blob(image.sif_digest), folder)
+        path = self.usable(image.sif) or self.blob(image.sif_digest)
+        target = os.path.relpath(path, folder) if path.is_relative_to(self.root) else str(path)
         tags = tuple(tag_name(tag) for tag in tags)
         known = read_refs(self.root, image.recipe)
         if all(_same(known.get(tag), image) and _links_to(folder / tag, target) for tag in tags):
@@ -102,15 +152,29 @@ class Store:
             write_refs(self.root, image.recipe, known)
 
     def known(self, recipe: str) -> Mapping[str, StoredImage]:
-        """What the store remembers of a recipe, by tag, whether its files are here or not."""
-        return read_refs(self.root, recipe)
+        """What this store and the shared ones remember of a recipe, by tag, whether its files are here or not."""
+        known: dict[str, StoredImage] = {}
+        for root in (*reversed(self.shared), self.root):
+            known |= self._refs(root, recipe)
+        return known
+
+    def _refs(self, root: Path, recipe: str) -> Mapping[str, StoredImage]:
+        """What the store below root remembers; nothing when somebody who is not trusted wrote it."""
+        path = refs_file(root, recipe)
+        try:
+            doubt = self.trust.doubt(path, path.lstat(), root)
+        except OSError:
+            return {}
+        if doubt:
+            self.trust.notice(f"not used: {doubt}")
+        return {} if doubt else read_refs(root, recipe)
 
     def find(self, reference: Reference) -> StoredImage:
         """The image that a reference names, if it is here. Raises NotFound with the command that fetches it.
 
         Raises Purged, which knows the image, when it was here: its own digest must come back, not a newer one's.
         """
-        known = read_refs(self.root, reference.name)
+        known = self.known(reference.name)
         wanted = reference.tag or LATEST
         for tag, image in known.items():
             same_place = reference.registry is None or str(reference.registry) == image.registry
@@ -118,7 +182,7 @@ class Store:
             if named and same_place:
                 return self._present(reference, image)
         if known and not reference.tag and not reference.digest and reference.registry is None:
-            here = [image for image in known.values() if self.holds(image)]
+            here = [image for image in known.values() if self.where(image.sif)]
             return self._present(reference, max(here or known.values(), key=lambda image: image.pulled))
         raise NotFound(
             f"{reference} is not in the store {self.root}",
@@ -127,17 +191,15 @@ class Store:
         )
 
     def holds(self, image: StoredImage) -> bool:
-        """Whether the image's file is there now, with its size. Asks the server, where a network cache might not."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            descriptor = os.open(self.blob(image.sif_digest), flags)
-        except OSError:
-            return False
-        try:
-            found = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        return stat.S_ISREG(found.st_mode) and found.st_size == image.size
+        """Whether the image's file is there now, and may be used. Raises IntegrityFailure, as usable does."""
+        return self.usable(image.sif) is not None
+
+    def file(self, image: StoredImage) -> Path:
+        """The image's file, to be run. Raises Purged, and IntegrityFailure, as usable does."""
+        path = self.usable(image.sif)
+        if path is None:
+            raise Purged(Reference(image.recipe, tag=image.tag), image, self.blob(image.sif_digest))
+        return path
 
     def _present(self, reference: Reference, image: StoredImage) -> StoredImage:
         """The image, if its file is still there. Raises Purged."""
@@ -146,10 +208,11 @@ class Store:
         raise Purged(reference, image, self.blob(image.sif_digest))
 
     def images(self) -> Iterator[tuple[str, StoredImage]]:
-        """Every tag and its image whose blob is here, sorted."""
-        for path in sorted((self.root / "refs").glob("*.json")):
-            for tag, image in sorted(read_refs(self.root, path.stem).items()):
-                if self.blob(image.sif_digest).is_file():
+        """Every tag and its image that is here or in a shared store, sorted."""
+        records = (path for root in (self.root, *self.shared) for path in (root / "refs").glob("[!.]*.json"))
+        for recipe in sorted({path.stem for path in records}):
+            for tag, image in sorted(self.known(recipe).items()):
+                if self.where(image.sif) is not None:
                     yield tag, image
 
     def blobs(self) -> Iterator[tuple[Digest, Path]]:
@@ -172,6 +235,10 @@ class Store:
     def _folder(self, path: Path) -> Path:
         """Make a folder as open as the store's own."""
         return files.make_folder_below(self.root, path)
+
+
+def _blob(root: Path, digest: Digest) -> Path:
+    return root / "blobs" / digest.algorithm / digest.hex[:2] / f"{digest.hex}.sif"
 
 
 def _same(known: StoredImage | None, image: StoredImage) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure
+from factory.errors import FactoryError
 from factory.registry.protocol import SIF_LAYER
 from factory.stage import Staged, stage
 from factory.store.refs import StoredImage
@@ -77,20 +77,29 @@ def spoil(path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", [None, b"", CONTENT[:-1], CONTENT[::-1], CONTENT + b"x"])
+@pytest.mark.parametrize(
+    ("content", "what", "fix"),
+    [
+        *(
+            (content, "the file of tool:1.0-1 is gone from the store", "singfactory pull tool@")
+            for content in (None, b"", CONTENT[:-1], CONTENT + b"x")
+        ),
+        (CONTENT[::-1], "the stored image ", "singfactory store verify --repair"),
+    ],
+)
 def test_a_damaged_stored_image_is_never_staged_and_the_error_says_what_to_do(
-    tmp_path: Path, store: Store, image: StoredImage, content: bytes | None
+    store: Store, image: StoredImage, content: bytes | None, what: str, fix: str
 ) -> None:
     source = store.blob(image.sif_digest)
     spoil(source, content)
-    with pytest.raises(IntegrityFailure) as caught:
-        stage(image, store=store, local=tmp_path / "local", progress=QUIET)
-    assert caught.value.what == f"the stored image {source} is gone or damaged"
-    assert caught.value.fix == "singfactory store verify, then: singfactory pull tool:1.0-1"
-    assert not Store(tmp_path / "local").blob(image.sif_digest).exists()
+    with pytest.raises(FactoryError) as caught:
+        stage(image, store=store, local=store.root.with_name("local"), progress=QUIET)
+    assert caught.value.what.startswith(what)
+    assert caught.value.fix.startswith(fix)
+    assert not Store(store.root.with_name("local")).blob(image.sif_digest).exists()
     # And once the store is mended, the node is not left behind.
     spoil_free(source)
-    assert stage(image, store=store, local=tmp_path / "local", progress=QUIET).path.read_bytes() == CONTENT
+    assert stage(image, store=store, local=store.root.with_name("local"), progress=QUIET).path.read_bytes() == CONTENT
 
 
 def spoil_free(path: Path) -> None:

@@ -80,7 +80,7 @@ def test_xdg_config_home_is_where_the_user_s_file_is(places: Places, tmp_path: P
     [
         ('registri = "x"', "did you mean 'registry'?"),
         ('stor = "x"', "did you mean 'store'?"),
-        ("zzzzzz = 1", "known are: registry, store, stage, "),
+        ("zzzzzz = 1", "known are: registry, store, "),
         ("[0-9]\nx = 1", "known are: "),
     ],
 )

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest
+from factory.io import files
 from factory.io.progress import Silent
 from factory.store.refs import StoredImage
 from factory.store.store import Store
@@ -83,3 +84,18 @@ def end(processes: Iterable[subprocess.Popen[str]]) -> None:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+def run_as_nobody(body: Callable[[], None]) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgid(files.NOBODY)
+                os.setuid(files.NOBODY)
+            body()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent tells
+            os.write(2, f"{error!r}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

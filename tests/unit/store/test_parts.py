@@ -222,7 +222,7 @@ def test_a_wrong_byte_in_one_part_costs_one_clean_fetch_and_then_fails(store: St
         ingest(store, source, Silent())
     assert len(source.asked) == 2 * 21
     assert list(store.leftovers()) == []
-    assert not store.has(WANTED)
+    assert not store.usable(WANTED)
 
 
 @pytest.mark.parametrize("change", [b"", b"more"])

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factory.digest import Descriptor, Digest
+from factory.errors import IntegrityFailure, NotFound
+from factory.io.progress import Silent
+from factory.names import Reference
+from factory.store.refs import StoredImage
+from factory.store.store import Store
+from factory.store.trust import Trust
+from factory.store.verify import verify
+from tests.unit.store.stored import image, put
+
+SIF = b"the bytes of an image"
+WANTED = Descriptor.of("a/b", SIF)
+STRANGER = 41_234
+OTHER_GROUP = 41_235
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+
+
+class World:
+    """A site's store with an image, and a user's own above it, which hears notices."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notices: list[str] = []
+        self.trust = Trust(notes=folder / "notes", notice=self.notices.append)
+        self.site = Store(folder / "site")
+        put(self.site, SIF, "tool", "1.0-1", "latest")
+        self.own = Store(folder / "own", (folder / "site",), self.trust)
+
+    @property
+    def blob(self) -> Path:
+        return self.site.blob(WANTED.digest)
+
+    def give(self, *paths: Path, owner: int = STRANGER) -> None:
+        for path in paths:
+            os.chown(path, owner, OTHER_GROUP, follow_symlinks=False)
+
+    def everything(self) -> Iterable[Path]:
+        return (self.site.root, *self.site.root.rglob("*"))
+
+    def rewrite(self, content: bytes) -> None:
+        self.blob.chmod(0o644)
+        self.blob.write_bytes(content)
+        self.blob.chmod(0o444)
+
+    def trusting(self, *owners: int) -> Store:
+        return replace(self.own, trust=Trust(frozenset(owners), self.trust.notes, self.notices.append))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def not_fetched(_: int) -> Iterable[bytes]:
+    raise AssertionError
+
+
+def fetched(offset: int) -> Iterable[bytes]:
+    return [SIF[offset:]]
+
+
+def find(store: Store, text: str = "tool") -> StoredImage:
+    return store.find(Reference.parse(text))
+
+
+def test_what_the_site_has_is_used_and_never_fetched(world: World) -> None:
+    assert world.own.ingest(WANTED, not_fetched, Silent()) == (world.blob, 0)
+    assert list(world.own.blobs()) == []
+
+
+def test_an_image_of_the_site_is_found_by_name_and_runs_from_there(world: World) -> None:
+    assert find(world.own) == find(world.site)
+    assert world.own.file(find(world.own)) == world.blob
+    assert [tag for tag, _ in world.own.images()] == ["1.0-1", "latest"]
+    assert not world.own.root.exists()
+
+
+def test_a_record_of_ones_own_links_to_the_sites_file(world: World) -> None:
+    world.own.record(image(SIF, "tool", "1.0-1"), ["mine"])
+    assert (world.own.root / "images/tool/mine").read_bytes() == SIF
+    assert (world.own.root / "images/tool/mine").readlink() == world.blob
+    assert verify(world.own, Silent()) == (0, ())
+
+
+def test_ones_own_tag_wins_over_the_sites(world: World) -> None:
+    put(world.own, b"mine", "tool", "2.0-1", "latest")
+    assert find(world.own).tag == "2.0-1"
+    assert find(world.own, "tool:1.0-1").sif_digest == WANTED.digest
+
+
+def test_the_first_of_several_sites_wins(world: World, tmp_path: Path) -> None:
+    group = Store(tmp_path / "group")
+    put(group, b"the group's", "tool", "3.0-1", "latest")
+    assert find(replace(world.own, shared=(group.root, world.site.root))).tag == "3.0-1"
+    assert find(replace(world.own, shared=(world.site.root, group.root))).tag == "1.0-1"
+
+
+def test_a_site_that_is_not_there_is_as_good_as_an_empty_one(world: World, tmp_path: Path) -> None:
+    alone = replace(world.own, shared=(tmp_path / "nowhere",))
+    assert alone.ingest(WANTED, fetched, Silent())[1] == len(SIF)
+    with pytest.raises(NotFound):
+        find(alone)
+
+
+def test_an_image_that_the_site_removes_comes_back_by_digest(world: World) -> None:
+    world.own.record(find(world.own), ["latest"])
+    world.blob.unlink()
+    with pytest.raises(NotFound) as caught:
+        find(world.own)
+    assert "singfactory pull tool@sha256:" in caught.value.fix
+    assert world.own.ingest(WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
+
+
+def test_a_lease_is_taken_where_the_image_lies_as_well(world: World) -> None:
+    world.own.lease(WANTED.digest)
+    assert len(list((world.own.root / "leases").iterdir())) == 1
+    assert len(list((world.site.root / "leases").iterdir())) == 1
+    world.own.lease(Digest.of(b"of nobody"))
+    assert len(list((world.site.root / "leases").iterdir())) == 1
+
+
+@only_root
+def test_the_file_of_a_stranger_is_passed_over_and_fetched_instead(world: World) -> None:
+    world.give(world.blob)
+    assert world.own.ingest(WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
+    assert any(f"belongs to user id {STRANGER}, who is not trusted" in notice for notice in world.notices)
+
+
+@only_root
+def test_the_file_of_a_stranger_in_the_store_itself_is_refused(world: World) -> None:
+    world.give(world.blob)
+    with pytest.raises(IntegrityFailure) as caught:
+        world.site.ingest(WANTED, fetched, Silent())
+    assert str(STRANGER) in caught.value.why
+    assert "trusted_owners" in caught.value.fix
+
+
+@only_root
+def test_a_named_owner_is_trusted_after_one_hashing(world: World) -> None:
+    world.give(world.blob)
+    for _ in range(2):
+        assert world.trusting(STRANGER).ingest(WANTED, not_fetched, Silent()) == (world.blob, 0)
+    assert len([notice for notice in world.notices if notice.startswith("hashing")]) == 1
+
+
+@only_root
+def test_the_owner_of_the_stores_folder_is_trusted(world: World) -> None:
+    world.give(*world.everything())
+    assert world.own.ingest(WANTED, not_fetched, Silent()) == (world.blob, 0)
+    assert find(world.own).tag == "1.0-1"
+
+
+@only_root
+def test_a_trusted_owners_file_that_was_written_since_is_hashed_again_and_not_used(world: World) -> None:
+    world.give(*world.everything())
+    assert world.own.usable(WANTED) == world.blob
+    world.rewrite(SIF[::-1])
+    world.give(world.blob)
+    assert world.own.usable(WANTED) is None
+    assert any("is damaged" in notice for notice in world.notices)
+    assert world.own.ingest(WANTED, fetched, Silent())[1] == len(SIF)
+
+
+@only_root
+def test_wrong_bytes_of_a_trusted_owner_in_the_store_itself_are_an_error(world: World) -> None:
+    world.give(*world.everything())
+    world.rewrite(SIF[::-1])
+    world.give(world.blob)
+    with pytest.raises(IntegrityFailure) as caught:
+        world.site.usable(WANTED)
+    assert "is damaged" in caught.value.what
+
+
+@only_root
+def test_a_file_that_others_can_write_is_not_used(world: World) -> None:
+    world.give(*world.everything())
+    world.blob.chmod(0o464)
+    assert world.own.usable(WANTED) is None
+    assert any("others than its owner can write it" in notice for notice in world.notices)
+
+
+@only_root
+@pytest.mark.parametrize("place", ["blobs", "blobs/sha256"])
+def test_a_file_in_a_strangers_folder_is_not_used(world: World, place: str) -> None:
+    world.give(world.site.root / place)
+    assert world.own.usable(WANTED) is None
+    assert any(f"{place} belongs to" in notice for notice in world.notices)
+
+
+@only_root
+def test_what_a_stranger_says_of_an_image_is_not_believed(world: World) -> None:
+    world.give(world.site.root / "refs/tool.json")
+    with pytest.raises(NotFound):
+        find(world.own)
+
+
+@only_root
+def test_the_group_is_trusted_where_it_may_write(world: World) -> None:
+    nobody = 65_534
+    world.give(*world.everything(), owner=nobody)
+    os.chown(world.site.root, 0, nobody)
+    world.site.root.chmod(0o755)
+    assert world.own.usable(WANTED) is None
+    world.site.root.chmod(0o2775)
+    assert world.own.usable(WANTED) == world.blob
+    world.site.root.chmod(0o2777)
+    assert world.trusting().usable(WANTED) is None
+
+
+@only_root
+def test_a_home_that_cannot_be_written_costs_only_another_hashing(world: World, tmp_path: Path) -> None:
+    world.give(*world.everything())
+    (tmp_path / "file").touch()
+    for count in (1, 2):
+        store = replace(world.own, trust=Trust(notes=tmp_path / "file" / "notes", notice=world.notices.append))
+        assert store.usable(WANTED) == world.blob
+        assert store.usable(WANTED) == world.blob
+        assert len([notice for notice in world.notices if notice.startswith("hashing")]) == count
