@@ -113,7 +113,7 @@ def copy_out(pulled: Pulled, destination: Path) -> Path:
             raise IntegrityFailure(
                 f"the stored image {pulled.path} has changed",
                 why=f"wanted {pulled.image.sif_digest}, got {digest}",
-                fix="singfactory store verify, then pull again",
+                fix="singfactory store verify --repair",
             )
         files.rename_into_place(temporary, final)
     return final

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, printable
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
+from factory.names import RegistryAddress
+
+if TYPE_CHECKING:
+    from factory.repair import Repaired
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in more:
             more[name](action)
+        if name == "verify":
+            action.add_argument("--repair", action="store_true", help="fetch what is wrong or gone from its registry")
         common_arguments(action, store=True, json=True)
 
 
@@ -38,17 +46,58 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _verify(context: Context) -> int:
-    """Exit 5 when an image was wrong."""
+    """Exit 5 when an image was wrong and is not back; with --repair, with the code of what failed to come back."""
     from factory.store.verify import verify  # noqa: PLC0415
 
     count, wrong = verify(context.store, context.progress)
+    repaired = list(_repaired(context)) if context.options.repair else []
+    failures = [done.error for done in repaired if done.error is not None]
     if context.options.json:
-        emit({"checked": count, "wrong": [{"path": str(finding.path), "why": finding.why} for finding in wrong]})
+        emit(
+            {
+                "checked": count,
+                "wrong": [{"path": str(finding.path), "why": finding.why} for finding in wrong],
+                "repaired": [_row(done) for done in repaired],
+            }
+        )
     else:
         for finding in wrong:
             print(f"wrong  {finding.path}: {finding.why}")
-        print(f"{count} images checked, {len(wrong)} wrong" + (" and moved away; pull them again" if wrong else ""))
-    return IntegrityFailure.exit_code if wrong else 0
+        for done in repaired:
+            print(_line(done))
+        hint = " and moved away; singfactory store verify --repair fetches them again"
+        print(f"{count} images checked, {len(wrong)} wrong" + (hint if wrong and not context.options.repair else ""))
+    if failures:
+        return failures[0].exit_code
+    return IntegrityFailure.exit_code if wrong and not context.options.repair else 0
+
+
+def _repaired(context: Context) -> Iterator[Repaired]:
+    from factory.repair import repair  # noqa: PLC0415
+
+    return repair(
+        context.store,
+        open_registry=lambda text: context.open_registry(RegistryAddress.parse(text)),
+        arch=context.arch,
+        progress=context.progress,
+    )
+
+
+def _row(done: Repaired) -> dict[str, object]:
+    return {
+        "name": done.image.recipe,
+        "tag": done.image.tag,
+        "sif_digest": str(done.image.sif_digest),
+        "transferred": done.transferred,
+        "error": str(done.error) if done.error else None,
+    }
+
+
+def _line(done: Repaired) -> str:
+    name = f"{done.image.recipe}:{done.image.tag}"
+    if done.error is None:
+        return f"back   {name} {done.image.sif_digest}: {readable_size(done.transferred)} fetched"
+    return f"gone   {name}: {printable('; '.join(done.error.lines()))}"
 
 
 def _list(context: Context) -> int:
