@@ -209,11 +209,16 @@ class Store:
 
     def images(self) -> Iterator[tuple[str, StoredImage]]:
         """Every tag and its image that is here or in a shared store, sorted."""
-        records = (path for root in (self.root, *self.shared) for path in (root / "refs").glob("[!.]*.json"))
-        for recipe in sorted({path.stem for path in records}):
+        for recipe in _recipes(self.root, *self.shared):
             for tag, image in sorted(self.known(recipe).items()):
                 if self.where(image.sif) is not None:
                     yield tag, image
+
+    def missing(self) -> Iterator[StoredImage]:
+        """What this store's own tags name and nobody has any more, sorted; each once, whatever the number of tags."""
+        for recipe in _recipes(self.root):
+            images = {image.digest: image for _, image in sorted(self._refs(self.root, recipe).items())}
+            yield from (image for image in images.values() if self.where(image.sif) is None)
 
     def blobs(self) -> Iterator[tuple[Digest, Path]]:
         """Every blob, sorted by digest; files with other names are not the store's and are left alone."""
@@ -235,6 +240,11 @@ class Store:
     def _folder(self, path: Path) -> Path:
         """Make a folder as open as the store's own."""
         return files.make_folder_below(self.root, path)
+
+
+def _recipes(*roots: Path) -> list[str]:
+    """The recipes of which these stores remember something."""
+    return sorted({path.stem for root in roots for path in (root / "refs").glob("[!.]*.json")})
 
 
 def _blob(root: Path, digest: Digest) -> Path:
