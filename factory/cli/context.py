@@ -168,7 +168,7 @@ class Context:
     @cached_property
     def works(self) -> Works:
         """All that the factory side works with."""
-        from factory.cli.network import make_works  # noqa: PLC0415
+        from factory.cli.workshop import make_works  # noqa: PLC0415
 
         return make_works(self)
 

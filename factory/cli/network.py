@@ -1,36 +1,23 @@
-"""Registries with this user's logins, and the adapters of the factory side."""
+"""Registries with this user's logins."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from factory.bases import OpenHost
-from factory.build import BuildPlace
-from factory.check import CheckPlace
 from factory.cli.context import Context
-from factory.cli.settings import PREFIX
-from factory.engine import sources
 from factory.errors import FactoryError
-from factory.io import git, process
+from factory.io import process
 from factory.io.http_settings import HttpSettings
-from factory.make import Works
 from factory.names import RegistryAddress
-from factory.publish import Origin
-from factory.recipes.model import Recipe
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_registry
 from factory.registry.protocol import Registry
-from factory.runners.local import LocalRunner
-from factory.runners.protocol import Runner
-from factory.runners.slurm import SlurmRunner
 
-# Starts this same package elsewhere. A folder named like one of our modules in the working folder is not imported.
-_START = (
-    "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
-)
+if TYPE_CHECKING:
+    from factory.bases import OpenHost
 
 
 def open_with_logins(address: RegistryAddress, context: Context) -> Registry:
@@ -86,62 +73,6 @@ def host_opener(context: Context) -> OpenHost:
         return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), context)
 
     return open_host
-
-
-def make_works(context: Context) -> Works:
-    """All that the factory side works with; the engine is looked for when something is to be built."""
-
-    def place() -> BuildPlace:
-        return BuildPlace(
-            engine=context.engine,
-            candidates=context.work / "candidates",
-            scratch=context.scratch,
-            find_sources=lambda folder: sources.find(context.env, folder, context.settings.text("debian_mirror")),
-            plain_http=frozenset(context.settings.listed("plain_http")),
-        )
-
-    def check_place() -> CheckPlace:
-        return CheckPlace(context.engine, context.scratch, require_gpu=getattr(context.options, "gpu", False))
-
-    def origin(recipe: Recipe) -> Origin:
-        return Origin(git.revision(recipe.folder, context.env), git.remote(recipe.folder, context.env))
-
-    def runner(recipe: Recipe) -> Runner:
-        name = getattr(context.options, "runner", None) or recipe.build.runner
-        return slurm_runner(context) if name == "slurm" else LocalRunner()
-
-    return Works(
-        registry=context.registry,
-        store=context.store,
-        candidates=context.work / "candidates",
-        arch=context.arch,
-        engine_label=context.engine_label(),
-        place=place,
-        check_place=check_place,
-        runner=runner,
-        open_host=host_opener(context),
-        origin=origin,
-        all_recipes=lambda: context.recipes(getattr(context.options, "names", ())),
-        progress=context.progress,
-    )
-
-
-def slurm_runner(context: Context) -> SlurmRunner:
-    """SLURM, as it is configured. What was set by options here is set by the environment there."""
-    given = {
-        PREFIX + name.upper(): value.text
-        for name, value in context.settings.values.items()
-        if value.origin.startswith("--")
-    }
-    return SlurmRunner(
-        program=(sys.executable, "-c", _START, str(Path(__file__).parents[2])),
-        folder=Path.cwd(),
-        env=context.env | given,
-        progress=context.progress,
-        partition=context.settings.text("slurm_partition"),
-        account=context.settings.text("slurm_account"),
-        options=context.settings.listed("slurm_options"),
-    )
 
 
 def _run_helper(context: Context) -> Callable[[list[str], bytes], bytes]:
