@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 
 from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, NotFound
@@ -17,6 +18,7 @@ from factory.io.http_failures import WORTH_ANOTHER_TRY, Trouble, bad_status
 from factory.io.http_retry import Patience
 from factory.io.progress import Progress
 from factory.registry.endpoint import Endpoint
+from factory.registry.limits import check_size, check_time
 
 CHUNK = 4 * 1024 * 1024  # bytes of a piece; GHCR refuses larger ones
 _LARGEST_CHUNK = 256 * 1024 * 1024
@@ -46,6 +48,7 @@ def push_blob(
             why=f"wanted {wanted.size} bytes, it has {size}",
             fix="build it again",
         )
+    check_size(endpoint.host, size)
     shown = isinstance(source, Path)
     if shown:
         progress.begin(f"push {wanted.digest.short}", size)
@@ -81,6 +84,7 @@ class _BlobUpload:
         while True:
             location, smallest = self._start()
             body = self._body(0, self._wanted.size)
+            started = monotonic()
             cause: BaseException | None = None
             try:
                 answer = self._send("PUT", self._finishing(location), body)
@@ -96,6 +100,7 @@ class _BlobUpload:
                 trouble = self._trouble_of(answer)
             if _rewind(body):
                 self._patience.moved()
+            check_time(self._endpoint.host, self._wanted.size, monotonic() - started)
             self._patience.failed(trouble, cause)
             if cause is not None and self._present():  # the answer was lost, not the blob
                 return None

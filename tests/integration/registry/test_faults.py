@@ -16,6 +16,7 @@ from factory.errors import AccessDenied, FactoryError, IntegrityFailure, OnlyWho
 from factory.io.http import HttpFailure, HttpSettings
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
+from factory.registry import limits
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.distribution import DistributionRegistry
 from factory.registry.documents import referrer_index
@@ -412,6 +413,30 @@ def test_too_large_is_explained(start: Start, tmp_path: Path) -> None:
         opened(faulty).push_blob(NAME, source, wanted, Silent())
     assert "413" in told.value.why
     assert not told.value.retryable
+
+
+def test_what_a_registry_is_known_to_refuse_is_not_even_begun(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = start()
+    monkeypatch.setitem(limits.KNOWN, faulty.server.host, limits.Limits(999, 600.0))
+    source, wanted = new_blob(tmp_path, 1000)
+    with pytest.raises(limits.BeyondLimits, match="does not take images of") as told:
+        opened(faulty).push_blob(NAME, source, wanted, Silent())
+    assert told.value.exit_code == 4
+    assert not told.value.retryable
+    assert faulty.requests("POST") == []
+
+
+def test_an_upload_that_a_registry_ends_for_its_length_is_not_sent_again(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = start({"path": "/blobs/uploads/", "method": "PUT", "delay": 0.5, "lost": True})
+    monkeypatch.setitem(limits.KNOWN, faulty.server.host, limits.Limits(10**6, 0.3))
+    source, wanted = new_blob(tmp_path, 1000)
+    with pytest.raises(limits.BeyondLimits, match="ended the upload"):
+        opened(faulty).push_blob(NAME, source, wanted, Silent())
+    assert len(faulty.requests("PUT")) == 1
 
 
 TOKENS = [
