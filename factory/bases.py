@@ -73,8 +73,8 @@ def digest_now(base: str, open_host: OpenHost) -> str:
     return str(there.digest)
 
 
-def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
-    """Write the digest that the base has now into base.lock; None when the recipe has no docker:// base."""
+def pin_now(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
+    """What base.lock should say now; None when the recipe has no docker:// base. Raises NotFound, RegistryFailure."""
     if not recipe.build.base.startswith(_DOCKER):
         return None
     before = read_pin(recipe)
@@ -82,8 +82,15 @@ def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
     if before is not None and before.digest == digest:
         return Pinned(recipe.name, before, digest)
     pin = BasePin(recipe.build.base, digest, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    write_pin(recipe, pin)
     return Pinned(recipe.name, pin, before.digest if before else "")
+
+
+def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
+    """Write the digest that the base has now into base.lock; None when the recipe has no docker:// base."""
+    done = pin_now(recipe, open_host)
+    if done is not None and done.before != done.pin.digest:
+        write_pin(recipe, done.pin)
+    return done
 
 
 def base_image(base: Release, *, made: Path, registry: Registry, store: Store, progress: Progress) -> Path:

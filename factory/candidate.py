@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,16 @@ def load(candidates: Path, recipe: str, arch: str) -> Candidate:
     if not candidate.image.is_file():
         raise NotFound(f"the image of {recipe} is gone from {folder}", fix=f"singfactory build {recipe}")
     return candidate
+
+
+def load_all(candidates: Path) -> tuple[Candidate, ...]:
+    """Every candidate in a folder, by name; what cannot be read is none."""
+    found = []
+    for record in sorted(candidates.glob("*/candidate.json")):
+        with contextlib.suppress(FactoryError):
+            recipe, _, arch = record.parent.name.rpartition("-")
+            found.append(load(candidates, recipe, arch))
+    return tuple(found)
 
 
 def load_if_whole(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:

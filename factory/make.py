@@ -17,8 +17,9 @@ from factory.build import BuildPlace, build
 from factory.candidate import Candidate
 from factory.check import CheckPlace, check, require_passed
 from factory.digest import Digest
-from factory.errors import BuildFailed, FactoryError, NotFound
+from factory.errors import BuildFailed, FactoryError, IntegrityFailure, NotFound, UsageError
 from factory.inputs import Inputs, gather
+from factory.io import files
 from factory.io.progress import Progress
 from factory.plan import Job, Known, Plan, base_digest, base_release, plan
 from factory.publish import Origin, finish, publish
@@ -101,12 +102,7 @@ def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tup
             works.progress.note(f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one")
     seen = look(recipes, works)
     decided, known = plan_for(recipes, works, seen, force=force, arch=(works.arch,))
-    for kept in decided.kept:
-        before = seen.catalog.entry(kept.recipe.name)
-        entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)
-        if entry.releases and entry != before:
-            late = None if kept.release in before.releases else kept.release
-            finish(kept.recipe, late, registry=works.registry, progress=works.progress)
+    finish_kept(decided, seen, known, works)
     done: list[Made] = []
     for job in decided.jobs:
         base = (job.waits_for, job.arch)
@@ -121,6 +117,19 @@ def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tup
             known = replace(known, catalog=known.catalog.with_entry(entry))
         done.append(made)
     return decided, tuple(done)
+
+
+def finish_kept(decided: Plan, seen: Known, known: Known, works: Works) -> None:
+    """Bring the catalog up to date for what is not built: releases of runs that died, and what recipes say today.
+
+    seen, known: before and after the registry itself was asked, as ``look`` and ``plan_for`` gave them.
+    """
+    for kept in decided.kept:
+        before = seen.catalog.entry(kept.recipe.name)
+        entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)
+        if entry.releases and entry != before:
+            late = None if kept.release in before.releases else kept.release
+            finish(kept.recipe, late, registry=works.registry, progress=works.progress)
 
 
 def inputs_of(recipe: Recipe, arch: str, known: Known) -> Inputs:
@@ -156,14 +165,81 @@ def build_one(
     return works.runner(recipe).build(task)
 
 
-def _build_here(recipe: Recipe, arch: str, inputs: Inputs, known: Known, works: Works) -> Candidate:
-    base, image = base_release(recipe, arch, known), None
-    if base is not None:
-        image = bases.base_image(
-            base, made=works.candidates, registry=works.registry, store=works.store, progress=works.progress
+def built_before(recipe: Recipe, arch: str, known: Known, works: Works, handed: Path | None = None) -> Candidate | None:
+    """The candidate that others may be built upon: whole, and made of the inputs that its recipe has now; else None.
+
+    handed: the folder that earlier jobs of the same run put theirs into; what is there comes first. What only lies in
+    the work folder counts unless something younger of the same inputs is published. Raises BuildFailed when candidates
+    were handed over, this one was to be among them, and it is not.
+    """
+    if handed is not None:
+        try:
+            return _whole(handed, recipe, arch, known)
+        except FactoryError as error:
+            if candidates.folder_of(handed, recipe.name, arch).exists():
+                works.progress.note(f"{recipe.name} ({arch}) of {handed} is not used: {error}")
+    with contextlib.suppress(FactoryError):
+        found = _whole(works.candidates, recipe, arch, known)
+        release = known.catalog.entry(recipe.name).newest(arch)
+        if release is None or release.inputs != found.key or release.created <= found.created:
+            return found
+    if handed is not None and plan([recipe], known, gather, arch=(arch,)).jobs:
+        raise BuildFailed(
+            f"what builds upon {recipe.name} ({arch}) is not built",
+            why=f"{recipe.name} was to be built first, and {handed} has no image of it that can be used",
+            fix=f"see why it failed; then: singfactory build {recipe.name}",
         )
+    return None
+
+
+def _whole(folder: Path, recipe: Recipe, arch: str, known: Known) -> Candidate:
+    """A candidate whose image has its digest and whose inputs are those of now. Raises FactoryError."""
+    found = candidates.load(folder, recipe.name, arch)
+    now = gather(recipe, arch, base_digest(recipe, arch, known), known.engine or found.engine)
+    if str(now.key) != found.key:
+        changed = ", ".join(now.changed(found.parts)) or "inputs"
+        raise UsageError(f"{recipe.name} is not what it was built from", why=f"different now: {changed}")
+    return _checked(found)
+
+
+def _checked(made: Candidate) -> Candidate:
+    """The candidate, once its image was hashed. Raises IntegrityFailure when it is not what the build record says."""
+    if made.folder != candidates.folder_of(made.folder.parent, made.recipe, made.arch):
+        raise IntegrityFailure(
+            f"{made.folder} holds a candidate of another name",
+            why=f"its build record says {made.recipe} for {made.arch}",
+            fix="remove that folder, and build again",
+        )
+    try:
+        digest, size = files.digest_of(made.image)
+    except OSError as error:
+        raise IntegrityFailure(f"{made.image} cannot be read", why=error.strerror or "") from error
+    if (digest, size) != (made.sif.digest, made.sif.size):
+        raise IntegrityFailure(
+            f"{made.image} is not the image that was built",
+            why=f"wanted {made.sif.digest} and {made.sif.size} bytes, got {digest} and {size}",
+            fix=f"build it again: singfactory build --force {made.recipe}",
+        )
+    return made
+
+
+def _build_here(recipe: Recipe, arch: str, inputs: Inputs, known: Known, works: Works) -> Candidate:
     place = replace(works.place(), candidates=works.candidates)
+    image = _base_image(recipe, arch, known, works)
     return build(recipe, arch, inputs=inputs, base_image=image, place=place, progress=works.progress)
+
+
+def _base_image(recipe: Recipe, arch: str, known: Known, works: Works) -> Path | None:
+    """The SIF that a recipe builds upon, the one whose digest ``base_digest`` gives; None for other bases."""
+    built = known.built.get((recipe.base_recipe, arch))
+    if built is not None:
+        return built.image
+    base = base_release(recipe, arch, known)
+    if base is None:
+        return None
+    return bases.base_image(
+        base, made=works.candidates, registry=works.registry, store=works.store, progress=works.progress
+    )
 
 
 def _collect(recipe: Recipe, arch: str, wanted: Inputs, folder: Path, digest: Digest) -> Candidate:
@@ -193,7 +269,11 @@ def test_one(recipe: Recipe, made: Candidate, works: Works) -> TestReport:
 
 
 def publish_one(recipe: Recipe, made: Candidate, report: TestReport, works: Works) -> Release:
-    """Publish a tested candidate."""
+    """Publish a tested candidate, after a look at its bytes: whatever handed them over, they are those of the records.
+
+    Raises IntegrityFailure before anything is sent, and what ``publish`` raises.
+    """
+    _checked(made)
     return publish(recipe, made, report, registry=works.registry, origin=works.origin(recipe), progress=works.progress)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
+from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.errors import FactoryError, RecipeError
 from factory.inputs import Inputs
@@ -63,13 +64,20 @@ class Plan:
 class Known:
     """What planning looks at. bases: the digest of each recipe's docker:// base, or why it could not be had.
 
-    engine: name and version of the engine that would build, '' where there is none to ask.
+    engine: name and version of the engine that would build, '' where there is none to ask. built: by recipe and
+    architecture, whole candidates of the inputs that their recipes have now; what builds upon these recipes is built
+    upon them, published or not.
     """
 
     catalog: Catalog
     bases: Mapping[str, str | FactoryError]
     engine: str
     now: datetime
+    built: Mapping[tuple[str, str], Candidate] = field(default_factory=dict)
+
+    def with_built(self, made: Candidate) -> Known:
+        """The same, and a candidate more."""
+        return replace(self, built={**self.built, (made.recipe, made.arch): made})
 
 
 def plan(
@@ -134,7 +142,13 @@ def _decide(result: Plan, recipe: Recipe, arch: str, known: Known, gather: Gathe
 
 
 def base_digest(recipe: Recipe, arch: str, known: Known) -> str:
-    """The digest of what a recipe builds upon: a pinned image, or another recipe's newest SIF. Raises FactoryError."""
+    """The digest of what a recipe builds upon: a pinned image, or another recipe's SIF. Raises FactoryError.
+
+    Of another recipe, what was built counts before what is published.
+    """
+    built = known.built.get((recipe.base_recipe, arch))
+    if built is not None:
+        return str(built.sif.digest)
     release = base_release(recipe, arch, known)
     if release is not None:
         return str(release.sif.digest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from factory.catalog import Catalog, Entry
@@ -10,6 +12,8 @@ from factory.errors import IntegrityFailure, NotFound
 from factory.names import LATEST, BuildTag
 from factory.registry.protocol import Manifest, Registry
 from factory.release import Release, from_manifest
+
+_AT_ONCE = 8  # recipes that are asked about at the same time
 
 
 def builds(registry: Registry, recipe: str, version: str = "") -> tuple[BuildTag, ...]:
@@ -65,21 +69,41 @@ def caught_up(registry: Registry, entry: Entry, version: str) -> Entry:
 
     A run may have died before its last step, or another publisher have written at the same time.
     """
-    known = {str(release.tag) for release in entry.releases}
     taken = builds(registry, entry.name, version)
+    entry = _with_builds(registry, entry, taken)
+    return _with_moving_tags(registry, entry, version) if taken else entry
+
+
+def reconciled(registry: Registry, catalog: Catalog, versions: Mapping[str, str]) -> Catalog:
+    """The catalog with the releases of these recipes (name to version) that it lacks, several asked at once.
+
+    One request for each recipe of which it lacks nothing. Only where a release is found, it is looked where the moving
+    tags point: they were written after the release, and the catalog after them.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda name: _completed(registry, catalog.entry(name), versions[name]), versions)
+        for entry in found:
+            if entry != catalog.entry(entry.name):
+                catalog = catalog.with_entry(entry)
+    return catalog
+
+
+def _completed(registry: Registry, entry: Entry, version: str) -> Entry:
+    found = _with_builds(registry, entry, builds(registry, entry.name, version))
+    return _with_moving_tags(registry, found, version) if found != entry else entry
+
+
+def _with_builds(registry: Registry, entry: Entry, taken: Sequence[BuildTag]) -> Entry:
+    """The entry with the releases of these tags; those that it has are not asked for again: such a tag never moves."""
+    known = {release.tag for release in entry.releases}
     for tag in taken:
-        release = build_at(registry, entry.name, tag) if str(tag) not in known else None
+        release = build_at(registry, entry.name, tag) if tag not in known else None
         entry = entry.with_release(release) if release is not None else entry
-    heads = {tag: registry.head(entry.name, tag) for tag in (version, LATEST)} if taken else {}
+    return entry
+
+
+def _with_moving_tags(registry: Registry, entry: Entry, version: str) -> Entry:
+    heads = {tag: registry.head(entry.name, tag) for tag in (version, LATEST)}
     digests = {tag: there.digest for tag, there in heads.items() if there is not None}
     pointed = {tag: str(one.tag) for tag, digest in digests.items() for one in entry.releases if one.digest == digest}
     return replace(entry, tags={**entry.tags, **pointed})
-
-
-def reconciled(registry: Registry, catalog: Catalog, versions: dict[str, str]) -> Catalog:
-    """The catalog, caught up for these recipes (name to version); three requests for each that is up to date."""
-    for name, version in versions.items():
-        entry = caught_up(registry, catalog.entry(name), version)
-        if entry != catalog.entry(name):
-            catalog = catalog.with_entry(entry)
-    return catalog

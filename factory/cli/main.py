@@ -35,6 +35,9 @@ COMMANDS = (
     ("test", "test", "test candidates, or any image"),
     ("publish", "publish", "version, push and tag tested candidates"),
     ("make", "make", "plan, build, test and publish, in dependency order"),
+    ("report", "report", "what a run of the factory has to tell: summary, comment, issues"),
+    ("rebuild", "rebuild", "have recipes built anew by the repository's workflow"),
+    ("status", "status", "the last runs, what is published, and where it drifted from the recipes"),
     ("pull", "pull", "fetch an image into the store, verified"),
     ("list", "list", "the recipes that the registry has"),
     ("search", "search", "recipes by words in their name and summary"),
@@ -52,6 +55,7 @@ COMMANDS = (
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
 _RUN_PROGRAMS = ("exec", "run")
+_OUTPUT_OF_OTHERS = (["build"], ["test"], ["make"])  # they may show what a recipe prints
 _READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again; what is complete is not done twice")
 
@@ -61,6 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    if os.environ.get("GITHUB_ACTIONS") != "true" or arguments[:1] not in _OUTPUT_OF_OTHERS:
+        return _run(arguments)
+    from factory.github.commands import quoted_output  # noqa: PLC0415
+
+    before, after = quoted_output()  # what a recipe prints is no command to the runner
+    print(before, file=sys.stderr, flush=True)
+    try:
+        return _run(arguments)
+    finally:
+        print(after, file=sys.stderr, flush=True)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command and show what it raises."""
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, printable
 from factory.errors import FactoryError
-from factory.plan import Plan
+from factory.plan import Plan, Stuck
+
+if TYPE_CHECKING:
+    from factory.github.actions import Actions
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
     parser.add_argument("--all", action="store_true", help="plan to build everything, published or not")
-    parser.add_argument("--github-matrix", action="store_true", help="the jobs as a matrix for GitHub Actions")
+    parser.add_argument(
+        "--github-matrix", action="store_true", help="the jobs as matrices for GitHub Actions, one after another"
+    )
     common_arguments(parser, registry=True, json=True)
 
 
@@ -29,8 +36,7 @@ def run(options: argparse.Namespace) -> int:
     works = context.works
     decided, known = plan_for(recipes, works, look(recipes, works), force=options.all)
     if options.github_matrix:
-        matrix = [{"recipe": job.recipe.name, "arch": job.arch, "wave": job.wave} for job in decided.jobs]
-        print(json.dumps({"include": matrix}, separators=(",", ":")))
+        hand_over(decided, context)
     elif options.json:
         emit(to_json(decided))
     else:
@@ -38,6 +44,52 @@ def run(options: argparse.Namespace) -> int:
         if not known.engine:
             context.progress.note("no Apptainer here: planned as if the engine had not changed")
     return exit_code(decided)
+
+
+def hand_over(decided: Plan, context: Context) -> None:
+    """Print the waves as JSON, and in a job of GitHub Actions set them as its outputs, before anything stuck is told.
+
+    So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
+    """
+    from factory.github.actions import Actions  # noqa: PLC0415
+    from factory.waves import MOST_WAVES, Runners, matrix, waves  # noqa: PLC0415
+
+    usual, settings = Runners(), context.settings
+    runners = Runners(
+        amd64=settings.text("github_runner_amd64", usual.amd64),
+        arm64=settings.text("github_runner_arm64", usual.arm64),
+        large=settings.text("github_runner_large", usual.large),
+    )
+    found = [matrix(wave) for wave in waves(decided, runners)]
+    actions = Actions.of(context.env)
+    if actions.output_file is not None:
+        for number in range(MOST_WAVES):  # a job without a wave is skipped: no output, no matrix
+            actions.output(f"wave{number}", _compact(found[number]) if number < len(found) else "")
+        actions.output("count", str(len(decided.jobs)))
+    print(_compact({"waves": found}), flush=True)
+    for stuck in decided.stuck:
+        _warn(stuck, actions)
+
+
+def _warn(stuck: Stuck, actions: Actions) -> None:
+    """Say on stderr why nothing can be said about a recipe; the runner reads annotations there as well."""
+    from factory.cli.main import fail  # noqa: PLC0415
+    from factory.github.commands import annotation  # noqa: PLC0415
+    from factory.recipes.load import FILE  # noqa: PLC0415
+    from factory.recipes.model import Place, ProblemError  # noqa: PLC0415
+
+    if not actions.active:
+        fail(stuck.error)
+        return
+    place = stuck.error.problem.place if isinstance(stuck.error, ProblemError) else Place(stuck.recipe.folder / FILE)
+    path = place.path.absolute()
+    where = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else ""
+    lines = (printable(line) for line in (f"{stuck.recipe.name} ({stuck.arch})", *stuck.error.lines()))
+    print(annotation("error", "\n".join(lines), file=where, line=place.line), file=sys.stderr)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def to_json(decided: Plan) -> dict[str, Any]:

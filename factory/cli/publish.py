@@ -3,33 +3,112 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
+from factory.errors import FactoryError, UsageError
+
+if TYPE_CHECKING:
+    from factory.handover import Handed
+    from factory.make import Works
+    from factory.recipes.model import Recipe
+    from factory.release import Release
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="recipes that were built and tested")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes that were built and tested")
+    parser.add_argument(
+        "--all", action="store_true", help="every candidate in the work folder; failures stop no others"
+    )
     common_arguments(parser, registry=True, json=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Publish the tested candidates; prints tag and digest of each."""
+    """Publish the tested candidates; prints tag and digests of each."""
+    if options.all == bool(options.names):
+        raise UsageError("publish takes either names or --all", fix="singfactory publish NAME... or --all")
+    context = Context(options)
+    return _all(context) if options.all else _named(context)
+
+
+def _named(context: Context) -> int:
     from factory import candidate, report  # noqa: PLC0415
     from factory.make import publish_one  # noqa: PLC0415
 
-    context = Context(options)
-    works = context.works
+    works, options = context.works, context.options
     rows = []
     for recipe in context.recipes(options.names):
         if recipe.name not in options.names:
             continue
         made = candidate.load(works.candidates, recipe.name, context.arch)
         release = publish_one(recipe, made, report.load(made.folder, recipe.name), works)
-        rows.append({"recipe": recipe.name, "registry": works.registry.describe(), **release.to_json()})
+        rows.append(_row(release, works))
         if not options.json:
-            print(f"{works.registry.describe()}/{recipe.name}:{release.tag}@{release.digest}")
+            print(_line(release, works))
     if options.json:
         emit(rows)
     return 0
+
+
+def _all(context: Context) -> int:
+    """Publish all candidates, and bring the catalog up to date for the other recipes."""
+    from factory.cli.main import fail  # noqa: PLC0415
+    from factory.handover import publish_all  # noqa: PLC0415
+    from factory.recipes.load import find  # noqa: PLC0415
+
+    def recipe_of(name: str) -> Recipe:
+        (recipe,) = find(context.recipes_root, [name])
+        return recipe
+
+    works, options = context.works, context.options
+    rows, code = [], 0
+    for handed in publish_all(works, recipe_of):
+        rows.append(_handed_row(handed, works))
+        if handed.error is not None:
+            first = fail(handed.error)
+            code = code or first
+        elif handed.release is not None and not options.json:
+            print(_line(handed.release, works), flush=True)
+    try:
+        _finish_others(context)
+    except FactoryError as error:
+        last = fail(error)
+        code = code or last
+    if options.json:
+        emit(rows)
+    return code
+
+
+def _finish_others(context: Context) -> None:
+    """What is published as it should be, and not in the catalog as it should be: after a run that died, say."""
+    from factory.make import finish_kept, look, plan_for  # noqa: PLC0415
+
+    works, recipes = context.works, context.recipes(())
+    seen = look(recipes, works)
+    decided, known = plan_for(recipes, works, seen)
+    finish_kept(decided, seen, known, works)
+
+
+def _line(release: Release, works: Works) -> str:
+    place = f"{works.registry.describe()}/{release.recipe}:{release.tag}@{release.digest}"
+    return f"{place} sif {release.sif.digest}"
+
+
+def _row(release: Release, works: Works) -> dict[str, Any]:
+    return {"recipe": release.recipe, "registry": works.registry.describe(), **release.to_json()}
+
+
+def _handed_row(handed: Handed, works: Works) -> dict[str, Any]:
+    """The row of a release, or of a candidate that was not published; error is null for a release."""
+    if handed.release is not None:
+        return {**_row(handed.release, works), "folder": handed.name, "error": None}
+    made, error = handed.candidate, handed.error
+    return {
+        "recipe": made.recipe if made else None,
+        "registry": works.registry.describe(),
+        "arch": made.arch if made else None,
+        "folder": handed.name,
+        "error": str(error) if error else None,
+    }

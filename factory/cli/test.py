@@ -7,8 +7,9 @@ from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
-from factory.errors import NotFound, TestsFailed, UsageError
+from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
 from factory.inputs import gather
+from factory.recipes.model import Recipe
 from factory.report import TestReport
 
 
@@ -22,33 +23,47 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the tests; exit 7 when one failed. Reports are kept beside each candidate."""
-    from factory import candidate, check  # noqa: PLC0415
+    """Run the tests; exit 7 when one failed. Reports are kept beside each candidate.
+
+    A recipe that cannot be tested does not stop the others; the exit code is that of the first failure.
+    """
+    from factory.cli.main import fail  # noqa: PLC0415
 
     context = Context(options)
     if options.image and len(options.names) > 1:
         raise UsageError("--image takes one recipe", fix="name the recipe whose tests to run on it")
-    works = context.works
-    reports = []
+    reports, code = [], 0
     for recipe in context.recipes(options.names):
         if recipe.name not in options.names:
             continue
-        if options.image:
-            folder, image, expected = None, _image(context, options.image), None
-        else:
-            made = candidate.load(works.candidates, recipe.name, context.arch)
-            folder, image, expected = made.folder, made.image, made.sif.digest
-            if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
-                works.progress.note(f"{recipe.name} was changed since it was built: {', '.join(changed)}")
-        report = check.check(recipe, image, expected, works.check_place(), works.progress)
-        if folder is not None:
-            report.save(folder)
+        try:
+            report = _test(recipe, context)
+        except FactoryError as error:
+            failed = fail(error)
+            code = code or failed
+            continue
         reports.append(report)
+        code = code or (TestsFailed.exit_code if report.failed else 0)
         if not options.json:
             show(report)
     if options.json:
         emit([report.to_json() for report in reports])
-    return TestsFailed.exit_code if any(report.failed for report in reports) else 0
+    return code
+
+
+def _test(recipe: Recipe, context: Context) -> TestReport:
+    from factory import candidate, check  # noqa: PLC0415
+
+    works = context.works
+    if context.options.image:
+        image = _image(context, context.options.image)
+        return check.check(recipe, image, None, works.check_place(), works.progress)
+    made = candidate.load(works.candidates, recipe.name, context.arch)
+    if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
+        works.progress.note(f"{recipe.name} was changed since it was built: {', '.join(changed)}")
+    report = check.check(recipe, made.image, made.sif.digest, works.check_place(), works.progress)
+    report.save(made.folder)
+    return report
 
 
 def show(report: TestReport) -> None:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
 from factory.errors import FactoryError
 
+if TYPE_CHECKING:
+    from factory.bases import Pinned
+    from factory.recipes.model import Recipe
+
+_BRANCH = "singfactory/base-images"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
+    parser.add_argument(
+        "--propose",
+        action="store_true",
+        help="write nothing here: keep one pull request that moves the pins of bases that have moved",
+    )
     common_arguments(parser, json=True)
 
 
@@ -20,21 +33,66 @@ def run(options: argparse.Namespace) -> int:
     from factory import bases  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.cli.network import host_opener  # noqa: PLC0415
+    from factory.recipes.pins import read_pin  # noqa: PLC0415
 
     context = Context(options)
     open_host = host_opener(context)
-    rows, code = [], 0
+    pin = bases.pin_now if options.propose else bases.update
+    done: list[tuple[Recipe, Pinned]] = []
+    code = 0
     for recipe in context.recipes(options.names):
         try:
-            done = bases.update(recipe, open_host)
+            if options.propose and read_pin(recipe) is None:
+                continue  # it follows its base
+            pinned = pin(recipe, open_host)
         except FactoryError as error:
-            code = code or fail(error)
-            continue
-        if done is not None:
-            changed = done.before != done.pin.digest
-            rows.append({"recipe": done.recipe, "base": done.pin.base, "digest": done.pin.digest, "changed": changed})
-            if not options.json:
-                print(f"{done.recipe}: {done.pin.base} {'is now' if changed else 'stays'} {done.pin.digest}")
-    if options.json:
-        emit(rows)
+            failed = fail(error)
+            code = code or failed
+        else:
+            done += [(recipe, pinned)] if pinned is not None else []
+    moved = [(recipe, one) for recipe, one in done if _moved(one)]
+    url = _propose(context, moved) if options.propose and moved else ""
+    _tell(options, [one for _, one in done], url)
     return code
+
+
+def _tell(options: argparse.Namespace, done: Sequence[Pinned], url: str) -> None:
+    if options.json:
+        rows = [
+            {"recipe": one.recipe, "base": one.pin.base, "digest": one.pin.digest, "changed": _moved(one)}
+            for one in done
+        ]
+        emit({"bases": rows, "proposal": url} if options.propose else rows)
+        return
+    for one in done:
+        print(f"{one.recipe}: {one.pin.base} {'is now' if _moved(one) else 'stays'} {one.pin.digest}")
+    if url:
+        print(url)
+
+
+def _moved(one: Pinned) -> bool:
+    return one.before != one.pin.digest
+
+
+def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
+    """Keep one pull request with these pins; its address, '' when the branch has them already."""
+    from factory.cli.github_access import connect, default_branch  # noqa: PLC0415
+    from factory.io import git  # noqa: PLC0415
+    from factory.recipes.pins import FILE, content  # noqa: PLC0415
+    from factory.summary import plain  # noqa: PLC0415
+
+    names = ", ".join(one.recipe for _, one in moved)
+    lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]
+    why = "Merging this rebuilds what builds upon these images, tests it and publishes it."
+    proposal = connect(context).propose(
+        _BRANCH,
+        default_branch(context),
+        title=f"Base images have moved: {names}",
+        body="\n".join([why, "", *lines]),
+        files={f"{git.place(recipe.folder, context.env)}{FILE}": content(one.pin).encode() for recipe, one in moved},
+        message=f"Move the base images of {names}",
+    )
+    if proposal is None:
+        return ""
+    context.progress.note(f"pull request {proposal.change.value}")
+    return proposal.url

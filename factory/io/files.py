@@ -319,11 +319,16 @@ def read_small(path: Path, limit: int) -> tuple[bytes, float]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of the user's, durable when this returns; in one write, so that lines do not mix."""
+    """Add a line to a file of the user's, durable when this returns; in one write, so that lines do not mix.
+
+    Raises NoRoom when the disk took only a part of it.
+    """
     with explained(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            os.write(descriptor, line.encode() + b"\n")
+            left = line.encode() + b"\n"
+            while left:  # the second write of a full disk tells why
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

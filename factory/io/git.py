@@ -25,6 +25,11 @@ def remote(folder: Path, env: Mapping[str, str]) -> str:
     return url.removesuffix(".git") if url.startswith(("https://", "http://")) else ""
 
 
+def place(folder: Path, env: Mapping[str, str]) -> str:
+    """The folder's path in its repository, with / between and at the end; '' at the top, or without git."""
+    return _ask(["git", "-C", str(folder), "rev-parse", "--show-prefix"], env)
+
+
 def _ask(command: list[str], env: Mapping[str, str]) -> str:
     try:
         status, out, _ = process.output_of(command, env=env)

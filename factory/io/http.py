@@ -37,6 +37,7 @@ __all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "H
 DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
 UPLOAD_BLOCK = 256 * 1024  # bytes handed to the socket at a time: each has the idle time limit for itself
 UPLOAD_ANSWER = 600.0  # seconds: a registry that checks or moves gigabytes answers late
+_ERRORS = 400  # statuses from here on
 _REDIRECTS = 5
 _CHALLENGES = 4
 _SAFE = frozenset({"GET", "HEAD"})
@@ -117,12 +118,18 @@ class Reply:
         self._unread = content
 
     def answer(self, limit: int = DOCUMENT_LIMIT) -> Answer:
-        """Read all of it. Raises IntegrityFailure when it has more than limit bytes, OSError when it is cut."""
+        """Read all of it; of an error page, which may be long, the first limit bytes.
+
+        Raises IntegrityFailure when another answer has more than limit bytes, OSError when one is cut.
+        """
         content = bytearray()
         if self._method != "HEAD":
             while len(content) <= limit and (block := self.read(min(limit + 1 - len(content), 1 << 16))):
                 content += block
             wanted = self.length()
+            if self.status >= _ERRORS:
+                wanted = None
+                del content[limit:]
             if len(content) > limit:
                 raise IntegrityFailure(
                     f"{host_of(self.url)} sent a document that is too large",

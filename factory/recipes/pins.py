@@ -36,12 +36,17 @@ def is_stale(recipe: Recipe) -> bool:
 
 def write_pin(recipe: Recipe, pin: BasePin) -> Path:
     """Write `base.lock` and return its path. Raises IntegrityFailure for a bad digest, NoRoom."""
+    path = recipe.folder / FILE
+    atomic_write(path, content(pin))
+    return path
+
+
+def content(pin: BasePin) -> str:
+    """What `base.lock` says. Raises IntegrityFailure for a bad digest."""
     values = {"base": pin.base, "digest": str(Digest.parse(pin.digest)), "resolved": pin.resolved}
     # A JSON string is a TOML basic string, once DEL is escaped as well.
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-    path = recipe.folder / FILE
-    atomic_write(path, _HEAD + "".join(lines).replace("\x7f", "\\u007F"))
-    return path
+    return _HEAD + "".join(lines).replace("\x7f", "\\u007F")
 
 
 def _read(recipe: Recipe) -> BasePin | None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,8 +15,18 @@ from factory import published
 from factory.build import BuildPlace
 from factory.check import CheckPlace
 from factory.engine.sources import PackageSources
-from factory.errors import BuildFailed, FactoryError, RegistryFailure, TestsFailed
-from factory.make import Made, Works, build_one, look, make, plan_for
+from factory.errors import (
+    BuildFailed,
+    FactoryError,
+    IntegrityFailure,
+    RecipeError,
+    RegistryFailure,
+    TestsFailed,
+    UsageError,
+)
+from factory.handover import publish_all
+from factory.make import Made, Works, build_one, built_before, look, make, plan_for, publish_one
+from factory.make import test_one as run_tests
 from factory.plan import Plan
 from factory.publish import Origin
 from factory.recipes.model import ProblemError, Recipe
@@ -29,6 +41,7 @@ from tests.unit.parts import (
     Call,
     Heard,
     Watched,
+    assert_every_tag_is_complete,
     folder_registry,
     stand_in_engine,
     write_recipe,
@@ -349,6 +362,172 @@ def test_a_damaged_candidate_is_built_again(factory: Factory) -> None:
     again = build_one(recipe, "amd64", known, works)
     assert again.sif != first.sif
     assert all(note.startswith("building one; the log is ") for note in factory.heard.notes)
+
+
+# --- upon what was built and is not published
+
+
+def pair(factory: Factory) -> tuple[Recipe, Recipe]:
+    return factory.write("base"), factory.write("top", base="recipe://base")
+
+
+def test_a_recipe_is_built_upon_a_candidate_that_is_not_published_and_both_are_published_later(
+    factory: Factory,
+) -> None:
+    base, top = pair(factory)
+    works = factory.works()
+    known = look([base, top], works)
+    with pytest.raises(RecipeError, match="nothing is published"):
+        build_one(top, "amd64", known, works)
+    assert built_before(base, "amd64", known, works) is None
+    lower = build_one(base, "amd64", known, works)
+    found = built_before(base, "amd64", known, works)
+    assert found is not None
+    assert found.sif == lower.sif
+    upper = build_one(top, "amd64", known.with_built(found), works)
+    assert upper.base_digest == upper.parts["base"] == str(lower.sif.digest)
+    assert lower.image.read_bytes() in upper.image.read_bytes()
+    releases = [
+        publish_one(recipe, made, run_tests(recipe, made, works), works)
+        for recipe, made in ((base, lower), (top, upper))
+    ]
+    assert [release.sif for release in releases] == [lower.sif, upper.sif]
+    assert set(factory.kept()) == {"base", "top"}
+
+
+def test_what_earlier_jobs_handed_over_comes_before_all_else(factory: Factory, tmp_path: Path) -> None:
+    base, _ = pair(factory)
+    factory.made()
+    works = factory.works()
+    known = look([base], works)
+    handed = build_one(base, "amd64", known, replace(works, candidates=tmp_path / "bases"), force=True)
+    found = built_before(base, "amd64", known, works, tmp_path / "bases")
+    assert found is not None
+    assert found.image == tmp_path / "bases/base-amd64/image.sif"
+    assert found.sif == handed.sif
+
+
+def test_what_lies_in_the_work_folder_gives_way_to_a_younger_release_of_the_same_inputs(factory: Factory) -> None:
+    base, _ = pair(factory)
+    works = factory.works()
+    made = build_one(base, "amd64", look([base], works), works)
+    replace(made, created="2024-01-01T00:00:00Z").save()
+    assert built_before(base, "amd64", look([base], works), works) is not None
+    other = replace(works, candidates=works.candidates.with_name("other"))
+    younger = build_one(base, "amd64", look([base], works), other)
+    publish_one(base, younger, run_tests(base, younger, other), other)
+    assert built_before(base, "amd64", look([base], works), works) is None
+    replace(made, created="2094-01-01T00:00:00Z").save()  # a forced build, after that release
+    assert built_before(base, "amd64", look([base], works), works) is not None
+
+
+Damage = Callable[[Factory, Path], object]
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a flipped byte": (
+        lambda _, folder: (folder / "image.sif").write_bytes((folder / "image.sif").read_bytes()[::-1]),
+        "is not the image that was built",
+    ),
+    "cut": (
+        lambda _, folder: (folder / "image.sif").write_bytes((folder / "image.sif").read_bytes()[:-1]),
+        "is not the image that was built",
+    ),
+    "a broken record": (lambda _, folder: (folder / "candidate.json").write_text("{"), "is broken"),
+    "no record": (lambda _, folder: (folder / "candidate.json").unlink(), "has not been built"),
+    "another's": (
+        lambda _, folder: (folder / "candidate.json").write_text(
+            (folder / "candidate.json").read_text().replace('"arch": "amd64"', '"arch": "arm64"')
+        ),
+        "holds a candidate of another name",
+    ),
+    "an edited recipe": (
+        lambda factory, _: factory.write("base", more='[run]\nbinds = ["/data"]'),
+        "different now: definition, run",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_candidate_that_is_not_whole_or_not_of_these_inputs_is_nobodys_base(factory: Factory, damage: str) -> None:
+    base, _ = pair(factory)
+    works = factory.works()
+    build_one(base, "amd64", look([base], works), works).folder.rename(factory.root / "base-amd64")
+    act, why = DAMAGES[damage]
+    act(factory, factory.root / "base-amd64")
+    now = factory.recipes["base"]
+    with pytest.raises(BuildFailed, match=r"what builds upon base \(amd64\) is not built") as caught:
+        built_before(now, "amd64", look([now], works), works, factory.root)
+    assert caught.value.why == f"base was to be built first, and {factory.root} has no image of it that can be used"
+    assert why in factory.heard.notes[-1]
+
+
+def test_a_base_that_is_published_as_it_should_be_need_not_be_handed_over(factory: Factory, tmp_path: Path) -> None:
+    base, _ = pair(factory)
+    factory.made()
+    shutil.rmtree(factory.root / "candidates")
+    works = factory.works()
+    assert built_before(base, "amd64", look([base], works), works, tmp_path / "bases") is None
+    changed = factory.write("base", version="2.0")
+    with pytest.raises(BuildFailed, match="is not built"):
+        built_before(changed, "amd64", look([changed], works), works, tmp_path / "bases")
+    assert built_before(changed, "amd64", look([changed], works), works) is None
+
+
+# --- the bytes that are published
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_sent(factory: Factory) -> None:
+    one, two = factory.write("one"), factory.write("two")
+    works = factory.works()
+    known = look([one, two], works)
+    first, second = (build_one(recipe, "amd64", known, works) for recipe in (one, two))
+    report, other = run_tests(one, first, works), run_tests(two, second, works)
+    calls: list[str] = []
+    watched = factory.works(Watched(factory.registry, lambda call: calls.append(call.method)))
+    whole = first.image.read_bytes()
+    flip(first.image)
+    with pytest.raises(IntegrityFailure, match="is not the image that was built"):
+        publish_one(one, first, report, watched)
+    first.image.write_bytes(second.image.read_bytes())  # whole, tested, and another's
+    with pytest.raises(IntegrityFailure, match="is not the image that was built"):
+        publish_one(one, first, report, watched)
+    record = replace(first, sif=second.sif)
+    with pytest.raises(TestsFailed, match="one was built again after it was tested"):
+        publish_one(one, record, report, watched)
+    with pytest.raises(UsageError, match="one was changed after it was built"):
+        publish_one(one, replace(second, recipe="one", folder=first.folder), other, watched)
+    assert calls == []
+    first.image.write_bytes(whole)
+    assert str(publish_one(one, first, report, watched).tag) == "1.0-1"
+
+
+def test_a_job_that_dies_while_it_publishes_what_others_built_is_finished_by_the_next(factory: Factory) -> None:
+    base, top = pair(factory)
+    works = factory.works()
+    known = look([base, top], works)
+    lower = build_one(base, "amd64", known, works)
+    upper = build_one(top, "amd64", known.with_built(lower), works)
+    for recipe, made in ((base, lower), (top, upper)):
+        run_tests(recipe, made, works)
+    number, crash = 0, Crash(1)
+    while number == 0 or crash.fired:
+        number += 1
+        factory.registry = folder_registry(factory.root / f"images{number}")
+        crash = Crash(number)
+        with contextlib.suppress(KeyboardInterrupt):
+            list(publish_all(factory.works(Watched(factory.registry, crash)), factory.recipes.__getitem__))
+        for name in factory.recipes:
+            assert_every_tag_is_complete(factory.registry, name)
+        done = list(publish_all(factory.works(), factory.recipes.__getitem__))
+        told = [(one.name, str(one.release.tag), one.release.sif) for one in done if one.release is not None]
+        assert told == [("base-amd64", "1.0-1", lower.sif), ("top-amd64", "1.0-1", upper.sif)]
+        assert [len(factory.releases(name)) for name in factory.recipes] == [1, 1]
+    assert number > 24
 
 
 def test_a_registry_that_cannot_be_reached_stops_everything_before_any_build(factory: Factory) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from factory.catalog import Catalog, Entry
 from factory.errors import FactoryError, NotFound, RecipeError, RegistryFailure
 from factory.inputs import Inputs, gather
-from factory.plan import Job, Kept, Known, Plan, in_order, plan
+from factory.plan import Job, Kept, Known, Plan, base_digest, in_order, plan
 from factory.recipes.model import BuildSpec, Recipe
 from factory.release import Release
-from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, release_of, write_recipe
+from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, candidate, release_of, write_recipe
 
 OTHER_DIGEST = "sha256:" + "c" * 64
 
@@ -329,6 +329,25 @@ def test_a_stuck_base_leaves_its_users_stuck_unless_it_is_published(tmp_path: Pa
     assert [stuck.recipe.name for stuck in result.stuck] == ["base", "top"]
     published = known(release_of(base), base=gone, recipes=("base",))
     assert [job.recipe.name for job in plan([base, top], published, gather).jobs] == ["top"]
+
+
+def test_what_was_built_and_is_not_published_counts_as_the_base_before_what_is_published(tmp_path: Path) -> None:
+    base, top = (
+        write_recipe(tmp_path / "recipes", "base"),
+        write_recipe(tmp_path / "recipes", "top", base="recipe://base"),
+    )
+    old = release_of(base)
+    made = candidate(tmp_path / "candidates", base)
+    empty, full = known(recipes=("base",)), known(old, recipes=("base",))
+    with pytest.raises(RecipeError, match="nothing is published for amd64"):
+        base_digest(top, "amd64", empty)
+    assert base_digest(top, "amd64", full) == str(old.sif.digest)
+    for seen in (empty, full):
+        assert base_digest(top, "amd64", seen.with_built(made)) == str(made.sif.digest)
+        assert seen.built == {}
+    with pytest.raises(RecipeError, match="nothing is published for arm64"):
+        base_digest(top, "arm64", full.with_built(made))
+    assert base_digest(base, "amd64", full.with_built(made)) == BASE_DIGEST
 
 
 def test_a_circle_is_told_with_its_names() -> None:

@@ -365,3 +365,17 @@ def test_everything_behind_the_first_two_dashes_belongs_to_the_program_inside(wo
     _, options = parse(words)
     assert (options.ref, options.arguments) == ("tool", ["python", "-c", "x", "--", "y"])
     assert options.bind == (["/data"] if "-B" in words else [])
+
+
+@pytest.mark.parametrize(("command", "quoted"), [("build", True), ("test", True), ("make", True), ("lint", False)])
+def test_in_github_actions_what_a_recipe_prints_is_no_command(tmp_path: Path, command: str, *, quoted: bool) -> None:
+    (tmp_path / "factory.toml").touch()
+    env = {**os.environ, "GITHUB_ACTIONS": "true", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    arguments = [sys.executable, "-m", "factory.cli", command, "nothing"]
+    done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode in (2, 3)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("::stop-commands::") is quoted
+    if quoted:
+        assert lines[-1] == f"::{lines[0].removeprefix('::stop-commands::')}::"
+        assert "::" not in done.stdout

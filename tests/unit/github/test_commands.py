@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.github.commands import annotation
+from factory.errors import UsageError
+from factory.github.commands import annotation, debug, endgroup, group, mask, new_token, quoted_output, resume, stop
 
 HOSTILE = st.text(alphabet=st.sampled_from("ab:,%\r\n0AD=") | st.characters())
 
@@ -53,3 +54,111 @@ def test_the_runner_reads_back_what_was_meant(message: str, file: str) -> None:
     # The runner decodes %25 last, as the toolkit encodes it first: nothing is decoded twice.
     _, properties, data = read_by_the_runner(annotation("notice", message, file=file))
     assert (properties["file"], data) == (file, message)
+
+
+class Runner:
+    """How the runner goes through a job's output: ActionCommandManager.TryProcessCommand of github.com/actions/runner.
+
+    obeyed: commands and their data. Names count without case; a command stands at the start of a line (after spaces),
+    or, in the old form, after ``##[``.
+    """
+
+    KNOWN = frozenset({"stop-commands", "add-mask", "set-output", "set-env", "debug", "error", "group", "endgroup"})
+
+    def __init__(self) -> None:
+        self.obeyed: list[tuple[str, str]] = []
+        self._token = ""
+
+    def read(self, output: str) -> Runner:
+        for line in output.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+            name, data = self._command(line)
+            if self._token:
+                if name == self._token.lower():
+                    self._token = ""
+            elif name == "stop-commands":
+                self._token = data
+            elif name:
+                self.obeyed.append((name, data))
+        return self
+
+    def _command(self, line: str) -> tuple[str, str]:
+        known = self.KNOWN | {self._token.lower()}
+        text = line.lstrip()
+        if text.startswith("::") and "::" in text[2:]:
+            head, _, data = text[2:].partition("::")
+            name = head.partition(" ")[0].lower()
+            if name in known:
+                return name, data
+        head, _, data = line.partition("##[")[2].partition("]")
+        name = head.partition(" ")[0].lower()
+        return (name, data) if name in known else ("", "")
+
+
+# What an untrusted build may print: commands of both forms, alone and within a line, and ends of lines of all kinds.
+UNTRUSTED = st.lists(
+    st.sampled_from(
+        [
+            "::set-output name=x::1",
+            "::add-mask::a",
+            "##[add-mask]a",
+            "::stop-commands::a",
+            "::a::",
+            "::endgroup::",
+            "::",
+            *("  ", "\n", "\r", "\r\n", "a", "stop-commands", "%0A", "\u2028"),
+        ]
+    )
+    | st.text(max_size=5)
+).map("".join)
+
+
+@given(UNTRUSTED)
+def test_no_line_of_quoted_output_is_a_command_and_all_lines_after_it_are(text: str) -> None:
+    before, after = quoted_output()
+    runner = Runner().read(f"{before}\n{text}{after}\n{debug('we go on')}\n")
+    assert runner.obeyed == [("debug", "we go on")]
+
+
+def test_the_runner_of_these_tests_obeys_what_is_not_quoted() -> None:
+    text = "::set-output name=x::1\nlog: ##[add-mask]a\nlog: ::add-mask::a\n ::GROUP::b\n"
+    assert Runner().read(text).obeyed == [("set-output", "1"), ("add-mask", "a"), ("group", "b")]
+
+
+def test_output_that_stops_within_a_line_does_not_swallow_the_end() -> None:
+    before, after = quoted_output("0123456789abcdef")
+    assert (before, after) == ("::stop-commands::0123456789abcdef", "\n::0123456789abcdef::")
+
+
+def test_every_token_is_another_one_that_nobody_can_guess() -> None:
+    tokens = {new_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(len(token) == 32 for token in tokens)
+    assert quoted_output() != quoted_output()
+
+
+@pytest.mark.parametrize(
+    "token", ["", "pause-logging", "add-mask", "a b", "0123456789abcdef\n", "x" * 129, "0123456789abcde::"]
+)
+def test_a_token_that_could_be_guessed_or_is_a_command_is_refused(token: str) -> None:
+    for use in (stop, resume):
+        with pytest.raises(UsageError, match="not a token"):
+            use(token)
+
+
+@given(HOSTILE)
+def test_groups_and_debug_messages_are_one_line_that_reads_back(text: str) -> None:
+    for name, command in (("group", group(text)), ("debug", debug(text))):
+        assert not set("\r\n") & set(command)
+        assert read_by_the_runner(command) == (name, {}, text)
+    assert endgroup() == "::endgroup::"
+
+
+@given(st.lists(HOSTILE).map("\n".join))
+def test_each_line_of_a_secret_is_masked(secret: str) -> None:
+    hidden = [read_by_the_runner(command) for command in mask(secret)]
+    lines = [line for line in secret.replace("\r", "\n").split("\n") if line.strip()]
+    assert hidden == [("add-mask", {}, line) for line in lines]
+
+
+def test_an_empty_secret_masks_nothing() -> None:
+    assert mask("") == mask(" \n\r\n\t") == ()

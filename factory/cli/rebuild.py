@@ -1,0 +1,32 @@
+"""`singfactory rebuild`: have recipes built and published anew by the repository's workflow."""
+
+from __future__ import annotations
+
+import argparse
+
+from factory.cli.context import Context, common_arguments
+from factory.recipes import load
+
+WORKFLOW = "publish.yml"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
+    parser.add_argument("--branch", metavar="BRANCH", help="the branch to build from (default: main)")
+    common_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start the workflow; prints where to watch it."""
+    from factory.cli.github_access import connect, default_branch, where  # noqa: PLC0415
+
+    context = Context(options)
+    found = load.find(context.recipes_root, options.names)  # a wrong name fails here, not in ten minutes
+    names = " ".join(recipe.name for recipe in found)
+    branch = options.branch or default_branch(context)
+    connect(context).dispatch(WORKFLOW, branch, {"names": names, "force": "true"})
+    server, repository = where(context)
+    context.progress.note(f"{names}: a run was asked for on {branch}")
+    print(f"{server}/{repository}/actions/workflows/{WORKFLOW}")
+    return 0

@@ -1,0 +1,117 @@
+"""`singfactory report`: what a run of the factory has to tell, for a step's summary, a pull request and issues."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory.cli.context import Context, common_arguments
+from factory.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from factory.github.actions import Actions
+    from factory.github.rest import GitHub
+    from factory.summary import Row
+
+FILE = "report.json"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--from", dest="handed", type=Path, metavar="FILE", help="show the report that another job has made"
+    )
+    parser.add_argument("--comment", action="store_true", help="keep one comment on the pull request up to date")
+    parser.add_argument(
+        "--issues", action="store_true", help="keep one issue open for each recipe that fails, and close it when mended"
+    )
+    common_arguments(parser, registry=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report as Markdown, add it to the step's summary, and keep it as a file beside the candidates."""
+    from factory.github.actions import Actions  # noqa: PLC0415
+    from factory.summary import from_json, markdown, to_json  # noqa: PLC0415
+
+    context = Context(options)
+    actions = Actions.of(context.env)
+    if options.handed is not None:
+        found = from_json(_content(options.handed))
+    else:
+        found = _look(context)
+        _keep(context, to_json(found))
+    text = markdown(found, where=str(context.address), run_url=_run_url(actions))
+    print(text, end="")
+    if actions.summary_file is not None:
+        actions.summary(text)
+    if options.comment:
+        _comment(context, actions, text)
+    if options.issues:
+        _issues(context, actions, found)
+    return 0
+
+
+def _look(context: Context) -> tuple[Row, ...]:
+    """What there is now: the plan tells what is still to be done, the candidates what was."""
+    from factory import candidate  # noqa: PLC0415
+    from factory.make import look, plan_for  # noqa: PLC0415
+    from factory.summary import rows  # noqa: PLC0415
+
+    recipes, works = context.recipes(()), context.works
+    decided, known = plan_for(recipes, works, look(recipes, works))
+    return rows(decided, candidate.load_all(works.candidates), known.catalog)
+
+
+def _keep(context: Context, text: str) -> None:
+    from factory.io import files  # noqa: PLC0415
+
+    files.make_folder(context.work)
+    files.atomic_write(context.work / FILE, text)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
+
+
+def _run_url(actions: Actions) -> str:
+    """The run that was reported on: the one that started this one, where there is such a one."""
+    return actions.reported_run_url or actions.run_url
+
+
+def _comment(context: Context, actions: Actions, text: str) -> None:
+    from factory.cli.github_access import connect  # noqa: PLC0415
+
+    remote = connect(context)
+    number = actions.pull_request or _pull_request(remote, actions)
+    if number is None:
+        context.progress.note("no pull request belongs to this run; nothing is commented on")
+        return
+    done = remote.comment(number, "report", text)
+    context.progress.note(f"comment {done.change.value}: {done.url}")
+
+
+def _pull_request(remote: GitHub, actions: Actions) -> int | None:
+    """The open pull request of the run that was reported on; a fork's event does not name it."""
+    head = actions.reported_head
+    if head is None:
+        raise UsageError("no pull request is known", fix="run this in a workflow of pull_request or workflow_run")
+    return remote.pull_request_of(*head)
+
+
+def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> None:
+    from factory.cli.github_access import connect  # noqa: PLC0415
+    from factory.summary import BAD, markdown  # noqa: PLC0415
+
+    remote = connect(context)
+    for recipe in sorted({row.recipe for row in found}):
+        mine = [row for row in found if row.recipe == recipe]
+        text = markdown(mine, where=str(context.address), run_url=_run_url(actions))
+        if any(row.outcome in BAD for row in mine):
+            issue = remote.failing(f"recipe/{recipe}", f"{recipe} cannot be published", text, ["singfactory"])
+            context.progress.note(f"issue {issue.change.value}: {issue.url}")
+        elif (closed := remote.mended(f"recipe/{recipe}", text)) is not None:
+            context.progress.note(f"issue closed: {closed.url}")

@@ -1,0 +1,86 @@
+"""`singfactory status`: the last runs, what is published, and where that is not what the recipes say."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import emit, printable
+from factory.errors import FactoryError
+
+if TYPE_CHECKING:
+    from factory.catalog import Catalog
+    from factory.github.model import Run
+    from factory.plan import Plan
+
+_WORKFLOWS = ("publish.yml", "scheduled.yml")
+_RUNS = 3
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common_arguments(parser, registry=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the state of each recipe; a recipe that is not what is published is told as drift."""
+    from factory.make import look, plan_for  # noqa: PLC0415
+
+    context = Context(options)
+    recipes, works = context.recipes(()), context.works
+    decided, known = plan_for(recipes, works, look(recipes, works))
+    states = sorted(_states(decided, known.catalog), key=lambda row: (row["recipe"], row["arch"]))
+    runs = _runs(context)
+    if options.json:
+        emit({"recipes": states, "runs": [_run(name, found) for name, found in runs]})
+        return 0
+    for row in states:
+        tag = row["published"] or "nothing published"
+        print(f"{row['state']:<7}  {row['recipe']} ({row['arch']})  {tag}" + (f": {row['why']}" if row["why"] else ""))
+    for name, found in runs:
+        when = found.created.strftime("%Y-%m-%d %H:%M")
+        print(f"run      {name}  {when} UTC  {found.conclusion or found.status}  {printable(found.url)}")
+    return 0
+
+
+def _states(decided: Plan, catalog: Catalog) -> list[dict[str, Any]]:
+    """ok: published as the recipe says; drift: not so; stuck: nobody can say."""
+    rows = [
+        *((job.recipe.name, job.arch, "drift", "; ".join(job.reasons)) for job in decided.jobs),
+        *((kept.recipe.name, kept.arch, "ok", kept.why if kept.release is None else "") for kept in decided.kept),
+        *((stuck.recipe.name, stuck.arch, "stuck", "; ".join(stuck.error.lines())) for stuck in decided.stuck),
+    ]
+    return [
+        {"recipe": name, "arch": arch, "state": state, "published": _tag(catalog, name, arch), "why": why}
+        for name, arch, state, why in rows
+    ]
+
+
+def _tag(catalog: Catalog, name: str, arch: str) -> str | None:
+    newest = catalog.entry(name).newest(arch)
+    return str(newest.tag) if newest else None
+
+
+def _runs(context: Context) -> list[tuple[str, Run]]:
+    """The last runs of the workflows; none, with a notice, where GitHub is not to be asked."""
+    from factory.cli.github_access import connect  # noqa: PLC0415
+
+    try:
+        remote = connect(context)
+        return [(name, found) for name in _WORKFLOWS for found in remote.runs(name, _RUNS)]
+    except FactoryError as error:
+        context.progress.note(f"runs are not shown: {error}")
+        return []
+
+
+def _run(name: str, found: Run) -> dict[str, Any]:
+    return {
+        "workflow": name,
+        "event": found.event,
+        "status": found.status,
+        "conclusion": found.conclusion,
+        "created": found.created.isoformat(),
+        "url": found.url,
+        "sha": found.sha,
+    }

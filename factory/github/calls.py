@@ -1,0 +1,209 @@
+"""One call to GitHub's REST API: tried again where that is safe and worth it, and told for people when it fails.
+
+Specification: docs "Rate limits for the REST API", "Best practices for using the REST API". PyGithub's own
+GithubRetry is not used: it obeys a Retry-After of any length, and sends a POST again whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from factory.errors import AccessDenied, FactoryError, NotFound, RegistryFailure, UsageError
+from factory.io.http_failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, Trouble, explain, retry_after, safe_text
+from factory.io.http_retry import Patience
+from factory.io.http_settings import HttpSettings, host_of
+
+if TYPE_CHECKING:
+    from github import GithubException
+    from github.PaginatedList import PaginatedList
+
+T = TypeVar("T")
+_SECONDARY_WAIT = 60.0  # seconds, where GitHub names none: "wait for at least one minute"
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE, _CONFLICT, _UNPROCESSABLE, _TOO_MANY = 401, 403, 404, 410, 409, 422, 429
+_LIMITED = ("api rate limit exceeded", "secondary rate limit", "abuse detection")
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a call is for. what: ends the sentence "cannot …"; permission: which a workflow's token needs for it."""
+
+    what: str
+    permission: str = ""
+
+
+class Calls:
+    """Sends calls to one GitHub. Knows no token: nothing of it can reach an error."""
+
+    def __init__(self, api_url: str, settings: HttpSettings, notice: Callable[[str], None]) -> None:
+        self._url = api_url
+        self._settings = settings
+        self._notice = notice
+
+    def read(self, doing: Doing, action: Callable[[], T]) -> T:
+        """Make a call that may be made again: a reading one, or one that leaves the same state each time.
+
+        Raises AccessDenied, NotFound, UsageError for what GitHub refuses, RegistryFailure for the rest.
+        """
+        return self._tried(doing, action)
+
+    def write(self, doing: Doing, action: Callable[[], T], found: Callable[[], T | None]) -> T:
+        """Make a call that must not be made twice. Where its answer is lost, found looks for what it has made."""
+        return self._tried(doing, action, found=found)
+
+    def once(self, doing: Doing, action: Callable[[], T], unsure: str) -> T:
+        """Make a call that must not be made twice and cannot be looked for. unsure: what to do after a lost answer."""
+        return self._tried(doing, action, unsure=unsure)
+
+    def all(self, doing: Doing, pages: PaginatedList[Any]) -> Iterator[Any]:
+        """Every element of every page. A page that fails is asked for again, those before it are not."""
+        at = 0
+        while (found := self.read(doing, lambda: _element(pages, at))) is not None:  # noqa: B023 - called at once
+            yield found
+            at += 1
+
+    def _tried(
+        self,
+        doing: Doing,
+        action: Callable[[], T],
+        *,
+        found: Callable[[], T | None] | None = None,
+        unsure: str = "",
+    ) -> T:
+        from github import BadAttributeException, GithubException  # noqa: PLC0415 - the factory side only
+
+        patience = Patience(self._settings, host_of(self._url), self._notice)
+        cause: BaseException
+        while True:
+            try:
+                return action()
+            except GithubException as error:
+                trouble, cause = self._read(error, doing), error
+            except NETWORK_ERRORS as error:  # among them requests' own ValueErrors
+                trouble, cause = self._network(error, doing), error
+            except (BadAttributeException, AssertionError, RuntimeError, ValueError) as error:
+                raise RegistryFailure(
+                    f"cannot {doing.what}",
+                    why=f"{host_of(self._url)} answered something that GitHub does not say",
+                    fix="check the address of its API; a proxy in between may answer in its place",
+                ) from error
+            done = _may_be_done(trouble)
+            if done and unsure:
+                trouble = Trouble(trouble.what, trouble.why, unsure, status=trouble.status, final=True)
+            patience.failed(trouble, cause)
+            if done and found is not None and (made := found()) is not None:
+                return made
+
+    def _read(self, error: GithubException, doing: Doing) -> Trouble:
+        """An answer that is worth another try; raises the error for any other."""
+        headers = {name.title(): value for name, value in (error.headers or {}).items()}
+        said = _said(error)
+        wait = _limited(error.status, headers, said)
+        host = host_of(self._url)
+        if wait is not None:
+            return Trouble(
+                f"cannot {doing.what}: {host} limits the rate of requests",
+                why=said,
+                fix="try again later, or with a token that has a rate of its own",
+                status=_TOO_MANY,
+                wait=wait,
+            )
+        if error.status in WORTH_ANOTHER_TRY:
+            return Trouble(
+                f"cannot {doing.what}: {host} answered {error.status}",
+                why=said,
+                fix="try again later; www.githubstatus.com tells of disturbances",
+                status=error.status,
+                wait=retry_after(headers),
+            )
+        raise refused(error.status, said, doing) from error
+
+    def _network(self, error: BaseException, doing: Doing) -> Trouble:
+        trouble = explain(error, self._url)
+        return Trouble(
+            f"cannot {doing.what}",
+            why=f"{trouble.what}: {trouble.why}" if trouble.why else trouble.what,
+            fix=trouble.fix,
+            wait=trouble.wait,
+            final=trouble.final,
+            connected=trouble.connected,
+        )
+
+
+def refused(status: int, said: str, doing: Doing) -> FactoryError:
+    """The error for an answer that no other try will change."""
+    what = f"cannot {doing.what}"
+    why = f"GitHub answered {status}" + (f": {said}" if said else "")
+    if status == _UNAUTHORIZED:
+        return AccessDenied(what, why=why, fix="the token is wrong or has expired: set a new one")
+    if status == _FORBIDDEN:
+        return AccessDenied(what, why=why, fix=_permission(said, doing))
+    if status in (_NOT_FOUND, _GONE):
+        hint = f"; GitHub says the same where a token lacks {doing.permission}" if doing.permission else ""
+        return NotFound(what, why=why, fix=f"check the repository's name and the number, name or branch{hint}")
+    if status in (_CONFLICT, _UNPROCESSABLE):
+        return UsageError(what, why=why, fix="correct what GitHub refuses, and run it again")
+    return RegistryFailure(what, why=why, fix="check the address of GitHub's API, and try again")
+
+
+def _permission(said: str, doing: Doing) -> str:
+    if "not permitted to create" in said:
+        return "allow it: Settings > Actions > General > Allow GitHub Actions to create and approve pull requests"
+    if not doing.permission:
+        return "use a token that may do this"
+    return (
+        f"give the job the permission {doing.permission}, or a token that has it; "
+        "a pull request from a fork gets a read-only token"
+    )
+
+
+def _element(pages: PaginatedList[Any], at: int) -> Any | None:  # noqa: ANN401 - PyGithub's objects of all kinds
+    try:
+        return pages[at]
+    except IndexError:
+        return None
+
+
+def _may_be_done(trouble: Trouble) -> bool:
+    """True when the call may have been carried out: only a refusal, and no connection at all, exclude that."""
+    return trouble.connected and trouble.status != _TOO_MANY
+
+
+def _said(error: GithubException) -> str:
+    """GitHub's reason, with what it says about single fields (docs: "Troubleshooting the REST API")."""
+    data = error.data if isinstance(error.data, Mapping) else {}
+    details = data.get("errors")
+    told = [str(data.get("message") or "")]
+    for detail in details if isinstance(details, list) else []:
+        if isinstance(detail, Mapping):
+            told.append(str(detail.get("message") or f"{detail.get('field', '')} {detail.get('code', '')}"))
+        else:
+            told.append(str(detail))
+    return safe_text("; ".join(part.strip() for part in told if part.strip()))
+
+
+def _limited(status: int, headers: Mapping[str, str], said: str) -> float | None:
+    """Seconds to wait where a rate limit refused the call; None when it was not one."""
+    if status not in (_FORBIDDEN, _TOO_MANY):
+        return None
+    if (asked := retry_after(headers)) is not None:
+        return asked
+    if headers.get("X-Ratelimit-Remaining", "").strip() == "0":
+        return _until(headers.get("X-Ratelimit-Reset", ""), headers.get("Date", ""))
+    if status == _TOO_MANY or any(words in said.lower() for words in _LIMITED):
+        return _SECONDARY_WAIT
+    return None
+
+
+def _until(reset: str, date: str) -> float:
+    """Seconds until a Unix time, read against the server's clock; one more, since it names whole seconds."""
+    if not (reset.isascii() and reset.isdigit()):
+        return _SECONDARY_WAIT
+    try:
+        now = parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, IndexError):
+        now = time.time()
+    return max(0.0, float(reset[:12]) - now) + 1

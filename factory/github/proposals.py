@@ -1,0 +1,170 @@
+"""Pull requests from a branch that is one commit on top of its base (docs: "REST API endpoints for Git database")."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from factory.errors import UsageError
+from factory.github import model
+from factory.github.calls import Calls, Doing
+from factory.github.texts import same
+
+if TYPE_CHECKING:
+    from github.GitCommit import GitCommit
+    from github.GitRef import GitRef
+    from github.GitTree import GitTree
+    from github.PullRequest import PullRequest
+    from github.Repository import Repository
+
+_NOT_FOUND = 404
+_FILE = "100644"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a proposal is to be. files: paths in the repository, and their contents."""
+
+    branch: str
+    base: str
+    title: str
+    body: str
+    files: dict[str, bytes]
+    message: str
+
+
+def propose(calls: Calls, repository: Repository, doing: Doing, change: Change) -> model.Proposal | None:
+    """Make the branch and its pull request what they are to be. None when base has all of it already."""
+    _check(change)
+    git = _Git(calls, repository, doing)
+    base = git.commit(git.branch(change.base))
+    ours = git.branch_or_none(change.branch)
+    tree = git.tree(base, change.files)
+    if tree is None:
+        return None
+    moved = True
+    if ours is not None and _is_already(git.commit(ours), base, tree, change.message):
+        sha, moved = ours.object.sha, False
+    else:
+        sha = git.move(ours, change, git.new_commit(base, tree, change.message))
+    return _pull_request(calls, repository, doing, change, sha, moved=moved)
+
+
+def _check(change: Change) -> None:
+    if change.branch == change.base:
+        raise UsageError(f"the branch {change.branch} cannot be proposed to itself", fix="name another branch")
+    for path in change.files:
+        parts = PurePosixPath(path).parts
+        if not parts or str(PurePosixPath(path)) != path or {"/", "..", ".git"} & set(parts) or not path.isprintable():
+            raise UsageError(f"not a path in a repository: {ascii(path)[:120]}", why="wanted folder/file")
+
+
+def _is_already(head: GitCommit, base: GitCommit, tree: GitTree, message: str) -> bool:
+    parents = [parent.sha for parent in head.parents]
+    return parents == [base.sha] and head.tree.sha == tree.sha and same(head.message, message)
+
+
+class _Git:
+    """The objects of a repository. What it makes is named by its content, so that it may be made twice."""
+
+    def __init__(self, calls: Calls, repository: Repository, doing: Doing) -> None:
+        self._calls = calls
+        self._repository = repository
+        self._doing = doing
+
+    def branch(self, name: str) -> GitRef:
+        """A branch. Raises NotFound."""
+        return self._calls.read(self._doing, lambda: self._repository.get_git_ref(f"heads/{name}").complete())
+
+    def branch_or_none(self, name: str) -> GitRef | None:
+        """A branch, or None."""
+        from github import GithubException  # noqa: PLC0415 - the factory side only
+
+        def ask() -> GitRef | None:
+            try:
+                return self._repository.get_git_ref(f"heads/{name}").complete()
+            except GithubException as error:
+                if error.status == _NOT_FOUND:
+                    return None
+                raise
+
+        return self._calls.read(self._doing, ask)
+
+    def commit(self, branch: GitRef) -> GitCommit:
+        """The commit that a branch names."""
+        return self._calls.read(self._doing, lambda: self._repository.get_git_commit(branch.object.sha))
+
+    def tree(self, base: GitCommit, files: dict[str, bytes]) -> GitTree | None:
+        """The tree of base with these files; None when base has them all."""
+        from github import InputGitTreeElement  # noqa: PLC0415 - the factory side only
+
+        there = self._calls.read(self._doing, lambda: self._repository.get_git_tree(base.tree.sha, recursive=True))
+        known = {entry.path: (entry.mode, entry.sha) for entry in there.tree if entry.type == "blob"}
+        wanted = {path: content for path, content in files.items() if known.get(path, ("", ""))[1] != _name(content)}
+        if not wanted:
+            return None
+        elements = [
+            InputGitTreeElement(path, known.get(path, (_FILE, ""))[0], "blob", sha=self._blob(content))
+            for path, content in sorted(wanted.items())
+        ]
+        return self._calls.read(self._doing, lambda: self._repository.create_git_tree(elements, base_tree=there))
+
+    def _blob(self, content: bytes) -> str:
+        text = base64.b64encode(content).decode()
+        return self._calls.read(self._doing, lambda: self._repository.create_git_blob(text, "base64")).sha
+
+    def new_commit(self, base: GitCommit, tree: GitTree, message: str) -> str:
+        """A commit on top of base, by whom the token belongs to. Made twice, one of the two is never seen."""
+        return self._calls.read(self._doing, lambda: self._repository.create_git_commit(message, tree, [base])).sha
+
+    def move(self, branch: GitRef | None, change: Change, sha: str) -> str:
+        """Make the branch name this commit."""
+        if branch is not None:
+            self._calls.read(self._doing, lambda: branch.edit(sha, force=True))
+            return sha
+
+        def found() -> GitRef | None:
+            there = self.branch_or_none(change.branch)
+            return there if there is not None and there.object.sha == sha else None
+
+        self._calls.write(
+            self._doing, lambda: self._repository.create_git_ref(f"refs/heads/{change.branch}", sha), found
+        )
+        return sha
+
+
+def _name(content: bytes) -> str:
+    """The name that git gives to a file's content (SHA-1 of a header and the bytes)."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _pull_request(
+    calls: Calls, repository: Repository, doing: Doing, change: Change, sha: str, *, moved: bool
+) -> model.Proposal:
+    """Open the pull request, or update it."""
+    head = f"{repository.full_name.partition('/')[0]}:{change.branch}"
+
+    def newest(state: str) -> PullRequest | None:
+        pages = repository.get_pulls(state=state, head=head, base=change.base, sort="created", direction="desc")
+        return next(calls.all(doing, pages), None)
+
+    found = newest("open")
+    if found is None and not moved:
+        closed = newest("closed")
+        if closed is not None and closed.merged_at is None and closed.head.sha == sha:
+            return model.Proposal(closed.number, closed.html_url, sha, model.Change.DECLINED)
+    if found is None:
+        made = calls.write(
+            doing,
+            lambda: repository.create_pull(base=change.base, head=change.branch, title=change.title, body=change.body),
+            lambda: newest("open"),
+        )
+        return model.Proposal(made.number, made.html_url, sha, model.Change.CREATED)
+    if same(found.title, change.title) and same(found.body, change.body):
+        result = model.Change.UPDATED if moved else model.Change.UNCHANGED
+        return model.Proposal(found.number, found.html_url, sha, result)
+    calls.read(doing, lambda: found.edit(title=change.title, body=change.body))
+    return model.Proposal(found.number, found.html_url, sha, model.Change.UPDATED)

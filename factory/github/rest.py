@@ -1,0 +1,295 @@
+"""What the factory does on GitHub: comments, checks, issues, runs and pull requests of one repository.
+
+Specification: GitHub's REST API, through PyGithub. Everything may be called again: what is there is found by a hidden
+line and updated, and what is right already is left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from factory.errors import UsageError
+from factory.github import checks, proposals
+from factory.github.calls import Calls, Doing
+from factory.github.commands import new_token
+from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
+from factory.github.texts import carries, fitting, marked, same
+from factory.io.http_settings import HttpSettings, host_of
+
+if TYPE_CHECKING:
+    import github
+    from github.Issue import Issue as RemoteIssue
+    from github.IssueComment import IssueComment
+    from github.Repository import Repository
+
+PUBLIC_API = "https://api.github.com"
+WORKFLOW_LOGIN = "github-actions[bot]"  # as whom the token of a workflow writes
+WRITE_PAUSE = 1.0  # seconds between writing calls; docs: "Best practices for using the REST API"
+_PAGE = 100  # elements, the most that GitHub gives
+_TITLE_LIMIT = 256  # characters of an issue's or a pull request's title
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}", re.ASCII)
+_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+
+def connect(
+    api_url: str,
+    repository: str,
+    token: str,
+    *,
+    author: str = "",
+    settings: HttpSettings | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+    write_pause: float = WRITE_PAUSE,
+) -> GitHub:
+    """The repository OWNER/NAME on the GitHub whose API is at api_url. Sends nothing yet. Raises UsageError.
+
+    api_url: ``GITHUB_API_URL`` of a job; https://HOST/api/v3 for GitHub Enterprise Server. author: the login as which
+    the token writes; GitHub is asked when it is empty. notice: told about longer waits. write_pause: seconds.
+    """
+    settings = settings or HttpSettings()
+    if _REPOSITORY.fullmatch(repository) is None:
+        raise UsageError(f"not a repository on GitHub: {ascii(repository)[:120]}", why="wanted OWNER/NAME")
+    if _TOKEN.fullmatch(token) is None:  # what is wrong with it is not shown: it is a secret
+        raise UsageError("not a token for GitHub", why="it is empty, or has spaces or line ends", fix="set it anew")
+    _check_address(api_url)
+    try:
+        import github  # noqa: PLC0415 - the factory side only
+    except ImportError as error:
+        raise UsageError(
+            "the GitHub toolkit is not installed", why=str(error), fix="pip install 'singfactory[factory]'"
+        ) from error
+    remote = github.Github(
+        auth=github.Auth.Token(token),
+        base_url=api_url.rstrip("/"),
+        user_agent=settings.user_agent,
+        timeout=math.ceil(settings.idle_timeout),
+        verify=settings.ca_bundle or True,
+        per_page=_PAGE,
+        retry=None,  # calls.py tries again
+        seconds_between_requests=None,
+        seconds_between_writes=write_pause,
+        lazy=True,
+    )
+    return GitHub(remote, repository, Calls(api_url, settings, notice), author)
+
+
+class GitHub:
+    """One repository. Every method raises AccessDenied, NotFound, UsageError and RegistryFailure, as Calls tells."""
+
+    def __init__(self, remote: github.Github, repository: str, calls: Calls, author: str = "") -> None:
+        self._remote = remote
+        self._name = repository
+        self._calls = calls
+        self._author = author
+        self._found: Repository | None = None
+
+    def __repr__(self) -> str:
+        return f"GitHub({self._name!r})"
+
+    def comment(self, number: int, key: str, body: str) -> Comment:
+        """Keep one comment for this key on a pull request or an issue: made once, then updated.
+
+        body: Markdown; what is longer than GitHub takes is cut at a line. A comment of somebody else is never
+        touched, whatever it quotes.
+        """
+        doing = Doing(f"comment on pull request {number} of {self._name}", "pull-requests: write")
+        text = marked(key, body)
+        issue = self._issue(doing, number)
+        mine = self._comment_of(doing, issue, key)
+        if mine is None:
+            made = self._calls.write(
+                doing, lambda: issue.create_comment(text), lambda: self._comment_of(doing, issue, key)
+            )
+            return Comment(made.id, made.html_url, Change.CREATED)
+        if same(mine.body, text):
+            return Comment(mine.id, mine.html_url, Change.UNCHANGED)
+        self._calls.read(doing, lambda: mine.edit(text))
+        return Comment(mine.id, mine.html_url, Change.UPDATED)
+
+    def pull_request_of(self, owner: str, branch: str, sha: str) -> int | None:
+        """The open pull request from OWNER's branch whose newest commit is sha; None when there is none (any more)."""
+        doing = Doing(f"look for a pull request of {self._name}", "pull-requests: read")
+        pages = self._repository(doing).get_pulls(
+            state="open", head=f"{owner}:{branch}", sort="created", direction="desc"
+        )
+        return next((found.number for found in self._calls.all(doing, pages) if found.head.sha == sha), None)
+
+    def annotate(
+        self,
+        sha: str,
+        name: str,
+        conclusion: Conclusion,
+        *,
+        title: str,
+        summary: str,
+        annotations: Iterable[Annotation] = (),
+    ) -> Check:
+        """Add a finished check run to a commit, with remarks on lines. Only an app's token may, a workflow's for one.
+
+        summary: Markdown. Annotations are sent in parts of 50, the most that GitHub takes at once.
+        """
+        doing = Doing(f"add the check {name} to {self._name}", "checks: write")
+        report = checks.Report(sha, name, conclusion, title, summary, tuple(annotations))
+        return checks.send(self._calls, self._repository(doing), doing, report)
+
+    def failing(self, key: str, title: str, body: str, labels: Iterable[str] = ()) -> Issue:
+        """Keep one open issue for this key. When its text has changed, that is told in a comment, too.
+
+        Labels that the repository does not have are made by GitHub. A closed issue stays closed; a new one is opened.
+        """
+        doing = Doing(f"report a failure as an issue of {self._name}", "issues: write")
+        title, text = title[:_TITLE_LIMIT], marked(key, body)
+        issue = self._issue_of(doing, key)
+        if issue is None:
+            repository = self._repository(doing)
+            made = self._calls.write(
+                doing,
+                lambda: repository.create_issue(title, text, labels=list(labels)),
+                lambda: self._issue_of(doing, key),
+            )
+            return Issue(made.number, made.html_url, Change.CREATED)
+        if same(issue.body, text) and issue.title == title:
+            return Issue(issue.number, issue.html_url, Change.UNCHANGED)
+        if not same(issue.body, text):
+            self._say(doing, issue, body)
+        self._calls.read(doing, lambda: issue.edit(title=title, body=text))
+        return Issue(issue.number, issue.html_url, Change.UPDATED)
+
+    def mended(self, key: str, body: str) -> Issue | None:
+        """Close the open issue of this key with a comment; None when there is none."""
+        doing = Doing(f"close an issue of {self._name}", "issues: write")
+        issue = self._issue_of(doing, key)
+        if issue is None:
+            return None
+        self._say(doing, issue, body)
+        self._calls.read(doing, lambda: issue.edit(state="closed", state_reason="completed"))
+        return Issue(issue.number, issue.html_url, Change.CLOSED)
+
+    def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str] | None = None) -> None:
+        """Start a workflow, by its file's name or its number, on a branch or tag (event ``workflow_dispatch``)."""
+        doing = Doing(f"start the workflow {workflow} of {self._name}", "actions: write")
+        repository = self._repository(doing)
+        address = f"{repository.url}/actions/workflows/{quote(workflow, safe='')}/dispatches"
+        body = {"ref": ref, "inputs": dict(inputs or {})}
+        self._calls.once(
+            doing,
+            lambda: repository.requester.requestJsonAndCheck("POST", address, input=body),
+            unsure="look at the Actions page before you try again: the workflow may have been started",
+        )
+
+    def runs(self, workflow: str, limit: int = 30) -> tuple[Run, ...]:
+        """The newest runs of a workflow, by its file's name or its number; newest first."""
+        doing = Doing(f"list the runs of the workflow {workflow} of {self._name}", "actions: read")
+        pages = self._repository(doing).get_workflow(workflow).get_runs()
+        return tuple(
+            Run(
+                found.id,
+                found.name or "",
+                found.event,
+                found.status or "",
+                found.conclusion or "",
+                found.created_at,
+                found.html_url,
+                found.head_sha,
+            )
+            for found in itertools.islice(self._calls.all(doing, pages), limit)
+        )
+
+    def keep_alive(self, workflow: str) -> None:
+        """Enable a workflow, enabled or not: GitHub stops schedules after 60 days without activity."""
+        doing = Doing(f"enable the workflow {workflow} of {self._name}", "actions: write")
+        repository = self._repository(doing)
+        address = f"{repository.url}/actions/workflows/{quote(workflow, safe='')}/enable"
+        self._calls.read(doing, lambda: repository.requester.requestJsonAndCheck("PUT", address))
+
+    def propose(
+        self, branch: str, base: str, *, title: str, body: str, files: Mapping[str, bytes], message: str
+    ) -> Proposal | None:
+        """Keep one pull request from a branch of ours that is one commit on top of base and changes these files.
+
+        The branch is made, or moved by force, unless it is exactly that already. files: paths in the repository, and
+        their whole new contents; a file keeps its mode. None when base has all of that. A proposal that somebody
+        closed without merging is not opened again while base and files stay as they are.
+        """
+        doing = Doing(f"propose the branch {branch} to {self._name}", "contents: write and pull-requests: write")
+        change = proposals.Change(branch, base, title[:_TITLE_LIMIT], fitting(body), dict(files), message)
+        return proposals.propose(self._calls, self._repository(doing), doing, change)
+
+    def _repository(self, doing: Doing) -> Repository:
+        """The repository with the address that it has now: writing calls to an old name lead nowhere."""
+        if self._found is None:
+            self._found = self._calls.read(doing, self._ask_for_repository)
+        return self._found
+
+    def _ask_for_repository(self) -> Repository:
+        found = self._remote.get_repo(self._name).complete()  # where GitHub redirects, PyGithub follows for GET only
+        if not isinstance(found.raw_data.get("full_name"), str):
+            raise ValueError("no repository")  # noqa: TRY004 - of the answer; calls.py tells it
+        return found
+
+    def _login(self, doing: Doing) -> str:
+        """The login as which the token writes."""
+        from github import GithubException  # noqa: PLC0415 - the factory side only
+
+        def ask() -> str:
+            try:
+                return self._remote.get_user().login
+            except GithubException as error:
+                if "not accessible by integration" in str(error.data).lower():
+                    return WORKFLOW_LOGIN  # the token of a workflow may not ask
+                raise
+
+        self._author = self._author or self._calls.read(doing, ask)
+        return self._author
+
+    def _issue(self, doing: Doing, number: int) -> RemoteIssue:
+        repository = self._repository(doing)
+        return self._calls.read(doing, lambda: repository.get_issue(number))
+
+    def _comment_of(self, doing: Doing, issue: RemoteIssue, key: str) -> IssueComment | None:
+        """Our comment of this key."""
+        for found in self._calls.all(doing, issue.get_comments()):
+            if carries(key, found.body) and self._is_ours(doing, found):
+                return found  # type: ignore[no-any-return]
+        return None
+
+    def _issue_of(self, doing: Doing, key: str) -> RemoteIssue | None:
+        """Our open issue of this key; GitHub lists pull requests among the issues."""
+        for found in self._calls.all(doing, self._repository(doing).get_issues(state="open")):
+            is_issue = not found.html_url.endswith(f"/pull/{found.number}")
+            if is_issue and carries(key, found.body) and self._is_ours(doing, found):
+                return found  # type: ignore[no-any-return]
+        return None
+
+    def _is_ours(self, doing: Doing, found: IssueComment | RemoteIssue) -> bool:
+        return found.user is not None and found.user.login == self._login(doing)
+
+    def _say(self, doing: Doing, issue: RemoteIssue, body: str) -> None:
+        """Add a comment. Its own hidden line lets it be found when the answer to it is lost."""
+        key = f"said {new_token()}"
+        self._calls.write(
+            doing,
+            lambda: issue.create_comment(marked(key, body)),
+            lambda: self._comment_of(doing, issue, key),
+        )
+
+
+def _check_address(api_url: str) -> None:
+    """Raises UsageError for what a token must not be sent to."""
+    try:
+        parts = urlsplit(api_url)
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not host or "@" in parts.netloc or parts.query or parts.fragment or not api_url.isprintable():
+        raise UsageError("not an address of GitHub's API", fix=f"write {PUBLIC_API} or https://HOST/api/v3")
+    local = host in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise UsageError(
+            f"the API of {host_of(api_url)} is not reached over https", why="the token would go in the clear"
+        )

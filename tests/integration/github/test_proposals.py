@@ -1,0 +1,167 @@
+"""Pull requests of one commit, on our own GitHub with real git objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from factory.errors import NotFound, UsageError
+from factory.github.model import Change, Proposal
+from factory.github.rest import GitHub
+from tests.integration.github.github_server import GitHubServer
+
+BRANCH = "singfactory/update"
+LOCK = "recipes/jax-0.4/base.lock"
+WRITES = ("POST", "PATCH", "PUT")
+
+
+@pytest.fixture(autouse=True)
+def main(server: GitHubServer) -> str:
+    """What the branch main names at first."""
+    files = {"README.md": b"hello\n", LOCK: b"old\n", "run": b"#!/bin/sh\n", "docs/a/b.md": b"x\n"}
+    return server.remote.git.save("main", files, "First", executable=("run",))
+
+
+def propose(github: GitHub, files: dict[str, bytes] | None = None, **more: Any) -> Proposal:
+    told = {"title": "Update jax-0.4", "body": "A newer base.", "message": "Update the base of jax-0.4", **more}
+    made = github.propose(BRANCH, "main", files=files or {LOCK: b"new\n"}, **told)
+    assert made is not None
+    return made
+
+
+def writes(server: GitHubServer) -> int:
+    return sum(len(server.sent(method)) for method in WRITES)
+
+
+def test_a_proposal_is_one_commit_on_top_of_its_base(server: GitHubServer, github: GitHub, main: str) -> None:
+    made = propose(github, {LOCK: b"new\n", "recipes/new/\u00fc.bin": bytes(range(256))})
+    git = server.remote.git
+    assert made.sha == git.ref(f"refs/heads/{BRANCH}")
+    assert git.read_commit(made.sha)["parents"] == [main]
+    assert git.read_commit(made.sha)["message"] == "Update the base of jax-0.4"
+    assert git.files(BRANCH) == {
+        **git.files("main"),
+        LOCK: ("100644", b"new\n"),
+        "recipes/new/\u00fc.bin": ("100644", bytes(range(256))),
+    }
+    pull = server.remote.pulls[made.number]
+    assert (pull["title"], pull["body"], pull["base"]["ref"]) == ("Update jax-0.4", "A newer base.", "main")
+    assert (pull["head"]["ref"], made.url, made.change) == (BRANCH, pull["html_url"], Change.CREATED)
+
+
+def test_a_file_keeps_its_mode(server: GitHubServer, github: GitHub) -> None:
+    propose(github, {"run": b"#!/bin/bash\n"})
+    assert server.remote.git.files(BRANCH)["run"] == ("100755", b"#!/bin/bash\n")
+
+
+def test_the_same_proposal_again_changes_nothing(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    before, branches = writes(server), server.remote.git.ref(f"refs/heads/{BRANCH}")
+    again = propose(github)
+    assert (again.number, again.sha, again.change) == (first.number, first.sha, Change.UNCHANGED)
+    assert server.remote.git.ref(f"refs/heads/{BRANCH}") == branches
+    after = [request.path.rpartition("/")[2] for method in WRITES for request in server.sent(method)][before:]
+    assert set(after) <= {"blobs", "trees"}  # objects that are there already: neither commit, branch nor pull request
+
+
+def test_what_the_base_has_already_is_not_proposed(server: GitHubServer, github: GitHub) -> None:
+    files = {LOCK: b"old\n", "README.md": b"hello\n"}
+    assert github.propose(BRANCH, "main", title="t", body="b", files=files, message="m") is None
+    assert writes(server) == 0
+
+
+def test_another_content_moves_the_branch_and_keeps_the_pull_request(
+    server: GitHubServer, github: GitHub, main: str
+) -> None:
+    first = propose(github)
+    second = propose(github, {LOCK: b"newest\n"}, title="Update jax-0.4 once more")
+    assert (second.number, second.change) == (first.number, Change.UPDATED)
+    git = server.remote.git
+    assert git.read_commit(second.sha)["parents"] == [main]
+    assert git.files(BRANCH)[LOCK] == ("100644", b"newest\n")
+    assert server.remote.pulls[first.number]["title"] == "Update jax-0.4 once more"
+
+
+def test_a_branch_follows_a_base_that_went_on(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    now = server.remote.git.save("main", {"README.md": b"hello again\n"}, "Second")
+    second = propose(github)
+    assert second.number == first.number
+    assert server.remote.git.read_commit(second.sha)["parents"] == [now]
+    assert server.remote.git.files(BRANCH)["README.md"][1] == b"hello again\n"
+
+
+def test_a_branch_follows_a_base_whose_files_stay_the_same(server: GitHubServer, github: GitHub, main: str) -> None:
+    first = propose(github)
+    git = server.remote.git
+    now = git.commit("Nothing", git.read_commit(main)["tree"], [main])
+    git.set_ref("refs/heads/main", now)
+    second = propose(github)
+    assert (second.number, second.change) == (first.number, Change.UPDATED)
+    assert git.read_commit(second.sha)["parents"] == [now]
+
+
+def test_what_a_person_closed_is_not_opened_again(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    server.remote.pulls[first.number]["state"] = "closed"
+    again = propose(github)
+    assert (again.number, again.change) == (first.number, Change.DECLINED)
+    assert propose(github, {LOCK: b"newest\n"}).change is Change.CREATED
+    assert len(server.remote.pulls) == 2
+
+
+def test_a_branch_without_a_pull_request_gets_one(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    server.remote.pulls.clear()  # as when the run before died in between
+    again = propose(github)
+    assert (again.sha, again.change) == (first.sha, Change.CREATED)
+
+
+def test_a_closed_proposal_of_another_content_is_no_answer_to_this_one(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    server.remote.pulls[first.number]["state"] = "closed"
+    second = propose(github, {LOCK: b"newest\n"})
+    del server.remote.pulls[second.number]  # as when that run died before it opened one
+    third = propose(github, {LOCK: b"newest\n"})
+    assert (third.sha, third.change) == (second.sha, Change.CREATED)
+    assert third.number != first.number
+
+
+def test_only_the_text_of_a_pull_request_changes_when_only_that_is_new(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    again = propose(github, body="A newer base, and why.")
+    assert (again.number, again.sha, again.change) == (first.number, first.sha, Change.UPDATED)
+    assert server.remote.pulls[first.number]["body"] == "A newer base, and why."
+    assert server.sent("PATCH", "/git/refs/") == []
+
+
+def test_a_pull_request_is_found_by_its_newest_commit(server: GitHubServer, github: GitHub) -> None:
+    made = propose(github)
+    pull = server.remote.pulls[made.number]
+    pull["head"]["label"] = "hubot:jax"  # a fork's
+    assert github.pull_request_of("hubot", "jax", made.sha) == made.number
+    assert github.pull_request_of("octocat", "jax", made.sha) is None
+    assert github.pull_request_of("hubot", "jax", "a" * 40) is None  # it went on since
+    pull["state"] = "closed"
+    assert github.pull_request_of("hubot", "jax", made.sha) is None
+
+
+def test_a_base_that_is_not_there_is_not_found(github: GitHub) -> None:
+    with pytest.raises(NotFound, match=f"cannot propose the branch {BRANCH} to octocat/Hello-World"):
+        github.propose(BRANCH, "absent", title="t", body="b", files={"a": b""}, message="m")
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "a/../b", "a//b", "./a", ".git/config", "a/", "a\nb"])
+def test_a_path_outside_of_the_repository_is_refused_before_anything_is_sent(
+    server: GitHubServer, github: GitHub, path: str
+) -> None:
+    with pytest.raises(UsageError, match="not a path in a repository"):
+        github.propose(BRANCH, "main", title="t", body="b", files={path: b""}, message="m")
+    assert writes(server) == 0
+
+
+def test_a_branch_is_never_proposed_to_itself(server: GitHubServer, github: GitHub) -> None:
+    with pytest.raises(UsageError, match="cannot be proposed to itself"):
+        github.propose("main", "main", title="t", body="b", files={"a": b""}, message="m")
+    assert writes(server) == 0

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factory import catalog as catalogs
+from factory.catalog import Catalog
+from factory.cli import settings
+from factory.cli.main import main
+from tests.unit.parts import ENGINE, QUIET, folder_registry, release_of, write_recipe
+
+ENTRY = {"names": "tool", "title": "tool (amd64)", "arch": "amd64", "runner": "ubuntu-24.04", "large": False}
+STUCK = "Bootstrap: docker\nFrom: {{ nothing }}\n"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty factory, a home and an environment of our own; signal handlers are given back."""
+    for name in [name for name in os.environ if name.startswith(("SINGFACTORY", "XDG_", "GITHUB_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(settings, "SITE", tmp_path / "no such file")
+    folder = tmp_path / "project"
+    (folder / "recipes").mkdir(parents=True)
+    (folder / "factory.toml").write_text("")
+    monkeypatch.chdir(folder)
+    engine = tmp_path / "apptainer"
+    engine.write_text(f'#!/bin/sh\necho "{ENGINE.replace(" ", " version ")}"\n')
+    engine.chmod(0o755)
+    monkeypatch.setenv("SINGFACTORY_ENGINE", str(engine))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield folder
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a step of GitHub Actions answers through."""
+    path = tmp_path / "outputs"
+    path.touch()
+    monkeypatch.setenv("GITHUB_OUTPUT", str(path))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    return path
+
+
+def read_outputs(path: Path) -> dict[str, str]:
+    """As the runner reads it: name<<DELIMITER, lines, DELIMITER."""
+    found = re.findall(r"^([a-z0-9]+)<<(.+)\n((?:.*\n)*?)\2\n", path.read_text(), re.MULTILINE)
+    return {name: value.removesuffix("\n") for name, _, value in found}
+
+
+def planned(capsys: pytest.CaptureFixture[str], *names: str, code: int = 0) -> list[list[dict[str, Any]]]:
+    """The waves as entries."""
+    assert main(["plan", "--github-matrix", *names]) == code
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == ["waves"]
+    return [wave["include"] for wave in document["waves"]]
+
+
+def test_the_matrix_has_an_entry_for_each_job_in_waves(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipe(project / "recipes", "tool", build='arch = ["amd64", "arm64"]')
+    write_recipe(project / "recipes", "upon", base="recipe://tool")
+    arm = ENTRY | {"title": "tool (arm64)", "arch": "arm64", "runner": "ubuntu-24.04-arm"}
+    assert planned(capsys) == [[ENTRY, arm], [ENTRY | {"names": "upon", "title": "upon (amd64)"}]]
+    assert planned(capsys, "tool") == [[ENTRY, arm]]
+
+
+def test_what_is_published_is_in_no_matrix(project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(project / "recipes")
+    catalog = Catalog()
+    catalog = catalog.with_entry(catalog.entry("tool").with_release(release_of(recipe)))
+    catalogs.write(folder_registry(project / ".singfactory/registry"), catalog, QUIET)
+    assert planned(capsys) == []
+    assert read_outputs(outputs) == {"wave0": "", "wave1": "", "wave2": "", "wave3": "", "count": "0"}
+
+
+def test_runners_come_from_the_settings(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "factory.toml").write_text('github_runner_amd64 = "a"\ngithub_runner_large = "big"\n')
+    monkeypatch.setenv("SINGFACTORY_GITHUB_RUNNER_ARM64", "b")
+    write_recipe(project / "recipes", "large", build='disk = "15GB"')
+    write_recipe(project / "recipes", "tool", build='disk = "14GB"\narch = ["amd64", "arm64"]')
+    found = [(entry["title"], entry["runner"], entry["large"]) for entry in planned(capsys)[0]]
+    assert found == [("large (amd64)", "big", True), ("tool (amd64)", "a", False), ("tool (arm64)", "b", False)]
+
+
+def test_in_github_actions_each_wave_is_an_output(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project / "recipes")
+    write_recipe(project / "recipes", "upon", base="recipe://tool")
+    waves = planned(capsys)
+    told = read_outputs(outputs)
+    assert [json.loads(told[f"wave{number}"])["include"] for number in (0, 1)] == waves
+    assert (told["wave2"], told["wave3"], told["count"]) == ("", "", "2")
+
+
+def test_what_is_stuck_is_an_annotation_and_stops_nothing_else(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project / "recipes")
+    write_recipe(project / "recipes", "bad", definition=STUCK)
+    assert main(["plan", "--github-matrix"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"waves": [{"include": [ENTRY]}]}
+    assert read_outputs(outputs)["count"] == "1"
+    (line,) = err.splitlines()
+    assert line.startswith("::error file=recipes/bad/image.def,line=2::bad (amd64)%0A")
+    assert "the argument 'nothing' is not defined%0A" in line
+
+
+def test_what_is_stuck_for_another_reason_is_told_at_its_recipe(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project / "recipes", build='arch = ["arm64"]')
+    write_recipe(project / "recipes", "upon", base="recipe://tool")
+    assert main(["plan", "--github-matrix"]) == 2
+    assert capsys.readouterr().err == (
+        "::error file=recipes/upon/recipe.toml::upon (amd64)%0A"
+        "upon builds upon tool, of which nothing is published for amd64%0Asingfactory make tool upon\n"
+    )
+    assert read_outputs(outputs)["count"] == "1"
+
+
+def test_elsewhere_what_is_stuck_is_told_on_stderr(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipe(project / "recipes")
+    write_recipe(project / "recipes", "bad", definition=STUCK)
+    assert main(["plan", "--github-matrix"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"waves": [{"include": [ENTRY]}]}
+    assert err.startswith("singfactory: ")
+    assert "image.def:2: the argument 'nothing' is not defined" in err
+
+
+def test_a_chain_that_is_too_deep_for_the_workflow_is_an_error_that_names_it(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project / "recipes", "r0")
+    for number in range(1, 5):
+        write_recipe(project / "recipes", f"r{number}", base=f"recipe://r{number - 1}")
+    assert main(["plan", "--github-matrix"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "r0 -> r1 -> r2 -> r3 -> r4" in err
+    assert outputs.read_text() == ""
+    assert main(["plan"]) == 0

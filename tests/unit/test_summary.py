@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory import catalog as catalogs
+from factory.errors import IntegrityFailure, RecipeError
+from factory.inputs import gather
+from factory.plan import Known, Plan, Stuck, plan
+from factory.publish import Origin, publish
+from factory.recipes.model import Recipe
+from factory.registry.layout import LayoutRegistry
+from factory.report import TestResult
+from factory.summary import Row, from_json, markdown, plain, rows, to_json
+from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, QUIET, candidate, folder_registry, report_of, write_recipe
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> LayoutRegistry:
+    return folder_registry(tmp_path / "images")
+
+
+def release(tmp_path: Path, recipe: Recipe, registry: LayoutRegistry, content: bytes) -> None:
+    made = candidate(tmp_path / "work", recipe, content)
+    publish(recipe, made, report_of(made), registry=registry, origin=Origin(), progress=QUIET)
+
+
+def planned(recipes: Sequence[Recipe], registry: LayoutRegistry, *, force: bool = False) -> Plan:
+    known = Known(catalogs.read(registry), {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
+    return plan(recipes, known, gather, force=force)
+
+
+def test_each_recipe_is_told_as_what_became_of_it(tmp_path: Path, registry: LayoutRegistry) -> None:
+    root, work = tmp_path / "recipes", tmp_path / "work"
+    names = ("published", "tested", "failing", "untried", "unbuilt", "same")
+    recipes = {name: write_recipe(root, name) for name in names}
+    release(tmp_path, recipes["same"], registry, b"same")
+    made = {
+        name: candidate(work, recipes[name], name.encode()) for name in ("published", "tested", "failing", "untried")
+    }
+    for name in ("published", "tested"):
+        report_of(made[name]).save(made[name].folder)
+    report_of(made["failing"], TestResult("starts", "failed", 0.1, "exit 1")).save(made["failing"].folder)
+    publish(
+        recipes["published"],
+        made["published"],
+        report_of(made["published"]),
+        registry=registry,
+        origin=Origin(),
+        progress=QUIET,
+    )
+    decided = planned(list(recipes.values()), registry)
+    found = {row.recipe: row for row in rows(decided, made.values(), catalogs.read(registry))}
+    assert {name: row.outcome for name, row in found.items()} == {
+        "published": "published",
+        "tested": "tested",
+        "failing": "tests failed",
+        "untried": "not tested",
+        "unbuilt": "not built",
+        "same": "unchanged",
+    }
+    assert found["published"].tag == "1.0-1"
+    assert found["failing"].tests == "0 passed; failed: starts"
+    assert found["unbuilt"].why == "new: nothing is published"
+    assert from_json(to_json(list(found.values())).encode()) == tuple(found.values())
+
+
+def test_the_size_is_compared_with_the_release_before(tmp_path: Path, registry: LayoutRegistry) -> None:
+    recipe = write_recipe(tmp_path / "recipes")
+    release(tmp_path, recipe, registry, b"x" * 1000)
+    made = candidate(tmp_path / "work", recipe, b"y" * 1500)
+    report_of(made).save(made.folder)
+    (row,) = rows(planned([recipe], registry, force=True), [made], catalogs.read(registry))
+    assert (row.outcome, row.size, row.before) == ("tested", 1500, 1000)
+    assert "1.5 kB (+50.0%)" in markdown([row], where="x") or "2 kB (+50.0%)" in markdown([row], where="x")
+    release(tmp_path, recipe, registry, b"y" * 1500)
+    (row,) = rows(planned([recipe], registry), [made], catalogs.read(registry))
+    assert (row.outcome, row.before, row.tag) == ("published", 1000, "1.0-2")
+
+
+def test_a_report_about_other_bytes_does_not_count(tmp_path: Path, registry: LayoutRegistry) -> None:
+    recipe = write_recipe(tmp_path / "recipes")
+    report_of(candidate(tmp_path / "work", recipe, b"one")).save(tmp_path / "work" / "tool-amd64")
+    made = candidate(tmp_path / "work", recipe, b"two")
+    (row,) = rows(planned([recipe], registry), [made], catalogs.read(registry))
+    assert (row.outcome, row.tests) == ("not tested", "its report is about another image")
+
+
+def test_what_nobody_can_say_is_told_with_its_reason(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipes")
+    stuck = Plan(stuck=(Stuck(recipe, "amd64", RecipeError("no base", why="gone", fix="find it")),))
+    (row,) = rows(stuck, [], catalogs.Catalog())
+    assert (row.outcome, row.why) == ("stuck", "no base; gone; find it")
+
+
+def test_what_is_wrong_comes_first_and_what_is_published_can_be_tried() -> None:
+    digest = "sha256:" + "a" * 64
+    good = Row("a", "amd64", "published", tag="1.0-1", digest=digest, size=5, seconds=1)
+    text = markdown([good, Row("b", "amd64", "not built", "new"), Row("c", "amd64", "unchanged")], where="ghcr.io/o/i")
+    lines = text.splitlines()
+    assert lines[0] == "### singfactory: 1 published, 1 not built, 1 unchanged"
+    assert [line.split()[1] for line in lines if "(amd64)" in line] == ["b", "a"]
+    assert f"    singfactory pull a@{digest} --registry ghcr.io/o/i" in lines
+    assert markdown([], where="x") == "### singfactory: no recipes\n"
+
+
+GOOD = asdict(Row("tool", "amd64", "tested", "new", "1 passed", 5, 4, 1.5, "1.0-1", "sha256:" + "a" * 64))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": "../x"},
+        {"recipe": "Tool"},
+        {"recipe": 5},
+        {"arch": "<b>"},
+        {"outcome": "fine"},
+        {"why": 7},
+        {"tests": None},
+        {"size": -1},
+        {"size": "5"},
+        {"size": 2**80},
+        {"seconds": float("nan")},
+        {"digest": "sha256:x"},
+        {"digest": "md5:" + "a" * 32},
+        {"tag": "a b"},
+        {"tag": "`x`"},
+        {"more": 1},
+    ],
+)
+def test_rows_of_a_stranger_are_refused_unless_they_are_what_they_should_be(change: dict[str, Any]) -> None:
+    assert from_json(json.dumps({"format": 1, "rows": [GOOD]}).encode())
+    with pytest.raises(IntegrityFailure):
+        from_json(json.dumps({"format": 1, "rows": [GOOD | change]}).encode())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"format":2,"rows":[]}', b'{"format":1,"rows":5}', b"[" * 100_000, b"\xff"]
+)
+def test_what_is_no_report_is_refused(content: bytes) -> None:
+    with pytest.raises(IntegrityFailure):
+        from_json(content)
+
+
+@given(st.text(max_size=2000))
+def test_a_text_of_others_stays_one_line_without_markdown_html_or_mentions(text: str) -> None:
+    shown = plain(text)
+    assert not set(shown.replace("&#", "")) & set("\\`*_{}[]()+!|~<>@:\n\r")
+    assert len(shown) < 500 * 8
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_a_row_is_one_line_of_the_table_whatever_it_says(why: str, tests: str) -> None:
+    row = Row("tool", "amd64", "tests failed", why, tests)
+    assert len(markdown([row], where="x").splitlines()) == 5
