@@ -4,18 +4,23 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 SHELL := /bin/bash
 
-.PHONY: demo test lint types unit integration bench clean
+.PHONY: demo test lint workflows types unit integration bench clean
 
 demo: $(VENV)/.ready
 	$(PYTHON) scripts/demo
 
 test: lint types unit integration
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready workflows
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/shellcheck -x scripts/install-apptainer scripts/install-test-tools scripts/setup .ci/run
 	$(VENV)/bin/singfactory lint
+
+# GitHub's workflow files: their security, and their syntax and expressions.
+workflows: $(VENV)/.ready
+	$(VENV)/bin/zizmor --quiet --offline --persona=pedantic .github
+	tools=$$(scripts/install-test-tools actionlint) && "$$tools/actionlint" .github/workflows/*.yml
 
 types: $(VENV)/.ready
 	$(VENV)/bin/mypy

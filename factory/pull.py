@@ -15,7 +15,8 @@ from factory.io import files
 from factory.io.progress import Progress
 from factory.names import Reference
 from factory.registry.protocol import Registry
-from factory.resolve import resolve
+from factory.release import Release
+from factory.resolve import confirm, resolve
 from factory.store.parts import Parts
 from factory.store.refs import StoredImage
 from factory.store.store import Store
@@ -72,6 +73,8 @@ def pull(
         )
     if found.notice:
         progress.note(found.notice)
+    if found.told and not _is_known(release, store):
+        confirm(release, registry)
     store.lease(release.sif.digest)
 
     def read(offset: int, length: int | None) -> Iterator[bytes]:
@@ -99,6 +102,12 @@ def pull(
         )
     store.record(image, found.tags)
     return Pulled(image, path, transferred, release.sif.size - transferred, monotonic() - started)
+
+
+def _is_known(release: Release, store: Store) -> bool:
+    """Whether the manifest was read before: then it names this SIF for ever."""
+    pairs = {(image.digest, image.sif_digest) for image in store.known(release.recipe).values()}
+    return (release.digest, release.sif.digest) in pairs
 
 
 def copy_out(pulled: Pulled, destination: Path) -> Path:

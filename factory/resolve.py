@@ -11,16 +11,20 @@ from factory.digest import Descriptor
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound
 from factory.names import LATEST, Reference
 from factory.registry.protocol import DOCKER_LIST, INDEX, Manifest, RawManifest, Registry
-from factory.release import Release, from_manifest
+from factory.release import Release, from_manifest, sif_layer
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """One release, the tags that the user should find it under, and what its users should be told."""
+    """One release, the tags that the user should find it under, and what its users should be told.
+
+    told: only the catalog says which SIF it is; its manifest has not been read.
+    """
 
     release: Release
     tags: tuple[str, ...]
     notice: str = ""
+    told: bool = False
 
 
 def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
@@ -38,6 +42,7 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
         notice = f"{reference.name} is {entry.status}" + (f": {entry.note}" if entry.note else "")
     wanted = reference.tag or LATEST
     release = None if reference.digest else entry.release(wanted, arch)
+    told = release is not None
     if release is None:
         release = _from_registry(reference, registry, catalog, arch)
     own = (str(release.tag),) if release.tag.build else ()
@@ -45,7 +50,19 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
         tags = own or (f"sha256-{release.digest.hex}",)
     else:
         tags = tuple(dict.fromkeys((wanted, *own)))
-    return Resolved(release, tags, notice)
+    return Resolved(release, tags, notice, told)
+
+
+def confirm(release: Release, registry: Registry) -> None:
+    """Read the manifest of a release that only the catalog told of. Raises IntegrityFailure when it differs."""
+    manifest = Manifest.read(registry.manifest(release.recipe, str(release.digest)))
+    sif = sif_layer(manifest)
+    if (sif.digest, sif.size) != (release.sif.digest, release.sif.size):
+        raise IntegrityFailure(
+            f"the catalog of {registry.describe()} is wrong about {release.recipe}:{release.tag}",
+            why=f"it says {release.sif.digest}, the manifest {sif.digest}",
+            fix=f"singfactory pull {release.recipe}@{release.digest}, and tell whoever runs the factory",
+        )
 
 
 def _catalog(registry: Registry) -> Catalog:

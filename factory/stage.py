@@ -25,7 +25,7 @@ def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) 
 
     One process copies, the others wait for it. Raises NoRoom, Purged, IntegrityFailure (the store's file is damaged).
     """
-    source = store.file(image)
+    source = store.file(image, hashed=False)
     on_node = replace(store, root=local, shared=())
     try:
         path, copied = on_node.ingest(image.sif, lambda offset: files.blocks_of(source, offset), progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from factory import report as reports
@@ -19,7 +19,7 @@ from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.files import readable_size
 from factory.names import recipe_name, tag_name
-from factory.plan import Plan
+from factory.plan import Kept, Plan
 
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
@@ -27,6 +27,10 @@ _FORMAT = 1
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
 _ARCH = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@&:-])")
+# What GitHub makes a link of: @name, #1, GH-1, www.name. It looks at the text that was decoded from entities, so
+# these are parted by a space without width, as Dependabot does it.
+_LINKED = re.compile(r"[@#]|\b(?:www(?=\.)|gh(?=-))", re.IGNORECASE)
+_APART = "\u200b"
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,35 @@ def rows(decided: Plan, made: Iterable[Candidate], catalog: Catalog) -> tuple[Ro
     candidates = {(one.recipe, one.arch): one for one in made}
     found = [_published(one, catalog) for one in candidates.values()]
     done = {(row.recipe, row.arch) for row in found if row is not None}
-    waiting = [job for job in decided.jobs if (job.recipe.name, job.arch) not in done]
+    waiting = [(job.recipe.name, job.arch, "; ".join(job.reasons)) for job in decided.jobs]
+    waiting += [(kept.recipe.name, kept.arch, "built anew") for kept in decided.kept if _anew(kept, candidates)]
+    told = done | {(name, arch) for name, arch, _ in waiting}
     return tuple(
         sorted(
             [
                 *(row for row in found if row is not None),
-                *(_built(job.recipe.name, job.arch, "; ".join(job.reasons), candidates, catalog) for job in waiting),
+                *(_built(*one, candidates, catalog) for one in waiting if one[:2] not in done),
                 *(Row(stuck.recipe.name, stuck.arch, "stuck", _line(stuck.error)) for stuck in decided.stuck),
                 *(
                     Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
                     for kept in decided.kept
-                    if (kept.recipe.name, kept.arch) not in done
+                    if (kept.recipe.name, kept.arch) not in told
                 ),
             ],
             key=lambda row: (row.recipe, row.arch),
         )
     )
+
+
+def _anew(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
+    """True when there is a younger candidate of what is published as it should be: it was built by force.
+
+    Or by a new engine: the job that reports may have none, and then cannot plan that one is a reason to build.
+    """
+    made, release = candidates.get((kept.recipe.name, kept.arch)), kept.release
+    if made is None or release is None or made.created <= release.created:
+        return False
+    return {name for name, _ in made.parts.items() ^ release.parts.items()} <= {"engine"}
 
 
 def _published(made: Candidate, catalog: Catalog) -> Row | None:
@@ -114,6 +131,13 @@ def _tests_of(made: Candidate) -> tuple[Outcome, str]:
     return ("tests failed" if report.failed else "tested"), report.summary()
 
 
+def lasting(found: Iterable[Row]) -> tuple[Row, ...]:
+    """The rows without what differs from one night to the next while nothing has changed: sizes, ages, times."""
+    return tuple(
+        replace(row, why=row.why if row.outcome == "stuck" else "", size=0, before=0, seconds=0.0) for row in found
+    )
+
+
 def to_json(found: Sequence[Row]) -> str:
     """The rows, to hand them to another job."""
     return json.dumps({"format": _FORMAT, "rows": [asdict(row) for row in found]}, indent=1) + "\n"
@@ -126,7 +150,10 @@ def from_json(content: bytes) -> tuple[Row, ...]:
         listed: Any = value["rows"] if value["format"] == _FORMAT else None
         return tuple(_row(row) for row in listed)
     except (ValueError, KeyError, TypeError, RecursionError, FactoryError) as error:
-        raise IntegrityFailure("the report cannot be read", why=repr(error)[:120]) from error
+        # None of its words: the runner obeys some of what a log says, wherever in a line it stands.
+        raise IntegrityFailure(
+            "the report cannot be read", why="it is not what singfactory report writes", fix="look into that file"
+        ) from error
 
 
 def _row(value: dict[str, Any]) -> Row:
@@ -139,6 +166,7 @@ def _row(value: dict[str, Any]) -> Row:
         or _ARCH.fullmatch(row.arch) is None
         or row.outcome not in get_args(Outcome)
         or not all(isinstance(text, str) for text in (*texts, *digests, row.tag))
+        or not all(type(number) is int for number in numbers[:2])
         or not all(isinstance(number, int | float) and 0 <= number < 2**63 for number in numbers)
         or any(str(Digest.parse(digest)) != digest for digest in digests if digest)
         or (row.tag and tag_name(row.tag) != row.tag)
@@ -189,7 +217,8 @@ def plain(text: str) -> str:
     """A text of others as Markdown that shows just that text: on one line, no links, no mentions, no HTML."""
     words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     cut = words if len(words) <= _TEXT_LIMIT else words[: _TEXT_LIMIT - 1] + "…"
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[1])};", cut)
+    apart = _LINKED.sub(lambda match: match[0] + _APART, cut)
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[1])};", apart)
 
 
 def _line(error: FactoryError) -> str:

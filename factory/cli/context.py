@@ -130,11 +130,24 @@ class Context:
         root = (self.settings.path("store") or data / "singfactory").absolute()
         shared = tuple(path for path in self.settings.paths("shared_stores") if path != root)
         trust = Trust(
-            frozenset(_user(name) for name in self.settings.listed("trusted_owners")),
+            frozenset(filter(None, (self._user(name) for name in self.settings.listed("trusted_owners")))),
             notes=state / "singfactory/hashed",
             notice=lambda text: self.progress.note(text),  # noqa: PLW0108 - only a notice needs the terminal
         )
         return Store(root, shared, trust)
+
+    def _user(self, name: str) -> int | None:
+        """The id of a user that is named, or given as a number; None, with a notice, when this machine knows none."""
+        import pwd  # noqa: PLC0415 - most sites name nobody
+
+        if name.isascii() and name.isdigit():
+            return int(name)
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            origin = self.settings.values["trusted_owners"].origin
+            self.progress.note(f"trusted_owners ({origin}) names {name!r}, a user whom this machine does not know")
+            return None
 
     def open_registry(self, address: RegistryAddress) -> Registry:
         """The registry at an address, with this user's logins."""
@@ -193,17 +206,3 @@ class Context:
             return self.engine.label
         except FactoryError:
             return ""
-
-
-def _user(name: str) -> int:
-    """The id of a user that is named, or given as a number. Raises UsageError."""
-    import pwd  # noqa: PLC0415 - most sites name nobody
-
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError as error:
-        raise UsageError(
-            f"there is no user {name!r} on this machine", why="trusted_owners names it", fix="mend that setting"
-        ) from error

@@ -100,6 +100,8 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
     for name, path in places.items():
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"
         yield topic, name, f"{path} ({readable_size(free_space(path))} free{note})"
+    for root in context.store.shared:
+        yield topic, "shared store", f"{root} ({_readable(root)})"
     try:
         yield topic, "registry", str(context.address)
     except FactoryError as error:
@@ -111,6 +113,16 @@ def _settings(context: Context) -> Iterator[tuple[str, str, str]]:
         value = context.settings.values.get(key.name)
         text = f"{value.text} (from {value.origin})" if value else f"not set: {key.meaning}"
         yield "settings", key.name, text
+
+
+def _readable(root: Path) -> str:
+    """What a user should know of a store that others fill."""
+    if not (root / "blobs").is_dir():
+        return "there is no store" if not root.exists() else "no image in it"
+    if not os.access(root / "refs", os.R_OK | os.X_OK):
+        return "not readable"
+    told = "" if os.access(root / "leases", os.W_OK) else ", cannot be told what is in use: no leases/ to write"
+    return f"readable, of user id {root.stat().st_uid}{told}"
 
 
 def _existing(path: Path) -> Path:

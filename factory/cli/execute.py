@@ -12,7 +12,7 @@ from pathlib import Path
 
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
-from factory.errors import NoRoom, NotFound, UsageError
+from factory.errors import IntegrityFailure, NoRoom, NotFound, UsageError
 from factory.io import files
 from factory.names import Reference, RegistryAddress
 from factory.store import leases
@@ -52,16 +52,15 @@ def execute(verb: str, options: argparse.Namespace) -> int:
 
 
 def _near(context: Context, image: StoredImage) -> Path:
-    """The copy on the node's own disk in jobs; the store's file elsewhere, and where that disk is full."""
-    local = stage.local_disk(context)
-    if local is None:
-        return context.store.file(image)
-    leases.take(local, image.sif_digest, context.job)
+    """The copy on the node's own disk in jobs; the store's file elsewhere, and where staging does not work."""
     try:
-        return stage.copy(context, image, local)
-    except NoRoom as error:
-        context.progress.note(f"not staged to {local} ({error.why}): running from {context.store.root}")
-        return context.store.file(image)
+        local = stage.local_disk(context)
+        if local is not None:
+            leases.take(local, image.sif_digest, context.job)
+            return stage.copy(context, image, local)
+    except (NoRoom, IntegrityFailure) as error:
+        context.progress.note(f"not staged ({error}): running from {context.store.root}")
+    return context.store.file(image)
 
 
 def _in_use(context: Context, image: StoredImage) -> StoredImage:

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import base64
+import json
+from contextlib import suppress
+from urllib.parse import quote, urlsplit
 
 from factory.cli.context import Context
 from factory.cli.network import http_settings
-from factory.errors import UsageError
+from factory.errors import FactoryError, UsageError
 from factory.github.actions import Actions
 from factory.github.rest import PUBLIC_API, WORKFLOW_LOGIN, GitHub
 from factory.github.rest import connect as connect_to
 from factory.io import git
+from factory.io.http import Client
 
 _TOKENS = ("GITHUB_TOKEN", "GH_TOKEN")
+_ENTERPRISE_TOKENS = ("GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
 _PUBLIC_HOST = "github.com"
 
 
 def connect(context: Context) -> GitHub:
     """The repository, with the token of the environment. Raises UsageError."""
-    token = next((context.env[name] for name in _TOKENS if context.env.get(name)), "")
-    if not token:
-        raise UsageError(
-            "no token for GitHub", why=f"neither {' nor '.join(_TOKENS)} is set", fix="GITHUB_TOKEN=$(gh auth token)"
-        )
     actions = Actions.of(context.env)
-    server, repository = where(context)
-    public = urlsplit(server).hostname == _PUBLIC_HOST
-    api = actions.api_url or (PUBLIC_API if public else f"{server}/api/v3")
+    api, repository = _api(context)
+    token = _token(context)
     author = WORKFLOW_LOGIN if actions.active and token.startswith("ghs_") else ""
     return connect_to(
         api, repository, token, author=author, settings=http_settings(context), notice=context.progress.note
     )
+
+
+def content(context: Context, branch: str, path: str) -> bytes | None:
+    """What a file says on a branch; None where it cannot be had, for one because there is no such file or branch.
+
+    To be called after ``connect``, which checks where the token goes.
+    """
+    api, repository = _api(context)
+    address = f"{api}/repos/{repository}/contents/{quote(path)}?ref={quote(branch, safe='')}"
+    headers = {"Authorization": f"Bearer {_token(context)}", "Accept": "application/vnd.github+json"}
+    with suppress(FactoryError, ValueError, KeyError, TypeError):
+        answer = Client(http_settings(context), context.progress.note).request("GET", address, headers=headers)
+        return base64.b64decode(json.loads(answer.content)["content"])  # a refusal has none
+    return None
 
 
 def where(context: Context) -> tuple[str, str]:
@@ -52,3 +65,30 @@ def where(context: Context) -> tuple[str, str]:
 def default_branch(context: Context) -> str:
     """The branch that pull requests go to: the one that a scheduled run is on."""
     return context.env.get("GITHUB_REF_NAME") or "main"
+
+
+def _api(context: Context) -> tuple[str, str]:
+    """The API's address and OWNER/NAME."""
+    server, repository = where(context)
+    public = urlsplit(server).hostname == _PUBLIC_HOST
+    return Actions.of(context.env).api_url or (PUBLIC_API if public else f"{server}/api/v3"), repository
+
+
+def _token(context: Context) -> str:
+    """The token for that GitHub. Raises UsageError.
+
+    A host that only a clone's remote names gets no token that is meant for another one; gh reads the same variables.
+    """
+    actions = Actions.of(context.env)
+    host = urlsplit(where(context)[0]).hostname or ""
+    told = bool(actions.repository or actions.api_url)
+    names = _TOKENS if told or host == _PUBLIC_HOST else _ENTERPRISE_TOKENS
+    token = next((context.env[name] for name in names if context.env.get(name)), "")
+    if token:
+        return token
+    command = "gh auth token" if names is _TOKENS else f"gh auth token --hostname {host}"
+    raise UsageError(
+        "no token for GitHub" if names is _TOKENS else f"no token for {host}",
+        why=f"neither {' nor '.join(names)} is set",
+        fix=f"{names[0]}: ${{{{ github.token }}}} in the step's env" if actions.active else f"{names[0]}=$({command})",
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
-from factory.errors import NotFound, UsageError
+from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, UsageError
 
 if TYPE_CHECKING:
     from factory.github.actions import Actions
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from factory.summary import Row
 
 FILE = "report.json"
+_LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +49,7 @@ def run(options: argparse.Namespace) -> int:
         actions.summary(text)
     if options.comment:
         _comment(context, actions, text)
-    if options.issues:
-        _issues(context, actions, found)
-    return 0
+    return _issues(context, actions, found) if options.issues else 0
 
 
 def _look(context: Context) -> tuple[Row, ...]:
@@ -72,9 +72,13 @@ def _keep(context: Context, text: str) -> None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LIMIT + 1)
     except OSError as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
+    if len(content) > _LIMIT:
+        raise IntegrityFailure("the report cannot be read", why=f"it has more than {_LIMIT} bytes")
+    return content
 
 
 def _run_url(actions: Actions) -> str:
@@ -97,21 +101,50 @@ def _comment(context: Context, actions: Actions, text: str) -> None:
 def _pull_request(remote: GitHub, actions: Actions) -> int | None:
     """The open pull request of the run that was reported on; a fork's event does not name it."""
     head = actions.reported_head
+    if head is None and actions.event_name == "workflow_run":
+        return None  # the fork is gone, and its pull request is closed
     if head is None:
         raise UsageError("no pull request is known", fix="run this in a workflow of pull_request or workflow_run")
     return remote.pull_request_of(*head)
 
 
-def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> None:
+def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
+    """Keep the issues. One that GitHub refuses does not stop the others; returns the exit code of the first."""
     from factory.cli.github_access import connect  # noqa: PLC0415
-    from factory.summary import BAD, markdown  # noqa: PLC0415
+    from factory.cli.main import fail  # noqa: PLC0415
 
     remote = connect(context)
+    code = 0
     for recipe in sorted({row.recipe for row in found}):
         mine = [row for row in found if row.recipe == recipe]
-        text = markdown(mine, where=str(context.address), run_url=_run_url(actions))
-        if any(row.outcome in BAD for row in mine):
-            issue = remote.failing(f"recipe/{recipe}", f"{recipe} cannot be published", text, ["singfactory"])
-            context.progress.note(f"issue {issue.change.value}: {issue.url}")
-        elif (closed := remote.mended(f"recipe/{recipe}", text)) is not None:
+        try:
+            _issue(context, remote, actions, mine)
+        except AccessDenied:
+            raise  # the same for all
+        except FactoryError as error:
+            failed = fail(error)
+            code = code or failed
+    return code
+
+
+def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Row]) -> None:
+    """Open or update the issue of one recipe, or close it. What is tested and not published yet leaves it as it is."""
+    from factory.summary import BAD, lasting, markdown  # noqa: PLC0415
+
+    recipe, where = mine[0].recipe, str(context.address)
+    outcomes = {row.outcome for row in mine}
+    if outcomes & BAD:
+        text = markdown(lasting(mine), where=where) + _all_runs(actions)
+        issue = remote.failing(f"recipe/{recipe}", f"{recipe} cannot be published", text, ["singfactory"])
+        context.progress.note(f"issue {issue.change.value}: {issue.url}")
+    elif outcomes <= {"published", "unchanged"}:
+        closed = remote.mended(f"recipe/{recipe}", markdown(mine, where=where, run_url=_run_url(actions)))
+        if closed is not None:
             context.progress.note(f"issue closed: {closed.url}")
+
+
+def _all_runs(actions: Actions) -> str:
+    """Where the logs are. An issue names no single run, as each night's would be news to whoever follows it."""
+    if not (actions.server_url and actions.repository):
+        return ""
+    return f"\n[The logs of all runs]({actions.server_url}/{actions.repository}/actions)\n"

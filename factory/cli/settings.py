@@ -145,6 +145,10 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     site = _from_file(SITE, env)
     values |= site
     strangers = project is not None and not _is_trusted(project / PROJECT_FILE)
+    if user.exists() and not _is_trusted(user):
+        raise UsageError(
+            f"{user} belongs to another user", why="it could name programs to run", fix="set HOME, as sudo -H does"
+        )
     for path in (user, project / PROJECT_FILE if project and not strangers else None):
         if path is not None:
             values |= _from_file(path, env)

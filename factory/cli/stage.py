@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
@@ -25,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Copy a stored image to the node's own disk once; prints the copy's path."""
     context = Context(options)
-    local = options.to.absolute() if options.to else local_disk(context)
+    local = _own(options.to.absolute()) if options.to else local_disk(context)
     if local is None:
         raise UsageError(
             "no local disk is known",
@@ -40,11 +41,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def local_disk(context: Context) -> Path | None:
-    """Where staged copies go on this node; None outside of jobs, unless the site says where."""
+    """Where staged copies go on this node; None outside of jobs, unless the site says where. Raises NoRoom."""
     named = context.settings.path("stage")
     if named is not None:
-        return named
-    return Path(context.env["SLURM_TMPDIR"]) / "singfactory" if context.env.get("SLURM_TMPDIR") else None
+        return _own(named)
+    return _own(Path(context.env["SLURM_TMPDIR"]) / "singfactory") if context.env.get("SLURM_TMPDIR") else None
+
+
+def _own(folder: Path) -> Path:
+    """This user's part of a folder that all users of a node may write."""
+    from factory.io.files import private_folder  # noqa: PLC0415
+
+    return private_folder(folder / f"user-{os.geteuid()}")
 
 
 def copy(context: Context, image: StoredImage, local: Path) -> Path:

@@ -12,6 +12,7 @@ from factory.errors import FactoryError
 if TYPE_CHECKING:
     from factory.catalog import Catalog
     from factory.github.model import Run
+    from factory.github.rest import GitHub
     from factory.plan import Plan
 
 _WORKFLOWS = ("publish.yml", "scheduled.yml")
@@ -37,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for row in states:
         tag = row["published"] or "nothing published"
-        print(f"{row['state']:<7}  {row['recipe']} ({row['arch']})  {tag}" + (f": {row['why']}" if row["why"] else ""))
+        why = f": {printable(row['why'])}" if row["why"] else ""  # a registry may have said it
+        print(f"{row['state']:<7}  {row['recipe']} ({row['arch']})  {tag}{why}")
     for name, found in runs:
         when = found.created.strftime("%Y-%m-%d %H:%M")
         print(f"run      {name}  {when} UTC  {found.conclusion or found.status}  {printable(found.url)}")
@@ -68,10 +70,18 @@ def _runs(context: Context) -> list[tuple[str, Run]]:
 
     try:
         remote = connect(context)
-        return [(name, found) for name in _WORKFLOWS for found in remote.runs(name, _RUNS)]
     except FactoryError as error:
         context.progress.note(f"runs are not shown: {error}")
         return []
+    return [(name, found) for name in _WORKFLOWS for found in _runs_of(name, remote, context)]
+
+
+def _runs_of(name: str, remote: GitHub, context: Context) -> tuple[Run, ...]:
+    try:
+        return remote.runs(name, _RUNS)
+    except FactoryError as error:
+        context.progress.note(f"runs of {name} are not shown: {error}")
+        return ()
 
 
 def _run(name: str, found: Run) -> dict[str, Any]:

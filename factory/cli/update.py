@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit
-from factory.errors import FactoryError
+from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
     from factory.bases import Pinned
@@ -77,22 +77,49 @@ def _moved(one: Pinned) -> bool:
 def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
     """Keep one pull request with these pins; its address, '' when the branch has them already."""
     from factory.cli.github_access import connect, default_branch  # noqa: PLC0415
-    from factory.io import git  # noqa: PLC0415
-    from factory.recipes.pins import FILE, content  # noqa: PLC0415
+    from factory.github.model import Change  # noqa: PLC0415
     from factory.summary import plain  # noqa: PLC0415
 
+    remote = connect(context)
     names = ", ".join(one.recipe for _, one in moved)
     lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]
     why = "Merging this rebuilds what builds upon these images, tests it and publishes it."
-    proposal = connect(context).propose(
+    proposal = remote.propose(
         _BRANCH,
         default_branch(context),
         title=f"Base images have moved: {names}",
         body="\n".join([why, "", *lines]),
-        files={f"{git.place(recipe.folder, context.env)}{FILE}": content(one.pin).encode() for recipe, one in moved},
+        files=dict(_file(context, recipe, one) for recipe, one in moved),
         message=f"Move the base images of {names}",
     )
     if proposal is None:
         return ""
-    context.progress.note(f"pull request {proposal.change.value}")
+    left = proposal.change is Change.DECLINED
+    context.progress.note("a person closed this pull request" if left else f"pull request {proposal.change.value}")
     return proposal.url
+
+
+def _file(context: Context, recipe: Recipe, moved: Pinned) -> tuple[str, bytes]:
+    """The path of a base.lock in the repository, and what it should say: what it says on our branch, if it may stay.
+
+    It tells when the base was looked up. That alone is no news to those who look at the pull request.
+    """
+    from factory.cli.github_access import content as content_of  # noqa: PLC0415
+    from factory.io import git  # noqa: PLC0415
+    from factory.recipes.pins import FILE, content  # noqa: PLC0415
+
+    place = git.place(recipe.folder, context.env)
+    if not place:  # a recipe is never at the top
+        raise UsageError(
+            f"{recipe.folder} is in no git repository",
+            why="a pull request names files by their place in it",
+            fix="run this in a clone, as the user that it belongs to",
+        )
+    path, wanted = f"{place}{FILE}", content(moved.pin).encode()
+    there = content_of(context, _BRANCH, path)
+    same = there is not None and _but_time(there) == _but_time(wanted)
+    return path, there if there is not None and same else wanted
+
+
+def _but_time(text: bytes) -> list[bytes]:
+    return [line for line in text.splitlines() if not line.startswith(b"resolved = ")]

@@ -14,18 +14,17 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from factory.digest import Digest
-from factory.errors import FactoryError, IntegrityFailure, NoRoom
+from factory.errors import FactoryError, NoRoom
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
-_PIECE = 128 * 1024  # bytes
 NOBODY = 65534  # the user id for whom nothing else on a system is writable
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
+NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def readable_size(size: int) -> str:
@@ -59,7 +58,10 @@ def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError |
             why=f"{os.strerror(error.errno or 0)}, {readable_size(free_space(path))} free{need}",
             fix="free some space (singfactory store gc), or name another place with --store",
         )
-    if error.errno in _NO_RIGHT:
+    if error.errno in _IN_THE_WAY:
+        why = os.strerror(error.errno or 0)
+        return NoRoom(f"{path} is in the way", why=why, fix="move it, or name another place (--store, -o)")
+    if error.errno in NO_RIGHT:
         return NoRoom(
             f"not allowed to write {path}",
             why=os.strerror(error.errno or 0),
@@ -94,20 +96,63 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
         missing = [place for place in (path, *path.parents) if not place.exists()]
         for place in reversed(missing):
             with contextlib.suppress(FileExistsError, NotADirectoryError):
-                place.mkdir()
-                place.chmod(mode)
+                _make_one_folder(place, mode)
     if not path.is_dir():
         raise NoRoom(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
     return path
 
 
+def private_folder(path: Path) -> Path:
+    """A folder that only this user can use, made when it is not there. Raises NoRoom when it is anything else."""
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError), explained(path):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise NoRoom(
+            f"{path} is not safe to use",
+            why="it is not a folder of yours alone: others could put their files there",
+            fix="remove it, or name another place",
+        )
+    return path
+
+
+def _make_one_folder(path: Path, mode: int) -> None:
+    path.mkdir(mode & 0o777)
+    _open_to(path, mode)
+    sync_folder(path.parent)
+
+
+def _open_to(path: Path, mode: int) -> None:
+    """Give a folder of ours at least these rights; what others have put in its place is left alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        found = os.fstat(descriptor)
+        has = stat.S_IMODE(found.st_mode)
+        if found.st_uid == os.geteuid() and has & mode != mode:
+            os.fchmod(descriptor, has | mode)
+    finally:
+        os.close(descriptor)
+
+
 def make_folder_below(root: Path, path: Path) -> Path:
-    """Make a folder as open as root: who shares that (mode 2775, say) shares what comes below it."""
+    """Make a folder as open as root: who shares that (mode 2775, say) shares what comes below it.
+
+    Folders of ours that a kill left before they were opened are opened now.
+    """
     try:
         mode = stat.S_IMODE(root.stat().st_mode)
     except FileNotFoundError:
         mode = 0o755
-    return make_folder(path, mode)
+    made = make_folder(path, mode)
+    for place in (path, *path.parents):
+        if place == root or not place.is_relative_to(root):
+            break
+        _open_to(place, mode)
+    return made
 
 
 def give_to_nobody(*folders: Path) -> None:
@@ -145,85 +190,6 @@ def create(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         except BaseException:
             remove_file(path)
             raise
-
-
-@contextlib.contextmanager
-def open_for_append(path: Path) -> Iterator[FileIO]:
-    """Open a private file for reading and for writing at its end, created when absent; unbuffered.
-
-    Raises IntegrityFailure when something else stands in its place: a link of either kind, another user's file.
-    """
-    with explained(path):
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            _make_writable(path)
-            descriptor = os.open(path, flags, 0o600)
-        except OSError as error:
-            if error.errno == errno.ELOOP or (error.errno in _NO_RIGHT and not _is_ours(path)):
-                raise planted(path) from error
-            raise
-        if not _is_private(descriptor):
-            os.close(descriptor)
-            raise planted(path)
-        with os.fdopen(descriptor, "a+b", buffering=0) as file:
-            yield file
-
-
-def write_all(file: FileIO, block: bytes) -> None:
-    """Write a whole block to an unbuffered file: a single write may take less, on a disk that is nearly full.
-
-    In small pieces: for those the kernel finds free pages sooner, which was measured.
-    """
-    left = memoryview(block)
-    while left:
-        left = left[file.write(left[:_PIECE]) :]
-
-
-def start_writing(file: FileIO, start: int, size: int) -> None:
-    """Let the kernel begin to write these bytes to the disk, so that a later fsync has less to wait for.
-
-    POSIX_FADV_DONTNEED does that on Linux (posix_fadvise(2)); where it does not, nothing is lost.
-    """
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_DONTNEED)
-
-
-def _is_private(descriptor: int) -> bool:
-    """An ordinary file of ours, under one name only."""
-    found = os.fstat(descriptor)
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
-
-
-def _make_writable(path: Path) -> None:
-    """Undo the read-only mode of a file of ours, which a run that died before its rename has left."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if _is_private(descriptor):
-                os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
-
-
-def _is_ours(path: Path) -> bool:
-    """False only for a file that is there and belongs to somebody else."""
-    try:
-        return path.lstat().st_uid == os.geteuid()
-    except OSError:
-        return True
-
-
-def planted(path: Path) -> FactoryError:
-    """The error for a link, or another's file, at a place where only our own files belong."""
-    try:
-        found = path.lstat()
-        owner = f"it belongs to user id {found.st_uid}"
-        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file that others can reach"
-    except OSError:
-        owner, kind = "it is gone now", "a link"
-    return IntegrityFailure(
-        f"{path} is {kind}, refused", why=owner, fix="remove it after finding out who made it, then try again"
-    )
 
 
 @contextlib.contextmanager
@@ -296,26 +262,6 @@ def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
             return done
         done += count
     return done
-
-
-def read_small(path: Path, limit: int) -> tuple[bytes, float]:
-    """The first limit bytes of an ordinary file, and when it was written (seconds, the file's own time).
-
-    Raises IntegrityFailure when a link or something else stands in its place, FileNotFoundError, NoRoom.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise planted(path) from error
-        raise
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise planted(path)
-        return os.read(descriptor, limit), found.st_mtime
-    finally:
-        os.close(descriptor)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -18,11 +18,12 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from factory.errors import RegistryFailure
-from factory.io.files import explained, make_folder, planted, remove_file
+from factory.io.files import explained, make_folder, remove_file
+from factory.io.private import planted
 from factory.io.progress import Progress
 
 REFRESH = 5.0  # seconds between two signs of life of a holder
@@ -38,28 +39,44 @@ class Holder:
     pid: int
     user: int
     token: str
+    processes: str = ""  # where the number counts: start of the machine, and namespace
 
     def __str__(self) -> str:
         return f"process {self.pid} of user {self.user} on {self.host}"
 
 
+@dataclass(frozen=True)
+class Held:
+    """A lock that is held under a token of its own.
+
+    doubtful: who held it before was silent for long, and may wake up and go on working. alone: False where a dead
+    holder's lock could not be removed, so that nobody is kept out.
+    """
+
+    token: str
+    doubtful: bool = False
+    alone: bool = True
+
+
 @contextlib.contextmanager
-def lock(path: Path, timeout: float, progress: Progress) -> Iterator[None]:
+def lock(path: Path, timeout: float, progress: Progress) -> Iterator[Held]:
     """Hold the lock while the block runs. Waits up to timeout seconds, with a notice that names the holder.
 
-    Raises RegistryFailure (try again) when the time is over and the holder is still alive.
+    Where a dead holder's lock may not be removed, it goes on without one. Raises RegistryFailure (try again) when the
+    time is over and the holder is still alive.
     """
     make_folder(path.parent)
-    mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8))
-    _acquire(path, mine, timeout, progress)
+    mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8), processes())
+    held = _acquire(path, mine, timeout, progress)
     stop = threading.Event()
     beat = threading.Thread(target=_refresh, args=(path, mine, stop), daemon=True)
-    beat.start()
     try:
-        yield
+        beat.start()
+        yield held
     finally:
         stop.set()
-        beat.join()
+        if beat.ident is not None:
+            beat.join()
         if _read(path) == mine:
             remove_file(path)
 
@@ -70,7 +87,9 @@ def holder_of(path: Path) -> Holder | None:
     return None if holder is None or _dead(holder) else holder
 
 
-def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> None:
+def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> Held:
+    """Take the lock when it is free, or its holder gives no sign of life any more."""
+    doubtful = False
     deadline = time.monotonic() + timeout
     watched: tuple[Holder, int] | None = None
     since = time.monotonic()
@@ -83,9 +102,13 @@ def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> No
         seen = (holder, _stamp(path))
         if seen != watched:
             watched, since = seen, time.monotonic()
-        if _dead(holder) or time.monotonic() - since > STALE:
-            _take_away(path, holder)
+        dead, silent = _dead(holder), time.monotonic() - since > STALE
+        if (dead or silent) and _take_away(path, holder):
+            doubtful = doubtful or not dead
             continue
+        if dead:
+            progress.note(f"{holder} has ended, and its lock {path} may not be removed: going on without it")
+            return Held(mine.token, doubtful, alone=False)
         if not told:
             progress.note(f"waiting for {holder}, which does the same work")
             told = True
@@ -96,12 +119,13 @@ def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> No
                 fix="try again later, or end that process if it hangs",
             )
         time.sleep(_POLL)
+    return Held(mine.token, doubtful)
 
 
 def _create(path: Path, mine: Holder) -> bool:
     """True when the lock is ours now. The content is complete before the name appears (link, not open)."""
     temporary = path.with_name(f".{path.name}.{mine.token}")
-    text = json.dumps({"host": mine.host, "pid": mine.pid, "user": mine.user, "token": mine.token})
+    text = json.dumps(asdict(mine))
     with explained(path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
@@ -134,7 +158,8 @@ def _read(path: Path) -> Holder | None:
         os.close(descriptor)
     try:
         value = json.loads(text)
-        return Holder(str(value["host"]), int(value["pid"]), int(value["user"]), str(value["token"]))
+        numbers = int(value["pid"]), int(value["user"])
+        return Holder(str(value["host"]), *numbers, str(value["token"]), str(value.get("processes", "")))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Holder("an unknown host", 0, -1, text[:80])
 
@@ -148,8 +173,8 @@ def _stamp(path: Path) -> int:
 
 
 def _dead(holder: Holder) -> bool:
-    """True when the holder certainly runs no more: same host, and no such process."""
-    if holder.host != socket.gethostname() or holder.pid <= 0:
+    """True when the holder certainly runs no more: same host and process numbers, and no such process."""
+    if (holder.host, holder.processes) != (socket.gethostname(), processes()) or holder.pid <= 0:
         return False
     try:
         os.kill(holder.pid, 0)
@@ -160,18 +185,30 @@ def _dead(holder: Holder) -> bool:
     return False
 
 
-def _take_away(path: Path, holder: Holder) -> None:
-    """Remove a dead holder's lock; of several processes that try, the rename lets one win."""
+def processes() -> str:
+    """What this start of the machine and the namespace of process numbers are called (pid_namespaces(7))."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _take_away(path: Path, holder: Holder) -> bool:
+    """Remove a holder's lock; False when this user may not. Of several that try, the rename lets one win."""
     grave = path.with_name(f".{path.name}.dead.{secrets.token_hex(6)}")
     try:
         path.rename(grave)
+    except FileNotFoundError:
+        return True
     except OSError:
-        return
+        return False
     taken = _read(grave)
     if taken is not None and taken != holder:  # a living one came between: give it back
         with contextlib.suppress(OSError):
             os.link(grave, path, follow_symlinks=False)
     remove_file(grave)
+    return True
 
 
 def _refresh(path: Path, mine: Holder, stop: threading.Event) -> None:

@@ -23,13 +23,13 @@ from factory.io.files import (
     create,
     explained,
     make_folder,
-    planted,
     remove_file,
     rename_into_place,
     require_space,
     temporary_in,
 )
 from factory.io.locks import lock
+from factory.io.private import planted
 from factory.io.progress import Progress, Silent
 from factory.names import RegistryAddress, tag_name
 from factory.registry.documents import as_referrer, checked_repository, named, read_manifest, subject_of

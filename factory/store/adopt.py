@@ -66,6 +66,7 @@ def adopt(store: Store, source: Path, reference: Reference, progress: Progress) 
             )
             known = _known_as(store, image)
             store.lease(digest)
+            files.make_folder_below(store.root, store.root / "locks")
             with lock(store.root / "locks" / f"{digest.hex}.lock", LOCK_TIMEOUT, progress):
                 path = store.usable(image.sif)
                 if path is not None:

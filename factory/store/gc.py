@@ -119,9 +119,9 @@ class _Collector:
                 names = frozenset(named.get(digest.hex, ()))
                 yield _Blob(digest, path, found, names, self._last_use(digest, found.st_ctime, self.leases))
 
-    @staticmethod
-    def _last_use(digest: Digest, arrived: float, known: tuple[Lease, ...]) -> float:
-        return max([arrived, *(lease.used for lease in known if lease.sif_digest == digest)])
+    def _last_use(self, digest: Digest, arrived: float, known: tuple[Lease, ...]) -> float:
+        uses = (lease.used for lease in known if lease.sif_digest == digest)
+        return max([arrived, *(used for used in uses if used <= self.now + _DAY)])
 
     def plan(self) -> Iterator[Verdict]:
         """What should become of every file, in the order in which it is done."""
@@ -256,7 +256,7 @@ class _Collector:
             files.remove_file(path)
         return ""
 
-    def _locked(self, name: str) -> AbstractContextManager[None]:
+    def _locked(self, name: str) -> AbstractContextManager[object]:
         """The lock of an image's download, which nobody holds; a dead holder's elsewhere is waited out."""
         path = self._lock_of(name)
         return lock(path, 2 * STALE if holder_of(path) else 0, Silent())
@@ -294,7 +294,7 @@ class _Collector:
         why = self._in_use_now(blob) or ("tagged in this moment" if names - blob.names else "")
         if not why:
             for recipe in {recipe for recipe, _ in names}:
-                tags.forget(self.store.root, recipe, blob.digest, _WAIT)
+                tags.forget(self.store, recipe, blob.digest, _WAIT)
         return why
 
     def _in_use_now(self, blob: _Blob) -> str:

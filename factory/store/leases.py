@@ -20,8 +20,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.digest import Digest
-from factory.errors import NoRoom
-from factory.io import files
+from factory.errors import FactoryError, NoRoom
+from factory.io import files, private
 
 _FORMAT = 1
 _NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{12}\.[0-9]+\.(?:[0-9]+|job-[0-9]+|use)\.json", re.ASCII)
@@ -113,7 +113,7 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
 def _folder(root: Path) -> Path:
     folder = root / "leases"
     if folder.is_symlink():
-        raise files.planted(folder)
+        raise private.planted(folder)
     return files.make_folder_below(root, folder)
 
 
@@ -126,13 +126,13 @@ def _forget_ended(folder: Path, mine: str, keep: str) -> None:
 
 
 def read(root: Path) -> tuple[Lease, ...]:
-    """Every lease, sorted by name. Raises IntegrityFailure for a link in the place of one.
+    """Every lease, sorted by name. Raises IntegrityFailure for a link in the place of their folder.
 
     What has the name of a lease and cannot be understood is given with readable=False: it may protect something.
     """
     folder = root / "leases"
     if folder.is_symlink():
-        raise files.planted(folder)
+        raise private.planted(folder)
     return tuple(_read_all(folder)) if folder.is_dir() else ()
 
 
@@ -141,12 +141,22 @@ def _read_all(folder: Path) -> Iterator[Lease]:
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
+        digest = Digest({64: "sha256", 128: "sha512"}[len(match[1])], match[1])
         try:
-            content, used = files.read_small(path, _LIMIT)
+            content, used = private.read_small(path, _LIMIT)
         except FileNotFoundError:
             continue  # its next process took its place
-        digest = Digest({64: "sha256", 128: "sha512"}[len(match[1])], match[1])
+        except (OSError, FactoryError):  # a link or a closed file in a folder that everybody may write
+            yield Lease(path, _changed(path), digest, readable=False)
+            continue
         yield _parse(path, content, used, digest)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _parse(path: Path, content: bytes, used: float, digest: Digest) -> Lease:
@@ -174,7 +184,7 @@ def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) 
         return lease.job.number in queue.jobs
     if lease.readable and not lease.pid and not lease.job.number:
         return False
-    return now - lease.used <= patience
+    return abs(now - lease.used) <= patience  # who dates a file far ahead says nothing
 
 
 def start_time(pid: int) -> str | None:

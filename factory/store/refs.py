@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, NotFound
-from factory.io import files
-from factory.names import Reference
+from factory.io import files, private
+from factory.names import Reference, RegistryAddress, recipe_name, tag_name
 
 _FORMAT = 1
+_LIMIT = 16 * 1024 * 1024  # bytes of a record; a tag takes some 500
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,12 @@ class StoredImage:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StoredImage:
-        """Read back. Raises KeyError, TypeError, ValueError or IntegrityFailure for anything else."""
-        run = value["run"]
-        return cls(
-            recipe=str(value["recipe"]),
-            tag=str(value["tag"]),
-            registry=str(value["registry"]),
+        """Read back. Raises KeyError, TypeError, ValueError, OverflowError or FactoryError for anything else."""
+        run, registry = value["run"], str(value["registry"])
+        image = cls(
+            recipe=recipe_name(value["recipe"]),
+            tag=tag_name(value["tag"]),
+            registry=str(RegistryAddress.parse(registry)) if registry else "",
             digest=Digest.parse(value["digest"]),
             sif_digest=Digest.parse(value["sif_digest"]),
             size=int(value["size"]),
@@ -65,6 +68,11 @@ class StoredImage:
             env={str(key): str(text) for key, text in run["env"].items()},
             binds=tuple(str(bind) for bind in run["binds"]),
         )
+        named = all(_VARIABLE.fullmatch(name) for name in image.env)
+        texts = (image.pulled, image.gpu, image.registry, *image.env.values(), *image.binds)
+        if not named or not all(text.isprintable() for text in texts):
+            raise ValueError("a text that cannot be right")
+        return image
 
 
 class Purged(NotFound):
@@ -93,10 +101,11 @@ def read_refs(root: Path, recipe: str) -> dict[str, StoredImage]:
     An unreadable file counts as empty: it is a record of what can be resolved again, never the image.
     """
     try:
-        value = json.loads(refs_file(root, recipe).read_bytes())
-        return {str(tag): StoredImage.from_json(image) for tag, image in value["tags"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, FactoryError):
+        content, _ = private.read_small(refs_file(root, recipe), _LIMIT)
+        images = {tag_name(tag): StoredImage.from_json(image) for tag, image in json.loads(content)["tags"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, FactoryError):
         return {}
+    return {tag: image for tag, image in images.items() if image.recipe == recipe}
 
 
 def write_refs(root: Path, recipe: str, known: Mapping[str, StoredImage]) -> None:

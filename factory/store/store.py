@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,8 @@ from pathlib import Path
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound
-from factory.io import files
-from factory.io.locks import lock
+from factory.io import files, private
+from factory.io.locks import Held, lock
 from factory.io.progress import Progress, Silent
 from factory.names import LATEST, Reference, recipe_name, tag_name
 from factory.store import leases
@@ -34,6 +35,7 @@ from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
 _READ_ONLY = 0o444
+_RECORD = re.compile(r"[a-z0-9][a-z0-9._-]*\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,26 @@ class Store:
                     return _blob(root, wanted.digest)
         return None
 
-    def usable(self, wanted: Descriptor) -> Path | None:
+    def usable(self, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
         """Where the blob is, when it may be used: this user's own was checked when it came, others' are hashed once.
 
-        Raises IntegrityFailure when the one in this store must not be used; a shared store's is passed over then.
+        hashed: False where its bytes will be hashed anyway. Raises IntegrityFailure when the one in this store must
+        not be used; a shared store's is passed over then.
         """
-        path = self._usable_in(self.root, wanted)
-        return path or next(filter(None, (self._acceptable_in(root, wanted) for root in self.shared)), None)
+        path = self._usable_in(self.root, wanted, hashed=hashed)
+        lower = (self._acceptable_in(root, wanted, hashed=hashed) for root in self.shared)
+        return path or next(filter(None, lower), None)
 
-    def _acceptable_in(self, root: Path, wanted: Descriptor) -> Path | None:
+    def _acceptable_in(self, root: Path, wanted: Descriptor, *, hashed: bool) -> Path | None:
         try:
-            return self._usable_in(root, wanted)
+            return self._usable_in(root, wanted, hashed=hashed)
         except IntegrityFailure as error:
             self.trust.notice(f"not used: {error.what}: {error.why}")
-            return None
+        except OSError as error:
+            self.trust.notice(f"not used: {root}: {error.strerror}")
+        return None
 
-    def _usable_in(self, root: Path, wanted: Descriptor) -> Path | None:
+    def _usable_in(self, root: Path, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
         """Opens the file, since that asks the server where a network file system's cache might not."""
         path = _blob(root, wanted.digest)
         try:
@@ -86,7 +92,7 @@ class Store:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.size:
                 return None
-            self.trust.check(path, descriptor, wanted.digest, root)
+            self.trust.check(path, descriptor, wanted.digest, root, hashed=hashed)
         finally:
             os.close(descriptor)
         return path
@@ -94,8 +100,9 @@ class Store:
     def lease(self, digest: Digest, job: Job | None = None, *, process: bool = True) -> None:
         """Say that an image is in use (factory.store.leases), wherever it lies and this user may say so."""
         for root in (self.root, *self.shared):
-            if root == self.root or _blob(root, digest).exists():
-                leases.take(root, digest, job or Job(), process=process)
+            with contextlib.suppress(OSError):  # a store that this user may not enter
+                if root == self.root or _blob(root, digest).exists():
+                    leases.take(root, digest, job or Job(), process=process)
 
     def ingest(
         self,
@@ -117,17 +124,54 @@ class Store:
         path = self.blob(wanted.digest)
         for folder in ("partial", "locks"):
             self._folder(self.root / folder)
-        with lock(self.root / "locks" / f"{wanted.digest.hex}.lock", LOCK_TIMEOUT, progress):
+        if why := self.trust.doubt_of_folders(path, self.root):
+            raise IntegrityFailure(
+                f"the store {self.root} cannot be shared like this",
+                why=why,
+                fix="use a store of your own, or one whose group may write it: install -d -m 2775 -g GROUP FOLDER",
+            )
+        with lock(self.root / "locks" / f"{wanted.digest.hex}.lock", LOCK_TIMEOUT, progress) as held:
             if self._usable_in(self.root, wanted) is not None:
                 return path, 0
-            partial = self.root / "partial" / f"{wanted.digest.hex}.{os.getuid()}"
-            with files.open_for_append(partial) as file:
+            partial = self._partial(wanted.digest, held)
+            with private.open_for_append(partial) as file:
                 fetched = complete(file, partial, wanted, fetch=fetch, parts=parts, progress=progress)
                 os.fchmod(file.fileno(), _READ_ONLY)
                 os.fsync(file.fileno())
-            self._folder(path.parent)
-            files.rename_into_place(partial, path)
-            return path, fetched
+                self._folder(path.parent)
+                with contextlib.suppress(FileNotFoundError):
+                    files.rename_into_place(partial, path)
+                    self._approve(path, os.fstat(file.fileno()), wanted.digest)
+                    return path, fetched
+        progress.note("this pull slept, and another one took its place")
+        path, more = self.ingest(wanted, fetch, progress, parts=parts)
+        return path, fetched + more
+
+    def _approve(self, path: Path, written: os.stat_result, digest: Digest) -> None:
+        """Last look: what has the blob's name is the file that was hashed, and no other. Raises IntegrityFailure."""
+        found = path.lstat()
+        if not os.path.samestat(found, written) or found.st_size != written.st_size:
+            files.remove_file(path)
+            raise IntegrityFailure(
+                f"{path} is not what was written there", why="somebody else writes in this store", fix="try again"
+            )
+        self.trust.vouch(digest, written, self.root)
+
+    def _partial(self, digest: Digest, held: Held) -> Path:
+        """The file for the bytes of this download, with those that an earlier one has left.
+
+        Each download has a name of its own. Who may still be writing is not shared with: a file that gets its final
+        name would change under the hands of one that wakes up. Then the bytes are fetched anew.
+        """
+        mine = self.root / "partial" / f"{digest.hex}.{os.getuid()}.{held.token}"
+        if not held.alone:
+            return mine
+        left = sorted(mine.parent.glob(f"{digest.hex}.{os.getuid()}.*"), key=private.private_size)
+        if left and not held.doubtful:
+            files.rename_into_place(left.pop(), mine)
+        for path in left:
+            files.remove_file(path)
+        return mine
 
     def record(self, image: StoredImage, tags: Iterable[str]) -> None:
         """Link tags to an image that is present, and remember where it came from.
@@ -135,20 +179,19 @@ class Store:
         Writes nothing when all that is known already: who may only read a shared store can pull what it has.
         """
         folder = self.root / "images" / recipe_name(image.recipe)
-        path = self.usable(image.sif) or self.blob(image.sif_digest)
+        path = self.usable(image.sif, hashed=False) or self.blob(image.sif_digest)
         target = os.path.relpath(path, folder) if path.is_relative_to(self.root) else str(path)
         tags = tuple(tag_name(tag) for tag in tags)
-        known = read_refs(self.root, image.recipe)
+        known = self.own(image.recipe)
         if all(_same(known.get(tag), image) and _links_to(folder / tag, target) for tag in tags):
             return
         for place in (folder, self.root / "refs", self.root / "locks"):
             self._folder(place)
         with lock(self.root / "locks" / f"refs-{image.recipe}.lock", LOCK_TIMEOUT, Silent()):
-            known = read_refs(self.root, image.recipe)
-            for tag in tags:
-                if not _links_to(folder / tag, target):
+            known = self.own(image.recipe) | dict.fromkeys(tags, image)
+            for tag, other in known.items():
+                if other.sif_digest == image.sif_digest and not _links_to(folder / tag, target):
                     files.link_atomically(folder / tag, target)
-                known[tag] = image
             write_refs(self.root, image.recipe, known)
 
     def known(self, recipe: str) -> Mapping[str, StoredImage]:
@@ -158,7 +201,11 @@ class Store:
             known |= self._refs(root, recipe)
         return known
 
-    def _refs(self, root: Path, recipe: str) -> Mapping[str, StoredImage]:
+    def own(self, recipe: str) -> dict[str, StoredImage]:
+        """What this store itself remembers of a recipe, by tag."""
+        return self._refs(self.root, recipe)
+
+    def _refs(self, root: Path, recipe: str) -> dict[str, StoredImage]:
         """What the store below root remembers; nothing when somebody who is not trusted wrote it."""
         path = refs_file(root, recipe)
         try:
@@ -191,12 +238,15 @@ class Store:
         )
 
     def holds(self, image: StoredImage) -> bool:
-        """Whether the image's file is there now, and may be used. Raises IntegrityFailure, as usable does."""
-        return self.usable(image.sif) is not None
+        """Whether the image's file is there now, of an owner that is trusted. Raises IntegrityFailure otherwise."""
+        return self.usable(image.sif, hashed=False) is not None
 
-    def file(self, image: StoredImage) -> Path:
-        """The image's file, to be run. Raises Purged, and IntegrityFailure, as usable does."""
-        path = self.usable(image.sif)
+    def file(self, image: StoredImage, *, hashed: bool = True) -> Path:
+        """The image's file, to be run; hashed: False when it is to be copied and hashed then.
+
+        Raises Purged, and IntegrityFailure, as usable does.
+        """
+        path = self.usable(image.sif, hashed=hashed)
         if path is None:
             raise Purged(Reference(image.recipe, tag=image.tag), image, self.blob(image.sif_digest))
         return path
@@ -217,7 +267,7 @@ class Store:
     def missing(self) -> Iterator[StoredImage]:
         """What this store's own tags name and nobody has any more, sorted; each once, whatever the number of tags."""
         for recipe in _recipes(self.root):
-            images = {image.digest: image for _, image in sorted(self._refs(self.root, recipe).items())}
+            images = {image.digest: image for _, image in sorted(self.own(recipe).items())}
             yield from (image for image in images.values() if self.where(image.sif) is None)
 
     def blobs(self) -> Iterator[tuple[Digest, Path]]:
@@ -244,7 +294,11 @@ class Store:
 
 def _recipes(*roots: Path) -> list[str]:
     """The recipes of which these stores remember something."""
-    return sorted({path.stem for root in roots for path in (root / "refs").glob("[!.]*.json")})
+    found: set[str] = set()
+    for root in roots:
+        with contextlib.suppress(OSError):  # not there, or closed to this user
+            found |= {path.stem for path in (root / "refs").iterdir() if _RECORD.fullmatch(path.name)}
+    return sorted(found)
 
 
 def _blob(root: Path, digest: Digest) -> Path:

@@ -10,6 +10,7 @@ from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Silent
 from factory.store.refs import read_refs, write_refs
+from factory.store.store import Store
 
 
 def names(root: Path) -> dict[str, set[tuple[str, str]]]:
@@ -24,10 +25,11 @@ def names(root: Path) -> dict[str, set[tuple[str, str]]]:
     return found
 
 
-def forget(root: Path, recipe: str, digest: Digest, timeout: float) -> None:
+def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
     """Take away every tag of a recipe that names the image: the record first, then the links."""
+    root = store.root
     with lock(root / "locks" / f"refs-{recipe}.lock", timeout, Silent()):
-        known = read_refs(root, recipe)
+        known = store.own(recipe)
         rest = {tag: image for tag, image in known.items() if image.sif_digest != digest}
         if rest and len(rest) < len(known):
             write_refs(root, recipe, rest)

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from io import FileIO
 from pathlib import Path
+from queue import SimpleQueue
 
 from factory.digest import Descriptor, Verifier, too_long
 from factory.errors import IntegrityFailure, OnlyWhole
-from factory.io import files
+from factory.io import files, private
 from factory.io.progress import Progress
 from factory.store.parts import Parts
 
@@ -62,7 +63,7 @@ def _fill(
                     at += len(block)
                     if at > wanted.size:
                         raise too_long(wanted)
-                    files.write_all(file, block)
+                    private.write_all(file, block)
                     hasher.written(at)
             hasher.finish()
     finally:
@@ -86,16 +87,14 @@ class _Hasher:
     """Hashes a file from its beginning in a thread of its own, behind the one that still writes its end.
 
     What an earlier run left is hashed while the rest is on its way. Hashing takes longer than all else on a fast
-    network, so nothing else waits for it.
+    network, so nothing else waits for it. The two only share a queue: an interrupt at any point leaves no lock behind.
     """
 
     def __init__(self, file: FileIO, verifier: Verifier, size: int) -> None:
         self._file = file
         self._verifier = verifier
-        self._changed = threading.Condition()
-        # All below is guarded by _changed.
-        self._size = size  # of the file
-        self._complete = False
+        self._sizes: SimpleQueue[int | None] = SimpleQueue()  # how much of the file is there; None: nothing more comes
+        self._sizes.put(size)
         self._left = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -105,22 +104,19 @@ class _Hasher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._left = True
-            self._changed.notify()
+        self._left = True
+        self._sizes.put(None)
         self._thread.join()
 
     def written(self, size: int) -> None:
-        """The file has so many bytes now."""
-        with self._changed:
-            self._size = size
-            self._changed.notify()
+        """The file has so many bytes now. Raises what has gone wrong with hashing."""
+        if self._failure is not None:
+            raise self._failure
+        self._sizes.put(size)
 
     def finish(self) -> None:
         """Nothing more will be written. Raises IntegrityFailure unless the file is the wanted blob."""
-        with self._changed:
-            self._complete = True
-            self._changed.notify()
+        self._sizes.put(None)
         self._thread.join()
         if self._failure is not None:
             raise self._failure
@@ -129,26 +125,19 @@ class _Hasher:
     def _work(self) -> None:
         try:
             self._hash()
-        except BaseException as error:  # noqa: BLE001 - finish raises it
+        except BaseException as error:  # noqa: BLE001 - it is raised again, where the file is written
             self._failure = error
 
     def _hash(self) -> None:
         block = memoryview(bytearray(files.BLOCK))
         flushed = 0
-        while stop := self._next():
-            while self._verifier.seen < stop and not self._left:
-                room = block[: stop - self._verifier.seen]
+        while (size := self._sizes.get()) is not None:
+            while self._verifier.seen < size and not self._left:
+                room = block[: size - self._verifier.seen]
                 count = os.preadv(self._file.fileno(), [room], self._verifier.seen)
                 if count == 0:
                     raise IntegrityFailure("the file became shorter while it was written", fix="try again")
                 self._verifier.update(block[:count])
             if self._verifier.seen - flushed >= _FLUSH:
-                files.start_writing(self._file, flushed, self._verifier.seen - flushed)
+                private.start_writing(self._file, flushed, self._verifier.seen - flushed)
                 flushed = self._verifier.seen
-
-    def _next(self) -> int:
-        """How far to hash now; 0 at the end."""
-        with self._changed:
-            while self._verifier.seen == self._size and not self._complete and not self._left:
-                self._changed.wait()
-            return 0 if self._left or self._verifier.seen == self._size else self._size

@@ -32,13 +32,5 @@ def test_every_row_names_its_test() -> None:
 def test_every_test_of_a_whole_pull_is_on_the_page() -> None:
     folder = ROOT / "tests/integration/pull"
     there = {name for path in folder.glob("test_*.py") for name in functions_of(path)}
-    assert there - {name for _, name in NAMED} == KNOWN_GAPS
+    assert there - {name for _, name in NAMED} == set()
 
-
-# What the page does not promise, since it is not so yet: these tests are marked as failing.
-KNOWN_GAPS = {
-    "test_a_catalog_cannot_pass_one_image_off_as_another_s_digest",
-    "test_a_kill_between_two_steps_does_not_close_a_shared_store_to_others",
-    "test_the_lock_of_another_user_who_died_makes_no_pull_hang_where_only_owners_may_remove_files",
-    "test_a_pull_that_slept_while_another_one_took_its_place_does_not_touch_what_that_one_finished",
-}

@@ -244,7 +244,7 @@ def test_a_stored_image_with_other_bytes_is_never_copied_out(
     damage(done.path, CONTENT[::-1])
     with pytest.raises(IntegrityFailure) as caught:
         copy_out(done, tmp_path / "out/copy.sif")
-    assert caught.value.fix == "singfactory store verify, then pull again"
+    assert caught.value.fix == "singfactory store verify --repair"
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -67,7 +67,7 @@ def test_every_way_to_name_a_release_finds_it(tmp_path: Path, recipe: Recipe, re
         f"tool:1.0@{release.digest}": ("1.0", "1.0-1"),
     }
     assert {reference: find(registry, reference) for reference in tags} == {
-        reference: Resolved(release, expected) for reference, expected in tags.items()
+        reference: Resolved(release, expected, told="@" not in reference) for reference, expected in tags.items()
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -204,11 +203,10 @@ def test_a_rate_limit_holds_for_all_connections_together(start: Start, store: St
 def begun_pull(store: Store, faulty: Faulty, wanted: int) -> Iterator[subprocess.Popen[bytes]]:
     """A pull in a process of its own, of which so many bytes are on disk."""
     command = [sys.executable, "-c", PULL, str(faulty.address), str(store.root), str(LAYER.digest), str(SIZE)]
-    partial = store.root / "partial" / f"{LAYER.digest.hex}.{os.getuid()}"
     deadline = time.monotonic() + 30
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
         try:
-            while not partial.exists() or partial.stat().st_size < wanted:
+            while sum(path.stat().st_size for path in store.leftovers()) < wanted:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -195,7 +195,7 @@ def test_path_and_stage_tell_that_an_image_is_used(cluster: Cluster) -> None:
     local = str(cluster.folder / "local")
     cluster.ok("stage", "tool", "--to", local)
     assert sorted((lease.pid, lease.job.number) for lease in leases.read(cluster.store.root)) == [(0, ""), (0, "7")]
-    assert [lease.sif_digest for lease in leases.read(Path(local))] == [Digest.of(b"first")]
+    assert [lease.sif_digest for lease in leases.read(Path(local, f"user-{os.getuid()}"))] == [Digest.of(b"first")]
 
 
 def test_lock_writes_what_exec_would_run_and_pull_fetches_exactly_that(cluster: Cluster) -> None:

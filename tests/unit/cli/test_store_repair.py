@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,10 +85,39 @@ def test_a_site_store_serves_every_user_and_nothing_is_copied(cluster: Cluster) 
     assert (cluster.folder / "own/images/tool/latest").read_bytes() == FIRST
 
 
-def test_shared_stores_in_a_file_are_relative_to_it_and_an_unknown_owner_is_an_error(cluster: Cluster) -> None:
+def test_shared_stores_in_a_file_are_relative_to_it_and_an_unknown_owner_is_told(cluster: Cluster) -> None:
     (cluster.folder / "factory.toml").write_text('shared_stores = ["store", "$HOME/none"]\n')
     own = {"SINGFACTORY_STORE": str(cluster.folder / "own")}
     assert cluster.ok("path", "tool", **own).out.strip() == str(cluster.store.blob(Digest.of(FIRST)))
-    refused = cluster.run("path", "tool", **own, SINGFACTORY_TRUSTED_OWNERS="root nobody-has-this-name")
-    assert refused.code == 2
-    assert refused.err.startswith("singfactory: there is no user 'nobody-has-this-name' on this machine\n")
+    told = cluster.ok("path", "tool", **own, SINGFACTORY_TRUSTED_OWNERS="root nobody-has-this-name").err
+    assert "names 'nobody-has-this-name', a user whom this machine does not know" in told
+    places = cluster.ok("doctor", **own).out
+    assert f"{cluster.store.root} (readable, of user id {os.getuid()})" in places
+    assert f"{cluster.folder / 'none'} (there is no store)" in places
+
+
+def test_a_config_of_another_user_is_not_read(cluster: Cluster) -> None:
+    config = cluster.folder / ".config/singfactory/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('engine = "/tmp/evil"\n')
+    cluster.ok("path", "tool")
+    if os.geteuid() == 0:
+        os.chown(config, 41_234, -1)
+        refused = cluster.run("path", "tool")
+        assert refused.code == 2
+        assert refused.err.startswith(f"singfactory: {config} belongs to another user\n")
+        config.unlink()
+
+
+def test_staged_copies_are_each_users_own(cluster: Cluster) -> None:
+    staged = cluster.ok("stage", "tool", "--to", str(cluster.folder / "local")).out.strip()
+    mine = cluster.folder / "local" / f"user-{os.getuid()}"
+    assert staged.startswith(f"{mine}/")
+    assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+    mine.chmod(0o777)
+    refused = cluster.run("stage", "tool", "--to", str(cluster.folder / "local"))
+    assert refused.code == 8
+    assert f"{mine} is not safe to use" in refused.err
+    done = cluster.ok("exec", "tool", "--", "true", SINGFACTORY_STAGE=str(cluster.folder / "local"))
+    assert done.out == "exec first\n"
+    assert "not staged" in done.err

@@ -15,7 +15,7 @@ import pytest
 
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom
-from factory.io import files
+from factory.io import files, private
 
 BLOCK = files.BLOCK
 
@@ -210,7 +210,7 @@ def test_create_removes_its_file_when_the_block_raises(tmp_path: Path) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    with files.open_for_append(path) as file:
+    with private.open_for_append(path) as file:
         file.write(content)
 
 
@@ -497,7 +497,7 @@ def test_a_file_is_read_and_hashed_from_any_offset(tmp_path: Path) -> None:
 
 
 def test_a_planted_thing_that_is_gone_again_still_makes_an_error(tmp_path: Path) -> None:
-    error = files.planted(tmp_path / "gone")
+    error = private.planted(tmp_path / "gone")
     assert isinstance(error, FactoryError)
     assert error.why == "it is gone now"
 

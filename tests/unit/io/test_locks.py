@@ -75,7 +75,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def write_lock(path: Path, **changed: object) -> None:
     path.parent.mkdir(exist_ok=True)
-    value = {"host": "another-host", "pid": 1, "user": 1000, "token": "abc"}
+    value = {"host": "another-host", "pid": 1, "user": 1000, "token": "abc", "processes": locks.processes()}
     path.write_text(json.dumps(value | changed))
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest
-from factory.io import files
 from factory.io.progress import Silent
 from factory.store.refs import StoredImage
 from factory.store.store import Store
@@ -86,13 +85,17 @@ def end(processes: Iterable[subprocess.Popen[str]]) -> None:
         process.communicate()
 
 
-def run_as_nobody(body: Callable[[], None]) -> None:
+ANOTHER = 1  # a user with an account and a group of the same number, on most systems called daemon
+
+
+def run_as_another(body: Callable[[], None]) -> None:
     child = os.fork()
     if child == 0:
         try:
             if os.geteuid() == 0:
-                os.setgid(files.NOBODY)
-                os.setuid(files.NOBODY)
+                os.setgroups([])
+                os.setgid(ANOTHER)
+                os.setuid(ANOTHER)
             body()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent tells
             os.write(2, f"{error!r}\n".encode())

@@ -1,0 +1,123 @@
+"""Files that nobody else may have written or put there: partial downloads, leases, records."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+from factory.errors import FactoryError, IntegrityFailure
+from factory.io.files import NO_RIGHT, explained
+
+_PIECE = 128 * 1024  # bytes
+
+
+@contextlib.contextmanager
+def open_for_append(path: Path) -> Iterator[FileIO]:
+    """Open a private file for reading and for writing at its end, created when absent; unbuffered.
+
+    Raises IntegrityFailure when something else stands in its place: a link of either kind, another user's file.
+    """
+    with explained(path):
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            _make_writable(path)
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno == errno.ELOOP or (error.errno in NO_RIGHT and not _is_ours(path)):
+                raise planted(path) from error
+            raise
+        if not _is_private(descriptor):
+            os.close(descriptor)
+            raise planted(path)
+        with os.fdopen(descriptor, "a+b", buffering=0) as file:
+            yield file
+
+
+def write_all(file: FileIO, block: bytes) -> None:
+    """Write a whole block to an unbuffered file: a single write may take less, on a disk that is nearly full.
+
+    In small pieces: for those the kernel finds free pages sooner, which was measured.
+    """
+    left = memoryview(block)
+    while left:
+        left = left[file.write(left[:_PIECE]) :]
+
+
+def start_writing(file: FileIO, start: int, size: int) -> None:
+    """Let the kernel begin to write these bytes to the disk, so that a later fsync has less to wait for.
+
+    POSIX_FADV_DONTNEED does that on Linux (posix_fadvise(2)); where it does not, nothing is lost.
+    """
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_DONTNEED)
+
+
+def private_size(path: Path) -> int:
+    """The size of a file of ours alone. Raises IntegrityFailure when something else stands in its place."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        raise planted(path)
+    return found.st_size
+
+
+def _is_private(descriptor: int) -> bool:
+    """An ordinary file of ours, under one name only."""
+    found = os.fstat(descriptor)
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+
+
+def _make_writable(path: Path) -> None:
+    """Undo the read-only mode of a file of ours, which a run that died before its rename has left."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if _is_private(descriptor):
+                os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+
+
+def _is_ours(path: Path) -> bool:
+    """False only for a file that is there and belongs to somebody else."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return True
+
+
+def planted(path: Path) -> FactoryError:
+    """The error for a link, or another's file, at a place where only our own files belong."""
+    try:
+        found = path.lstat()
+        owner = f"it belongs to user id {found.st_uid}"
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file that others can reach"
+    except OSError:
+        owner, kind = "it is gone now", "a link"
+    return IntegrityFailure(
+        f"{path} is {kind}, refused", why=owner, fix="remove it after finding out who made it, then try again"
+    )
+
+
+def read_small(path: Path, limit: int) -> tuple[bytes, float]:
+    """The first limit bytes of an ordinary file, and when it was written (seconds, the file's own time).
+
+    Raises IntegrityFailure when a link or something else stands in its place, FileNotFoundError, NoRoom.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise planted(path) from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise planted(path)
+        return os.read(descriptor, limit), found.st_mtime
+    finally:
+        os.close(descriptor)

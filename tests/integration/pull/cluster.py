@@ -1,0 +1,187 @@
+"""A user at a cluster: real `singfactory` processes, a home and a store of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from factory.digest import Digest
+from factory.io.progress import Silent
+from factory.publish import Origin, publish
+from factory.registry.protocol import Registry
+from factory.release import Release
+from tests.factory_project import ROOT, Done
+from tests.unit.parts import candidate, report_of, write_recipe
+
+NAME = "tool"
+PROGRAM = (sys.executable, "-m", "factory.cli")
+KILL_AT = Path(__file__).with_name("kill_at.py")
+_ENGINE = """\
+#!/bin/sh
+if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
+touch "$HOME/running"
+while [ ! -e "$HOME/end" ]; do sleep 0.05; done
+"""
+_PATIENCE = 60.0  # seconds for anything to happen
+
+
+@dataclass(frozen=True)
+class Image:
+    """A published image: bytes, not a container, since nothing here looks inside."""
+
+    content: bytes
+    release: Release
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    @property
+    def sif(self) -> Digest:
+        return self.release.sif.digest
+
+    @property
+    def blobs(self) -> str:
+        """What is in the path of a request for the image's bytes."""
+        return f"/blobs/{self.sif}"
+
+
+def stand_in_engine(folder: Path) -> str:
+    """A program in the place of Apptainer: what it "runs" goes on until a file `end` is in the home."""
+    script = folder / "apptainer"
+    script.write_text(_ENGINE)
+    script.chmod(0o755)
+    return str(script)
+
+
+def content_of(seed: str, size: int) -> bytes:
+    """Bytes that compress as little as an image does, the same for the same seed."""
+    return hashlib.shake_128(seed.encode()).digest(size)
+
+
+def publish_image(folder: Path, registry: Registry, content: bytes, *, name: str = NAME) -> Image:
+    """Publish bytes as the next release of a recipe, as `singfactory publish` does."""
+    recipe = write_recipe(folder / "recipes", name)
+    made = candidate(folder / "candidates", recipe, content)
+    return Image(content, publish(recipe, made, report_of(made), registry=registry, origin=Origin(), progress=Silent()))
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who types commands. home: also the working folder; settings: further environment variables."""
+
+    home: Path
+    store: Path
+    registry: str
+    program: Sequence[str] = PROGRAM
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The whole environment: nothing of the person who runs the tests decides anything."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            "SINGFACTORY_STORE": str(self.store),
+            "SINGFACTORY_REGISTRY": self.registry,
+            "SINGFACTORY_IDLE_TIMEOUT": "10",
+            "SINGFACTORY_RETRY_BUDGET": "6",
+            **self.settings,
+        }
+
+    def start(self, *arguments: str, umask: int = -1) -> subprocess.Popen[str]:
+        """Start a command, in a process group of its own."""
+        self.home.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [*self.program, *arguments],
+            cwd=self.home,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            umask=umask,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, **env: str) -> Done:
+        """Run a command to its end."""
+        return ended(replace(self, settings={**self.settings, **env}).start(*arguments))
+
+    def pull(self, *arguments: str, **env: str) -> Any:
+        """A pull that has to succeed: what it says as JSON."""
+        done = self.run("pull", *(arguments or (NAME,)), "--json", **env)
+        assert done.code == 0, done
+        return done.json()
+
+    def verify(self) -> None:
+        """Hash the whole store again: nothing in it may be wrong."""
+        done = self.run("store", "verify")
+        assert (done.code, done.out.endswith(" images checked, 0 wrong\n")) == (0, True), done
+
+    def blob(self, image: Image) -> Path:
+        """Where the image is in the store, or would be."""
+        return self.store / "blobs" / "sha256" / image.sif.hex[:2] / f"{image.sif.hex}.sif"
+
+    def partial(self, image: Image) -> Path:
+        """Where its bytes are as long as they are not complete."""
+        name = f"{image.sif.hex}.{os.getuid()}."
+        there = sorted((self.store / "partial").glob(f"{name}*"))
+        return there[0] if there else self.store / "partial" / f"{name}earlier"
+
+    def lock(self, image: Image) -> Path:
+        """The lock of its download."""
+        return self.store / "locks" / f"{image.sif.hex}.lock"
+
+    def arrived(self, image: Image) -> int:
+        """How many of its bytes are on disk. They must be the right ones, in their order."""
+        path = self.blob(image)
+        if path.exists():
+            assert path.read_bytes() == image.content
+            assert path.stat().st_mode & 0o777 == 0o444
+            return image.size
+        with contextlib.suppress(FileNotFoundError):
+            found = self.partial(image).read_bytes()
+            assert found == image.content[: len(found)]
+            return len(found)
+        return 0
+
+    def files(self) -> list[str]:
+        """All that is in the store but folders."""
+        return sorted(str(path.relative_to(self.store)) for path in self.store.rglob("*") if not path.is_dir())
+
+
+def ended(process: subprocess.Popen[str]) -> Done:
+    """Wait for a command. It shows no traceback, and no process of it is left, whatever ended it."""
+    out, err = process.communicate(timeout=_PATIENCE)
+    assert "Traceback" not in err, err
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return Done(process.returncode, out, err)
+    raise AssertionError(f"{process.args!r} has left processes behind")
+
+
+def until(seen: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something is so, while a process runs."""
+    deadline = time.monotonic() + _PATIENCE
+    while not seen():
+        assert process is None or process.poll() is None, process and process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def stop(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> Done:
+    """Send a signal, and see the end."""
+    process.send_signal(number)
+    return ended(process)

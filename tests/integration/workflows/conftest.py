@@ -1,0 +1,137 @@
+"""A registry that anybody reads and only the owner writes, our own GitHub, and repositories that use both."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.factory_project import make_project, push_base
+from tests.integration.github.description import ENTERPRISE, load
+from tests.integration.github.git_store import GitStore
+from tests.integration.github.github_server import TOKEN, GitHubServer
+from tests.integration.github.repository import NAME, OWNER, Remote
+from tests.integration.workflows.repository import Repository, make_repository, make_wheels
+from tests.integration.workflows.tls import certificate
+from tests.servers import Faulty, docker_registry, faulty_registry
+
+REGISTRY_TOKEN = "registry-token-5e0c2b"  # what the secret says; tests look for it where it must not be
+_NUMBERS = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """front: where jobs reach it; data: its folder."""
+
+    front: Faulty
+    data: Path
+
+    @property
+    def host(self) -> str:
+        return self.front.server.host
+
+    def content(self, namespace: str) -> set[str]:
+        """All that is kept below a namespace: blobs by their links, manifests, tags."""
+        root = self.data / "docker/registry/v2/repositories" / namespace
+        return {str(path.relative_to(root)) for path in root.rglob("link") if "_uploads" not in path.parts}
+
+    def tags(self, namespace: str, name: str) -> dict[str, str]:
+        """Each tag of a repository, with the digest that it names."""
+        root = self.data / "docker/registry/v2/repositories" / namespace / name / "_manifests/tags"
+        return {path.name: (path / "current/link").read_text() for path in root.glob("*")}
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry behind a proxy that asks for a login where somebody writes below /v2/factory, and keeps a record."""
+    folder = tmp_path_factory.mktemp("registry")
+    login = "Basic " + base64.b64encode(f"robot:{REGISTRY_TOKEN}".encode()).decode()
+    refusal = {"status": 401, "headers": {"WWW-Authenticate": 'Basic realm="test"'}}
+    writing = {"path": "^/v2/factory", "unless": ["Authorization", re.escape(login)]}
+    rules = [{"method": method, **writing, **refusal} for method in ("POST", "PUT", "PATCH", "DELETE")]
+    with docker_registry(folder) as server, faulty_registry(folder, server.host, rules) as front:
+        yield Registry(front, folder / "data")
+
+
+@dataclass(frozen=True)
+class Site:
+    """github: our own; host: where jobs reach it, with TLS; authority: who vouches for that."""
+
+    github: GitHubServer
+    host: str
+    authority: Path
+
+    @property
+    def address(self) -> str:
+        return f"https://{self.host}/{OWNER}/{NAME}"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One GitHub, which holds every request against GitHub's description."""
+    folder = tmp_path_factory.mktemp("github")
+    authority, context = certificate(folder)
+    github = GitHubServer(load(ENTERPRISE), folder, "/api/v3")
+    listening = github._server  # noqa: SLF001 - it knows no TLS by itself
+    listening.socket = context.wrap_socket(listening.socket, server_side=True)
+    github.api_url = github.api_url.replace("http:", "https:")
+    github.remote = Remote(load(ENTERPRISE), GitStore(folder / "secure"), github.api_url)  # answers name their address
+    try:
+        yield Site(github, github.api_url.split("/")[2], authority)
+    finally:
+        github.close()
+    assert github.breaches == []
+
+
+NewRepository = Callable[..., Repository]
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What jobs install."""
+    return make_wheels(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="session")
+def new_repository(
+    engine: str, registry: Registry, site: Site, wheels: Path, tmp_path_factory: pytest.TempPathFactory
+) -> NewRepository:
+    """Makes empty factories, each with a namespace of its own; like: in the namespace of another one."""
+
+    def make(like: Repository | None = None) -> Repository:
+        folder = tmp_path_factory.mktemp("factory")
+        project = make_project(folder / "cluster", engine, registry.host)
+        named = f"http://{registry.host}/factory{next(_NUMBERS)}"
+        env = {**project.env, "SINGFACTORY_CA": str(site.authority), "NO_PROXY": "127.0.0.1"}
+        env["SINGFACTORY_REGISTRY"] = like.variables["SINGFACTORY_REGISTRY"] if like else named
+        return make_repository(
+            folder,
+            replace(project, env=env),
+            wheels,
+            address=site.address,
+            variables={"SINGFACTORY_REGISTRY": env["SINGFACTORY_REGISTRY"]},
+            secrets={"REGISTRY_TOKEN": REGISTRY_TOKEN, "GITHUB_TOKEN": TOKEN},
+        )
+
+    return make
+
+
+def namespace_of(repository: Repository) -> str:
+    """The namespace that a factory publishes in."""
+    return repository.variables["SINGFACTORY_REGISTRY"].rpartition("/")[2]
+
+
+def move_base(registry: Registry, tag: str, text: str) -> str:
+    """Push another image to the tag of a base image; returns what `build.base` names it."""
+    return push_base(registry.host, tag=tag, text=text)
+
+
+def pushed(**more: Any) -> dict[str, Any]:
+    """The payload of a push to main."""
+    return {"ref": "refs/heads/main", **more}
