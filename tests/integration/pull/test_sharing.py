@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from factory.io import locks
 from tests.integration.pull.cluster import NAME, User, ended, stop, until
 from tests.integration.pull.conftest import Start, Upstream
 from tests.integration.pull.test_kills import noted, watched
@@ -47,7 +48,14 @@ def test_no_lock_of_the_file_system_is_asked_for(upstream: Upstream, new_user: N
 
 def write_lock(path: Path, **changed: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = {"host": socket.gethostname(), "pid": 1, "user": 0, "token": "abc", **changed}
+    holder = {
+        "host": socket.gethostname(),
+        "pid": 1,
+        "user": 0,
+        "token": "abc",
+        "processes": locks.processes(),
+        **changed,
+    }
     path.write_text(json.dumps(holder))
 
 
