@@ -103,7 +103,7 @@ def load(candidates: Path, recipe: str, arch: str) -> Candidate:
             why=f"no candidate in {folder}",
             fix=f"singfactory build {recipe}",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityFailure(
             f"the build record in {folder} is broken", why=repr(error)[:120], fix=f"singfactory build {recipe}"
         ) from error

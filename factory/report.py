@@ -129,7 +129,7 @@ def load(folder: Path, recipe: str) -> TestReport:
         raise NotFound(
             f"{recipe} has not been tested", why=f"no report in {folder}", fix=f"singfactory test {recipe}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityFailure(
             f"the test report in {folder} is broken", why=repr(error)[:120], fix=f"singfactory test {recipe}"
         ) from error

@@ -21,6 +21,7 @@ _LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
     parser.add_argument(
         "--from", dest="handed", type=Path, metavar="FILE", help="show the report that another job has made"
     )
@@ -58,9 +59,11 @@ def _look(context: Context) -> tuple[Row, ...]:
     from factory.make import look, plan_for  # noqa: PLC0415
     from factory.summary import rows  # noqa: PLC0415
 
-    recipes, works = context.recipes(()), context.works
+    names, works = context.options.names, context.works
+    recipes = context.recipes(names)
     decided, known = plan_for(recipes, works, look(recipes, works))
-    return rows(decided, candidate.load_all(works.candidates), known.catalog)
+    found = rows(decided, candidate.load_all(works.candidates), known.catalog)
+    return tuple(row for row in found if not names or row.recipe in names)
 
 
 def _keep(context: Context, text: str) -> None:
@@ -114,11 +117,13 @@ def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
     from factory.cli.main import fail  # noqa: PLC0415
 
     remote = connect(context)
+    recipes = sorted({row.recipe for row in found})
+    reported = remote.failures(_key(recipe) for recipe in recipes)
     code = 0
-    for recipe in sorted({row.recipe for row in found}):
+    for recipe in recipes:
         mine = [row for row in found if row.recipe == recipe]
         try:
-            _issue(context, remote, actions, mine)
+            _issue(context, remote, actions, mine, reported=_key(recipe) in reported)
         except AccessDenied:
             raise  # the same for all
         except FactoryError as error:
@@ -127,7 +132,12 @@ def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
     return code
 
 
-def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Row]) -> None:
+def _key(recipe: str) -> str:
+    """Under which the issue of a recipe is found again."""
+    return f"recipe/{recipe}"
+
+
+def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Row], *, reported: bool) -> None:
     """Open or update the issue of one recipe, or close it. What is tested and not published yet leaves it as it is."""
     from factory.summary import BAD, lasting, markdown  # noqa: PLC0415
 
@@ -135,10 +145,10 @@ def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Ro
     outcomes = {row.outcome for row in mine}
     if outcomes & BAD:
         text = markdown(lasting(mine), where=where) + _all_runs(actions)
-        issue = remote.failing(f"recipe/{recipe}", f"{recipe} cannot be published", text, ["singfactory"])
+        issue = remote.failing(_key(recipe), f"{recipe} cannot be published", text, ["singfactory"])
         context.progress.note(f"issue {issue.change.value}: {issue.url}")
-    elif outcomes <= {"published", "unchanged"}:
-        closed = remote.mended(f"recipe/{recipe}", markdown(mine, where=where, run_url=_run_url(actions)))
+    elif reported and outcomes <= {"published", "unchanged"}:
+        closed = remote.mended(_key(recipe), markdown(mine, where=where, run_url=_run_url(actions)))
         if closed is not None:
             context.progress.note(f"issue closed: {closed.url}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -160,6 +160,12 @@ class GitHub:
         self._calls.read(doing, lambda: issue.edit(title=title, body=text))
         return Issue(issue.number, issue.html_url, Change.UPDATED)
 
+    def failures(self, keys: Iterable[str]) -> frozenset[str]:
+        """Those of the keys that have an open issue of ours, by one listing for all of them."""
+        doing = Doing(f"list the issues of {self._name}", "issues: read")
+        open_now = [found for found in self._open_issues(doing) if self._is_ours(doing, found)]
+        return frozenset(key for key in keys if any(carries(key, found.body) for found in open_now))
+
     def mended(self, key: str, body: str) -> Issue | None:
         """Close the open issue of this key with a comment; None when there is none."""
         doing = Doing(f"close an issue of {self._name}", "issues: write")
@@ -259,12 +265,15 @@ class GitHub:
         return None
 
     def _issue_of(self, doing: Doing, key: str) -> RemoteIssue | None:
-        """Our open issue of this key; GitHub lists pull requests among the issues."""
+        """Our open issue of this key."""
+        mine = (found for found in self._open_issues(doing) if carries(key, found.body) and self._is_ours(doing, found))
+        return next(mine, None)
+
+    def _open_issues(self, doing: Doing) -> Iterator[RemoteIssue]:
+        """All open issues; GitHub lists pull requests among them."""
         for found in self._calls.all(doing, self._repository(doing).get_issues(state="open")):
-            is_issue = not found.html_url.endswith(f"/pull/{found.number}")
-            if is_issue and carries(key, found.body) and self._is_ours(doing, found):
-                return found  # type: ignore[no-any-return]
-        return None
+            if not found.html_url.endswith(f"/pull/{found.number}"):
+                yield found
 
     def _is_ours(self, doing: Doing, found: IssueComment | RemoteIssue) -> bool:
         return found.user is not None and found.user.login == self._login(doing)

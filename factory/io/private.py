@@ -57,6 +57,15 @@ def start_writing(file: FileIO, start: int, size: int) -> None:
         os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_DONTNEED)
 
 
+def uncache(file: FileIO, size: int) -> None:
+    """Let the kernel forget the file's first bytes, as far as they are on the disk (posix_fadvise(2)).
+
+    Gigabytes that nobody reads soon would push out what others have in memory; finding room for them costs time, too.
+    """
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)
+
+
 def private_size(path: Path) -> int:
     """The size of a file of ours alone. Raises IntegrityFailure when something else stands in its place."""
     found = path.lstat()

@@ -22,6 +22,7 @@ from factory.store.parts import Parts
 
 _MARGIN = 64 * 1024 * 1024  # bytes that stay free for what else happens on the disk
 _FLUSH = 8 * 1024 * 1024  # bytes that are hashed before the disk is told to write them
+_BEHIND = 64 * 1024 * 1024  # bytes back what was written is on the disk, most likely
 
 Fetch = Callable[[int], Iterable[bytes]]
 
@@ -57,7 +58,8 @@ def _fill(
     progress.begin("pull", wanted.size)
     try:
         progress.advance(kept)
-        with _Hasher(file, Verifier(wanted), kept) as hasher:
+        # Who copies an image to this machine's disk runs it now; who fetches one mostly runs it elsewhere, or later.
+        with _Hasher(file, Verifier(wanted), kept, cached=parts is None) as hasher:
             with contextlib.closing(_rest(kept, wanted.size, fetch, parts, progress)) as blocks:
                 for block in blocks:
                     at += len(block)
@@ -90,9 +92,10 @@ class _Hasher:
     network, so nothing else waits for it. The two only share a queue: an interrupt at any point leaves no lock behind.
     """
 
-    def __init__(self, file: FileIO, verifier: Verifier, size: int) -> None:
+    def __init__(self, file: FileIO, verifier: Verifier, size: int, *, cached: bool) -> None:
         self._file = file
         self._verifier = verifier
+        self._cached = cached
         self._sizes: SimpleQueue[int | None] = SimpleQueue()  # how much of the file is there; None: nothing more comes
         self._sizes.put(size)
         self._left = False
@@ -140,4 +143,6 @@ class _Hasher:
                 self._verifier.update(block[:count])
             if self._verifier.seen - flushed >= _FLUSH:
                 private.start_writing(self._file, flushed, self._verifier.seen - flushed)
+                if not self._cached and flushed > _BEHIND:
+                    private.uncache(self._file, flushed - _BEHIND)
                 flushed = self._verifier.seen
