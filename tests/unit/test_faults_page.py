@@ -33,4 +33,3 @@ def test_every_test_of_a_whole_pull_is_on_the_page() -> None:
     folder = ROOT / "tests/integration/pull"
     there = {name for path in folder.glob("test_*.py") for name in functions_of(path)}
     assert there - {name for _, name in NAMED} == set()
-
