@@ -35,7 +35,7 @@ integration: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
-	  for name in basics pull soak; do \
+	  for name in basics plan pull soak; do \
 	    PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m "benchmarks.$$name" || exit 1; \
 	  done
 

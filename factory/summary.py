@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -61,11 +61,12 @@ def rows(decided: Plan, made: Iterable[Candidate], catalog: Catalog) -> tuple[Ro
     waiting = [(job.recipe.name, job.arch, "; ".join(job.reasons)) for job in decided.jobs]
     waiting += [(kept.recipe.name, kept.arch, "built anew") for kept in decided.kept if _anew(kept, candidates)]
     told = done | {(name, arch) for name, arch, _ in waiting}
+    built = [_built(*one, candidates, catalog) for one in waiting if one[:2] not in done]
     return tuple(
         sorted(
             [
                 *(row for row in found if row is not None),
-                *(_built(*one, candidates, catalog) for one in waiting if one[:2] not in done),
+                *_after_their_bases(built, decided),
                 *(Row(stuck.recipe.name, stuck.arch, "stuck", _line(stuck.error)) for stuck in decided.stuck),
                 *(
                     Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
@@ -87,6 +88,20 @@ def _anew(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
     if made is None or release is None or made.created <= release.created:
         return False
     return {name for name, _ in made.parts.items() ^ release.parts.items()} <= {"engine"}
+
+
+def _after_their_bases(built: Sequence[Row], decided: Plan) -> Iterator[Row]:
+    """The rows; what builds upon a recipe that cannot be published cannot be published either. Bases come first."""
+    bases = {(job.recipe.name, job.arch): (job.waits_for, job.arch) for job in decided.jobs}
+    order = {place: number for number, place in enumerate(bases)}
+    bad: set[tuple[str, str]] = set()
+    for row in sorted(built, key=lambda row: order.get((row.recipe, row.arch), 0)):
+        here = (row.recipe, row.arch)
+        if bases.get(here) in bad and row.outcome not in BAD:
+            row = replace(row, outcome="stuck", why=f"its base {bases[here][0]} cannot be published")  # noqa: PLW2901
+        if row.outcome in BAD:
+            bad.add(here)
+        yield row
 
 
 def _published(made: Candidate, catalog: Catalog) -> Row | None:

@@ -93,6 +93,19 @@ def test_a_report_about_other_bytes_does_not_count(tmp_path: Path, registry: Lay
     assert (row.outcome, row.tests) == ("not tested", "its report is about another image")
 
 
+def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_passed(
+    tmp_path: Path, registry: LayoutRegistry
+) -> None:
+    root, work = tmp_path / "recipes", tmp_path / "work"
+    base, upper = write_recipe(root, "base"), write_recipe(root, "upper", base="recipe://base")
+    low, high = candidate(work, base, b"low"), candidate(work, upper, b"high")
+    report_of(low, TestResult("starts", "failed", 0.1, "exit 1")).save(low.folder)
+    report_of(high).save(high.folder)
+    found = {row.recipe: row for row in rows(planned([base, upper], registry), [low, high], catalogs.read(registry))}
+    assert (found["base"].outcome, found["upper"].outcome) == ("tests failed", "stuck")
+    assert found["upper"].why == "its base base cannot be published"
+
+
 def test_what_nobody_can_say_is_told_with_its_reason(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     stuck = Plan(stuck=(Stuck(recipe, "amd64", RecipeError("no base", why="gone", fix="find it")),))

@@ -15,7 +15,6 @@ from factory.publish import Origin, publish
 from factory.recipes.model import Recipe
 from factory.report import TestResult
 from tests.factory_project import ROOT, Done, Project
-from tests.integration.github import contents  # noqa: F401 - it registers its endpoint
 from tests.integration.github.github_server import TOKEN, GitHubServer
 from tests.integration.github.repository import HOST, NAME, OWNER
 from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe

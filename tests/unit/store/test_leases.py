@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.store import leases
 from factory.store.leases import Job, Lease, Queue
-from tests.unit.store.stored import end, line_of, python
+from tests.unit.store.stored import DAY, end, line_of, python
 
 DIGEST = Digest.of(b"image")
 BECOMES = """
@@ -182,3 +183,16 @@ def test_slurm_is_asked_for_its_name_and_its_jobs() -> None:
     assert leases.queue_of(lambda command: answers[command[0]], 5) == Queue("big", frozenset({"7", "8"}), 5)
     assert leases.queue_of(lambda command: None if command[0] == "squeue" else answers["scontrol"], 0) is None
     assert leases.queue_of(lambda _: None, 0) is None
+
+
+def test_a_use_that_is_dated_far_ahead_protects_nothing(tmp_path: Path) -> None:
+    ahead = time.time() + 400 * DAY
+    leases.take(tmp_path, DIGEST, process=False)
+    (path,) = (tmp_path / "leases").iterdir()
+    path.write_text("nonsense")
+    os.utime(path, (ahead, ahead))
+    (lease,) = leases.read(tmp_path)
+    assert not leases.is_alive(lease, now=time.time(), patience=DAY, queue=None)
+    os.utime(path)
+    (lease,) = leases.read(tmp_path)
+    assert leases.is_alive(lease, now=time.time(), patience=DAY, queue=None)
