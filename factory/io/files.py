@@ -124,16 +124,19 @@ def _make_one_folder(path: Path, mode: int) -> None:
 
 
 def _open_to(path: Path, mode: int) -> None:
-    """Give a folder of ours at least these rights; what others have put in its place is left alone."""
+    """Give a folder of ours at least these rights; what others have put in its place is left alone.
+
+    By a descriptor that needs no rights on it (O_PATH, open(2)): under some umasks its owner has none at first.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return
     try:
         found = os.fstat(descriptor)
         has = stat.S_IMODE(found.st_mode)
         if found.st_uid == os.geteuid() and has & mode != mode:
-            os.fchmod(descriptor, has | mode)
+            Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
     finally:
         os.close(descriptor)
 
