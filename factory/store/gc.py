@@ -83,7 +83,7 @@ def collect(
 ) -> tuple[Verdict, ...]:
     """Remove what the rules do not keep; returns what became of every file. dry_run: only tell, write nothing.
 
-    now: seconds, else the file system's own time. Raises IntegrityFailure for links planted among the leases,
+    now: seconds, else the file system's own time. Raises IntegrityFailure for a link in the place of the leases,
     RegistryFailure when another gc does not end, NoRoom when this user may not write the store.
     """
     if not store.root.is_dir():
