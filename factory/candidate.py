@@ -3,6 +3,8 @@
 <candidates>/<recipe>-<arch>/image.sif       the image
                              candidate.json  what it was made of, by what, its digest and size
                              build.log       everything the build printed
+                             image.chunks    its chunk index, for those who have an older one
+                             sbom.spdx.json  the packages in it
                              report.json     what the tests said, and junit.xml the same for CI
 """
 
@@ -25,7 +27,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one build made. created is ISO 8601, UTC; seconds the wall time of the build; key the input key."""
+    """What one build made. created is ISO 8601, UTC; seconds the wall time of the build; key the input key.
+
+    fingerprint: of its contents (factory.sif.fingerprint), '' when they could not be read.
+    """
 
     folder: Path
     recipe: str
@@ -39,11 +44,22 @@ class Candidate:
     key: str = ""
     base: str = ""
     base_digest: str = ""
+    fingerprint: str = ""
 
     @property
     def image(self) -> Path:
         """The SIF."""
         return self.folder / "image.sif"
+
+    @property
+    def chunks(self) -> Path:
+        """Its chunk index; absent when it has none."""
+        return self.folder / "image.chunks"
+
+    @property
+    def sbom(self) -> Path:
+        """Its bill of materials; absent when its packages could not be read."""
+        return self.folder / "sbom.spdx.json"
 
     @property
     def log(self) -> Path:
@@ -66,6 +82,7 @@ class Candidate:
             "parts": dict(self.parts),
             "base": self.base,
             "base_digest": self.base_digest,
+            "fingerprint": self.fingerprint,
         }
 
     def save(self) -> None:
@@ -96,6 +113,7 @@ def load(candidates: Path, recipe: str, arch: str) -> Candidate:
             key=str(value["inputs"]),
             base=str(value["base"]),
             base_digest=str(value["base_digest"]),
+            fingerprint=str(value.get("fingerprint", "")),
         )
     except FileNotFoundError as error:
         raise NotFound(

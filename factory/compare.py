@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.delta.index import index_image
+from factory import sbom
+from factory.delta.index import ChunkIndex, index_image, largest_index
 from factory.delta.match import compare as overlap_of
-from factory.errors import NotFound
+from factory.errors import FactoryError, NotFound
 from factory.io.progress import Progress
+from factory.registry.protocol import Manifest, Registry, read_all
 from factory.release import Release
+from factory.sif.packages import PackageChanges, Packages
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,48 @@ def changed_parts(before: Release, after: Release) -> tuple[tuple[str, str, str]
     return tuple(row for row in rows if row[1] != row[2])
 
 
-def shared_bytes(before: Path, after: Path, progress: Progress) -> Bytes:
-    """Index both files and compare. Raises NotFound, IntegrityFailure when one is no SIF."""
-    for path in (before, after):
-        if not path.is_file():
-            raise NotFound(f"there is no image {path}")
-    found = overlap_of(index_image(before, progress), index_image(after, progress))
+def index_of(release: Release, registry: Registry) -> ChunkIndex | None:
+    """The chunk index of a release; None when it has none, or none that can be had and read."""
+    if release.chunks is None or release.chunks.size > largest_index(release.sif.size):
+        return None
+    try:
+        content = read_all(registry.blob(release.recipe, release.chunks), release.chunks.size)
+        index = ChunkIndex.decode(content)
+    except FactoryError:
+        return None
+    return index if (index.digest, index.size) == (release.sif.digest, release.sif.size) else None
+
+
+def packages_of(release: Release, registry: Registry) -> Packages | None:
+    """What the release's bill of materials names; None when it has none that can be had and read."""
+    try:
+        for referrer in registry.referrers(release.recipe, release.digest, sbom.MEDIA_TYPE):
+            (layer,) = Manifest.read(registry.manifest(release.recipe, str(referrer.digest))).layers
+            return sbom.read(read_all(registry.blob(release.recipe, layer), sbom.LIMIT))
+    except (FactoryError, ValueError):
+        pass
+    return None
+
+
+def package_lines(changes: PackageChanges) -> tuple[str, ...]:
+    """What changed, a line each: other versions first, then what came and what went."""
+    return (
+        *(f"{one.name} {one.before} -> {one.after} ({one.manager})" for one in changes.changed),
+        *(f"+ {one.name} {one.version} ({one.manager})" for one in changes.added),
+        *(f"- {one.name} {one.version} ({one.manager})" for one in changes.removed),
+    )
+
+
+def shared_bytes(have: ChunkIndex | None, want: ChunkIndex | None) -> Bytes | None:
+    """What somebody who has the first image can reuse for the second; None where an index is missing."""
+    if have is None or want is None:
+        return None
+    found = overlap_of(have, want)
     return Bytes(found.reused, found.missing)
+
+
+def index_of_file(path: Path, progress: Progress) -> ChunkIndex:
+    """The chunk index of a file here. Raises NotFound, IntegrityFailure when it is no SIF."""
+    if not path.is_file():
+        raise NotFound(f"there is no image {path}")
+    return index_image(path, progress)

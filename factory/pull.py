@@ -17,6 +17,7 @@ from factory.names import Reference
 from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.resolve import confirm, resolve
+from factory.reuse import Reuse
 from factory.store.parts import Parts
 from factory.store.refs import StoredImage
 from factory.store.store import Store
@@ -24,7 +25,11 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did. transferred: bytes fetched from the registry; reused: bytes that were here before."""
+    """What a pull did.
+
+    transferred: bytes fetched from the registry, chunk indexes included; reused: bytes of the image that were here
+    before, in this image's own beginning or in others.
+    """
 
     image: StoredImage
     path: Path
@@ -80,9 +85,16 @@ def pull(
     def read(offset: int, length: int | None) -> Iterator[bytes]:
         return registry.blob(release.recipe, release.sif, offset, length, caller_verifies=True)
 
+    indexes = {other.sif.digest: other.chunks for other in found.others if other.chunks is not None}
+    reuse = Reuse(release, registry, store, progress, indexes)
     path, transferred = store.ingest(
-        release.sif, lambda offset: read(offset, None), progress, parts=Parts(read, registry.connections)
+        release.sif,
+        lambda offset: read(offset, None),
+        progress,
+        parts=Parts(read, registry.connections),
+        plan=reuse.plan,
     )
+    reuse.keep()
     image = StoredImage(
         recipe=release.recipe,
         tag=str(release.tag) if release.tag.build else found.tags[0],
@@ -101,7 +113,8 @@ def pull(
             f"{image.recipe}:{image.tag} was {before.sif_digest} from {before.registry}; it is another image now"
         )
     store.record(image, found.tags)
-    return Pulled(image, path, transferred, release.sif.size - transferred, monotonic() - started)
+    reused = max(0, release.sif.size - transferred)
+    return Pulled(image, path, transferred + reuse.fetched, reused, monotonic() - started)
 
 
 def _is_known(release: Release, store: Store) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit, printable
-from factory.compare import Bytes, changed_parts, shared_bytes
+from factory.compare import changed_parts, index_of, index_of_file, package_lines, packages_of, shared_bytes
+from factory.delta.index import ChunkIndex
 from factory.io.files import readable_size
 from factory.names import Reference
+from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.resolve import resolve
+from factory.sif.packages import PackageChanges, Packages, package_changes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,19 +25,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what differs; the bytes too when both images are in the store."""
+    """Print what differs: inputs, packages, and the bytes that who has the first has to fetch for the second."""
     context = Context(options)
-    before, after = (_release(context, text) for text in (options.before, options.after))
+    (before, first), (after, second) = (_release(context, text) for text in (options.before, options.after))
     rows = changed_parts(before, after)
-    shared = _bytes(context, before, after)
+    packages = _packages(packages_of(before, first), packages_of(after, second))
+    shared = shared_bytes(_index(context, before, first), _index(context, after, second))
     if options.json:
         sizes = {"reused": shared.reused, "missing": shared.missing} if shared else None
-        emit({"changed": {name: [old, new] for name, old, new in rows}, "bytes": sizes})
+        told = asdict(packages) if packages else None
+        emit({"changed": {name: [old, new] for name, old, new in rows}, "packages": told, "bytes": sizes})
         return 0
     for name, old, new in rows:
         print(printable(f"{name:12} {_short(old)} -> {_short(new)}"))
     if not rows:
         print("no difference")
+    for line in package_lines(packages) if packages else ():
+        print(printable(f"{'package':12} {line}"))
+    if packages is None:
+        context.progress.note("the packages of one of them are not known")
     if shared is not None:
         new, known, total = map(readable_size, (shared.missing, shared.reused, after.sif.size))
         print(f"{'bytes':12} {new} of {total} are new, {known} are shared")
@@ -42,16 +52,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _release(context: Context, text: str) -> Release:
+def _release(context: Context, text: str) -> tuple[Release, Registry]:
     reference = Reference.parse(text)
-    return resolve(reference, context.registry_of(reference), context.arch).release
+    registry = context.registry_of(reference)
+    return resolve(reference, registry, context.arch).release, registry
 
 
-def _bytes(context: Context, before: Release, after: Release) -> Bytes | None:
-    old, new = context.store.where(before.sif), context.store.where(after.sif)
-    if old is None or new is None:
-        return None
-    return shared_bytes(old, new, context.progress)
+def _index(context: Context, release: Release, registry: Registry) -> ChunkIndex | None:
+    """What the registry has of it, else what the image here has."""
+    here = context.store.where(release.sif)
+    return index_of(release, registry) or (index_of_file(here, context.progress) if here is not None else None)
+
+
+def _packages(before: Packages | None, after: Packages | None) -> PackageChanges | None:
+    return package_changes(before, after) if before is not None and after is not None else None
 
 
 def _short(text: str) -> str:

@@ -43,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
         emit(facts)
         return 0
     facts["size"] = f"{readable_size(release.sif.size)} ({release.sif.size} bytes)"
+    facts["update"] = f"{readable_size(release.update.size)} from {release.update.tag}" if release.update else ""
+    facts["chunks"] = facts["repeat"] = ""
     facts["inputs"] = release.inputs or "unknown: not built by a factory"
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":

@@ -95,6 +95,16 @@ class ChunkIndex:
         return cls(size, Digest("sha256", digest.hex()), lengths, bytes(data[wanted - count * DIGEST_SIZE :]))
 
 
+def largest_index(size: int) -> int:
+    """How many bytes the index of an image of ``size`` may have: a twentieth; honest ones have a thousandth."""
+    return min(64 << 20, size // 20 + 4096)
+
+
+def digest_of_chunk(block: bytes | memoryview) -> bytes:
+    """The first 16 bytes of a chunk's SHA-256."""
+    return hashlib.sha256(block).digest()[:DIGEST_SIZE]
+
+
 def index_image(path: Path, progress: Progress | None = None) -> ChunkIndex:
     """Read a SIF once and index it; its SHA-256 comes out of the same pass.
 
@@ -137,7 +147,7 @@ def _read(file: BinaryIO, size: int, cutter: Cutter, progress: Progress) -> Chun
             at = 0
             for end in cutter.ends(buffer, filled):
                 lengths.append(end - at)
-                digests += hashlib.sha256(view[at:end]).digest()[:DIGEST_SIZE]
+                digests += digest_of_chunk(view[at:end])
                 at = end
             hashing.result()
             kept = filled - at

@@ -1,11 +1,16 @@
-"""Which bytes of one image are in another one."""
+"""Which bytes of an image are in others, and what is left to fetch."""
 
 from __future__ import annotations
 
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 from typing import NamedTuple
 
-from factory.delta.index import ChunkIndex
+from factory.delta.index import DIGEST_SIZE, ChunkIndex, digest_of_chunk
 
 
 class Span(NamedTuple):
@@ -13,6 +18,18 @@ class Span(NamedTuple):
 
     offset: int
     length: int
+
+
+class Piece(NamedTuple):
+    """Bytes ``offset`` to ``offset + length`` of the wanted image.
+
+    They are in the image number ``seed`` from byte ``at`` on; seed None: in none of them.
+    """
+
+    offset: int
+    length: int
+    seed: int | None
+    at: int
 
 
 @dataclass(frozen=True)
@@ -29,15 +46,96 @@ class Overlap:
 
 def compare(have: ChunkIndex, want: ChunkIndex) -> Overlap:
     """Tell which bytes of ``want`` have to be fetched by somebody who has ``have``."""
-    known = {(chunk.digest, chunk.length) for chunk in have.chunks()}
-    spans: list[Span] = []
-    missing = 0
-    for offset, length, digest in want.chunks():
-        if (digest, length) in known:
-            continue
-        missing += length
-        if spans and sum(spans[-1]) == offset:
-            spans[-1] = Span(spans[-1].offset, spans[-1].length + length)
+    spans = tuple(Span(piece.offset, piece.length) for piece in match(want, [have]) if piece.seed is None)
+    missing = sum(span.length for span in spans)
+    return Overlap(want.size - missing, missing, spans)
+
+
+def match(want: ChunkIndex, seeds: Sequence[ChunkIndex]) -> tuple[Piece, ...]:
+    """Cover ``want`` with pieces of the seeds, in order and without gaps; earlier seeds are preferred.
+
+    Chunks that follow each other in a seed become one piece.
+    """
+    return tuple(_joined(_placed(want, seeds)))
+
+
+def coalesced(pieces: Iterable[Piece], gap: int) -> tuple[Piece, ...]:
+    """The same cover, but what lies between two missing pieces and is shorter than ``gap`` bytes is missing, too.
+
+    To fetch so little more costs less than to ask twice.
+    """
+    result: list[Piece] = []
+    for piece in pieces:
+        bridges = len(result) > 1 and result[-1].seed is not None and result[-1].length < gap
+        if piece.seed is None and bridges and result[-2].seed is None:
+            result.pop()
+            result[-1] = Piece(result[-1].offset, piece.offset + piece.length - result[-1].offset, None, 0)
         else:
-            spans.append(Span(offset, length))
-    return Overlap(want.size - missing, missing, tuple(spans))
+            result.append(piece)
+    return tuple(result)
+
+
+def right_in_place(want: ChunkIndex, path: Path, spans: Sequence[Span]) -> Iterator[Span]:
+    """Where within these spans, ascending, a file already has the right bytes, each at its place in ``want``.
+
+    The file may have holes, or end early.
+    """
+    left = deque(spans)
+    start = end = 0
+    with path.open("rb") as file:
+        for chunk in want.chunks():
+            while left and sum(left[0]) <= chunk.offset:
+                left.popleft()
+            if not left or chunk.offset < left[0].offset:
+                continue
+            block = os.pread(file.fileno(), chunk.length, chunk.offset)
+            if digest_of_chunk(block) != chunk.digest:
+                continue
+            if chunk.offset != end:
+                if start < end:
+                    yield Span(start, end - start)
+                start = chunk.offset
+            end = chunk.offset + chunk.length
+    if start < end:
+        yield Span(start, end - start)
+
+
+def _placed(want: ChunkIndex, seeds: Sequence[ChunkIndex]) -> Iterator[Piece]:
+    """One piece for each chunk. Where the seed that gave the last chunk goes on alike, it gives the next one."""
+    known: dict[bytes, tuple[int, int]] = {}  # the first place of a digest: seed, number of the chunk in it
+    for seed, have in reversed(list(enumerate(seeds))):
+        places = range(len(have.lengths) - 1, -1, -1)
+        known.update((_digest(have, place), (seed, place)) for place in places)
+    offsets = [list(accumulate(have.lengths, initial=0)) for have in seeds]
+    seed, place = 0, -1
+    for chunk in want.chunks():
+        following = place + 1
+        if not (
+            place >= 0 and following < len(seeds[seed].lengths) and _digest(seeds[seed], following) == chunk.digest
+        ):
+            seed, following = known.get(chunk.digest, (seed, -1))
+        place = following
+        if place >= 0 and seeds[seed].lengths[place] == chunk.length:
+            yield Piece(chunk.offset, chunk.length, seed, offsets[seed][place])
+        else:
+            place = -1
+            yield Piece(chunk.offset, chunk.length, None, 0)
+
+
+def _digest(index: ChunkIndex, place: int) -> bytes:
+    return index.digests[place * DIGEST_SIZE : (place + 1) * DIGEST_SIZE]
+
+
+def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Neighbours that follow each other in their seed, or are all missing, as one piece."""
+    last = next(pieces, None)
+    if last is None:
+        return
+    for piece in pieces:
+        follows = piece.seed is None or piece.at == last.at + last.length
+        if piece.seed == last.seed and follows:
+            last = Piece(last.offset, last.length + piece.length, last.seed, last.at)
+        else:
+            yield last
+            last = piece
+    yield last

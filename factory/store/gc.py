@@ -23,10 +23,12 @@ from factory.io.locks import STALE, holder_of, lock
 from factory.io.progress import Progress, Silent
 from factory.store import leases, tags
 from factory.store.leases import Lease, Queue
+from factory.store.seeds import stale_indexes
 from factory.store.store import Store
 
 _WAIT = 60.0  # seconds to wait for another gc, or for who writes the record of an image
 _DAY = 86400.0
+_BLOCK = 512  # bytes, the unit of st_blocks
 _SHORTEST = 3600.0  # seconds that temporary files of living processes are left alone at least
 
 
@@ -207,8 +209,9 @@ class _Collector:
             yield from self._leftover(path, "put aside" if path.parent.name == "quarantine" else "unfinished")
         for folder in (root / "leases", root / "locks", root / "refs", *_entries(root / "images")):
             yield from (one for path in _entries(folder, hidden=True) for one in self._leftover(path, "unfinished"))
-        newest = {lease.sif_digest: lease.path for lease in sorted(self.leases, key=lambda lease: lease.used)}
         here = {blob.digest for blob in self.blobs.values()}
+        yield from (one for path in stale_indexes(self.store) for one in self._leftover(path, "its image is gone"))
+        newest = {lease.sif_digest: lease.path for lease in sorted(self.leases, key=lambda lease: lease.used)}
         for lease in self.leases:
             replaced = newest[lease.sif_digest] != lease.path or lease.sif_digest not in here
             if replaced and self.now - lease.used > self.rules.grace and not self._alive(lease):
@@ -219,7 +222,7 @@ class _Collector:
             found = path.lstat()
         except FileNotFoundError:
             return
-        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        size = min(found.st_size, found.st_blocks * _BLOCK) if stat.S_ISREG(found.st_mode) else 0  # it may have holes
         age = self.now - max(found.st_mtime, found.st_ctime)
         holder = self._holder(path.name.partition(".")[0]) if path.parent.name == "partial" else ""
         keep = age < self._grace_of(path) or bool(holder)

@@ -27,6 +27,7 @@ from factory.io.locks import Held, lock
 from factory.io.progress import Progress, Silent
 from factory.names import LATEST, Reference, recipe_name, tag_name
 from factory.store import leases
+from factory.store.assemble import AHEAD, Assembly, Plan, ahead_of
 from factory.store.leases import Job
 from factory.store.parts import Parts
 from factory.store.refs import Purged, StoredImage, read_refs, refs_file, write_refs
@@ -61,6 +62,10 @@ class Store:
                 if stat.S_ISREG(found.st_mode) and found.st_size == wanted.size:
                     return _blob(root, wanted.digest)
         return None
+
+    def has_file(self, digest: Digest) -> bool:
+        """Whether something has the blob's name, here or in a shared store."""
+        return any(_blob(root, digest).exists() for root in (self.root, *self.shared))
 
     def usable(self, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
         """Where the blob is, when it may be used: this user's own was checked when it came, others' are hashed once.
@@ -111,11 +116,13 @@ class Store:
         progress: Progress,
         *,
         parts: Parts | None = None,
+        plan: Plan | None = None,
     ) -> tuple[Path, int]:
         """Make the blob present; returns its path and how many bytes were fetched for it.
 
-        fetch gives the blob's bytes from an offset on, parts the same over several connections; neither is believed:
-        size and digest are checked here. What an earlier, broken run left is hashed again and
+        fetch gives the blob's bytes from an offset on, parts the same over several connections, plan says what of it
+        local files have; none is believed: size and digest are checked here. plan is asked when the bytes are really
+        needed, and only with parts. What an earlier, broken run left is hashed again and
         continued. One process fetches; others wait for it. Raises what fetch raises, NoRoom and IntegrityFailure.
         """
         here = self.usable(wanted)
@@ -134,17 +141,21 @@ class Store:
             if self._usable_in(self.root, wanted) is not None:
                 return path, 0
             partial = self._partial(wanted.digest, held)
-            with private.open_for_append(partial) as file:
-                fetched = complete(file, partial, wanted, fetch=fetch, parts=parts, progress=progress)
+            assembly = self._assembly(partial, parts, plan)
+            with private.open_for_update(partial) as file:
+                fetched = complete(
+                    file, partial, wanted, fetch=fetch, parts=parts, progress=progress, assembly=assembly
+                )
                 os.fchmod(file.fileno(), _READ_ONLY)
                 os.fsync(file.fileno())
                 self._folder(path.parent)
                 with contextlib.suppress(FileNotFoundError):
                     files.rename_into_place(partial, path)
+                    files.remove_file(ahead_of(partial))
                     self._approve(path, os.fstat(file.fileno()), wanted.digest)
                     return path, fetched
         progress.note("this pull slept, and another one took its place")
-        path, more = self.ingest(wanted, fetch, progress, parts=parts)
+        path, more = self.ingest(wanted, fetch, progress, parts=parts, plan=plan)
         return path, fetched + more
 
     def _approve(self, path: Path, written: os.stat_result, digest: Digest) -> None:
@@ -166,12 +177,21 @@ class Store:
         mine = self.root / "partial" / f"{digest.hex}.{os.getuid()}.{held.token}"
         if not held.alone:
             return mine
-        left = sorted(mine.parent.glob(f"{digest.hex}.{os.getuid()}.*"), key=private.private_size)
+        found = mine.parent.glob(f"{digest.hex}.{os.getuid()}.*")
+        left = sorted((path for path in found if path.suffix != AHEAD), key=private.private_size)
         if left and not held.doubtful:
+            ahead = ahead_of(left[-1])
             files.rename_into_place(left.pop(), mine)
+            with contextlib.suppress(FileNotFoundError):
+                files.rename_into_place(ahead, ahead_of(mine))
         for path in left:
             files.remove_file(path)
         return mine
+
+    def _assembly(self, partial: Path, parts: Parts | None, plan: Plan | None) -> Assembly | None:
+        """What local images have of an image, as far as that helps."""
+        pieces = plan(ahead_of(partial)) if plan is not None and parts is not None else None
+        return Assembly(ahead_of(partial), tuple(pieces), parts) if pieces and parts is not None else None
 
     def record(self, image: StoredImage, tags: Iterable[str]) -> None:
         """Link tags to an image that is present, and remember where it came from.

@@ -1,4 +1,4 @@
-"""A partial file becomes the wanted blob: the rest of it is fetched and appended, all of it is hashed meanwhile.
+"""A partial file becomes the wanted blob: the rest of it is fetched or copied, all of it is hashed meanwhile.
 
 This is the one place that verifies what is pulled. A partial file is always the beginning of the blob, in order; the
 digest of the whole, read back from the file, decides in any case.
@@ -18,51 +18,82 @@ from factory.digest import Descriptor, Verifier, too_long
 from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io import files, private
 from factory.io.progress import Progress
+from factory.store.assemble import Assembly, Fetched, ahead_of
 from factory.store.parts import Parts
 
 _MARGIN = 64 * 1024 * 1024  # bytes that stay free for what else happens on the disk
 _FLUSH = 8 * 1024 * 1024  # bytes that are hashed before the disk is told to write them
 _BEHIND = 64 * 1024 * 1024  # bytes back what was written is on the disk, most likely
 
+_ONCE_MORE = "the bytes were not right; fetching the image once more"
+_NOT_REUSABLE = "what is reused does not give the image, all of it is fetched (see: singfactory store verify)"
+
 Fetch = Callable[[int], Iterable[bytes]]
 
 
 def complete(
-    file: FileIO, partial: Path, wanted: Descriptor, *, fetch: Fetch, parts: Parts | None, progress: Progress
+    file: FileIO,
+    partial: Path,
+    wanted: Descriptor,
+    *,
+    fetch: Fetch,
+    parts: Parts | None,
+    progress: Progress,
+    assembly: Assembly | None = None,
 ) -> int:
     """Continue or begin the partial file until it is the wanted blob; the number of bytes fetched.
 
-    Wrong bytes cost one clean fetch from the start. Raises IntegrityFailure when that is wrong too, and keeps
-    nothing then; NoRoom; what fetch and parts raise, and keeps what came in order.
+    assembly: what local images have of it is reused. Wrong bytes cost one clean fetch of all from the start. Raises
+    IntegrityFailure when that is wrong too, and keeps nothing then; NoRoom; what fetch and parts raise, and keeps what
+    came in order.
     """
+    fetched = Fetched()
     try:
-        return _fill(file, partial, wanted, fetch=fetch, parts=parts, progress=progress)
-    except IntegrityFailure:
+        _fill(file, partial, wanted, fetch=fetch, parts=parts, progress=progress, fetched=fetched, assembly=assembly)
+    except IntegrityFailure as error:
         file.truncate(0)
-        progress.note("the bytes were not right; fetching the image once more")
+        files.remove_file(ahead_of(partial))
+        progress.note(_ONCE_MORE if assembly is None else f"{_NOT_REUSABLE}: {error.why or error.what}")
+    else:
+        return fetched.size
     try:
-        return _fill(file, partial, wanted, fetch=fetch, parts=parts, progress=progress)
+        _fill(file, partial, wanted, fetch=fetch, parts=parts, progress=progress, fetched=fetched)
     except IntegrityFailure:
         files.remove_file(partial)
         raise
+    return fetched.size
 
 
 def _fill(
-    file: FileIO, partial: Path, wanted: Descriptor, *, fetch: Fetch, parts: Parts | None, progress: Progress
-) -> int:
-    kept = at = os.fstat(file.fileno()).st_size
+    file: FileIO,
+    partial: Path,
+    wanted: Descriptor,
+    *,
+    fetch: Fetch,
+    parts: Parts | None,
+    progress: Progress,
+    fetched: Fetched,
+    assembly: Assembly | None = None,
+) -> None:
+    kept = os.fstat(file.fileno()).st_size
     if kept > wanted.size:
         file.truncate(0)
-        kept = at = 0
-    files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
+        kept = 0
+    at = file.seek(kept)
+    twice = assembly.missing if assembly is not None else 0
+    files.require_space(partial.parent, wanted.size - kept + twice + _MARGIN, "to pull the image")
     progress.begin("pull", wanted.size)
     try:
         progress.advance(kept)
         # Who copies an image to this machine's disk runs it now; who fetches one mostly runs it elsewhere, or later.
         with _Hasher(file, Verifier(wanted), kept, cached=parts is None) as hasher:
-            with contextlib.closing(_rest(kept, wanted.size, fetch, parts, progress)) as blocks:
+            if assembly is not None:
+                _assemble(file, assembly, fetched, hasher, progress)
+                at = file.tell()
+            with contextlib.closing(_rest(at, wanted.size, fetch, parts, progress)) as blocks:
                 for block in blocks:
                     at += len(block)
+                    fetched.size += len(block)
                     if at > wanted.size:
                         raise too_long(wanted)
                     private.write_all(file, block)
@@ -70,7 +101,19 @@ def _fill(
             hasher.finish()
     finally:
         progress.end()
-    return wanted.size - kept
+
+
+def _assemble(file: FileIO, assembly: Assembly, fetched: Fetched, hasher: _Hasher, progress: Progress) -> None:
+    """Go on as far as pieces bring it: to the end, unless the registry serves no parts."""
+    at = file.tell()
+    with contextlib.suppress(OnlyWhole), contextlib.closing(assembly.stretches(at, fetched, progress)) as stretches:
+        for descriptor, start, length in stretches:
+            try:
+                private.write_from(file, descriptor, start, length)
+            except EOFError as error:
+                raise IntegrityFailure("a local image became shorter while it was read") from error
+            at += length
+            hasher.written(at)
 
 
 def _rest(at: int, size: int, fetch: Fetch, parts: Parts | None, progress: Progress) -> Generator[bytes, None, None]:

@@ -281,14 +281,17 @@ class Heard(Silent):
 
 _ENGINE = """\
 #!/bin/sh
-# Stands where Apptainer stands: "builds" a file, and runs what a test runs, without any container.
+# Stands where Apptainer stands: "builds" a file, and runs what a test runs, without any container. Where a SIF lies
+# beside it, that is what it builds, with other bytes behind it each time.
+here="$(dirname "$0")"
 if [ "$1" = build ]; then
     while [ $# -gt 2 ]; do shift; done
     if grep -q 'exit 1' "$2"; then echo "the section failed"; exit 1; fi
-    { cat "$2"; cat base.sif 2>/dev/null; od -An -N8 -tx8 /dev/urandom; } > "$1"
+    if [ -f "$here/built.sif" ]; then cat "$here/built.sif" > "$1"; else cat "$2" base.sif > "$1" 2>/dev/null; fi
+    od -An -N8 -tx8 /dev/urandom >> "$1"
     exit 0
 fi
-if [ "$2" = inspect ]; then cat "$(dirname "$0")/own-test"; exit 0; fi
+if [ "$2" = inspect ]; then cat "$here/own-test"; exit 0; fi
 options=""
 while [ "${1%.sif}" = "$1" ]; do options="$options $1 "; shift; done
 shift 5

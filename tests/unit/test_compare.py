@@ -5,12 +5,32 @@ from pathlib import Path
 
 import pytest
 
-from factory.compare import Bytes, changed_parts, shared_bytes
-from factory.digest import Descriptor
+from factory import sbom
+from factory.compare import (
+    Bytes,
+    changed_parts,
+    index_of,
+    index_of_file,
+    package_lines,
+    packages_of,
+    shared_bytes,
+)
+from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, NotFound
-from factory.registry.protocol import SIF_LAYER
+from factory.publish import Origin, publish
+from factory.registry.protocol import SIF_LAYER, Registry
+from factory.release import CHUNK_INDEX, Release
+from factory.sif.packages import Package, Packages, package_changes
 from tests.unit.delta.images import image, noise
-from tests.unit.parts import BASE_DIGEST, QUIET, release_of, write_recipe
+from tests.unit.parts import (
+    BASE_DIGEST,
+    QUIET,
+    candidate,
+    folder_registry,
+    release_of,
+    report_of,
+    write_recipe,
+)
 
 
 def test_what_two_releases_say_differently_is_told_by_name(tmp_path: Path) -> None:
@@ -44,20 +64,70 @@ def test_a_release_does_not_differ_from_itself(tmp_path: Path) -> None:
 
 def test_shared_bytes_are_counted_between_two_files(tmp_path: Path) -> None:
     files = [noise(100_000, number) for number in range(20)]
-    old, new = tmp_path / "old.sif", tmp_path / "new.sif"
-    old.write_bytes(image(*files))
-    new.write_bytes(image(*files[:-1], noise(100_000, 99)))
-    found = shared_bytes(old, new, QUIET)
-    assert found.reused + found.missing == new.stat().st_size
+    (tmp_path / "old.sif").write_bytes(image(*files))
+    (tmp_path / "new.sif").write_bytes(image(*files[:-1], noise(100_000, 99)))
+    old, new = (index_of_file(tmp_path / name, QUIET) for name in ("old.sif", "new.sif"))
+    found = shared_bytes(old, new)
+    assert found is not None
+    assert found.reused + found.missing == new.size
     assert 0 < found.missing < 400_000
-    assert shared_bytes(old, old, QUIET) == Bytes(old.stat().st_size, 0)
+    assert shared_bytes(old, old) == Bytes(old.size, 0)
+    assert shared_bytes(old, None) is None
+    assert shared_bytes(None, new) is None
 
 
 def test_files_that_are_no_images_are_told(tmp_path: Path) -> None:
-    good, bad = tmp_path / "good.sif", tmp_path / "bad.sif"
-    good.write_bytes(image(noise(1000)))
+    bad = tmp_path / "bad.sif"
     bad.write_bytes(b"not a SIF")
     with pytest.raises(NotFound, match="there is no image"):
-        shared_bytes(good, tmp_path / "missing.sif", QUIET)
+        index_of_file(tmp_path / "missing.sif", QUIET)
     with pytest.raises(IntegrityFailure):
-        shared_bytes(good, bad, QUIET)
+        index_of_file(bad, QUIET)
+
+
+def released(tmp_path: Path, registry: Registry, index: bytes) -> Release:
+    """A release whose chunk index is these bytes, of an image that is published nowhere."""
+    chunks = Descriptor.of(CHUNK_INDEX, index)
+    registry.push_blob("tool", index, chunks, QUIET)
+    sif = Descriptor.of(SIF_LAYER, image(noise(100_000)))
+    return replace(release_of(write_recipe(tmp_path)), sif=sif, chunks=chunks)
+
+
+def test_the_index_of_a_release_is_read_from_the_registry_and_a_wrong_one_is_none(tmp_path: Path) -> None:
+    registry = folder_registry(tmp_path / "images")
+    (tmp_path / "image.sif").write_bytes(image(noise(100_000)))
+    right = index_of_file(tmp_path / "image.sif", QUIET)
+    good = released(tmp_path, registry, right.encode())
+    assert index_of(good, registry) == right
+    (tmp_path / "other.sif").write_bytes(image(noise(100_000, 9)))
+    other = index_of_file(tmp_path / "other.sif", QUIET).encode()
+    for wrong in (other, right.encode()[:-1], b""):
+        assert index_of(released(tmp_path, registry, wrong), registry) is None
+    assert index_of(replace(good, chunks=None), registry) is None
+    assert index_of(replace(good, chunks=Descriptor.of(CHUNK_INDEX, b"lost")), registry) is None
+
+
+OLD = Packages(
+    (Package("dpkg", "libc6", "2.36-9"), Package("python", "numpy", "1.26.4"), Package("python", "six", "1"))
+)
+NEW = Packages(
+    (Package("dpkg", "libc6", "2.36-9"), Package("python", "einops", "0.8"), Package("python", "numpy", "2.0"))
+)
+
+
+def test_changed_packages_are_told_before_those_that_came_and_went() -> None:
+    assert package_lines(package_changes(OLD, NEW)) == (
+        "numpy 1.26.4 -> 2.0 (python)",
+        "+ einops 0.8 (python)",
+        "- six 1 (python)",
+    )
+
+
+def test_the_packages_of_a_release_come_from_its_bill_of_materials(tmp_path: Path) -> None:
+    registry = folder_registry(tmp_path / "images")
+    recipe = write_recipe(tmp_path / "recipes")
+    made = candidate(tmp_path / "candidates", recipe)
+    made.sbom.write_bytes(sbom.write(NEW, name="tool", sif=made.sif.digest, created=made.created))
+    release = publish(recipe, made, report_of(made), registry=registry, origin=Origin(), progress=QUIET)
+    assert packages_of(release, registry) == NEW
+    assert packages_of(replace(release, digest=Digest.of(b"else")), registry) is None

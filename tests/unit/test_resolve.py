@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,8 @@ def test_every_way_to_name_a_release_finds_it(tmp_path: Path, recipe: Recipe, re
         f"tool:1.0@{release.digest}": ("1.0", "1.0-1"),
     }
     assert {reference: find(registry, reference) for reference in tags} == {
-        reference: Resolved(release, expected, told="@" not in reference) for reference, expected in tags.items()
+        reference: Resolved(release, expected, told="@" not in reference, others=(release,))
+        for reference, expected in tags.items()
     }
 
 
@@ -214,11 +216,12 @@ def test_a_withdrawn_image_is_found_by_digest_with_a_notice(tmp_path: Path, regi
 
 def test_a_moving_tag_gives_each_machine_its_own_architecture(tmp_path: Path, registry: LayoutRegistry) -> None:
     recipe = write_recipe(tmp_path / "recipes", build='arch = ["amd64", "arm64"]')
-    amd = put(tmp_path, recipe, registry, b"amd")
-    arm = put(tmp_path, recipe, registry, b"arm", "arm64")
-    for tag in ("tool", "tool:1.0", "tool:latest"):
-        assert find(registry, tag, "amd64").release == amd
-        assert find(registry, tag, "arm64").release == arm
+    put(tmp_path, recipe, registry, b"amd")
+    put(tmp_path, recipe, registry, b"arm", "arm64")
+    for tag in ("tool", "tool:1.0", "tool:latest", "tool:1.0-2"):
+        for arch, content in (("amd64", b"amd"), ("arm64", b"arm")):
+            found = find(registry, tag, arch).release
+            assert (str(found.tag), found.arch, found.sif) == ("1.0-2", arch, Descriptor.of(SIF_LAYER, content))
 
 
 def test_an_image_of_another_architecture_is_never_given_for_a_tag(tmp_path: Path, registry: LayoutRegistry) -> None:
@@ -230,6 +233,83 @@ def test_an_image_of_another_architecture_is_never_given_for_a_tag(tmp_path: Pat
         break_catalog(registry)
         assert unfound(registry, reference) == expected
     assert find(registry, f"tool@{release.digest}").release == release  # who names the bytes gets the bytes
+
+
+def test_each_machine_gets_its_image_of_an_index_without_the_catalog(tmp_path: Path, registry: LayoutRegistry) -> None:
+    recipe = write_recipe(tmp_path / "recipes", build='arch = ["amd64", "arm64"]')
+    amd = put(tmp_path, recipe, registry, b"amd")
+    arm = put(tmp_path, recipe, registry, b"arm", "arm64")
+    index = registry.manifest("tool", "1.0-2").descriptor.digest
+    told = {arch: find(registry, "tool", arch).release for arch in ("amd64", "arm64")}
+    break_catalog(registry)
+    for reference in ("tool", "tool:1.0", "tool:1.0-2", f"tool@{index}", f"tool:1.0@{index}"):
+        assert {arch: find(registry, reference, arch).release for arch in told} == told
+    assert told == {"amd64": replace(amd, tag=arm.tag), "arm64": arm}
+
+
+def test_the_digest_of_an_index_is_found_under_the_tag_of_its_set(tmp_path: Path, registry: LayoutRegistry) -> None:
+    recipe = write_recipe(tmp_path / "recipes", build='arch = ["amd64", "arm64"]')
+    amd = put(tmp_path, recipe, registry, b"amd")
+    put(tmp_path, recipe, registry, b"arm", "arm64")
+    index = registry.manifest("tool", "1.0-2").descriptor.digest
+    found = find(registry, f"tool@{index}")
+    assert (found.tags, found.release.digest, found.told) == (("1.0-2",), amd.digest, False)
+    # The image's own digest names it for every machine, under the number that it was built for.
+    assert find(registry, f"tool@{amd.digest}", "arm64").tags == ("1.0-1",)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_architecture_that_a_set_lacks_is_told_with_those_it_has(
+    tmp_path: Path, registry: LayoutRegistry, *, broken: bool
+) -> None:
+    recipe = write_recipe(tmp_path / "recipes", build='arch = ["amd64", "arm64"]')
+    put(tmp_path, recipe, registry, b"amd")
+    put(tmp_path, recipe, registry, b"arm", "arm64")
+    index = registry.manifest("tool", "1.0-1").descriptor.digest
+    if broken:
+        break_catalog(registry)
+    for reference in ("tool:1.0-1", f"tool@{index}"):
+        assert unfound(registry, reference, "arm64") == [f"{reference} is not there for arm64", "there is: amd64"]
+    assert unfound(registry, "tool", "ppc64le") == ["tool is not there for ppc64le", "there is: amd64, arm64"]
+
+
+def test_a_new_version_without_an_architecture_does_not_give_it_the_old_version(
+    tmp_path: Path, registry: LayoutRegistry
+) -> None:
+    both = 'arch = ["amd64", "arm64"]'
+    old = write_recipe(tmp_path / "recipes", build=both)
+    put(tmp_path, old, registry, b"amd")
+    arm = put(tmp_path, old, registry, b"arm", "arm64")
+    put(tmp_path, write_recipe(tmp_path / "recipes", version="2.0", build=both), registry, b"new")
+    assert unfound(registry, "tool", "arm64") == ["tool is not there for arm64", "there is: amd64"]
+    assert find(registry, "tool:1.0", "arm64").release == arm
+
+
+def test_where_older_factories_gave_each_architecture_its_own_numbers_a_moving_tag_finds_its_newest(
+    tmp_path: Path, registry: LayoutRegistry
+) -> None:
+    releases = {}
+    for number, arch in enumerate(("amd64", "amd64", "arm64")):
+        single = write_recipe(tmp_path / "recipes", build=f'arch = ["{arch}"]')
+        releases[arch] = put(tmp_path, single, registry, f"{arch} {number}".encode(), arch)
+    for tag in ("tool", "tool:1.0"):
+        for arch, release in releases.items():
+            assert find(registry, tag, arch).release == release
+    assert unfound(registry, "tool:1.0-3")[1] == "there is: arm64"
+
+
+def test_an_index_that_lies_about_an_architecture_gives_nothing(tmp_path: Path, registry: LayoutRegistry) -> None:
+    put(tmp_path, write_recipe(tmp_path / "recipes"), registry)
+    push_index(registry, [("1.0-1", "arm64")], "lie")
+    assert unfound(registry, "tool:lie", "arm64") == ["tool:lie is not there for arm64", "there is: amd64"]
+
+
+def test_of_an_index_with_very_many_images_only_a_few_are_told(registry: LayoutRegistry) -> None:
+    push_foreign(registry, "tool", "a")
+    push_index(registry, [("a", f"{number:03}" + "x" * 100) for number in range(300)])
+    (_, why) = unfound(registry, "tool")
+    assert why.startswith("there is: 000xxx")
+    assert len(why) < 400
 
 
 def push_index(registry: LayoutRegistry, members: Sequence[tuple[str, str]], tag: str = "latest") -> None:

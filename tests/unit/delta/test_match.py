@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.delta.index import ChunkIndex, index_image
-from factory.delta.match import Overlap, Span, compare
+from factory.delta.index import ChunkIndex, digest_of_chunk, index_image
+from factory.delta.match import Overlap, Piece, Span, coalesced, compare, match, right_in_place
 from factory.digest import Digest
 from tests.unit.delta.images import image, noise
 
@@ -53,3 +53,64 @@ def test_reused_and_missing_bytes_make_up_the_image(have: ChunkIndex, want: Chun
     ends = [span.offset + span.length for span in found.spans]
     assert all(end < span.offset for end, span in zip(ends, found.spans[1:], strict=False))
     assert not ends or ends[-1] <= want.size
+
+
+chunks = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 3))).map(lambda found: index(*found))
+
+
+def names(index_: ChunkIndex) -> bytes:
+    """Each byte of the image as the name of its chunk, with its place in the chunk."""
+    return b"".join(bytes([digest[0], at]) for _, length, digest in index_.chunks() for at in range(length))
+
+
+@given(chunks, st.lists(chunks, max_size=3), st.integers(0, 5))
+def test_pieces_cover_the_image_in_order_and_name_bytes_that_are_its_own(
+    want: ChunkIndex, seeds: list[ChunkIndex], gap: int
+) -> None:
+    for pieces in (match(want, seeds), coalesced(match(want, seeds), gap)):
+        assert [piece.offset for piece in pieces] == [
+            sum(piece.length for piece in pieces[:number]) for number in range(len(pieces))
+        ]
+        assert sum(piece.length for piece in pieces) == want.size
+        for offset, length, seed, at in pieces:
+            if seed is not None:
+                wanted = names(want)[2 * offset : 2 * (offset + length)]
+                assert names(seeds[seed])[2 * at : 2 * (at + length)] == wanted
+
+
+def test_a_seed_that_goes_on_alike_gives_what_follows_although_another_has_it_first() -> None:
+    first, second = index(("z", 1), ("b", 9)), index(("a", 5), ("b", 9), ("c", 7))
+    assert match(index(("a", 5), ("b", 9), ("c", 7)), [first, second]) == (Piece(0, 21, 1, 0),)
+
+
+def test_earlier_seeds_are_preferred() -> None:
+    assert match(index(("a", 5)), [index(("x", 2), ("a", 5)), index(("a", 5))]) == (Piece(0, 5, 0, 2),)
+
+
+def test_small_reused_pieces_between_missing_ones_are_fetched_with_them() -> None:
+    pieces = (Piece(0, 5, None, 0), Piece(5, 3, 0, 9), Piece(8, 2, None, 0), Piece(10, 9, 0, 1), Piece(19, 1, None, 0))
+    assert coalesced(pieces, 3) == pieces
+    assert coalesced(pieces, 4) == (Piece(0, 10, None, 0), *pieces[3:])
+    assert coalesced(pieces, 10) == (Piece(0, 20, None, 0),)
+
+
+def test_what_is_reused_at_an_end_is_not_fetched_however_small_it_is() -> None:
+    pieces = (Piece(0, 1, 0, 0), Piece(1, 5, None, 0), Piece(6, 1, 0, 6))
+    assert coalesced(pieces, 100) == pieces
+
+
+def test_what_is_right_at_its_place_in_an_unfinished_file_is_found_and_nothing_else(tmp_path: Path) -> None:
+    blocks = [noise(100 + number, number) for number in range(6)]
+    whole, digests = b"".join(blocks), b"".join(map(digest_of_chunk, blocks))
+    want = ChunkIndex(len(whole), Digest.of(whole), tuple(map(len, blocks)), digests)
+    offsets = [sum(map(len, blocks[:number])) for number in range(7)]
+    place = tmp_path / "ahead"
+    with place.open("wb") as file:  # a hole, the chunks 1 and 2, a wrong 3, 4, and the beginning of 5
+        file.seek(offsets[1])
+        file.write(blocks[1] + blocks[2] + blocks[3][::-1] + blocks[4] + blocks[5][:7])
+    everything = [Span(0, len(whole))]
+    found = [Span(offsets[1], offsets[3] - offsets[1]), Span(offsets[4], len(blocks[4]))]
+    assert list(right_in_place(want, place, everything)) == found
+    assert list(right_in_place(want, place, [Span(offsets[2], len(blocks[2])), Span(offsets[5], len(blocks[5]))])) == [
+        Span(offsets[2], len(blocks[2]))
+    ]

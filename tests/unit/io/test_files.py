@@ -210,11 +210,12 @@ def test_create_removes_its_file_when_the_block_raises(tmp_path: Path) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    with private.open_for_append(path) as file:
+    with private.open_for_update(path) as file:
+        file.seek(0, os.SEEK_END)
         file.write(content)
 
 
-def test_a_file_opened_for_append_is_private_and_goes_on_at_its_end(tmp_path: Path) -> None:
+def test_a_file_opened_for_update_is_private_and_keeps_what_it_has(tmp_path: Path) -> None:
     append(tmp_path / "file", b"one")
     append(tmp_path / "file", b"two")
     assert (tmp_path / "file").read_bytes() == b"onetwo"

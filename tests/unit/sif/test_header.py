@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.delta.sif import Partition, SifHeader, read_sif_header
 from factory.errors import IntegrityFailure
+from factory.sif.header import Partition, SifHeader, read_sif_header
 from tests.unit.delta.images import DEFINITION, DESCRIPTOR, Part, sif
 
 

@@ -19,16 +19,18 @@ from typing import BinaryIO
 from factory.errors import FactoryError
 
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
+SUPERBLOCK_SIZE = _SUPERBLOCK.size
 _MAGIC = 0x73717368  # "hsqs"
 _VERSION = (4, 0)
 _COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
 _LARGEST_BLOCK = 1 << 20  # the format's limit for data blocks
-_METADATA_BLOCK = 8192
-_STORED = 0x8000  # in a metadata block's header: not compressed
-_SIZE = 0xFFFFFF  # in a data block's size; the bit above says "not compressed"
+METADATA_BLOCK = 8192  # bytes, unpacked
+STORED_BLOCK = 1 << 24  # in a data block's size: not compressed
+_STORED = 0x8000  # the same in a metadata block's header
+_SIZE = STORED_BLOCK - 1
 _NO_TABLE = 0xFFFFFFFFFFFFFFFF
-_NO_FRAGMENT = 0xFFFFFFFF
-_FRAGMENTS_PER_BLOCK = _METADATA_BLOCK // 16
+NO_FRAGMENT = 0xFFFFFFFF
+_FRAGMENTS_PER_BLOCK = METADATA_BLOCK // 16
 _FRAGMENT = struct.Struct("<QII")
 _BLOCKS_AT_ONCE = 1 << 16
 
@@ -54,7 +56,10 @@ class BlocksUnknown(FactoryError):
 
 @dataclass(frozen=True)
 class Superblock:
-    """The part of a squashfs superblock that leads to the blocks. Offsets count from the start of the *file*."""
+    """The part of a squashfs superblock that leads to the blocks. Offsets count from the start of the *file*.
+
+    root: the reference of the root folder's inode. ids: how many user and group numbers there are.
+    """
 
     compressor: str
     block_size: int
@@ -66,6 +71,10 @@ class Superblock:
     directory_table: int
     fragment_table: int | None
     tables: tuple[int, ...]
+    root: int
+    ids: int
+    id_table: int | None
+    xattr_table: int | None
 
 
 def read_superblock(file: BinaryIO, start: int, size: int) -> Superblock:
@@ -74,20 +83,20 @@ def read_superblock(file: BinaryIO, start: int, size: int) -> Superblock:
     Raises BlocksUnknown when there is none, or when its tables lie outside of those bytes.
     """
     file.seek(start)
-    raw = file.read(min(_SUPERBLOCK.size, size))
-    if len(raw) < _SUPERBLOCK.size:
-        raise _unknown("there is no room for a superblock")
-    magic, inodes, _time, block_size, fragments, compressor, _log, _flags, _ids, *rest = _SUPERBLOCK.unpack(raw)
-    major, minor, _root, used, id_table, xattrs, inode_table, directories, fragment_table, exports = rest
+    raw = file.read(min(SUPERBLOCK_SIZE, size))
+    if len(raw) < SUPERBLOCK_SIZE:
+        raise unknown("there is no room for a superblock")
+    magic, inodes, _time, block_size, fragments, compressor, _log, _flags, ids, *rest = _SUPERBLOCK.unpack(raw)
+    major, minor, root, used, id_table, xattrs, inode_table, directories, fragment_table, exports = rest
     if magic != _MAGIC or (major, minor) != _VERSION:
-        raise _unknown("it is not squashfs 4.0")
-    if not _SUPERBLOCK.size <= inode_table <= directories <= used <= size:
-        raise _unknown("its tables do not fit into it")
+        raise unknown("it is not squashfs 4.0")
+    if not SUPERBLOCK_SIZE <= inode_table <= directories <= used <= size:
+        raise unknown("its tables do not fit into it")
     if not 0 < block_size <= _LARGEST_BLOCK:
-        raise _unknown(f"it claims blocks of {block_size} bytes")
+        raise unknown(f"it claims blocks of {block_size} bytes")
     optional = [place for place in (fragment_table, exports, id_table, xattrs) if place != _NO_TABLE]
     if any(not directories <= place <= used for place in optional):
-        raise _unknown("its tables do not fit into it")
+        raise unknown("its tables do not fit into it")
     return Superblock(
         compressor=_COMPRESSORS.get(compressor, f"unknown compressor {compressor}"),
         block_size=block_size,
@@ -99,6 +108,10 @@ def read_superblock(file: BinaryIO, start: int, size: int) -> Superblock:
         directory_table=start + directories,
         fragment_table=None if fragment_table == _NO_TABLE else start + fragment_table,
         tables=tuple(sorted(start + place for place in (inode_table, directories, *optional))),
+        root=root,
+        ids=ids,
+        id_table=None if id_table == _NO_TABLE else start + id_table,
+        xattr_table=None if xattrs == _NO_TABLE else start + xattrs,
     )
 
 
@@ -111,7 +124,7 @@ def block_edges(file: BinaryIO, superblock: Superblock) -> array[int]:
     edges = _Edges(superblock)
     _read_inodes(_Metadata(file, superblock), superblock, edges)
     _read_fragments(file, superblock, edges)
-    edges.found.extend((superblock.start + _SUPERBLOCK.size, *superblock.tables, superblock.end))
+    edges.found.extend((superblock.start + SUPERBLOCK_SIZE, *superblock.tables, superblock.end))
     return distinct(edges.found)
 
 
@@ -125,7 +138,7 @@ class _Edges:
 
     def __init__(self, superblock: Superblock) -> None:
         self._start = superblock.start
-        self._first = superblock.start + _SUPERBLOCK.size
+        self._first = superblock.start + SUPERBLOCK_SIZE
         self._last = superblock.inode_table
         self._largest = superblock.block_size
         self.found = array("Q")
@@ -134,16 +147,16 @@ class _Edges:
         """Take blocks that follow each other from ``start``, as far from the superblock; where they end."""
         at = start + self._start
         if at < self._first:
-            raise _unknown(f"a block begins at {start}, in the superblock")
+            raise unknown(f"a block begins at {start}, in the superblock")
         if len(self.found) + len(sizes) >= _MOST_EDGES:
-            raise _unknown(f"it has more than {_MOST_EDGES} blocks")
+            raise unknown(f"it has more than {_MOST_EDGES} blocks")
         self.found.append(min(at, self._last))
         for size in sizes:
             if size > self._largest:
-                raise _unknown(f"a block of {size} bytes is larger than the {self._largest} it may have")
+                raise unknown(f"a block of {size} bytes is larger than the {self._largest} it may have")
             at += size
             if at > self._last:
-                raise _unknown(f"a block ends at {at - self._start}, after the data")
+                raise unknown(f"a block ends at {at - self._start}, after the data")
             self.found.append(at)
         return at - self._start
 
@@ -153,12 +166,12 @@ def _read_inodes(table: _Metadata, superblock: Superblock, edges: _Edges) -> Non
         kind = int.from_bytes(table.take(_INODE_HEADER)[:2], "little")
         if kind == 2:  # noqa: PLR2004 - the numbers of inode types are the format's
             start, fragment, _offset, size = _BASIC_FILE.unpack(table.take(_BASIC_FILE.size))
-            _read_block_list(table, superblock, edges, start, size, has_tail=fragment != _NO_FRAGMENT)
+            _read_block_list(table, superblock, edges, start, size, has_tail=fragment != NO_FRAGMENT)
         elif kind == 9:  # noqa: PLR2004
             start, size, _sparse, _links, fragment, _offset, _xattr = _EXTENDED_FILE.unpack(
                 table.take(_EXTENDED_FILE.size)
             )
-            _read_block_list(table, superblock, edges, start, size, has_tail=fragment != _NO_FRAGMENT)
+            _read_block_list(table, superblock, edges, start, size, has_tail=fragment != NO_FRAGMENT)
         elif kind in (3, 10):
             _links, length = _SYMLINK.unpack(table.take(_SYMLINK.size))
             table.take(length + (4 if kind == 10 else 0))  # noqa: PLR2004
@@ -171,7 +184,7 @@ def _read_inodes(table: _Metadata, superblock: Superblock, edges: _Edges) -> Non
         elif kind in _BODY_SIZES:
             table.take(_BODY_SIZES[kind])
         else:
-            raise _unknown(f"there is no inode type {kind}")
+            raise unknown(f"there is no inode type {kind}")
 
 
 def _read_block_list(
@@ -187,24 +200,33 @@ def _read_block_list(
 
 
 def _read_fragments(file: BinaryIO, superblock: Superblock, edges: _Edges) -> None:
+    for start, size in fragment_blocks(file, superblock):
+        edges.add(start, [size & _SIZE])
+
+
+def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[int, int]]:
+    """Start (from the superblock) and size of each fragment block; the size may have the bit STORED_BLOCK.
+
+    Nothing is checked against the data area. Raises BlocksUnknown when the table is broken.
+    """
     if superblock.fragment_table is None or superblock.fragments == 0:
         return
     if superblock.fragments > _MOST_EDGES:
-        raise _unknown(f"it claims {superblock.fragments} fragment blocks")
+        raise unknown(f"it claims {superblock.fragments} fragment blocks")
     blocks = -(-superblock.fragments // _FRAGMENTS_PER_BLOCK)
     file.seek(superblock.fragment_table)
     raw = file.read(8 * blocks)
     if len(raw) != 8 * blocks:
-        raise _unknown("its fragment table is cut off")
+        raise unknown("its fragment table is cut off")
     left = superblock.fragments
     for (place,) in struct.iter_unpack("<Q", raw):
         file.seek(min(superblock.start + place, superblock.end))
         entries = _metadata_block(file, superblock)
         now = min(left, _FRAGMENTS_PER_BLOCK)
         if len(entries) < now * _FRAGMENT.size:
-            raise _unknown("its fragment table is cut off")
+            raise unknown("its fragment table is cut off")
         for start, size, _unused in _FRAGMENT.iter_unpack(entries[: now * _FRAGMENT.size]):
-            edges.add(start, [size & _SIZE])
+            yield start, size
         left -= now
 
 
@@ -222,9 +244,9 @@ class _Metadata:
             block = next(self._blocks, b"")
             self._seen += len(block)
             if not block:
-                raise _unknown("its inode table is cut off")
+                raise unknown("its inode table is cut off")
             if self._seen > _LARGEST_INODE_TABLE:
-                raise _unknown(f"its inode table is longer than {_LARGEST_INODE_TABLE} bytes")
+                raise unknown(f"its inode table is longer than {_LARGEST_INODE_TABLE} bytes")
             self._buffer += block
         taken = bytes(self._buffer[:count])
         del self._buffer[:count]
@@ -239,37 +261,66 @@ def _table_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[bytes]:
 
 def _metadata_block(file: BinaryIO, superblock: Superblock) -> bytes:
     """The metadata block at the file's position, unpacked: at most 8 KiB."""
-    header = int.from_bytes(file.read(2), "little")
-    size = header & ~_STORED
-    if not 0 < size <= _METADATA_BLOCK:
-        raise _unknown(f"a metadata block claims {size} bytes")
-    raw = file.read(size)
-    if len(raw) != size:
-        raise _unknown("a metadata block is cut off")
-    return raw if header & _STORED else _unpacker(superblock.compressor)(raw)
+    header = file.read(2)
+    return unpack_metadata(header, file.read(metadata_size(header)), superblock.compressor)
 
 
-def _unpacker(compressor: str) -> Callable[[bytes], bytes]:
+def metadata_size(header: bytes) -> int:
+    """How many bytes follow the two bytes that a metadata block begins with: at most 8 KiB."""
+    size = int.from_bytes(header, "little") & ~_STORED
+    if not 0 < size <= METADATA_BLOCK:
+        raise unknown(f"a metadata block claims {size} bytes")
+    return size
+
+
+def unpack_metadata(header: bytes, raw: bytes, compressor: str) -> bytes:
+    """The content of a metadata block, at most 8 KiB. header: the two bytes before ``raw``."""
+    if len(raw) != metadata_size(header):
+        raise unknown("a metadata block is cut off")
+    if header[1] & (_STORED >> 8):
+        return raw
+    return unpacker(compressor)(raw, METADATA_BLOCK)
+
+
+def unpacker(compressor: str) -> Callable[[bytes, int], bytes]:
+    """What unpacks a block, given the most bytes that may come out of it.
+
+    Raises BlocksUnknown for a compressor outside of Python's standard library, and so does what it gives for a
+    block that is damaged, cut off, followed by something else, or longer than it may be.
+    """
     unpackers = {"gzip": _gzip, "xz": _xz}
     if compressor not in unpackers:
-        raise _unknown(f"Python's standard library cannot read {compressor}")
+        raise unknown(f"Python's standard library cannot read {compressor}")
     return unpackers[compressor]
 
 
-def _gzip(raw: bytes) -> bytes:
+def _gzip(raw: bytes, most: int) -> bytes:
+    stream = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(raw, _METADATA_BLOCK)
+        content = stream.decompress(raw, most + 1)
     except zlib.error as error:
-        raise _unknown("a metadata block is damaged") from error
+        raise unknown("a block is damaged") from error
+    return _checked(content, most, at_end=stream.eof and not stream.unused_data)
 
 
-def _xz(raw: bytes) -> bytes:
+def _xz(raw: bytes, most: int) -> bytes:
     try:
-        unpack = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=64 << 20)
-        return unpack.decompress(raw, _METADATA_BLOCK)
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=64 << 20)
+        content = stream.decompress(raw, most + 1)
     except lzma.LZMAError as error:
-        raise _unknown("a metadata block is damaged") from error
+        raise unknown("a block is damaged") from error
+    return _checked(content, most, at_end=stream.eof and not stream.unused_data)
 
 
-def _unknown(why: str) -> BlocksUnknown:
+def _checked(content: bytes, most: int, *, at_end: bool) -> bytes:
+    # The byte more that was allowed lets a sound stream come to its end, and shows one that is too long.
+    if len(content) > most:
+        raise unknown(f"a block unpacks to more than the {most} bytes that it may have")
+    if not at_end:
+        raise unknown("a block is damaged")
+    return content
+
+
+def unknown(why: str) -> BlocksUnknown:
+    """The error of everything here; why: what does not hold."""
     return BlocksUnknown("the blocks of the file system cannot be told", why=why)

@@ -1,0 +1,170 @@
+"""The inodes of a squashfs 4.0: what each entry is, and where its contents lie (Linux, fs/squashfs/inode.c)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from factory.sif.metadata import Cursor, Image, Table, Xattrs, read_ids
+from factory.sif.squashfs import NO_FRAGMENT, unknown
+
+KINDS = {1: "folder", 2: "file", 3: "symlink", 4: "block", 5: "character", 6: "fifo", 7: "socket"}
+_EXTENDED = 7  # added to a type: the inode has more fields, extended attributes among them
+
+_HEADER = struct.Struct("<HHHHII")  # type, mode, user, group, time of change, number
+_FOLDER = struct.Struct("<IIHHI")  # block, links, size, offset, parent
+_EXTENDED_FOLDER = struct.Struct("<IIIIHHI")  # links, size, block, parent, index entries, offset, xattrs
+_FILE = struct.Struct("<IIII")  # start, fragment, offset in it, size
+_EXTENDED_FILE = struct.Struct("<QQQIIII")  # start, size, sparse, links, fragment, offset in it, xattrs
+_PAIR = struct.Struct("<II")
+_NUMBER = struct.Struct("<I")
+_NO_XATTRS = 0xFFFFFFFF
+_LONGEST_TARGET = 4096  # bytes; Linux reads no longer ones
+_UNLISTED = 3  # bytes that a folder's size counts for "." and "..", which are not stored
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Where a file's bytes lie. start: from the superblock; block_list: a reference into the inode table."""
+
+    size: int
+    start: int
+    block_list: int
+    fragment: int | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inode:
+    """What a squashfs stores of an entry, whatever names it has.
+
+    kind: ``file``, ``folder``, ``symlink``, ``block`` and ``character`` (devices), ``fifo`` or ``socket``.
+    mode: permission bits, up to 0o7777. mtime: seconds since 1970. size: bytes of a file, else 0.
+    links: how many names it claims to have. target: of a symbolic link. device: major and minor number.
+    xattrs: names with their values, ordered. Bytes that are not UTF-8 are kept as ``os.fsdecode`` keeps them.
+    content and listing (reference and bytes of a folder's list) lead to what is read later.
+    """
+
+    number: int
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    links: int = 1
+    size: int = 0
+    target: str = ""
+    device: tuple[int, int] | None = None
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+    content: Content | None = None
+    listing: tuple[int, int] = (0, 0)
+
+
+@dataclass(slots=True)
+class _Body:
+    """The fields of an inode after its header."""
+
+    links: int = 1
+    xattrs: int = _NO_XATTRS
+    size: int = 0
+    target: str = ""
+    device: tuple[int, int] | None = None
+    content: Content | None = None
+    listing: tuple[int, int] = (0, 0)
+
+
+class Inodes:
+    """The inode table. An inode is read once, however many names it has."""
+
+    def __init__(self, image: Image) -> None:
+        self._table = Table(image, image.superblock.inode_table)
+        self._ids = read_ids(image)
+        self._xattrs = Xattrs(image)
+        self._known: dict[int, Inode] = {}
+
+    def read(self, reference: int) -> Inode:
+        """The inode at a reference."""
+        known = self._known.get(reference)
+        if known is None:
+            known = self._known[reference] = self._parse(self._table.at(reference))
+        return known
+
+    def block_sizes(self, content: Content, count: int) -> tuple[int, ...]:
+        """The sizes of a file's first ``count`` blocks as they are stored, 0 for a hole; see STORED_BLOCK."""
+        return struct.unpack(f"<{count}I", self._table.at(content.block_list).take(4 * count))
+
+    def _parse(self, cursor: Cursor) -> Inode:
+        kind, mode, user, group, mtime, number = _HEADER.unpack(cursor.take(_HEADER.size))
+        extended = kind > _EXTENDED
+        basic = kind - _EXTENDED if extended else kind
+        if basic not in KINDS:
+            raise unknown(f"there is no inode type {kind}")
+        if max(user, group) >= len(self._ids):
+            raise unknown(f"there is no user or group {max(user, group)}")
+        body = _BODIES[basic](cursor, extended)
+        return Inode(
+            number=number,
+            kind=KINDS[basic],
+            mode=mode & 0o7777,
+            uid=self._ids[user],
+            gid=self._ids[group],
+            mtime=mtime,
+            links=body.links,
+            size=body.size,
+            target=body.target,
+            device=body.device,
+            xattrs=() if body.xattrs == _NO_XATTRS else self._xattrs.read(body.xattrs),
+            content=body.content,
+            listing=body.listing,
+        )
+
+
+def _folder(cursor: Cursor, extended: bool) -> _Body:  # noqa: FBT001 - the signature of all of them
+    xattrs = _NO_XATTRS
+    if extended:
+        links, size, block, _parent, _entries, offset, xattrs = _EXTENDED_FOLDER.unpack(
+            cursor.take(_EXTENDED_FOLDER.size)
+        )
+    else:
+        block, links, size, offset, _parent = _FOLDER.unpack(cursor.take(_FOLDER.size))
+    return _Body(links, xattrs, listing=(block << 16 | offset, max(0, size - _UNLISTED)))
+
+
+def _file(cursor: Cursor, extended: bool) -> _Body:  # noqa: FBT001
+    links, xattrs = 1, _NO_XATTRS
+    if extended:
+        start, size, _sparse, links, fragment, offset, xattrs = _EXTENDED_FILE.unpack(cursor.take(_EXTENDED_FILE.size))
+    else:
+        start, fragment, offset, size = _FILE.unpack(cursor.take(_FILE.size))
+    content = Content(size, start, cursor.reference, None if fragment == NO_FRAGMENT else fragment, offset)
+    return _Body(links, xattrs, size=size, content=content)
+
+
+def _symlink(cursor: Cursor, extended: bool) -> _Body:  # noqa: FBT001
+    links, length = _PAIR.unpack(cursor.take(_PAIR.size))
+    if length > _LONGEST_TARGET:
+        raise unknown(f"a symbolic link of {length} bytes is longer than Linux reads")
+    target = cursor.take(length)
+    return _Body(links, _xattrs(cursor, extended=extended), target=target.decode("utf-8", "surrogateescape"))
+
+
+def _device(cursor: Cursor, extended: bool) -> _Body:  # noqa: FBT001
+    links, number = _PAIR.unpack(cursor.take(_PAIR.size))
+    major, minor = number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00  # Linux, new_decode_dev
+    return _Body(links, _xattrs(cursor, extended=extended), device=(major, minor))
+
+
+def _pipe(cursor: Cursor, extended: bool) -> _Body:  # noqa: FBT001
+    (links,) = _NUMBER.unpack(cursor.take(_NUMBER.size))
+    return _Body(links, _xattrs(cursor, extended=extended))
+
+
+def _xattrs(cursor: Cursor, *, extended: bool) -> int:
+    number: int = _NUMBER.unpack(cursor.take(_NUMBER.size))[0] if extended else _NO_XATTRS
+    return number
+
+
+_BODIES: dict[int, Callable[[Cursor, bool], _Body]] = {
+    1: _folder, 2: _file, 3: _symlink, 4: _device, 5: _device, 6: _pipe, 7: _pipe
+}  # fmt: skip

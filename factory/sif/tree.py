@@ -1,0 +1,220 @@
+"""The files in a SIF: the tree of the squashfs 4.0 in its primary system partition (Linux, fs/squashfs/dir.c).
+
+Nothing is mounted, unpacked or run. What the image claims is held against limits before memory or time is spent
+on it: an honest image of a million files passes, and whatever a hostile one says, reading it ends.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import SEEK_END
+from pathlib import Path
+from typing import BinaryIO
+
+from factory.sif.data import Data
+from factory.sif.header import read_sif_header
+from factory.sif.inodes import KINDS, Inode, Inodes
+from factory.sif.metadata import Image, Table
+from factory.sif.squashfs import BlocksUnknown, fragment_blocks, read_superblock, unknown
+
+_RUN = struct.Struct("<III")  # entries less one, block of their inodes, first inode's number
+_NAME = struct.Struct("<HhHH")  # offset of the inode, its number less the first's, type, length of the name less one
+_MOST_IN_RUN = 256
+
+_MOST_ENTRIES = 1_000_000
+_LONGEST_PATH = 4096  # bytes; Linux opens no longer ones
+_ALL_LISTINGS = 64 << 20  # bytes of all folders' lists
+_ALL_NAMES = 256 << 20  # characters of all paths and targets of links
+_SMALLEST_BLOCK = 4096
+# What the files may unpack to, times the size of the file system: it takes gzip's best case, a thousand, to get
+# there, or a sparse file, and time is spent on every byte.
+_MOST_GROWTH = 100
+_ALWAYS_ALLOWED = 16 << 30  # bytes
+
+
+class FilesUnknown(BlocksUnknown):
+    """The files in an image cannot be read.
+
+    There is no squashfs in it, it is packed by a compressor outside of Python's standard library, or its tables do
+    not hold; ``why`` tells.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in the image. path: absolute, ``/`` for the root; bytes that are not UTF-8 as ``os.fsdecode`` has them.
+
+    Hard links are entries with the same inode.
+    """
+
+    path: str
+    inode: Inode
+
+
+class Tree:
+    """The entries of an image by their path, each after its folder, and their contents. From ``open_tree``."""
+
+    def __init__(self, name: str, entries: dict[str, Entry], data: Data) -> None:
+        self._name = name
+        self._data = data
+        self.entries = entries
+
+    def get(self, path: str) -> Entry | None:
+        """The entry with an absolute path, symbolic links not followed."""
+        return self.entries.get(path)
+
+    def read(self, entry: Entry) -> Iterator[bytes]:
+        """The contents of a file in blocks of at most 1 MiB, holes as zeros; nothing for what is not a file.
+
+        Several threads may read. Raises FilesUnknown when its blocks are damaged or lie outside of the image.
+        """
+        if entry.inode.content is not None:
+            with _telling(self._name):
+                yield from self._data.blocks(entry.inode.content)
+
+    def head(self, entry: Entry, size: int) -> bytes:
+        """The first ``size`` bytes of a file, or fewer when it is shorter. Raises FilesUnknown."""
+        found = bytearray()
+        blocks = self.read(entry)
+        while len(found) < size and (block := next(blocks, b"")):
+            found += block
+        return bytes(found[:size])
+
+    def same_content(self, entry: Entry) -> tuple[object, ...]:
+        """A key that two files have in common only when they are stored as the same blocks."""
+        content = entry.inode.content
+        if content is None or content.size == 0:
+            return ()
+        with _telling(self._name):
+            return content.start, content.size, content.fragment, content.offset, self._data.stored_sizes(content)
+
+
+@contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """Read the tree of a SIF file; the file stays open for contents until the context ends.
+
+    Raises IntegrityFailure when it is not a SIF, FilesUnknown when its files cannot be read, OSError as ``open``.
+    """
+    with path.open("rb") as file:
+        with _telling(path.name):
+            tree = _read(file, path)
+        yield tree
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[None]:
+    try:
+        yield
+    except FilesUnknown:
+        raise
+    except BlocksUnknown as error:
+        raise FilesUnknown(f"the files in {name} cannot be read", why=error.why) from error
+
+
+def _read(file: BinaryIO, path: Path) -> Tree:
+    system = read_sif_header(file, file.seek(0, SEEK_END), path.name).primary_system
+    if system is None:
+        raise unknown("it has no primary system partition")
+    if system.file_system != "squashfs":
+        raise unknown(f"its file system is {system.file_system}, not squashfs")
+    superblock = read_superblock(file, system.offset, system.size)
+    if superblock.block_size < _SMALLEST_BLOCK:
+        raise unknown(f"it claims blocks of {superblock.block_size} bytes")
+    image = Image(file.fileno(), superblock)
+    inodes = Inodes(image)
+    entries = _Walk(image, inodes).entries()
+    return Tree(path.name, entries, Data(image, inodes, list(fragment_blocks(file, superblock))))
+
+
+class _Walk:
+    """Goes through the folders from the root on, without recursion."""
+
+    def __init__(self, image: Image, inodes: Inodes) -> None:
+        superblock = image.superblock
+        self._inodes = inodes
+        self._listings = Table(image, superblock.directory_table)
+        self._most_contents = max(_ALWAYS_ALLOWED, _MOST_GROWTH * (superblock.end - superblock.start))
+        self._listed = self._named = self._contents = 0
+        self._seen = {superblock.root}
+        self._root = Entry("/", inodes.read(superblock.root))
+        if self._root.inode.kind != "folder":
+            raise unknown(f"its root is a {self._root.inode.kind}")
+
+    def entries(self) -> dict[str, Entry]:
+        """Every entry, ordered by path."""
+        found = {"/": self._root}
+        folders = [self._root]
+        while folders:
+            for entry in self._enter(folders.pop()):
+                if entry.path in found:
+                    raise unknown("a folder lists a name twice")
+                if len(found) >= _MOST_ENTRIES:
+                    raise unknown(f"it has more than {_MOST_ENTRIES} entries")
+                found[entry.path] = entry
+                if entry.inode.kind == "folder":
+                    folders.append(entry)
+        return dict(sorted(found.items()))
+
+    def _enter(self, folder: Entry) -> Iterator[Entry]:
+        prefix = folder.path if folder.path == "/" else folder.path + "/"
+        for name, reference, kind in self._list(*folder.inode.listing):
+            inode = self._inodes.read(reference)
+            if inode.kind != kind:
+                raise unknown(f"a {inode.kind} is listed as a {kind}")
+            path = prefix + name
+            self._count(path, inode, reference)
+            yield Entry(path, inode)
+
+    def _list(self, reference: int, size: int) -> Iterator[tuple[str, int, str]]:
+        """Name, reference of the inode, and kind of each entry of a folder."""
+        if size == 0:
+            return
+        self._listed += size
+        if self._listed > _ALL_LISTINGS:
+            raise unknown(f"its folders list more than {_ALL_LISTINGS} bytes")
+        raw = self._listings.at(reference).take(size)
+        at = 0
+        try:
+            while at < size:
+                more, block, _number = _RUN.unpack_from(raw, at)
+                at += _RUN.size
+                if more >= _MOST_IN_RUN:
+                    raise unknown(f"a folder lists {more + 1} entries at once")
+                for _ in range(more + 1):
+                    offset, _number, kind, length = _NAME.unpack_from(raw, at)
+                    start = at + _NAME.size
+                    at = start + length + 1
+                    if kind not in KINDS:
+                        raise unknown(f"a folder lists an entry of type {kind}")
+                    yield _checked(raw[start:at], length + 1), block << 16 | offset, KINDS[kind]
+        except struct.error as error:
+            raise unknown("a folder's list is cut off") from error
+
+    def _count(self, path: str, inode: Inode, reference: int) -> None:
+        """Hold against the limits what one more entry takes."""
+        if len(path) > _LONGEST_PATH:
+            raise unknown(f"a path is longer than {_LONGEST_PATH} bytes")
+        self._named += len(path)
+        if reference in self._seen:
+            if inode.kind == "folder":
+                raise unknown("a folder is in two places, or in itself")
+        else:
+            self._seen.add(reference)
+            self._named += len(inode.target)
+            self._contents += inode.size
+        if self._named > _ALL_NAMES:
+            raise unknown(f"its names have more than {_ALL_NAMES} characters")
+        if self._contents > self._most_contents:
+            raise unknown(f"its files claim more than {self._most_contents} bytes")
+
+
+def _checked(name: bytes, size: int) -> str:
+    """A name that Linux could make; anything else would lead out of its folder."""
+    if len(name) != size:
+        raise unknown("a folder's list is cut off")
+    if name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise unknown(f"a folder lists the name {name!r}")
+    return name.decode("utf-8", "surrogateescape")

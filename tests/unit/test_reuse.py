@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factory import reuse as reuse_module
+from factory.delta.index import ChunkIndex, index_image
+from factory.digest import Descriptor, Digest
+from factory.names import BuildTag
+from factory.registry.layout import LayoutRegistry
+from factory.registry.protocol import SIF_LAYER, Registry
+from factory.release import CHUNK_INDEX, Release
+from factory.reuse import Reuse
+from factory.store.assemble import Piece
+from factory.store.refs import StoredImage
+from factory.store.seeds import remember, remembered, seeds, stale_indexes
+from factory.store.store import Store
+from tests.unit.delta.images import image, noise
+from tests.unit.parts import QUIET, Heard, Watched, folder_registry
+
+FILES = [noise(30_000 + number, number) for number in range(40)]
+OLD = image(*FILES)
+NEW = image(*FILES[:20], noise(31_111, 99), *FILES[20:], created=1800000000)
+
+
+@pytest.fixture(autouse=True)
+def small_images_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse_module, "_WORTH_IT", 100_000)
+    monkeypatch.setattr(reuse_module, "_COPYING", 1e15)
+    monkeypatch.setattr(reuse_module, "_NEAR", 0)  # the network counts as slow
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> LayoutRegistry:
+    return folder_registry(tmp_path / "images")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def ahead(tmp_path: Path) -> Path:
+    return tmp_path / "x.ahead"
+
+
+def released(registry: Registry, tmp_path: Path, content: bytes = NEW, index: bytes | None = None) -> Release:
+    """A release with its chunk index, or with these bytes in its place."""
+    path = tmp_path / "published.sif"
+    path.write_bytes(content)
+    document = index_image(path).encode() if index is None else index
+    chunks = Descriptor.of(CHUNK_INDEX, document)
+    registry.push_blob("tool", document, chunks, QUIET)
+    sif = Descriptor.of(SIF_LAYER, content)
+    return Release("tool", BuildTag("1.0", 2), Digest.of(b"manifest"), sif, "amd64", "", chunks=chunks)
+
+
+def stored(store: Store, content: bytes = OLD, recipe: str = "tool", pulled: str = "2026-01-01T00:00:00Z") -> Digest:
+    """Put an image into the store."""
+    sif = Descriptor.of(SIF_LAYER, content)
+    store.ingest(sif, lambda offset: [content[offset:]], QUIET)
+    store.record(StoredImage(recipe, "1.0-1", "", sif.digest, sif.digest, sif.size, pulled), ["1.0-1"])
+    return sif.digest
+
+
+def fetched(pieces: Sequence[Piece] | None) -> int:
+    assert pieces is not None
+    return sum(piece.length for piece in pieces if piece.file is None)
+
+
+def put_together(pieces: Sequence[Piece] | None) -> bytes:
+    """The image, with what is to be fetched out of the original."""
+    assert pieces is not None
+    result = bytearray()
+    for offset, length, file, at in pieces:
+        assert offset == len(result)
+        result += NEW[offset : offset + length] if file is None else file.read_bytes()[at : at + length]
+    return bytes(result)
+
+
+def test_what_an_older_image_of_the_recipe_has_is_not_fetched(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store)
+    reuse = Reuse(released(registry, tmp_path), registry, store, QUIET, {})
+    pieces = reuse.plan(ahead)
+    assert put_together(pieces) == NEW
+    assert fetched(pieces) < 31_111 + 60_000 < len(NEW) / 10
+
+
+def test_the_indexes_are_kept_and_the_next_pull_needs_only_its_own(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    old = stored(store)
+    release = released(registry, tmp_path)
+    assert release.chunks is not None
+    reuse = Reuse(release, registry, store, QUIET, {})
+    reuse.plan(ahead)
+    assert remembered(store, release.sif.digest, 1 << 20) is None, "the image has not come yet"
+    reuse.keep()
+    for digest, content in ((old, OLD), (release.sif.digest, NEW)):
+        kept = remembered(store, digest, 1 << 20)
+        assert kept is not None
+        assert ChunkIndex.decode(kept).digest == Digest.of(content)
+    assert reuse.fetched == release.chunks.size
+
+
+def test_the_index_of_an_older_image_is_fetched_where_the_registry_has_it(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    old = stored(store)
+    there = released(registry, tmp_path, OLD).chunks
+    release = released(registry, tmp_path)
+    assert there is not None
+    assert release.chunks is not None
+    calls: list[str] = []
+    watched = Watched(registry, lambda call: calls.append(call.about) if call.begins else None)
+    reuse = Reuse(release, watched, store, QUIET, {old: there})
+    assert put_together(reuse.plan(ahead)) == NEW
+    assert calls == [str(release.chunks.digest), str(there.digest)]
+    assert reuse.fetched == release.chunks.size + there.size
+
+
+def test_with_nothing_here_the_registry_is_not_asked_for_an_index(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    calls: list[str] = []
+    release = released(registry, tmp_path)
+    watched = Watched(registry, lambda call: calls.append(call.about))
+    assert Reuse(release, watched, store, QUIET, {}).plan(ahead) is None
+    assert calls == []
+
+
+def test_old_releases_without_an_index_are_fetched_whole(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store)
+    release = replace(released(registry, tmp_path), chunks=None)
+    assert Reuse(release, registry, store, QUIET, {}).plan(ahead) is None
+
+
+def test_an_index_that_the_registry_has_lost_costs_nothing_but_a_request(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store)
+    release = replace(released(registry, tmp_path), chunks=Descriptor.of(CHUNK_INDEX, b"lost"))
+    heard = Heard()
+    assert Reuse(release, registry, store, heard, {}).plan(ahead) is None
+    assert heard.notes == []
+
+
+def index_of(content: bytes, tmp_path: Path) -> ChunkIndex:
+    (tmp_path / "indexed.sif").write_bytes(content)
+    return index_image(tmp_path / "indexed.sif")
+
+
+@pytest.mark.parametrize("what", ["another image's", "cut off", "no index", "a chunk of no bytes", "longer than told"])
+def test_a_wrong_index_is_told_and_the_image_fetched_whole(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path, what: str
+) -> None:
+    stored(store)
+    right = index_of(NEW, tmp_path).encode()
+    wrong = {
+        "another image's": index_of(OLD, tmp_path).encode(),
+        "cut off": right[:-1],
+        "no index": b"<html>",
+        "a chunk of no bytes": right[:56] + bytes(4) + right[60:],
+        "longer than told": right + b"x",
+    }[what]
+    heard = Heard()
+    reuse = Reuse(released(registry, tmp_path, index=wrong), registry, store, heard, {})
+    assert reuse.plan(ahead) is None
+    assert len(heard.notes) == 1
+    assert heard.notes[0].startswith("the whole image is fetched: ")
+    reuse.keep()
+    assert remembered(store, Digest.of(NEW), 1 << 20) is None
+
+
+def test_an_index_that_claims_to_be_huge_is_not_asked_for(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store)
+    release = replace(released(registry, tmp_path), chunks=Descriptor(CHUNK_INDEX, Digest.of(b"x"), len(NEW)))
+    calls: list[str] = []
+    watched = Watched(registry, lambda call: calls.append(call.about))
+    assert Reuse(release, watched, store, QUIET, {}).plan(ahead) is None
+    assert calls == []
+
+
+def test_a_kept_index_of_another_image_is_not_used(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    old = stored(store)
+    remember(store, old, index_of(NEW, tmp_path).encode())
+    assert put_together(Reuse(released(registry, tmp_path), registry, store, QUIET, {}).plan(ahead)) == NEW
+
+
+def test_a_damaged_image_is_not_reused_when_it_is_looked_into(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    path = store.blob(stored(store))
+    path.chmod(0o644)
+    damaged = bytearray(OLD)
+    damaged[600_000] ^= 1
+    path.write_bytes(damaged)
+    assert Reuse(released(registry, tmp_path), registry, store, QUIET, {}).plan(ahead) is None
+
+
+def test_an_image_with_nothing_in_common_is_fetched_whole(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store, image(*(noise(30_000, number) for number in range(200, 240))))
+    assert Reuse(released(registry, tmp_path), registry, store, QUIET, {}).plan(ahead) is None
+
+
+def test_what_came_ahead_in_an_earlier_run_is_not_missing_and_wrong_bytes_there_are(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store)
+    release = released(registry, tmp_path)
+    without = Reuse(release, registry, store, QUIET, {}).plan(ahead)
+    with ahead.open("wb") as file:
+        for piece in without or ():
+            if piece.file is None:
+                file.seek(piece.offset)
+                file.write(NEW[piece.offset : piece.offset + piece.length])
+        file.seek(0)
+        file.write(b"not the header")
+    pieces = Reuse(release, registry, store, QUIET, {}).plan(ahead)
+    assert put_together(pieces) == NEW
+    assert 0 < fetched(pieces) < fetched(without)
+    assert ahead in {piece.file for piece in pieces or ()}
+
+
+def test_a_pipe_planted_where_bytes_come_ahead_does_not_stop_a_pull(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    stored(store)
+    os.mkfifo(ahead)
+    heard = Heard()
+    assert Reuse(released(registry, tmp_path), registry, store, heard, {}).plan(ahead) is None
+    assert "refused" in heard.notes[-1]
+
+
+def test_seeds_are_the_recipes_own_images_first_and_of_these_the_newest(store: Store) -> None:
+    digests = {
+        name: stored(store, name.encode(), recipe, pulled)
+        for name, recipe, pulled in (
+            ("other", "other", "2026-03-01T00:00:00Z"),
+            ("older", "tool", "2026-01-01T00:00:00Z"),
+        )
+    }
+    found = [seed.digest for seed in seeds(store, "tool", Descriptor.of(SIF_LAYER, b"new"))]
+    assert found == [digests["older"], digests["other"]]
+    assert seeds(store, "tool", Descriptor.of(SIF_LAYER, b"older"))[0].digest == digests["other"]
+
+
+def test_indexes_of_images_that_are_gone_are_stale(store: Store) -> None:
+    here = stored(store, b"here")
+    gone = Digest.of(b"gone")
+    for digest in (here, gone):
+        remember(store, digest, b"index")
+    (store.root / "chunks/else").write_text("")
+    assert [path.name for path in stale_indexes(store)] == sorted(["else", f"{gone.hex}.chunks"])
+
+
+def test_a_far_registry_is_not_asked_a_thousand_times() -> None:
+    alternating = [Piece(at, 1000, None if at % 2000 else Path("seed"), at) for at in range(0, 10_000_000, 1000)]
+    assert not reuse_module.pays(alternating, 10_000_000, took=0.2, speed=10e6, connections=4)
+    assert reuse_module.pays(alternating[:2], 100_000_000, took=0.2, speed=10e6, connections=4)
