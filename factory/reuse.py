@@ -27,9 +27,9 @@ from factory.store.store import Store
 
 _WORTH_IT = 4 * 1024 * 1024  # bytes of an image; smaller ones are fetched whole before an index has come
 _GAP = 32 * 1024  # bytes that are fetched twice rather than asked around
-_INDEXING = 500e6  # bytes a second at which a local image is indexed, carefully guessed
-_NEAR = 0.02  # seconds; where an index comes within them, the network is as fast as the disk
-_FAST = 1e9  # bytes a second of such a network
+_INDEXING = 250e6  # bytes a second at which a local image is indexed, carefully guessed
+_WARMED_UP = 8  # times as fast as a chunk index come the bytes of an image: that one is short, its wait a round trip
+_FASTEST = 1e9  # bytes a second of any network
 _COPYING = 2e9  # bytes a second at which local images are read
 
 
@@ -80,7 +80,7 @@ class Reuse:
         if (want.digest, want.size) != (wanted.digest, wanted.size):
             raise IntegrityFailure("the chunk index is of another image", why=f"it is of {want.digest}")
         self._index = content
-        speed = _FAST if took < _NEAR else len(content) / took
+        speed = min(_FASTEST, _WARMED_UP * len(content) / took)
         having = self._indexed(near, wanted.size / speed)
         found = coalesced(match(want, [index for _, index in having]), _GAP)
         located = tuple(_located(found, [seed.path for seed, _ in having]))

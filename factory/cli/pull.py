@@ -47,11 +47,17 @@ def run(options: argparse.Namespace) -> int:
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
             print(f"{copied or done.path} {done.image.digest}")
-            got = f"{readable_size(done.transferred)} fetched" if done.transferred else "it was here"
-            context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {got}")
+            context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {_got(done)}")
     if options.json:
         emit(rows[0] if len(rows) == 1 else rows)
     return 0
+
+
+def _got(done: Pulled) -> str:
+    if not done.transferred:
+        return "it was here"
+    reused = f", {readable_size(done.reused)} were here" if done.reused else ""
+    return f"{readable_size(done.transferred)} fetched{reused}"
 
 
 def _named(context: Context, references: list[Reference]) -> Iterator[Pulled]:

@@ -76,6 +76,40 @@ def test_a_recipe_builds_upon_another_and_follows_it(project: Project) -> None:
     ]
 
 
+def test_a_rebuild_that_gives_the_same_files_is_unchanged_and_so_is_what_builds_upon_it(project: Project) -> None:
+    project.recipe("lower")
+    project.recipe("upper", base="recipe://lower", definition=UPPER, more="")
+    project.ok("make")
+    project.recipe("lower", definition=DEFINITION.replace("%post\n", "%post\n    # a remark\n"))
+    told = project.ok("make").out.splitlines()
+    assert [line.partition("(amd64): ")[2] for line in told] == [
+        "changed: definition; built anew, it is what 1.0-1 is" + told[0].partition("what 1.0-1 is")[2],
+        "its base lower is built first; 1.0-1 is upon it",
+    ]
+    assert [line.split()[:2] for line in told] == [["unchanged", "lower"], ["unchanged", "upper"]]
+    assert project.ok("plan", "--json").json()["build"] == []
+    (forced,) = project.ok("make", "lower", "--force", "--json").json()["made"]
+    assert (forced["unchanged"], forced["release"]["tag"]) == (True, "1.0-1")
+
+
+def test_what_changed_between_two_releases_is_told_without_pulling_them(project: Project, namespace: str) -> None:
+    record = "Package: a\\nStatus: install ok installed\\nVersion: {}\\n"
+    lines = f"    mkdir -p /var/lib/dpkg\n    printf '{record}' > /var/lib/dpkg/status\n"
+    for version in ("1", "2"):
+        project.recipe("tool", definition=DEFINITION + lines.format(version))
+        project.ok("make", "--registry", namespace)
+    told = project.ok("diff", "tool:1.0-1", "tool:1.0-2", "--registry", namespace, "--json").json()
+    assert told["packages"] == {
+        "added": [],
+        "removed": [],
+        "changed": [{"manager": "dpkg", "name": "a", "before": "1", "after": "2"}],
+    }
+    shown = project.ok("show", "tool:1.0-2", "--registry", namespace, "--json").json()
+    assert shown["update"] == {"tag": "1.0-1", "size": told["bytes"]["missing"]}
+    assert 0 < told["bytes"]["missing"] < shown["size"] == told["bytes"]["missing"] + told["bytes"]["reused"]
+    assert "a 1 -> 2 (dpkg)" in project.ok("diff", "tool:1.0-1", "tool:1.0-2", "--registry", namespace).out
+
+
 def test_a_moved_base_rebuilds_after_update_and_only_then(project: Project, registry_process: Server) -> None:
     base = push_base(registry_process.host, tag="moving", text="first")
     project.recipe("tool", base=base)

@@ -30,8 +30,7 @@ NEW = image(*FILES[:20], noise(31_111, 99), *FILES[20:], created=1800000000)
 @pytest.fixture(autouse=True)
 def small_images_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse_module, "_WORTH_IT", 100_000)
-    monkeypatch.setattr(reuse_module, "_COPYING", 1e15)
-    monkeypatch.setattr(reuse_module, "_NEAR", 0)  # the network counts as slow
+    monkeypatch.setattr(reuse_module, "_FASTEST", 1e6)  # the network counts as slow
 
 
 @pytest.fixture

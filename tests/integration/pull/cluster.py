@@ -68,10 +68,15 @@ def content_of(seed: str, size: int) -> bytes:
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
-def publish_image(folder: Path, registry: Registry, content: bytes, *, name: str = NAME) -> Image:
-    """Publish bytes as the next release of a recipe, as `singfactory publish` does."""
+def publish_image(
+    folder: Path, registry: Registry, content: bytes, *, name: str = NAME, chunks: Callable[[Path], bytes] | None = None
+) -> Image:
+    """Publish bytes as the next release of a recipe, as `singfactory publish` does. chunks: makes its chunk index."""
     recipe = write_recipe(folder / "recipes", name)
     made = candidate(folder / "candidates", recipe, content)
+    made.chunks.unlink(missing_ok=True)
+    if chunks is not None:
+        made.chunks.write_bytes(chunks(made.image))
     return Image(content, publish(recipe, made, report_of(made), registry=registry, origin=Origin(), progress=Silent()))
 
 
