@@ -193,9 +193,9 @@ def _publish(recipe: Recipe, image: bytes, base: bytes, registry: Registry) -> R
     registry.push_blob(recipe.name, image, layer, Silent())
     for tag in (str(release.tag), recipe.version, LATEST):
         registry.push_manifest(recipe.name, raw, tag)
-    found = published.build_at(registry, recipe.name, release.tag)
+    found = published.set_at(registry, recipe.name, release.tag)
     assert found is not None
-    return found
+    return found.releases[0]
 
 
 def change(project: Path, count: int) -> None:

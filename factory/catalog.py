@@ -39,16 +39,9 @@ class Entry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def release(self, tag: str, arch: str) -> Release | None:
-        """The release that a tag, moving or not, names for an architecture; None when the catalog has none.
-
-        Each architecture has build numbers of its own: where a moving tag stands on another one's, the newest of
-        this architecture is meant.
-        """
+        """The release that a tag, moving or not, names for an architecture; None when the catalog has none."""
         wanted = self.tags.get(tag, tag)
-        found = [release for release in self.releases if str(release.tag) == wanted]
-        if found and tag in self.tags and all(release.arch != arch for release in found):
-            found = [one for one in self.releases[::-1] if tag in (LATEST, one.tag.version)]
-        return next((release for release in found if release.arch == arch), None)
+        return next((one for one in self.releases if (str(one.tag), one.arch) == (wanted, arch)), None)
 
     def newest(self, arch: str) -> Release | None:
         """The release of an architecture that was published last."""
@@ -57,14 +50,19 @@ class Entry:
     def with_release(self, release: Release) -> Entry:
         """The entry with a release added once; its version comes last, in the order of build numbers.
 
-        What is added late, after a run that died, may be older than what is known.
+        Under one build number there is one for each architecture. What is added late, after a run that died, may be
+        older than what is known.
         """
+        if release.repeat is None:  # which no registry tells
+            known = self.release(str(release.tag), release.arch)
+            same = known is not None and known.digest == release.digest
+            release = replace(release, repeat=known.repeat) if known is not None and same else release
         if release in self.releases:
             return self
-        others = [known for known in self.releases if known.tag != release.tag]
+        others = [known for known in self.releases if (known.tag, known.arch) != (release.tag, release.arch)]
         own = [release, *(known for known in others if known.tag.version == release.tag.version)]
         before = (known for known in others if known.tag.version != release.tag.version)
-        return replace(self, releases=(*before, *sorted(own, key=lambda one: one.tag)))
+        return replace(self, releases=(*before, *sorted(own, key=lambda one: (one.tag, one.arch))))
 
     def described_by(self, recipe: Recipe) -> Entry:
         """The entry with what the recipe says today: text, status, note."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from factory import report as reports
 from factory.candidate import Candidate
 from factory.errors import BuildFailed, FactoryError, UsageError
 from factory.io.progress import Progress
-from factory.make import Works, publish_one
+from factory.make import Works, publish_together, require_ready
 from factory.names import recipe_name
 from factory.plan import in_order
 from factory.recipes.load import ARCHITECTURES
 from factory.recipes.model import Recipe
 from factory.release import Release
+from factory.report import TestReport
 
 FindRecipe = Callable[[str], Recipe]
 
@@ -35,8 +36,10 @@ class Handed:
 def publish_all(works: Works, find: FindRecipe) -> Iterator[Handed]:
     """Publish every candidate of the work folder, bases before what builds upon them, and tell of each as it is done.
 
-    One that cannot be published does not stop the others; what was built upon an image that is not published stays
-    behind with it. find: the recipe of a name. Raises RegistryFailure and its kind when the catalog cannot be read.
+    All architectures of a recipe get one number. One that cannot be published does not stop the others; what was built
+    upon an image that is not published stays behind with it. find: the recipe of a name.
+
+    Raises RegistryFailure and its kind when the catalog cannot be read.
     """
     found: list[tuple[Recipe, Candidate]] = []
     for path in _entries(works.candidates):
@@ -47,12 +50,15 @@ def publish_all(works: Works, find: FindRecipe) -> Iterator[Handed]:
             found.append(read)
     catalog = catalogs.read(works.registry)
     there = {name: {str(one.sif.digest) for one in entry.releases} for name, entry in catalog.entries.items()}
-    order = [recipe.name for recipe in in_order([recipe for recipe, _ in found])]
-    for recipe, made in sorted(found, key=lambda one: (order.index(one[0].name), one[1].folder.name)):
-        done = _publish(recipe, made, there.get(recipe.base_recipe, set()), works)
-        if done.release is not None:
-            there.setdefault(recipe.name, set()).add(str(done.release.sif.digest))
-        yield done
+    for recipe in in_order([recipe for recipe, _ in found]):
+        group = [made for one, made in found if one.name == recipe.name]
+        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), works):
+            if (
+                done.candidate is not None and done.release is not None
+            ):  # of an unchanged one, too: the files are the same
+                same = {str(done.candidate.sif.digest), str(done.release.sif.digest)}
+                there[recipe.name] = there.get(recipe.name, set()) | same
+            yield done
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -82,17 +88,35 @@ def _read(path: Path, find: FindRecipe, progress: Progress) -> tuple[Recipe, Can
         return error
 
 
-def _publish(recipe: Recipe, made: Candidate, bases: set[str], works: Works) -> Handed:
-    """bases: the SIF digests of all releases of what the recipe builds upon."""
-    name = made.folder.name
+def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], works: Works) -> Iterator[Handed]:
+    """Publish the candidates of one recipe. bases: the SIF digests of all releases of what it builds upon."""
+    ready = []
+    for made in group:
+        judged = _judged(recipe, made, bases)
+        if isinstance(judged, FactoryError):
+            yield Handed(made.folder.name, made, error=judged)
+        else:
+            ready.append((made, judged))
     try:
-        if recipe.base_recipe and made.base_digest not in bases:
-            raise BuildFailed(
-                f"{recipe.name} ({made.arch}) is not published",
-                why=f"it was built upon an image of {recipe.base_recipe} that is not published: {made.base_digest}",
-                fix=f"see why {recipe.base_recipe} was not published",
-            )
-        release = publish_one(recipe, made, reports.load(made.folder, recipe.name), works)
+        releases = publish_together(recipe, ready, works) if ready else ()
     except FactoryError as error:
-        return Handed(name, made, error=error)
-    return Handed(name, made, release)
+        yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
+    else:
+        for (made, _), release in zip(ready, releases, strict=True):
+            yield Handed(made.folder.name, made, release)
+
+
+def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | FactoryError:
+    """The report of a candidate that may be published, or why it may not."""
+    if recipe.base_recipe and made.base_digest not in bases:
+        return BuildFailed(
+            f"{recipe.name} ({made.arch}) is not published",
+            why=f"it was built upon an image of {recipe.base_recipe} that is not published: {made.base_digest}",
+            fix=f"see why {recipe.base_recipe} was not published",
+        )
+    try:
+        report = reports.load(made.folder, recipe.name)
+        require_ready(recipe, made, report)
+    except FactoryError as error:
+        return error
+    return report

@@ -1,4 +1,4 @@
-"""Publish: a tested candidate becomes a release. Blobs, manifest, referrers, tags, catalog: in this order.
+"""Publish: tested candidates become a release. Blobs, manifests, referrers, index, tags, catalog: in this order.
 
 Whatever dies in between, no tag names an incomplete image, and the next run finishes what is there.
 """
@@ -6,25 +6,31 @@ Whatever dies in between, no tag names an incomplete image, and the next run fin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from factory import catalog as catalogs
-from factory import published
+from factory import published, sbom
 from factory.candidate import Candidate
 from factory.catalog import Entry
+from factory.compare import index_of
+from factory.delta.index import ChunkIndex
+from factory.delta.match import compare
 from factory.digest import Descriptor, Digest
-from factory.errors import RegistryFailure, TestsFailed, UsageError
+from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
 from factory.inputs import gather
 from factory.io.progress import Progress
 from factory.names import LATEST, BuildTag
+from factory.published import ReleaseSet
 from factory.recipes.model import Recipe
+from factory.registry.image_index import Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, RawManifest, Registry, artifact
-from factory.release import PROVENANCE, TEST_REPORT, Release, to_manifest
+from factory.release import CHUNK_INDEX, PROVENANCE, TEST_REPORT, Release, Repeat, Update, to_index, to_manifest
 from factory.report import TestReport
 
+Built = tuple[Candidate, TestReport]
 _RACES = 5  # how often another publisher may take our build number before we give up
 _CATALOG_ROUNDS = 5
 
@@ -37,20 +43,88 @@ class Origin:
     source: str = ""
 
 
+def publish_set(
+    recipe: Recipe, built: Sequence[Built], *, registry: Registry, origin: Origin, progress: Progress
+) -> tuple[Release, ...]:
+    """Publish under one build number what was built and tested of a recipe, one candidate for each architecture.
+
+    Returns the release of each, in their order; the existing one where these bytes are published, or where the newest
+    one has the same contents (``is_unchanged``): then the catalog is told that these inputs give it, too. Of a recipe
+    for several architectures the number names an image index, which lists the newest images of the others as well.
+
+    Raises TestsFailed when a test failed or these bytes were not tested, UsageError when they are not of the recipe
+    as it is now, IntegrityFailure when a file has changed, RegistryFailure and its kind. Safe to repeat at any time.
+    """
+    for made, report in built:
+        require_publishable(recipe, made, report)
+    for _ in range(_RACES):
+        there = {made.arch: _published(recipe, made, registry) for made, _ in built}
+        new = [(made, report) for made, report in built if there[made.arch] is None]
+        claimed = _push(recipe, new, registry=registry, origin=origin, progress=progress) if new else ()
+        if claimed is not None:
+            break
+    else:
+        raise RegistryFailure(
+            f"no build number could be had for {recipe.name}:{recipe.version}",
+            why="other publishers took each of them first",
+            fix="try again",
+        )
+    fresh = {(release.arch, release.sif.digest): release for release in claimed}
+    found = [(made, fresh.get((made.arch, made.sif.digest)) or there[made.arch]) for made, _ in built]
+    releases = tuple(_repeated(release, made) for made, release in found if release is not None)
+    newest = max((one.tag for one in releases), default=None)
+    finish(recipe, newest, registry=registry, progress=progress, repeated=releases)
+    return releases
+
+
+def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bool:
+    """Whether a release is what was built again: the same files, to be run in the same way, of the same version."""
+    return (
+        release is not None
+        and release.fingerprint == made.fingerprint != ""
+        and (release.tag.version, release.arch, release.run) == (recipe.version, made.arch, recipe.run)
+    )
+
+
+def _published(recipe: Recipe, made: Candidate, registry: Registry) -> Release | None:
+    """The release of these bytes, or the newest one if it has the same contents; None when they are to be published."""
+    same = published.of_bytes(registry, recipe.name, recipe.version, made.sif, made.arch)
+    if same is not None or not made.fingerprint:
+        return same
+    taken = published.builds(registry, recipe.name, recipe.version)
+    newest = published.newest_images(registry, recipe.name, taken, {made.arch}).get(made.arch)
+    return newest[1] if newest is not None and is_unchanged(newest[1], recipe, made) else None
+
+
+def _repeated(release: Release, made: Candidate) -> Release:
+    """The release, with what was built again and gave the same contents."""
+    if release.sif.digest == made.sif.digest:
+        return release
+    return replace(release, repeat=Repeat(made.key, made.parts, made.created))
+
+
 def publish(
     recipe: Recipe, made: Candidate, report: TestReport, *, registry: Registry, origin: Origin, progress: Progress
 ) -> Release:
-    """Publish the bytes that were tested; returns the release, the existing one if these bytes are published.
+    """Publish one candidate: ``publish_set`` for a single architecture."""
+    (release,) = publish_set(recipe, [(made, report)], registry=registry, origin=origin, progress=progress)
+    return release
 
-    Raises TestsFailed when a test failed or these bytes were not tested, UsageError when they are not of the recipe
-    as it is now, IntegrityFailure when the file has changed, RegistryFailure and its kind. Safe to repeat at any time.
-    """
+
+def require_publishable(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+    """Raise TestsFailed or UsageError unless the candidate is the recipe as it is now, tested, and no test failed."""
     now = gather(recipe, made.arch, made.base_digest, made.engine)
     if changed := now.changed(made.parts):
         raise UsageError(
             f"{recipe.name} was changed after it was built",
             why=f"different from what the candidate was built with: {', '.join(changed)}",
             fix=f"singfactory make {recipe.name}",
+        )
+    if made.arch not in recipe.build.arch:
+        raise UsageError(
+            f"{recipe.name} is not published for {made.arch}",
+            why=f"its recipe is for {', '.join(recipe.build.arch)}",
+            fix="add it to build.arch in recipe.toml",
         )
     if report.sif_digest != made.sif.digest:
         raise TestsFailed(
@@ -71,24 +145,26 @@ def publish(
             why=report.summary(),
             fix=f"mend it, then: singfactory make {recipe.name}",
         )
-    release = published.of_bytes(registry, recipe.name, made.version, made.sif)
-    if release is None:
-        release = _push(recipe, made, report, registry=registry, origin=origin, progress=progress)
-    finish(recipe, release, registry=registry, progress=progress)
-    return release
 
 
-def finish(recipe: Recipe, release: Release | None, *, registry: Registry, progress: Progress) -> None:
-    """Move the tags to a release that has its immutable tag, and bring the catalog's entry up to date, last.
+def finish(
+    recipe: Recipe, tag: BuildTag | None, *, registry: Registry, progress: Progress, repeated: Sequence[Release] = ()
+) -> None:
+    """Move the tags to what an immutable tag names, and bring the catalog's entry up to date, last.
 
-    What the catalog does not know yet is not finished. release: None when only the recipe's own texts have changed.
+    What the catalog does not know yet is not finished. tag: None when only the recipe's own texts have changed.
+    repeated: releases that the catalog takes as they are here, with what only it knows of them.
     """
-    if release is not None:
-        _move_tags(release, registry)
+    if tag is not None:
+        _move_tags(recipe.name, tag, registry)
 
     def refreshed(entry: Entry) -> Entry:
-        entry = entry.with_release(release) if release is not None else entry
-        return published.caught_up(registry, entry, recipe.version).described_by(recipe)
+        if tag is not None and tag.version != recipe.version:  # of today's version all that there is comes below
+            entry = published.with_build(registry, entry, tag)
+        entry = published.caught_up(registry, entry, recipe.version).described_by(recipe)
+        for release in repeated:
+            entry = entry.with_release(release)
+        return entry
 
     change_entry(registry, recipe.name, refreshed, progress)
 
@@ -112,82 +188,136 @@ def change_entry(registry: Registry, name: str, change: Callable[[Entry], Entry]
 
 
 def _push(
-    recipe: Recipe, made: Candidate, report: TestReport, *, registry: Registry, origin: Origin, progress: Progress
-) -> Release:
-    """Push blobs, manifest, referrers and, last, the immutable tag, which is written once."""
-    registry.push_blob(recipe.name, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
-    registry.push_blob(recipe.name, made.image, made.sif, progress)
-    for _ in range(_RACES):
-        number = published.next_build(registry, recipe.name, made.version)
-        release = Release(
-            recipe=recipe.name,
-            tag=BuildTag(made.version, number),
-            digest=made.sif.digest,  # replaced below: a manifest cannot hold its own digest
-            sif=made.sif,
-            arch=made.arch,
-            created=made.created,
-            inputs=made.key,
-            parts=made.parts,
-            engine=made.engine,
-            tested=report.summary(),
-            run=recipe.run,
-        )
-        raw = to_manifest(release, _about(recipe, made, origin)).raw()
-        release = replace(release, digest=raw.descriptor.digest)
-        registry.push_manifest(recipe.name, raw)
-        _push_referrers(release, raw, made, report, registry=registry, origin=origin, progress=progress)
-        if registry.claim_tag(recipe.name, raw, str(release.tag)):
-            return release
-    raise RegistryFailure(
-        f"no build number could be had for {recipe.name}:{made.version}",
-        why="other publishers took each of them first",
-        fix="try again",
-    )
+    recipe: Recipe, new: Sequence[Built], *, registry: Registry, origin: Origin, progress: Progress
+) -> tuple[Release, ...] | None:
+    """Push images and, last, the immutable tag; returns all that it names, or None when another took the number first.
+
+    Of a recipe for one architecture the tag names the image's manifest. Else it names an index, pushed after all that
+    it lists; the architectures that are not built anew are carried over.
+    """
+    taken = published.builds(registry, recipe.name, recipe.version)
+    tag = published.next_build(recipe.version, taken)
+    pushed = [
+        _push_image(recipe, tag, made, report, registry=registry, origin=origin, progress=progress)
+        for made, report in new
+    ]
+    named, releases = pushed[0][0], {release.arch: release for _, release in pushed}
+    if len(recipe.build.arch) > 1:
+        members = [Member(raw.descriptor, release.arch) for raw, release in pushed]
+        others = set(recipe.build.arch) - set(releases)
+        for member, release in published.newest_images(registry, recipe.name, taken, others).values():
+            members.append(member)
+            releases[release.arch] = replace(release, tag=tag)
+        named = to_index(recipe.name, tag, members).raw()
+        registry.push_manifest(recipe.name, named)
+    return tuple(releases.values()) if registry.claim_tag(recipe.name, named, str(tag)) else None
 
 
-def _push_referrers(
-    release: Release,
-    raw: RawManifest,
+def _push_image(
+    recipe: Recipe,
+    tag: BuildTag,
     made: Candidate,
     report: TestReport,
     *,
     registry: Registry,
     origin: Origin,
     progress: Progress,
-) -> None:
+) -> tuple[RawManifest, Release]:
+    """Push one image: blobs, manifest, referrers."""
+    registry.push_blob(recipe.name, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
+    registry.push_blob(recipe.name, made.image, made.sif, progress)
+    chunks = _chunks_of(made)
+    release = Release(
+        recipe=recipe.name,
+        tag=tag,
+        digest=made.sif.digest,  # replaced below: a manifest cannot hold its own digest
+        sif=made.sif,
+        arch=made.arch,
+        created=made.created,
+        inputs=made.key,
+        parts=made.parts,
+        engine=made.engine,
+        tested=report.summary(),
+        run=recipe.run,
+        fingerprint=made.fingerprint,
+        chunks=Descriptor.of(CHUNK_INDEX, chunks) if chunks else None,
+        update=_update(recipe, made, chunks, registry),
+    )
+    raw = to_manifest(release, _about(recipe, made, origin), beside_others=len(recipe.build.arch) > 1).raw()
+    release = replace(release, digest=raw.descriptor.digest)
+    registry.push_manifest(recipe.name, raw)
     documents = {
         TEST_REPORT: report.content(),
         PROVENANCE: json.dumps(provenance(release, made, origin), indent=1).encode(),
+        CHUNK_INDEX: chunks,
+        sbom.MEDIA_TYPE: made.sbom.read_bytes() if made.sbom.is_file() else b"",
     }
+    _push_referrers(recipe.name, raw, documents, created=report.started, registry=registry, progress=progress)
+    return raw, release
+
+
+def _chunks_of(made: Candidate) -> bytes:
+    """The candidate's chunk index; b"" when it has none, or one of another image."""
+    try:
+        content = made.chunks.read_bytes()
+        return content if ChunkIndex.decode(content).digest == made.sif.digest else b""
+    except (FileNotFoundError, IntegrityFailure):
+        return b""
+
+
+def _update(recipe: Recipe, made: Candidate, chunks: bytes, registry: Registry) -> Update | None:
+    """What those have to fetch who have the release before; None when that is not known."""
+    before = catalogs.read(registry).entry(recipe.name).newest(made.arch) if chunks else None
+    have = index_of(before, registry) if before is not None else None
+    if before is None or have is None:
+        return None
+    return Update(str(before.tag), compare(have, ChunkIndex.decode(chunks)).missing)
+
+
+def _push_referrers(
+    recipe: str,
+    subject: RawManifest,
+    documents: Mapping[str, bytes],
+    *,
+    created: str,
+    registry: Registry,
+    progress: Progress,
+) -> None:
+    """Push documents about an image, by their media types; empty ones are left out. created: ISO 8601."""
+    told = {"org.opencontainers.image.created": created}
     for artifact_type, content in documents.items():
-        told = {"org.opencontainers.image.created": report.started}
-        manifest, blobs = artifact(artifact_type, content, raw.descriptor, told)
+        if not content:
+            continue
+        manifest, blobs = artifact(artifact_type, content, subject.descriptor, told)
         for blob, descriptor in blobs:
-            registry.push_blob(release.recipe, blob, descriptor, progress)
-        registry.push_referrer(release.recipe, manifest)
+            registry.push_blob(recipe, blob, descriptor, progress)
+        registry.push_referrer(recipe, manifest)
 
 
-def _move_tags(release: Release, registry: Registry) -> None:
+def _move_tags(recipe: str, tag: BuildTag, registry: Registry) -> None:
     """Point `<version>` and `latest` at the newest build of the version, never backwards.
 
     A later build may be published between our look at a tag and our writing it; so afterwards we look again, and
     move the tags on to it. It was claimed before its publisher touched the tags.
     """
-    newest: Release | None = release
+    newest = published.set_at(registry, recipe, tag)
     while newest is not None:
-        for tag in (newest.tag.version, LATEST):
-            current = published.release_at(registry, newest.recipe, tag)
-            if current is None or (current.digest != newest.digest and not _is_newer(current, newest)):
-                registry.push_manifest(newest.recipe, registry.manifest(newest.recipe, str(newest.digest)), tag)
-        newest = published.after(registry, newest)
+        for moving in (newest.tag.version, LATEST):
+            there = registry.head(recipe, moving)
+            if there is not None and there.digest == newest.digest:
+                continue
+            current = published.named(registry, recipe, moving) if there is not None else None
+            if current is None or not _is_newer(current, newest):
+                registry.push_manifest(recipe, newest.raw, moving)
+        newest = published.after(registry, recipe, newest.tag)
 
 
-def _is_newer(current: Release, release: Release) -> bool:
-    """Whether what a tag names now was made after our release; no clock is asked within one version."""
-    if current.tag.version == release.tag.version:
-        return current.tag.build > release.tag.build
+def _is_newer(current: ReleaseSet, found: ReleaseSet) -> bool:
+    """Whether what a tag names now was made after what we found; no clock is asked within one version."""
+    if current.tag.version == found.tag.version:
+        return current.tag.build > found.tag.build
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return release.created < current.created <= now  # a time to come tells of a wrong clock, nothing else
+    return found.created < current.created <= now  # a time to come tells of a wrong clock, nothing else
 
 
 def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure
 from factory.names import BuildTag
 from factory.recipes.model import RunSpec
+from factory.registry.image_index import ImageIndex, Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
 
 TEST_REPORT = "application/vnd.singfactory.test-report.v1+json"
+CHUNK_INDEX = "application/vnd.singfactory.chunk-index.v1"
 PROVENANCE = "application/vnd.in-toto+json"
 _OCI = "org.opencontainers.image."
 _OURS = "io.singfactory."
@@ -22,11 +24,30 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """A later build that gave the same contents and was not published: what it was made of, and when (ISO 8601)."""
+
+    inputs: str
+    parts: Mapping[str, str]
+    created: str
+
+
+@dataclass(frozen=True)
+class Update:
+    """What who has an earlier release has to fetch: its tag, and bytes of the image."""
+
+    tag: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Release:
     """What is known of a published image.
 
     digest is the manifest's, sif the one layer; created is ISO 8601, UTC; inputs is the input key and parts
-    the digests it was made of, by name; tested says in words what the tests said.
+    the digests it was made of, by name; tested says in words what the tests said. fingerprint is the content's
+    (factory.sif.fingerprint), '' when not known; chunks is the blob of its chunk index (factory.delta.index), if any;
+    update tells of the release before it. repeat stands in the catalog only.
     """
 
     recipe: str
@@ -40,10 +61,14 @@ class Release:
     engine: str = ""
     tested: str = ""
     run: RunSpec = field(default_factory=RunSpec)
+    fingerprint: str = ""
+    chunks: Descriptor | None = None
+    update: Update | None = None
+    repeat: Repeat | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the catalog."""
-        return {
+        told = {
             "tag": str(self.tag),
             "digest": str(self.digest),
             "sif_digest": str(self.sif.digest),
@@ -56,6 +81,15 @@ class Release:
             "tested": self.tested,
             "run": run_to_json(self.run),
         }
+        if self.fingerprint:
+            told["fingerprint"] = self.fingerprint
+        if self.chunks is not None:
+            told["chunks"] = _chunks_to_json(self.chunks)
+        if self.update is not None:
+            told["update"] = asdict(self.update)
+        if self.repeat is not None:
+            told["repeat"] = asdict(self.repeat)
+        return told
 
     @classmethod
     def from_json(cls, recipe: str, value: dict[str, Any]) -> Release:
@@ -74,6 +108,10 @@ class Release:
                 engine=str(value["engine"]),
                 tested=str(value["tested"]),
                 run=run_from_json(value["run"]),
+                fingerprint=str(value.get("fingerprint", "")),
+                chunks=_chunks_from_json(value.get("chunks")),
+                update=_update_from_json(value.get("update")),
+                repeat=_repeat_from_json(value.get("repeat")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IntegrityFailure) as error:
             raise IntegrityFailure(f"the catalog's entry for {recipe} is broken", why=repr(error)[:120]) from error
@@ -96,8 +134,12 @@ def sif_layer(manifest: Manifest) -> Descriptor:
     return manifest.layers[0]
 
 
-def to_manifest(release: Release, about: Mapping[str, str]) -> Manifest:
-    """The manifest of a release; about: further `org.opencontainers.image.*` annotations without their prefix."""
+def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bool = False) -> Manifest:
+    """The manifest of a release; about: further `org.opencontainers.image.*` annotations without their prefix.
+
+    beside_others: an index lists it beside those of other architectures, and their files must not have one name.
+    """
+    suffix = f"-{release.arch}" if beside_others else ""
     annotations = {_OCI + key: text for key, text in about.items() if text}
     annotations |= {
         _OCI + "title": f"{release.recipe}.sif",
@@ -112,8 +154,14 @@ def to_manifest(release: Release, about: Mapping[str, str]) -> Manifest:
         _OURS + "tested": release.tested,
         _OURS + "run": json.dumps(run_to_json(release.run), sort_keys=True),
     }
+    if release.fingerprint:
+        annotations[_OURS + "fingerprint"] = release.fingerprint
+    if release.chunks is not None:
+        annotations[_OURS + "chunks"] = json.dumps(_chunks_to_json(release.chunks), sort_keys=True)
+    if release.update is not None:
+        annotations[_OURS + "update"] = json.dumps(asdict(release.update), sort_keys=True)
     layer = Descriptor(
-        SIF_LAYER, release.sif.digest, release.sif.size, {_OCI + "title": f"{release.recipe}-{release.tag}.sif"}
+        SIF_LAYER, release.sif.digest, release.sif.size, {_OCI + "title": f"{release.recipe}-{release.tag}{suffix}.sif"}
     )
     return Manifest(Descriptor.of(SIF_CONFIG, EMPTY_JSON), (layer,), annotations)
 
@@ -137,7 +185,23 @@ def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
         engine=told.get(_OURS + "engine", ""),
         tested=told.get(_OURS + "tested", ""),
         run=run_from_json(_json(told.get(_OURS + "run", ""))),
+        fingerprint=told.get(_OURS + "fingerprint", ""),
+        chunks=_chunks_from_json(_json(told.get(_OURS + "chunks", ""))),
+        update=_update_from_json(_json(told.get(_OURS + "update", ""))),
     )
+
+
+def to_index(recipe: str, tag: BuildTag, members: Iterable[Member]) -> ImageIndex:
+    """The index of a release for several architectures, whatever build numbers its images had before."""
+    annotations = {_OCI + "version": tag.version, _OURS + "recipe": recipe, _OURS + "build": str(tag.build)}
+    return ImageIndex(tuple(members), annotations)
+
+
+def index_tag(recipe: str, annotations: Mapping[str, object]) -> BuildTag | None:
+    """The immutable tag that an index was made for; None when it is none of ours, or another recipe's."""
+    if annotations.get(_OURS + "recipe") != recipe:
+        return None
+    return BuildTag.parse(f"{annotations.get(_OCI + 'version')}-{annotations.get(_OURS + 'build')}")
 
 
 def run_to_json(run: RunSpec) -> dict[str, Any]:
@@ -155,6 +219,32 @@ def run_from_json(value: object) -> RunSpec:
         env={name: text for name, text in _texts(value.get("env")).items() if _is_variable(name, text)},
         binds=tuple(str(bind) for bind in binds) if isinstance(binds, list) else (),
     )
+
+
+def _chunks_to_json(chunks: Descriptor) -> dict[str, Any]:
+    return {"digest": str(chunks.digest), "size": chunks.size}
+
+
+def _chunks_from_json(value: object) -> Descriptor | None:
+    """Read the descriptor of a chunk index, leniently: without it, images are fetched whole."""
+    if not isinstance(value, dict) or type(value.get("size")) is not int or value["size"] < 0:
+        return None
+    try:
+        return Descriptor(CHUNK_INDEX, Digest.parse(str(value.get("digest"))), value["size"])
+    except IntegrityFailure:
+        return None
+
+
+def _update_from_json(value: object) -> Update | None:
+    if not isinstance(value, dict) or type(value.get("size")) is not int or value["size"] < 0:
+        return None
+    return Update(str(value.get("tag")), value["size"])
+
+
+def _repeat_from_json(value: object) -> Repeat | None:
+    if not isinstance(value, dict):
+        return None
+    return Repeat(str(value.get("inputs")), _texts(value.get("parts")), str(value.get("created")))
 
 
 def _is_variable(name: str, text: str) -> bool:

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from factory import catalog as catalogs
-from factory.catalog import Catalog
+from factory.catalog import Catalog, Entry
 from factory.digest import Descriptor
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound
-from factory.names import LATEST, Reference
+from factory.names import LATEST, BuildTag, Reference
+from factory.registry.image_index import platforms
 from factory.registry.protocol import DOCKER_LIST, INDEX, Manifest, RawManifest, Registry
-from factory.release import Release, from_manifest, sif_layer
+from factory.release import Release, from_manifest, index_tag, sif_layer
+
+_SHOWN = 8  # tags or architectures that an error lists
 
 
 @dataclass(frozen=True)
 class Resolved:
     """One release, the tags that the user should find it under, and what its users should be told.
 
-    told: only the catalog says which SIF it is; its manifest has not been read.
+    told: only the catalog says which SIF it is; its manifest has not been read. others: what else the catalog has of
+    the recipe.
     """
 
     release: Release
     tags: tuple[str, ...]
     notice: str = ""
     told: bool = False
+    others: tuple[Release, ...] = ()
 
 
 def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
@@ -41,7 +47,7 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
     if entry.status != "active":
         notice = f"{reference.name} is {entry.status}" + (f": {entry.note}" if entry.note else "")
     wanted = reference.tag or LATEST
-    release = None if reference.digest else entry.release(wanted, arch)
+    release = None if reference.digest else entry.release(wanted, arch) or _numbered_apart(entry, wanted, arch)
     told = release is not None
     if release is None:
         release = _from_registry(reference, registry, catalog, arch)
@@ -50,7 +56,7 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
         tags = own or (f"sha256-{release.digest.hex}",)
     else:
         tags = tuple(dict.fromkeys((wanted, *own)))
-    return Resolved(release, tags, notice, told)
+    return Resolved(release, tags, notice, told, entry.releases)
 
 
 def confirm(release: Release, registry: Registry) -> None:
@@ -73,6 +79,18 @@ def _catalog(registry: Registry) -> Catalog:
         return Catalog()
 
 
+def _numbered_apart(entry: Entry, tag: str, arch: str) -> Release | None:
+    """Where a moving tag stands on another architecture's number: the newest of this one, of the same version.
+
+    Older factories gave each architecture build numbers of its own.
+    """
+    build = BuildTag.parse(entry.tags.get(tag, ""))
+    if build is None or all(release.tag != build for release in entry.releases):
+        return None
+    own = (one for one in reversed(entry.releases) if (one.tag.version, one.arch) == (build.version, arch))
+    return next(own, None)
+
+
 def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, arch: str) -> Release:
     wanted = str(reference.digest or reference.tag or LATEST)
     try:
@@ -80,23 +98,31 @@ def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, a
     except NotFound as error:
         raise _not_found(reference, registry, catalog) from error
     if raw.descriptor.media_type in (INDEX, DOCKER_LIST):
-        raw = registry.manifest(reference.name, str(_for_arch(raw, arch, reference).digest))
+        return _from_index(raw, reference, registry, arch)
     release = from_manifest(reference.name, Manifest.read(raw), raw.descriptor.digest)
     if reference.digest is None and release.arch not in ("", arch):
-        raise NotFound(f"{reference} is not there for {arch}", why=f"there is: {release.arch}")
+        raise _not_for(reference, arch, [release.arch])
     return replace(release, arch=release.arch or arch)
 
 
-def _for_arch(raw: RawManifest, arch: str, reference: Reference) -> Descriptor:
-    members = raw.json().get("manifests")
-    offered = []
-    for member in members if isinstance(members, list) else []:
-        platform = member.get("platform") if isinstance(member, dict) else None
-        has = platform.get("architecture") if isinstance(platform, dict) else None
-        if has == arch:
-            return Descriptor.from_json(member)
-        offered.append(str(has))
-    raise NotFound(f"{reference} is not there for {arch}", why=f"there is: {', '.join(offered) or 'nothing'}")
+def _from_index(raw: RawManifest, reference: Reference, registry: Registry, arch: str) -> Release:
+    """The image for an architecture, under the tag of the index where that is ours."""
+    offered = list(platforms(raw))
+    entry = next((entry for has, entry in offered if has == arch), None)
+    if entry is None:
+        raise _not_for(reference, arch, [has for has, _ in offered])
+    image = registry.manifest(reference.name, str(Descriptor.from_json(entry).digest))
+    release = from_manifest(reference.name, Manifest.read(image), image.descriptor.digest)
+    if release.arch not in ("", arch):
+        raise _not_for(reference, arch, [release.arch])
+    annotations = raw.json().get("annotations")
+    tag = index_tag(reference.name, annotations) if isinstance(annotations, dict) else None
+    return replace(release, arch=arch, tag=tag or release.tag)
+
+
+def _not_for(reference: Reference, arch: str, offered: Sequence[str]) -> NotFound:
+    shown = ", ".join(dict.fromkeys(arch[:40] for arch in offered[:_SHOWN])) or "nothing"
+    return NotFound(f"{reference} is not there for {arch}", why=f"there is: {shown}")
 
 
 def _not_found(reference: Reference, registry: Registry, catalog: Catalog) -> FactoryError:
@@ -105,7 +131,9 @@ def _not_found(reference: Reference, registry: Registry, catalog: Catalog) -> Fa
     where = registry.describe()
     if tags:
         shown = [tag for tag in tags if not tag.startswith("sha256-")]
-        return NotFound(f"{reference} does not exist in {where}", why=f"{reference.name} has {', '.join(shown[-8:])}")
+        return NotFound(
+            f"{reference} does not exist in {where}", why=f"{reference.name} has {', '.join(shown[-_SHOWN:])}"
+        )
     near = difflib.get_close_matches(reference.name, catalog.entries, n=3)
     return NotFound(
         f"there is no image {reference.name} in {where}",

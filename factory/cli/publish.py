@@ -10,6 +10,7 @@ from factory.cli.terminal import emit
 from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
+    from factory.candidate import Candidate
     from factory.handover import Handed
     from factory.make import Works
     from factory.recipes.model import Recipe
@@ -44,9 +45,9 @@ def _named(context: Context) -> int:
             continue
         made = candidate.load(works.candidates, recipe.name, context.arch)
         release = publish_one(recipe, made, report.load(made.folder, recipe.name), works)
-        rows.append(_row(release, works))
+        rows.append(_row(release, made, works))
         if not options.json:
-            print(_line(release, works))
+            print(_line(release, made, works))
     if options.json:
         emit(rows)
     return 0
@@ -69,8 +70,8 @@ def _all(context: Context) -> int:
         if handed.error is not None:
             first = fail(handed.error)
             code = code or first
-        elif handed.release is not None and not options.json:
-            print(_line(handed.release, works), flush=True)
+        elif handed.release is not None and handed.candidate is not None and not options.json:
+            print(_line(handed.release, handed.candidate, works), flush=True)
     try:
         _finish_others(context)
     except FactoryError as error:
@@ -83,27 +84,34 @@ def _all(context: Context) -> int:
 
 def _finish_others(context: Context) -> None:
     """What is published as it should be, and not in the catalog as it should be: after a run that died, say."""
+    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import finish_kept, look, plan_for  # noqa: PLC0415
 
-    works, recipes = context.works, context.recipes(())
+    works, (recipes, _) = context.works, usable(context, ())  # what is broken, plan and report tell
     seen = look(recipes, works)
     decided, known = plan_for(recipes, works, seen)
     finish_kept(decided, seen, known, works)
 
 
-def _line(release: Release, works: Works) -> str:
+def _line(release: Release, made: Candidate, works: Works) -> str:
     place = f"{works.registry.describe()}/{release.recipe}:{release.tag}@{release.digest}"
-    return f"{place} sif {release.sif.digest}"
+    return f"{place} sif {release.sif.digest}{' (unchanged)' if _is_unchanged(release, made) else ''}"
 
 
-def _row(release: Release, works: Works) -> dict[str, Any]:
-    return {"recipe": release.recipe, "registry": works.registry.describe(), **release.to_json()}
+def _row(release: Release, made: Candidate, works: Works) -> dict[str, Any]:
+    told = {"recipe": release.recipe, "registry": works.registry.describe(), **release.to_json()}
+    return {**told, "unchanged": _is_unchanged(release, made)}
+
+
+def _is_unchanged(release: Release, made: Candidate) -> bool:
+    """Whether what was built has the contents of a release that was there before."""
+    return release.sif.digest != made.sif.digest
 
 
 def _handed_row(handed: Handed, works: Works) -> dict[str, Any]:
     """The row of a release, or of a candidate that was not published; error is null for a release."""
-    if handed.release is not None:
-        return {**_row(handed.release, works), "folder": handed.name, "error": None}
+    if handed.release is not None and handed.candidate is not None:
+        return {**_row(handed.release, handed.candidate, works), "folder": handed.name, "error": None}
     made, error = handed.candidate, handed.error
     return {
         "recipe": made.recipe if made else None,

@@ -34,6 +34,8 @@ class RawManifest:
         """The parsed document. Raises IntegrityFailure when it is not a JSON object."""
         try:
             value = json.loads(self.content)
+            if b"\\ud" in self.content.lower():  # half a character cannot be written again, into the catalog say
+                json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise IntegrityFailure("the registry sent a broken manifest", why=f"it is not JSON: {error}") from error
         if not isinstance(value, dict):

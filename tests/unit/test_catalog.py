@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,17 +241,26 @@ def test_tags_name_releases(recipe: Recipe) -> None:
     assert entry.release("2.0", "amd64") is None
 
 
-def test_a_moving_tag_means_the_newest_of_the_wanted_architecture(recipe: Recipe) -> None:
-    entry = some(recipe).entry("tool").with_release(release_of(recipe, "1.0-3", arch="arm64"))
-    entry = Entry(entry.name, releases=entry.releases, tags={"latest": "1.0-3", "1.0": "1.0-3"})
-    for tag in ("latest", "1.0"):
+def test_a_tag_names_one_release_for_each_architecture(recipe: Recipe) -> None:
+    entry = some(recipe).entry("tool")
+    for arch in ("arm64", "amd64"):
+        entry = entry.with_release(release_of(recipe, "1.0-3", arch=arch))
+    entry = replace(entry, tags={"latest": "1.0-3", "1.0": "1.0-3"})
+    assert [(str(one.tag), one.arch) for one in entry.releases[-2:]] == [("1.0-3", "amd64"), ("1.0-3", "arm64")]
+    for tag in ("latest", "1.0", "1.0-3"):
         found = {arch: entry.release(tag, arch) for arch in ("amd64", "arm64", "ppc64le")}
-        assert {arch: str(release.tag) if release else None for arch, release in found.items()} == {
-            "amd64": "1.0-2",
-            "arm64": "1.0-3",
+        assert {arch: release.arch if release else None for arch, release in found.items()} == {
+            "amd64": "amd64",
+            "arm64": "arm64",
             "ppc64le": None,
         }
-    assert entry.release("1.0-3", "amd64") is None
+    assert entry.release("1.0-2", "arm64") is None
+
+
+def test_a_release_replaces_what_is_known_of_its_number_and_architecture_and_nothing_else(recipe: Recipe) -> None:
+    amd, arm = (release_of(recipe, "1.0-1", arch=arch) for arch in ("amd64", "arm64"))
+    other = replace(amd, tested="2 passed")
+    assert Entry("tool").with_release(amd).with_release(arm).with_release(other).releases == (other, arm)
 
 
 def test_a_moving_tag_that_stands_on_what_the_catalog_does_not_know_names_nothing(recipe: Recipe) -> None:

@@ -39,9 +39,8 @@ def test_builds_are_ordered_by_number_and_other_tags_are_none(registry: LayoutRe
         push_foreign(registry, "tool", tag)
     assert [str(tag) for tag in published.builds(registry, "tool")] == ["1.0-2", "1.0-9", "1.0-10", "2.0-1"]
     assert [str(tag) for tag in published.builds(registry, "tool", "2.0")] == ["2.0-1"]
-    assert published.next_build(registry, "tool", "1.0") == 11
-    assert published.next_build(registry, "tool", "3.0") == 1
-    assert published.next_build(registry, "other", "1.0") == 1
+    for name, version, expected in (("tool", "1.0", "1.0-11"), ("tool", "3.0", "3.0-1"), ("other", "1.0", "1.0-1")):
+        assert str(published.next_build(version, published.builds(registry, name, version))) == expected
 
 
 def test_bytes_are_found_under_whichever_number_they_have(
@@ -49,19 +48,20 @@ def test_bytes_are_found_under_whichever_number_they_have(
 ) -> None:
     releases = [put(tmp_path, recipe, registry, content) for content in (b"one", b"two", b"three")]
     for release in releases:
-        assert published.of_bytes(registry, "tool", "1.0", release.sif) == release
-        assert published.of_bytes(registry, "tool", "2.0", release.sif) is None
-    assert published.of_bytes(registry, "tool", "1.0", Descriptor.of(SIF_LAYER, b"four")) is None
+        assert published.of_bytes(registry, "tool", "1.0", release.sif, "amd64") == release
+        assert published.of_bytes(registry, "tool", "2.0", release.sif, "amd64") is None
+        assert published.of_bytes(registry, "tool", "1.0", release.sif, "arm64") is None
+    assert published.of_bytes(registry, "tool", "1.0", Descriptor.of(SIF_LAYER, b"four"), "amd64") is None
     # Its blob is there, as a push that died leaves it, and no tag.
     registry.push_blob("tool", b"four", Descriptor.of(SIF_LAYER, b"four"), QUIET)
-    assert published.of_bytes(registry, "tool", "1.0", Descriptor.of(SIF_LAYER, b"four")) is None
+    assert published.of_bytes(registry, "tool", "1.0", Descriptor.of(SIF_LAYER, b"four"), "amd64") is None
 
 
 def test_a_foreign_image_is_no_release(registry: LayoutRegistry) -> None:
     push_foreign(registry, "tool", "1.0-1")
-    assert published.release_at(registry, "tool", "1.0-1") is None
-    assert published.release_at(registry, "tool", "1.0-2") is None
-    assert published.release_at(registry, "nothing", "latest") is None
+    assert published.named(registry, "tool", "1.0-1") is None
+    assert published.named(registry, "tool", "1.0-2") is None
+    assert published.named(registry, "nothing", "latest") is None
 
 
 def test_a_catalog_catches_up_with_releases_and_moving_tags(

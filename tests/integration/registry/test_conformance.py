@@ -15,9 +15,11 @@ from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound, RegistryFailure, UsageError
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
+from factory.registry.image_index import ImageIndex, Member
 from factory.registry.open import open_registry
 from factory.registry.protocol import (
     EMPTY_JSON,
+    INDEX,
     SIF_CONFIG,
     SIF_LAYER,
     Manifest,
@@ -78,6 +80,11 @@ def push_image(registry: Registry, name: str, content: bytes, tag: str = "") -> 
     raw = Manifest(config, (layer,), {"org.opencontainers.image.version": "1"}).raw()
     registry.push_manifest(name, raw, tag)
     return raw
+
+
+def index_of(**members: RawManifest) -> ImageIndex:
+    listed = tuple(Member(raw.descriptor, arch) for arch, raw in members.items())
+    return ImageIndex(listed, {"org.opencontainers.image.version": "1"})
 
 
 def attach(registry: Registry, name: str, subject: Descriptor, kind: str, text: str) -> Descriptor:
@@ -314,3 +321,44 @@ def test_a_tag_is_claimed_once(registry: Registry, name: str) -> None:
     there = registry.head(name, "1.0-1")
     assert there is not None
     assert there.digest == first.descriptor.digest
+
+
+def test_an_index_comes_back_by_tag_and_by_digest_and_its_tag_is_claimed_once(registry: Registry, name: str) -> None:
+    amd, arm, later = (push_image(registry, name, content) for content in (b"amd", b"arm", b"later"))
+    first = index_of(amd64=amd, arm64=arm).raw()
+    second = index_of(amd64=later, arm64=arm).raw()
+    for raw in (first, second):
+        registry.push_manifest(name, raw)
+        assert registry.manifest(name, str(raw.descriptor.digest)) == raw
+    assert list(registry.tags(name)) == []
+    assert registry.claim_tag(name, first, "1.0-1")
+    assert registry.claim_tag(name, first, "1.0-1")
+    assert not registry.claim_tag(name, second, "1.0-1")
+    registry.push_manifest(name, first, "latest")
+    registry.push_manifest(name, second, "latest")
+    for tag, raw in (("1.0-1", first), ("latest", second)):
+        found = registry.manifest(name, tag)
+        assert (found.content, found.descriptor.media_type) == (raw.content, INDEX)
+        headed = registry.head(name, tag)
+        assert headed is not None
+        assert (headed.digest, headed.size, headed.media_type) == (raw.descriptor.digest, len(raw.content), INDEX)
+    assert ImageIndex.read(registry.manifest(name, "1.0-1")).raw() == first
+
+
+def test_an_index_needs_its_members(registry: Registry, name: str) -> None:
+    amd = push_image(registry, name, b"amd")
+    absent = Manifest(Descriptor.of(SIF_CONFIG, EMPTY_JSON), ()).raw()
+    with pytest.raises(RegistryFailure) as told:
+        registry.push_manifest(name, index_of(amd64=amd, arm64=absent).raw(), "broken")
+    assert not told.value.retryable
+    assert registry.head(name, "broken") is None
+
+
+def test_referrers_of_a_member_are_not_those_of_its_index(registry: Registry, name: str) -> None:
+    amd, arm = push_image(registry, name, b"amd"), push_image(registry, name, b"arm")
+    report = attach(registry, name, amd.descriptor, REPORT, "all passed")
+    index = index_of(amd64=amd, arm64=arm).raw()
+    assert registry.claim_tag(name, index, "1.0-1")
+    assert list(registry.referrers(name, amd.descriptor.digest)) == [report]
+    assert list(registry.referrers(name, arm.descriptor.digest)) == []
+    assert list(registry.referrers(name, index.descriptor.digest)) == []

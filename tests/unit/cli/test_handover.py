@@ -48,11 +48,16 @@ def recipe(project: Path, name: str, **parts: str) -> Recipe:
 
 
 def built(
-    project: Path, of: Recipe, *results: TestResult, base: Candidate | None = None, arch: str = "amd64"
+    project: Path,
+    of: Recipe,
+    *results: TestResult,
+    base: Candidate | None = None,
+    arch: str = "amd64",
+    more: bytes = b"",
 ) -> Candidate:
     """A candidate of this recipe in the work folder, and its report."""
     where = project / ".singfactory/candidates"
-    content = f"the image of {of.name} for {arch}".encode()
+    content = f"the image of {of.name} for {arch}".encode() + more
     upon = {"base": str(base.sif.digest)} if base is not None else {}
     made = candidate(where, of, content, arch=arch, **upon)
     report_of(made, *results).save(made.folder)
@@ -79,13 +84,46 @@ def test_every_candidate_is_published_bases_first(
     assert releases[1].parts["base"] == str(base.sif.digest)
 
 
-def test_each_architecture_is_published(project: Path, registry: LayoutRegistry) -> None:
+def test_all_architectures_of_a_recipe_are_published_under_one_number(
+    project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
     both = recipe(project, "tool", build='arch = ["amd64", "arm64"]')
-    for arch in ("amd64", "arm64"):
-        built(project, both, arch=arch)
+    made = [built(project, both, arch=arch) for arch in ("amd64", "arm64")]
     assert main(["publish", "--all"]) == 0
-    assert published(registry) == {"tool": ["1.0-1", "1.0-2"]}
-    assert {one.arch for one in catalogs.read(registry).entry("tool").releases} == {"amd64", "arm64"}
+    entry = catalogs.read(registry).entry("tool")
+    assert [(str(one.tag), one.arch) for one in entry.releases] == [("1.0-1", "amd64"), ("1.0-1", "arm64")]
+    assert registry.tags("tool") == ["1.0", "1.0-1", "latest"]
+    where = f"oci:{project}/.singfactory/registry/tool:1.0-1"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{where}@{release.digest} sif {one.sif.digest}" for release, one in zip(entry.releases, made, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("trouble", ["a flipped byte", "untested", "a failed test", "the base"])
+def test_an_architecture_that_cannot_be_published_is_carried_over_and_stops_no_other(
+    project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str], trouble: str
+) -> None:
+    base = built(project, recipe(project, "base"))
+    table = {"build": 'arch = ["amd64", "arm64"]', "base": "recipe://base"}
+    tool = recipe(project, "tool", **table)
+    for arch in ("amd64", "arm64"):
+        built(project, tool, base=base, arch=arch)
+    assert main(["publish", "--all"]) == 0
+    first = {one.arch: one for one in catalogs.read(registry).entry("tool").releases}
+    tool = recipe(project, "tool", **table, summary="a better tool")
+    made = {arch: built(project, tool, base=base, arch=arch, more=b"again") for arch in ("amd64", "arm64")}
+    if trouble == "the base":
+        built(project, tool, base=replace(base, sif=made["amd64"].sif), arch="arm64", more=b"again")
+    else:
+        TROUBLES[trouble][0](made["arm64"])
+    capsys.readouterr()
+    assert main(["publish", "--all", "--json"]) == (6 if trouble == "the base" else TROUBLES[trouble][1])
+    rows = {row["folder"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows["tool-amd64"]["tag"], rows["tool-amd64"]["error"]) == ("1.0-2", None)
+    assert rows["tool-arm64"]["error"]
+    now = {one.arch: one for one in catalogs.read(registry).entry("tool").releases if str(one.tag) == "1.0-2"}
+    assert now["amd64"].sif == made["amd64"].sif
+    assert now["arm64"] == replace(first["arm64"], tag=now["amd64"].tag)
 
 
 def flip(made: Candidate) -> None:
