@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
 from factory import report as reports
@@ -18,13 +19,19 @@ from factory.catalog import Catalog
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.files import readable_size
-from factory.names import recipe_name, tag_name
-from factory.plan import Kept, Plan
+from factory.names import NAME_LIMIT, recipe_name, tag_name
+from factory.plan import Kept, Plan, Stuck
+from factory.recipes.lint import lint
+from factory.recipes.load import FILE
+from factory.recipes.model import Problem, ProblemError, Recipe
+from factory.recipes.toml_lines import key_lines, nearest_line
 
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
+_PATH_LIMIT = 200  # characters of a path in a recipe's folder
+_LINE_LIMIT = 1_000_000
 _ARCH = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@&:-])")
 # What GitHub makes a link of: @name, #1, GH-1, www.name. It looks at the text that was decoded from entities, so
@@ -38,6 +45,7 @@ class Row:
     """One recipe for one architecture. size and before: bytes of the image and of the newest published one, 0: none.
 
     why: the reasons for building, or what is wrong; tests: in words; tag, digest: of the release, '' without one.
+    file, line: of the recipe's folder, where what is wrong stands; '' and 0 where no place is known.
     """
 
     recipe: str
@@ -51,23 +59,36 @@ class Row:
     tag: str = ""
     digest: str = ""
     sif_digest: str = ""
+    file: str = ""
+    line: int = 0
 
 
-def rows(decided: Plan, made: Iterable[Candidate], catalog: Catalog) -> tuple[Row, ...]:
-    """What became of everything: decided is the plan after the run, made the candidates that it has left here."""
+def rows(
+    decided: Plan, made: Iterable[Candidate], catalog: Catalog, *, tried: Collection[tuple[str, str]] = ()
+) -> tuple[Row, ...]:
+    """What became of everything: decided is the plan after the run, made the candidates that it has left here.
+
+    tried: recipes and architectures that the run was to build, though they are published as they should be.
+    """
     candidates = {(one.recipe, one.arch): one for one in made}
-    found = [_published(one, catalog) for one in candidates.values()]
-    done = {(row.recipe, row.arch) for row in found if row is not None}
+    published = [row for one in candidates.values() if (row := _published(one, catalog)) is not None]
+    done = {(row.recipe, row.arch) for row in published}
     waiting = [(job.recipe.name, job.arch, "; ".join(job.reasons)) for job in decided.jobs]
-    waiting += [(kept.recipe.name, kept.arch, "built anew") for kept in decided.kept if _anew(kept, candidates)]
+    waiting += [
+        (kept.recipe.name, kept.arch, "built anew")
+        for kept in decided.kept
+        if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in tried
+    ]
     told = done | {(name, arch) for name, arch, _ in waiting}
     built = [_built(*one, candidates, catalog) for one in waiting if one[:2] not in done]
+    recipes = {job.recipe.name: job.recipe for job in decided.jobs}
+    recipes |= {kept.recipe.name: kept.recipe for kept in decided.kept}
     return tuple(
         sorted(
             [
-                *(row for row in found if row is not None),
-                *_after_their_bases(built, decided),
-                *(Row(stuck.recipe.name, stuck.arch, "stuck", _line(stuck.error)) for stuck in decided.stuck),
+                *published,
+                *(_located(row, recipes) for row in _after_their_bases(built, decided)),
+                *(_stuck(stuck) for stuck in decided.stuck),
                 *(
                     Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
                     for kept in decided.kept
@@ -97,11 +118,50 @@ def _after_their_bases(built: Sequence[Row], decided: Plan) -> Iterator[Row]:
     bad: set[tuple[str, str]] = set()
     for row in sorted(built, key=lambda row: order.get((row.recipe, row.arch), 0)):
         here = (row.recipe, row.arch)
-        if bases.get(here) in bad and row.outcome not in BAD:
+        if bases.get(here) in bad and row.outcome not in BAD - {"not built"}:
             row = replace(row, outcome="stuck", why=f"its base {bases[here][0]} cannot be published")  # noqa: PLW2901
         if row.outcome in BAD:
             bad.add(here)
         yield row
+
+
+def _stuck(stuck: Stuck) -> Row:
+    """The row of a recipe about which nothing can be said. Its folder may have any name."""
+    name = "".join(letter if letter.isprintable() and letter not in "/\\" else "?" for letter in stuck.recipe.name)
+    problem = stuck.error.problem if isinstance(stuck.error, ProblemError) else None
+    why = "; ".join(stuck.error.lines()).replace(f"{stuck.recipe.folder.parent}/", "")  # where that is, is no news
+    file, line = _place(stuck.recipe, problem) if problem is not None else ("", 0)
+    return Row(name[:NAME_LIMIT], stuck.arch, "stuck", why, file=file, line=line)
+
+
+def _located(row: Row, recipes: Mapping[str, Recipe]) -> Row:
+    """The row with the place of what is wrong: the first test that failed, or what lint says of what was not built."""
+    recipe = recipes[row.recipe]
+    if row.outcome == "tests failed":
+        return replace(row, file=FILE, line=_line_of_test(recipe, row.tests))
+    problems = lint(recipe.folder, recipes.values()) if row.outcome == "not built" else ()
+    problem = next((problem for problem in problems if not problem.warning), None)
+    if problem is None:
+        return row
+    file, line = _place(recipe, problem)
+    return replace(row, why=f"{file}:{line}: {problem.message}; {problem.remedy}", file=file, line=line)
+
+
+def _place(recipe: Recipe, problem: Problem) -> tuple[str, int]:
+    """Where a problem stands; nowhere for what ``from_json`` would refuse."""
+    path, line = problem.place.path, problem.place.line
+    file = path.relative_to(recipe.folder).as_posix() if recipe.folder in path.parents else ""
+    return (file, line) if file and _inside(file) and line <= _LINE_LIMIT else ("", 0)
+
+
+def _line_of_test(recipe: Recipe, tests: str) -> int:
+    """Where in recipe.toml the first test of those stands that the summary of a report names as failed."""
+    failed = tests.partition("failed: ")[2]
+    number = next((number for number, test in enumerate(recipe.tests) if failed.startswith(test.name)), -1)
+    try:
+        return nearest_line(key_lines((recipe.folder / FILE).read_bytes().decode()), ("test", number, "name"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _published(made: Candidate, catalog: Catalog) -> Row | None:
@@ -109,7 +169,14 @@ def _published(made: Candidate, catalog: Catalog) -> Row | None:
     releases = [release for release in catalog.entry(made.recipe).releases if release.arch in ("", made.arch)]
     here = next((release for release in releases if release.sif.digest == made.sif.digest), None)
     if here is None:
-        return None
+        same = (
+            one
+            for one in releases
+            if one.repeat and (one.repeat.inputs, one.repeat.created) == (made.key, made.created)
+        )
+        known = next(same, None)
+        why = f"built anew: {known.tag} has the same contents" if known else ""
+        return Row(made.recipe, made.arch, "unchanged", why) if known else None
     before = max((one for one in releases if one.tag < here.tag), key=lambda one: one.tag, default=None)
     return Row(
         made.recipe,
@@ -149,8 +216,13 @@ def _tests_of(made: Candidate) -> tuple[Outcome, str]:
 def lasting(found: Iterable[Row]) -> tuple[Row, ...]:
     """The rows without what differs from one night to the next while nothing has changed: sizes, ages, times."""
     return tuple(
-        replace(row, why=row.why if row.outcome == "stuck" else "", size=0, before=0, seconds=0.0) for row in found
+        replace(row, why=row.why if row.outcome == "stuck" or _is_lint(row) else "", size=0, before=0, seconds=0.0)
+        for row in found
     )
+
+
+def _is_lint(row: Row) -> bool:
+    return row.outcome == "not built" and row.file != ""
 
 
 def to_json(found: Sequence[Row]) -> str:
@@ -177,7 +249,10 @@ def _row(value: dict[str, Any]) -> Row:
     texts = (row.why, row.tests)
     numbers = (row.size, row.before, row.seconds)
     if (
-        recipe_name(row.recipe) != row.recipe
+        not _named(row)
+        or not _inside(row.file)
+        or type(row.line) is not int
+        or not 0 <= row.line <= _LINE_LIMIT
         or _ARCH.fullmatch(row.arch) is None
         or row.outcome not in get_args(Outcome)
         or not all(isinstance(text, str) for text in (*texts, *digests, row.tag))
@@ -188,6 +263,20 @@ def _row(value: dict[str, Any]) -> Row:
     ):
         raise ValueError("a row is not what it should be")
     return row
+
+
+def _named(row: Row) -> bool:
+    """A recipe that can be used has a recipe's name; a folder in which nothing can be read has any."""
+    if row.outcome != "stuck":
+        return recipe_name(row.recipe) == row.recipe
+    return _inside(row.recipe) and len(PurePosixPath(row.recipe).parts) == 1 and len(row.recipe) <= NAME_LIMIT
+
+
+def _inside(path: str) -> bool:
+    """True for '' and for the path of a file below a folder: it cannot lead out, and is what it looks like."""
+    parts = PurePosixPath(path).parts
+    plain_path = path == "/".join(parts) and ".." not in parts and "\\" not in path
+    return plain_path and path.isprintable() and len(path) <= _PATH_LIMIT
 
 
 def markdown(found: Sequence[Row], *, where: str, run_url: str = "") -> str:
@@ -230,11 +319,11 @@ def _size(row: Row) -> str:
 
 def plain(text: str) -> str:
     """A text of others as Markdown that shows just that text: on one line, no links, no mentions, no HTML."""
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[1])};", one_line(text))
+
+
+def one_line(text: str) -> str:
+    """A text of others on one line, no longer than fits there, without links and mentions."""
     words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     cut = words if len(words) <= _TEXT_LIMIT else words[: _TEXT_LIMIT - 1] + "…"
-    apart = _LINKED.sub(lambda match: match[0] + _APART, cut)
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[1])};", apart)
-
-
-def _line(error: FactoryError) -> str:
-    return "; ".join(error.lines())
+    return _LINKED.sub(lambda match: match[0] + _APART, cut)

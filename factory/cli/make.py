@@ -27,10 +27,12 @@ def run(options: argparse.Namespace) -> int:
     """Make all that is not published as it should be; the exit code is that of the first failure."""
     from factory.cli import plan as plan_command  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
+    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import make  # noqa: PLC0415
 
     context = Context(options)
-    decided, done = make(context.recipes(options.names), context.works, force=options.force)
+    recipes, broken = usable(context, options.names)
+    decided, done = make(recipes, context.works, force=options.force, broken=broken)
     where = context.works.registry.describe()
     if options.json:
         emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})
@@ -54,12 +56,18 @@ def to_json(made: Made) -> dict[str, Any]:
         "seconds": made.seconds,
         "tests": made.report.summary() if made.report else None,
         "release": made.release.to_json() if made.release else None,
+        "unchanged": made.unchanged,
         "error": made.error.what if made.error else None,
     }
 
 
 def _show(made: Made, where: str) -> None:
     seconds = ", ".join(f"{stage} {span:.1f} s" for stage, span in made.seconds.items())
+    reasons = "; ".join(made.job.reasons)
+    if made.release is not None and made.unchanged:
+        built = f"built anew, it is what {made.release.tag} is" if made.candidate else f"{made.release.tag} is upon it"
+        print(f"unchanged  {made.job.title}: {reasons}; {built}" + (f" ({seconds})" if seconds else ""))
+        return
     if made.release is None or made.report is None:
         print(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not begun'})")
         return

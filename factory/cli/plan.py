@@ -29,12 +29,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
+    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415
 
     context = Context(options)
-    recipes = context.recipes(options.names)
+    recipes, broken = usable(context, options.names)
     works = context.works
-    decided, known = plan_for(recipes, works, look(recipes, works), force=options.all)
+    decided, known = plan_for(recipes, works, look(recipes, works), force=options.all, broken=broken)
     if options.github_matrix:
         hand_over(decided, context)
     elif options.json:
@@ -115,7 +116,13 @@ def to_json(decided: Plan) -> dict[str, Any]:
             for kept in decided.kept
         ],
         "stuck": [
-            {"recipe": stuck.recipe.name, "arch": stuck.arch, "error": stuck.error.what, "why": stuck.error.why}
+            {
+                "recipe": stuck.recipe.name,
+                "arch": stuck.arch,
+                "error": stuck.error.what,
+                "why": stuck.error.why,
+                "fix": stuck.error.fix,
+            }
             for stuck in decided.stuck
         ],
     }
@@ -128,7 +135,10 @@ def show(decided: Plan) -> None:
     for kept in decided.kept:
         print(f"keep   {kept.recipe.name} ({kept.arch}): {kept.why}")
     for stuck in decided.stuck:
-        print(f"stuck  {stuck.recipe.name} ({stuck.arch}): {stuck.error}")
+        first, *others = stuck.error.lines()
+        print(f"stuck  {printable(stuck.recipe.name)} ({stuck.arch}): {printable(first)}")
+        for line in others:
+            print(f"       {printable(line)}")
 
 
 def exit_code(decided: Plan) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import printable
 from factory.recipes import load
 
 WORKFLOW = "publish.yml"
@@ -18,15 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start the workflow; prints where to watch it."""
+    """Start the workflow; prints the address of its run, or of all its runs where GitHub does not show that one yet."""
     from factory.cli.github_access import connect, default_branch, where  # noqa: PLC0415
 
     context = Context(options)
     found = load.find(context.recipes_root, options.names)  # a wrong name fails here, not in ten minutes
     names = " ".join(recipe.name for recipe in found)
     branch = options.branch or default_branch(context)
-    connect(context).dispatch(WORKFLOW, branch, {"names": names, "force": "true"})
+    started = connect(context).start(WORKFLOW, branch, {"names": names, "force": "true"})
     server, repository = where(context)
     context.progress.note(f"{names}: a run was asked for on {branch}")
-    print(f"{server}/{repository}/actions/workflows/{WORKFLOW}")
+    print(printable(started.url) if started else f"{server}/{repository}/actions/workflows/{WORKFLOW}")
     return 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,16 @@ from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFoun
 
 if TYPE_CHECKING:
     from factory.github.actions import Actions
+    from factory.github.model import Annotation
     from factory.github.rest import GitHub
+    from factory.plan import Kept
     from factory.summary import Row
 
 FILE = "report.json"
+_CHECK = "singfactory"
+_MOST_MARKS = 200  # of one check: each 50 are a request
+_PREFIX = "recipe/"  # of the keys of issues
+_GONE = "This recipe is no longer in the repository."
 _LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 
 
@@ -25,9 +34,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="handed", type=Path, metavar="FILE", help="show the report that another job has made"
     )
+    parser.add_argument("--all", action="store_true", help="all of these were to be built anew, published or not")
     parser.add_argument("--comment", action="store_true", help="keep one comment on the pull request up to date")
     parser.add_argument(
         "--issues", action="store_true", help="keep one issue open for each recipe that fails, and close it when mended"
+    )
+    parser.add_argument(
+        "--annotate", action="store_true", help="mark what failed in the recipes' files, by a check of the commit"
     )
     common_arguments(parser, registry=True)
 
@@ -48,22 +61,56 @@ def run(options: argparse.Namespace) -> int:
     print(text, end="")
     if actions.summary_file is not None:
         actions.summary(text)
-    if options.comment:
-        _comment(context, actions, text)
-    return _issues(context, actions, found) if options.issues else 0
+    ways = (
+        (options.comment, partial(_comment, context, actions, text)),
+        (options.annotate, partial(_annotate, context, actions, found, text)),
+        (options.issues, partial(_issues, context, actions, found)),
+    )
+    codes = [_code_of(way) for wanted, way in ways if wanted]
+    return next((code for code in codes if code), 0)
+
+
+def _code_of(way: Callable[[], int]) -> int:
+    """Go one way of telling. What GitHub refuses there does not stop the others."""
+    from factory.cli.main import fail  # noqa: PLC0415
+
+    try:
+        return way()
+    except FactoryError as error:
+        return fail(error)
 
 
 def _look(context: Context) -> tuple[Row, ...]:
     """What there is now: the plan tells what is still to be done, the candidates what was."""
     from factory import candidate  # noqa: PLC0415
+    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415
     from factory.summary import rows  # noqa: PLC0415
 
     names, works = context.options.names, context.works
-    recipes = context.recipes(names)
-    decided, known = plan_for(recipes, works, look(recipes, works))
-    found = rows(decided, candidate.load_all(works.candidates), known.catalog)
+    recipes, broken = usable(context, names)
+    decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
+    tried = {
+        (kept.recipe.name, kept.arch)
+        for kept in decided.kept
+        if kept.release is not None and (context.options.all or _failed_since(works.candidates, kept))
+    }
+    found = rows(decided, candidate.load_all(works.candidates), known.catalog, tried=tried)
     return tuple(row for row in found if not names or row.recipe in names)
+
+
+def _failed_since(candidates: Path, kept: Kept) -> bool:
+    """True for what a failed build has left in the work folder, when that is younger than what is published."""
+    from factory.candidate import folder_of  # noqa: PLC0415
+
+    folder = folder_of(candidates, kept.recipe.name, kept.arch)
+    if kept.release is None or (folder / "candidate.json").exists():
+        return False
+    try:
+        left = (folder / "build.log").stat().st_mtime
+        return left > datetime.fromisoformat(kept.release.created.replace("Z", "+00:00")).timestamp()
+    except (OSError, ValueError):
+        return False
 
 
 def _keep(context: Context, text: str) -> None:
@@ -89,16 +136,17 @@ def _run_url(actions: Actions) -> str:
     return actions.reported_run_url or actions.run_url
 
 
-def _comment(context: Context, actions: Actions, text: str) -> None:
+def _comment(context: Context, actions: Actions, text: str) -> int:
     from factory.cli.github_access import connect  # noqa: PLC0415
 
     remote = connect(context)
     number = actions.pull_request or _pull_request(remote, actions)
     if number is None:
         context.progress.note("no pull request belongs to this run; nothing is commented on")
-        return
+        return 0
     done = remote.comment(number, "report", text)
     context.progress.note(f"comment {done.change.value}: {done.url}")
+    return 0
 
 
 def _pull_request(remote: GitHub, actions: Actions) -> int | None:
@@ -111,6 +159,51 @@ def _pull_request(remote: GitHub, actions: Actions) -> int | None:
     return remote.pull_request_of(*head)
 
 
+def _annotate(context: Context, actions: Actions, found: tuple[Row, ...], text: str) -> int:
+    """Mark what failed, as one check of the commit; where all is well, only take back an earlier one."""
+    from factory.cli.github_access import connect  # noqa: PLC0415
+    from factory.summary import BAD  # noqa: PLC0415
+
+    sha = actions.reported_sha
+    if not sha:
+        raise UsageError("no commit is known that could be marked", fix="run this in a workflow on GitHub")
+    remote = connect(context)
+    bad = [row for row in found if row.outcome in BAD]
+    if not bad and remote.checked(sha, _CHECK) in ("", "success"):
+        return 0
+    headline = text.partition("\n")[0].removeprefix("### singfactory: ")
+    check = remote.annotate(
+        sha,
+        _CHECK,
+        "failure" if bad else "success",
+        title=headline,
+        summary=text,
+        annotations=_marks(context, bad[:_MOST_MARKS]),
+    )
+    context.progress.note(f"check with {check.annotations} annotations: {check.url}")
+    return 0
+
+
+def _marks(context: Context, bad: Sequence[Row]) -> list[Annotation]:
+    """A remark for each row. Where recipes are, this checkout says; a row names no more than a file of its recipe."""
+    from factory.github.model import Annotation  # noqa: PLC0415
+    from factory.io import git  # noqa: PLC0415
+    from factory.recipes.load import FILE as RECIPE  # noqa: PLC0415
+    from factory.summary import one_line  # noqa: PLC0415
+
+    place = git.place(context.recipes_root, context.env) or "recipes/"
+    return [
+        Annotation(
+            f"{place}{row.recipe}/{row.file or RECIPE}",
+            row.line or 1,
+            "error",
+            one_line("; ".join(filter(None, (row.outcome, row.tests, row.why)))),
+            title=f"{row.recipe} ({row.arch})",
+        )
+        for row in bad
+    ]
+
+
 def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
     """Keep the issues. One that GitHub refuses does not stop the others; returns the exit code of the first."""
     from factory.cli.github_access import connect  # noqa: PLC0415
@@ -118,8 +211,10 @@ def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
 
     remote = connect(context)
     recipes = sorted({row.recipe for row in found})
-    reported = remote.failures(_key(recipe) for recipe in recipes)
+    reported = remote.failures(_PREFIX)
     code = 0
+    if not context.options.names and context.options.handed is None:
+        _close_gone(context, remote, actions, reported - {_key(recipe) for recipe in recipes})
     for recipe in recipes:
         mine = [row for row in found if row.recipe == recipe]
         try:
@@ -133,8 +228,27 @@ def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
 
 
 def _key(recipe: str) -> str:
-    """Under which the issue of a recipe is found again."""
-    return f"recipe/{recipe}"
+    """Under which the issue of a recipe is found again. A folder in which nothing can be read has any name."""
+    from factory.github.texts import key_of, marker  # noqa: PLC0415
+
+    key = f"{_PREFIX}{recipe}"
+    shown = key_of(marker(key)) == key
+    return key if shown else f"{_PREFIX}sha256-{hashlib.sha256(recipe.encode('utf-8', 'replace')).hexdigest()}"
+
+
+def _close_gone(context: Context, remote: GitHub, actions: Actions, keys: Collection[str]) -> None:
+    """Close the issues of recipes that are not there any more, if this checkout is the branch as it is now."""
+    from factory.cli.github_access import default_branch  # noqa: PLC0415
+
+    if not keys:
+        return
+    if remote.tip(default_branch(context)) != actions.sha:
+        context.progress.note("the branch has gone on; the issues of recipes that are gone are left to a later run")
+        return
+    for key in sorted(keys):
+        closed = remote.mended(key, _GONE, gone=True)
+        if closed is not None:
+            context.progress.note(f"issue closed: {closed.url}")
 
 
 def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Row], *, reported: bool) -> None:

@@ -15,22 +15,29 @@ if TYPE_CHECKING:
     from factory.github.rest import GitHub
     from factory.plan import Plan
 
-_WORKFLOWS = ("publish.yml", "scheduled.yml")
+_SCHEDULED = "scheduled.yml"
+_WORKFLOWS = ("publish.yml", _SCHEDULED)
 _RUNS = 3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument(
+        "--keep-alive", action="store_true", help="only enable the nightly workflow again, which GitHub stops in time"
+    )
     common_arguments(parser, registry=True, json=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the state of each recipe; a recipe that is not what is published is told as drift."""
+    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415
 
     context = Context(options)
-    recipes, works = context.recipes(()), context.works
-    decided, known = plan_for(recipes, works, look(recipes, works))
+    if options.keep_alive:
+        return _keep_alive(context)
+    (recipes, broken), works = usable(context, ()), context.works
+    decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
     states = sorted(_states(decided, known.catalog), key=lambda row: (row["recipe"], row["arch"]))
     runs = _runs(context)
     if options.json:
@@ -39,10 +46,18 @@ def run(options: argparse.Namespace) -> int:
     for row in states:
         tag = row["published"] or "nothing published"
         why = f": {printable(row['why'])}" if row["why"] else ""  # a registry may have said it
-        print(f"{row['state']:<7}  {row['recipe']} ({row['arch']})  {tag}{why}")
+        print(f"{row['state']:<7}  {printable(row['recipe'])} ({row['arch']})  {tag}{why}")
     for name, found in runs:
         when = found.created.strftime("%Y-%m-%d %H:%M")
         print(f"run      {name}  {when} UTC  {found.conclusion or found.status}  {printable(found.url)}")
+    return 0
+
+
+def _keep_alive(context: Context) -> int:
+    from factory.cli.github_access import connect  # noqa: PLC0415
+
+    connect(context).keep_alive(_SCHEDULED)
+    context.progress.note(f"{_SCHEDULED} is enabled")
     return 0
 
 

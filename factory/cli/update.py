@@ -12,9 +12,11 @@ from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
     from factory.bases import Pinned
+    from factory.github.rest import GitHub
     from factory.recipes.model import Recipe
 
 _BRANCH = "singfactory/base-images"
+_NOTHING_LEFT = "Nothing is left of this: every base image has the digest that its `base.lock` says."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,31 +31,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Pin every base; one that cannot be looked up does not stop the others."""
+    """Pin every base; one that cannot be looked up, and a recipe that is broken, does not stop the others."""
     from factory import bases  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.cli.network import host_opener  # noqa: PLC0415
+    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.recipes.pins import read_pin  # noqa: PLC0415
 
     context = Context(options)
     open_host = host_opener(context)
     pin = bases.pin_now if options.propose else bases.update
     done: list[tuple[Recipe, Pinned]] = []
-    code = 0
-    for recipe in context.recipes(options.names):
+    recipes, broken = usable(context, options.names)
+    codes = [fail(one.error) for one in broken]
+    for recipe in recipes:
         try:
             if options.propose and read_pin(recipe) is None:
                 continue  # it follows its base
             pinned = pin(recipe, open_host)
         except FactoryError as error:
-            failed = fail(error)
-            code = code or failed
+            codes.append(fail(error))
         else:
             done += [(recipe, pinned)] if pinned is not None else []
     moved = [(recipe, one) for recipe, one in done if _moved(one)]
-    url = _propose(context, moved) if options.propose and moved else ""
+    url = _propose(context, moved, complete=not (codes or options.names)) if options.propose else ""
     _tell(options, [one for _, one in done], url)
-    return code
+    return codes[0] if codes else 0
 
 
 def _tell(options: argparse.Namespace, done: Sequence[Pinned], url: str) -> None:
@@ -74,13 +77,28 @@ def _moved(one: Pinned) -> bool:
     return one.before != one.pin.digest
 
 
-def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
-    """Keep one pull request with these pins; its address, '' when the branch has them already."""
+def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, complete: bool) -> str:
+    """Keep one pull request with these pins; its address, '' when the branch has them already.
+
+    complete: every base was looked up. Then a proposal of which nothing is left is closed.
+    """
     from factory.cli.github_access import connect, default_branch  # noqa: PLC0415
+
+    if not moved and not complete:
+        return ""
+    remote = connect(context)
+    url = _keep(context, remote, moved) if moved else ""
+    closed = remote.withdraw(_BRANCH, default_branch(context), _NOTHING_LEFT) if complete and not url else None
+    if closed is not None:
+        context.progress.note(f"pull request {closed.change.value}: {closed.url}")
+    return url
+
+
+def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
+    from factory.cli.github_access import default_branch  # noqa: PLC0415
     from factory.github.model import Change  # noqa: PLC0415
     from factory.summary import plain  # noqa: PLC0415
 
-    remote = connect(context)
     names = ", ".join(one.recipe for _, one in moved)
     lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]
     why = "Merging this rebuilds what builds upon these images, tests it and publishes it."
@@ -91,6 +109,7 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
         body="\n".join([why, "", *lines]),
         files=dict(_file(context, recipe, one) for recipe, one in moved),
         message=f"Move the base images of {names}",
+        key="bases: " + " ".join(f"{one.recipe} {one.pin.base} {one.pin.digest}" for _, one in moved),
     )
     if proposal is None:
         return ""

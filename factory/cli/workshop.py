@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from factory.build import BuildPlace
@@ -14,6 +15,8 @@ from factory.engine import sources
 from factory.io import git
 from factory.make import Works
 from factory.publish import Origin
+from factory.recipes import load
+from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
@@ -23,6 +26,14 @@ from factory.runners.slurm import SlurmRunner
 _START = (
     "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
 )
+
+
+def usable(context: Context, names: Sequence[str]) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
+    """The named recipes and what they build upon; without names all, and those of which nothing can be made.
+
+    Raises NotFound, and RecipeError for a broken one that was named.
+    """
+    return (context.recipes(names), ()) if names else load.load_usable(context.recipes_root)
 
 
 def make_works(context: Context) -> Works:
@@ -58,7 +69,7 @@ def make_works(context: Context) -> Works:
         runner=runner,
         open_host=host_opener(context),
         origin=origin,
-        all_recipes=lambda: context.recipes(getattr(context.options, "names", ())),
+        all_recipes=lambda: usable(context, getattr(context.options, "names", ()))[0],
         progress=context.progress,
     )
 

@@ -22,6 +22,7 @@ OUTPUTS_LIMIT = 50_000_000  # the same, of all outputs of a run
 SUMMARY_LIMIT = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a longer one
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 _PULL_REQUEST_REF = re.compile(r"refs/pull/([1-9][0-9]*)/(?:merge|head)", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _CUT = "\n_The rest of this summary is left out: GitHub shows at most 1 MiB of a step. The log has all of it._\n"
 
 
@@ -139,6 +140,16 @@ class Actions:
         owner = _table(_table(run.get("head_repository")).get("owner")).get("login")  # no repository: it was deleted
         head = (_text(owner), _text(run.get("head_branch")), _text(run.get("head_sha")))
         return head if all(head) else None
+
+    @property
+    def reported_sha(self) -> str:
+        """The commit that is reported on: of the run that started this one, else of this run; '' when none is known.
+
+        Of a pull request's own run it is a merge that GitHub made, on which nobody looks.
+        """
+        started = self.event_name == "workflow_run"
+        sha = _text(_table(self._event().get("workflow_run")).get("head_sha")) if started else self.sha
+        return sha if _COMMIT.fullmatch(sha) else ""
 
     def _event(self) -> dict[str, Any]:
         """The webhook's payload that started the run; empty when there is none."""

@@ -59,6 +59,13 @@ def send(calls: Calls, repository: Repository, doing: Doing, report: Report) -> 
     return Check(run.id, run.html_url, len(report.annotations))
 
 
+def conclusion(calls: Calls, repository: Repository, doing: Doing, sha: str, name: str) -> str:
+    """How the newest check run of a name on a commit has ended; '' when there is none."""
+    runs = calls.all(doing, repository.get_commit(sha).get_check_runs(check_name=name))
+    newest = max(runs, key=lambda run: int(run.id), default=None)
+    return (newest.conclusion or "") if newest is not None else ""
+
+
 def _add(calls: Calls, doing: Doing, run: CheckRun, report: Report, start: int) -> None:
     """Send the annotations from start on. GitHub adds them to those it has: twice sent is twice shown."""
     wanted = min(start + BATCH, len(report.annotations))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from factory.errors import UsageError
 from factory.github import model
 from factory.github.calls import Calls, Doing
-from factory.github.texts import same
+from factory.github.texts import key_of, marked, same
 
 if TYPE_CHECKING:
     from github.GitCommit import GitCommit
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from github.PullRequest import PullRequest
     from github.Repository import Repository
 
-_NOT_FOUND = 404
+_NOT_FOUND, _UNPROCESSABLE = 404, 422
+_WITHDRAWN = "withdrawn"  # the key of a proposal that we have closed ourselves
 _FILE = "100644"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a proposal is to be. files: paths in the repository, and their contents."""
+    """What a proposal is to be. files: paths in the repository, and their contents. body: carries a key."""
 
     branch: str
     base: str
@@ -39,18 +40,19 @@ class Change:
 def propose(calls: Calls, repository: Repository, doing: Doing, change: Change) -> model.Proposal | None:
     """Make the branch and its pull request what they are to be. None when base has all of it already."""
     _check(change)
-    git = _Git(calls, repository, doing)
+    git, pulls = _Git(calls, repository, doing), Pulls(calls, repository, doing)
     base = git.commit(git.branch(change.base))
     ours = git.branch_or_none(change.branch)
     tree = git.tree(base, change.files)
     if tree is None:
         return None
-    moved = True
+    there = pulls.newest(change.branch, change.base, "open")
+    if there is None and (closed := pulls.declined(change)) is not None:
+        return model.Proposal(closed.number, closed.html_url, closed.head.sha, model.Change.DECLINED)
     if ours is not None and _is_already(git.commit(ours), base, tree, change.message):
-        sha, moved = ours.object.sha, False
-    else:
-        sha = git.move(ours, change, git.new_commit(base, tree, change.message))
-    return _pull_request(calls, repository, doing, change, sha, moved=moved)
+        return pulls.keep(change, there, ours.object.sha, moved=False)
+    sha = git.move(ours, change, git.new_commit(base, tree, change.message))
+    return pulls.keep(change, there, sha, moved=True)
 
 
 def _check(change: Change) -> None:
@@ -141,30 +143,56 @@ def _name(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def _pull_request(
-    calls: Calls, repository: Repository, doing: Doing, change: Change, sha: str, *, moved: bool
-) -> model.Proposal:
-    """Open the pull request, or update it."""
-    head = f"{repository.full_name.partition('/')[0]}:{change.branch}"
+class Pulls:
+    """The pull requests of a repository, as far as they are ours."""
 
-    def newest(state: str) -> PullRequest | None:
-        pages = repository.get_pulls(state=state, head=head, base=change.base, sort="created", direction="desc")
-        return next(calls.all(doing, pages), None)
+    def __init__(self, calls: Calls, repository: Repository, doing: Doing) -> None:
+        self._calls = calls
+        self._repository = repository
+        self._doing = doing
 
-    found = newest("open")
-    if found is None and not moved:
-        closed = newest("closed")
-        if closed is not None and closed.merged_at is None and closed.head.sha == sha:
-            return model.Proposal(closed.number, closed.html_url, sha, model.Change.DECLINED)
-    if found is None:
-        made = calls.write(
-            doing,
-            lambda: repository.create_pull(base=change.base, head=change.branch, title=change.title, body=change.body),
-            lambda: newest("open"),
-        )
-        return model.Proposal(made.number, made.html_url, sha, model.Change.CREATED)
-    if same(found.title, change.title) and same(found.body, change.body):
-        result = model.Change.UPDATED if moved else model.Change.UNCHANGED
-        return model.Proposal(found.number, found.html_url, sha, result)
-    calls.read(doing, lambda: found.edit(title=change.title, body=change.body))
-    return model.Proposal(found.number, found.html_url, sha, model.Change.UPDATED)
+    def newest(self, branch: str, base: str, state: str) -> PullRequest | None:
+        """The newest pull request from a branch to base; state: open or closed."""
+        head = f"{self._repository.full_name.partition('/')[0]}:{branch}"
+        pages = self._repository.get_pulls(state=state, head=head, base=base, sort="created", direction="desc")
+        return next(self._calls.all(self._doing, pages), None)
+
+    def declined(self, change: Change) -> PullRequest | None:
+        """The last proposal, when a person closed it and it was just this one."""
+        closed = self.newest(change.branch, change.base, "closed")
+        same_key = closed is not None and key_of(closed.body) == key_of(change.body)
+        return closed if closed is not None and closed.merged_at is None and same_key else None
+
+    def keep(self, change: Change, found: PullRequest | None, sha: str, *, moved: bool) -> model.Proposal:
+        """Open the pull request, or update the one that was found."""
+        if found is None:
+            made = self._calls.write(
+                self._doing,
+                lambda: self._repository.create_pull(
+                    base=change.base, head=change.branch, title=change.title, body=change.body
+                ),
+                lambda: self.newest(change.branch, change.base, "open"),
+            )
+            return model.Proposal(made.number, made.html_url, sha, model.Change.CREATED)
+        if same(found.title, change.title) and same(found.body, change.body):
+            result = model.Change.UPDATED if moved else model.Change.UNCHANGED
+            return model.Proposal(found.number, found.html_url, sha, result)
+        self._calls.read(self._doing, lambda: found.edit(title=change.title, body=change.body))
+        return model.Proposal(found.number, found.html_url, sha, model.Change.UPDATED)
+
+    def withdraw(self, found: PullRequest) -> model.Proposal:
+        """Close a pull request so that it does not look as if a person had, and remove its branch."""
+        from github import GithubException  # noqa: PLC0415 - the factory side only
+
+        _, _, text = (found.body or "").partition("\n")
+        self._calls.read(self._doing, lambda: found.edit(state="closed", body=marked(_WITHDRAWN, text)))
+
+        def remove() -> None:
+            try:
+                self._repository.get_git_ref(f"heads/{found.head.ref}").complete().delete()
+            except GithubException as error:
+                if error.status not in (_NOT_FOUND, _UNPROCESSABLE):  # it is gone, as is wanted
+                    raise
+
+        self._calls.read(self._doing, remove)
+        return model.Proposal(found.number, found.html_url, found.head.sha, model.Change.CLOSED)

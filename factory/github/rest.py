@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from factory.errors import UsageError
+from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
 from factory.github.calls import Calls, Doing
 from factory.github.commands import new_token
 from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
-from factory.github.texts import carries, fitting, marked, same
+from factory.github.texts import carries, key_of, marked, same
 from factory.io.http_settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PUBLIC_API = "https://api.github.com"
 WORKFLOW_LOGIN = "github-actions[bot]"  # as whom the token of a workflow writes
 WRITE_PAUSE = 1.0  # seconds between writing calls; docs: "Best practices for using the REST API"
+_LOOK_EVERY = 1.5  # seconds, until a run shows that was asked for
 _PAGE = 100  # elements, the most that GitHub gives
 _TITLE_LIMIT = 256  # characters of an issue's or a pull request's title
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}", re.ASCII)
@@ -137,6 +139,17 @@ class GitHub:
         report = checks.Report(sha, name, conclusion, title, summary, tuple(annotations))
         return checks.send(self._calls, self._repository(doing), doing, report)
 
+    def checked(self, sha: str, name: str) -> str:
+        """The conclusion of the newest check run of this name on a commit; '' when there is none."""
+        doing = Doing(f"look for the check {name} of {self._name}", "checks: read")
+        return checks.conclusion(self._calls, self._repository(doing), doing, sha, name)
+
+    def tip(self, branch: str) -> str:
+        """The newest commit of a branch."""
+        doing = Doing(f"look up the branch {branch} of {self._name}", "contents: read")
+        repository = self._repository(doing)
+        return self._calls.read(doing, lambda: repository.get_git_ref(f"heads/{branch}").complete()).object.sha
+
     def failing(self, key: str, title: str, body: str, labels: Iterable[str] = ()) -> Issue:
         """Keep one open issue for this key. When its text has changed, that is told in a comment, too.
 
@@ -160,20 +173,21 @@ class GitHub:
         self._calls.read(doing, lambda: issue.edit(title=title, body=text))
         return Issue(issue.number, issue.html_url, Change.UPDATED)
 
-    def failures(self, keys: Iterable[str]) -> frozenset[str]:
-        """Those of the keys that have an open issue of ours, by one listing for all of them."""
+    def failures(self, prefix: str) -> frozenset[str]:
+        """The keys that begin with a prefix and have an open issue of ours, by one listing for all of them."""
         doing = Doing(f"list the issues of {self._name}", "issues: read")
-        open_now = [found for found in self._open_issues(doing) if self._is_ours(doing, found)]
-        return frozenset(key for key in keys if any(carries(key, found.body) for found in open_now))
+        keys = (key_of(found.body) for found in self._open_issues(doing) if self._is_ours(doing, found))
+        return frozenset(key for key in keys if key.startswith(prefix))
 
-    def mended(self, key: str, body: str) -> Issue | None:
-        """Close the open issue of this key with a comment; None when there is none."""
+    def mended(self, key: str, body: str, *, gone: bool = False) -> Issue | None:
+        """Close the open issue of this key with a comment; None when there is none. gone: what it is about is."""
         doing = Doing(f"close an issue of {self._name}", "issues: write")
         issue = self._issue_of(doing, key)
         if issue is None:
             return None
         self._say(doing, issue, body)
-        self._calls.read(doing, lambda: issue.edit(state="closed", state_reason="completed"))
+        reason = "not_planned" if gone else "completed"
+        self._calls.read(doing, lambda: issue.edit(state="closed", state_reason=reason))
         return Issue(issue.number, issue.html_url, Change.CLOSED)
 
     def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str] | None = None) -> None:
@@ -188,10 +202,48 @@ class GitHub:
             unsure="look at the Actions page before you try again: the workflow may have been started",
         )
 
-    def runs(self, workflow: str, limit: int = 30) -> tuple[Run, ...]:
-        """The newest runs of a workflow, by its file's name or its number; newest first."""
+    def start(
+        self,
+        workflow: str,
+        ref: str,
+        inputs: Mapping[str, str] | None = None,
+        *,
+        patience: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Run | None:
+        """As ``dispatch``; the run that came of it, or None when GitHub does not show it within patience seconds.
+
+        GitHub answers a dispatch with nothing. The run is the newest one of ours that was not there before.
+        """
+        before = self._dispatched(workflow)
+        self.dispatch(workflow, ref, inputs)
+        last = clock() + patience
+        while before is not None:
+            now = self._dispatched(workflow)
+            new = [run for run in now or () if run.id not in {one.id for one in before}]
+            if new or now is None or clock() >= last:
+                return new[0] if new else None
+            sleep(_LOOK_EVERY)
+        return None
+
+    def _dispatched(self, workflow: str) -> tuple[Run, ...] | None:
+        """The newest run that was dispatched by whom the token belongs to, if any; None where that cannot be seen."""
         doing = Doing(f"list the runs of the workflow {workflow} of {self._name}", "actions: read")
-        pages = self._repository(doing).get_workflow(workflow).get_runs()
+        try:
+            return self.runs(workflow, 1, actor=self._login(doing), event="workflow_dispatch")
+        except FactoryError:
+            return None
+
+    def runs(self, workflow: str, limit: int = 30, *, actor: str = "", event: str = "") -> tuple[Run, ...]:
+        """The newest runs of a workflow, by its file's name or its number; newest first.
+
+        actor, event: only those that this login or this event has started; all when empty.
+        """
+        from github.GithubObject import NotSet  # noqa: PLC0415 - the factory side only
+
+        doing = Doing(f"list the runs of the workflow {workflow} of {self._name}", "actions: read")
+        pages = self._repository(doing).get_workflow(workflow).get_runs(actor=actor or NotSet, event=event or NotSet)
         return tuple(
             Run(
                 found.id,
@@ -214,17 +266,32 @@ class GitHub:
         self._calls.read(doing, lambda: repository.requester.requestJsonAndCheck("PUT", address))
 
     def propose(
-        self, branch: str, base: str, *, title: str, body: str, files: Mapping[str, bytes], message: str
+        self, branch: str, base: str, *, title: str, body: str, files: Mapping[str, bytes], message: str, key: str = ""
     ) -> Proposal | None:
         """Keep one pull request from a branch of ours that is one commit on top of base and changes these files.
 
         The branch is made, or moved by force, unless it is exactly that already. files: paths in the repository, and
-        their whole new contents; a file keeps its mode. None when base has all of that. A proposal that somebody
-        closed without merging is not opened again while base and files stay as they are.
+        their whole new contents; a file keeps its mode. None when base has all of that. key: what is proposed, in a
+        few words; the files when it is empty. A proposal that a person closed without merging is not opened again
+        while its key stays the same, whatever else has happened to base.
         """
         doing = Doing(f"propose the branch {branch} to {self._name}", "contents: write and pull-requests: write")
-        change = proposals.Change(branch, base, title[:_TITLE_LIMIT], fitting(body), dict(files), message)
+        key = key or repr(sorted(files.items()))
+        change = proposals.Change(branch, base, title[:_TITLE_LIMIT], marked(key, body), dict(files), message)
         return proposals.propose(self._calls, self._repository(doing), doing, change)
+
+    def withdraw(self, branch: str, base: str, body: str) -> Proposal | None:
+        """Close the pull request from a branch of ours to base with a comment, and remove the branch; None without one.
+
+        It may be opened again by ``propose``, unlike one that a person closed.
+        """
+        doing = Doing(f"close the proposal {branch} of {self._name}", "contents: write and pull-requests: write")
+        pulls = proposals.Pulls(self._calls, self._repository(doing), doing)
+        found = pulls.newest(branch, base, "open")
+        if found is None:
+            return None
+        self._say(doing, self._issue(doing, found.number), body)
+        return pulls.withdraw(found)
 
     def _repository(self, doing: Doing) -> Repository:
         """The repository with the address that it has now: writing calls to an old name lead nowhere."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 BODY_LIMIT = 65_536  # characters of a comment, an issue or a pull request
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@ -]*[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
+_MARKER = re.compile(r"<!-- singfactory: (.+) -->")
 _CUT = "\n\n_The rest is left out: GitHub takes no longer text._"
 
 
@@ -59,6 +60,12 @@ def carries(key: str, body: str | None) -> bool:
     """True for a body whose first line is the key's marker; a marker further down is a quotation."""
     lines = (body or "").split("\n", 1)
     return lines[0].strip() == marker(key)
+
+
+def key_of(body: str | None) -> str:
+    """The key in the first line of a body of ours, or its digest; '' when there is none."""
+    match = _MARKER.fullmatch((body or "").split("\n", 1)[0].strip())
+    return match[1] if match else ""
 
 
 def same(one: str | None, other: str | None) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +21,7 @@ from factory.recipes.model import (
     Place,
     Problem,
     ProblemError,
+    QuietSpec,
     RebuildSpec,
     Recipe,
     RunSpec,
@@ -41,13 +43,25 @@ _TEST_NAME = re.compile(r"[A-Za-z0-9 ._-]{1,100}", re.ASCII)
 _HOMEPAGE = re.compile(r"https?://[^\s<>\"]+")
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A recipe folder that nothing can be made of, and why. recipe: what can be read of it, else defaults."""
+
+    recipe: Recipe
+    error: RecipeError
+
+
 def load_recipe(folder: Path) -> Recipe:
     """Load one recipe folder. Raises RecipeError with its first problem, and says how many more there are."""
     recipe, problems = check_recipe(folder)
     if recipe is None:
-        errors = [problem for problem in problems if not problem.warning]
-        raise ProblemError(errors[0], more=len(errors) - 1, see=f"singfactory lint {folder.name}")
+        raise _refusal(folder, problems)
     return recipe
+
+
+def _refusal(folder: Path, problems: Sequence[Problem]) -> ProblemError:
+    errors = [problem for problem in problems if not problem.warning]
+    return ProblemError(errors[0], more=len(errors) - 1, see=f"singfactory lint {folder.name}")
 
 
 def check_recipe(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
@@ -74,6 +88,63 @@ def load_all(root: Path) -> tuple[Recipe, ...]:
     if twins:
         raise ProblemError(twins[0], more=len(twins) - 1, see="singfactory lint")
     return tuple(load_recipe(folder) for folder in folders)
+
+
+def load_usable(root: Path) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
+    """As load_all, but a recipe that is broken is told beside the others, and so is what builds upon it.
+
+    Raises RecipeError when there is no such folder.
+    """
+    folders = recipe_folders(root)
+    twins = {problem.place.path.parent: problem for problem in twin_problems(folders)}
+    usable: dict[str, Recipe] = {}
+    broken: dict[str, Broken] = {}
+    for folder in folders:
+        recipe, problems = read_leniently(folder)
+        found = [*([twins[folder]] if folder in twins else []), *problems]
+        if recipe is None or any(not problem.warning for problem in found):
+            named = replace(recipe or Recipe(folder, folder.name, "0", ""), name=folder.name)
+            broken[folder.name] = Broken(named, _refusal(folder, found))
+        else:
+            usable[recipe.name] = recipe
+    broken |= {name: Broken(usable[name], error) for name, error in _circles(usable).items()}
+    broken |= _upon(usable, broken)
+    left = tuple(recipe for name, recipe in usable.items() if name not in broken)
+    return left, tuple(broken[name] for name in sorted(broken))
+
+
+def _circles(recipes: Mapping[str, Recipe]) -> dict[str, RecipeError]:
+    """What builds upon itself, by way of others or not."""
+    found = {}
+    for name, recipe in recipes.items():
+        path, here = [name], recipe.base_recipe
+        while here in recipes and here not in path:
+            path.append(here)
+            here = recipes[here].base_recipe
+        if here == name:
+            circle = " -> ".join((*path, name))
+            found[name] = RecipeError(
+                f"recipes build upon each other in a circle: {circle}", fix="change build.base in one of them"
+            )
+    return found
+
+
+def _upon(recipes: Mapping[str, Recipe], broken: Mapping[str, Broken]) -> dict[str, Broken]:
+    """What builds upon a broken recipe, by way of others or not. What is withdrawn is never built."""
+    found: dict[str, Broken] = {}
+    causes = {name: one.error for name, one in broken.items()}
+    while new := [
+        recipe
+        for name, recipe in recipes.items()
+        if name not in causes and recipe.base_recipe in causes and recipe.lifecycle.status != "withdrawn"
+    ]:
+        for recipe in new:
+            cause = causes[recipe.name] = causes[recipe.base_recipe]
+            error = RecipeError(
+                f"{recipe.name} builds upon {recipe.base_recipe}, which is broken", why=cause.what, fix=cause.fix
+            )
+            found[recipe.name] = Broken(recipe, error)
+    return found
 
 
 def find(root: Path, names: Sequence[str]) -> tuple[Recipe, ...]:
@@ -135,6 +206,7 @@ def _recipe(folder: Path, top: Table) -> Recipe:
         run=_run(top.table("run")),
         tests=_tests(top.tables("test")),
         rebuild=_rebuild(top.table("rebuild")),
+        quiet=_quiet(top.table("quiet")),
         lifecycle=_lifecycle(top.table("lifecycle")),
     )
     about.no_others()
@@ -273,6 +345,13 @@ def _rebuild(table: Table) -> RebuildSpec:
     max_age = table.duration("max_age", timedelta.max) if table.has("max_age") else None
     table.no_others()
     return RebuildSpec(when=when, max_age=max_age)
+
+
+def _quiet(table: Table) -> QuietSpec:
+    names = (field.name for field in fields(QuietSpec))
+    spec = QuietSpec(**{name: table.flag(name) for name in names if table.has(name)})
+    table.no_others()
+    return spec
 
 
 def _lifecycle(table: Table) -> Lifecycle:

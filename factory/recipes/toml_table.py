@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ class Report:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[Problem] = []
-        self._lines: dict[KeyPath, int] = {}
+        self._text = ""
 
     def load(self) -> dict[str, Any] | None:
         """Read the file; None when it is missing or not TOML, which is then a problem."""
@@ -47,9 +48,14 @@ class Report:
         except RecursionError:
             self.problems.append(Problem(Place(self.path), "not TOML: nested too deeply", "write it flat"))
         else:
-            self._lines = key_lines(text)
+            self._text = text
             return document
         return None
+
+    @cached_property
+    def _lines(self) -> Mapping[KeyPath, int]:
+        """Found when something is wrong: reading the file once more takes longer than all the checks."""
+        return key_lines(self._text)
 
     def complain(self, path: KeyPath, message: str, remedy: str) -> None:
         """Add a problem at a key, or at what stands around it."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from factory.errors import IntegrityFailure, RecipeError
 from factory.inputs import gather
 from factory.plan import Known, Plan, Stuck, plan
 from factory.publish import Origin, publish
+from factory.recipes.load import load_usable
 from factory.recipes.model import Recipe
 from factory.registry.layout import LayoutRegistry
+from factory.release import Repeat
 from factory.report import TestResult
-from factory.summary import Row, from_json, markdown, plain, rows, to_json
+from factory.summary import Row, from_json, lasting, markdown, plain, rows, to_json
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, QUIET, candidate, folder_registry, report_of, write_recipe
 
 
@@ -104,6 +106,8 @@ def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_p
     found = {row.recipe: row for row in rows(planned([base, upper], registry), [low, high], catalogs.read(registry))}
     assert (found["base"].outcome, found["upper"].outcome) == ("tests failed", "stuck")
     assert found["upper"].why == "its base base cannot be published"
+    found = {row.recipe: row for row in rows(planned([base, upper], registry), [low], catalogs.read(registry))}
+    assert (found["upper"].outcome, found["upper"].why) == ("stuck", "its base base cannot be published")
 
 
 def test_what_nobody_can_say_is_told_with_its_reason(tmp_path: Path) -> None:
@@ -146,6 +150,21 @@ GOOD = asdict(Row("tool", "amd64", "tested", "new", "1 passed", 5, 4, 1.5, "1.0-
         {"tag": "a b"},
         {"tag": "`x`"},
         {"more": 1},
+        {"file": 5},
+        {"file": "../x"},
+        {"file": "/x"},
+        {"file": "a/../../b"},
+        {"file": "a//b"},
+        {"file": "a\\b"},
+        {"file": "a\nb"},
+        {"file": "a" * 201},
+        {"line": -1},
+        {"line": True},
+        {"line": 10**7},
+        {"outcome": "stuck", "recipe": "a/b"},
+        {"outcome": "stuck", "recipe": ".."},
+        {"outcome": "stuck", "recipe": "a\n"},
+        {"outcome": "stuck", "recipe": "a" * 101},
     ],
 )
 def test_rows_of_a_stranger_are_refused_unless_they_are_what_they_should_be(change: dict[str, Any]) -> None:
@@ -173,3 +192,60 @@ def test_a_text_of_others_stays_one_line_without_markdown_html_or_mentions(text:
 def test_a_row_is_one_line_of_the_table_whatever_it_says(why: str, tests: str) -> None:
     row = Row("tool", "amd64", "tests failed", why, tests)
     assert len(markdown([row], where="x").splitlines()) == 5
+
+
+def test_a_folder_of_any_name_can_be_told_as_stuck(tmp_path: Path) -> None:
+    for name in ("Not a name", "a\u202eb", "x" * 200, "caf\udce9"):
+        odd = Recipe(tmp_path / name, name, "0", "")
+        (row,) = rows(Plan(stuck=(Stuck(odd, "amd64", RecipeError("broken")),)), [], catalogs.Catalog())
+        assert from_json(to_json([row]).encode()) == (row,)
+
+
+def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, registry: LayoutRegistry) -> None:
+    root, work = tmp_path / "recipes", tmp_path / "work"
+    second = '[[test]]\nname = "second"\nrun = "false"'
+    failing = write_recipe(root, "failing", more=second)
+    wrong = write_recipe(root, "wrong", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
+    torn = write_recipe(root, "torn")
+    (torn.folder / "recipe.toml").write_text("[recipe]\nname = \n")
+    made = candidate(work, failing, b"sif")
+    report_of(made, TestResult("second", "failed", 0.1, "exit 1")).save(made.folder)
+    _, broken = load_usable(root)
+    known = Known(catalogs.read(registry), dict.fromkeys(("failing", "wrong"), BASE_DIGEST), ENGINE, NOW)
+    decided = plan([failing, wrong], known, gather, broken=broken)
+    found = {row.recipe: row for row in rows(decided, [made], catalogs.read(registry))}
+    line = (failing.folder / "recipe.toml").read_text().splitlines().index('name = "second"') + 1
+    assert (found["failing"].file, found["failing"].line) == ("recipe.toml", line)
+    assert (found["wrong"].file, found["wrong"].line) == ("image.def", 3)
+    assert found["wrong"].why.startswith("image.def:3: ")
+    assert (found["torn"].file, found["torn"].line) == ("recipe.toml", 2)
+    assert found["torn"].why.startswith("torn/recipe.toml:2: not TOML")
+    assert from_json(to_json(list(found.values())).encode()) == tuple(found.values())
+    assert [row.why != "" for row in lasting([found[name] for name in ("failing", "wrong", "torn")])] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_what_was_to_be_built_is_not_told_as_unchanged(tmp_path: Path, registry: LayoutRegistry) -> None:
+    recipe = write_recipe(tmp_path / "recipes")
+    release(tmp_path, recipe, registry, b"one")
+    decided, catalog = planned([recipe], registry), catalogs.read(registry)
+    assert [row.outcome for row in rows(decided, [], catalog)] == ["unchanged"]
+    (row,) = rows(decided, [], catalog, tried={("tool", "amd64")})
+    assert (row.outcome, row.why) == ("not built", "built anew")
+    assert [row.outcome for row in rows(decided, [], catalog, tried={("tool", "arm64")})] == ["unchanged"]
+
+
+def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
+    tmp_path: Path, registry: LayoutRegistry
+) -> None:
+    recipe = write_recipe(tmp_path / "recipes")
+    release(tmp_path, recipe, registry, b"one")
+    made = candidate(tmp_path / "work", recipe, b"two", created="2024-05-02T12:00:00Z")
+    entry = catalogs.read(registry).entry("tool")
+    again = replace(entry.releases[0], repeat=Repeat(made.key, made.parts, made.created))
+    catalog = catalogs.Catalog().with_entry(replace(entry, releases=(again,)))
+    (row,) = rows(planned([recipe], registry), [made], catalog, tried={("tool", "amd64")})
+    assert (row.outcome, row.why) == ("unchanged", "built anew: 1.0-1 has the same contents")

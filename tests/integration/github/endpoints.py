@@ -204,6 +204,15 @@ def move_ref(remote: Remote, asked: Asked) -> Answer:
     return sent(200, remote.ref(name, asked.body["sha"]))
 
 
+@endpoint("DELETE", REPO + "/git/refs/{ref}")
+def delete_ref(remote: Remote, asked: Asked) -> Answer:
+    name = f"refs/{asked.values['ref']}"
+    if remote.git.ref(name) is None:
+        raise Refusal(422, "Reference does not exist")
+    remote.git.delete_ref(name)
+    return Answer(204)
+
+
 @endpoint("POST", REPO + "/git/blobs")
 def create_blob(remote: Remote, asked: Asked) -> Answer:
     content = (
@@ -279,7 +288,12 @@ def edit_pull(remote: Remote, asked: Asked) -> Answer:
 @endpoint("GET", REPO + "/actions/workflows/{workflow_id}/runs")
 def list_runs(remote: Remote, asked: Asked) -> Answer:
     remote.workflow(asked.values["workflow_id"])
-    return page(remote.runs, asked.query, "workflow_runs")
+    event, actor = asked.query.get("event"), asked.query.get("actor")
+    found = [run for run in remote.runs if event in (None, run["event"]) and actor in (None, run["actor"]["login"])]
+    if remote.late and remote.dispatched:
+        remote.late -= 1
+        found = [run for run in found if run["status"] != "queued"]
+    return page(found, asked.query, "workflow_runs")
 
 
 @endpoint("POST", REPO + "/actions/workflows/{workflow_id}/dispatches")

@@ -55,6 +55,9 @@ class GitStore:
                 found[-1]["size"] = int(size)
         return found
 
+    def delete_ref(self, name: str) -> None:
+        self._git("update-ref", "-d", name)
+
     def ref(self, name: str) -> str | None:
         done = self._run("rev-parse", "--verify", "--quiet", name)
         return done.stdout.decode().strip() if done.returncode == 0 else None

@@ -59,6 +59,7 @@ class Remote:
         self.workflows = {"build.yml": "disabled_inactivity"}
         self.runs: list[dict[str, Any]] = []
         self.dispatched: list[dict[str, Any]] = []
+        self.late = 0  # for how many listings a run that was dispatched does not show
         self.renamed_from = ""
         self._description = description
         self._api_url = api_url
@@ -115,7 +116,9 @@ class Remote:
         self.issues[number]["comments"] += 1
         return comment
 
-    def add_run(self, event: str, status: str, conclusion: str | None, sha: str = "a" * 40) -> dict[str, Any]:
+    def add_run(
+        self, event: str, status: str, conclusion: str | None, sha: str = "a" * 40, actor: str = ""
+    ) -> dict[str, Any]:
         template = f"{REPO}/actions/workflows/{{workflow_id}}/runs"
         run: dict[str, Any] = self.example("GET", template, 200)["workflow_runs"][0]
         number = self.next()
@@ -128,6 +131,7 @@ class Remote:
             "created_at": NOW,
             "head_sha": sha,
             "html_url": f"{HOST}/{OWNER}/{NAME}/actions/runs/{number}",
+            "actor": self.user(actor or self.login.name),
         }
         self.runs.insert(0, run)
         return run

@@ -57,6 +57,90 @@ def test_a_long_summary_is_cut_at_a_line(server: GitHubServer, github: GitHub) -
     assert output["summary"].endswith("a line\n\n_The rest is left out: GitHub takes no longer text._")
 
 
+def test_the_newest_check_of_a_name_tells_how_a_commit_stands(github: GitHub) -> None:
+    assert github.checked(SHA, "lint") == ""
+    for conclusion in ("failure", "success"):
+        github.annotate(SHA, "lint", conclusion, title="t", summary="s")
+    github.annotate(SHA, "other", "failure", title="t", summary="s")
+    assert github.checked(SHA, "lint") == "success"
+    assert github.checked("d" * 40, "lint") == ""
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("late", [0, 4])
+def test_the_run_that_a_dispatch_started_is_found_once_github_shows_it(
+    server: GitHubServer, github: GitHub, late: int
+) -> None:
+    server.remote.add_run("workflow_dispatch", "completed", "success")
+    server.remote.add_run("push", "completed", "success")
+    server.remote.late = late
+    clock = Clock()
+    run = github.start("build.yml", "main", clock=clock, sleep=clock.sleep)
+    assert run is not None
+    assert (run.event, run.url) == ("workflow_dispatch", server.remote.runs[0]["html_url"])
+    assert clock.now == 100 + 1.5 * late
+    assert len(server.remote.dispatched) == 1
+
+
+def test_a_run_that_github_does_not_show_is_waited_for_fifteen_seconds(server: GitHubServer, github: GitHub) -> None:
+    server.remote.late = 99
+    clock = Clock()
+    assert github.start("build.yml", "main", clock=clock, sleep=clock.sleep) is None
+    assert clock.now == 115
+    assert len(server.sent("GET", "/runs$")) == 12
+    assert len(server.remote.dispatched) == 1
+
+
+def test_an_older_run_that_goes_on_meanwhile_is_not_the_new_one(server: GitHubServer, github: GitHub) -> None:
+    older = server.remote.add_run("workflow_dispatch", "in_progress", None)
+    server.remote.late = 2
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        older.update(status="completed", conclusion="success")
+
+    run = github.start("build.yml", "main", clock=clock, sleep=sleep)
+    assert run is not None
+    assert run.id == server.remote.runs[0]["id"] != older["id"]
+
+
+def test_the_run_of_somebody_else_is_not_taken_for_ours(server: GitHubServer, github: GitHub) -> None:
+    server.remote.late = 99
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        server.remote.add_run("workflow_dispatch", "in_progress", None, actor="hubot")
+
+    assert github.start("build.yml", "main", clock=clock, sleep=sleep) is None
+
+
+def test_where_runs_cannot_be_listed_a_workflow_is_started_all_the_same(server: GitHubServer, github: GitHub) -> None:
+    server.fail("GET", "/runs$", status=403, message="Resource not accessible", times=9)
+    assert github.start("build.yml", "main") is None
+    assert len(server.remote.dispatched) == 1
+
+
+def test_a_branch_is_looked_up(server: GitHubServer, github: GitHub) -> None:
+    sha = server.remote.git.save("main", {"a": b"a"}, "A")
+    assert github.tip("main") == sha
+    with pytest.raises(NotFound, match="cannot look up the branch gone"):
+        github.tip("gone")
+
+
 def test_a_workflow_is_started_with_its_inputs(server: GitHubServer, github: GitHub) -> None:
     github.dispatch("build.yml", "main", {"recipe": "jax-0.4"})
     github.dispatch("build.yml", "main")

@@ -16,7 +16,7 @@ from factory.github.rest import WORKFLOW_LOGIN
 from tests.integration.github.description import ENTERPRISE
 from tests.integration.github.github_server import TOKEN, GitHubServer
 from tests.integration.github.jobs import Job, make_job
-from tests.integration.github.repository import HOST, NAME, OWNER, Login
+from tests.integration.github.repository import NAME, OWNER, Login
 from tests.unit.parts import QUIET, folder_registry
 
 
@@ -111,6 +111,7 @@ def test_a_clone_knows_its_repository_by_its_remote(job: Job, server: GitHubServ
     server.remote.login = Login()
     job.recipe("tool")
     job.git("remote", "add", "origin", remote)
+    server.fail("GET", "/runs$", status=403, message="Resource not accessible", times=9)
     done = job.ok("rebuild", "tool", without=LOCAL)
     assert done.out == f"{page}/{OWNER}/{NAME}/actions/workflows/publish.yml\n"
     assert len(server.remote.dispatched) == 1
@@ -191,7 +192,7 @@ def test_a_rebuild_is_one_dispatch_with_the_names(job: Job, server: GitHubServer
     assert len(server.remote.dispatched) == 1
     told = server.remote.dispatched[0]
     assert (told["ref"], set(told["inputs"]["names"].split()), told["inputs"]["force"]) == ("main", {"a", "b"}, "true")
-    assert done.out == f"{HOST}/{OWNER}/{NAME}/actions/workflows/publish.yml\n"
+    assert done.out == f"{server.remote.runs[0]['html_url']}\n"
     job.ok("rebuild", "c", "--branch", "next")
     assert server.remote.dispatched[1]["ref"] == "next"
 
@@ -209,3 +210,29 @@ def test_a_repository_without_the_workflow_tells_so(job: Job, server: GitHubServ
     done = job.run("rebuild", "a")
     assert (done.code, done.out, server.remote.dispatched) == (3, "", [])
     assert done.err.startswith("singfactory: cannot start the workflow publish.yml of octocat/Hello-World\n")
+
+
+def test_the_nightly_workflow_is_kept_alive_and_nothing_else_is_asked(job: Job, server: GitHubServer) -> None:
+    server.remote.workflows["scheduled.yml"] = "disabled_inactivity"
+    done = job.ok("status", "--keep-alive")
+    assert (done.out, done.err) == ("", "scheduled.yml is enabled\n")
+    assert server.remote.workflows["scheduled.yml"] == "active"
+    assert [request.method for request in server.requests] == ["GET", "PUT"]  # the repository, the workflow
+
+
+def test_a_token_that_may_not_enable_workflows_is_told_the_permission(job: Job, server: GitHubServer) -> None:
+    server.fail("PUT", "/enable$", status=403, message="Resource not accessible by integration", times=9)
+    done = job.run("status", "--keep-alive")
+    assert done.code == 4
+    assert "actions: write" in done.err
+
+
+def test_the_state_of_a_recipe_that_is_broken_is_stuck_with_its_line(job: Job) -> None:
+    job.published(job.recipe("good"))
+    (job.recipe("torn").folder / "recipe.toml").write_text("[recipe]\nname = \n")
+    done = job.ok("status")
+    good, torn, *_ = done.out.splitlines()
+    assert good == "ok       good (amd64)  1.0-1"
+    assert torn.startswith(f"stuck    torn (amd64)  nothing published: {job.recipes}/torn/recipe.toml:2: not TOML")
+    assert torn.endswith("; see https://toml.io for the format")
+    assert job.run("rebuild", "torn").code == 2

@@ -30,6 +30,13 @@ def propose(github: GitHub, files: dict[str, bytes] | None = None, **more: Any) 
     return made
 
 
+def text_of(pull: dict[str, Any]) -> str:
+    """What people see of a proposal: its first line, which names what is proposed, is hidden."""
+    first, _, text = str(pull["body"]).partition("\n")
+    assert first.startswith("<!-- singfactory: ")
+    return text
+
+
 def writes(server: GitHubServer) -> int:
     return sum(len(server.sent(method)) for method in WRITES)
 
@@ -46,7 +53,7 @@ def test_a_proposal_is_one_commit_on_top_of_its_base(server: GitHubServer, githu
         "recipes/new/\u00fc.bin": ("100644", bytes(range(256))),
     }
     pull = server.remote.pulls[made.number]
-    assert (pull["title"], pull["body"], pull["base"]["ref"]) == ("Update jax-0.4", "A newer base.", "main")
+    assert (pull["title"], text_of(pull), pull["base"]["ref"]) == ("Update jax-0.4", "A newer base.", "main")
     assert (pull["head"]["ref"], made.url, made.change) == (BRANCH, pull["html_url"], Change.CREATED)
 
 
@@ -111,6 +118,55 @@ def test_what_a_person_closed_is_not_opened_again(server: GitHubServer, github: 
     assert len(server.remote.pulls) == 2
 
 
+@pytest.mark.parametrize("since", ["main went on", "the branch is gone", "the text differs"])
+def test_what_a_person_closed_stays_closed_whatever_else_has_happened(
+    server: GitHubServer, github: GitHub, since: str
+) -> None:
+    first = propose(github, key="jax: sha256:1")
+    server.remote.pulls[first.number]["state"] = "closed"
+    git = server.remote.git
+    if since == "main went on":
+        git.save("main", {"README.md": b"hello again\n"}, "Second")
+    elif since == "the branch is gone":
+        git.delete_ref(f"refs/heads/{BRANCH}")
+    before = git.ref(f"refs/heads/{BRANCH}")
+    again = propose(github, {LOCK: b"new, looked up later\n"}, key="jax: sha256:1", body=f"After {since}.")
+    assert (again.number, again.change) == (first.number, Change.DECLINED)
+    assert git.ref(f"refs/heads/{BRANCH}") == before
+    assert propose(github, key="jax: sha256:2").change is Change.CREATED
+
+
+def test_a_proposal_is_withdrawn_with_a_comment_and_without_its_branch(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    closed = github.withdraw(BRANCH, "main", "Nothing is left of this.")
+    assert closed is not None
+    assert (closed.number, closed.change) == (first.number, Change.CLOSED)
+    assert server.remote.pulls[first.number]["state"] == "closed"
+    (comment,) = server.remote.comments_of(first.number)
+    assert comment["body"].endswith("\nNothing is left of this.")
+    assert server.remote.git.ref(f"refs/heads/{BRANCH}") is None
+    assert github.withdraw(BRANCH, "main", "Nothing is left of this.") is None
+
+
+def test_what_we_withdrew_ourselves_is_proposed_again(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    github.withdraw(BRANCH, "main", "Nothing is left of this.")
+    again = propose(github)
+    assert (again.change, again.number == first.number) == (Change.CREATED, False)
+    assert server.remote.git.ref(f"refs/heads/{BRANCH}") == again.sha
+
+
+def test_withdrawing_survives_answers_that_are_lost(server: GitHubServer, github: GitHub) -> None:
+    first = propose(github)
+    server.fail("POST", "/comments$", lost=True)
+    server.fail("PATCH", "/pulls/", lost=True)
+    server.fail("DELETE", "/git/refs/", lost=True)
+    github.withdraw(BRANCH, "main", "Nothing is left of this.")
+    assert server.remote.pulls[first.number]["state"] == "closed"
+    assert len(server.remote.comments_of(first.number)) == 1
+    assert server.remote.git.ref(f"refs/heads/{BRANCH}") is None
+
+
 def test_a_branch_without_a_pull_request_gets_one(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     server.remote.pulls.clear()  # as when the run before died in between
@@ -132,7 +188,7 @@ def test_only_the_text_of_a_pull_request_changes_when_only_that_is_new(server: G
     first = propose(github)
     again = propose(github, body="A newer base, and why.")
     assert (again.number, again.sha, again.change) == (first.number, first.sha, Change.UPDATED)
-    assert server.remote.pulls[first.number]["body"] == "A newer base, and why."
+    assert text_of(server.remote.pulls[first.number]) == "A newer base, and why."
     assert server.sent("PATCH", "/git/refs/") == []
 
 

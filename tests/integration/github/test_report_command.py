@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -129,15 +130,24 @@ GOOD = asdict(Row("jax", "amd64", "tested", "new", "1 passed", 5, 4, 1.5))
         json.dumps({"format": 1, "rows": [GOOD | {"size": True}]}).encode(),
         json.dumps({"format": 1, "rows": [GOOD | {"tag": "`x`"}]}).encode(),
         json.dumps({"format": 1, "rows": [GOOD | {"digest": "sha256:" + "a" * 64 + "\n"}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"file": "../../.github/workflows/publish.yml"}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"file": "/etc/passwd"}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"file": "image.def\n::error::x"}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"file": "a" * 201}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"line": "7"}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"line": -1}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"outcome": "stuck", "recipe": "../x"}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"outcome": "stuck", "recipe": ".."}]}).encode(),
+        json.dumps({"format": 1, "rows": [GOOD | {"outcome": "stuck", "recipe": ""}]}).encode(),
         json.dumps({"format": 1, "rows": [GOOD]}).encode() + b" " * 8 * 1024 * 1024,
     ],
-    ids=range(15),
+    ids=range(24),
 )
 def test_a_report_of_a_stranger_that_is_none_is_refused_before_anything_is_said(
     job: Job, server: GitHubServer, number: int, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "handed.json").write_bytes(content)
-    done = job.run("report", "--from", str(tmp_path / "handed.json"), "--comment")
+    done = job.run("report", "--from", str(tmp_path / "handed.json"), "--comment", "--annotate")
     assert (done.code, done.out, job.summary, server.requests) == (5, "", "", [])
     first, *others = done.err.splitlines()
     assert first == "singfactory: the report cannot be read"
@@ -223,75 +233,126 @@ def test_there_is_no_report_where_none_was_handed_over(job: Job) -> None:
     assert job.run("report", "--from", "nowhere.json").code == 3
 
 
-# report --issues
+# report --annotate
 
 
-def issues(server: GitHubServer) -> list[tuple[str, str]]:
-    """Ours, oldest first."""
-    mine = [one for one in server.remote.issues.values() if one["user"]["login"] == WORKFLOW_LOGIN]
-    return [(one["title"], one["state"]) for one in mine]
+def marks(server: GitHubServer) -> list[tuple[str, int, str]]:
+    """What the newest check has marked."""
+    marked = server.remote.annotations[max(server.remote.annotations)]
+    return [(mark["path"], mark["start_line"], mark["message"]) for mark in marked]
 
 
-def test_what_fails_has_one_issue_until_it_is_published(job: Job, server: GitHubServer) -> None:
-    job.published(job.recipe("good"))
-    absent = job.recipe("absent")
-    job.tested(job.recipe("failing"), FAILED)
-    job.recipe("stuck", base="recipe://ghost")
-    foreign = [
-        server.remote.add_issue("absent cannot be published", f"{marker('recipe/absent')}\nMe too.", "hubot"),
-        server.remote.add_issue("good is slow", f"{marker('recipe/good')}\n", "hubot"),
+def test_what_failed_is_marked_in_its_file_on_the_commit_that_was_reported_on(
+    job: Job, server: GitHubServer, number: int, tmp_path: Path
+) -> None:
+    sha = server.remote.pulls[number]["head"]["sha"]
+    found = [
+        Row("fine", "amd64", "tested", "new", "1 passed"),
+        Row("jax", "amd64", "tests failed", "new", "0 passed; failed: starts", file="recipe.toml", line=14),
+        Row("def", "amd64", "not built", "image.def:3: no", file="image.def", line=3),
+        Row("bare", "arm64", "not built", "new"),
     ]
-    before = [dict(issue) for issue in foreign]
-    done = job.ok("report", "--issues")
-    opened = [(f"{name} cannot be published", "open") for name in ("absent", "failing", "stuck")]
-    assert issues(server) == opened
-    assert done.err.count("issue created: ") == 3
-    assert "nothing is published for amd64" in next(
-        issue["body"] for issue in server.remote.issues.values() if issue["title"].startswith("stuck")
-    )
-
-    sent = writes(server)
-    job.tested(job.recipe("failing"), FAILED, content=b"other bytes, more of them")  # built anew in the night
-    assert job.ok("report", "--issues", GITHUB_RUN_ID="8").err.count("issue unchanged: ") == 3
-    assert writes(server) == sent
-
-    job.published(absent)
-    done = job.ok("report", "--issues", GITHUB_RUN_ID="9")
-    assert issues(server) == [(opened[0][0], "closed"), *opened[1:]]
-    assert "issue closed: " in done.err
-    (closed,) = [issue["number"] for issue in server.remote.issues.values() if issue["state"] == "closed"]
-    (last,) = bodies(server, closed)
-    assert "singfactory pull absent@sha256:" in last
-    assert foreign == before
+    done = job.ok("report", "--from", handed(tmp_path, *found), "--annotate")
+    (check,) = server.remote.checks.values()
+    assert (check["name"], check["head_sha"], check["conclusion"]) == ("singfactory", sha, "failure")
+    assert check["output"]["title"] == "1 tested, 1 tests failed, 2 not built"
+    assert f"check with 3 annotations: {check['html_url']}\n" in done.err
+    assert marks(server) == [
+        ("recipes/jax/recipe.toml", 14, "tests failed; 0 passed; failed: starts; new"),
+        ("recipes/def/image.def", 3, "not built; image.def:3: no"),
+        ("recipes/bare/recipe.toml", 1, "not built; new"),
+    ]
 
 
-def test_what_is_tested_and_not_published_yet_opens_and_closes_nothing(job: Job, server: GitHubServer) -> None:
-    job.tested(job.recipe("tool"))
-    job.ok("report", "--issues")
-    assert writes(server) == 0
-    job.tested(job.recipe("tool"), FAILED)
-    job.ok("report", "--issues")
-    job.tested(job.recipe("tool"))
-    job.ok("report", "--issues")
-    assert issues(server) == [("tool cannot be published", "open")]
+def test_where_all_is_well_nothing_is_marked_and_an_earlier_mark_is_taken_back(
+    job: Job, server: GitHubServer, number: int, tmp_path: Path
+) -> None:
+    good = handed(tmp_path, Row("jax", "amd64", "tested"))
+    job.ok("report", "--from", good, "--annotate")
+    assert server.remote.checks == {}
+    job.ok("report", "--from", handed(tmp_path, Row("jax", "amd64", "not built")), "--annotate")
+    for _ in range(2):
+        job.ok("report", "--from", handed(tmp_path, Row("jax", "amd64", "tested")), "--annotate")
+    assert [check["conclusion"] for check in server.remote.checks.values()] == ["failure", "success"]
+    assert server.remote.pulls[number]["state"] == "open"
 
 
-def test_an_issue_that_github_refuses_does_not_stop_the_others(job: Job, server: GitHubServer) -> None:
-    for name in ("a", "b"):
-        job.recipe(name)
-    server.fail("POST", "/issues$", status=422, message="Validation Failed")
-    done = job.run("report", "--issues")
-    assert done.code == 2
-    assert "singfactory: cannot report a failure as an issue of octocat/Hello-World\n" in done.err
-    assert issues(server) == [("b cannot be published", "open")]
-    assert job.ok("report", "--issues").err.count("issue created: ") == 1
-    assert len(issues(server)) == 2
+def test_a_stranger_can_mark_no_file_but_those_of_recipes_and_only_so_many(
+    job: Job, server: GitHubServer, number: int, tmp_path: Path
+) -> None:
+    hostile = "\x1b[31m @everyone\n::error::pwned \u202e" + "x" * 5000
+    found = [Row(f"r{count}", "amd64", "stuck", hostile, file="sub/image.def", line=7) for count in range(300)]
+    job.ok("report", "--from", handed(tmp_path, *found), "--annotate")
+    sent = [*server.sent("POST", "/check-runs$"), *server.sent("PATCH", "/check-runs/")]
+    assert [len(request.body["output"]["annotations"]) for request in sent] == [50, 50, 50, 50]
+    told = marks(server)
+    assert {path.split("/")[0] for path, _, _ in told} == {"recipes"}
+    for _, line, message in told:
+        printable = message.replace("\u200b", "").isprintable()  # what parts @ from a name has no width
+        assert (line, printable, len(message) < 600) == (7, True, True)
+        assert "@everyone" not in message
+    assert number in server.remote.pulls
 
 
-def test_a_token_that_may_not_write_issues_is_told_once(job: Job, server: GitHubServer) -> None:
-    for name in ("a", "b"):
-        job.recipe(name)
-    server.fail("POST", "/issues$", status=403, message="Resource not accessible by integration", times=9)
-    done = job.run("report", "--issues")
-    assert (done.code, len(server.sent("POST"))) == (4, 1)
-    assert done.err.count("issues: write") == 1
+def test_what_a_push_has_published_is_marked_on_that_commit(job: Job, server: GitHubServer) -> None:
+    job.tested(job.recipe("failing"), FAILED)
+    job.recipe("wrong", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
+    (job.recipe("torn").folder / "recipe.toml").write_text("[recipe]\nname = \n")
+    (job.recipes / "Not a name").mkdir()
+    job.commit(server)
+    job.ok("report", "--annotate")
+    (check,) = server.remote.checks.values()
+    assert check["head_sha"] == job.env["GITHUB_SHA"]
+    lines = (job.recipes / "failing/recipe.toml").read_text().splitlines()
+    told = {path: (line, message) for path, line, message in marks(server)}
+    assert lines[told["recipes/failing/recipe.toml"][0] - 1] == 'name = "starts"'
+    assert told["recipes/wrong/image.def"][0] == 3
+    assert told["recipes/torn/recipe.toml"][0] == 2
+    assert "Not a name has no recipe.toml" in told["recipes/Not a name/recipe.toml"][1]
+    assert str(job.recipes) not in str(told)
+    rows = (job.factory / ".singfactory/report.json").read_bytes()
+    assert [row.recipe for row in from_json(rows)] == ["Not a name", "failing", "torn", "wrong"]
+
+
+def test_a_token_that_may_not_mark_is_told_the_permission(job: Job, server: GitHubServer) -> None:
+    job.recipe("new")
+    server.fail("POST", "/check-runs$", status=403, message="Resource not accessible by integration", times=9)
+    done = job.run("report", "--annotate")
+    assert done.code == 4
+    assert "checks: write" in done.err
+
+
+def test_what_cannot_be_told_in_one_way_is_told_in_the_others(job: Job, server: GitHubServer) -> None:
+    job.recipe("new")
+    server.fail("POST", "/check-runs$", status=403, message="Resource not accessible by integration", times=9)
+    done = job.run("report", "--annotate", "--issues")
+    assert (done.code, done.err.count("issue created: ")) == (4, 1)
+
+
+def test_without_a_commit_nothing_can_be_marked(job: Job, server: GitHubServer) -> None:
+    job.recipe("new")
+    done = job.run("report", "--annotate", without=["GITHUB_SHA"])
+    assert (done.code, server.requests) == (2, [])
+    assert "no commit is known that could be marked" in done.err
+
+
+# what was to be built
+
+
+def test_a_forced_build_of_which_nothing_came_is_not_told_as_unchanged(job: Job) -> None:
+    job.published(job.recipe("tool"))
+    old = job.recipe("old", more='[lifecycle]\nstatus = "withdrawn"\nnote = "gone"\n')
+    (job.candidates / "tool-amd64/candidate.json").unlink()
+    assert job.ok("report").out.startswith("### singfactory: 2 unchanged\n")
+    assert job.ok("report", "tool", "--all").out.startswith("### singfactory: 1 not built\n")
+    assert job.ok("report", "--all").out.startswith("### singfactory: 1 not built, 1 unchanged\n"), old
+
+
+def test_what_a_failed_build_has_left_is_not_told_as_unchanged(job: Job) -> None:
+    made = job.published(job.recipe("tool"))
+    (made.folder / "candidate.json").unlink()
+    log = made.folder / "build.log"
+    log.write_text("error\n")
+    assert job.ok("report").out.startswith("### singfactory: 1 not built\n")
+    os.utime(log, (0, 0))  # of a build before what is published
+    assert job.ok("report").out.startswith("### singfactory: 1 unchanged\n")

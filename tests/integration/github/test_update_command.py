@@ -80,10 +80,58 @@ def test_bases_that_moved_are_one_pull_request_with_their_locks_only(job: Job, s
     assert job.git("status", "--porcelain") == ""
 
 
-def test_where_nothing_moved_github_is_not_even_asked(job: Job, server: GitHubServer, base: str) -> None:
+def test_where_nothing_moved_github_is_only_asked_for_a_proposal_that_is_open(
+    job: Job, server: GitHubServer, base: str
+) -> None:
     done = job.ok("update", "--propose")
     assert f"one: {base} stays sha256:" in done.out
-    assert server.requests == []
+    assert [request.method for request in server.requests] == ["GET", "GET"]  # the repository, its pull requests
+    job.ok("update", "--propose", "one")
+    assert len(server.requests) == 2  # of one recipe it cannot be said that nothing is left
+
+
+def test_a_proposal_whose_bases_have_moved_back_is_closed(job: Job, server: GitHubServer, base: str) -> None:
+    move(base, "second")
+    job.ok("update", "--propose")
+    (pull,) = server.remote.pulls.values()
+    move(base, "first")
+    job.ok("update", "--propose", "two")
+    assert pull["state"] == "open"
+    assert f"pull request closed: {pull['html_url']}" in job.ok("update", "--propose").err
+    assert pull["state"] == "closed"
+    (comment,) = server.remote.comments_of(pull["number"])
+    assert "every base image has the digest that its `base.lock` says" in comment["body"]
+    assert server.remote.git.ref(f"refs/heads/{BRANCH}") is None
+    move(base, "second")
+    assert "pull request created" in job.ok("update", "--propose").err
+    assert [pull["state"] for pull in server.remote.pulls.values()] == ["closed", "open"]
+
+
+def test_a_proposal_stays_open_while_a_base_cannot_be_looked_up(job: Job, server: GitHubServer, base: str) -> None:
+    move(base, "second")
+    job.ok("update", "--propose")
+    move(base, "first")
+    (job.recipes / "still/base.lock").write_text("base = 5\n")
+    assert job.run("update", "--propose").code == 2
+    assert [pull["state"] for pull in server.remote.pulls.values()] == ["open"]
+
+
+def test_what_was_merged_by_hand_is_closed(job: Job, server: GitHubServer, base: str) -> None:
+    move(base, "second")
+    job.ok("update", "--propose")
+    (pull,) = server.remote.pulls.values()
+    server.remote.git.save("main", changed(server), "By hand")
+    assert "pull request closed" in job.ok("update", "--propose").err  # this clone does not know of it yet
+    assert pull["state"] == "closed"
+
+
+def test_a_recipe_that_is_broken_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
+    (job.recipes / "one/recipe.toml").write_text("[recipe\n")
+    move(base, "second")
+    done = job.run("update", "--propose")
+    assert done.code == 2
+    assert f"singfactory: {job.recipes}/one/recipe.toml:1: not TOML" in done.err
+    assert [path.rpartition("recipes/")[2] for path in changed(server)] == ["two/base.lock"]
 
 
 def test_the_next_night_changes_nothing_and_another_move_updates_the_same_pull_request(
@@ -110,6 +158,8 @@ def test_a_proposal_that_a_person_closed_is_left_closed_until_the_base_moves_aga
     job.ok("update", "--propose")
     (pull,) = server.remote.pulls.values()
     pull["state"] = "closed"
+    server.remote.git.save("main", {"README.md": b"hello\n"}, "Something else")
+    server.remote.git.delete_ref(f"refs/heads/{BRANCH}")  # as GitHub offers to whom closes it
     assert "a person closed this pull request" in job.ok("update", "--propose").err
     assert len(server.remote.pulls) == 1
     move(base, "third")

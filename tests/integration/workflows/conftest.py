@@ -22,6 +22,7 @@ from tests.integration.workflows.tls import certificate
 from tests.servers import Faulty, docker_registry, faulty_registry
 
 REGISTRY_TOKEN = "registry-token-5e0c2b"  # what the secret says; tests look for it where it must not be
+READ_TOKEN = "read-token-77d1fa"  # the same, of one that may only read
 _NUMBERS = itertools.count(1)
 
 
@@ -49,12 +50,17 @@ class Registry:
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry behind a proxy that asks for a login where somebody writes below /v2/factory, and keeps a record."""
+    """A registry behind a proxy that keeps a record. Who writes needs a login, below /v2/private who reads, too."""
     folder = tmp_path_factory.mktemp("registry")
-    login = "Basic " + base64.b64encode(f"robot:{REGISTRY_TOKEN}".encode()).decode()
+    writer, reader = (
+        re.escape("Basic " + base64.b64encode(f"robot:{token}".encode()).decode())
+        for token in (REGISTRY_TOKEN, READ_TOKEN)
+    )
     refusal = {"status": 401, "headers": {"WWW-Authenticate": 'Basic realm="test"'}}
-    writing = {"path": "^/v2/factory", "unless": ["Authorization", re.escape(login)]}
+    writing = {"path": "^/v2/(factory|private)", "unless": ["Authorization", writer]}
+    reading = {"path": "^/v2/private", "unless": ["Authorization", f"{writer}|{reader}"]}
     rules = [{"method": method, **writing, **refusal} for method in ("POST", "PUT", "PATCH", "DELETE")]
+    rules += [{"method": method, **reading, **refusal} for method in ("GET", "HEAD")]
     with docker_registry(folder) as server, faulty_registry(folder, server.host, rules) as front:
         yield Registry(front, folder / "data")
 
@@ -82,6 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     listening.socket = context.wrap_socket(listening.socket, server_side=True)
     github.api_url = github.api_url.replace("http:", "https:")
     github.remote = Remote(load(ENTERPRISE), GitStore(folder / "secure"), github.api_url)  # answers name their address
+    github.remote.workflows = {"scheduled.yml": "disabled_inactivity"}
     try:
         yield Site(github, github.api_url.split("/")[2], authority)
     finally:

@@ -33,6 +33,7 @@ From: {{ base }}
 
 %post
     echo "nosy: post"
+    cat /proc/sys/kernel/random/uuid > /made-of-chance
     env
     cat /proc/$PPID/environ || true
 
@@ -133,7 +134,9 @@ def test_a_pull_request_is_built_and_tested_and_publishes_nothing(
     published: Published, branch: Repository, registry: Registry, site: Site
 ) -> None:
     before = registry.content(published.namespace)
-    branch.project.recipe("tool", base=move_base(registry, "moving", "first"), definition=f"{DEFINITION}    true\n")
+    branch.project.recipe(
+        "tool", base=move_base(registry, "moving", "first"), definition=f"{DEFINITION}    echo > /more\n"
+    )
     with (branch.folder / "factory.toml").open("a") as settings:
         settings.write(f'registry = "{branch.variables["SINGFACTORY_REGISTRY"]}"\n')
     branch.commit()
@@ -172,16 +175,22 @@ def comments_of(published: Published, site: Site) -> list[str]:
     return [re.findall("### singfactory: (.*)", body)[0] for body in bodies]
 
 
-def test_a_night_in_which_nothing_moved_builds_nothing(published: Published, registry: Registry) -> None:
+def test_a_night_in_which_nothing_moved_builds_nothing(published: Published, registry: Registry, site: Site) -> None:
     content, asked = registry.content(published.namespace), len(registry.front.requests())
     run = published.repository.run("scheduled.yml", "schedule", {})
     assert (run.code, run.failed) == (0, set()), run.told()
     assert run.jobs == {"bases", "plan", "publish", "report"}
+    assert site.github.remote.workflows["scheduled.yml"] == "disabled_inactivity"
     assert registry.content(published.namespace) == content
     requests = registry.front.requests()[asked:]
     assert {request["method"] for request in requests} <= {"GET", "HEAD"}
     asked_for = [(request["method"], request["path"]) for request in requests]
     assert len(asked_for) <= 12, asked_for  # each of four jobs: the catalog, and a look at both bases
+    wanted = {**published.repository.variables, "KEEP_SCHEDULE_ALIVE": "true"}
+    run = replace(published.repository, variables=wanted).run("scheduled.yml", "schedule", {})
+    assert (run.code, run.failed) == (0, set()), run.told()
+    assert run.jobs == {"alive", "bases", "plan", "publish", "report"}
+    assert site.github.remote.workflows["scheduled.yml"] == "active"
 
 
 def test_a_base_that_moved_rebuilds_what_follows_it_and_is_proposed_to_the_others(

@@ -6,7 +6,7 @@ from tests.factory_project import DEFINITION
 from tests.integration.workflows.conftest import NewRepository, Registry, namespace_of, pushed
 from tests.integration.workflows.repository import releases
 
-OTHER = f"{DEFINITION}    true\n"
+OTHER = f"{DEFINITION}    echo > /more\n"
 
 
 def test_of_two_pushes_at_once_each_gets_a_number_and_no_tag_moves_back(

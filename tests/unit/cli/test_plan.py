@@ -153,3 +153,67 @@ def test_a_chain_that_is_too_deep_for_the_workflow_is_an_error_that_names_it(
     assert "r0 -> r1 -> r2 -> r3 -> r4" in err
     assert outputs.read_text() == ""
     assert main(["plan"]) == 0
+
+
+TORN = "[recipe]\nname = \n"
+
+
+def test_a_recipe_that_is_broken_stops_only_what_builds_upon_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project / "recipes", "tool")
+    write_recipe(project / "recipes", "upon", base="recipe://torn")
+    torn = write_recipe(project / "recipes", "torn").folder / "recipe.toml"
+    torn.write_text(TORN)
+    assert planned(capsys, code=2) == [[ENTRY]]
+    assert main(["plan"]) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "build  tool (amd64): new: nothing is published"
+    assert told[1].startswith(f"stuck  torn (amd64): {torn}:2: not TOML")
+    assert told[2:4] == [
+        "       see https://toml.io for the format",
+        "stuck  upon (amd64): upon builds upon torn, which is broken",
+    ]
+    assert main(["plan", "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert [(row["recipe"], row["fix"]) for row in document["stuck"]] == [
+        ("torn", "see https://toml.io for the format"),
+        ("upon", "see https://toml.io for the format"),
+    ]
+    assert [row["recipe"] for row in document["build"]] == ["tool"]
+
+
+@pytest.mark.parametrize("name", ["torn", "upon"])
+def test_a_recipe_that_is_broken_and_asked_for_is_an_error(
+    project: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write_recipe(project / "recipes", "upon", base="recipe://torn")
+    (write_recipe(project / "recipes", "torn").folder / "recipe.toml").write_text(TORN)
+    assert main(["plan", name]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "torn/recipe.toml:2: not TOML" in err
+
+
+def test_a_job_marks_the_line_of_a_broken_recipe_and_goes_on(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_recipe(project / "recipes", "tool")
+    (write_recipe(project / "recipes", "torn").folder / "recipe.toml").write_text(TORN)
+    assert main(["plan", "--github-matrix"]) == 2
+    assert read_outputs(outputs)["count"] == "1"
+    assert "::error file=recipes/torn/recipe.toml,line=2::torn (amd64)%0A" in capsys.readouterr().err
+
+
+def test_make_goes_on_with_the_others_and_ends_with_the_error(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(project / "recipes")
+    catalog = Catalog()
+    catalog = catalog.with_entry(catalog.entry("tool").with_release(release_of(recipe)))
+    catalogs.write(folder_registry(project / ".singfactory/registry"), catalog, QUIET)
+    (write_recipe(project / "recipes", "torn").folder / "recipe.toml").write_text(TORN)
+    assert main(["make"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "unchanged  tool (amd64): 1.0-1 has these inputs\n"
+    assert "torn/recipe.toml:2: not TOML" in err

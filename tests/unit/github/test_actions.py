@@ -265,3 +265,16 @@ def test_every_variable_is_read() -> None:
     )
     told = (step.active, step.sha, step.ref, step.api_url, step.event_name)
     assert told == (True, "abc", "refs/heads/main", "https://api.example.org", "push")
+
+
+def test_the_commit_that_is_reported_on_is_that_of_the_run_that_started_this_one(tmp_path: Path) -> None:
+    event = tmp_path / "event.json"
+    env = {"GITHUB_SHA": "a" * 40, "GITHUB_EVENT_PATH": str(event), "GITHUB_EVENT_NAME": "push"}
+    event.write_text(json.dumps({"workflow_run": {"head_sha": "b" * 40}}))
+    assert Actions.of(env).reported_sha == "a" * 40
+    started = env | {"GITHUB_EVENT_NAME": "workflow_run"}
+    assert Actions.of(started).reported_sha == "b" * 40
+    for wrong in ("main", "b" * 39, "b" * 40 + "\n", 5, None):
+        event.write_text(json.dumps({"workflow_run": {"head_sha": wrong}}))
+        assert Actions.of(started).reported_sha == ""
+    assert Actions.of({}).reported_sha == ""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from factory.github.texts import BODY_LIMIT, carries, cut_at_line, fitting, marked, marker, same
+from factory.github.texts import BODY_LIMIT, carries, cut_at_line, fitting, key_of, marked, marker, same
 
 LINES = st.lists(st.text(alphabet="abü \n", max_size=30)).map("\n".join)
 
@@ -69,3 +69,11 @@ def test_texts_are_the_same_whatever_ends_their_lines() -> None:
     assert same("a\r\nb\n", "a\nb")
     assert same(None, "")
     assert not same("a b", "a\nb")
+
+
+@given(st.text(max_size=20), st.text())
+def test_the_key_of_a_text_is_read_from_its_first_line(key: str, text: str) -> None:
+    body = marked(key, text)
+    assert f"<!-- singfactory: {key_of(body)} -->" == marker(key)
+    assert key_of(marked("recipe/jax-0.4", text)) == "recipe/jax-0.4"
+    assert key_of(f"Look:\n{body}") == key_of(None) == key_of("") == ""
