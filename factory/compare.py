@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory import sbom
+from factory.candidate import Candidate
 from factory.delta.index import ChunkIndex, index_image, largest_index
 from factory.delta.match import compare as overlap_of
-from factory.errors import FactoryError, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io.progress import Progress
 from factory.registry.protocol import Manifest, Registry, read_all
 from factory.release import Release
-from factory.sif.packages import PackageChanges, Packages
+from factory.sif.packages import PackageChanges, Packages, package_changes
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,30 @@ def packages_of(release: Release, registry: Registry) -> Packages | None:
     except (FactoryError, ValueError):
         pass
     return None
+
+
+@dataclass(frozen=True)
+class Since:
+    """What a candidate changes for who has a release: bytes to fetch, packages in words; None where not known."""
+
+    update: int | None
+    packages: tuple[str, ...] | None
+
+
+def since(made: Candidate, before: Release, registry: Registry) -> Since:
+    """Compare a candidate with a release of the same recipe, by what lies beside it and what the registry has."""
+    try:
+        want = ChunkIndex.decode(made.chunks.read_bytes())
+    except (OSError, IntegrityFailure):
+        want = None
+    found = shared_bytes(index_of(before, registry) if want is not None else None, want)
+    try:
+        packages = sbom.read(made.sbom.read_bytes())
+    except (OSError, IntegrityFailure):
+        packages = None
+    had = packages_of(before, registry) if packages is not None else None
+    changed = package_lines(package_changes(had, packages)) if had is not None and packages is not None else None
+    return Since(found.missing if found is not None else None, changed)
 
 
 def package_lines(changes: PackageChanges) -> tuple[str, ...]:

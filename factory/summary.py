@@ -29,6 +29,8 @@ from factory.recipes.toml_lines import key_lines, nearest_line
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
+MOST_CHANGES = 1000  # packages of one recipe that are told
+_SHOWN_CHANGES = 40
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
 _PATH_LIMIT = 200  # characters of a path in a recipe's folder
 _LINE_LIMIT = 1_000_000
@@ -46,6 +48,8 @@ class Row:
 
     why: the reasons for building, or what is wrong; tests: in words; tag, digest: of the release, '' without one.
     file, line: of the recipe's folder, where what is wrong stands; '' and 0 where no place is known.
+    update: bytes to fetch for who has the published one before, 0: not known. changes: of its packages, a line each.
+    same: it has the contents of what is published.
     """
 
     recipe: str
@@ -61,6 +65,9 @@ class Row:
     sif_digest: str = ""
     file: str = ""
     line: int = 0
+    update: int = 0
+    changes: tuple[str, ...] = ()
+    same: bool = False
 
 
 def rows(
@@ -106,7 +113,7 @@ def _anew(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
     Or by a new engine: the job that reports may have none, and then cannot plan that one is a reason to build.
     """
     made, release = candidates.get((kept.recipe.name, kept.arch)), kept.release
-    if made is None or release is None or made.created <= release.created:
+    if made is None or release is None or made.created <= (release.repeat or release).created:
         return False
     return {name for name, _ in made.parts.items() ^ release.parts.items()} <= {"engine"}
 
@@ -215,9 +222,9 @@ def _tests_of(made: Candidate) -> tuple[Outcome, str]:
 
 def lasting(found: Iterable[Row]) -> tuple[Row, ...]:
     """The rows without what differs from one night to the next while nothing has changed: sizes, ages, times."""
+    kept = [(row, row.why if row.outcome == "stuck" or _is_lint(row) else "") for row in found]
     return tuple(
-        replace(row, why=row.why if row.outcome == "stuck" or _is_lint(row) else "", size=0, before=0, seconds=0.0)
-        for row in found
+        replace(row, why=why, size=0, before=0, seconds=0.0, update=0, changes=(), same=False) for row, why in kept
     )
 
 
@@ -244,10 +251,13 @@ def from_json(content: bytes) -> tuple[Row, ...]:
 
 
 def _row(value: dict[str, Any]) -> Row:
-    row = Row(**value)
+    changes = value.get("changes", [])
+    if type(changes) is not list or len(changes) > MOST_CHANGES:
+        raise ValueError("a row is not what it should be")
+    row = Row(**{**value, "changes": tuple(changes)})
     digests = (row.digest, row.sif_digest)
-    texts = (row.why, row.tests)
-    numbers = (row.size, row.before, row.seconds)
+    texts = (row.why, row.tests, *row.changes)
+    numbers = (row.size, row.before, row.update, row.seconds)
     if (
         not _named(row)
         or not _inside(row.file)
@@ -256,7 +266,8 @@ def _row(value: dict[str, Any]) -> Row:
         or _ARCH.fullmatch(row.arch) is None
         or row.outcome not in get_args(Outcome)
         or not all(isinstance(text, str) for text in (*texts, *digests, row.tag))
-        or not all(type(number) is int for number in numbers[:2])
+        or type(row.same) is not bool
+        or not all(type(number) is int for number in numbers[:3])
         or not all(isinstance(number, int | float) and 0 <= number < 2**63 for number in numbers)
         or any(str(Digest.parse(digest)) != digest for digest in digests if digest)
         or (row.tag and tag_name(row.tag) != row.tag)
@@ -292,6 +303,8 @@ def markdown(found: Sequence[Row], *, where: str, run_url: str = "") -> str:
         for row in changed
         if row.outcome == "published"
     ]
+    for row in changed:
+        lines += _changes(row)
     if run_url:
         lines += ["", f"[The logs of this run]({run_url})"]
     return "\n".join(lines).rstrip() + "\n"
@@ -314,7 +327,18 @@ def _size(row: Row) -> str:
     if not row.size:
         return ""
     change = f" ({(row.size - row.before) / row.before:+.1%})" if row.before else ""
-    return readable_size(row.size) + change
+    update = f", {readable_size(row.update)} to update" if row.update else ""
+    return readable_size(row.size) + change + ("; contents unchanged" if row.same else update)
+
+
+def _changes(row: Row) -> list[str]:
+    """Its changed packages, folded up."""
+    if not row.changes:
+        return []
+    more = len(row.changes) - _SHOWN_CHANGES
+    shown = [f"- {plain(line)}" for line in row.changes[:_SHOWN_CHANGES]] + ([f"- and {more} more"] if more > 0 else [])
+    title = f"{plain(row.recipe)} ({plain(row.arch)}): {len(row.changes)} packages changed"
+    return ["", f"<details><summary>{title}</summary>", "", *shown, "", "</details>"]
 
 
 def plain(text: str) -> str:

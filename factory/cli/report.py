@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,13 @@ from factory.cli.context import Context, common_arguments
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from factory.candidate import Candidate
+    from factory.catalog import Catalog
     from factory.github.actions import Actions
     from factory.github.model import Annotation
     from factory.github.rest import GitHub
     from factory.plan import Kept
+    from factory.registry.protocol import Registry
     from factory.summary import Row
 
 FILE = "report.json"
@@ -95,8 +99,26 @@ def _look(context: Context) -> tuple[Row, ...]:
         for kept in decided.kept
         if kept.release is not None and (context.options.all or _failed_since(works.candidates, kept))
     }
-    found = rows(decided, candidate.load_all(works.candidates), known.catalog, tried=tried)
-    return tuple(row for row in found if not names or row.recipe in names)
+    made = candidate.load_all(works.candidates)
+    found = rows(decided, made, known.catalog, tried=tried)
+    compared = (_compared(row, made, known.catalog, works.registry) for row in found)
+    return tuple(row for row in compared if not names or row.recipe in names)
+
+
+def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: Registry) -> Row:
+    """The row with what its candidate changes for who has what is published, or was before it."""
+    from factory.compare import since  # noqa: PLC0415
+    from factory.summary import MOST_CHANGES  # noqa: PLC0415
+
+    built = next((one for one in made if (one.recipe, one.arch) == (row.recipe, row.arch)), None)
+    releases = [one for one in catalog.entry(row.recipe).releases if one.arch == row.arch]
+    others = [one for one in releases if built is not None and one.sif.digest != built.sif.digest]
+    if built is None or not others or row.outcome == "unchanged":
+        return row
+    found = since(built, others[-1], registry)
+    same = row.outcome != "published" and others[-1].fingerprint == built.fingerprint != ""
+    changes = (found.packages or ())[:MOST_CHANGES]
+    return replace(row, update=found.update or 0, changes=changes, same=same)
 
 
 def _failed_since(candidates: Path, kept: Kept) -> bool:

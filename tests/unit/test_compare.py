@@ -6,18 +6,22 @@ from pathlib import Path
 import pytest
 
 from factory import sbom
+from factory.candidate import Candidate
 from factory.compare import (
     Bytes,
+    Since,
     changed_parts,
     index_of,
     index_of_file,
     package_lines,
     packages_of,
     shared_bytes,
+    since,
 )
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, NotFound
 from factory.publish import Origin, publish
+from factory.recipes.model import Recipe
 from factory.registry.protocol import SIF_LAYER, Registry
 from factory.release import CHUNK_INDEX, Release
 from factory.sif.packages import Package, Packages, package_changes
@@ -131,3 +135,27 @@ def test_the_packages_of_a_release_come_from_its_bill_of_materials(tmp_path: Pat
     release = publish(recipe, made, report_of(made), registry=registry, origin=Origin(), progress=QUIET)
     assert packages_of(release, registry) == NEW
     assert packages_of(replace(release, digest=Digest.of(b"else")), registry) is None
+
+
+def test_what_a_candidate_changes_is_told_against_a_release(tmp_path: Path) -> None:
+    registry = folder_registry(tmp_path / "images")
+    recipe = write_recipe(tmp_path / "recipes")
+    before = made_of(tmp_path, recipe, image(*(noise(40_000, number) for number in range(20))), OLD)
+    release = publish(recipe, before, report_of(before), registry=registry, origin=Origin(), progress=QUIET)
+    after = made_of(tmp_path, recipe, image(*(noise(40_000, number) for number in range(1, 21))), NEW)
+    found = since(after, release, registry)
+    assert found.packages == package_lines(package_changes(OLD, NEW))
+    assert found.update is not None
+    assert 40_000 <= found.update < 100_000
+    assert since(after, replace(release, chunks=None, digest=Digest.of(b"")), registry) == Since(None, None)
+    after.chunks.unlink()
+    after.sbom.write_text("{")
+    assert since(after, release, registry) == Since(None, None)
+
+
+def made_of(tmp_path: Path, recipe: Recipe, content: bytes, packages: Packages) -> Candidate:
+    """A candidate with all that an examination leaves beside it."""
+    made = candidate(tmp_path / "candidates", recipe, content)
+    made.chunks.write_bytes(index_of_file(made.image, QUIET).encode())
+    made.sbom.write_bytes(sbom.write(packages, name="tool", sif=made.sif.digest, created=made.created))
+    return made

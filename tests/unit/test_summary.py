@@ -249,3 +249,42 @@ def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
     catalog = catalogs.Catalog().with_entry(replace(entry, releases=(again,)))
     (row,) = rows(planned([recipe], registry), [made], catalog, tried={("tool", "amd64")})
     assert (row.outcome, row.why) == ("unchanged", "built anew: 1.0-1 has the same contents")
+
+
+UPDATED = Row("tool", "amd64", "tested", size=100_000_000, before=99_000_000, update=2_400_000)
+
+
+def test_what_an_update_costs_and_which_packages_changed_is_told() -> None:
+    text = markdown([replace(UPDATED, changes=("numpy 1.26 -> 2.0 (python)", "+ six 1 (python)"))], where="x")
+    assert ", 2.4 MB to update |" in text
+    assert "<details><summary>tool (amd64): 2 packages changed</summary>" in text
+    assert "- numpy 1.26 &#45;&#62; 2.0 &#40;python&#41;" in text
+
+
+def test_contents_that_are_those_of_what_is_published_are_told_in_the_place_of_bytes() -> None:
+    text = markdown([replace(UPDATED, same=True)], where="x")
+    assert "; contents unchanged |" in text
+    assert "to update" not in text
+
+
+def test_a_long_list_of_packages_is_cut_in_what_people_read() -> None:
+    text = markdown([replace(UPDATED, changes=tuple(f"p{number} 1 -> 2 (dpkg)" for number in range(100)))], where="x")
+    assert text.count("- p") == 40
+    assert "- and 60 more" in text
+
+
+def test_the_name_of_a_package_is_never_markup() -> None:
+    text = markdown([replace(UPDATED, changes=("<script> [x](http://example.org) @someone",))], where="x")
+    assert "<script>" not in text
+    assert "](http" not in text
+    assert "@someone" not in text
+
+
+def test_changes_travel_and_more_than_anybody_has_are_refused() -> None:
+    row = replace(UPDATED, changes=("a 1 -> 2 (dpkg)",), same=True)
+    assert from_json(to_json([row]).encode()) == (row,)
+    for wrong in (["x"] * 1001, "x", [1], None):
+        value = json.loads(to_json([row]))
+        value["rows"][0]["changes"] = wrong
+        with pytest.raises(IntegrityFailure):
+            from_json(json.dumps(value).encode())
