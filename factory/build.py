@@ -9,18 +9,20 @@ from pathlib import Path
 from time import monotonic
 
 from factory import candidate as candidates
+from factory import sbom
 from factory.candidate import Candidate
-from factory.digest import Descriptor
 from factory.engine.engine import BuildOrder, Engine, cannot_build_for
 from factory.engine.sources import PackageSources
 from factory.errors import UsageError
+from factory.examine import Examined, examine
 from factory.inputs import BASE_FILE, Inputs, definition_for, gather, needs_mirror
 from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Progress
 from factory.names import docker_reference
+from factory.recipes import quiet
+from factory.recipes.epoch import epoch_of
 from factory.recipes.model import Recipe
-from factory.registry.protocol import SIF_LAYER
 
 _LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same recipe
 
@@ -63,13 +65,13 @@ def build(
         _same_as_planned(recipe, arch, inputs, engine)
         _run(recipe, inputs, folder / "image.sif", arch=arch, base_image=base_image, place=place, progress=progress)
         _same_as_planned(recipe, arch, inputs, engine)
-        digest, size = files.digest_of(folder / "image.sif")
+        seen = examine(folder / "image.sif", progress)
         made = Candidate(
             folder=folder,
             recipe=recipe.name,
             version=recipe.version,
             arch=arch,
-            sif=Descriptor(SIF_LAYER, digest, size),
+            sif=seen.sif,
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             seconds=monotonic() - started,
             engine=engine.label,
@@ -77,9 +79,22 @@ def build(
             key=str(inputs.key),
             base=recipe.build.base,
             base_digest=inputs.parts.get("base", ""),
+            fingerprint=seen.fingerprint,
         )
+        _keep(seen, made)
         made.save()
         return made
+
+
+def _keep(seen: Examined, made: Candidate) -> None:
+    """Put what the image was found to be beside it, in the place of what was known of an older one."""
+    for path in (made.chunks, made.sbom):
+        files.remove_file(path)
+    if seen.chunks:
+        files.atomic_write(made.chunks, seen.chunks)
+    if seen.packages is not None:
+        name = f"{made.recipe}-{made.version}-{made.arch}"
+        files.atomic_write(made.sbom, sbom.write(seen.packages, name=name, sif=made.sif.digest, created=made.created))
 
 
 def _same_as_planned(recipe: Recipe, arch: str, inputs: Inputs, engine: Engine) -> None:
@@ -115,7 +130,8 @@ def _run(
                 why=f"{recipe.definition_path} asks for it",
                 fix='set it in factory.toml: debian_mirror = "http://…/debian"',
             )
-        definition = definition_for(recipe, arch, inputs.parts.get("base", ""), sources.debian_mirror)
+        epoch = epoch_of(recipe, place.engine.base_env)
+        definition = definition_for(recipe, arch, inputs.parts.get("base", ""), sources.debian_mirror, epoch)
         log = image.with_name("build.log")
         files.remove_file(log)
         order = BuildOrder(
@@ -129,6 +145,8 @@ def _run(
             binds=sources.binds,
             env=dict(sources.env),
             plain_http=_base_host(recipe) in place.plain_http,
+            epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
+            mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")

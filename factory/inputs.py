@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from factory.digest import Digest
-from factory.recipes import definition_parser
+from factory.recipes import definition_parser, quiet
 from factory.recipes.arguments import argument_values, base_address
 from factory.recipes.content import build_inputs
 from factory.recipes.definition import Definition
 from factory.recipes.model import Recipe
 from factory.release import run_to_json
 
-BUILD_RULES = "1"  # raised when what the factory itself adds to a build changes the images
 BASE_FILE = "base.sif"  # the name under which a build sees the image of a recipe:// base
 
 
@@ -37,9 +36,9 @@ class Inputs:
 
 def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
     """Read and hash what goes into an image. base_digest: '' without a base. Raises RecipeError."""
-    # The base's digest is a part of its own, so that a moved base can be told from an edited definition. The
-    # mirror says where packages come from, not which: the same image, whichever is near.
-    definition = definition_for(recipe, arch, base_digest="", debian_mirror="")
+    # The base's digest is a part of its own, so that a moved base can be told from an edited definition; so are the
+    # rules. The mirror says where packages come from, not which: the same image, whichever is near.
+    definition = definition_for(replace(recipe, quiet=quiet.NO_RULES), arch, base_digest="", debian_mirror="")
     copied = json.dumps(build_inputs(recipe, definition))
     return Inputs(
         {
@@ -49,15 +48,16 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
             "base": base_digest,
             "run": Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex,
             "engine": engine,
-            "rules": BUILD_RULES,
+            "rules": quiet.record(recipe.quiet),
         }
     )
 
 
-def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str) -> Definition:
+def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str, epoch: int = 0) -> Definition:
     """The recipe's definition with its arguments filled in and the factory's own rules applied.
 
-    Rules: the mount points that `[run] binds` promises exist in the image. Raises RecipeError.
+    Rules: the mount points that `[run] binds` promises exist in the image, and those of quiet builds. epoch: the
+    time that stands for now, in seconds since 1970. Raises RecipeError.
     """
     base = base_address(recipe, base_digest)
     values = argument_values(recipe, arch=arch, base=base, debian_mirror=debian_mirror)
@@ -65,9 +65,8 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
-    if recipe.run.binds:
-        definition = definition.with_post_prefix(["mkdir -p -- " + shlex.join(recipe.run.binds)])
-    return definition
+    first = ["mkdir -p -- " + shlex.join(recipe.run.binds) + " || exit"] if recipe.run.binds else []
+    return quiet.with_rules(definition, recipe.quiet, epoch, first)
 
 
 def needs_mirror(recipe: Recipe) -> bool:

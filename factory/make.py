@@ -13,6 +13,7 @@ from time import monotonic
 from factory import bases, published
 from factory import candidate as candidates
 from factory import catalog as catalogs
+from factory import report as reports
 from factory.build import BuildPlace, build
 from factory.candidate import Candidate
 from factory.check import CheckPlace, check, require_passed
@@ -22,8 +23,9 @@ from factory.inputs import Inputs, gather
 from factory.io import files
 from factory.io.progress import Progress
 from factory.plan import Job, Known, Plan, base_digest, base_release, plan
-from factory.publish import Origin, finish, publish
+from factory.publish import Built, Origin, finish, is_unchanged, publish, publish_set, require_publishable
 from factory.recipes.lint import refuse_broken
+from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.registry.protocol import Registry
 from factory.release import Release
@@ -56,7 +58,10 @@ class Works:
 
 @dataclass(frozen=True)
 class Made:
-    """What became of one job; error is set when it failed. seconds by stage: build, test, publish."""
+    """What became of one job; error is set when it failed. seconds by stage: build, test, publish.
+
+    candidate: None where nothing was built: what it builds upon turned out to be what it was built upon before.
+    """
 
     job: Job
     candidate: Candidate | None = None
@@ -64,6 +69,13 @@ class Made:
     release: Release | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     error: FactoryError | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the release was there before: what was built has the same contents, or nothing had to be built."""
+        return self.release is not None and (
+            self.candidate is None or self.candidate.sif.digest != self.release.sif.digest
+        )
 
 
 def look(recipes: Sequence[Recipe], works: Works) -> Known:
@@ -77,31 +89,40 @@ def look(recipes: Sequence[Recipe], works: Works) -> Known:
 
 
 def plan_for(
-    recipes: Sequence[Recipe], works: Works, seen: Known, *, force: bool = False, arch: Sequence[str] = ()
+    recipes: Sequence[Recipe],
+    works: Works,
+    seen: Known,
+    *,
+    force: bool = False,
+    arch: Sequence[str] = (),
+    broken: Sequence[Broken] = (),
 ) -> tuple[Plan, Known]:
     """The plan for these recipes. Before anything is built anew, the registry itself is asked what it has.
 
     seen: what ``look`` saw; returned with the catalog caught up. arch: only these architectures; all when empty.
+    broken: recipes that are told as stuck.
     """
-    first = plan(recipes, seen, gather, force=force, arch=arch)
+    first = plan(recipes, seen, gather, force=force, arch=arch, broken=broken)
     versions = {job.recipe.name: job.recipe.version for job in first.jobs}
     catalog = published.reconciled(works.registry, seen.catalog, versions)
     if catalog == seen.catalog:
         return first, seen
     known = replace(seen, catalog=catalog)
-    return plan(recipes, known, gather, force=force, arch=arch), known
+    return plan(recipes, known, gather, force=force, arch=arch, broken=broken), known
 
 
-def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tuple[Plan, tuple[Made, ...]]:
+def make(
+    recipes: Sequence[Recipe], works: Works, *, force: bool = False, broken: Sequence[Broken] = ()
+) -> tuple[Plan, tuple[Made, ...]]:
     """Make everything for this machine's architecture that is not published as it should be.
 
-    One recipe's failure does not stop the others.
+    One recipe's failure does not stop the others. broken: recipes that are told as stuck.
     """
     for recipe in recipes:
         if elsewhere := [arch for arch in recipe.build.arch if arch != works.arch]:
             works.progress.note(f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one")
     seen = look(recipes, works)
-    decided, known = plan_for(recipes, works, seen, force=force, arch=(works.arch,))
+    decided, known = plan_for(recipes, works, seen, force=force, arch=(works.arch,), broken=broken)
     finish_kept(decided, seen, known, works)
     done: list[Made] = []
     for job in decided.jobs:
@@ -111,7 +132,8 @@ def make(recipes: Sequence[Recipe], works: Works, *, force: bool = False) -> tup
             error = BuildFailed(f"{job.title} is not built", why=f"its base {job.waits_for} failed")
             done.append(Made(job, error=error))
             continue
-        made = _make_one(job, known, works, force=force)
+        kept = plan([job.recipe], known, gather, arch=(job.arch,)).kept if job.waits_for and not force else ()
+        made = Made(job, release=kept[0].release) if kept else _make_one(job, known, works, force=force)
         if made.release is not None:
             entry = known.catalog.entry(job.recipe.name).with_release(made.release)
             known = replace(known, catalog=known.catalog.with_entry(entry))
@@ -128,7 +150,7 @@ def finish_kept(decided: Plan, seen: Known, known: Known, works: Works) -> None:
         before = seen.catalog.entry(kept.recipe.name)
         entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)
         if entry.releases and entry != before:
-            late = None if kept.release in before.releases else kept.release
+            late = kept.release.tag if kept.release and kept.release not in before.releases else None
             finish(kept.recipe, late, registry=works.registry, progress=works.progress)
 
 
@@ -142,14 +164,16 @@ def build_one(
 ) -> Candidate:
     """Build a recipe, or take the whole candidate of the same inputs that an interrupted run left.
 
-    renew: but not one whose bytes are published already.
+    renew: but not one whose bytes are published already, or which was found to be unchanged.
     """
     refuse_broken(recipe, works.all_recipes())
     inputs = inputs_of(recipe, arch, known)
     ready = None if force else candidates.load_if_whole(works.candidates, recipe.name, arch, str(inputs.key))
     if ready is not None and renew:
-        old = {release.sif.digest for release in known.catalog.entry(recipe.name).releases}
-        ready = None if ready.sif.digest in old else ready
+        releases = known.catalog.entry(recipe.name).releases
+        judged = {release.repeat.created for release in releases if release.repeat is not None}
+        old = ready.sif.digest in {release.sif.digest for release in releases} or ready.created in judged
+        ready = None if old else ready
     if ready is not None:
         works.progress.note(f"{recipe.name} ({arch}) was built before from the same inputs; taking that image")
         return ready
@@ -169,20 +193,22 @@ def built_before(recipe: Recipe, arch: str, known: Known, works: Works, handed: 
     """The candidate that others may be built upon: whole, and made of the inputs that its recipe has now; else None.
 
     handed: the folder that earlier jobs of the same run put theirs into; what is there comes first. What only lies in
-    the work folder counts unless something younger of the same inputs is published. Raises BuildFailed when candidates
-    were handed over, this one was to be among them, and it is not.
+    the work folder counts unless something younger of the same inputs is published. Raises BuildFailed when its tests
+    failed, and when candidates were handed over, this one was to be among them, and it is not.
     """
     if handed is not None:
         try:
-            return _whole(handed, recipe, arch, known)
+            found = _whole(handed, recipe, arch, known)
         except FactoryError as error:
             if candidates.folder_of(handed, recipe.name, arch).exists():
                 works.progress.note(f"{recipe.name} ({arch}) of {handed} is not used: {error}")
+        else:
+            return _needed(_not_failed(found), recipe, known)
+    here, release = None, known.catalog.entry(recipe.name).newest(arch)
     with contextlib.suppress(FactoryError):
-        found = _whole(works.candidates, recipe, arch, known)
-        release = known.catalog.entry(recipe.name).newest(arch)
-        if release is None or release.inputs != found.key or release.created <= found.created:
-            return found
+        here = _whole(works.candidates, recipe, arch, known)
+    if here is not None and (release is None or release.inputs != here.key or release.created <= here.created):
+        return _needed(_not_failed(here), recipe, known)
     if handed is not None and plan([recipe], known, gather, arch=(arch,)).jobs:
         raise BuildFailed(
             f"what builds upon {recipe.name} ({arch}) is not built",
@@ -190,6 +216,27 @@ def built_before(recipe: Recipe, arch: str, known: Known, works: Works, handed: 
             fix=f"see why it failed; then: singfactory build {recipe.name}",
         )
     return None
+
+
+def _needed(made: Candidate, recipe: Recipe, known: Known) -> Candidate | None:
+    """The candidate, unless what is published has the same contents: that one is built upon then."""
+    return None if is_unchanged(known.catalog.entry(recipe.name).newest(made.arch), recipe, made) else made
+
+
+def _not_failed(made: Candidate) -> Candidate:
+    """The candidate, tested or not tested yet. Raises BuildFailed when its tests failed."""
+    try:
+        report = reports.load(made.folder, made.recipe)
+    except NotFound:
+        return made
+    if report.failed and report.sif_digest == made.sif.digest:
+        first = report.failed[0]
+        raise BuildFailed(
+            f"what builds upon {made.recipe} ({made.arch}) is not built",
+            why=f"the test {first.name!r} of {made.recipe} failed: {first.why}",
+            fix=f"correct it, then: singfactory build {made.recipe} && singfactory test {made.recipe}",
+        )
+    return made
 
 
 def _whole(folder: Path, recipe: Recipe, arch: str, known: Known) -> Candidate:
@@ -275,6 +322,17 @@ def publish_one(recipe: Recipe, made: Candidate, report: TestReport, works: Work
     """
     _checked(made)
     return publish(recipe, made, report, registry=works.registry, origin=works.origin(recipe), progress=works.progress)
+
+
+def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+    """Raise what ``publish_one`` would raise before it sends anything; nothing is sent here."""
+    _checked(made)
+    require_publishable(recipe, made, report)
+
+
+def publish_together(recipe: Recipe, built: Sequence[Built], works: Works) -> tuple[Release, ...]:
+    """Publish candidates for different architectures, each of which is ready, under one number; see ``publish_set``."""
+    return publish_set(recipe, built, registry=works.registry, origin=works.origin(recipe), progress=works.progress)
 
 
 def _make_one(job: Job, known: Known, works: Works, *, force: bool) -> Made:

@@ -10,6 +10,7 @@ from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.errors import FactoryError, RecipeError
 from factory.inputs import Inputs
+from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.release import Release
 
@@ -81,14 +82,21 @@ class Known:
 
 
 def plan(
-    recipes: Sequence[Recipe], known: Known, gather: GatherInputs, *, force: bool = False, arch: Iterable[str] = ()
+    recipes: Sequence[Recipe],
+    known: Known,
+    gather: GatherInputs,
+    *,
+    force: bool = False,
+    arch: Iterable[str] = (),
+    broken: Sequence[Broken] = (),
 ) -> Plan:
     """Decide for each recipe and architecture. recipes: those asked for and the recipes that they build upon.
 
-    arch: only these architectures; all when empty.
+    arch: only these architectures; all when empty. broken: recipes that are stuck, and stop no others.
     """
     only = frozenset(arch)
-    result = Plan()
+    told = [(one, arch) for one in broken for arch in one.recipe.build.arch if not only or arch in only]
+    result = Plan(stuck=tuple(Stuck(one.recipe, arch, one.error) for one, arch in told))
     for recipe in in_order(recipes):
         for one in recipe.build.arch:
             if not only or one in only:
@@ -174,8 +182,9 @@ def base_release(recipe: Recipe, arch: str, known: Known) -> Release | None:
 def _reasons(recipe: Recipe, release: Release, inputs: Inputs, now: datetime) -> tuple[str, ...]:
     """Why a published image is stale; empty when it is not, or when `[rebuild] when` leaves it."""
     reasons = []
-    if str(inputs.key) != release.inputs:
-        changed = inputs.changed(release.parts)
+    latest = release.repeat or release
+    if str(inputs.key) not in (release.inputs, latest.inputs):
+        changed = inputs.changed(latest.parts)
         kinds = {_kind_of(part) for part in changed} or {"inputs-changed"}
         wanted = set(recipe.rebuild.when)
         if "inputs-changed" in wanted:
@@ -183,7 +192,7 @@ def _reasons(recipe: Recipe, release: Release, inputs: Inputs, now: datetime) ->
         if kinds & wanted:
             reasons.append(f"changed: {', '.join(changed) or 'inputs'}")
     if recipe.rebuild.max_age is not None:
-        age = now - _time(release.created, now)
+        age = now - _time(latest.created, now)
         if age > recipe.rebuild.max_age:
             reasons.append(f"too old: {age.days} days, max_age is {_days(recipe.rebuild.max_age)}")
     return tuple(reasons)
@@ -194,7 +203,10 @@ def _why_kept(release: Release | None, inputs: Inputs) -> str:
         return ""
     if str(inputs.key) == release.inputs:
         return f"{release.tag} has these inputs"
-    changed = ", ".join(inputs.changed(release.parts)) or "inputs"
+    latest = release.repeat or release
+    if str(inputs.key) == latest.inputs:
+        return f"{release.tag} is what these inputs give"
+    changed = ", ".join(inputs.changed(latest.parts)) or "inputs"
     return f"{release.tag} stays: {changed} changed, and [rebuild] when leaves that"
 
 

@@ -20,6 +20,7 @@ APPTAINER = "apptainer"
 SINGULARITY = "singularity-ce"
 _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
+_MKSQUASHFS_ARGS = (1, 4)  # the first Apptainer that has the option
 HOME_INSIDE = "/home/test"
 _OWN_TEST = "/.singularity.d/test"  # where both engines keep %test
 _OURS = ("APPTAINER", "SINGULARITY", "SINGFACTORY_")  # what starts so is for the engines and for us
@@ -47,7 +48,8 @@ class BuildOrder:
     """All that the engine needs to build one image.
 
     definition: a plain definition file; folder: where its relative paths begin; image: the SIF to make;
-    scratch: a folder on a local disk for the engine's temporary files; log: where all output is kept.
+    scratch: a folder on a local disk for the engine's temporary files; log: where all output is kept. epoch: no file
+    of the image gets a later time, in seconds since 1970; None leaves times alone.
     """
 
     definition: Path
@@ -60,6 +62,8 @@ class BuildOrder:
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     plain_http: bool = False
+    epoch: int | None = None
+    mksquashfs_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,12 @@ class Engine:
     def label(self) -> str:
         """Name and version, part of the input key of what it builds."""
         return f"{self.kind} {self.version}"
+
+    @property
+    def takes_mksquashfs_options(self) -> bool:
+        """Whether its build has --mksquashfs-args: Apptainer 1.4 and later."""
+        numbers = tuple(int(number) for number in self.version.split(".")[:2])
+        return self.kind == APPTAINER and numbers >= _MKSQUASHFS_ARGS
 
     @property
     def is_setuid(self) -> bool:
@@ -136,6 +146,9 @@ class Engine:
 
     def _build(self, order: BuildOrder, image: Path, output: Output) -> process.Finished:
         with files.create(order.log) as log:
+            if order.mksquashfs_options and not self.takes_mksquashfs_options:
+                left_out = " ".join(order.mksquashfs_options)
+                log.write(f"{self.label} takes no options of mksquashfs: {left_out}\n".encode())
 
             def keep(block: bytes) -> None:
                 log.write(block)
@@ -145,7 +158,7 @@ class Engine:
             done = process.run(
                 self._build_arguments(order, image),
                 on_output=keep,
-                env=self.environment(order.env, order.scratch) | self._plain_http(order),
+                env=self._build_environment(order),
                 cwd=order.folder,
                 timeout=order.timeout.total_seconds(),
                 mapped=self.host.mapping,
@@ -205,10 +218,19 @@ class Engine:
             options += ["--arch", order.arch]
         for bind in order.binds:
             options += ["--bind", str(bind)]
+        if order.mksquashfs_options and self.takes_mksquashfs_options:
+            options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
         return [str(self.path), "build", *options, str(image), str(order.definition)]
 
-    def _plain_http(self, order: BuildOrder) -> dict[str, str]:
-        return {f"{self._prefix}_NOHTTPS": "true"} if order.plain_http else {}
+    def _build_environment(self, order: BuildOrder) -> dict[str, str]:
+        env = self.environment(order.env, order.scratch)
+        env.pop("SOURCE_DATE_EPOCH", None)  # somebody else's
+        if order.epoch is not None:
+            env["SOURCE_DATE_EPOCH"] = str(order.epoch)  # for debootstrap, mksquashfs, and Apptainer 1.5 itself
+        if order.plain_http:
+            env[f"{self._prefix}_NOHTTPS"] = "true"
+        # Apptainer 1.5 may run mksquashfs under proot where it finds one: images would differ between machines.
+        return env | {"APPTAINER_IGNORE_PROOT": "1"}
 
     def _contained(self, command: Command) -> list[str]:
         options = ["--containall", "--cleanenv", "--no-home", "--workdir", str(command.scratch), "--pwd", "/"]

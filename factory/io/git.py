@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from factory.errors import FactoryError
@@ -15,6 +15,19 @@ def revision(folder: Path, env: Mapping[str, str]) -> str:
     commit = _ask(["git", "-C", str(folder), "log", "-1", "--format=%H", "--", "."], env)
     dirty = _ask(["git", "-C", str(folder), "status", "--porcelain", "--", "."], env) if commit else ""
     return f"{commit}-dirty" if dirty else commit
+
+
+def committed(folders: Sequence[Path], env: Mapping[str, str]) -> int:
+    """When the folders were changed last, by the committer's clock, in seconds since 1970.
+
+    0 where git does not know: outside of a repository, without git, and when files there are not committed.
+    """
+    first = str(folders[0])
+    paths = [str(folder.resolve()) for folder in folders]
+    seconds = _ask(["git", "-C", first, "log", "-1", "--format=%ct", "--", *paths], env)
+    if not seconds.isdigit() or _ask(["git", "-C", first, "status", "--porcelain", "--", *paths], env):
+        return 0
+    return int(seconds)
 
 
 def remote(folder: Path, env: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from factory.recipes import lint_definition, lint_host, lint_recipe, lint_shell
+from factory.recipes import lint_definition, lint_host, lint_quiet, lint_recipe, lint_shell
 from factory.recipes.arguments import argument_values, base_address
 from factory.recipes.definition import Definition
 from factory.recipes.definition_parser import scan_file
@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     *lint_host.CHECKS,
     *lint_definition.CHECKS,
     *lint_shell.CHECKS,
+    *lint_quiet.CHECKS,
 )
 
 

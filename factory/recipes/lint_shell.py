@@ -15,7 +15,7 @@ from factory.recipes.subject import Subject
 
 _SEPARATORS = re.compile(r"&&|\|\||;|\||\bthen\b|\bdo\b|\belse\b")
 _YES = re.compile(r"-[a-zA-Z]*y[a-zA-Z]*|-qq[a-zA-Z]*|--yes|--assume-yes")
-_PIP = re.compile(r"(?:.*/)?pip[0-9.]*")
+PIP = re.compile(r"(?:.*/)?pip[0-9.]*")
 _LISTS = "/var/lib/apt/lists"
 _LOST = re.compile(r"[\"']?(/tmp|/root|~|\$HOME|\$\{HOME\})(?:/|[\"']?$)")
 _WRITERS = frozenset({"cp", "mv", "ln", "install", "mkdir", "touch", "tee", "rsync"})
@@ -23,17 +23,19 @@ _TARGET_OPTIONS = frozenset({"-o", "-O", "-C", "-d", "-p", "--output", "--prefix
 
 
 @dataclass(frozen=True)
-class _Command:
+class Command:
     """A simple command of a script: its words, and the line it begins on."""
 
     words: tuple[str, ...]
     line: int
 
     def calls(self, *names: str) -> bool:
+        """Whether one of its words is a program of these names."""
         return any(word.rpartition("/")[2] in names for word in self.words)
 
 
-def _commands(stage: Stage) -> tuple[_Command, ...]:
+def commands_of(stage: Stage) -> tuple[Command, ...]:
+    """The simple commands of a stage's `%post`, as far as they can be told apart by a glance."""
     found = []
     for section in stage.named("post"):
         start, text = 0, ""
@@ -45,45 +47,49 @@ def _commands(stage: Stage) -> tuple[_Command, ...]:
                 text = text[:-1] + " "
                 continue
             if not text.lstrip().startswith("#"):
-                found += [_Command(tuple(part.split()), start) for part in _SEPARATORS.split(text) if part.split()]
+                found += [Command(tuple(part.split()), start) for part in _SEPARATORS.split(text) if part.split()]
             text = ""
     return tuple(found)
 
 
-def _is_apt(command: _Command, action: str) -> bool:
+def is_apt(command: Command, action: str) -> bool:
+    """Whether it is `apt-get install`, or another action."""
     return command.calls("apt-get", "apt") and action in command.words
 
 
 def _apt_asks(subject: Subject) -> Iterator[Problem]:
     for stage in subject.definition.stages:
-        for command in _commands(stage):
-            if _is_apt(command, "install") and not any(_YES.fullmatch(word) for word in command.words):
+        for command in commands_of(stage):
+            if is_apt(command, "install") and not any(_YES.fullmatch(word) for word in command.words):
                 yield subject.warning(command.line, "apt-get install without -y waits for an answer", "add -y")
 
 
 def _apt_lists(subject: Subject) -> Iterator[Problem]:
     for stage in subject.definition.stages:
-        commands = _commands(stage)
-        installs = [index for index, command in enumerate(commands) if _is_apt(command, "install")]
+        commands = commands_of(stage)
+        installs = [index for index, command in enumerate(commands) if is_apt(command, "install")]
         if not installs:
             continue
         line = commands[installs[0]].line
-        if not any(_is_apt(command, "update") for command in commands[: installs[0]]):
+        if not any(is_apt(command, "update") for command in commands[: installs[0]]):
             remedy = "add apt-get update before it"
             yield subject.warning(
                 line, "apt-get install with no apt-get update before it finds old or no packages", remedy
             )
-        if not any(_LISTS in word for command in commands[installs[-1] :] for word in command.words):
+        kept = not subject.recipe.quiet.caches
+        if kept and not any(_LISTS in word for command in commands[installs[-1] :] for word in command.words):
             remedy = f"end with rm -rf {_LISTS}/*"
             yield subject.warning(line, "the package lists of apt-get stay in the image", remedy)
 
 
 def _pip_cache(subject: Subject) -> Iterator[Problem]:
+    if subject.recipe.quiet.caches:
+        return
     for stage in subject.definition.stages:
         without = False
-        for command in _commands(stage):
+        for command in commands_of(stage):
             without = without or any("PIP_NO_CACHE_DIR=" in word for word in command.words)
-            pip = next((index for index, word in enumerate(command.words) if _PIP.fullmatch(word)), None)
+            pip = next((index for index, word in enumerate(command.words) if PIP.fullmatch(word)), None)
             if pip is None or without or "install" not in command.words[pip:]:
                 continue
             if "--no-cache-dir" not in command.words:
@@ -94,7 +100,7 @@ def _pip_cache(subject: Subject) -> Iterator[Problem]:
 def _lost_files(subject: Subject) -> Iterator[Problem]:
     """Files that are left in places which are not the image's when it runs."""
     for stage in subject.definition.stages:
-        commands = _commands(stage)
+        commands = commands_of(stage)
         for index, command in enumerate(commands):
             for target in _targets(command):
                 match = _LOST.match(target)
@@ -106,7 +112,7 @@ def _lost_files(subject: Subject) -> Iterator[Problem]:
                     yield subject.warning(command.line, message, "write below /opt or /usr/local, or remove it again")
 
 
-def _targets(command: _Command) -> Iterator[str]:
+def _targets(command: Command) -> Iterator[str]:
     """The words that a command writes to, as far as they can be told."""
     words = command.words
     for index, word in enumerate(words):
@@ -122,7 +128,7 @@ def _targets(command: _Command) -> Iterator[str]:
         yield words[-1]
 
 
-def _removes(command: _Command, target: str) -> bool:
+def _removes(command: Command, target: str) -> bool:
     plain = target.strip("\"'").rstrip("/")
     removed = (word.strip("\"'").rstrip("*").rstrip("/") for word in command.words[1:])
     return command.calls("rm") and any(word and (plain == word or plain.startswith(word + "/")) for word in removed)

@@ -90,6 +90,19 @@ class RebuildSpec:
 
 
 @dataclass(frozen=True)
+class QuietSpec:
+    """`[quiet]`: which of the factory's rules for quiet builds apply (quiet.py). hints: whether lint speaks of it."""
+
+    epoch: bool = True
+    locale: bool = True
+    bytecode: bool = True
+    caches: bool = True
+    identity: bool = True
+    fragments: bool = True
+    hints: bool = True
+
+
+@dataclass(frozen=True)
 class Lifecycle:
     """`[lifecycle]`: active, deprecated or withdrawn, and a note for its users."""
 
@@ -112,6 +125,7 @@ class Recipe:
     run: RunSpec = field(default_factory=RunSpec)
     tests: tuple[TestSpec, ...] = ()
     rebuild: RebuildSpec = field(default_factory=RebuildSpec)
+    quiet: QuietSpec = field(default_factory=QuietSpec)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @property

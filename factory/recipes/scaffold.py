@@ -44,6 +44,9 @@ stdout = "ok"  # or stdout_regex; exit = 0; timeout = "2m"; gpu = true
 [rebuild]
 when = ["base-changed", "inputs-changed"]
 # max_age = "30d"
+
+# [quiet]  # the factory's rules for images that stay alike when they are rebuilt, all of them on
+# caches = false  # docs/reproducible.md tells of each
 """
 
 _DEFINITION = """\
@@ -58,7 +61,6 @@ From: {{{{ base }}}}
     # Runs as root while the image is built. For example:
     # apt-get update
     # apt-get install -y --no-install-recommends git
-    # rm -rf /var/lib/apt/lists/*
 
 %environment
     export LC_ALL=C.UTF-8

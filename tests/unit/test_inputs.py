@@ -75,6 +75,27 @@ def test_what_goes_into_an_image_changes_the_key(tmp_path: Path, what: str) -> N
     assert after.changed(before.parts) == parts
 
 
+RULES = ("epoch", "locale", "bytecode", "caches", "identity", "fragments")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_switching_a_rule_off_changes_the_key_and_says_which_are_left(tmp_path: Path, rule: str) -> None:
+    before = inputs(write(tmp_path))
+    after = inputs(write(tmp_path, run=f"[quiet]\n{rule} = false"))
+    assert after.changed(before.parts) == ("rules",)
+    assert set(before.parts["rules"].split()[:-1]) - set(after.parts["rules"].split()[:-1]) == {rule}
+
+
+def test_the_epoch_and_silenced_hints_do_not_change_the_key(tmp_path: Path) -> None:
+    recipe = write(tmp_path)
+    before = inputs(recipe)
+    for path in recipe.folder.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert inputs(recipe) == before
+    assert "SOURCE_DATE_EPOCH=7\n" in definition_for(recipe, "amd64", BASE_DIGEST, "", 7).text()
+    assert inputs(write(tmp_path, run="[quiet]\nhints = false")) == before
+
+
 def test_every_change_gives_a_key_of_its_own(tmp_path: Path) -> None:
     keys = {str(change(tmp_path).key) for change, _ in CHANGES.values()}
     assert len(keys) == len(CHANGES)

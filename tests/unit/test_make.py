@@ -29,6 +29,7 @@ from factory.make import Made, Works, build_one, built_before, look, make, plan_
 from factory.make import test_one as run_tests
 from factory.plan import Plan
 from factory.publish import Origin
+from factory.recipes.load import load_usable
 from factory.recipes.model import ProblemError, Recipe
 from factory.registry.protocol import Registry
 from factory.release import Release
@@ -539,3 +540,43 @@ def test_a_registry_that_cannot_be_reached_stops_everything_before_any_build(fac
     with pytest.raises(FactoryError, match="no answer"):
         factory.made(Watched(factory.registry, cut))
     assert not (factory.root / "candidates").exists()
+
+
+def test_a_broken_recipe_is_stuck_and_the_others_are_made(factory: Factory) -> None:
+    factory.write("good")
+    torn = factory.write("torn")
+    (torn.folder / "recipe.toml").write_text("[recipe]\nname = \n")
+    recipes, broken = load_usable(factory.root / "recipes")
+    decided, (made,) = make(recipes, factory.works(), broken=broken)
+    assert [(stuck.recipe.name, stuck.arch) for stuck in decided.stuck] == [("torn", "amd64")]
+    assert made.release is not None
+
+
+@pytest.mark.parametrize("where", ["handed over", "in the work folder"])
+def test_nothing_is_built_upon_a_candidate_whose_tests_failed(factory: Factory, tmp_path: Path, where: str) -> None:
+    base = factory.write("base", more='[[test]]\nname = "loads"\nrun = "false"')
+    known, works = look([base], factory.works()), factory.works()
+    folder = tmp_path / "bases" if where == "handed over" else works.candidates
+    made = build_one(base, "amd64", known, replace(works, candidates=folder))
+    bases = folder if where == "handed over" else None
+    assert built_before(base, "amd64", known, works, bases) is not None  # not tested yet
+    with pytest.raises(TestsFailed):
+        run_tests(base, made, replace(works, candidates=folder))
+    with pytest.raises(BuildFailed) as caught:
+        built_before(base, "amd64", known, works, bases)
+    what, why, fix = caught.value.lines()
+    assert what == "what builds upon base (amd64) is not built"
+    assert why.startswith("the test 'loads' of base failed: ")
+    assert fix == "correct it, then: singfactory build base && singfactory test base"
+
+
+def test_a_report_about_other_bytes_does_not_stop_what_builds_upon_a_candidate(factory: Factory) -> None:
+    base = factory.write("base", more='[[test]]\nname = "loads"\nrun = "false"')
+    known, works = look([base], factory.works()), factory.works()
+    made = build_one(base, "amd64", known, works)
+    with pytest.raises(TestsFailed):
+        run_tests(base, made, works)
+    again = build_one(base, "amd64", known, works, force=True)
+    report = made.folder / "report.json"
+    report.write_text(report.read_text().replace(str(again.sif.digest), "sha256:" + "0" * 64))
+    assert built_before(base, "amd64", known, works) is not None

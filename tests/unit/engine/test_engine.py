@@ -232,6 +232,44 @@ def test_what_an_order_says_becomes_options_and_environment(tmp_path: Path) -> N
     assert {"APPTAINERENV_A=b c", "APPTAINER_NOHTTPS=true", f"APPTAINER_TMPDIR={order.scratch}"} <= set(env)
 
 
+def environment_of(fake: Fake) -> dict[str, str]:
+    lines = fake.seen.with_suffix(".env").read_text().splitlines()
+    return {name: text for name, _, text in (line.partition("=") for line in lines)}
+
+
+def test_a_build_is_told_the_epoch_of_its_order_and_no_other_one(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, 'echo sif > "$image"')
+    fake.engine = replace(fake.engine, base_env={**fake.engine.base_env, "SOURCE_DATE_EPOCH": "7"})
+    fake.build()
+    assert "SOURCE_DATE_EPOCH" not in environment_of(fake)
+    fake.order.scratch.mkdir()
+    fake.order.log.unlink()
+    fake.build(replace(fake.order, epoch=1_700_000_000))
+    told = environment_of(fake)
+    assert (told["SOURCE_DATE_EPOCH"], told["APPTAINER_IGNORE_PROOT"]) == ("1700000000", "1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "takes"),
+    [
+        ("apptainer", "1.3.6", False),
+        ("apptainer", "1.4.0", True),
+        ("apptainer", "1.10.0", True),
+        ("apptainer", "2.0.0", True),
+        ("singularity-ce", "4.1.5", False),
+    ],
+)
+def test_mksquashfs_options_go_to_engines_that_take_them_and_else_into_the_log(
+    tmp_path: Path, kind: str, version: str, *, takes: bool
+) -> None:
+    fake = Fake(tmp_path, 'echo sif > "$image"')
+    fake.engine = replace(fake.engine, kind=kind, version=version)
+    fake.build(replace(fake.order, mksquashfs_options=("-no-fragments", "-x")))
+    told = "--mksquashfs-args=-no-fragments -x" in fake.seen.read_text()
+    logged = fake.order.log.read_text() == f"{kind} {version} takes no options of mksquashfs: -no-fragments -x\n"
+    assert (told, logged) == (takes, not takes)
+
+
 @pytest.mark.parametrize(
     ("then", "what"),
     [

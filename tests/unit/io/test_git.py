@@ -55,6 +55,36 @@ def test_outside_of_git_and_without_git_there_is_no_revision(tmp_path: Path, rep
     assert git.remote(repository, {"PATH": "/nowhere"}) == ""
 
 
+def commit_at(repository: Path, path: str, seconds: int) -> None:
+    (repository / path).parent.mkdir(exist_ok=True)
+    (repository / path).write_text(str(seconds))
+    run(repository, "add", ".")
+    env = {**ENV, "GIT_COMMITTER_DATE": f"@{seconds} +0200", "GIT_AUTHOR_DATE": "@1 +0000"}
+    subprocess.run(["git", "-C", repository, "commit", "-q", "-m", "x"], check=True, env=env)
+
+
+def test_the_time_of_folders_is_that_of_the_last_commit_to_one_of_them(repository: Path) -> None:
+    commit_at(repository, "one/new", 1_700_000_000)
+    commit_at(repository, "two/new", 1_600_000_000)
+    commit_at(repository, "three/new", 1_800_000_000)
+    one, two = repository / "one", repository / "two"
+    assert git.committed([one], ENV) == 1_700_000_000
+    assert git.committed([two], ENV) == 1_600_000_000
+    assert git.committed([two, one], ENV) in (1_600_000_000, 1_700_000_000)
+
+
+def test_folders_with_changes_or_without_git_have_no_time(repository: Path, tmp_path: Path) -> None:
+    commit_at(repository, "one/new", 1_700_000_000)
+    (repository / "two/new").write_text("x")
+    one, two = repository / "one", repository / "two"
+    assert git.committed([one], ENV) == 1_700_000_000
+    assert git.committed([one, two], ENV) == 0
+    assert git.committed([repository], {"PATH": "/nowhere"}) == 0
+    never = tmp_path / "one/never committed"
+    never.mkdir()
+    assert git.committed([never], ENV) == 0
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

@@ -140,17 +140,6 @@ def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
             ),
         ),
         (
-            "%post\n apt-get update && \\\n  apt-get install -y foo\n",
-            (
-                "image.def:4: warning: the package lists of apt-get stay in the image; "
-                "end with rm -rf /var/lib/apt/lists/*"
-            ),
-        ),
-        (
-            "%post\n /usr/bin/python3 -m pip install torch\n",
-            "image.def:4: warning: pip install keeps its downloads in a cache; add --no-cache-dir",
-        ),
-        (
             "%post\n cp -r app /root/app\n",
             (
                 "image.def:4: warning: /root/app is written in %post, and /root is the user's own, or not readable, "
@@ -217,8 +206,94 @@ def test_each_problem_of_a_definition_is_told(make: MakeRecipe, text: str, probl
     ],
 )
 def test_what_is_right_is_left_in_peace(make: MakeRecipe, text: str) -> None:
-    folder = make("one", toml=ABOUT + PINNED + TEST, definition=HEAD + text, files={"run.sh": "x"})
+    toml = ABOUT + PINNED + TEST + "[quiet]\ncaches = false\nhints = false\n"
+    folder = make("one", toml=toml, definition=HEAD + text, files={"run.sh": "x"})
     assert _lint(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "%post\n apt-get update && \\\n  apt-get install -y foo=1\n",
+            (
+                "image.def:4: warning: the package lists of apt-get stay in the image; "
+                "end with rm -rf /var/lib/apt/lists/*"
+            ),
+        ),
+        (
+            "%post\n /usr/bin/python3 -m pip install torch==2\n",
+            "image.def:4: warning: pip install keeps its downloads in a cache; add --no-cache-dir",
+        ),
+    ],
+)
+def test_caches_are_told_of_where_the_factory_does_not_remove_them(make: MakeRecipe, text: str, problem: str) -> None:
+    assert _of_definition(make, HEAD + text) == []
+    folder = make("two", toml=ABOUT.replace("one", "two") + PINNED + TEST + "[quiet]\ncaches = false\n")
+    (folder / "image.def").write_text(HEAD + text)
+    assert _lint(folder) == [problem]
+
+
+HINTS = {
+    "apt": (
+        " apt-get update\n apt-get install -y git\n",
+        "5: warning: apt-get install takes what the mirror has that day; write NAME=VERSION, or use a snapshot mirror",
+    ),
+    "pip": (
+        " pip install numpy\n",
+        "4: warning: pip install takes the newest versions of that day; write NAME==VERSION, or --require-hashes",
+    ),
+    "download": (
+        " curl -fsSL https://example.org/x.tar | tar -x -C /opt\n",
+        "4: warning: a download is not checked: it may be another file next time; compare it by sha256sum -c",
+    ),
+    "clone": (
+        " git clone --depth 1 https://example.org/x /opt/x\n",
+        "4: warning: git clone takes the newest commit of that day; check out a commit by its full number",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HINTS)
+def test_what_nothing_pins_is_hinted_at_once_and_can_be_silenced(make: MakeRecipe, kind: str) -> None:
+    text, hint = HINTS[kind]
+    assert _of_definition(make, f"{HEAD}%post\n{text}{text}") == [
+        f"image.def:{hint}, or hints = false under [quiet]",
+    ]
+    folder = make("two", toml=ABOUT.replace("one", "two") + PINNED + TEST + "[quiet]\nhints = false\n")
+    (folder / "image.def").write_text(f"{HEAD}%post\n{text}")
+    assert _lint(folder) == []
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apt-get update && apt-get install -y --no-install-recommends git=1:2.39.2-1 ./local.deb",
+        "apt-get update && apt-get install -y git  # from http://snapshot.example.org/debian",
+        "pip install 'numpy==2.2.6' ./wheel.whl --index-url https://example.org/simple",
+        "pip install --require-hashes -r /opt/requirements.txt",
+        "pip install -r /opt/pinned.txt",
+        "pip install x@git+https://example.org/x@1",
+        f"git clone https://example.org/x /opt/x && git -C /opt/x checkout {COMMIT}",
+        "curl -o /opt/x https://example.org/x && echo '00 /opt/x' | sha256sum -c",
+        "echo curl is not called",
+    ],
+)
+def test_what_is_pinned_is_not_hinted_at(make: MakeRecipe, text: str) -> None:
+    files = {"pinned.txt": "# all\nnumpy==2.2.6  # why\n--no-binary x\n"}
+    definition = f"{HEAD}%files\n pinned.txt /opt/pinned.txt\n%post\n {text}\n"
+    assert _lint(make("one", toml=ABOUT + PINNED + TEST, definition=definition, files=files)) == []
+
+
+@pytest.mark.parametrize(("target", "name"), [("/opt/all.txt", "/opt/all.txt"), ("/opt/", "/opt/all.txt")])
+def test_requirements_that_the_recipe_brings_are_read(make: MakeRecipe, target: str, name: str) -> None:
+    definition = f"{HEAD}%files\n all.txt {target}\n%post\n pip install --requirement {name}\n"
+    folder = make("one", toml=ABOUT + PINNED + TEST, definition=definition, files={"all.txt": "numpy==1\nscipy\n"})
+    (hint,) = _lint(folder)
+    assert hint.startswith("image.def:6: warning: pip install takes the newest versions")
 
 
 def test_a_source_that_runs_on_the_host_is_an_error_even_from_a_stage(make: MakeRecipe) -> None:

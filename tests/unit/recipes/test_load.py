@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from factory.errors import NotFound, RecipeError, UsageError
-from factory.recipes.load import check_recipe, find, load_all, load_recipe, recipe_folders, twin_problems
-from factory.recipes.model import BuildSpec, Lifecycle, RebuildSpec, RunSpec, TestSpec
+from factory.recipes.load import check_recipe, find, load_all, load_recipe, load_usable, recipe_folders, twin_problems
+from factory.recipes.model import BuildSpec, Lifecycle, QuietSpec, RebuildSpec, RunSpec, TestSpec
 
 MakeRecipe = Callable[..., Path]
 
@@ -90,6 +92,20 @@ def test_what_is_left_out_has_defaults(make: MakeRecipe) -> None:
     recipe = load_recipe(make("one", toml=MINIMAL))
     assert (recipe.build, recipe.run, recipe.tests) == (BuildSpec(), RunSpec(), ())
     assert (recipe.rebuild, recipe.lifecycle) == (RebuildSpec(), Lifecycle())
+    assert recipe.quiet == QuietSpec()
+
+
+def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: MakeRecipe) -> None:
+    off = ("epoch", "locale", "bytecode", "caches", "identity", "fragments", "hints")
+    for name in off:
+        recipe = load_recipe(
+            make(f"no-{name}", toml=MINIMAL.replace("one", f"no-{name}") + f"[quiet]\n{name} = false\n")
+        )
+        assert recipe.quiet == replace(QuietSpec(), **{name: False})
+    assert _problems(make, "[quiet]\ncache = false\nlocale = 1\n") == [
+        "5: error: unknown key 'cache' in [quiet]; did you mean caches?",
+        "6: error: locale is a number; write true or false",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -330,3 +346,67 @@ def test_names_that_are_no_names_never_reach_the_disk(make: MakeRecipe, name: st
     root = make("one").parent
     with pytest.raises(UsageError, match=r"^not a recipe name"):
         find(root, [name])
+
+
+def upon(make: MakeRecipe, name: str, base: str) -> None:
+    """Write a recipe that builds upon another one."""
+    toml = make(name) / "recipe.toml"
+    toml.write_text(re.sub("(?m)^base = .*$", f'base = "{base}"', toml.read_text()))
+
+
+def test_a_broken_recipe_is_told_beside_those_that_can_be_used(make: MakeRecipe) -> None:
+    root = make("good").parent
+    make("torn", toml="[recipe]\nname = \n")
+    (root / "empty").mkdir()
+    usable, broken = load_usable(root)
+    assert [recipe.name for recipe in usable] == ["good"]
+    assert [(one.recipe.name, one.recipe.folder, one.recipe.build.arch) for one in broken] == [
+        ("empty", root / "empty", ("amd64",)),
+        ("torn", root / "torn", ("amd64",)),
+    ]
+    assert [str(one.error).partition(": ")[0] for one in broken] == [
+        f"{root}/empty/recipe.toml",
+        f"{root}/torn/recipe.toml:2",
+    ]
+
+
+def test_what_builds_upon_a_broken_recipe_is_told_with_its_cause(make: MakeRecipe) -> None:
+    root = make("good").parent
+    make("torn", toml="[recipe]\nname = \n")
+    upon(make, "upon", "recipe://torn")
+    upon(make, "further", "recipe://upon")
+    upon(make, "ghostly", "recipe://ghost")  # plan tells of that
+    usable, broken = load_usable(root)
+    assert [recipe.name for recipe in usable] == ["ghostly", "good"]
+    told = {one.recipe.name: one.error for one in broken}
+    assert sorted(told) == ["further", "torn", "upon"]
+    for name, base in (("upon", "torn"), ("further", "upon")):
+        assert told[name].what == f"{name} builds upon {base}, which is broken"
+        assert told[name].why.startswith(f"{root}/torn/recipe.toml:2: not TOML")
+        assert told[name].fix == told["torn"].fix
+
+
+def test_a_circle_takes_none_but_what_builds_upon_it(make: MakeRecipe) -> None:
+    root = make("good").parent
+    upon(make, "a", "recipe://b")
+    upon(make, "b", "recipe://a")
+    upon(make, "self", "recipe://self")
+    upon(make, "upon", "recipe://a")
+    usable, broken = load_usable(root)
+    assert [recipe.name for recipe in usable] == ["good"]
+    told = {one.recipe.name: one.error.what for one in broken}
+    assert told == {
+        "a": "recipes build upon each other in a circle: a -> b -> a",
+        "b": "recipes build upon each other in a circle: b -> a -> b",
+        "self": "recipes build upon each other in a circle: self -> self",
+        "upon": "upon builds upon a, which is broken",
+    }
+
+
+def test_names_that_some_file_systems_take_for_one_are_broken(make: MakeRecipe) -> None:
+    root = make("one").parent
+    make("other")
+    (root / "ONE").mkdir()
+    usable, broken = load_usable(root)
+    assert [recipe.name for recipe in usable] == ["other"]
+    assert [one.recipe.name for one in broken] == ["ONE", "one"]

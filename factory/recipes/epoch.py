@@ -1,0 +1,49 @@
+"""The time that stands for now in the builds of a recipe: SOURCE_DATE_EPOCH.
+
+Specification: https://reproducible-builds.org/specs/source-date-epoch/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from factory.io import git
+from factory.recipes.load import read_leniently
+from factory.recipes.model import Recipe
+
+EARLIEST = 315532800  # 1980-01-01: ZIP archives, and so Python's wheels, know no earlier time
+
+
+def epoch_of(recipe: Recipe, env: Mapping[str, str]) -> int:
+    """When the recipe, or one that it builds upon, was changed last; in seconds since 1970.
+
+    By the last commit; outside of git and while changes are not committed, by the newest file. It is no part of the
+    input key: a commit that changes no input must not rebuild an image. env: what git is run with.
+    """
+    folders = tuple(_family(recipe))
+    return max(git.committed(folders, env) or _newest(folders), EARLIEST)
+
+
+def _family(recipe: Recipe) -> Iterator[Path]:
+    """The folders of the recipe and of those below it: no file of a base image shall be newer than the epoch."""
+    seen: set[Path] = set()
+    following: Recipe | None = recipe
+    while following is not None and following.folder not in seen:
+        yield following.folder
+        seen.add(following.folder)
+        base = following.folder.parent / following.base_recipe
+        following = read_leniently(base)[0] if following.base_recipe and base.is_dir() else None
+
+
+def _newest(folders: tuple[Path, ...]) -> int:
+    """The newest time of a file that somebody wrote; what programs leave there moves by itself."""
+    newest = 0
+    for folder in folders:
+        for place, below, names in os.walk(folder):
+            below[:] = [name for name in below if not name.startswith(".") and name != "__pycache__"]
+            for name in names:
+                if not name.startswith("."):
+                    newest = max(newest, int(Path(place, name).lstat().st_mtime))
+    return newest
