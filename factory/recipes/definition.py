@@ -7,9 +7,9 @@ and its parser (pkg/build/types/parser/deffile.go).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from factory.recipes import templates
 from factory.recipes.copies import Copy, parse_copy
@@ -18,7 +18,6 @@ from factory.recipes.model import Place, Problem, ProblemError
 # Apptainer splits a file into stages before it looks at anything else, so this counts inside of bodies
 # too. The pattern is its own; letters fold as Unicode has it.
 STAGE_START = re.compile(r"bootstrap:", re.IGNORECASE)
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
 
 
 @dataclass(frozen=True)
@@ -144,30 +143,6 @@ class Definition:
         headers += [Header(key, value, stage.line) for key, value in wanted.values() if value is not None]
         return self._with_stage(stage_index, replace(stage, headers=tuple(headers)))
 
-    def with_post_prefix(self, lines: Iterable[str]) -> Definition:
-        """Put shell lines before the last stage's `%post`.
-
-        They come as a `%post` section of their own, which Apptainer joins with the others. Raises
-        ProblemError when `-c` hands `%post` to something that is not a shell.
-        """
-        stage = self.stages[-1]
-        for section in stage.named("post"):
-            interpreter = _interpreter(section.args)
-            if PurePosixPath(interpreter).name not in _SHELLS:
-                raise ProblemError(
-                    Problem(
-                        Place(self.path, section.line),
-                        f"%post runs in {interpreter or 'nothing'}, and the factory must add shell lines to it",
-                        "use a shell for %post, and start the other interpreter from there",
-                    )
-                )
-        body = "".join(f"{line}\n" for line in lines)
-        names = [section.name for section in stage.sections]
-        at = names.index("post") if "post" in names else len(names)
-        line = stage.sections[at].line if at < len(names) else stage.line
-        sections = (*stage.sections[:at], Section("post", "", body, line), *stage.sections[at:])
-        return self._with_stage(len(self.stages) - 1, replace(stage, sections=sections))
-
     def same_as(self, other: Definition) -> bool:
         """Whether both say the same, wherever in a file it stands."""
         return _shape(self) == _shape(other)
@@ -209,14 +184,6 @@ class Definition:
 def begins_structure(line: str) -> bool:
     """Whether Apptainer takes a line for the beginning of a section or a stage, in whatever body it stands."""
     return line.lstrip().startswith("%") or STAGE_START.match(line) is not None
-
-
-def _interpreter(args: str) -> str:
-    """What `-c` names; 'sh' without it."""
-    words = args.split()
-    if "-c" not in words:
-        return "sh"
-    return "".join(words[words.index("-c") + 1 :][:1])
 
 
 def _shape(definition: Definition) -> list[object]:

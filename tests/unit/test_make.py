@@ -350,7 +350,7 @@ def test_building_twice_from_the_same_inputs_takes_the_first_image(factory: Fact
     known = look([recipe], works)
     first = build_one(recipe, "amd64", known, works)
     assert build_one(recipe, "amd64", known, works) == replace(first, seconds=round(first.seconds, 3))
-    assert factory.heard.notes[1:] == ["one (amd64) was built before from the same inputs; taking that image"]
+    assert factory.heard.notes[-1] == "one (amd64) was built before from the same inputs; taking that image"
     assert build_one(recipe, "amd64", known, works, force=True).sif != first.sif
 
 
@@ -362,7 +362,7 @@ def test_a_damaged_candidate_is_built_again(factory: Factory) -> None:
     first.image.write_bytes(first.image.read_bytes()[::-1])
     again = build_one(recipe, "amd64", known, works)
     assert again.sif != first.sif
-    assert all(note.startswith("building one; the log is ") for note in factory.heard.notes)
+    assert sum(note.startswith("building one; the log is ") for note in factory.heard.notes) == 2
 
 
 # --- upon what was built and is not published

@@ -331,28 +331,3 @@ def test_headers_are_replaced_in_place_added_and_removed() -> None:
     after = before.with_headers(0, {"bootstrap": "localimage", "From": "base.sif", "Registry": None, "Stage": "s"})
     assert after.text() == "Bootstrap: localimage\nFrom: base.sif\nStage: s\n\n%post\n true\n"
     assert before.stages[0].value("Bootstrap") == "recipe"
-
-
-def test_a_prefix_comes_before_the_last_stages_post_and_leaves_lines_alone() -> None:
-    before = parse(TWO_STAGES, PATH)
-    after = before.with_post_prefix(["mkdir -p /dataset", "mkdir -p /log"])
-    assert "%post\nmkdir -p /dataset\nmkdir -p /log\n%post -c /bin/bash\n" in after.text()
-    assert [use.line for use in after.variables()] == [use.line for use in before.variables()]
-
-
-def test_a_prefix_makes_a_post_where_there_is_none() -> None:
-    assert parse(HEAD, PATH).with_post_prefix(["true"]).text() == HEAD + "\n%post\ntrue\n"
-
-
-@pytest.mark.parametrize("shell", ["/bin/sh", "bash", "/usr/bin/zsh -e", "dash", "ash", "ksh"])
-def test_a_prefix_goes_before_a_post_in_any_shell(shell: str) -> None:
-    assert "%post\ntrue\n%post -c" in parse(HEAD + f"%post -c {shell}\n x\n", PATH).with_post_prefix(["true"]).text()
-
-
-@pytest.mark.parametrize("interpreter", ["/usr/bin/python3", "/usr/bin/env bash", ""])
-def test_a_prefix_is_refused_where_post_is_not_a_shell_script(interpreter: str) -> None:
-    definition = parse(HEAD + f"%post\n true\n%post -c {interpreter}\n x\n", PATH)
-    with pytest.raises(
-        RecipeError, match=r"^image\.def:5: %post runs in .*, and the factory must add shell lines to it"
-    ):
-        definition.with_post_prefix(["true"])
