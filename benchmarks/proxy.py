@@ -1,10 +1,10 @@
 """A proxy before a registry that is as slow as a network, and knows what was asked.
 
-    proxy.py PORT UPSTREAM DELAY RATE
+    proxy.py PORT UPSTREAM DELAY RATE each|all
 
-DELAY: seconds before each answer. RATE: bytes a second of the bodies on each connection, 0 for no limit. It is for
-clients that only read: requests have no body. GET /-/requests gives what was asked since the last time, as JSON,
-when all of it is answered: method, path, range, status, and how many bytes of the body were sent.
+DELAY: seconds before each answer. RATE: bytes a second of the bodies, on each connection or on all of them together;
+0 for no limit. It is for clients that only read: requests have no body. GET /-/requests gives what was asked since the
+last time, as JSON, when all of it is answered: method, path, range, status, and how many bytes of the body were sent.
 
 Unlike the tests' proxy it streams, so that it is not what limits; Link.speed tells whether that is so.
 """
@@ -71,6 +71,21 @@ class Record:
         return taken
 
 
+class Line:
+    """What all connections share: bytes leave one after the other, at so many a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free = 0.0  # the moment when all that was sent before has left
+
+    def send(self, count: int) -> None:
+        """Wait until so many bytes more have left."""
+        with self._lock:
+            left = self._free = max(self._free, time.monotonic()) + count / self._rate
+        time.sleep(max(0.0, left - time.monotonic()))
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection of a client, and one to the registry for it."""
 
@@ -80,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     upstream: str
     delay: float
     rate: float
+    line: Line | None = None
     connection: socket.socket
 
     def setup(self) -> None:
@@ -128,9 +144,11 @@ class Handler(BaseHTTPRequestHandler):
         block = memoryview(bytearray(_PACED_BLOCK if self.rate else _BLOCK))
         began = time.monotonic()
         while count := reply.readinto(block):
+            if self.line:
+                self.line.send(count)
             self.connection.sendall(block[:count])
             asked.sent += count
-            if self.rate:
+            if self.rate and not self.line:
                 time.sleep(max(0.0, began + asked.sent / self.rate - time.monotonic()))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
@@ -175,21 +193,28 @@ class Link:
 
 
 @contextlib.contextmanager
-def through(folder: Path, upstream: str, *, delay: float = 0.0, rate: float = 0.0) -> Iterator[Link]:
-    """Run a proxy in a process of its own until the block ends. delay in seconds, rate in bytes a second."""
+def through(
+    folder: Path, upstream: str, *, delay: float = 0.0, rate: float = 0.0, shared: bool = False
+) -> Iterator[Link]:
+    """Run a proxy in a process of its own until the block ends. delay in seconds, rate in bytes a second.
+
+    shared: the rate is that of all connections together.
+    """
     from tests.servers import free_port, running  # noqa: PLC0415 - the script has only the standard library
 
     port = free_port()
-    arguments = [sys.executable, str(Path(__file__).resolve()), str(port), upstream, str(delay), str(rate)]
-    with running(arguments, port, folder) as server:
+    of = "all" if shared else "each"
+    script = str(Path(__file__).resolve())
+    with running([sys.executable, script, str(port), upstream, str(delay), str(rate), of], port, folder) as server:
         yield Link(server.host)
 
 
-def main(port: int, upstream: str, delay: float, rate: float) -> None:
+def main(port: int, upstream: str, delay: float, rate: float, *, shared: bool) -> None:
     """Serve until the process is ended."""
+    Handler.line = Line(rate) if shared and rate else None
     Handler.upstream, Handler.delay, Handler.rate = upstream, delay, rate
     Server(("127.0.0.1", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), float(sys.argv[4]))
+    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), shared=sys.argv[5] == "all")

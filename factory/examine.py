@@ -23,7 +23,7 @@ from factory.sif.tree import open_tree
 
 @dataclass(frozen=True)
 class Examined:
-    """What an image is. chunks: its chunk index; fingerprint and packages: of its files. Empty where it is unreadable."""
+    """What an image is. chunks: its chunk index; fingerprint, packages: of its files. Empty where it is unreadable."""
 
     sif: Descriptor
     chunks: bytes = b""
