@@ -53,10 +53,9 @@ class Entry:
         Under one build number there is one for each architecture. What is added late, after a run that died, may be
         older than what is known.
         """
-        if release.repeat is None:  # which no registry tells
-            known = self.release(str(release.tag), release.arch)
-            same = known is not None and known.digest == release.digest
-            release = replace(release, repeat=known.repeat) if known is not None and same else release
+        same = (one for one in self.releases if (one.arch, one.digest) == (release.arch, release.digest))
+        repeats = [one.repeat for one in (*same, release) if one.repeat is not None]  # which no registry tells
+        release = replace(release, repeat=max(repeats, key=lambda one: one.created, default=None))
         if release in self.releases:
             return self
         others = [known for known in self.releases if (known.tag, known.arch) != (release.tag, release.arch)]

@@ -10,6 +10,7 @@ from factory.candidate import Candidate
 from factory.delta.index import ChunkIndex, index_image, largest_index
 from factory.delta.match import compare as overlap_of
 from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.io import private
 from factory.io.progress import Progress
 from factory.registry.protocol import Manifest, Registry, read_all
 from factory.release import Release
@@ -67,12 +68,12 @@ class Since:
 def since(made: Candidate, before: Release, registry: Registry) -> Since:
     """Compare a candidate with a release of the same recipe, by what lies beside it and what the registry has."""
     try:
-        want = ChunkIndex.decode(made.chunks.read_bytes())
+        want = ChunkIndex.decode(private.read_small(made.chunks, largest_index(made.sif.size))[0])
     except (OSError, IntegrityFailure):
         want = None
     found = shared_bytes(index_of(before, registry) if want is not None else None, want)
     try:
-        packages = sbom.read(made.sbom.read_bytes())
+        packages = sbom.read(private.read_small(made.sbom, sbom.LIMIT)[0])
     except (OSError, IntegrityFailure):
         packages = None
     had = packages_of(before, registry) if packages is not None else None

@@ -203,12 +203,12 @@ def built_before(recipe: Recipe, arch: str, known: Known, works: Works, handed: 
             if candidates.folder_of(handed, recipe.name, arch).exists():
                 works.progress.note(f"{recipe.name} ({arch}) of {handed} is not used: {error}")
         else:
-            return _needed(_not_failed(found), recipe, known)
+            return needed(_not_failed(found), recipe, known)
     here, release = None, known.catalog.entry(recipe.name).newest(arch)
     with contextlib.suppress(FactoryError):
         here = _whole(works.candidates, recipe, arch, known)
     if here is not None and (release is None or release.inputs != here.key or release.created <= here.created):
-        return _needed(_not_failed(here), recipe, known)
+        return needed(_not_failed(here), recipe, known)
     if handed is not None and plan([recipe], known, gather, arch=(arch,)).jobs:
         raise BuildFailed(
             f"what builds upon {recipe.name} ({arch}) is not built",
@@ -218,7 +218,7 @@ def built_before(recipe: Recipe, arch: str, known: Known, works: Works, handed: 
     return None
 
 
-def _needed(made: Candidate, recipe: Recipe, known: Known) -> Candidate | None:
+def needed(made: Candidate, recipe: Recipe, known: Known) -> Candidate | None:
     """The candidate, unless what is published has the same contents: that one is built upon then."""
     return None if is_unchanged(known.catalog.entry(recipe.name).newest(made.arch), recipe, made) else made
 

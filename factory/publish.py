@@ -16,11 +16,12 @@ from factory import published, sbom
 from factory.candidate import Candidate
 from factory.catalog import Entry
 from factory.compare import index_of
-from factory.delta.index import ChunkIndex
+from factory.delta.index import ChunkIndex, largest_index
 from factory.delta.match import compare
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
 from factory.inputs import gather
+from factory.io import private
 from factory.io.progress import Progress
 from factory.names import LATEST, BuildTag
 from factory.published import ReleaseSet
@@ -70,7 +71,7 @@ def publish_set(
             fix="try again",
         )
     fresh = {(release.arch, release.sif.digest): release for release in claimed}
-    found = [(made, fresh.get((made.arch, made.sif.digest)) or there[made.arch]) for made, _ in built]
+    found = [(made, _of_this_set(made, there[made.arch], fresh)) for made, _ in built]
     releases = tuple(_repeated(release, made) for made, release in found if release is not None)
     newest = max((one.tag for one in releases), default=None)
     finish(recipe, newest, registry=registry, progress=progress, repeated=releases)
@@ -92,13 +93,23 @@ def _published(recipe: Recipe, made: Candidate, registry: Registry) -> Release |
     if same is not None or not made.fingerprint:
         return same
     taken = published.builds(registry, recipe.name, recipe.version)
-    newest = published.newest_images(registry, recipe.name, taken, {made.arch}).get(made.arch)
-    return newest[1] if newest is not None and is_unchanged(newest[1], recipe, made) else None
+    _, newest = published.newest_images(registry, recipe.name, taken, {made.arch}).get(made.arch, (None, None))
+    if newest is None or not is_unchanged(newest, recipe, made):
+        return None
+    latest = published.named(registry, recipe.name, LATEST)
+    leads = latest is not None and latest.tag.version == recipe.version  # else users have gone on to another version
+    blobs = (newest.sif, newest.chunks) if newest.chunks is not None else (newest.sif,)
+    return newest if leads and all(registry.has_blob(recipe.name, blob) for blob in blobs) else None
+
+
+def _of_this_set(made: Candidate, there: Release | None, fresh: Mapping[tuple[str, Digest], Release]) -> Release | None:
+    """The release that a candidate became: of the number taken now, where that lists its image, else as it was."""
+    return fresh.get((made.arch, there.sif.digest if there is not None else made.sif.digest), there)
 
 
 def _repeated(release: Release, made: Candidate) -> Release:
     """The release, with what was built again and gave the same contents."""
-    if release.sif.digest == made.sif.digest:
+    if (release.sif.digest, release.inputs, release.created) == (made.sif.digest, made.key, made.created):
         return release
     return replace(release, repeat=Repeat(made.key, made.parts, made.created))
 
@@ -250,7 +261,7 @@ def _push_image(
         TEST_REPORT: report.content(),
         PROVENANCE: json.dumps(provenance(release, made, origin), indent=1).encode(),
         CHUNK_INDEX: chunks,
-        sbom.MEDIA_TYPE: made.sbom.read_bytes() if made.sbom.is_file() else b"",
+        sbom.MEDIA_TYPE: _sbom_of(made),
     }
     _push_referrers(recipe.name, raw, documents, created=report.started, registry=registry, progress=progress)
     return raw, release
@@ -259,10 +270,20 @@ def _push_image(
 def _chunks_of(made: Candidate) -> bytes:
     """The candidate's chunk index; b"" when it has none, or one of another image."""
     try:
-        content = made.chunks.read_bytes()
+        content, _ = private.read_small(made.chunks, largest_index(made.sif.size))
         return content if ChunkIndex.decode(content).digest == made.sif.digest else b""
-    except (FileNotFoundError, IntegrityFailure):
+    except (OSError, IntegrityFailure):
         return b""
+
+
+def _sbom_of(made: Candidate) -> bytes:
+    """The candidate's bill of materials; b"" when it has none that can be read again."""
+    try:
+        content, _ = private.read_small(made.sbom, sbom.LIMIT)
+        sbom.read(content)
+    except (OSError, IntegrityFailure):
+        return b""
+    return content
 
 
 def _update(recipe: Recipe, made: Candidate, chunks: bytes, registry: Registry) -> Update | None:

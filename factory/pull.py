@@ -94,7 +94,7 @@ def pull(
         parts=Parts(read, registry.connections),
         plan=reuse.plan,
     )
-    reuse.keep()
+    reuse.done(transferred)
     image = StoredImage(
         recipe=release.recipe,
         tag=str(release.tag) if release.tag.build else found.tags[0],

@@ -22,7 +22,7 @@ from factory.io.progress import Progress
 from factory.registry.protocol import Registry, read_all
 from factory.release import Release
 from factory.store.assemble import Piece as StoredPiece
-from factory.store.seeds import Seed, remember, remembered, seeds
+from factory.store.seeds import Seed, forget, remember, remembered, seeds
 from factory.store.store import Store
 
 _WORTH_IT = 4 * 1024 * 1024  # bytes of an image; smaller ones are fetched whole before an index has come
@@ -30,7 +30,9 @@ _GAP = 32 * 1024  # bytes that are fetched twice rather than asked around
 _INDEXING = 250e6  # bytes a second at which a local image is indexed, carefully guessed
 _WARMED_UP = 8  # times as fast as a chunk index come the bytes of an image: that one is short, its wait a round trip
 _FASTEST = 1e9  # bytes a second of any network
-_COPYING = 2e9  # bytes a second at which local images are read
+_COPYING = 1e9  # bytes a second at which local images are copied
+_REQUEST = 0.002  # seconds of each request, beside its round trip
+_PIECE = 0.0001  # seconds of each piece
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Reuse:
     indexes: Mapping[Digest, Descriptor]
     fetched: int = 0
     _index: bytes = b""
+    _used: tuple[Digest, ...] = ()
 
     def plan(self, ahead: Path) -> Sequence[StoredPiece] | None:
         """Where the bytes of the image are: factory.store.assemble.Plan. None where a full pull is better.
@@ -61,9 +64,15 @@ class Reuse:
             self.progress.note(f"the whole image is fetched: {error}")
             return None
 
-    def keep(self) -> None:
-        """Keep the image's index for the next pull, now that the image is here."""
-        if self._index:
+    def done(self, transferred: int) -> None:
+        """The image is here, with so many bytes of it fetched: keep its index for the next pull.
+
+        Where reuse was tried, and all of it was fetched in the end, some index was wrong: none of them is kept.
+        """
+        if self._used and transferred >= self.release.sif.size:
+            for digest in self._used:
+                forget(self.store, digest)
+        elif self._index:
             remember(self.store, self.release.sif.digest, self._index)
 
     def _plan(self, ahead: Path) -> Sequence[StoredPiece] | None:
@@ -85,8 +94,10 @@ class Reuse:
         found = coalesced(match(want, [index for _, index in having]), _GAP)
         located = tuple(_located(found, [seed.path for seed, _ in having]))
         pieces = tuple(_with_ahead(want, located, ahead))
-        better = pays(pieces, wanted.size, took, speed, self.registry.connections)
-        return pieces if better else None
+        if not pays(pieces, wanted.size, took, speed, self.registry.connections):
+            return None
+        self._used = tuple(seed.digest for seed, _ in having)
+        return pieces
 
     def _fetch(self, descriptor: Descriptor) -> bytes:
         blocks = self.registry.blob(self.release.recipe, descriptor)
@@ -98,9 +109,10 @@ class Reuse:
         """The seeds whose index is at hand; patience: seconds that a full pull would take."""
         found: list[tuple[Seed, ChunkIndex]] = []
         for seed in near:
-            index = self._index_of(seed, patience if not found else 0.0)
-            if index is not None:
-                found.append((seed, index))
+            with contextlib.suppress(OSError, IntegrityFailure):  # gone, or damaged: the others are as good as ever
+                index = self._index_of(seed, patience if not found else 0.0)
+                if index is not None:
+                    found.append((seed, index))
         return found
 
     def _index_of(self, seed: Seed, patience: float) -> ChunkIndex | None:
@@ -112,8 +124,12 @@ class Reuse:
         there = self.indexes.get(seed.digest) if seed.recipe == self.release.recipe else None
         content = b""
         if there is not None and there.size <= largest_index(size):
-            with contextlib.suppress(FactoryError):
+            try:
                 content = self._fetch(there)
+            except NotFound:
+                pass
+            except FactoryError:  # the others would be asked for in vain, each for a while
+                self.indexes = {}
         if not content and size / _INDEXING < patience:
             self.progress.note(f"looking what of {seed.recipe} can be reused")
             content = index_image(seed.path, self.progress).encode()
@@ -167,5 +183,6 @@ def pays(pieces: Sequence[StoredPiece], size: int, took: float, speed: float, co
     """
     missing = [piece.length for piece in pieces if piece.file is None]
     saved = (size - sum(missing)) / speed
-    asking = len(missing) * took / connections
-    return saved > asking + (size - sum(missing)) / _COPYING
+    asking = len(missing) * max(took / connections, _REQUEST)
+    # What is fetched is written twice: where it came ahead, and in its place.
+    return saved > asking + size / _COPYING + len(pieces) * _PIECE

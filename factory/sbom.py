@@ -12,7 +12,8 @@ from factory.errors import IntegrityFailure
 from factory.sif.packages import Package, Packages
 
 MEDIA_TYPE = "application/spdx+json"
-LIMIT = 64 * 1024 * 1024  # bytes of a document that is read
+LIMIT = 16 * 1024 * 1024  # bytes of a document that is read; some 30,000 packages
+_LONGEST = 200  # characters of a name or a version
 _PURL = {"apk": "apk", "conda": "conda", "dpkg": "deb", "python": "pypi", "r": "cran"}  # package-url: types
 _MANAGER = {kind: manager for manager, kind in _PURL.items()}
 _UNREAD = "databases that were not read: "
@@ -74,5 +75,5 @@ def _read_package(value: dict[str, Any]) -> Package | None:
     for reference in value.get("externalRefs", ()):
         kind = str(reference["referenceLocator"]).removeprefix("pkg:").partition("/")[0]
         if reference.get("referenceType") == "purl" and kind in _MANAGER:
-            return Package(_MANAGER[kind], str(value["name"]), str(value.get("versionInfo", "")))
+            return Package(_MANAGER[kind], str(value["name"])[:_LONGEST], str(value.get("versionInfo", ""))[:_LONGEST])
     return None

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     One that fails stops only what builds upon it; the exit code is that of the first failure.
     """
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make import look  # noqa: PLC0415
+    from factory.make import look, needed  # noqa: PLC0415
     from factory.plan import in_order  # noqa: PLC0415
 
     context = Context(options)
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             shown = fail(error)
             code = code or shown
             continue
-        known = known.with_built(made) if made is not None else known
+        known = known.with_built(made) if made is not None and needed(made, recipe, known) else known
         if made is not None and recipe.name in options.names:
             rows.append({**made.to_json(), "path": str(made.image), "log": str(made.log)})
             _show(made, context)

@@ -96,8 +96,8 @@ class ChunkIndex:
 
 
 def largest_index(size: int) -> int:
-    """How many bytes the index of an image of ``size`` may have: a twentieth; honest ones have a thousandth."""
-    return min(64 << 20, size // 20 + 4096)
+    """How many bytes the index of an image of ``size`` may have: 1 %, at most 16 MiB; honest ones have some 0.05 %."""
+    return min(16 << 20, size // 100 + 4096)
 
 
 def digest_of_chunk(block: bytes | memoryview) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,13 +66,15 @@ def coalesced(pieces: Iterable[Piece], gap: int) -> tuple[Piece, ...]:
     To fetch so little more costs less than to ask twice.
     """
     result: list[Piece] = []
+    last = -1  # the number of the last missing piece in the result
     for piece in pieces:
-        bridges = len(result) > 1 and result[-1].seed is not None and result[-1].length < gap
-        if piece.seed is None and bridges and result[-2].seed is None:
-            result.pop()
-            result[-1] = Piece(result[-1].offset, piece.offset + piece.length - result[-1].offset, None, 0)
-        else:
-            result.append(piece)
+        if piece.seed is None:
+            if last >= 0 and piece.offset - (result[last].offset + result[last].length) < gap:
+                del result[last + 1 :]
+                result[last] = Piece(result[last].offset, piece.offset + piece.length - result[last].offset, None, 0)
+                continue
+            last = len(result)
+        result.append(piece)
     return tuple(result)
 
 
@@ -102,11 +105,13 @@ def right_in_place(want: ChunkIndex, path: Path, spans: Sequence[Span]) -> Itera
 
 def _placed(want: ChunkIndex, seeds: Sequence[ChunkIndex]) -> Iterator[Piece]:
     """One piece for each chunk. Where the seed that gave the last chunk goes on alike, it gives the next one."""
+    wanted = {chunk.digest for chunk in want.chunks()}
     known: dict[bytes, tuple[int, int]] = {}  # the first place of a digest: seed, number of the chunk in it
-    for seed, have in reversed(list(enumerate(seeds))):
-        places = range(len(have.lengths) - 1, -1, -1)
-        known.update((_digest(have, place), (seed, place)) for place in places)
-    offsets = [list(accumulate(have.lengths, initial=0)) for have in seeds]
+    for seed, have in enumerate(seeds):
+        for place in range(len(have.lengths)):
+            if (digest := _digest(have, place)) in wanted:
+                known.setdefault(digest, (seed, place))
+    offsets = [array("Q", accumulate(have.lengths, initial=0)) for have in seeds]
     seed, place = 0, -1
     for chunk in want.chunks():
         following = place + 1

@@ -74,7 +74,10 @@ def write_from(file: FileIO, source: int, offset: int, size: int) -> None:
             copy = _copy_through_memory
             continue
         if count == 0:
-            raise EOFError
+            if copy is _copy_through_memory:
+                raise EOFError
+            copy = _copy_through_memory  # some kernels give nothing where there is something
+            continue
         offset, size = offset + count, size - count
 
 

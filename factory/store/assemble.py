@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -70,8 +72,8 @@ class Assembly:
     def stretches(self, start: int, fetched: Fetched, progress: Progress) -> Generator[Stretch, None, None]:
         """Where the bytes from ``start`` on are, in order; those that are fetched, as soon as they are here.
 
-        Raises IntegrityFailure when a local image cannot be read, OnlyWhole, and what the parts raise, after all that
-        comes before. Close the iterator to end the workers.
+        Raises IntegrityFailure when a local image cannot be read, OnlyWhole, and what the parts raise, at the latest
+        where the bytes are wanted. Close the iterator to end the workers.
         """
         pieces = tuple(_after(self.pieces, start))
         with contextlib.ExitStack() as stack:
@@ -117,18 +119,26 @@ class _Coming:
         self._arrived: set[int] = set()  # by the offset at which a part begins
         self._failure: BaseException | None = None
         self._ended = False
+        self._waiting = 0  # bytes that are here and not handed on yet
 
     def __enter__(self) -> _Coming:
-        for worker in self._workers:
-            worker.start()
+        try:
+            for worker in self._workers:
+                worker.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Nobody writes to the file any more, not even a worker that still waits for the network."""
         with self._changed:
             self._ended = True
+            self._progress.advance(-self._waiting)
+        patience = time.monotonic() + _ENDING
         for worker in self._workers:
-            worker.join(_ENDING)
+            if worker.ident is not None:  # it was started
+                worker.join(max(0.0, patience - time.monotonic()))
 
     def stretches(self, piece: Piece) -> Iterator[Stretch]:
         """Where the bytes of a missing piece are, once they are here. Raises the first worker's failure."""
@@ -138,6 +148,7 @@ class _Coming:
                     if self._failure is not None:
                         raise self._failure
                     self._changed.wait()
+                self._waiting -= length
             yield Stretch(self._file.fileno(), offset, length)
 
     def _work(self) -> None:
@@ -161,8 +172,9 @@ class _Coming:
                     return
                 private.write_at(self._file, block, at)
                 self._fetched.size += len(block)
+                self._waiting += len(block)
+                self._progress.advance(len(block))
             at += len(block)
-            self._progress.advance(len(block))
         with self._changed:
             self._arrived.add(offset)
             self._changed.notify_all()
@@ -175,6 +187,8 @@ def _for_reading(path: Path) -> Iterator[int]:
     except OSError as error:
         raise unreadable(path, error.strerror or "") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise unreadable(path, "it is no ordinary file")
         yield descriptor
     finally:
         os.close(descriptor)

@@ -239,7 +239,7 @@ class _Collector:
         try:
             blob = self.blobs.get(verdict.path)
             kept = self._remove_leftover(verdict.path) if blob is None else self._remove(blob)
-        except (NoRoom, PermissionError):
+        except (NoRoom, OSError):
             kept = "this user may not remove it"
         except RegistryFailure as error:  # the lock of its download, taken in this moment
             kept = error.why or "being fetched"

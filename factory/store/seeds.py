@@ -48,13 +48,20 @@ def remember(store: Store, digest: Digest, content: bytes) -> None:
     path = _place(store, digest)
     with contextlib.suppress(OSError, FactoryError):
         files.make_folder_below(store.root, path.parent)
-        files.atomic_write(path, content)
+        if not store.trust.doubt_of_folders(path, store.root):
+            files.atomic_write(path, content)
+
+
+def forget(store: Store, digest: Digest) -> None:
+    """Keep the index of an image no longer: it was wrong, or nobody knows whether it was."""
+    with contextlib.suppress(OSError, FactoryError):
+        files.remove_file(_place(store, digest))
 
 
 def stale_indexes(store: Store) -> Iterator[Path]:
     """Kept indexes of images that are no longer here, and whatever else lies among them."""
     folder = store.root / "chunks"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
         digest = Digest("sha256", path.stem)
         if path != _place(store, digest) or not store.has_file(digest):
             yield path

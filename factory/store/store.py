@@ -64,8 +64,16 @@ class Store:
         return None
 
     def has_file(self, digest: Digest) -> bool:
-        """Whether something has the blob's name, here or in a shared store."""
-        return any(_blob(root, digest).exists() for root in (self.root, *self.shared))
+        """Whether something has the blob's name, here or in a shared store; or may have, where nobody lets us look."""
+        for root in (self.root, *self.shared):
+            try:
+                _blob(root, digest).lstat()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return True
+            return True
+        return False
 
     def usable(self, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
         """Where the blob is, when it may be used: this user's own was checked when it came, others' are hashed once.
@@ -151,9 +159,10 @@ class Store:
                 self._folder(path.parent)
                 with contextlib.suppress(FileNotFoundError):
                     files.rename_into_place(partial, path)
-                    files.remove_file(ahead_of(partial))
                     self._approve(path, os.fstat(file.fileno()), wanted.digest)
+                    _drop(ahead_of(partial))
                     return path, fetched
+            _drop(ahead_of(partial))
         progress.note("this pull slept, and another one took its place")
         path, more = self.ingest(wanted, fetch, progress, parts=parts, plan=plan)
         return path, fetched + more
@@ -177,14 +186,14 @@ class Store:
         mine = self.root / "partial" / f"{digest.hex}.{os.getuid()}.{held.token}"
         if not held.alone:
             return mine
-        found = mine.parent.glob(f"{digest.hex}.{os.getuid()}.*")
-        left = sorted((path for path in found if path.suffix != AHEAD), key=private.private_size)
+        found = sorted(mine.parent.glob(f"{digest.hex}.{os.getuid()}.*"), key=private.private_size)
+        left = [path for path in found if path.suffix != AHEAD]
         if left and not held.doubtful:
             ahead = ahead_of(left[-1])
-            files.rename_into_place(left.pop(), mine)
+            files.rename_into_place(left[-1], mine)
             with contextlib.suppress(FileNotFoundError):
                 files.rename_into_place(ahead, ahead_of(mine))
-        for path in left:
+        for path in found:
             files.remove_file(path)
         return mine
 
@@ -305,11 +314,17 @@ class Store:
     def leftovers(self) -> Iterator[Path]:
         """Unfinished downloads."""
         folder = self.root / "partial"
-        yield from sorted(folder.iterdir()) if folder.is_dir() else ()
+        yield from sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ()
 
     def _folder(self, path: Path) -> Path:
         """Make a folder as open as the store's own."""
         return files.make_folder_below(self.root, path)
+
+
+def _drop(ahead: Path) -> None:
+    """Remove what came ahead, if it can be: the image is complete without it."""
+    with contextlib.suppress(OSError, FactoryError):
+        files.remove_file(ahead)
 
 
 def _recipes(*roots: Path) -> list[str]:

@@ -7,6 +7,7 @@ digest of the whole, read back from the file, decides in any case.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -15,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from factory.digest import Descriptor, Verifier, too_long
-from factory.errors import IntegrityFailure, OnlyWhole
+from factory.errors import IntegrityFailure, NoRoom, OnlyWhole
 from factory.io import files, private
 from factory.io.progress import Progress
 from factory.store.assemble import Assembly, Fetched, ahead_of
@@ -27,6 +28,8 @@ _BEHIND = 64 * 1024 * 1024  # bytes back what was written is on the disk, most l
 
 _ONCE_MORE = "the bytes were not right; fetching the image once more"
 _NOT_REUSABLE = "what is reused does not give the image, all of it is fetched (see: singfactory store verify)"
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Fetch = Callable[[int], Iterable[bytes]]
 
@@ -80,8 +83,8 @@ def _fill(
         file.truncate(0)
         kept = 0
     at = file.seek(kept)
-    twice = assembly.missing if assembly is not None else 0
-    files.require_space(partial.parent, wanted.size - kept + twice + _MARGIN, "to pull the image")
+    assembly = _with_room(assembly, partial, wanted.size - kept)
+    files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
     progress.begin("pull", wanted.size)
     try:
         progress.advance(kept)
@@ -103,6 +106,15 @@ def _fill(
         progress.end()
 
 
+def _with_room(assembly: Assembly | None, partial: Path, size: int) -> Assembly | None:
+    """The assembly, unless there is no room for what it fetches ahead, beside the image itself (bytes)."""
+    if assembly is not None:
+        with contextlib.suppress(NoRoom):
+            files.require_space(partial.parent, size + assembly.missing + _MARGIN, "to pull the image")
+            return assembly
+    return None
+
+
 def _assemble(file: FileIO, assembly: Assembly, fetched: Fetched, hasher: _Hasher, progress: Progress) -> None:
     """Go on as far as pieces bring it: to the end, unless the registry serves no parts."""
     at = file.tell()
@@ -110,8 +122,10 @@ def _assemble(file: FileIO, assembly: Assembly, fetched: Fetched, hasher: _Hashe
         for descriptor, start, length in stretches:
             try:
                 private.write_from(file, descriptor, start, length)
-            except EOFError as error:
-                raise IntegrityFailure("a local image became shorter while it was read") from error
+            except (EOFError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    raise
+                raise IntegrityFailure("a local image cannot be read to its end", why=str(error)) from error
             at += length
             hasher.written(at)
 

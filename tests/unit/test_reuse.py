@@ -101,7 +101,7 @@ def test_the_indexes_are_kept_and_the_next_pull_needs_only_its_own(
     reuse = Reuse(release, registry, store, QUIET, {})
     reuse.plan(ahead)
     assert remembered(store, release.sif.digest, 1 << 20) is None, "the image has not come yet"
-    reuse.keep()
+    reuse.done(0)
     for digest, content in ((old, OLD), (release.sif.digest, NEW)):
         kept = remembered(store, digest, 1 << 20)
         assert kept is not None
@@ -176,7 +176,7 @@ def test_a_wrong_index_is_told_and_the_image_fetched_whole(
     assert reuse.plan(ahead) is None
     assert len(heard.notes) == 1
     assert heard.notes[0].startswith("the whole image is fetched: ")
-    reuse.keep()
+    reuse.done(0)
     assert remembered(store, Digest.of(NEW), 1 << 20) is None
 
 

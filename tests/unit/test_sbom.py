@@ -14,7 +14,10 @@ from factory.sif.packages import Package, Packages
 SIF = Digest.of(b"image")
 WHEN = "2026-01-01T00:00:00Z"
 packages = st.builds(
-    Package, st.sampled_from(["apk", "conda", "dpkg", "python", "r"]), st.text(min_size=1), st.text(min_size=1)
+    Package,
+    st.sampled_from(["apk", "conda", "dpkg", "python", "r"]),
+    st.text(min_size=1, max_size=200),
+    st.text(min_size=1, max_size=200),
 )
 
 

@@ -16,11 +16,14 @@ from factory.compare import index_of, packages_of
 from factory.delta.index import index_image
 from factory.digest import Digest
 from factory.io import files
-from factory.make import built_before, look
-from factory.publish import is_unchanged
+from factory.make import build_one, built_before, look, publish_one
+from factory.make import test_one as run_tests
+from factory.publish import Origin, is_unchanged, publish
 from factory.release import CHUNK_INDEX, Release, Repeat
+from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
 from tests.unit.sif.packing import image, write
 from tests.unit.test_make import Factory
+from tests.unit.test_publish_sets import BOTH, built, put
 
 REMARK = "Bootstrap: docker\nFrom: {{ base }}\n%post\n    # a remark\n"
 
@@ -182,8 +185,6 @@ def test_jobs_apart_build_upon_the_published_image_when_the_new_one_is_the_same(
 
 
 def build(factory: Factory, name: str = "base") -> Candidate:
-    from factory.make import build_one  # noqa: PLC0415
-
     works = factory.works()
     recipe = factory.recipes[name]
     return build_one(recipe, "amd64", look([recipe], works), works, force=True)
@@ -207,9 +208,106 @@ def test_a_chunk_index_of_another_image_is_not_published(factory: Factory) -> No
     builds(factory, "two")
     (factory.root / "other.sif").write_bytes((factory.root / "engine/built.sif").read_bytes())
     made.chunks.write_bytes(index_image(factory.root / "other.sif").encode())
-    from factory.make import publish_one, test_one  # noqa: PLC0415
-
     recipe = factory.recipes["one"]
-    release = publish_one(recipe, made, test_one(recipe, made, works), works)
+    release = publish_one(recipe, made, run_tests(recipe, made, works), works)
     assert release.chunks is None
     assert release.sif.digest == made.sif.digest != Digest.of(b"")
+
+
+def test_what_the_registry_has_lost_is_published_again_although_it_is_unchanged(factory: Factory) -> None:
+    builds(factory)
+    factory.write("one")
+    factory.make()
+    for lost in ("sif", "chunks"):
+        release = newest(factory)
+        blob = release.sif if lost == "sif" else release.chunks
+        assert blob is not None
+        (factory.root / "images/one/blobs/sha256" / blob.digest.hex).unlink()
+        (made,) = factory.make(force=True)[1]
+        assert not made.unchanged
+        release = newest(factory)
+        assert release.chunks is not None
+        assert factory.registry.has_blob("one", release.sif)
+        assert factory.registry.has_blob("one", release.chunks)
+
+
+def test_a_version_that_is_taken_back_leads_again(factory: Factory) -> None:
+    builds(factory)
+    factory.write("one")
+    factory.make()
+    builds(factory, "bad")
+    factory.write("one", version="2.0")
+    factory.make()
+    builds(factory)
+    factory.write("one", definition=REMARK)
+    assert factory.made() == {"one (amd64)": "1.0-2"}
+    assert catalogs.read(factory.registry).entry("one").tags["latest"] == "1.0-2"
+
+
+def test_a_link_beside_an_image_is_not_published(factory: Factory) -> None:
+    secret = factory.root / "secret"
+    secret.write_text("token")
+    builds(factory)
+    recipe, works = factory.write("one"), factory.works()
+    made = build(factory, "one")
+    for path in (made.sbom, made.chunks):
+        path.unlink()
+        path.symlink_to(secret)
+    release = publish_one(recipe, made, run_tests(recipe, made, works), works)
+    assert release.chunks is None
+    assert packages_of(release, factory.registry) is None
+
+
+def fingerprinted(made: Candidate, fingerprint: str) -> Candidate:
+    made = replace(made, fingerprint=fingerprint)
+    made.save()
+    return made
+
+
+def test_one_architecture_is_unchanged_beside_one_that_changed(tmp_path: Path) -> None:
+    recipe, registry = write_recipe(tmp_path / "recipes", build=BOTH), folder_registry(tmp_path / "images")
+
+    def put_both(*parts: tuple[str, str, str]) -> list[Candidate]:
+        made = [fingerprinted(built(tmp_path, recipe, arch, content), mark) for arch, content, mark in parts]
+        put(recipe, registry, *made)
+        return made
+
+    def remembers(made: Candidate) -> bool:
+        found = catalogs.read(registry).entry("tool").newest("arm64")
+        return found is not None and found.repeat is not None and found.repeat.inputs == made.key
+
+    put_both(("amd64", "a1", "1:a"), ("arm64", "b1", "1:b"))
+    recipe = write_recipe(tmp_path / "recipes", build=BOTH, definition=REMARK)
+    _, made = put_both(("amd64", "a2", "1:A"), ("arm64", "b2", "1:b"))
+    assert remembers(made)
+    put_both(("amd64", "a3", "1:AA"))
+    assert remembers(made), "it is carried over with what is known of it"
+
+
+def test_an_older_build_that_is_published_late_does_not_make_a_release_older(tmp_path: Path) -> None:
+    recipe, registry = write_recipe(tmp_path / "recipes"), folder_registry(tmp_path / "images")
+    for content, created in (("1", "2024-05-01"), ("2", "2024-07-01"), ("3", "2024-06-01")):
+        made = candidate(tmp_path / "candidates", recipe, content.encode(), created=f"{created}T00:00:00Z")
+        publish(
+            recipe,
+            fingerprinted(made, "1:a"),
+            report_of(made),
+            registry=registry,
+            origin=Origin(),
+            progress=QUIET,
+        )
+    found = catalogs.read(registry).entry("tool").newest("amd64")
+    assert found is not None
+    assert found.repeat is not None
+    assert found.repeat.created == "2024-07-01T00:00:00Z"
+
+
+def test_the_same_bytes_of_other_inputs_are_remembered(factory: Factory) -> None:
+    builds(factory)
+    factory.write("one")
+    script = factory.root / "engine/apptainer"
+    script.write_text(script.read_text().replace("od -An -N8 -tx8 /dev/urandom", "printf same"))
+    factory.make()
+    factory.write("one", definition=REMARK)
+    factory.make()
+    assert factory.kept() == {"one": "1.0-1 is what these inputs give"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -232,19 +233,79 @@ def test_a_link_planted_where_bytes_come_ahead_is_refused(
     assert victim.read_bytes() == b"precious"
 
 
-def test_missing_bytes_count_twice_when_room_is_looked_for(
+def test_without_room_for_what_comes_ahead_the_image_is_fetched_whole(
     store: Store, seed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
+    margin = 64 * 1024 * 1024
 
-    def refuse(_: Path, size: int, __: str) -> None:
-        asked.append(size)
-        raise NoRoom("full")
+    def little(_: Path, size: int, __: str) -> None:
+        asked.append(size - margin)
+        if size > len(CONTENT) + margin:
+            raise NoRoom("full")
 
-    monkeypatch.setattr("factory.store.transfer.files.require_space", refuse)
-    with pytest.raises(NoRoom):
-        ingest(store, Source(), pieces_from(seed))
-    assert asked == [len(CONTENT) + 41_000 + 64 * 1024 * 1024]
+    monkeypatch.setattr("factory.store.transfer.files.require_space", little)
+    source = Source()
+    assert ingest(store, source, pieces_from(seed)) == len(CONTENT)
+    assert source.whole == [0]
+    assert asked == [len(CONTENT) + 41_000, len(CONTENT)]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_not_copied_from(store: Store, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(tmp_path / "seed")
+    source, heard = Source(), Heard()
+    assert ingest(store, source, pieces_from(place), heard) >= len(CONTENT)
+    assert source.whole == [0]
+    assert len(heard.notes) == 1
+
+
+def test_a_bad_sector_under_a_seed_costs_a_full_fetch(
+    store: Store, seed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(private, "write_from", broken)
+    source, heard = Source(), Heard()
+    ingest(store, source, pieces_from(seed), heard)
+    assert source.whole == [0]
+    assert "Input/output error" in heard.notes[0]
+
+
+def test_progress_ends_at_all_of_it_although_parts_came_in_vain(store: Store, seed: Path) -> None:
+    came = threading.Event()
+
+    def fault(at: int) -> None:
+        if at == 0:
+            came.wait(10)
+            raise OnlyWhole("no ranges any more")
+        if at == 198_000 or at >= 199_000:
+            came.set()
+
+    class Counted(Silent):
+        done = 0
+
+        def advance(self, count: int) -> None:
+            self.done += count
+
+    counted = Counted()
+    ingest(store, Source(fault), pieces_from(seed), counted)
+    assert counted.done == len(CONTENT)
+
+
+def test_files_that_came_ahead_of_downloads_that_are_gone_do_not_stay(store: Store, seed: Path) -> None:
+    folder = store.root / "partial"
+    folder.mkdir(parents=True)
+    for name in ("one", "two.ahead", "three", "three.ahead"):
+        (folder / f"{WANTED.digest.hex}.{os.getuid()}.{name}").write_bytes(b"")
+    ingest(store, Source(), pieces_from(seed))
 
 
 def test_a_wrong_image_is_refused_in_the_end(store: Store, seed: Path) -> None:

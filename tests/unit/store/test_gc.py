@@ -18,6 +18,7 @@ from factory.store import gc, leases, tags
 from factory.store.gc import Rules, Verdict, collect
 from factory.store.leases import Job, Queue
 from factory.store.refs import read_refs
+from factory.store.seeds import remember
 from factory.store.store import Store
 from factory.store.verify import verify
 from tests.unit.store.stored import DAY, end, image, line_of, put, python, tree, use
@@ -186,6 +187,30 @@ def test_old_partials_and_what_was_put_aside_go(store: Store) -> None:
     }
     assert not any(store.root.glob("partial/*"))
     assert not any(store.root.glob("quarantine/*"))
+
+
+def test_chunk_indexes_go_with_their_images_and_nothing_else_in_their_folder_stops_it(store: Store) -> None:
+    here = put(store, b"here", "tool", "1-1")
+    for digest in (here, Digest.of(b"gone")):
+        remember(store, digest, b"index")
+    (store.root / "chunks/folder").mkdir()
+    verdicts = run(store, grace=0)
+    assert (store.root / "chunks" / f"{here.hex}.chunks").exists()
+    assert sorted(path.name for path in (store.root / "chunks").iterdir()) == sorted(["folder", f"{here.hex}.chunks"])
+    assert why(verdicts, keep=True)["folder"] == "this user may not remove it"
+
+
+@pytest.mark.parametrize("name", ["chunks", "partial"])
+def test_a_link_in_the_place_of_a_folder_leads_nowhere(store: Store, tmp_path: Path, name: str) -> None:
+    put(store, b"here", "tool", "1-1")
+    thesis = tmp_path / "work/thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years")
+    if (store.root / name).exists():
+        (store.root / name).rmdir()
+    (store.root / name).symlink_to(thesis.parent)
+    run(store, grace=0)
+    assert thesis.read_text() == "years"
 
 
 def test_temporary_files_of_living_processes_are_left_alone_without_a_grace_period_too(store: Store) -> None:
