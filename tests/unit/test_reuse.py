@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from factory import reuse as reuse_module
 from factory.delta.index import ChunkIndex, index_image
@@ -16,6 +19,7 @@ from factory.registry.protocol import SIF_LAYER, Registry
 from factory.release import CHUNK_INDEX, Release
 from factory.reuse import Reuse
 from factory.store.assemble import Piece
+from factory.store.parts import Parts
 from factory.store.refs import StoredImage
 from factory.store.seeds import remember, remembered, seeds, stale_indexes
 from factory.store.store import Store
@@ -272,3 +276,27 @@ def test_a_far_registry_is_not_asked_a_thousand_times() -> None:
     alternating = [Piece(at, 1000, None if at % 2000 else Path("seed"), at) for at in range(0, 10_000_000, 1000)]
     assert not reuse_module.pays(alternating, 10_000_000, took=0.2, speed=10e6, connections=4)
     assert reuse_module.pays(alternating[:2], 100_000_000, took=0.2, speed=10e6, connections=4)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 1200), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
+    cut=st.integers(-40, 40),
+)
+def test_whatever_is_changed_in_an_index_the_right_bytes_come(
+    tmp_path: Path, registry: LayoutRegistry, changes: list[tuple[int, bytes]], cut: int
+) -> None:
+    document = bytearray(index_of(NEW, tmp_path).encode())
+    for at, new in changes:
+        document[at : at + len(new)] = new
+    document = document[:cut] if cut < 0 else document + bytes(cut)
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        store = Store(Path(folder))
+        stored(store)
+        reuse = Reuse(released(registry, tmp_path, index=bytes(document)), registry, store, QUIET, {})
+        parts = Parts(lambda offset, length: [NEW[offset : offset + length]], 2)
+        sif = Descriptor.of(SIF_LAYER, NEW)
+        path, transferred = store.ingest(sif, lambda at: [NEW[at:]], QUIET, parts=parts, plan=reuse.plan)
+        reuse.done(transferred)
+        assert path.read_bytes() == NEW
+        assert list(store.leftovers()) == []
