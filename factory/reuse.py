@@ -27,6 +27,7 @@ from factory.store.store import Store
 
 _WORTH_IT = 4 * 1024 * 1024  # bytes of an image; smaller ones are fetched whole before an index has come
 _GAP = 32 * 1024  # bytes that are fetched twice rather than asked around
+_USUAL_WAIT = 0.05  # seconds for an index that did not have to come
 _INDEXING = 250e6  # bytes a second at which a local image is indexed, carefully guessed
 _WARMED_UP = 8  # times as fast as a chunk index come the bytes of an image: that one is short, its wait a round trip
 _FASTEST = 1e9  # bytes a second of any network
@@ -48,7 +49,6 @@ class Reuse:
     progress: Progress
     indexes: Mapping[Digest, Descriptor]
     fetched: int = 0
-    _index: bytes = b""
     _used: tuple[Digest, ...] = ()
 
     def plan(self, ahead: Path) -> Sequence[StoredPiece] | None:
@@ -65,15 +65,12 @@ class Reuse:
             return None
 
     def done(self, transferred: int) -> None:
-        """The image is here, with so many bytes of it fetched: keep its index for the next pull.
+        """The image is here, with so many bytes of it fetched.
 
         Where reuse was tried, and all of it was fetched in the end, some index was wrong: none of them is kept.
         """
-        if self._used and transferred >= self.release.sif.size:
-            for digest in self._used:
-                forget(self.store, digest)
-        elif self._index:
-            remember(self.store, self.release.sif.digest, self._index)
+        for digest in self._used if transferred >= self.release.sif.size else ():
+            forget(self.store, digest)
 
     def _plan(self, ahead: Path) -> Sequence[StoredPiece] | None:
         wanted, descriptor = self.release.sif, self.release.chunks
@@ -82,22 +79,33 @@ class Reuse:
         near = seeds(self.store, self.release.recipe, wanted)
         if not near and not _is_there(ahead):
             return None
-        asked = monotonic()
-        content = self._fetch(descriptor)
-        took = monotonic() - asked
-        want = ChunkIndex.decode(content)
-        if (want.digest, want.size) != (wanted.digest, wanted.size):
-            raise IntegrityFailure("the chunk index is of another image", why=f"it is of {want.digest}")
-        self._index = content
-        speed = min(_FASTEST, _WARMED_UP * len(content) / took)
+        want, took = self._index(wanted, descriptor)
+        speed = min(_FASTEST, _WARMED_UP * descriptor.size / took)
         having = self._indexed(near, wanted.size / speed)
         found = coalesced(match(want, [index for _, index in having]), _GAP)
         located = tuple(_located(found, [seed.path for seed, _ in having]))
         pieces = tuple(_with_ahead(want, located, ahead))
         if not pays(pieces, wanted.size, took, speed, self.registry.connections):
             return None
-        self._used = tuple(seed.digest for seed, _ in having)
+        self._used = (wanted.digest, *(seed.digest for seed, _ in having))
         return pieces
+
+    def _index(self, wanted: Descriptor, descriptor: Descriptor) -> tuple[ChunkIndex, float]:
+        """The index of the wanted image, and how many seconds it took to come.
+
+        It is kept at once: a pull that is killed, and begun again, has it. Raises IntegrityFailure for a wrong one.
+        """
+        kept = remembered(self.store, wanted.digest, largest_index(wanted.size))
+        if kept is not None and Digest.of(kept) == descriptor.digest:
+            return ChunkIndex.decode(kept), _USUAL_WAIT
+        asked = monotonic()
+        content = self._fetch(descriptor)
+        took = monotonic() - asked
+        want = ChunkIndex.decode(content)
+        if (want.digest, want.size) != (wanted.digest, wanted.size):
+            raise IntegrityFailure("the chunk index is of another image", why=f"it is of {want.digest}")
+        remember(self.store, wanted.digest, content)
+        return want, max(took, 1e-6)
 
     def _fetch(self, descriptor: Descriptor) -> bytes:
         blocks = self.registry.blob(self.release.recipe, descriptor)

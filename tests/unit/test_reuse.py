@@ -104,13 +104,27 @@ def test_the_indexes_are_kept_and_the_next_pull_needs_only_its_own(
     assert release.chunks is not None
     reuse = Reuse(release, registry, store, QUIET, {})
     reuse.plan(ahead)
-    assert remembered(store, release.sif.digest, 1 << 20) is None, "the image has not come yet"
-    reuse.done(0)
+    reuse.done(100)
     for digest, content in ((old, OLD), (release.sif.digest, NEW)):
         kept = remembered(store, digest, 1 << 20)
         assert kept is not None
         assert ChunkIndex.decode(kept).digest == Digest.of(content)
     assert reuse.fetched == release.chunks.size
+    again = Reuse(release, registry, store, QUIET, {})
+    assert again.plan(ahead) is not None
+    assert again.fetched == 0, "a pull that was killed does not fetch it twice"
+
+
+def test_no_index_is_kept_when_all_was_fetched_in_the_end(
+    tmp_path: Path, registry: LayoutRegistry, store: Store, ahead: Path
+) -> None:
+    old = stored(store)
+    release = released(registry, tmp_path)
+    reuse = Reuse(release, registry, store, QUIET, {})
+    reuse.plan(ahead)
+    reuse.done(release.sif.size)
+    assert remembered(store, old, 1 << 20) is None
+    assert remembered(store, release.sif.digest, 1 << 20) is None
 
 
 def test_the_index_of_an_older_image_is_fetched_where_the_registry_has_it(
