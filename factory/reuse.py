@@ -114,21 +114,19 @@ class Reuse:
         return content
 
     def _indexed(self, near: Iterable[Seed], patience: float) -> list[tuple[Seed, ChunkIndex]]:
-        """The seeds whose index is at hand; patience: seconds that a full pull would take."""
+        """The seeds whose index is kept, and the nearest one in any case; patience: seconds of a full pull."""
         found: list[tuple[Seed, ChunkIndex]] = []
         for seed in near:
             with contextlib.suppress(OSError, IntegrityFailure):  # gone, or damaged: the others are as good as ever
-                index = self._index_of(seed, patience if not found else 0.0)
+                size = seed.path.stat().st_size
+                index = _sound(remembered(self.store, seed.digest, largest_index(size)) or b"", seed, size)
+                index = index or (None if found else self._made(seed, size, patience))
                 if index is not None:
                     found.append((seed, index))
         return found
 
-    def _index_of(self, seed: Seed, patience: float) -> ChunkIndex | None:
-        """The index of an image that is here: kept, else fetched, else made when a full pull takes longer."""
-        size = seed.path.stat().st_size
-        kept = remembered(self.store, seed.digest, largest_index(size))
-        if kept is not None and (index := _sound(kept, seed, size)):
-            return index
+    def _made(self, seed: Seed, size: int, patience: float) -> ChunkIndex | None:
+        """The index of an image that is here: fetched, else made when a full pull takes longer."""
         there = self.indexes.get(seed.digest) if seed.recipe == self.release.recipe else None
         content = b""
         if there is not None and there.size <= largest_index(size):
