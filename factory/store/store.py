@@ -157,12 +157,11 @@ class Store:
                 os.fchmod(file.fileno(), _READ_ONLY)
                 os.fsync(file.fileno())
                 self._folder(path.parent)
+                _drop(ahead_of(partial))  # first: who is killed after the rename has nobody who looks for it
                 with contextlib.suppress(FileNotFoundError):
                     files.rename_into_place(partial, path)
                     self._approve(path, os.fstat(file.fileno()), wanted.digest)
-                    _drop(ahead_of(partial))
                     return path, fetched
-            _drop(ahead_of(partial))
         progress.note("this pull slept, and another one took its place")
         path, more = self.ingest(wanted, fetch, progress, parts=parts, plan=plan)
         return path, fetched + more
