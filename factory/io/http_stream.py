@@ -14,7 +14,7 @@ from factory.io.http_failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, HttpFail
 from factory.io.http_retry import Patience
 from factory.io.http_settings import host_of, redacted
 
-BLOCK = 1024 * 1024  # bytes handed on at a time
+BLOCK = 256 * 1024  # bytes handed on at a time: what a kill loses is what was not handed on yet
 _SMALL_BLOCK = 64 * 1024  # after a failure: what a reset loses is what was not handed on yet
 _ERROR_LIMIT = 64 * 1024
 _SHORTCUT_LIFE = 120.0  # seconds; registries sign redirects for some minutes
