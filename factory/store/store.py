@@ -31,7 +31,7 @@ from factory.store.assemble import AHEAD, Assembly, Plan, ahead_of
 from factory.store.leases import Job
 from factory.store.parts import Parts
 from factory.store.refs import Purged, StoredImage, read_refs, refs_file, write_refs
-from factory.store.transfer import complete
+from factory.store.transfer import Sources, complete
 from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
@@ -149,11 +149,9 @@ class Store:
             if self._usable_in(self.root, wanted) is not None:
                 return path, 0
             partial = self._partial(wanted.digest, held)
-            assembly = self._assembly(partial, parts, plan)
+            sources = Sources(fetch, parts, self._assembly(partial, parts, plan))
             with private.open_for_update(partial) as file:
-                fetched = complete(
-                    file, partial, wanted, fetch=fetch, parts=parts, progress=progress, assembly=assembly
-                )
+                fetched = complete(file, partial, wanted, sources, progress)
                 os.fchmod(file.fileno(), _READ_ONLY)
                 os.fsync(file.fileno())
                 self._folder(path.parent)

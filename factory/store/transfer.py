@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,33 +35,35 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Fetch = Callable[[int], Iterable[bytes]]
 
 
-def complete(
-    file: FileIO,
-    partial: Path,
-    wanted: Descriptor,
-    *,
-    fetch: Fetch,
-    parts: Parts | None,
-    progress: Progress,
-    assembly: Assembly | None = None,
-) -> int:
+@dataclass(frozen=True)
+class Sources:
+    """Where the bytes of a blob come from, none of them believed.
+
+    fetch: all from an offset on. parts: the same over several connections. assembly: what local images have of it.
+    """
+
+    fetch: Fetch
+    parts: Parts | None = None
+    assembly: Assembly | None = None
+
+
+def complete(file: FileIO, partial: Path, wanted: Descriptor, sources: Sources, progress: Progress) -> int:
     """Continue or begin the partial file until it is the wanted blob; the number of bytes fetched.
 
-    assembly: what local images have of it is reused. Wrong bytes cost one clean fetch of all from the start. Raises
-    IntegrityFailure when that is wrong too, and keeps nothing then; NoRoom; what fetch and parts raise, and keeps what
-    came in order.
+    Wrong bytes cost one clean fetch of all from the start. Raises IntegrityFailure when that is wrong too, and keeps
+    nothing then; NoRoom; what the sources raise, and keeps what came in order.
     """
     fetched = Fetched()
     try:
-        _fill(file, partial, wanted, fetch=fetch, parts=parts, progress=progress, fetched=fetched, assembly=assembly)
+        _fill(file, partial, wanted, sources, fetched=fetched, progress=progress)
     except IntegrityFailure as error:
         file.truncate(0)
         files.remove_file(ahead_of(partial))
-        progress.note(_ONCE_MORE if assembly is None else f"{_NOT_REUSABLE}: {error.why or error.what}")
+        progress.note(_ONCE_MORE if sources.assembly is None else f"{_NOT_REUSABLE}: {error.why or error.what}")
     else:
         return fetched.size
     try:
-        _fill(file, partial, wanted, fetch=fetch, parts=parts, progress=progress, fetched=fetched)
+        _fill(file, partial, wanted, replace(sources, assembly=None), fetched=fetched, progress=progress)
     except IntegrityFailure:
         files.remove_file(partial)
         raise
@@ -68,32 +71,24 @@ def complete(
 
 
 def _fill(
-    file: FileIO,
-    partial: Path,
-    wanted: Descriptor,
-    *,
-    fetch: Fetch,
-    parts: Parts | None,
-    progress: Progress,
-    fetched: Fetched,
-    assembly: Assembly | None = None,
+    file: FileIO, partial: Path, wanted: Descriptor, sources: Sources, *, fetched: Fetched, progress: Progress
 ) -> None:
     kept = os.fstat(file.fileno()).st_size
     if kept > wanted.size:
         file.truncate(0)
         kept = 0
     at = file.seek(kept)
-    assembly = _with_room(assembly, partial, wanted.size - kept)
+    assembly = _with_room(sources.assembly, partial, wanted.size - kept)
     files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
     progress.begin("pull", wanted.size)
     try:
         progress.advance(kept)
         # Who copies an image to this machine's disk runs it now; who fetches one mostly runs it elsewhere, or later.
-        with _Hasher(file, Verifier(wanted), kept, cached=parts is None) as hasher:
+        with _Hasher(file, Verifier(wanted), kept, cached=sources.parts is None) as hasher:
             if assembly is not None:
                 _assemble(file, assembly, fetched, hasher, progress)
                 at = file.tell()
-            with contextlib.closing(_rest(at, wanted.size, fetch, parts, progress)) as blocks:
+            with contextlib.closing(_rest(at, wanted.size, sources, progress)) as blocks:
                 for block in blocks:
                     at += len(block)
                     fetched.size += len(block)
@@ -130,14 +125,14 @@ def _assemble(file: FileIO, assembly: Assembly, fetched: Fetched, hasher: _Hashe
             hasher.written(at)
 
 
-def _rest(at: int, size: int, fetch: Fetch, parts: Parts | None, progress: Progress) -> Generator[bytes, None, None]:
+def _rest(at: int, size: int, sources: Sources, progress: Progress) -> Generator[bytes, None, None]:
     """The bytes from ``at`` on: in parts where that is worth it and served, else over one connection."""
-    if parts is not None and parts.worth_it(size - at):
-        with contextlib.suppress(OnlyWhole), contextlib.closing(parts.in_order(at, size, progress)) as blocks:
+    if sources.parts is not None and sources.parts.worth_it(size - at):
+        with contextlib.suppress(OnlyWhole), contextlib.closing(sources.parts.in_order(at, size, progress)) as blocks:
             for block in blocks:
                 at += len(block)
                 yield block
-    for block in fetch(at) if at < size else ():
+    for block in sources.fetch(at) if at < size else ():
         progress.advance(len(block))
         yield block
 
