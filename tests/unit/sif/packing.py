@@ -18,9 +18,7 @@ PLAIN = ("-noI", "-noD", "-noF", "-noX")  # nothing is compressed: damage reache
 def mksquashfs() -> str:
     """The path of mksquashfs; fails with what to do when there is none."""
     engine = (Path.home() / ".local/share/singfactory-engine").glob("usr/lib/*/apptainer/bin")
-    found = shutil.which("mksquashfs") or shutil.which(
-        "mksquashfs", path=":".join(["/usr/sbin", "/sbin", *map(str, engine)])
-    )
+    found = shutil.which("mksquashfs", path=":".join([os.environ["PATH"], "/usr/sbin", "/sbin", *map(str, engine)]))
     if found is None:
         pytest.fail("mksquashfs is missing: install squashfs-tools, or run scripts/install-apptainer", pytrace=False)
     return found
