@@ -102,7 +102,8 @@ def test_a_registry_that_ignores_ranges_serves_the_whole_image_and_nothing_is_sa
     user = updating({"path": pair.new.blobs, "no_range": True})
     done = user.run("pull", NAME, "--json")
     assert (done.code, user.arrived(pair.new)) == (0, pair.new.size)
-    assert done.json()["transferred"] > pair.new.size - 1_000_000, "some may have been copied before it was known"
+    before_the_first_change = CHANGED[0] * PART  # may be copied: an answer without a range serves the beginning, too
+    assert done.json()["transferred"] >= pair.new.size - before_the_first_change
     assert "whole" not in done.err
 
 
