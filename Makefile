@@ -33,7 +33,7 @@ unit: $(VENV)/.ready
 # Needs real parts: an engine, registries. The scripts install what is missing.
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
-	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration
+	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration tests/attacks
 
 bench: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
