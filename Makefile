@@ -28,7 +28,7 @@ types: $(VENV)/.ready
 # Images for these are packed by mksquashfs; it comes with the engine where the machine has none.
 unit: $(VENV)/.ready
 	PATH="$$PATH:/usr/sbin:/sbin" command -v mksquashfs >/dev/null || scripts/install-apptainer >/dev/null
-	$(PYTHON) -m pytest tests/unit tests/test_architecture.py
+	$(PYTHON) -m pytest -n auto --dist loadfile tests/unit tests/test_architecture.py
 
 # Needs real parts: an engine, registries. The scripts install what is missing.
 integration: $(VENV)/.ready
