@@ -46,7 +46,7 @@ class Folder:
         os.close(self.descriptor)
 
     def below(self, *names: str) -> Folder:
-        """A folder that is there. Raises FileNotFoundError, IntegrityFailure for a link, NoRoom for a file in its place."""
+        """A folder that is there. Raises FileNotFoundError; IntegrityFailure for a link, NoRoom for a file."""
         return self._walk(names, lambda at, name: at._enter(name))  # noqa: SLF001 - of this class
 
     def make(self, *names: str) -> Folder:
