@@ -191,15 +191,17 @@ def what_runs(victim: Account, settings: dict[str, str], staged: Path) -> tuple[
     """The last bytes of what the engine opens, and what was said.
 
     The attacker waits for the moment between its start and its first look, and puts a folder with other bytes in the
-    place of the victim's, where that is possible.
+    place of the victim's, or of the one above, where that is possible.
     """
-    evil = staged.with_name("evil")
     process = victim.start("exec", "tool", "--", "true", WAIT="yes", **settings)
     until((victim.home / "running").exists, process)
 
     def attack() -> None:
-        evil_store(evil)
-        exchange(evil, staged)
+        for level in (staged, staged.parent):
+            evil = level.with_name("evil")
+            with contextlib.suppress(OSError, FactoryError):
+                evil_store(evil / staged.relative_to(level))
+                exchange(evil, level)
 
     finish(child(attack, STRANGER))
     (victim.home / "go").touch()
@@ -221,8 +223,9 @@ def made_first(disk: Path, way: str) -> Path:
     else:
         (disk / "local").mkdir()
     stage = disk / "local" if way in ("itself", "a link") else disk / "local/singfactory"
-    if stage.is_dir():
-        stage.chmod(0o777)
+    for folder in (disk / "local", stage):
+        if folder.is_dir():
+            folder.chmod(0o777)
     return stage
 
 
@@ -243,15 +246,15 @@ def test_who_makes_the_folder_for_staged_images_first_does_not_decide_what_other
     assert "not staged (" in said
 
 
-def test_a_folder_that_all_users_share_is_never_made_by_one_of_them(place: Path, victim: Account) -> None:
+@pytest.mark.parametrize("command", [("exec", "tool", "--", "true"), ("stage", "tool")])
+def test_a_folder_that_all_users_share_is_never_made_by_one_of_them(
+    place: Path, victim: Account, command: tuple[str, ...]
+) -> None:
     stage = shared_folder(place / "local") / "singfactory"
-    runs, said = what_runs(victim, settings(place, filled(victim), SINGFACTORY_STAGE=stage), stage / f"user-{VICTIM}")
-    assert runs == "good"
-    assert f"install -d -m 1777 {stage}" in said
-    assert not (stage / f"user-{VICTIM}").exists()
-    done = victim.run("stage", "tool", **settings(place, filled(victim), SINGFACTORY_STAGE=place / "local/other"))
-    assert (done.code, done.out) == (8, "")
-    assert not (place / "local/other").exists()
+    done = victim.run(*command, **settings(place, filled(victim), SINGFACTORY_STAGE=stage))
+    assert f"install -d -m 1777 {stage}" in done.err
+    assert (done.code, done.out[-4:]) == ((0, "good") if command[0] == "exec" else (8, ""))
+    assert list((place / "local").iterdir()) == []
 
 
 @pytest.mark.parametrize("setting", ["SINGFACTORY_STAGE", "SLURM_TMPDIR"])
@@ -279,10 +282,9 @@ def test_a_copy_is_not_staged_where_another_user_owns_a_folder_above(place: Path
 
 
 def made_store(disk: Path, way: str) -> Path:
-    """A store with other bytes, as an attacker can make one where everybody may write; the path that victims name."""
+    """A store with another image, as an attacker can make one where everybody may write; the path that victims name."""
     root = disk / ("team/images" if way == "two levels below" else "team/deep/er/images")
-    root.parent.mkdir(parents=True)
-    evil_store(root)
+    put(Store(root), EVIL, "tool", "1-1", "latest")
     if way == "a link":
         (disk / "link").symlink_to(root)
     elif way == "a link on the way":
