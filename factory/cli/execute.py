@@ -59,7 +59,7 @@ def _near(context: Context, image: StoredImage) -> Path:
             leases.take(local, image.sif_digest, context.job)
             return stage.copy(context, image, local)
     except (NoRoom, IntegrityFailure) as error:
-        context.progress.note(f"not staged ({error}): running from {context.store.root}")
+        context.progress.note(f"not staged ({error}): running from {context.store.root}; {error.fix}")
     return context.store.file(image)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
-from factory.errors import UsageError
+from factory.errors import NoRoom, UsageError
 from factory.io.files import readable_size
 from factory.names import Reference
 from factory.store import leases
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Copy a stored image to the node's own disk once; prints the copy's path."""
     context = Context(options)
-    local = _own(options.to.absolute()) if options.to else local_disk(context)
+    local = _asked_for(options.to.absolute()) if options.to else local_disk(context)
     if local is None:
         raise UsageError(
             "no local disk is known",
@@ -41,18 +41,32 @@ def run(options: argparse.Namespace) -> int:
 
 
 def local_disk(context: Context) -> Path | None:
-    """Where staged copies go on this node; None outside of jobs, unless the site says where. Raises NoRoom."""
+    """Where staged copies go on this node, this user's own folder; None outside of jobs, unless the site says where.
+
+    Raises NoRoom where there is none, or none that is safe. What all users share is never made by one of them, who
+    would own it, and could swap what the others run.
+    """
+    from factory.io.ancestors import private_folder  # noqa: PLC0415
+
     named = context.settings.path("stage")
     if named is not None:
-        return _own(named)
-    return _own(Path(context.env["SLURM_TMPDIR"]) / "singfactory") if context.env.get("SLURM_TMPDIR") else None
+        if not named.is_dir():
+            raise NoRoom(
+                f"the folder for staged images, {named}, is not there",
+                why="all users of this node share it, so none of them makes it",
+                fix=f"ask the administrator for it: install -d -m 1777 {named}",
+            )
+        return private_folder(named / f"user-{os.geteuid()}")
+    job = context.env.get("SLURM_TMPDIR")
+    return private_folder(Path(job).absolute() / f"singfactory-{os.geteuid()}") if job else None
 
 
-def _own(folder: Path) -> Path:
-    """This user's part of a folder that all users of a node may write."""
-    from factory.io.files import private_folder  # noqa: PLC0415
+def _asked_for(folder: Path) -> Path:
+    """This user's part of a folder that was named for this one copy; it is made for nobody else."""
+    from factory.io import files  # noqa: PLC0415
+    from factory.io.ancestors import private_folder  # noqa: PLC0415
 
-    return private_folder(folder / f"user-{os.geteuid()}")
+    return private_folder(files.make_folder(folder, 0o700) / f"user-{os.geteuid()}")
 
 
 def copy(context: Context, image: StoredImage, local: Path) -> Path:

@@ -102,21 +102,6 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
     return path
 
 
-def private_folder(path: Path) -> Path:
-    """A folder that only this user can use, made when it is not there. Raises NoRoom when it is anything else."""
-    make_folder(path.parent)
-    with contextlib.suppress(FileExistsError), explained(path):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
-        raise NoRoom(
-            f"{path} is not safe to use",
-            why="it is not a folder of yours alone: others could put their files there",
-            fix="remove it, or name another place",
-        )
-    return path
-
-
 def _make_one_folder(path: Path, mode: int) -> None:
     path.mkdir(mode & 0o777)
     _open_to(path, mode)
@@ -133,29 +118,17 @@ def _open_to(path: Path, mode: int) -> None:
     except OSError:
         return
     try:
-        found = os.fstat(descriptor)
-        has = stat.S_IMODE(found.st_mode)
-        if found.st_uid == os.geteuid() and has & mode != mode:
-            Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
+        open_up(descriptor, mode)
     finally:
         os.close(descriptor)
 
 
-def make_folder_below(root: Path, path: Path) -> Path:
-    """Make a folder as open as root: who shares that (mode 2775, say) shares what comes below it.
-
-    Folders of ours that a kill left before they were opened are opened now.
-    """
-    try:
-        mode = stat.S_IMODE(root.stat().st_mode)
-    except FileNotFoundError:
-        mode = 0o755
-    made = make_folder(path, mode)
-    for place in (path, *path.parents):
-        if place == root or not place.is_relative_to(root):
-            break
-        _open_to(place, mode)
-    return made
+def open_up(descriptor: int, mode: int) -> None:
+    """Give an open folder, when it is ours, at least these rights."""
+    found = os.fstat(descriptor)
+    has = stat.S_IMODE(found.st_mode)
+    if found.st_uid == os.geteuid() and has & mode != mode:
+        Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
 
 
 def give_to_nobody(*folders: Path) -> None:
@@ -168,30 +141,44 @@ def sync_folder(path: Path) -> None:
     """Make the folder's entries durable. File systems that cannot are left to their own guarantees."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+        sync_open_folder(descriptor)
     finally:
         os.close(descriptor)
 
 
+def sync_open_folder(descriptor: int) -> None:
+    """The same for a folder that is open."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def looked_up(path: Path, dir_fd: int | None) -> Path | str:
+    """What to call a file in a system call: by its whole path, or by its name below an open folder."""
+    return path if dir_fd is None else path.name
+
+
 @contextlib.contextmanager
-def create(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a new file for writing; fsynced when the block ends well, removed when it raises.
 
     Refuses what is already there, links included (O_EXCL|O_NOFOLLOW). The mode does not depend on the umask.
+    dir_fd: path's folder, open (factory.io.below); None: it is looked up. sync: False for what may go with the power.
     """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with explained(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(looked_up(path, dir_fd), flags, 0o600, dir_fd=dir_fd)
         try:
             with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
                 os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
         except BaseException:
-            remove_file(path)
+            remove_file(path, dir_fd=dir_fd)
             raise
 
 
@@ -243,12 +230,17 @@ def link_atomically(link: Path, target: str) -> None:
 def copy_file(source: Path, destination: Path, mode: int = 0o644) -> None:
     """Copy a file to a new name, durable when this returns; shares blocks where the file system can."""
     with source.open("rb") as reader, create(destination, mode) as writer:
-        wanted = os.fstat(reader.fileno()).st_size
-        with explained(destination, wanted):
-            done = _copy_in_kernel(reader, writer, wanted)
-            reader.seek(done)
-            writer.seek(done)
-            shutil.copyfileobj(reader, writer, BLOCK)
+        copy_open(reader, writer, destination)
+
+
+def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
+    """Copy an open file to a new one, which is called destination."""
+    wanted = os.fstat(reader.fileno()).st_size
+    with explained(destination, wanted):
+        done = _copy_in_kernel(reader, writer, wanted)
+        reader.seek(done)
+        writer.seek(done)
+        shutil.copyfileobj(reader, writer, BLOCK)
 
 
 def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
@@ -283,10 +275,10 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def remove_file(path: Path) -> None:
-    """Remove a file or link; nothing when it is not there."""
+def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
+    """Remove a file or link; nothing when it is not there. dir_fd: as ``create`` takes it."""
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        os.unlink(looked_up(path, dir_fd), dir_fd=dir_fd)
 
 
 def remove_tree(path: Path) -> bool:

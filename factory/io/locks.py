@@ -9,12 +9,10 @@ What a lock protects stays correct without it (unique temporary, rename): a lock
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import secrets
 import socket
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -22,13 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from factory.errors import RegistryFailure
-from factory.io.files import explained, make_folder, remove_file
+from factory.io.ancestors import name_of
+from factory.io.below import Folder
+from factory.io.files import make_folder, storage_error
 from factory.io.private import planted
 from factory.io.progress import Progress
 
 REFRESH = 5.0  # seconds between two signs of life of a holder
 STALE = 60.0  # seconds without one after which a holder elsewhere counts as dead
 _POLL = 0.2
+_LIMIT = 4096  # bytes of a lock
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,22 @@ class Held:
 
 @contextlib.contextmanager
 def lock(path: Path, timeout: float, progress: Progress) -> Iterator[Held]:
+    """Hold the lock while the block runs, in a folder that no stranger can lead elsewhere: as ``lock_in``."""
+    with Folder.at(make_folder(path.parent)) as folder, lock_in(folder, path.name, timeout, progress) as held:
+        yield held
+
+
+@contextlib.contextmanager
+def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, instead: str = "") -> Iterator[Held]:
     """Hold the lock while the block runs. Waits up to timeout seconds, with a notice that names the holder.
 
-    Where a dead holder's lock may not be removed, it goes on without one. Raises RegistryFailure (try again) when the
-    time is over and the holder is still alive.
+    Where a dead holder's lock may not be removed, it goes on without one. instead: what to do when somebody else never
+    gives it back. Raises RegistryFailure (try again) when the time is over and the holder is still alive.
     """
-    make_folder(path.parent)
     mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8), processes())
-    held = _acquire(path, mine, timeout, progress)
+    held = _acquire(folder, name, mine, _Waiting(timeout, progress, instead))
     stop = threading.Event()
-    beat = threading.Thread(target=_refresh, args=(path, mine, stop), daemon=True)
+    beat = threading.Thread(target=_refresh, args=(folder, name, mine, stop), daemon=True)
     try:
         beat.start()
         yield held
@@ -77,85 +84,93 @@ def lock(path: Path, timeout: float, progress: Progress) -> Iterator[Held]:
         stop.set()
         if beat.ident is not None:
             beat.join()
-        if _read(path) == mine:
-            remove_file(path)
+        if _read(folder, name) == mine:
+            folder.remove(name)
 
 
-def holder_of(path: Path) -> Holder | None:
+def holder_in(folder: Folder, name: str) -> Holder | None:
     """Who holds a lock now; None when nobody does, or when its holder is known to be dead."""
-    holder = _read(path)
+    holder = _read(folder, name)
     return None if holder is None or _dead(holder) else holder
 
 
-def _acquire(path: Path, mine: Holder, timeout: float, progress: Progress) -> Held:
+@dataclass(frozen=True)
+class _Waiting:
+    """How long to wait for a lock (seconds), and what people are told."""
+
+    timeout: float
+    progress: Progress
+    instead: str
+
+    def over(self, folder: Folder, name: str, holder: Holder) -> RegistryFailure:
+        """The error at the end. A lock says itself who holds it; whose file it is, the system says."""
+        owner = _owner(folder, name)
+        others = owner not in (None, os.geteuid())
+        whose = f", and {name_of(owner or 0)} made it" if others else ""
+        end = f"ask {name_of(owner or 0)} to end that process" if others else "end that process if it hangs"
+        return RegistryFailure(
+            f"gave up waiting for {holder}",
+            why=f"it has held {folder.path / name} for longer than {self.timeout:.0f} s{whose}",
+            fix=f"try again later, or {end}{f', or {self.instead}' if self.instead and others else ''}",
+        )
+
+
+def _acquire(folder: Folder, name: str, mine: Holder, waiting: _Waiting) -> Held:
     """Take the lock when it is free, or its holder gives no sign of life any more."""
     doubtful = False
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + waiting.timeout
     watched: tuple[Holder, int] | None = None
     since = time.monotonic()
     told = False
-    while not _create(path, mine):
-        holder = _read(path)
+    while not _create(folder, name, mine):
+        holder = _read(folder, name)
         if holder is None:
             time.sleep(_POLL / 10)
             continue
-        seen = (holder, _stamp(path))
+        seen = (holder, _stamp(folder, name))
         if seen != watched:
             watched, since = seen, time.monotonic()
         dead, silent = _dead(holder), time.monotonic() - since > STALE
-        if (dead or silent) and _take_away(path, holder):
+        if (dead or silent) and _take_away(folder, name, holder):
             doubtful = doubtful or not dead
             continue
         if dead:
-            progress.note(f"{holder} has ended, and its lock {path} may not be removed: going on without it")
+            path = folder.path / name
+            waiting.progress.note(f"{holder} has ended, and its lock {path} may not be removed: going on without it")
             return Held(mine.token, doubtful, alone=False)
         if not told:
-            progress.note(f"waiting for {holder}, which does the same work")
+            waiting.progress.note(f"waiting for {holder}, which does the same work")
             told = True
         if time.monotonic() > deadline:
-            raise RegistryFailure(
-                f"gave up waiting for {holder}",
-                why=f"it has held {path} for longer than {timeout:.0f} s",
-                fix="try again later, or end that process if it hangs",
-            )
+            raise waiting.over(folder, name, holder)
         time.sleep(_POLL)
     return Held(mine.token, doubtful)
 
 
-def _create(path: Path, mine: Holder) -> bool:
+def _create(folder: Folder, name: str, mine: Holder) -> bool:
     """True when the lock is ours now. The content is complete before the name appears (link, not open)."""
-    temporary = path.with_name(f".{path.name}.{mine.token}")
-    text = json.dumps(asdict(mine))
-    with explained(path):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)
-            os.link(temporary, path, follow_symlinks=False)
-        except FileExistsError:  # also NFS's answer to a repeated request whose first one made the link
-            return temporary.stat().st_nlink > 1
-        finally:
-            remove_file(temporary)
+    temporary = f".{name}.{mine.token}"
+    try:
+        with folder.create(temporary, sync=False) as file:
+            file.write(json.dumps(asdict(mine)).encode())
+        folder.second_name(temporary, name)
+    except FileExistsError:  # also NFS's answer to a repeated request whose first one made the link
+        return folder.stat(temporary).st_nlink > 1
+    except OSError as error:
+        raise storage_error(error, folder.path / name) or error from error
+    finally:
+        folder.remove(temporary)
     return True
 
 
-def _read(path: Path) -> Holder | None:
+def _read(folder: Folder, name: str) -> Holder | None:
     """The holder, or None when the lock is gone. What nobody can read counts as held by an unknown one."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        text = folder.read(name, _LIMIT)[0].decode("utf-8", "replace")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EACCES, errno.EPERM):
-            raise planted(path) from error
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise planted(path)
-        text = os.read(descriptor, 4096).decode("utf-8", "replace")
-    finally:
-        os.close(descriptor)
+    except PermissionError as error:
+        raise planted(folder.path / name, dir_fd=folder.descriptor) from error
     try:
         value = json.loads(text)
         numbers = int(value["pid"]), int(value["user"])
@@ -164,12 +179,19 @@ def _read(path: Path) -> Holder | None:
         return Holder("an unknown host", 0, -1, text[:80])
 
 
-def _stamp(path: Path) -> int:
+def _stamp(folder: Folder, name: str) -> int:
     """The time of the holder's last sign of life, only ever compared with itself: clocks may differ."""
     try:
-        return path.stat(follow_symlinks=False).st_mtime_ns
+        return folder.stat(name).st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def _owner(folder: Folder, name: str) -> int | None:
+    try:
+        return folder.stat(name).st_uid
+    except OSError:
+        return None
 
 
 def _dead(holder: Holder) -> bool:
@@ -194,26 +216,26 @@ def processes() -> str:
         return ""
 
 
-def _take_away(path: Path, holder: Holder) -> bool:
+def _take_away(folder: Folder, name: str, holder: Holder) -> bool:
     """Remove a holder's lock; False when this user may not. Of several that try, the rename lets one win."""
-    grave = path.with_name(f".{path.name}.dead.{secrets.token_hex(6)}")
+    grave = f".{name}.dead.{secrets.token_hex(6)}"
     try:
-        path.rename(grave)
+        folder.move(name, grave)
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    taken = _read(grave)
+    taken = _read(folder, grave)
     if taken is not None and taken != holder:  # a living one came between: give it back
         with contextlib.suppress(OSError):
-            os.link(grave, path, follow_symlinks=False)
-    remove_file(grave)
+            folder.second_name(grave, name)
+    folder.remove(grave)
     return True
 
 
-def _refresh(path: Path, mine: Holder, stop: threading.Event) -> None:
+def _refresh(folder: Folder, name: str, mine: Holder, stop: threading.Event) -> None:
     while not stop.wait(REFRESH):
-        if _read(path) != mine:
+        if _read(folder, name) != mine:
             return
         with contextlib.suppress(OSError):
-            os.utime(path, follow_symlinks=False)
+            folder.touch(name)

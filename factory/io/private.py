@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io.files import NO_RIGHT, explained
+from factory.io.files import NO_RIGHT, explained, looked_up
 
 _PIECE = 128 * 1024  # bytes
 # Between two file systems, on one that cannot do it, an old kernel, a container that forbids it.
@@ -19,23 +19,24 @@ _CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno
 
 
 @contextlib.contextmanager
-def open_for_update(path: Path) -> Iterator[FileIO]:
+def open_for_update(path: Path, *, dir_fd: int | None = None) -> Iterator[FileIO]:
     """Open a private file for reading and writing, at its beginning, created when absent; unbuffered.
 
-    Raises IntegrityFailure when something else stands in its place: a link of either kind, another user's file.
+    dir_fd: path's folder, open (factory.io.below); None: it is looked up. Raises IntegrityFailure when something else
+    stands in its place: a link of either kind, another user's file.
     """
     with explained(path):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            _make_writable(path)
-            descriptor = os.open(path, flags, 0o600)
+            _make_writable(path, dir_fd)
+            descriptor = os.open(looked_up(path, dir_fd), flags, 0o600, dir_fd=dir_fd)
         except OSError as error:
-            if error.errno == errno.ELOOP or (error.errno in NO_RIGHT and not _is_ours(path)):
-                raise planted(path) from error
+            if error.errno == errno.ELOOP or (error.errno in NO_RIGHT and not _is_ours(path, dir_fd)):
+                raise planted(path, dir_fd=dir_fd) from error
             raise
         if not _is_private(descriptor):
             os.close(descriptor)
-            raise planted(path)
+            raise planted(path, dir_fd=dir_fd)
         with FileIO(descriptor, "r+") as file:
             yield file
 
@@ -107,12 +108,16 @@ def uncache(file: FileIO, size: int) -> None:
         os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)
 
 
-def private_size(path: Path) -> int:
+def private_size(path: Path, *, dir_fd: int | None = None) -> int:
     """The size of a file of ours alone. Raises IntegrityFailure when something else stands in its place."""
-    found = path.lstat()
+    found = _lstat(path, dir_fd)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
-        raise planted(path)
+        raise planted(path, dir_fd=dir_fd)
     return found.st_size
+
+
+def _lstat(path: Path, dir_fd: int | None) -> os.stat_result:
+    return os.stat(looked_up(path, dir_fd), dir_fd=dir_fd, follow_symlinks=False)
 
 
 def _is_private(descriptor: int) -> bool:
@@ -121,10 +126,11 @@ def _is_private(descriptor: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
 
 
-def _make_writable(path: Path) -> None:
+def _make_writable(path: Path, dir_fd: int | None) -> None:
     """Undo the read-only mode of a file of ours, which a run that died before its rename has left."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(looked_up(path, dir_fd), flags, dir_fd=dir_fd)
         try:
             if _is_private(descriptor):
                 os.fchmod(descriptor, 0o600)
@@ -132,18 +138,18 @@ def _make_writable(path: Path) -> None:
             os.close(descriptor)
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Path, dir_fd: int | None) -> bool:
     """False only for a file that is there and belongs to somebody else."""
     try:
-        return path.lstat().st_uid == os.geteuid()
+        return _lstat(path, dir_fd).st_uid == os.geteuid()
     except OSError:
         return True
 
 
-def planted(path: Path) -> FactoryError:
+def planted(path: Path, *, dir_fd: int | None = None) -> FactoryError:
     """The error for a link, or another's file, at a place where only our own files belong."""
     try:
-        found = path.lstat()
+        found = _lstat(path, dir_fd)
         owner = f"it belongs to user id {found.st_uid}"
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file that others can reach"
     except OSError:
@@ -153,21 +159,31 @@ def planted(path: Path) -> FactoryError:
     )
 
 
-def read_small(path: Path, limit: int) -> tuple[bytes, float]:
+def open_ordinary(path: Path, *, dir_fd: int | None = None) -> int:
+    """The descriptor of an ordinary file, opened for reading. dir_fd: as ``open_for_update`` takes it.
+
+    Raises IntegrityFailure when a link or something else stands in its place, FileNotFoundError, OSError.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(looked_up(path, dir_fd), flags, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise planted(path, dir_fd=dir_fd) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise planted(path, dir_fd=dir_fd)
+    return descriptor
+
+
+def read_small(path: Path, limit: int, *, dir_fd: int | None = None) -> tuple[bytes, float]:
     """The first limit bytes of an ordinary file, and when it was written (seconds, the file's own time).
 
     Raises IntegrityFailure when a link or something else stands in its place, FileNotFoundError, NoRoom.
     """
+    descriptor = open_ordinary(path, dir_fd=dir_fd)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise planted(path) from error
-        raise
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise planted(path)
-        return os.read(descriptor, limit), found.st_mtime
+        return os.read(descriptor, limit), os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)

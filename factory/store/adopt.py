@@ -20,11 +20,12 @@ from typing import BinaryIO
 
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.io import files
-from factory.io.locks import lock
+from factory.io.below import Entry
+from factory.io.locks import lock_in
 from factory.io.progress import Progress
 from factory.names import Reference
 from factory.store.refs import StoredImage, read_refs
-from factory.store.store import LOCK_TIMEOUT, Store
+from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 DEFAULT_TAG = "adopted"
 _MAGIC = b"SIF_MAGIC"
@@ -49,36 +50,41 @@ def adopt(store: Store, source: Path, reference: Reference, progress: Progress) 
     Raises NotFound, UsageError (no SIF, a tag that is taken), IntegrityFailure (it changes meanwhile), NoRoom.
     """
     tag = reference.tag or DEFAULT_TAG
-    with _opened(source) as file:
-        partial = files.make_folder_below(store.root, store.root / "partial")
-        with files.temporary_in(partial, "adopt") as temporary:
-            way = _bring(file, source, temporary, progress)
-            before = temporary.stat()
-            digest, size = files.digest_of(temporary)
-            image = StoredImage(
-                recipe=reference.name,
-                tag=tag,
-                registry="",
-                digest=digest,
-                sif_digest=digest,
-                size=size,
-                pulled=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            )
-            known = _known_as(store, image)
-            store.lease(digest)
-            files.make_folder_below(store.root, store.root / "locks")
-            with lock(store.root / "locks" / f"{digest.hex}.lock", LOCK_TIMEOUT, progress):
-                path = store.usable(image.sif)
-                if path is not None:
-                    way = "here"
-                else:
-                    path = store.blob(digest)
-                    _make_read_only(temporary, before, way)
-                    files.make_folder_below(store.root, path.parent)
-                    files.rename_into_place(temporary, path)
+    with (
+        _opened(source) as file,
+        store.opened() as root,
+        root.make("partial") as partial,
+        partial.temporary("adopt") as name,
+    ):
+        temporary = partial.named(name)
+        way = _bring(file, source, temporary, progress)
+        with partial.reading(name) as descriptor:
+            before = os.fstat(descriptor)
+            digest, size = files.digest_of_open(descriptor), before.st_size
+        image = StoredImage(
+            recipe=reference.name,
+            tag=tag,
+            registry="",
+            digest=digest,
+            sif_digest=digest,
+            size=size,
+            pulled=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        known = _known_as(store, image)
+        store.lease(digest)
+        path = store.blob(digest)
+        with (
+            root.make("locks") as locks,
+            lock_in(locks, f"{digest.hex}.lock", LOCK_TIMEOUT, progress, instead=ELSEWHERE),
+        ):
+            here = store.usable(image.sif)
+            if here is None:
+                _make_read_only(temporary, before, way)
+                with root.make(*path.relative_to(store.root).parent.parts) as final:
+                    partial.rename(name, final, path.name)
     if known is None:
         store.record(image, [tag])
-    return Adopted(known or image, path, way)
+    return Adopted(known or image, here or path, way if here is None else "here")
 
 
 @contextlib.contextmanager
@@ -99,22 +105,23 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _bring(file: BinaryIO, source: Path, temporary: Path, progress: Progress) -> str:
+def _bring(file: BinaryIO, source: Path, temporary: Entry, progress: Progress) -> str:
     """Put the file's bytes at temporary, in the cheapest safe way."""
     if _clone(file, temporary):
         return "reflink"
     if _is_ours_alone(file) and _link(file, source, temporary):
         return "link"
     size = os.fstat(file.fileno()).st_size
-    files.require_space(temporary.parent, size, "to adopt the image")
+    files.require_space(temporary.folder.path, size, "to adopt the image")
     progress.note(f"copying {source} ({files.readable_size(size)}): it cannot be shared safely")
-    files.copy_file(source, temporary, 0o600)
+    with temporary.folder.create(temporary.name, 0o600) as mine:
+        files.copy_open(file, mine, temporary.path)
     return "copy"
 
 
-def _clone(file: BinaryIO, temporary: Path) -> bool:
+def _clone(file: BinaryIO, temporary: Entry) -> bool:
     try:
-        with files.create(temporary, 0o600) as mine:
+        with temporary.folder.create(temporary.name, 0o600) as mine:
             fcntl.ioctl(mine.fileno(), _FICLONE, file.fileno())
     except OSError:  # another file system, or one that cannot
         return False
@@ -138,27 +145,24 @@ def _is_open_for_writing(file: BinaryIO) -> bool:
     return False
 
 
-def _link(file: BinaryIO, source: Path, temporary: Path) -> bool:
+def _link(file: BinaryIO, source: Path, temporary: Entry) -> bool:
     """Give the file a second name; False where it cannot have one, or where the name means another file by now."""
     try:
-        os.link(source.resolve(), temporary, follow_symlinks=False)
+        temporary.folder.bring(source.resolve(), temporary.name)
     except OSError:
         return False
-    if os.path.samestat(temporary.lstat(), os.fstat(file.fileno())):
+    if os.path.samestat(temporary.folder.stat(temporary.name), os.fstat(file.fileno())):
         return True
-    files.remove_file(temporary)
+    temporary.remove()
     return False
 
 
-def _make_read_only(temporary: Path, before: os.stat_result, way: str) -> None:
+def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
     """Last look before the file becomes trusted: it is what was hashed, and nobody can write it any more."""
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with temporary.folder.reading(temporary.name) as descriptor:
         os.fchmod(descriptor, _READ_ONLY)
         os.fsync(descriptor)
         found = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
     same = (found.st_ino, found.st_mtime_ns, found.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     names = 2 if way == "link" else 1
     if not same or found.st_nlink != names or found.st_uid != os.geteuid():

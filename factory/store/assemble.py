@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from factory.errors import IntegrityFailure
 from factory.io import private
+from factory.io.below import Entry
 from factory.io.progress import Progress
 from factory.store.parts import Parts
 
@@ -29,9 +30,9 @@ _ENDING = 1.0  # seconds for workers to end
 _STRETCH = 8 * 1024 * 1024  # bytes copied at once: then others are told of them
 
 
-def ahead_of(partial: Path) -> Path:
+def ahead_of(partial: Entry) -> Entry:
     """The file for what comes ahead of a partial one."""
-    return partial.with_name(partial.name + AHEAD)
+    return partial.folder.named(partial.name + AHEAD)
 
 
 class Piece(NamedTuple):
@@ -60,7 +61,7 @@ class Stretch(NamedTuple):
 class Assembly:
     """How one image is put together. ahead: the file for what is fetched; pieces: see ``Plan``."""
 
-    ahead: Path
+    ahead: Entry
     pieces: tuple[Piece, ...]
     parts: Parts
 
@@ -77,9 +78,9 @@ class Assembly:
         """
         pieces = tuple(_after(self.pieces, start))
         with contextlib.ExitStack() as stack:
-            ahead = stack.enter_context(private.open_for_update(self.ahead))
+            ahead = stack.enter_context(self.ahead.update())
             coming = stack.enter_context(_Coming(ahead, pieces, self.parts, fetched, progress))
-            opened: dict[Path, int] = {self.ahead: ahead.fileno()}
+            opened: dict[Path, int] = {self.ahead.path: ahead.fileno()}
             for piece in pieces:
                 if piece.file is None:
                     yield from coming.stretches(piece)

@@ -8,18 +8,19 @@ Names whose file is gone, after a kill between these steps, bring the same image
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.digest import Digest
 from factory.errors import NoRoom, RegistryFailure
 from factory.io import files
-from factory.io.locks import STALE, holder_of, lock
+from factory.io.below import entries
+from factory.io.locks import STALE, holder_in, lock_in
 from factory.io.progress import Progress, Silent
 from factory.store import leases, tags
 from factory.store.leases import Lease, Queue
@@ -92,8 +93,7 @@ def collect(
         return ()
     if dry_run:
         return tuple(_Collector(store, rules, queue, time.time() if now is None else now).plan())
-    files.make_folder_below(store.root, store.root / "locks")
-    with lock(store.root / "locks" / "gc.lock", _WAIT, progress):
+    with store.opened() as root, root.make("locks") as locks, lock_in(locks, "gc.lock", _WAIT, progress):
         clock = leases.refresh(store.root)
         collector = _Collector(store, rules, queue, clock if now is None else now)
         return tuple(collector.carry_out(verdict) for verdict in collector.plan())
@@ -162,18 +162,14 @@ class _Collector:
 
     def _holder(self, name: str) -> str:
         """Who fetches the image now; '' when nobody does, or nobody has given a sign of life for long."""
-        path = self._lock_of(name)
-        holder = holder_of(path)
-        if holder is None:
-            return ""
-        try:
-            silent = self.now - path.lstat().st_mtime > max(self.rules.grace, STALE)
-        except FileNotFoundError:
-            return ""
-        return "" if silent else str(holder)
-
-    def _lock_of(self, name: str) -> Path:
-        return self.store.root / "locks" / f"{name}.lock"
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self.store.holding(self.store.root / "locks" / f"{name}.lock") as lock,
+        ):
+            holder = holder_in(*lock)
+            silent = self.now - lock.folder.stat(lock.name).st_mtime > max(self.rules.grace, STALE)
+            return str(holder) if holder and not silent else ""
+        return ""
 
     def _forgotten(self, chosen: list[_Blob], total: int) -> dict[Path, str]:
         """Which tagged images are forgotten, and why."""
@@ -205,10 +201,11 @@ class _Collector:
     def _leftovers(self) -> Iterator[Verdict]:
         """What broken runs have left, what verify put aside, and records of uses that newer ones replace."""
         root = self.store.root
-        for path in (*self.store.leftovers(), *_entries(root / "quarantine")):
+        for path in (*self.store.leftovers(), *entries(root / "quarantine")):
             yield from self._leftover(path, "put aside" if path.parent.name == "quarantine" else "unfinished")
-        for folder in (root / "leases", root / "locks", root / "refs", *_entries(root / "images")):
-            yield from (one for path in _entries(folder, hidden=True) for one in self._leftover(path, "unfinished"))
+        for folder in (root / leases.FOLDER, root / "locks", root / "refs", *entries(root / "images")):
+            hidden = (path for path in entries(folder) if path.name.startswith("."))
+            yield from (one for path in hidden for one in self._leftover(path, "unfinished"))
         here = {blob.digest for blob in self.blobs.values()}
         yield from (one for path in stale_indexes(self.store) for one in self._leftover(path, "its image is gone"))
         newest = {lease.sif_digest: lease.path for lease in sorted(self.leases, key=lambda lease: lease.used)}
@@ -246,49 +243,51 @@ class _Collector:
         return replace(verdict, keep=True, why=kept, freed=0) if kept else verdict
 
     def _remove_leftover(self, path: Path) -> str:
-        if path.parent.name != "partial":
-            files.remove_file(path)
-            return ""
-        with self._locked(path.name.partition(".")[0]):
-            try:
-                found = path.lstat()
-            except FileNotFoundError:
+        with contextlib.suppress(FileNotFoundError), self.store.holding(path) as entry:
+            if path.parent.name != "partial":
+                entry.remove()
                 return ""
-            if self.now - max(found.st_mtime, found.st_ctime) < self._grace_of(path):
-                return "written in this moment"
-            files.remove_file(path)
+            with self._locked(path.name.partition(".")[0]):
+                found = entry.folder.stat(entry.name)
+                if self.now - max(found.st_mtime, found.st_ctime) < self._grace_of(path):
+                    return "written in this moment"
+                entry.remove()
         return ""
 
-    def _locked(self, name: str) -> AbstractContextManager[object]:
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
         """The lock of an image's download, which nobody holds; a dead holder's elsewhere is waited out."""
-        path = self._lock_of(name)
-        return lock(path, 2 * STALE if holder_of(path) else 0, Silent())
+        with self.store.opened() as root, root.make("locks") as locks:
+            patience = 2 * STALE if holder_in(locks, f"{name}.lock") else 0
+            with lock_in(locks, f"{name}.lock", patience, Silent()):
+                yield
 
     def _remove(self, blob: _Blob) -> str:
         """Remove an image; why it was kept after all, else ''."""
         if not _removable(blob):
             return "this user may not remove it"
-        with self._locked(blob.digest.hex):
+        with self._locked(blob.digest.hex), contextlib.ExitStack() as stack:
             try:
-                found = blob.path.lstat()
+                entry = stack.enter_context(self.store.holding(blob.path))
+                found = entry.folder.stat(entry.name)
             except FileNotFoundError:
                 return ""
             changed = (found.st_ino, found.st_ctime_ns) != (blob.found.st_ino, blob.found.st_ctime_ns)
             why = "written in this moment" if changed else self._in_use_now(blob)
             if why:
                 return why
-            aside = files.make_folder_below(self.store.root, self.store.root / "partial")
-            aside /= f"{blob.digest.hex}.removed"
-            files.rename_into_place(blob.path, aside)
+            root = stack.enter_context(self.store.opened())
+            aside = stack.enter_context(root.make("partial")).named(f"{blob.digest.hex}.removed")
+            entry.rename(aside)
             try:
                 why = self._forget(blob)
             except BaseException:
-                files.rename_into_place(aside, blob.path)
+                aside.rename(entry)
                 raise
             if why:
-                files.rename_into_place(aside, blob.path)
+                aside.rename(entry)
             else:
-                files.remove_file(aside)
+                aside.remove()
         return why
 
     def _forget(self, blob: _Blob) -> str:
@@ -319,12 +318,6 @@ def _removable(blob: _Blob) -> bool:
     owners_only = found.st_mode & stat.S_ISVTX and os.geteuid() != 0
     mine = os.geteuid() in (found.st_uid, blob.found.st_uid)
     return os.access(folder, os.W_OK | os.X_OK) and (mine or not owners_only)
-
-
-def _entries(folder: Path, *, hidden: bool = False) -> list[Path]:
-    if not folder.is_dir() or folder.is_symlink():
-        return []
-    return sorted(path for path in folder.iterdir() if not hidden or path.name.startswith("."))
 
 
 def _age(seconds: float) -> str:

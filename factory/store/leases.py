@@ -21,8 +21,10 @@ from pathlib import Path
 
 from factory.digest import Digest
 from factory.errors import FactoryError, NoRoom
-from factory.io import files, private
+from factory.io import files
+from factory.io.below import Folder
 
+FOLDER = "leases"
 _FORMAT = 1
 _NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{12}\.[0-9]+\.(?:[0-9]+|job-[0-9]+|use)\.json", re.ASCII)
 _JOB = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -104,25 +106,23 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
         "job": asdict(job),
         "taken": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    with contextlib.suppress(NoRoom, OSError):
-        folder = _folder(root)
-        files.atomic_write(folder / f"{mine}.{who}.json", json.dumps(value) + "\n")
+    with contextlib.suppress(NoRoom, OSError), _folder(root) as folder:
+        folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n")
         _forget_ended(folder, mine, keep=who)
 
 
-def _folder(root: Path) -> Path:
-    folder = root / "leases"
-    if folder.is_symlink():
-        raise private.planted(folder)
-    return files.make_folder_below(root, folder)
+@contextlib.contextmanager
+def _folder(root: Path) -> Iterator[Folder]:
+    with Folder.at(files.make_folder(root)) as store, store.make(FOLDER) as folder:
+        yield folder
 
 
-def _forget_ended(folder: Path, mine: str, keep: str) -> None:
+def _forget_ended(folder: Folder, mine: str, keep: str) -> None:
     """Remove what earlier processes of this user left on this machine for the image: thousands, in a long job."""
-    for path in folder.glob(f"{mine}.*.json"):
-        who = path.name[len(mine) + 1 : -len(".json")]
-        if who != keep and who.isdigit() and start_time(int(who)) is None:
-            files.remove_file(path)
+    for name in folder.names():
+        who = name[len(mine) + 1 : -len(".json")] if name.startswith(f"{mine}.") else ""
+        if who != keep and who.isascii() and who.isdigit() and start_time(int(who)) is None:
+            folder.remove(name)
 
 
 def read(root: Path) -> tuple[Lease, ...]:
@@ -130,31 +130,30 @@ def read(root: Path) -> tuple[Lease, ...]:
 
     What has the name of a lease and cannot be understood is given with readable=False: it may protect something.
     """
-    folder = root / "leases"
-    if folder.is_symlink():
-        raise private.planted(folder)
-    return tuple(_read_all(folder)) if folder.is_dir() else ()
+    with contextlib.suppress(FileNotFoundError), Folder.at(root) as store, store.below(FOLDER) as folder:
+        return tuple(_read_all(folder))
+    return ()
 
 
-def _read_all(folder: Path) -> Iterator[Lease]:
-    for path in sorted(folder.iterdir()):
-        match = _NAME.fullmatch(path.name)
+def _read_all(folder: Folder) -> Iterator[Lease]:
+    for name in folder.names():
+        match = _NAME.fullmatch(name)
         if match is None:
             continue
         digest = Digest({64: "sha256", 128: "sha512"}[len(match[1])], match[1])
         try:
-            content, used = private.read_small(path, _LIMIT)
+            content, used = folder.read(name, _LIMIT)
         except FileNotFoundError:
             continue  # its next process took its place
         except (OSError, FactoryError):  # a link or a closed file in a folder that everybody may write
-            yield Lease(path, _changed(path), digest, readable=False)
+            yield Lease(folder.path / name, _changed(folder, name), digest, readable=False)
             continue
-        yield _parse(path, content, used, digest)
+        yield _parse(folder.path / name, content, used, digest)
 
 
-def _changed(path: Path) -> float:
+def _changed(folder: Folder, name: str) -> float:
     try:
-        return path.lstat().st_mtime
+        return folder.stat(name).st_mtime
     except OSError:
         return 0.0
 
@@ -222,11 +221,10 @@ def queue_of(ask: Callable[[list[str]], str | None], user: int) -> Queue | None:
 
 def refresh(root: Path) -> float:
     """Make network file systems show what other machines have written; returns the file system's own time."""
-    folder = _folder(root)
-    with files.temporary_in(folder, "gc") as temporary:
-        with files.create(temporary):
+    with _folder(root) as folder, folder.temporary("gc") as temporary:
+        with folder.create(temporary):
             pass
-        return temporary.stat().st_mtime
+        return folder.stat(temporary).st_mtime
 
 
 def _host() -> str:

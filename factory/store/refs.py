@@ -11,7 +11,8 @@ from typing import Any
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, NotFound
-from factory.io import files, private
+from factory.io import private
+from factory.io.below import Folder
 from factory.names import Reference, RegistryAddress, recipe_name, tag_name
 
 _FORMAT = 1
@@ -108,7 +109,7 @@ def read_refs(root: Path, recipe: str) -> dict[str, StoredImage]:
     return {tag: image for tag, image in images.items() if image.recipe == recipe}
 
 
-def write_refs(root: Path, recipe: str, known: Mapping[str, StoredImage]) -> None:
-    """Replace the record of a recipe in one step."""
+def write_refs(refs: Folder, recipe: str, known: Mapping[str, StoredImage]) -> None:
+    """Replace the record of a recipe in one step; refs: the folder of records."""
     value = {"format": _FORMAT, "tags": {tag: image.to_json() for tag, image in sorted(known.items())}}
-    files.atomic_write(refs_file(root, recipe), json.dumps(value, indent=1) + "\n")
+    refs.write(f"{recipe}.json", json.dumps(value, indent=1) + "\n")

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError
-from factory.io import files, private
+from factory.io.below import entries
 from factory.store.store import Store
 
+_FOLDER = "chunks"
 _MOST = 8  # images that are looked at; each costs reading its index
 
 
@@ -38,34 +39,32 @@ def seeds(store: Store, recipe: str, wanted: Descriptor) -> tuple[Seed, ...]:
 
 def remembered(store: Store, digest: Digest, limit: int) -> bytes | None:
     """The chunk index of an image, at most so many bytes; None when none is kept. It may be anybody's work."""
-    with contextlib.suppress(OSError, FactoryError):
-        return private.read_small(_place(store, digest), limit)[0]
+    with contextlib.suppress(OSError, FactoryError), store.holding(_place(store, digest)) as kept:
+        return kept.folder.read(kept.name, limit)[0]
     return None
 
 
 def remember(store: Store, digest: Digest, content: bytes) -> None:
     """Keep the chunk index of an image, where this user may."""
     path = _place(store, digest)
-    with contextlib.suppress(OSError, FactoryError):
-        files.make_folder_below(store.root, path.parent)
+    with contextlib.suppress(OSError, FactoryError), store.opened() as root, root.make(_FOLDER) as chunks:
         if not store.trust.doubt_of_folders(path, store.root):
-            files.atomic_write(path, content)
+            chunks.write(path.name, content)
 
 
 def forget(store: Store, digest: Digest) -> None:
     """Keep the index of an image no longer: it was wrong, or nobody knows whether it was."""
-    with contextlib.suppress(OSError, FactoryError):
-        files.remove_file(_place(store, digest))
+    with contextlib.suppress(OSError, FactoryError), store.holding(_place(store, digest)) as kept:
+        kept.remove()
 
 
 def stale_indexes(store: Store) -> Iterator[Path]:
     """Kept indexes of images that are no longer here, and whatever else lies among them."""
-    folder = store.root / "chunks"
-    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
+    for path in entries(store.root / _FOLDER):
         digest = Digest("sha256", path.stem)
         if path != _place(store, digest) or not store.has_file(digest):
             yield path
 
 
 def _place(store: Store, digest: Digest) -> Path:
-    return store.root / "chunks" / f"{digest.hex}.chunks"
+    return store.root / _FOLDER / f"{digest.hex}.chunks"

@@ -23,7 +23,8 @@ from pathlib import Path
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files, private
-from factory.io.locks import Held, lock
+from factory.io.below import Entry, Folder, entries
+from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress, Silent
 from factory.names import LATEST, Reference, recipe_name, tag_name
 from factory.store import leases
@@ -35,6 +36,8 @@ from factory.store.transfer import Sources, complete
 from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
+RECORD_TIMEOUT = 60.0  # seconds to wait for another process that writes the record of a recipe, which takes none
+ELSEWHERE = "use a store of your own (--store DIR)"
 _READ_ONLY = 0o444
 _RECORD = re.compile(r"[a-z0-9][a-z0-9._-]*\.json", re.ASCII)
 
@@ -110,11 +113,32 @@ class Store:
             os.close(descriptor)
         return path
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Folder]:
+        """The store's own folder, made where it is not there: all that is written goes below it.
+
+        Raises IntegrityFailure where a stranger could put another folder in its place, NoRoom.
+        """
+        self._is_in_place()
+        files.make_folder(self.root)
+        self._is_in_place()
+        with Folder.at(self.root) as root:
+            yield root
+
+    def _is_in_place(self) -> None:
+        if why := self.trust.doubt_of_place(self.root):
+            raise IntegrityFailure(
+                f"the store {self.root} is not safe to use",
+                why=why,
+                fix="use a store below your home or a folder of your own, or name the owner in trusted_owners",
+            )
+
     def lease(self, digest: Digest, job: Job | None = None, *, process: bool = True) -> None:
         """Say that an image is in use (factory.store.leases), wherever it lies and this user may say so."""
         for root in (self.root, *self.shared):
             with contextlib.suppress(OSError):  # a store that this user may not enter
-                if root == self.root or _blob(root, digest).exists():
+                there = root == self.root or _blob(root, digest).exists()
+                if there and not self.trust.doubt_of_place(root):
                     leases.take(root, digest, job or Job(), process=process)
 
     def ingest(
@@ -137,67 +161,68 @@ class Store:
         if here is not None:
             return here, 0
         path = self.blob(wanted.digest)
-        for folder in ("partial", "locks"):
-            self._folder(self.root / folder)
-        if why := self.trust.doubt_of_folders(path, self.root):
-            raise IntegrityFailure(
-                f"the store {self.root} cannot be shared like this",
-                why=why,
-                fix="use a store of your own, or one whose group may write it: install -d -m 2775 -g GROUP FOLDER",
-            )
-        with lock(self.root / "locks" / f"{wanted.digest.hex}.lock", LOCK_TIMEOUT, progress) as held:
-            if self._usable_in(self.root, wanted) is not None:
-                return path, 0
-            partial = self._partial(wanted.digest, held)
-            sources = Sources(fetch, parts, self._assembly(partial, parts, plan))
-            with private.open_for_update(partial) as file:
-                fetched = complete(file, partial, wanted, sources, progress)
-                os.fchmod(file.fileno(), _READ_ONLY)
-                os.fsync(file.fileno())
-                self._folder(path.parent)
-                _drop(ahead_of(partial))  # first: who is killed after the rename has nobody who looks for it
-                with contextlib.suppress(FileNotFoundError):
-                    files.rename_into_place(partial, path)
-                    self._approve(path, os.fstat(file.fileno()), wanted.digest)
-                    return path, fetched
+        with self.opened() as root, root.make("partial") as partial, root.make("locks") as locks:
+            if why := self.trust.doubt_of_folders(path, self.root):
+                raise IntegrityFailure(
+                    f"the store {self.root} cannot be shared like this",
+                    why=why,
+                    fix="use a store of your own, or one whose group may write it: install -d -m 2775 -g GROUP FOLDER",
+                )
+            name = f"{wanted.digest.hex}.lock"
+            with lock_in(locks, name, LOCK_TIMEOUT, progress, instead=ELSEWHERE) as held:
+                if self._usable_in(self.root, wanted) is not None:
+                    return path, 0
+                mine = self._partial(partial, wanted.digest, held)
+                sources = Sources(fetch, parts, self._assembly(mine, parts, plan))
+                with mine.update() as file:
+                    fetched = complete(file, mine, wanted, sources, progress)
+                    os.fchmod(file.fileno(), _READ_ONLY)
+                    os.fsync(file.fileno())
+                    with root.make(*path.relative_to(self.root).parent.parts) as final:
+                        _drop(ahead_of(mine))  # first: who is killed after the rename has nobody who looks for it
+                        with contextlib.suppress(FileNotFoundError):
+                            partial.rename(mine.name, final, path.name)
+                            self._approve(final.named(path.name), os.fstat(file.fileno()), wanted.digest)
+                            return path, fetched
         progress.note("this pull slept, and another one took its place")
         path, more = self.ingest(wanted, fetch, progress, parts=parts, plan=plan)
         return path, fetched + more
 
-    def _approve(self, path: Path, written: os.stat_result, digest: Digest) -> None:
+    def _approve(self, final: Entry, written: os.stat_result, digest: Digest) -> None:
         """Last look: what has the blob's name is the file that was hashed, and no other. Raises IntegrityFailure."""
-        found = path.lstat()
+        found = final.folder.stat(final.name)
         if not os.path.samestat(found, written) or found.st_size != written.st_size:
-            files.remove_file(path)
+            final.remove()
             raise IntegrityFailure(
-                f"{path} is not what was written there", why="somebody else writes in this store", fix="try again"
+                f"{final.path} is not what was written there", why="somebody else writes in this store", fix="try again"
             )
         self.trust.vouch(digest, written, self.root)
 
-    def _partial(self, digest: Digest, held: Held) -> Path:
+    def _partial(self, partial: Folder, digest: Digest, held: Held) -> Entry:
         """The file for the bytes of this download, with those that an earlier one has left.
 
         Each download has a name of its own. Who may still be writing is not shared with: a file that gets its final
         name would change under the hands of one that wakes up. Then the bytes are fetched anew.
         """
-        mine = self.root / "partial" / f"{digest.hex}.{os.getuid()}.{held.token}"
+        mine = partial.named(f"{digest.hex}.{os.getuid()}.{held.token}")
         if not held.alone:
             return mine
-        found = sorted(mine.parent.glob(f"{digest.hex}.{os.getuid()}.*"), key=private.private_size)
-        left = [path for path in found if path.suffix != AHEAD]
+        before = (partial.named(name) for name in partial.names() if name.startswith(f"{digest.hex}.{os.getuid()}."))
+        found = sorted(before, key=lambda entry: private.private_size(entry.path, dir_fd=partial.descriptor))
+        left = [entry for entry in found if not entry.name.endswith(AHEAD)]
         if left and not held.doubtful:
             ahead = ahead_of(left[-1])
-            files.rename_into_place(left[-1], mine)
+            partial.rename(left[-1].name, partial, mine.name)
             with contextlib.suppress(FileNotFoundError):
-                files.rename_into_place(ahead, ahead_of(mine))
-        for path in found:
-            files.remove_file(path)
+                partial.rename(ahead.name, partial, ahead_of(mine).name)
+        for entry in found:
+            entry.remove()
         return mine
 
-    def _assembly(self, partial: Path, parts: Parts | None, plan: Plan | None) -> Assembly | None:
+    def _assembly(self, mine: Entry, parts: Parts | None, plan: Plan | None) -> Assembly | None:
         """What local images have of an image, as far as that helps."""
-        pieces = plan(ahead_of(partial)) if plan is not None and parts is not None else None
-        return Assembly(ahead_of(partial), tuple(pieces), parts) if pieces and parts is not None else None
+        pieces = plan(ahead_of(mine).path) if plan is not None and parts is not None else None
+        return Assembly(ahead_of(mine), tuple(pieces), parts) if pieces and parts is not None else None
 
     def record(self, image: StoredImage, tags: Iterable[str]) -> None:
         """Link tags to an image that is present, and remember where it came from.
@@ -211,14 +236,18 @@ class Store:
         known = self.own(image.recipe)
         if all(_same(known.get(tag), image) and _links_to(folder / tag, target) for tag in tags):
             return
-        for place in (folder, self.root / "refs", self.root / "locks"):
-            self._folder(place)
-        with lock(self.root / "locks" / f"refs-{image.recipe}.lock", LOCK_TIMEOUT, Silent()):
+        with (
+            self.opened() as root,
+            root.make("locks") as locks,
+            root.make("refs") as refs,
+            root.make("images", image.recipe) as links,
+            lock_in(locks, f"refs-{image.recipe}.lock", RECORD_TIMEOUT, Silent(), instead=ELSEWHERE),
+        ):
             known = self.own(image.recipe) | dict.fromkeys(tags, image)
             for tag, other in known.items():
-                if other.sif_digest == image.sif_digest and not _links_to(folder / tag, target):
-                    files.link_atomically(folder / tag, target)
-            write_refs(self.root, image.recipe, known)
+                if other.sif_digest == image.sif_digest and links.links_to(tag) != target:
+                    links.link(tag, target)
+            write_refs(refs, image.recipe, known)
 
     def known(self, recipe: str) -> Mapping[str, StoredImage]:
         """What this store and the shared ones remember of a recipe, by tag, whether its files are here or not."""
@@ -304,24 +333,27 @@ class Store:
 
     def quarantine(self, path: Path) -> Path:
         """Move a wrong blob out of the way, so that nothing runs it and the next pull fetches it anew."""
-        grave = self._folder(self.root / "quarantine") / path.name
-        files.rename_into_place(path, grave)
-        return grave
+        with self.holding(path) as wrong, self.opened() as root, root.make("quarantine") as quarantine:
+            wrong.folder.rename(wrong.name, quarantine, wrong.name)
+            return quarantine.path / wrong.name
+
+    @contextlib.contextmanager
+    def holding(self, path: Path) -> Iterator[Entry]:
+        """A file of this store, in its folder, which is held. Raises FileNotFoundError, IntegrityFailure for links."""
+        *folders, name = path.relative_to(self.root).parts
+        self._is_in_place()
+        with Folder.at(self.root) as root, root.below(*folders) as folder:
+            yield folder.named(name)
 
     def leftovers(self) -> Iterator[Path]:
         """Unfinished downloads."""
-        folder = self.root / "partial"
-        yield from sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ()
-
-    def _folder(self, path: Path) -> Path:
-        """Make a folder as open as the store's own."""
-        return files.make_folder_below(self.root, path)
+        yield from entries(self.root / "partial")
 
 
-def _drop(ahead: Path) -> None:
+def _drop(ahead: Entry) -> None:
     """Remove what came ahead, if it can be: the image is complete without it."""
     with contextlib.suppress(OSError, FactoryError):
-        files.remove_file(ahead)
+        ahead.remove()
 
 
 def _recipes(*roots: Path) -> list[str]:

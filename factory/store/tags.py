@@ -6,11 +6,10 @@ import contextlib
 from pathlib import Path
 
 from factory.digest import Digest
-from factory.io import files
-from factory.io.locks import lock
+from factory.io.locks import lock_in
 from factory.io.progress import Silent
 from factory.store.refs import read_refs, write_refs
-from factory.store.store import Store
+from factory.store.store import ELSEWHERE, Store
 
 
 def names(root: Path) -> dict[str, set[tuple[str, str]]]:
@@ -27,15 +26,20 @@ def names(root: Path) -> dict[str, set[tuple[str, str]]]:
 
 def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
     """Take away every tag of a recipe that names the image: the record first, then the links."""
-    root = store.root
-    with lock(root / "locks" / f"refs-{recipe}.lock", timeout, Silent()):
+    with (
+        store.opened() as root,
+        root.make("locks") as locks,
+        lock_in(locks, f"refs-{recipe}.lock", timeout, Silent(), instead=ELSEWHERE),
+    ):
         known = store.own(recipe)
         rest = {tag: image for tag, image in known.items() if image.sif_digest != digest}
-        if rest and len(rest) < len(known):
-            write_refs(root, recipe, rest)
-        elif known and not rest:  # what cannot be read is left alone
-            files.remove_file(root / "refs" / f"{recipe}.json")
-        folder = root / "images" / recipe
-        for link in sorted(folder.glob("[!.]*")):
-            if link.is_symlink() and link.readlink().stem == digest.hex:
-                files.remove_file(link)
+        with contextlib.suppress(FileNotFoundError), root.below("refs") as refs:
+            if rest and len(rest) < len(known):
+                write_refs(refs, recipe, rest)
+            elif known and not rest:  # what cannot be read is left alone
+                refs.remove(f"{recipe}.json")
+        with contextlib.suppress(FileNotFoundError), root.below("images", recipe) as links:
+            for name in links.names():
+                target = None if name.startswith(".") else links.links_to(name)
+                if target is not None and Path(target).stem == digest.hex:
+                    links.remove(name)

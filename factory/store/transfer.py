@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from io import FileIO
-from pathlib import Path
 from queue import SimpleQueue
 
 from factory.digest import Descriptor, Verifier, too_long
 from factory.errors import IntegrityFailure, NoRoom, OnlyWhole
 from factory.io import files, private
+from factory.io.below import Entry
 from factory.io.progress import Progress
 from factory.store.assemble import Assembly, Fetched, ahead_of
 from factory.store.parts import Parts
@@ -47,7 +47,7 @@ class Sources:
     assembly: Assembly | None = None
 
 
-def complete(file: FileIO, partial: Path, wanted: Descriptor, sources: Sources, progress: Progress) -> int:
+def complete(file: FileIO, partial: Entry, wanted: Descriptor, sources: Sources, progress: Progress) -> int:
     """Continue or begin the partial file until it is the wanted blob; the number of bytes fetched.
 
     Wrong bytes cost one clean fetch of all from the start. Raises IntegrityFailure when that is wrong too, and keeps
@@ -58,20 +58,20 @@ def complete(file: FileIO, partial: Path, wanted: Descriptor, sources: Sources, 
         _fill(file, partial, wanted, sources, fetched=fetched, progress=progress)
     except IntegrityFailure as error:
         file.truncate(0)
-        files.remove_file(ahead_of(partial))
+        ahead_of(partial).remove()
         progress.note(_ONCE_MORE if sources.assembly is None else f"{_NOT_REUSABLE}: {error.why or error.what}")
     else:
         return fetched.size
     try:
         _fill(file, partial, wanted, replace(sources, assembly=None), fetched=fetched, progress=progress)
     except IntegrityFailure:
-        files.remove_file(partial)
+        partial.remove()
         raise
     return fetched.size
 
 
 def _fill(
-    file: FileIO, partial: Path, wanted: Descriptor, sources: Sources, *, fetched: Fetched, progress: Progress
+    file: FileIO, partial: Entry, wanted: Descriptor, sources: Sources, *, fetched: Fetched, progress: Progress
 ) -> None:
     kept = os.fstat(file.fileno()).st_size
     if kept > wanted.size:
@@ -79,7 +79,7 @@ def _fill(
         kept = 0
     at = file.seek(kept)
     assembly = _with_room(sources.assembly, partial, wanted.size - kept)
-    files.require_space(partial.parent, wanted.size - kept + _MARGIN, "to pull the image")
+    files.require_space(partial.folder.path, wanted.size - kept + _MARGIN, "to pull the image")
     progress.begin("pull", wanted.size)
     try:
         progress.advance(kept)
@@ -101,11 +101,11 @@ def _fill(
         progress.end()
 
 
-def _with_room(assembly: Assembly | None, partial: Path, size: int) -> Assembly | None:
+def _with_room(assembly: Assembly | None, partial: Entry, size: int) -> Assembly | None:
     """The assembly, unless there is no room for what it fetches ahead, beside the image itself (bytes)."""
     if assembly is not None:
         with contextlib.suppress(NoRoom):
-            files.require_space(partial.parent, size + assembly.missing + _MARGIN, "to pull the image")
+            files.require_space(partial.folder.path, size + assembly.missing + _MARGIN, "to pull the image")
             return assembly
     return None
 

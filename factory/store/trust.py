@@ -1,8 +1,14 @@
 """Whose files may become programs: in a store that others share, an image is used only from owners that are trusted.
 
-Who may write in a store's folder can put another file there at any time; using the store means trusting them. Anybody
-else's file is refused. What others have stored, or could have changed, is hashed before its first use, and that is
-remembered by the file's own identity: its change time (ctime) cannot be set, so what is written later is hashed again.
+Who may write in a store's folder, or could put another folder in its place, can put another file there at any time;
+using the store means trusting them. Anybody else's file is refused, and a store whose place strangers decide is not
+used at all. What others have stored, or could have changed, is hashed before its first use, and that is remembered by
+the file's own identity: its change time (ctime) cannot be set, so what is written later is hashed again.
+
+That protects from what went wrong: a damaged disk, a copy that broke off, a wrong file under a digest's name. It does
+not protect from those who are trusted: between the hashing and the moment at which the engine opens the file, whoever
+may write its folder can put another one there. Where members of a group should not have to trust each other, one user
+fills the store and the others read it (a folder that its group may not write).
 """
 
 from __future__ import annotations
@@ -17,11 +23,13 @@ from pathlib import Path
 
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io import files
+from factory.io import ancestors, files
+from factory.io.ancestors import name_of
 
 _ROOT = 0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _SETTLED = 60.0  # seconds since its last change after which a file of somebody else counts as no longer being written
+_MAP = Path("/proc/self/uid_map")
 _OVERFLOW = Path("/proc/sys/fs/overflowuid")  # the id of everybody whose real one is not known (user_namespaces(7))
 
 
@@ -38,12 +46,50 @@ class Trust:
     notice: Callable[[str], None] = lambda _: None
     _hashed: set[str] = field(default_factory=set, compare=False)
     _refused: dict[str, IntegrityFailure] = field(default_factory=dict, compare=False)
+    _places: dict[Path, str] = field(default_factory=dict, compare=False)
 
     def doubt(self, path: Path, found: os.stat_result, root: Path) -> str:
         """Why a file of the store below root must not be used; '' when it may."""
         if found.st_mode & _OTHERS_WRITE:
             return f"others than its owner can write {path}"
-        return self._doubt_of_owner(path, found, root) or self.doubt_of_folders(path, root)
+        return self.doubt_of_place(root) or self._doubt_of_owner(path, found, root) or self.doubt_of_folders(path, root)
+
+    def doubt_of_place(self, root: Path) -> str:
+        """Why strangers decide what lies at root, or could; '' when they do not. All folders above it count.
+
+        Trusted there as everywhere: this user, root, trusted_owners. Besides: the owner of root, unless others could
+        have made it; the groups of this user where these may write, since they share all that lies there; and who may
+        write root itself.
+        """
+        if root not in self._places:
+            why = self._look_above(root)
+            if not root.exists():  # somebody may still make it
+                return why
+            self._places[root] = why
+        return self._places[root]
+
+    def _look_above(self, root: Path) -> str:
+        try:
+            own: os.stat_result | None = root.stat()
+        except OSError:
+            own = None
+
+        def is_owner(found: os.stat_result) -> bool:
+            unknown = found.st_uid == _nobody() and _some_users_are_unknown()
+            shares = found.st_mode & stat.S_IWGRP and is_group(found) and _is_member(found.st_uid, found.st_gid)
+            return unknown or bool(shares) or (own is not None and found.st_uid == own.st_uid)
+
+        def is_group(found: os.stat_result) -> bool:
+            return found.st_gid in (os.getegid(), *os.getgroups()) or is_roots_group(found)
+
+        def is_roots_group(found: os.stat_result) -> bool:
+            return own is not None and _is_for_a_group(own) and found.st_gid == own.st_gid
+
+        def is_maker(above: os.stat_result, found: os.stat_result) -> bool:
+            anybody = above.st_mode & stat.S_IWOTH
+            return not anybody and is_roots_group(above) and _is_member(found.st_uid, above.st_gid)
+
+        return ancestors.doubt(root, trusted=self._is_named, owner=is_owner, group=is_group, maker=is_maker)
 
     def doubt_of_folders(self, path: Path, root: Path) -> str:
         """Why nothing at path is safe, whoever owns it: who owns a folder above can change what lies in it."""
@@ -71,7 +117,7 @@ class Trust:
         note = _note(digest, found)
         if note in self._refused:
             raise self._refused[note]
-        self.notice(f"hashing {path} once: {_name(found.st_uid)} has stored it")
+        self.notice(f"hashing {path} once: {name_of(found.st_uid)} has stored it")
         got = files.digest_of_open(descriptor)
         if got != digest or _note(digest, os.fstat(descriptor)) != note:
             self._refused[note] = IntegrityFailure(
@@ -91,17 +137,18 @@ class Trust:
     def _doubt_of_owner(self, place: Path, found: os.stat_result, root: Path) -> str:
         if self._is_trusted(found.st_uid, root):
             return ""
-        return f"{place} belongs to {_name(found.st_uid)}, who is not trusted"
+        return f"{place} belongs to {name_of(found.st_uid)}, who is not trusted"
+
+    def _is_named(self, owner: int) -> bool:
+        return owner in (os.geteuid(), _ROOT) or owner in self.owners
 
     def _is_trusted(self, owner: int, root: Path) -> bool:
-        if owner in (os.geteuid(), _ROOT) or owner in self.owners:
+        if self._is_named(owner):
             return True
         folder = root.stat()
-        anybody_made_it = root.resolve().parent.stat().st_mode & stat.S_IWOTH
-        if owner == _nobody() or (anybody_made_it and folder.st_uid not in (os.geteuid(), _ROOT, *self.owners)):
+        if owner == _nobody() or self.doubt_of_place(root):
             return False
-        shared = folder.st_mode & stat.S_IWGRP and not folder.st_mode & stat.S_IWOTH
-        return owner == folder.st_uid or (bool(shared) and _is_member(owner, folder.st_gid))
+        return owner == folder.st_uid or (_is_for_a_group(folder) and _is_member(owner, folder.st_gid))
 
     @staticmethod
     def _may_be_changed(found: os.stat_result, root: Path) -> bool:
@@ -137,6 +184,19 @@ def _note(digest: Digest, found: os.stat_result) -> str:
     return f"{digest.hex}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
 
 
+def _is_for_a_group(root: os.stat_result) -> bool:
+    """Whether the store is shared with its group, and with no others."""
+    return bool(root.st_mode & stat.S_IWGRP) and not root.st_mode & stat.S_IWOTH
+
+
+def _some_users_are_unknown() -> bool:
+    """Whether this is a user namespace in which owners outside of it, root among them, all look like nobody."""
+    try:
+        return _MAP.read_text(encoding="ascii").split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
 def _nobody() -> int:
     try:
         return int(_OVERFLOW.read_text(encoding="ascii"))
@@ -152,12 +212,3 @@ def _is_member(user: int, group: int) -> bool:
         return group in os.getgrouplist(account.pw_name, account.pw_gid)
     except (KeyError, OSError):
         return False
-
-
-def _name(user: int) -> str:
-    import pwd  # noqa: PLC0415
-
-    try:
-        return f"user {pwd.getpwuid(user).pw_name}"
-    except KeyError:
-        return f"user id {user}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from factory.digest import Digest
 from factory.io import files
+from factory.io.below import Entry
 from factory.io.progress import Progress
 from factory.store.store import Store
 
@@ -27,7 +28,8 @@ def verify(store: Store, progress: Progress) -> tuple[int, tuple[Finding, ...]]:
     count = 0
     for digest, path in store.blobs():
         try:
-            why = _fault(digest, path, progress)
+            with store.holding(path) as entry:
+                why = _fault(digest, entry, progress)
         except FileNotFoundError:
             continue  # somebody removed it meanwhile
         count += 1
@@ -36,21 +38,22 @@ def verify(store: Store, progress: Progress) -> tuple[int, tuple[Finding, ...]]:
     return count, tuple(wrong)
 
 
-def _fault(digest: Digest, path: Path, progress: Progress) -> str:
+def _fault(digest: Digest, entry: Entry, progress: Progress) -> str:
     """What is wrong with a blob; '' when it is what its name says."""
-    entry = path.lstat()
-    if stat.S_ISLNK(entry.st_mode):
+    found = entry.folder.stat(entry.name)
+    if stat.S_ISLNK(found.st_mode):
         return "a symbolic link stood in its place"
-    if not stat.S_ISREG(entry.st_mode):
+    if not stat.S_ISREG(found.st_mode):
         return "it was no ordinary file"
-    progress.begin(f"verify {digest.short}", entry.st_size)
+    progress.begin(f"verify {digest.short}", found.st_size)
     try:
-        found, size = files.digest_of(path)
-        progress.advance(size)
+        with entry.folder.reading(entry.name) as descriptor:
+            got = files.digest_of_open(descriptor)
+        progress.advance(found.st_size)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
         return "the disk could not read it"
     finally:
         progress.end()
-    return "" if found == digest else f"its bytes are {found}, not {digest}"
+    return "" if got == digest else f"its bytes are {got}, not {digest}"

@@ -1,3 +1,416 @@
 """The attacker has an account on the same machine, and may write where everybody may."""
 
 from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factory.digest import Digest
+from factory.errors import FactoryError, IntegrityFailure
+from factory.io import locks
+from factory.io.progress import Silent
+from factory.names import Reference
+from factory.store import adopt as adopting
+from factory.store import seeds
+from factory.store import store as stores
+from factory.store.adopt import adopt
+from factory.store.gc import Rules, collect
+from factory.store.store import Store
+from factory.store.trust import Trust
+from factory.store.verify import verify
+from tests.attacks.another_user import GROUP, VICTIM, Account, as_user, child, exchange, finish, flipping
+from tests.attacks.conftest import STRANGER, needs_root
+from tests.integration.pull.cluster import User, until
+from tests.integration.pull.conftest import Upstream
+from tests.integration.pull.test_kills import watched
+from tests.unit.store.stored import put, tree
+
+pytestmark = needs_root
+
+GOOD, EVIL = b"\0" * 32 + b"SIF_MAGIC good", b"\0" * 32 + b"SIF_MAGIC evil"
+SECONDS = 1.5  # of each race
+REGISTRY = "ghcr.io/org/images"
+_ENGINE = """\
+#!/bin/sh
+if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
+for argument; do case "$argument" in *.sif) image="$argument";; esac; done
+touch "$HOME/running"
+while [ -n "$WAIT" ] && [ ! -e "$HOME/go" ]; do sleep 0.02; done
+echo "$image"
+tail -c 4 "$image"
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder of root's that everybody can enter, as a disk of the node or of the cluster."""
+    folder = Path(tempfile.mkdtemp(prefix="singfactory-attack-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def victim(place: Path) -> Account:
+    account = Account(VICTIM, place / "home").made()
+    engine = place / "apptainer"
+    engine.write_text(_ENGINE)
+    engine.chmod(0o755)
+    return account
+
+
+def shared_folder(path: Path, mode: int = 0o1777) -> Path:
+    """A folder of root's that others may write."""
+    path.mkdir()
+    os.chown(path, 0, GROUP)
+    path.chmod(mode)
+    return path
+
+
+def settings(place: Path, store: Path, **more: object) -> dict[str, str]:
+    values = {"SINGFACTORY_STORE": store, "SINGFACTORY_REGISTRY": REGISTRY, "SINGFACTORY_ENGINE": place / "apptainer"}
+    return {name: str(value) for name, value in (values | more).items()}
+
+
+# Folders of a store that change places with links
+
+
+def everything_at_once(root: Path, home: Path) -> None:
+    """All that changes a store, once; the attacker may make each of it fail."""
+    stores.LOCK_TIMEOUT = adopting.LOCK_TIMEOUT = 0.2  # type: ignore[attr-defined]
+    store = Store(root)
+    new = os.urandom(8).hex().encode()
+    damaged = put_quietly(store, b"damaged" + new)
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: put(store, new, "tool", "1-2", "latest"),
+        lambda: put(store, GOOD, "tool", "1-1", new.decode()),
+        lambda: store.lease(Digest.of(GOOD)),
+        lambda: seeds.remember(store, Digest.of(GOOD), b"index" + new),
+        lambda: seeds.forget(store, Digest.of(GOOD)),
+        lambda: adopt(store, home / "mine.sif", Reference.parse("mine:1"), Silent()),
+        lambda: damaged and store.quarantine(damaged),
+        lambda: collect(store, Rules(grace=0), queue=None, dry_run=False, progress=Silent()),
+        lambda: verify(store, Silent()),
+    )
+    for step in steps:
+        with contextlib.suppress(FactoryError, OSError):
+            step()
+
+
+def put_quietly(store: Store, content: bytes) -> Path | None:
+    with contextlib.suppress(FactoryError, OSError):
+        return store.blob(put(store, content))
+    return None
+
+
+def prepared_store(root: Path, home: Path) -> None:
+    """Every folder that a store can have, with something in each."""
+    store = Store(root)
+    put(store, GOOD, "tool", "1-1", "latest")
+    put(store, b"superseded")
+    store.lease(Digest.of(GOOD))
+    seeds.remember(store, Digest.of(b"gone"), b"index")
+    for name in ("partial", "quarantine", "chunks", "locks", "refs", "leases", "images/tool"):
+        (root / name).mkdir(exist_ok=True)
+        (root / name).chmod(0o2775)
+        for left in ("thesis.tex", ".hidden"):
+            (root / name / left).write_text("left by a broken run")
+    (home / "mine.sif").write_bytes(GOOD + b"adopted")
+
+
+BLOBS = f"blobs/sha256/{Digest.of(b'superseded').hex[:2]}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("partial", "locks", "leases", "refs", "images", "images/tool", "chunks", "quarantine"),
+        *("blobs", "blobs/sha256", BLOBS),
+    ],
+)
+def test_a_folder_of_a_store_that_turns_into_a_link_never_leads_anybody_elsewhere(
+    place: Path, victim: Account, name: str
+) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    as_user(lambda: prepared_store(root, victim.home), VICTIM)
+    private = victim.home / "private"
+    as_user(lambda: shutil.copytree(root / name, private, symlinks=True), VICTIM)
+    link = root / f"{name}.swapped"
+    as_user(lambda: link.symlink_to(private))
+    before = tree(private), private.stat().st_mtime_ns
+    deadline = time.monotonic() + SECONDS
+    rounds = 0
+    with flipping(root / name, link):
+        while time.monotonic() < deadline:
+            finish(child(lambda: everything_at_once(root, victim.home), VICTIM), 5)
+            rounds += 1
+    assert rounds > 3
+    assert (tree(private), private.stat().st_mtime_ns) == before, "nothing outside of the store has changed"
+
+
+def test_a_folder_of_a_store_that_is_a_link_is_refused_with_its_owner(place: Path, victim: Account) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    as_user(lambda: prepared_store(root, victim.home), VICTIM)
+    as_user(lambda: (root / "partial").rename(root / "away"))
+    as_user(lambda: (root / "partial").symlink_to(victim.home))
+    done = victim.run("store", "gc", "--grace", "0", **settings(place, root))
+    assert done.code == 5, done
+    assert f"{root}/partial is a symbolic link, refused\n  it belongs to user id {STRANGER}" in done.err
+
+
+# Where staged copies go
+
+
+def filled(victim: Account) -> Path:
+    """The victim's own store, with the image that the victim wants."""
+    root = victim.home / "images"
+    as_user(lambda: put(Store(root), GOOD, "tool", "1-1", "latest"), VICTIM)
+    return root
+
+
+def evil_store(root: Path) -> None:
+    """A store with other bytes under the name and the digest of the image that the victim wants."""
+    put(Store(root), GOOD, "tool", "1-1", "latest")
+    blob = Store(root).blob(Digest.of(GOOD))
+    blob.chmod(0o644)
+    blob.write_bytes(EVIL)
+
+
+def what_runs(victim: Account, settings: dict[str, str], staged: Path) -> tuple[str, str]:
+    """The last bytes of what the engine opens, and what was said.
+
+    The attacker waits for the moment between its start and its first look, and puts a folder with other bytes in the
+    place of the victim's, or of the one above, where that is possible.
+    """
+    process = victim.start("exec", "tool", "--", "true", WAIT="yes", **settings)
+    until((victim.home / "running").exists, process)
+
+    def attack() -> None:
+        for level in (staged, staged.parent):
+            evil = level.with_name("evil")
+            with contextlib.suppress(OSError, FactoryError):
+                evil_store(evil / staged.relative_to(level))
+                exchange(evil, level)
+
+    finish(child(attack, STRANGER))
+    (victim.home / "go").touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out.rpartition("\n")[2], err
+
+
+def made_first(disk: Path, way: str) -> Path:
+    """What an attacker has prepared on a disk that everybody may write; the folder that the site or a job names."""
+    if way == "two levels above":
+        (disk / "local/singfactory").mkdir(parents=True)
+    elif way == "a link":
+        (disk / "his").mkdir()
+        (disk / "local").symlink_to("his")
+    elif way == "a link on the way":
+        (disk / "his/singfactory").mkdir(parents=True)
+        (disk / "local").symlink_to(disk / "his")
+    else:
+        (disk / "local").mkdir()
+    stage = disk / "local" if way in ("itself", "a link") else disk / "local/singfactory"
+    for folder in (disk / "local", stage):
+        if folder.is_dir():
+            folder.chmod(0o777)
+    return stage
+
+
+WAYS = ["itself", "above", "two levels above", "a link", "a link on the way"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("setting", ["SINGFACTORY_STAGE", "SLURM_TMPDIR"])
+def test_who_makes_the_folder_for_staged_images_first_does_not_decide_what_others_run(
+    place: Path, victim: Account, setting: str, way: str
+) -> None:
+    disk = shared_folder(place / "disk")
+    as_user(lambda: made_first(disk, way))
+    stage = disk / "local" if way in ("itself", "a link") else disk / "local/singfactory"
+    staged = stage / f"user-{VICTIM}" if setting == "SINGFACTORY_STAGE" else stage / f"singfactory-{VICTIM}"
+    runs, said = what_runs(victim, {**settings(place, filled(victim)), setting: str(stage)}, staged)
+    assert runs == "good"
+    assert "not staged (" in said
+
+
+@pytest.mark.parametrize("command", [("exec", "tool", "--", "true"), ("stage", "tool")])
+def test_a_folder_that_all_users_share_is_never_made_by_one_of_them(
+    place: Path, victim: Account, command: tuple[str, ...]
+) -> None:
+    stage = shared_folder(place / "local") / "singfactory"
+    done = victim.run(*command, **settings(place, filled(victim), SINGFACTORY_STAGE=stage))
+    assert f"install -d -m 1777 {stage}" in done.err
+    assert (done.code, done.out[-4:]) == ((0, "good") if command[0] == "exec" else (8, ""))
+    assert list((place / "local").iterdir()) == []
+
+
+@pytest.mark.parametrize("setting", ["SINGFACTORY_STAGE", "SLURM_TMPDIR"])
+def test_in_a_folder_of_the_administrators_nobody_swaps_what_another_one_runs(
+    place: Path, victim: Account, setting: str
+) -> None:
+    stage = shared_folder(place / "local")
+    name = "user" if setting == "SINGFACTORY_STAGE" else "singfactory"
+    runs, said = what_runs(victim, {**settings(place, filled(victim)), setting: str(stage)}, stage / f"{name}-{VICTIM}")
+    assert (runs, "staged tool:1-1" in said) == ("good", True)
+    assert (stage / "evil").is_dir(), "it was tried"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_is_not_staged_where_another_user_owns_a_folder_above(place: Path, victim: Account, way: str) -> None:
+    disk = shared_folder(place / "disk")
+    as_user(lambda: made_first(disk, way))
+    to = disk / "local"
+    done = victim.run("stage", "tool", "--to", str(to), **settings(place, filled(victim)))
+    assert (done.code, done.out) == (8, ""), done
+    assert "is not safe to use" in done.err or "not allowed to write" in done.err
+
+
+# Where stores lie
+
+
+def made_store(disk: Path, way: str) -> Path:
+    """A store with another image, as an attacker can make one where everybody may write; the path that victims name."""
+    root = disk / ("team/images" if way == "two levels below" else "team/deep/er/images")
+    put(Store(root), EVIL, "tool", "1-1", "latest")
+    if way == "a link":
+        (disk / "link").symlink_to(root)
+    elif way == "a link on the way":
+        (disk / "link").symlink_to("team/deep")
+    return root
+
+
+@pytest.mark.parametrize("way", ["two levels below", "four levels below", "a link", "a link on the way"])
+@pytest.mark.parametrize("setting", ["SINGFACTORY_SHARED_STORES", "SINGFACTORY_STORE"])
+def test_a_store_that_anybody_could_have_made_is_not_used(place: Path, victim: Account, setting: str, way: str) -> None:
+    disk = shared_folder(place / "scratch")
+    as_user(lambda: made_store(disk, way))
+    named = {
+        "two levels below": disk / "team/images",
+        "four levels below": disk / "team/deep/er/images",
+        "a link": disk / "link",
+        "a link on the way": disk / "link/er/images",
+    }[way]
+    done = victim.run("path", "tool", **{**settings(place, victim.home / "none"), setting: str(named)})
+    assert (done.code in (3, 5), done.out) == (True, ""), done
+    assert f"user id {STRANGER}" in done.err
+
+
+def test_a_store_of_ones_own_is_not_used_where_another_user_can_rename_a_folder_above(
+    place: Path, victim: Account
+) -> None:
+    disk = shared_folder(place / "scratch")
+    as_user((disk / "team").mkdir)
+    as_user(lambda: (disk / "team").chmod(0o777))
+    root = disk / "team/mine"
+    as_user(root.mkdir, VICTIM)
+    with pytest.raises(IntegrityFailure, match="is not safe to use"):
+        put(Store(root), GOOD, "tool", "1-1")
+    assert list(root.iterdir()) == []
+    done = victim.run("path", "tool", **settings(place, root))
+    assert (done.code, done.out) == (3, ""), done
+
+
+def test_a_store_below_a_folder_that_everybody_may_write_is_used_when_its_makers_are_trusted(
+    place: Path, victim: Account
+) -> None:
+    disk = shared_folder(place / "scratch")
+    as_user(lambda: put(Store(disk / "team/images"), GOOD, "tool", "1-1", "latest"))
+    more = {"SINGFACTORY_SHARED_STORES": disk / "team/images"}
+    asked = settings(place, victim.home / "none", **more)
+    assert victim.run("path", "tool", **asked).code == 3
+    config = victim.home / ".config/singfactory/config.toml"
+    as_user(lambda: config.parent.mkdir(parents=True), VICTIM)
+    as_user(lambda: config.write_text(f'trusted_owners = ["{STRANGER}"]\n'), VICTIM)
+    done = victim.run("path", "tool", **asked)
+    assert (done.code, done.out) == (0, f"{Store(disk / 'team/images').blob(Digest.of(GOOD))}\n"), done
+
+
+# Stores of a group
+
+
+def test_a_member_who_swaps_an_image_after_it_was_hashed_is_found_out_at_its_next_use(place: Path) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    as_user(lambda: put(Store(root), GOOD, "tool", "1-1", "latest"))
+    store = Store(root, trust=Trust(frozenset({STRANGER}), place / "notes"))
+    found = store.find(Reference.parse("tool"))
+    assert store.file(found).read_bytes() == GOOD
+    blob = store.blob(Digest.of(GOOD))
+    times = blob.stat()
+
+    def swap() -> None:
+        new = blob.with_name("new")
+        new.write_bytes(EVIL)
+        new.chmod(0o444)
+        os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
+        new.rename(blob)
+
+    as_user(swap)
+    with pytest.raises(IntegrityFailure, match="is damaged"):
+        store.file(found)
+
+
+@contextlib.contextmanager
+def held(path: Path, **claimed: object) -> Iterator[None]:
+    """A lock that a living process of the stranger holds for ever, and keeps fresh."""
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "user": STRANGER, "token": "x"}
+
+    def forever() -> None:
+        path.write_text(json.dumps({**holder, "processes": locks.processes(), **claimed}))
+        while True:
+            os.utime(path)
+            time.sleep(0.1)
+
+    number = child(forever, STRANGER)
+    try:
+        until(path.exists)
+        yield
+    finally:
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+
+
+def test_who_holds_a_lock_for_ever_stops_nobody_from_using_what_is_there(
+    place: Path, upstream: Upstream, new_user: Callable[..., User]
+) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    user = new_user(store=root)
+    user.pull()
+    with held(user.lock(upstream.small)), held(root / "locks/refs-tool.lock"), held(root / "locks/gc.lock"):
+        begun = time.monotonic()
+        assert user.run("path", "tool").out == f"{user.blob(upstream.small)}\n"
+        assert user.pull()["transferred"] == 0
+        assert user.run("store", "verify").code == 0
+        assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("name", ["large", "refs-large"])
+def test_who_holds_a_lock_for_ever_is_named_and_a_store_of_ones_own_is_the_way_out(
+    place: Path, upstream: Upstream, new_user: Callable[..., User], name: str
+) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    user = new_user(store=root)
+    user.pull()
+    lock = user.lock(upstream.large) if name == "large" else root / f"locks/{name}.lock"
+    limit = "store.LOCK_TIMEOUT" if name == "large" else "store.RECORD_TIMEOUT"
+    impatient, _ = watched(user, "--set", f"factory.store.{limit}=0.5")
+    with held(lock, user=0):
+        done = impatient.run("pull", "large")
+        assert done.code == 4, done
+        assert f"gave up waiting for process {os.getpid()} of user 0" in done.err
+        assert f"user id {STRANGER} made it" in done.err, "whose file it is, whatever it says"
+        assert "or use a store of your own (--store DIR)" in done.err
+        own = replace(user, store=place / "own")
+        assert own.pull("large")["size"] == upstream.large.size

@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import os
 import pkgutil
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,4 +45,6 @@ def become(user: int, group: int) -> None:
 if __name__ == "__main__":
     load_everything()
     become(int(sys.argv[1]), int(sys.argv[2]))
+    if not os.access(sys.executable, os.X_OK):  # other programs are started through it
+        sys.executable = shutil.which("python3", path=os.defpath) or sys.executable
     sys.exit(main(sys.argv[4:]))

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink"}
 _CHANGES |= {"os.truncate", "os.utime"}
 _TWO_PATHS = {"os.link", "os.rename", "os.symlink"}
+# Where an event tells the descriptor of the folder that its path is looked up in (docs.python.org, "Audit events").
+_FOLDER_AT = {"os.chmod": 2, "os.chown": 3, "os.mkdir": 2, "os.remove": 1, "os.rmdir": 1, "os.utime": 3}
 _FLOCK = {"fcntl.flock", "fcntl.lockf"}
 
 
@@ -37,10 +40,13 @@ class Watch:
         self._without_flock = without_flock
         self._steps = 0
         self._fsync = os.fsync
+        self._open = os.open
+        self._opening = threading.local()
 
     def start(self) -> None:
         """From now on."""
         os.fsync = self.fsync  # type: ignore[assignment]
+        os.open = self.open
         sys.addaudithook(self.hook)
 
     def hook(self, event: str, details: tuple[Any, ...]) -> None:
@@ -54,13 +60,30 @@ class Watch:
                 return
         elif event not in _CHANGES:
             return
-        paths = [_path(place) for place in details[: 2 if event in _TWO_PATHS else 1]]
+        paths = [_path(place, folder) for place, folder in self._places(event, details)]
         if not f"{paths[-1]}/".startswith(self._store):
             return
         self._steps += 1
         self._write(step=event, path=paths[0], to=paths[-1])
         if self._steps == self._at:
             os.kill(os.getpid(), self._number)
+
+    def _places(self, event: str, details: tuple[Any, ...]) -> list[tuple[Any, int]]:
+        """The paths of an event, each with the descriptor of the folder that it is looked up in; -1 without one."""
+        if event == "open":
+            return [(details[0], getattr(self._opening, "folder", -1))]
+        if event in _TWO_PATHS:
+            source, target, *folders = details
+            return [(source, -1 if event == "os.symlink" else folders[0]), (target, folders[-1])]
+        return [(details[0], details[_FOLDER_AT[event]] if event in _FOLDER_AT else -1)]
+
+    def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        """The real one; its event does not tell the folder."""
+        self._opening.folder = -1 if dir_fd is None else dir_fd
+        try:
+            return self._open(path, flags, mode, dir_fd=dir_fd)
+        finally:
+            self._opening.folder = -1
 
     def fsync(self, descriptor: int) -> None:
         """The real one, noted before."""
@@ -72,9 +95,11 @@ class Watch:
         os.write(self._record, json.dumps(fields).encode() + b"\n")
 
 
-def _path(place: Any) -> str:
-    """A path as the system knows it; of an open file, its name."""
-    return str(Path(f"/proc/self/fd/{place}").readlink()) if isinstance(place, int) else os.fsdecode(place)
+def _path(place: Any, folder: int = -1) -> str:
+    """A path as the system knows it; of an open file, its name; of a name below an open folder, both."""
+    if isinstance(place, int):
+        return str(Path(f"/proc/self/fd/{place}").readlink())
+    return os.fsdecode(place) if folder < 0 else f"{_path(folder)}/{os.fsdecode(place)}"
 
 
 def main(arguments: list[str]) -> int:

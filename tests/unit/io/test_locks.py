@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -313,8 +314,8 @@ def test_of_several_that_wait_for_a_dead_holder_one_enters_at_a_time(tmp_path: P
 def test_a_repeated_answer_of_nfs_does_not_lock_the_holder_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
-    def link_and_claim_that_it_was_there(source: Path, target: Path, *, follow_symlinks: bool) -> None:
-        link(source, target, follow_symlinks=follow_symlinks)
+    def link_and_claim_that_it_was_there(source: str, target: str, **named: Any) -> None:
+        link(source, target, **named)
         raise FileExistsError(errno.EEXIST, "File exists")
 
     monkeypatch.setattr(os, "link", link_and_claim_that_it_was_there)

@@ -129,14 +129,14 @@ def test_what_is_known_of_an_image_from_a_registry_is_kept(store: Store, source:
 
 
 def test_a_file_that_changes_meanwhile_is_refused(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest_of = files.digest_of
+    digest_of_open = files.digest_of_open
 
-    def change_then_hash(path: Path) -> tuple[Digest, int]:
-        found = digest_of(path)
-        path.write_bytes(b"#" * len(SIF))
+    def hash_then_change(descriptor: int) -> Digest:
+        found = digest_of_open(descriptor)
+        Path(f"/proc/self/fd/{descriptor}").write_bytes(b"#" * len(SIF))
         return found
 
-    monkeypatch.setattr(files, "digest_of", change_then_hash)
+    monkeypatch.setattr(files, "digest_of_open", hash_then_change)
     with pytest.raises(IntegrityFailure, match="the file changed while it was adopted"):
         take(store, source)
     assert list(store.blobs()) == []

@@ -221,10 +221,10 @@ def test_a_link_planted_where_bytes_come_ahead_is_refused(
     victim.write_bytes(b"precious")
     opened = private.open_for_update
 
-    def plant(path: Path) -> object:
+    def plant(path: Path, *, dir_fd: int) -> object:
         if path.name.endswith(assemble.AHEAD):
             path.symlink_to(victim)
-        return opened(path)
+        return opened(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(private, "open_for_update", plant)
     heard = Heard()

@@ -13,6 +13,7 @@ import pytest
 from factory.digest import Digest
 from factory.errors import RegistryFailure
 from factory.io import files
+from factory.io.below import Folder
 from factory.io.progress import Silent
 from factory.store import gc, leases, tags
 from factory.store.gc import Rules, Verdict, collect
@@ -273,15 +274,15 @@ def test_an_image_that_is_being_pulled_is_left_alone(store: Store, processes: li
 
 def test_who_begins_to_use_an_image_in_the_last_moment_keeps_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = put(store, b"image", "tool", "1-1")
-    rename = files.rename_into_place
+    rename = Folder.rename
 
-    def rename_then_exec(source: Path, target: Path) -> None:
-        rename(source, target)
-        if target.name.endswith(".removed"):
+    def rename_then_exec(folder: Folder, name: str, to: Folder, new: str) -> None:
+        rename(folder, name, to, new)
+        if new.endswith(".removed"):
             leases.take(store.root, digest)
             assert not store.blob(digest).exists(), "exec sees that it is gone, and asks for it again"
 
-    monkeypatch.setattr(files, "rename_into_place", rename_then_exec)
+    monkeypatch.setattr(Folder, "rename", rename_then_exec)
     told = why(run(store, older_than=DAY), keep=True)
     assert told["tool:1-1"].startswith("in use by process")
     assert store.blob(digest).read_bytes() == b"image"
@@ -305,16 +306,16 @@ def test_who_begins_to_use_an_image_after_the_plan_keeps_it_and_its_tags(
 
 def test_an_image_that_is_tagged_in_the_last_moment_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = put(store, b"image")
-    rename = files.rename_into_place
+    rename = Folder.rename
 
-    def rename_then_tag(source: Path, target: Path) -> None:
-        rename(source, target)
-        if target.name.endswith(".removed"):
-            monkeypatch.setattr(files, "rename_into_place", rename)
+    def rename_then_tag(folder: Folder, name: str, to: Folder, new: str) -> None:
+        rename(folder, name, to, new)
+        if new.endswith(".removed"):
+            monkeypatch.setattr(Folder, "rename", rename)
             assert not store.blob(digest).exists()
             store.record(image(b"image", "tool", "1-1"), ["1-1"])
 
-    monkeypatch.setattr(files, "rename_into_place", rename_then_tag)
+    monkeypatch.setattr(Folder, "rename", rename_then_tag)
     assert why(run(store), keep=True) == {digest.short: "tagged in this moment"}
     assert names_in(store) == {"tool:1-1"}
 
@@ -357,7 +358,7 @@ DIES = """
 import os, signal, sys, time
 from pathlib import Path
 from typing import Any
-from factory.io import files
+from factory.io.below import Folder
 from factory.io.progress import Silent
 from factory.store import gc, tags
 from factory.store.store import Store
@@ -370,8 +371,8 @@ def counted(call):
             os.kill(os.getpid(), signal.SIGKILL)
         return call(*arguments, **named)
     return wrapped
-for name in ("rename_into_place", "remove_file"):
-    setattr(files, name, counted(getattr(files, name)))
+for name in ("rename", "remove"):
+    setattr(Folder, name, counted(getattr(Folder, name)))
 rules = gc.Rules(older_than=86400.0)
 gc.collect(Store(Path(sys.argv[1])), rules, queue=None, dry_run=False, progress=Silent(), now=time.time() + 864000)
 """

@@ -9,7 +9,7 @@ import pytest
 
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, NotFound
-from factory.io import files
+from factory.io.below import Folder
 from factory.io.progress import Silent
 from factory.names import Reference
 from factory.store import trust
@@ -276,15 +276,16 @@ def test_what_one_has_just_stored_oneself_is_not_hashed_again(world: World, tmp_
 def test_a_file_that_is_replaced_while_it_gets_its_name_is_not_taken(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = files.rename_into_place
+    real = Folder.rename
 
-    def swapped(temporary: Path, final: Path) -> None:
-        if final.suffix == ".sif":
+    def swapped(folder: Folder, name: str, to: Folder, new: str) -> None:
+        if new.endswith(".sif"):
+            temporary = folder.path / name
             temporary.unlink()
             temporary.write_bytes(SIF[::-1])
-        real(temporary, final)
+        real(folder, name, to, new)
 
-    monkeypatch.setattr(files, "rename_into_place", swapped)
+    monkeypatch.setattr(Folder, "rename", swapped)
     with pytest.raises(IntegrityFailure, match="is not what was written there"):
         Store(world.own.root).ingest(WANTED, fetched, Silent())
     assert not world.own.blob(WANTED.digest).exists()

@@ -152,19 +152,19 @@ def test_the_order_is_bytes_then_sync_then_rename_then_sync_of_the_folder(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, replace_path = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
 
     def note_sync(descriptor: int) -> None:
         found = os.fstat(descriptor)
         steps.append("folder" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} {stat.S_IMODE(found.st_mode):o}")
         fsync(descriptor)
 
-    def note_rename(source: Path, target: Path) -> Path:
+    def note_rename(source: str, target: str, **named: int) -> None:
         steps.append("rename")
-        return replace_path(source, target)
+        replace(source, target, **named)
 
     monkeypatch.setattr(os, "fsync", note_sync)
-    monkeypatch.setattr(Path, "replace", note_rename)
+    monkeypatch.setattr(os, "replace", note_rename)
     put(store)
     assert [step for step in steps if step != "folder"] == [f"{len(CONTENT)} 444", "rename"]
     assert steps[-2:] == ["rename", "folder"]
@@ -537,8 +537,8 @@ def test_an_image_whose_blob_is_gone_is_not_there(store: Store) -> None:
 
 def test_refs_survive_json(store: Store) -> None:
     known = {"latest": image(), "2.1.2-3": image(), "other": image(b"x", gpu="none", env={}, binds=())}
-    (store.root / "refs").mkdir(parents=True)
-    write_refs(store.root, "pytorch-2.1", known)
+    with store.opened() as root, root.make("refs") as refs:
+        write_refs(refs, "pytorch-2.1", known)
     assert read_refs(store.root, "pytorch-2.1") == known
 
 
@@ -637,10 +637,10 @@ def test_a_blob_that_the_disk_cannot_read_is_a_finding_and_one_that_left_is_none
 ) -> None:
     put(store)
 
-    def fail(_: Path) -> object:
+    def fail(_: int) -> object:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(files, "digest_of", fail)
+    monkeypatch.setattr(files, "digest_of_open", fail)
     count, wrong = verify(store, Silent())
     assert (count, len(wrong)) == (findings, findings)
 
