@@ -16,7 +16,16 @@ from factory.cli import settings
 from factory.cli.main import main
 from tests.unit.parts import ENGINE, QUIET, folder_registry, release_of, write_recipe
 
-ENTRY = {"names": "tool", "title": "tool (amd64)", "arch": "amd64", "runner": "ubuntu-24.04", "large": False}
+ENTRY = {
+    "recipe": "tool",
+    "arch": "amd64",
+    "title": "tool (amd64)",
+    "candidate": "tool-amd64",
+    "bases": "",
+    "runner": "ubuntu-24.04",
+    "large": False,
+}
+UPON = ENTRY | {"recipe": "upon", "title": "upon (amd64)", "candidate": "upon-amd64", "bases": "tool-amd64"}
 STUCK = "Bootstrap: docker\nFrom: {{ nothing }}\n"
 
 
@@ -68,8 +77,9 @@ def planned(capsys: pytest.CaptureFixture[str], *names: str, code: int = 0) -> l
 def test_the_matrix_has_an_entry_for_each_job_in_waves(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_recipe(project / "recipes", "tool", build='arch = ["amd64", "arm64"]')
     write_recipe(project / "recipes", "upon", base="recipe://tool")
-    arm = ENTRY | {"title": "tool (arm64)", "arch": "arm64", "runner": "ubuntu-24.04-arm"}
-    assert planned(capsys) == [[ENTRY, arm], [ENTRY | {"names": "upon", "title": "upon (amd64)"}]]
+    arm = {"title": "tool (arm64)", "arch": "arm64", "runner": "ubuntu-24.04-arm", "candidate": "tool-arm64"}
+    arm = ENTRY | arm
+    assert planned(capsys) == [[ENTRY, arm], [UPON]]
     assert planned(capsys, "tool") == [[ENTRY, arm]]
 
 
