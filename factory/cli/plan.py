@@ -103,17 +103,22 @@ def hand_over(decided: Plan, context: Context) -> None:
 
 def _tell_left(left: Sequence[Job], actions: Actions) -> None:
     """Say on stderr what no matrix has room for. It is planned again by the next run."""
+    from factory.cli.quoting import command  # noqa: PLC0415
     from factory.github.commands import annotation  # noqa: PLC0415
     from factory.waves import MOST_ENTRIES  # noqa: PLC0415
 
     names = ", ".join(job.title for job in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
     text = f"{len(left)} are left for the next run, since GitHub takes {MOST_ENTRIES} jobs a matrix: {names}"
-    print(annotation("warning", text) if actions.active else text, file=sys.stderr)
+    if actions.active:
+        command(annotation("warning", text))
+    else:
+        print(text, file=sys.stderr)
 
 
 def _warn(stuck: Stuck, actions: Actions) -> None:
     """Say on stderr why nothing can be said about a recipe; the runner reads annotations there as well."""
     from factory.cli.main import fail  # noqa: PLC0415
+    from factory.cli.quoting import command  # noqa: PLC0415
     from factory.github.commands import annotation  # noqa: PLC0415
     from factory.recipes.load import FILE  # noqa: PLC0415
     from factory.recipes.model import Place, ProblemError  # noqa: PLC0415
@@ -125,7 +130,7 @@ def _warn(stuck: Stuck, actions: Actions) -> None:
     path = place.path.absolute()
     where = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else ""
     lines = (printable(line) for line in (f"{stuck.recipe.name} ({stuck.arch})", *stuck.error.lines()))
-    print(annotation("error", "\n".join(lines), file=where, line=place.line), file=sys.stderr)
+    command(annotation("error", "\n".join(lines), file=where, line=place.line))
 
 
 def to_json(decided: Plan) -> dict[str, Any]:
