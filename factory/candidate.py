@@ -10,19 +10,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.digest import Descriptor, Digest
+from factory.digest import Descriptor
 from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.inputs import Inputs
 from factory.io import files
+from factory.names import version_name
+from factory.record import Record
 from factory.registry.protocol import SIF_LAYER
 
 _FORMAT = 1
+_LIMIT = 64 * 1024  # bytes of a build record
+_TEXT_LIMIT = 1000  # characters of a text in it
+_MOST_PARTS = 40
+_FINGERPRINT = re.compile(r"[A-Za-z0-9:+._-]*", re.ASCII)
+FILES = frozenset(
+    {"image.sif", "candidate.json", "build.log", "image.chunks", "sbom.spdx.json", "report.json", "junit.xml"}
+)
+_KEYS = frozenset(
+    {"format", "recipe", "version", "arch", "sif_digest", "size", "created", "seconds", "engine", "inputs", "parts"}
+    | {"base", "base_digest", "fingerprint"}
+)
 
 
 @dataclass(frozen=True)
@@ -96,48 +111,82 @@ def folder_of(candidates: Path, recipe: str, arch: str) -> Path:
 
 
 def load(candidates: Path, recipe: str, arch: str) -> Candidate:
-    """Read a candidate. Raises NotFound when there is none, IntegrityFailure when its record is broken."""
+    """Read a candidate. Raises NotFound when there is none, IntegrityFailure when its record is broken.
+
+    Whoever built it may be a stranger: the record is read strictly, and speaks of this recipe and architecture.
+    """
     folder = folder_of(candidates, recipe, arch)
+    fix = f"singfactory build {recipe}"
     try:
-        value = json.loads((folder / "candidate.json").read_bytes())
-        candidate = Candidate(
-            folder=folder,
-            recipe=str(value["recipe"]),
-            version=str(value["version"]),
-            arch=str(value["arch"]),
-            sif=Descriptor(SIF_LAYER, Digest.parse(value["sif_digest"]), int(value["size"])),
-            created=str(value["created"]),
-            seconds=float(value["seconds"]),
-            engine=str(value["engine"]),
-            parts=dict(value["parts"]),
-            key=str(value["inputs"]),
-            base=str(value["base"]),
-            base_digest=str(value["base_digest"]),
-            fingerprint=str(value.get("fingerprint", "")),
-        )
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise IntegrityFailure(f"{folder} is no folder", why="it is a link, or a file", fix="remove it")
+        candidate = _read(folder, Record.read(folder / "candidate.json", _LIMIT))
     except FileNotFoundError as error:
-        raise NotFound(
-            f"{recipe} has not been built for {arch}",
-            why=f"no candidate in {folder}",
-            fix=f"singfactory build {recipe}",
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotFound(f"{recipe} has not been built for {arch}", why=f"no candidate in {folder}", fix=fix) from error
+    except (OSError, ValueError, FactoryError) as error:
+        raise IntegrityFailure(f"the build record in {folder} is broken", why=str(error)[:200], fix=fix) from error
+    if (candidate.recipe, candidate.arch) != (recipe, arch):
         raise IntegrityFailure(
-            f"the build record in {folder} is broken", why=repr(error)[:120], fix=f"singfactory build {recipe}"
-        ) from error
-    if not candidate.image.is_file():
-        raise NotFound(f"the image of {recipe} is gone from {folder}", fix=f"singfactory build {recipe}")
+            f"{folder} holds a candidate of another name",
+            why=f"its build record says {candidate.recipe!a} for {candidate.arch!a}",
+            fix="remove that folder, and build again",
+        )
+    require_image(candidate)
     return candidate
 
 
-def load_all(candidates: Path) -> tuple[Candidate, ...]:
-    """Every candidate in a folder, by name; what cannot be read is none."""
-    found = []
-    for record in sorted(candidates.glob("*/candidate.json")):
-        with contextlib.suppress(FactoryError):
-            recipe, _, arch = record.parent.name.rpartition("-")
-            found.append(load(candidates, recipe, arch))
-    return tuple(found)
+def _read(folder: Path, record: Record) -> Candidate:
+    """The candidate that a build record tells of. Raises ValueError, FactoryError."""
+    record.format(_FORMAT)
+    record.only(_KEYS)
+    parts = record.texts("parts", _MOST_PARTS, _TEXT_LIMIT)
+    key, base_digest = str(record.digest("inputs")), record.text("base_digest", _TEXT_LIMIT)
+    if key != str(Inputs(parts).key) or base_digest != parts.get("base", ""):
+        raise ValueError("it contradicts itself: inputs and base_digest are not those of its parts")
+    return Candidate(
+        folder=folder,
+        recipe=record.text("recipe", _TEXT_LIMIT),
+        version=version_name(record.text("version", _TEXT_LIMIT)),
+        arch=record.text("arch", _TEXT_LIMIT),
+        sif=Descriptor(SIF_LAYER, record.digest("sif_digest"), record.size("size")),
+        created=record.time("created"),
+        seconds=record.seconds("seconds"),
+        engine=record.text("engine", _TEXT_LIMIT),
+        parts=parts,
+        key=key,
+        base=record.text("base", _TEXT_LIMIT),
+        base_digest=base_digest,
+        fingerprint=record.text("fingerprint", _TEXT_LIMIT, _FINGERPRINT) if record.has("fingerprint") else "",
+    )
+
+
+def require_image(candidate: Candidate) -> None:
+    """Raise NotFound when its image is gone, IntegrityFailure when something else stands in its place."""
+    try:
+        found = candidate.image.lstat()
+    except OSError as error:
+        raise NotFound(
+            f"the image of {candidate.recipe} is gone from {candidate.folder}",
+            why=error.strerror or "",
+            fix=f"singfactory build {candidate.recipe}",
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise IntegrityFailure(
+            f"{candidate.image} is no ordinary file",
+            why="a link, a pipe or a folder stands in its place",
+            fix=f"singfactory build {candidate.recipe}",
+        )
+
+
+def require_size(candidate: Candidate) -> None:
+    """Raise IntegrityFailure when its image is not as long as its record says; nothing is read for that."""
+    size = candidate.image.lstat().st_size
+    if size != candidate.sif.size:
+        raise IntegrityFailure(
+            f"{candidate.image} is not the image that was built",
+            why=f"wanted {candidate.sif.size} bytes, got {size}",
+            fix=f"build it again: singfactory build --force {candidate.recipe}",
+        )
 
 
 def load_if_whole(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
@@ -146,7 +195,7 @@ def load_if_whole(candidates: Path, recipe: str, arch: str, key: str) -> Candida
         candidate = load(candidates, recipe, arch)
     except FactoryError:
         return None
-    if candidate.key != key or candidate.image.stat().st_size != candidate.sif.size:
+    if candidate.key != key or candidate.image.lstat().st_size != candidate.sif.size:
         return None
     digest, _ = files.digest_of(candidate.image)
     return candidate if digest == candidate.sif.digest else None

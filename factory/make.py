@@ -251,12 +251,8 @@ def _whole(folder: Path, recipe: Recipe, arch: str, known: Known) -> Candidate:
 
 def _checked(made: Candidate) -> Candidate:
     """The candidate, once its image was hashed. Raises IntegrityFailure when it is not what the build record says."""
-    if made.folder != candidates.folder_of(made.folder.parent, made.recipe, made.arch):
-        raise IntegrityFailure(
-            f"{made.folder} holds a candidate of another name",
-            why=f"its build record says {made.recipe} for {made.arch}",
-            fix="remove that folder, and build again",
-        )
+    candidates.require_image(made)
+    candidates.require_size(made)
     try:
         digest, size = files.digest_of(made.image)
     except OSError as error:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from factory.digest import Digest
-from factory.errors import IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files
+from factory.record import Record
 
 Outcome = Literal["passed", "failed", "untested"]
+OWN_TEST = "%test"  # what factory.check calls the section of the definition
 _FORMAT = 1
+_LIMIT = 16 * 1024 * 1024  # bytes of a report; one with more output is kept with less of it
+_TEXT_LIMIT = 1000  # characters of a short text in it
+_OUTPUT_LIMIT = 200_000  # characters of one output; factory.check keeps fewer
+_WIDEST = 6  # bytes that a character may need in JSON: \u001b
+_CUT = "[…]\n"
+_KEYS = frozenset({"format", "recipe", "sif_digest", "engine", "gpu", "started", "summary", "tests"})
+_TEST_KEYS = frozenset({"name", "outcome", "seconds", "why", "stdout", "stderr"})
 _XML_FORBIDDEN = {
     code: "\N{REPLACEMENT CHARACTER}"
     for code in (*range(32), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF)  # XML 1.0, production 2
@@ -85,7 +94,7 @@ class TestReport:
                     "name": result.name,
                     "outcome": result.outcome,
                     "seconds": round(result.seconds, 3),
-                    "why": result.why,
+                    "why": _short(result.why),
                     "stdout": result.stdout,
                     "stderr": result.stderr,
                 }
@@ -94,8 +103,13 @@ class TestReport:
         }
 
     def content(self) -> bytes:
-        """The report as it is kept and published."""
-        return (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+        """The report as it is kept and published; of very much output only the end of each."""
+        whole = _encoded(self.to_json())
+        if len(whole) <= _LIMIT:
+            return whole
+        room = _LIMIT // (4 * _WIDEST * (len(self.results) + 1))  # half of it, the rest is for names and reasons
+        cut = (replace(one, stdout=_end_of(one.stdout, room), stderr=_end_of(one.stderr, room)) for one in self.results)
+        return _encoded(replace(self, results=tuple(cut)).to_json())
 
     def save(self, folder: Path) -> None:
         """Write report.json and junit.xml."""
@@ -104,44 +118,68 @@ class TestReport:
 
 
 def load(folder: Path, recipe: str) -> TestReport:
-    """Read a report. Raises NotFound when the candidate has not been tested, IntegrityFailure when it is broken."""
+    """Read a report. Raises NotFound when the candidate has not been tested, IntegrityFailure when it is broken.
+
+    Whoever tested it may be a stranger: it is read strictly, and speaks of this recipe.
+    """
+    fix = f"singfactory test {recipe}"
     try:
-        value = json.loads((folder / "report.json").read_bytes())
-        return TestReport(
-            recipe=str(value["recipe"]),
-            sif_digest=Digest.parse(value["sif_digest"]),
-            engine=str(value["engine"]),
-            gpu=str(value["gpu"]),
-            started=str(value["started"]),
-            results=tuple(
-                TestResult(
-                    name=str(test["name"]),
-                    outcome=_outcome(test["outcome"]),
-                    seconds=float(test["seconds"]),
-                    why=str(test["why"]),
-                    stdout=str(test["stdout"]),
-                    stderr=str(test["stderr"]),
-                )
-                for test in value["tests"]
-            ),
-        )
+        report = _read(Record.read(folder / "report.json", _LIMIT))
     except FileNotFoundError as error:
-        raise NotFound(
-            f"{recipe} has not been tested", why=f"no report in {folder}", fix=f"singfactory test {recipe}"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityFailure(
-            f"the test report in {folder} is broken", why=repr(error)[:120], fix=f"singfactory test {recipe}"
-        ) from error
+        raise NotFound(f"{recipe} has not been tested", why=f"no report in {folder}", fix=fix) from error
+    except (OSError, ValueError, FactoryError) as error:
+        raise IntegrityFailure(f"the test report in {folder} is broken", why=str(error)[:200], fix=fix) from error
+    if report.recipe != recipe:
+        raise IntegrityFailure(f"the test report in {folder} is about another recipe", why=ascii(report.recipe))
+    return report
 
 
-def _outcome(text: object) -> Outcome:
+def _read(record: Record) -> TestReport:
+    record.format(_FORMAT)
+    record.only(_KEYS)
+    return TestReport(
+        recipe=record.text("recipe", _TEXT_LIMIT),
+        sif_digest=record.digest("sif_digest"),
+        engine=record.text("engine", _TEXT_LIMIT),
+        gpu=record.text("gpu", _TEXT_LIMIT),
+        started=record.time("started"),
+        results=tuple(_result(test) for test in record.records("tests")),
+    )
+
+
+def _result(test: Record) -> TestResult:
+    test.only(_TEST_KEYS)
+    return TestResult(
+        name=test.text("name", _TEXT_LIMIT),
+        outcome=_outcome(test.text("outcome", _TEXT_LIMIT)),
+        seconds=test.seconds("seconds"),
+        why=test.text("why", _TEXT_LIMIT),
+        stdout=test.output("stdout", _OUTPUT_LIMIT),
+        stderr=test.output("stderr", _OUTPUT_LIMIT),
+    )
+
+
+def _outcome(text: str) -> Outcome:
     """What is none of the three is not taken for passed."""
     for known in get_args(Outcome):
         if text == known:
             outcome: Outcome = known
             return outcome
-    raise ValueError(f"{text!r:.40} is no outcome")
+    raise ValueError("there is no such outcome")
+
+
+def _encoded(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def _end_of(text: str, most: int) -> str:
+    return text if len(text) <= most else _CUT + text[-most:]
+
+
+def _short(text: str) -> str:
+    """A reason on one line, no longer than it may be; it quotes what a recipe says."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return shown if len(shown) <= _TEXT_LIMIT else shown[: _TEXT_LIMIT - 1] + "…"
 
 
 def junit(report: TestReport) -> bytes:

@@ -1,7 +1,7 @@
-"""What a run of the factory has to tell: one row for each recipe and architecture, as data and as Markdown.
+"""What a run of the factory has to tell: one row for each recipe and architecture, as data.
 
 Rows travel between jobs as JSON, and the job that shows them may write to the repository, while the one that made them
-ran a stranger's pull request. So rows are read strictly, and their texts never become Markdown or HTML of their own.
+ran a stranger's pull request. So rows are read strictly. factory.markdown shows them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -18,28 +18,23 @@ from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io.files import readable_size
-from factory.names import NAME_LIMIT, recipe_name, tag_name
+from factory.names import NAME_LIMIT, recipe_name
 from factory.plan import Kept, Plan, Stuck
 from factory.recipes.lint import lint
 from factory.recipes.load import FILE
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.toml_lines import key_lines, nearest_line
+from factory.waves import Place
 
-Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck"]
+Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck", "waiting"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
+_MOST_ROWS = 10_000
 MOST_CHANGES = 1000  # packages of one recipe that are told
-_SHOWN_CHANGES = 40
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
 _PATH_LIMIT = 200  # characters of a path in a recipe's folder
 _LINE_LIMIT = 1_000_000
 _ARCH = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@&:-])")
-# What GitHub makes a link of: @name, #1, GH-1, www.name. It looks at the text that was decoded from entities, so
-# these are parted by a space without width, as Dependabot does it.
-_LINKED = re.compile(r"[@#]|\b(?:www(?=\.)|gh(?=-))", re.IGNORECASE)
-_APART = "\u200b"
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Row:
     why: the reasons for building, or what is wrong; tests: in words; tag, digest: of the release, '' without one.
     file, line: of the recipe's folder, where what is wrong stands; '' and 0 where no place is known.
     update: bytes to fetch for who has the published one before, 0: not known. changes: of its packages, a line each.
-    same: it has the contents of what is published.
+    same: it has the contents of what is published. waiting: GitHub takes no more jobs, a later run builds it.
     """
 
     recipe: str
@@ -70,24 +65,39 @@ class Row:
     same: bool = False
 
 
-def rows(
-    decided: Plan, made: Iterable[Candidate], catalog: Catalog, *, tried: Collection[tuple[str, str]] = ()
-) -> tuple[Row, ...]:
-    """What became of everything: decided is the plan after the run, made the candidates that it has left here.
+@dataclass(frozen=True)
+class Handover:
+    """What a run has left here: made, and why what else lies here does not count, by recipe and architecture.
 
-    tried: recipes and architectures that the run was to build, though they are published as they should be.
+    tried: what the run was to build, though it is published as it should be. planned: all that it was to build, None
+    when nobody says. publishes: whether it was to publish anything, as a pull request's run never is.
     """
-    candidates = {(one.recipe, one.arch): one for one in made}
-    published = [row for one in candidates.values() if (row := _published(one, catalog)) is not None]
+
+    made: tuple[Candidate, ...] = ()
+    refused: Mapping[Place, FactoryError] = field(default_factory=dict)
+    tried: Collection[Place] = ()
+    planned: Collection[Place] | None = None
+    publishes: bool = True
+
+    def waits(self, place: Place) -> bool:
+        """Whether the run had no room for it. A plan without any job is one that failed."""
+        return bool(self.planned) and place not in (self.planned or ())
+
+
+def rows(decided: Plan, left: Handover, catalog: Catalog) -> tuple[Row, ...]:
+    """What became of everything: decided is the plan after the run."""
+    candidates = {(one.recipe, one.arch): one for one in left.made}
+    seen = (_published(one, catalog, publishes=left.publishes) for one in candidates.values())
+    published = [row for row in seen if row is not None]
     done = {(row.recipe, row.arch) for row in published}
     waiting = [(job.recipe.name, job.arch, "; ".join(job.reasons)) for job in decided.jobs]
     waiting += [
         (kept.recipe.name, kept.arch, "built anew")
         for kept in decided.kept
-        if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in tried
+        if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in left.tried
     ]
     told = done | {(name, arch) for name, arch, _ in waiting}
-    built = [_built(*one, candidates, catalog) for one in waiting if one[:2] not in done]
+    built = [_built(one[:2], one[2], left, candidates.get(one[:2]), catalog) for one in waiting if one[:2] not in done]
     recipes = {job.recipe.name: job.recipe for job in decided.jobs}
     recipes |= {kept.recipe.name: kept.recipe for kept in decided.kept}
     return tuple(
@@ -171,7 +181,7 @@ def _line_of_test(recipe: Recipe, tests: str) -> int:
         return 0
 
 
-def _published(made: Candidate, catalog: Catalog) -> Row | None:
+def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | None:
     """The row of a candidate whose bytes are published; None when they are not."""
     releases = [release for release in catalog.entry(made.recipe).releases if release.arch in ("", made.arch)]
     here = next((release for release in releases if release.sif.digest == made.sif.digest), None)
@@ -184,6 +194,8 @@ def _published(made: Candidate, catalog: Catalog) -> Row | None:
         known = next(same, None)
         why = f"built anew: {known.tag} has the same contents" if known else ""
         return Row(made.recipe, made.arch, "unchanged", why) if known else None
+    if not publishes:
+        return Row(made.recipe, made.arch, "unchanged", f"{here.tag} is this very image")
     before = max((one for one in releases if one.tag < here.tag), key=lambda one: one.tag, default=None)
     return Row(
         made.recipe,
@@ -199,13 +211,17 @@ def _published(made: Candidate, catalog: Catalog) -> Row | None:
     )
 
 
-def _built(recipe: str, arch: str, why: str, candidates: dict[tuple[str, str], Candidate], catalog: Catalog) -> Row:
+def _built(place: Place, why: str, left: Handover, made: Candidate | None, catalog: Catalog) -> Row:
     """The row of what should be built and is not published."""
+    recipe, arch = place
     newest = catalog.entry(recipe).newest(arch)
     before = newest.sif.size if newest else 0
-    made = candidates.get((recipe, arch))
+    refused = left.refused.get(place)
+    if refused is not None:
+        return Row(recipe, arch, "not built", str(refused), before=before)
     if made is None:
-        return Row(recipe, arch, "not built", why, before=before)
+        outcome: Outcome = "waiting" if left.waits(place) else "not built"
+        return Row(recipe, arch, outcome, why, before=before)
     outcome, tests = _tests_of(made)
     return Row(recipe, arch, outcome, why, tests, made.sif.size, before, made.seconds, sif_digest=str(made.sif.digest))
 
@@ -234,15 +250,31 @@ def _is_lint(row: Row) -> bool:
 
 def to_json(found: Sequence[Row]) -> str:
     """The rows, to hand them to another job."""
-    return json.dumps({"format": _FORMAT, "rows": [asdict(row) for row in found]}, indent=1) + "\n"
+    return json.dumps({"format": _FORMAT, "rows": [asdict(_short(row)) for row in found]}, indent=1) + "\n"
+
+
+def _short(row: Row) -> Row:
+    """The row with no text that is longer than the reader takes."""
+    return replace(
+        row, why=shortened(row.why), tests=shortened(row.tests), changes=tuple(shortened(line) for line in row.changes)
+    )
+
+
+def shortened(text: str) -> str:
+    """A text of others on one line, no longer than fits there."""
+    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return words if len(words) <= _TEXT_LIMIT else words[: _TEXT_LIMIT - 1] + "…"
 
 
 def from_json(content: bytes) -> tuple[Row, ...]:
-    """Read rows that a job without rights has made. Raises IntegrityFailure for anything unusual."""
+    """Read the rows of a pull request's run, which a stranger may have written. None of them can be published.
+
+    Raises IntegrityFailure for anything unusual.
+    """
     try:
         value = json.loads(content)
         listed: Any = value["rows"] if value["format"] == _FORMAT else None
-        return tuple(_row(row) for row in listed)
+        return _apart(_row(row) for row in listed)
     except (ValueError, KeyError, TypeError, RecursionError, FactoryError) as error:
         # None of its words: the runner obeys some of what a log says, wherever in a line it stands.
         raise IntegrityFailure(
@@ -250,12 +282,21 @@ def from_json(content: bytes) -> tuple[Row, ...]:
         ) from error
 
 
+def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows, each about something else, and not too many. Raises ValueError."""
+    by_place: dict[Place, Row] = {}
+    for row in found:
+        if (row.recipe, row.arch) in by_place or len(by_place) >= _MOST_ROWS:
+            raise ValueError("two rows are about the same, or there are too many")
+        by_place[row.recipe, row.arch] = row
+    return tuple(by_place.values())
+
+
 def _row(value: dict[str, Any]) -> Row:
     changes = value.get("changes", [])
     if type(changes) is not list or len(changes) > MOST_CHANGES:
         raise ValueError("a row is not what it should be")
     row = Row(**{**value, "changes": tuple(changes)})
-    digests = (row.digest, row.sif_digest)
     texts = (row.why, row.tests, *row.changes)
     numbers = (row.size, row.before, row.update, row.seconds)
     if (
@@ -265,12 +306,13 @@ def _row(value: dict[str, Any]) -> Row:
         or not 0 <= row.line <= _LINE_LIMIT
         or _ARCH.fullmatch(row.arch) is None
         or row.outcome not in get_args(Outcome)
-        or not all(isinstance(text, str) for text in (*texts, *digests, row.tag))
+        or row.outcome == "published"
+        or (row.tag, row.digest) != ("", "")
+        or not all(isinstance(text, str) and len(text) <= _TEXT_LIMIT for text in (*texts, row.sif_digest))
         or type(row.same) is not bool
         or not all(type(number) is int for number in numbers[:3])
-        or not all(isinstance(number, int | float) and 0 <= number < 2**63 for number in numbers)
-        or any(str(Digest.parse(digest)) != digest for digest in digests if digest)
-        or (row.tag and tag_name(row.tag) != row.tag)
+        or not all(type(number) in (int, float) and 0 <= number < 2**63 for number in numbers)
+        or (row.sif_digest and str(Digest.parse(row.sif_digest)) != row.sif_digest)
     ):
         raise ValueError("a row is not what it should be")
     return row
@@ -288,66 +330,3 @@ def _inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
     plain_path = path == "/".join(parts) and ".." not in parts and "\\" not in path
     return plain_path and path.isprintable() and len(path) <= _PATH_LIMIT
-
-
-def markdown(found: Sequence[Row], *, where: str, run_url: str = "") -> str:
-    """The report for people: what is wrong first, and how to try what is published. where: the registry's address."""
-    changed = [row for row in found if row.outcome != "unchanged"]
-    lines = [f"### singfactory: {_headline(found)}", ""]
-    if changed:
-        lines += ["| recipe | | tests | size | |", "|---|---|---|---|---|"]
-        lines += [_table_row(row) for row in sorted(changed, key=lambda row: row.outcome not in BAD)]
-        lines.append("")
-    lines += [
-        f"    singfactory pull {row.recipe}@{row.digest} --registry {where}"
-        for row in changed
-        if row.outcome == "published"
-    ]
-    for row in changed:
-        lines += _changes(row)
-    if run_url:
-        lines += ["", f"[The logs of this run]({run_url})"]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _headline(found: Sequence[Row]) -> str:
-    counts = [(outcome, sum(row.outcome == outcome for row in found)) for outcome in get_args(Outcome)]
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts if count) or "no recipes"
-
-
-def _table_row(row: Row) -> str:
-    name = f"{plain(row.recipe)} ({plain(row.arch)})"
-    sign = "❌" if row.outcome in BAD else "✅"
-    tag = f" as `{row.tag}`" if row.tag else ""
-    details = plain(row.why) if row.why else ""
-    return f"| {name} | {sign} {row.outcome}{tag} | {plain(row.tests)} | {_size(row)} | {details} |"
-
-
-def _size(row: Row) -> str:
-    if not row.size:
-        return ""
-    change = f" ({(row.size - row.before) / row.before:+.1%})" if row.before else ""
-    update = f", {readable_size(row.update)} to update" if row.update else ""
-    return readable_size(row.size) + change + ("; contents unchanged" if row.same else update)
-
-
-def _changes(row: Row) -> list[str]:
-    """Its changed packages, folded up."""
-    if not row.changes:
-        return []
-    more = len(row.changes) - _SHOWN_CHANGES
-    shown = [f"- {plain(line)}" for line in row.changes[:_SHOWN_CHANGES]] + ([f"- and {more} more"] if more > 0 else [])
-    title = f"{plain(row.recipe)} ({plain(row.arch)}): {len(row.changes)} packages changed"
-    return ["", f"<details><summary>{title}</summary>", "", *shown, "", "</details>"]
-
-
-def plain(text: str) -> str:
-    """A text of others as Markdown that shows just that text: on one line, no links, no mentions, no HTML."""
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[1])};", one_line(text))
-
-
-def one_line(text: str) -> str:
-    """A text of others on one line, no longer than fits there, without links and mentions."""
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    cut = words if len(words) <= _TEXT_LIMIT else words[: _TEXT_LIMIT - 1] + "…"
-    return _LINKED.sub(lambda match: match[0] + _APART, cut)

@@ -1,17 +1,30 @@
-"""From a plan to the jobs of a CI service: waves, one after another, of entries that run at the same time."""
+"""From a plan to the jobs of a CI service: waves, one after another, of entries that run at the same time.
+
+One entry builds and tests one recipe for one architecture, and nothing else: what a job hands over is worth what that
+job is worth, so it can speak of its own recipe only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from factory.candidate import folder_of
 from factory.errors import UsageError
+from factory.names import recipe_name
 from factory.plan import Job, Plan
+from factory.recipes.load import ARCHITECTURES
 
 MOST_WAVES = 4  # as many as the workflow has jobs for, one after another
 MOST_ENTRIES = 256  # GitHub Actions: "A matrix will generate a maximum of 256 jobs per workflow run"
+MOST_BYTES = 100_000  # of a matrix: steps get it as a variable, and Linux takes 128 KiB for one (execve(2))
 LARGE = 14_000_000_000  # bytes; GitHub promises a job 14 GB of disk
+
+Place = tuple[str, str]
+"""A recipe's name, and an architecture."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,17 @@ class Runners:
 
 @dataclass(frozen=True)
 class Entry:
-    """One job of a matrix. names: recipes, with blanks between; large: it needs more than 14 GB of disk."""
+    """One job of a matrix. large: it needs more than 14 GB of disk.
 
-    names: str
-    title: str
+    candidate: the folder of what it makes, which it hands over as an artifact of that name. bases: a pattern of the
+    artifacts that it builds upon, '' when all of those are published.
+    """
+
+    recipe: str
     arch: str
+    title: str
+    candidate: str
+    bases: str
     runner: str
     large: bool
 
@@ -49,24 +68,45 @@ class Entry:
 Wave = tuple[Entry, ...]
 
 
-def waves(plan: Plan, runners: Runners) -> tuple[Wave, ...]:
-    """The matrix of each wave; what a wave builds upon is in the waves before it.
+@dataclass(frozen=True)
+class Schedule:
+    """waves: the matrix of each; what a wave builds upon is in the waves before it. left: jobs for a later run."""
 
-    One recipe an entry, or several where a wave would have more entries than GitHub takes. Raises UsageError for a
-    chain of recipes that is longer than there are waves.
+    waves: tuple[Wave, ...] = ()
+    left: tuple[Job, ...] = ()
+
+
+def schedule(plan: Plan, runners: Runners) -> Schedule:
+    """The waves of a plan. Where one is full, jobs go to the next, and those that no wave has room for are left.
+
+    Raises UsageError for a chain of recipes that is longer than there are waves.
     """
+    by_place = {(job.recipe.name, job.arch): job for job in plan.jobs}
     deepest = max(plan.jobs, key=lambda job: job.wave, default=None)
-    if deepest is None:
-        return ()
-    if deepest.wave >= MOST_WAVES:
+    if deepest is not None and deepest.wave >= MOST_WAVES:
         raise UsageError(
             f"{deepest.recipe.name} builds upon too many recipes in a row",
-            why=f"{' -> '.join(_chain(plan, deepest))}; the workflow builds {MOST_WAVES} one after another",
+            why=f"{' -> '.join(job.recipe.name for job in _chain(deepest, by_place))}; "
+            f"the workflow builds {MOST_WAVES} one after another",
             fix="let one of them build upon an earlier recipe, or build some of them first: singfactory make NAME",
         )
-    return tuple(
-        _entries([job for job in plan.jobs if job.wave == number], runners) for number in range(deepest.wave + 1)
-    )
+    waves: list[list[Entry]] = [[] for _ in range(MOST_WAVES)]
+    sizes = [0] * MOST_WAVES
+    number_of: dict[Place, int] = {}
+    left = []
+    for job in _urgent_first(plan):
+        entry = _entry(job, _chain(job, by_place)[:-1], runners)
+        size = len(compact(entry.to_json())) + 1
+        base = number_of.get((job.waits_for, job.arch), MOST_WAVES) if job.waits_for else -1
+        rooms = (number for number in range(base + 1, MOST_WAVES) if len(waves[number]) < MOST_ENTRIES)
+        number = next((number for number in rooms if sizes[number] + size < MOST_BYTES), None)
+        if number is None:
+            left.append(job)
+            continue
+        number_of[job.recipe.name, job.arch] = number
+        waves[number].append(entry)
+        sizes[number] += size
+    return Schedule(tuple(tuple(wave) for wave in waves if wave), tuple(left))
 
 
 def matrix(wave: Wave) -> dict[str, Any]:
@@ -74,43 +114,64 @@ def matrix(wave: Wave) -> dict[str, Any]:
     return {"include": [entry.to_json() for entry in wave]}
 
 
-def _chain(plan: Plan, last: Job) -> list[str]:
-    """The recipes that are built for a job, and it, in this order."""
-    by_title = {(job.recipe.name, job.arch): job for job in plan.jobs}
-    names, here = [last.recipe.name], last
-    while here.waits_for:
-        here = by_title[here.waits_for, here.arch]
-        names.insert(0, here.recipe.name)
-    return names
+def compact(value: object) -> str:
+    """JSON on one line."""
+    return json.dumps(value, separators=(",", ":"))
 
 
-def _entries(jobs: Sequence[Job], runners: Runners) -> Wave:
-    groups: dict[tuple[str, bool], list[Job]] = {}
-    for job in jobs:
-        groups.setdefault((job.arch, job.recipe.build.disk > LARGE), []).append(job)
-    sizes = _sizes({kind: len(group) for kind, group in groups.items()})
-    return tuple(
-        _entry(group[start : start + sizes[kind]], kind, runners)
-        for kind, group in groups.items()
-        for start in range(0, len(group), sizes[kind])
+def planned(text: str) -> frozenset[Place]:
+    """What the jobs of these matrices build: JSON, one matrix a line, or all as ``plan --github-matrix`` prints them.
+
+    Raises UsageError for anything else.
+    """
+    try:
+        documents = [json.loads(line) for line in text.splitlines() if line.strip()]
+        matrices = [matrix for one in documents for matrix in one.get("waves", [one])]
+        return frozenset(_place(entry) for one in matrices for entry in one["include"])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        raise UsageError(
+            "the plan cannot be read", why="it is not what the matrices are", fix="singfactory plan --github-matrix"
+        ) from error
+
+
+def _place(entry: dict[str, Any]) -> Place:
+    if entry["arch"] not in ARCHITECTURES:
+        raise ValueError("there is no such architecture")
+    return recipe_name(entry["recipe"]), entry["arch"]
+
+
+def _urgent_first(plan: Plan) -> list[Job]:
+    """The jobs, bases first; of one depth, those first upon which the longest chains wait."""
+    below = dict.fromkeys(((job.recipe.name, job.arch) for job in plan.jobs), 0)
+    for job in reversed(plan.jobs):
+        base = (job.waits_for, job.arch)
+        if job.waits_for:
+            below[base] = max(below[base], below[job.recipe.name, job.arch] + 1)
+    return sorted(plan.jobs, key=lambda job: (job.wave, -below[job.recipe.name, job.arch]))
+
+
+def _chain(last: Job, by_place: Mapping[Place, Job]) -> list[Job]:
+    """The jobs that a job builds upon, and it, in this order."""
+    found = [last]
+    while found[0].waits_for:
+        found.insert(0, by_place[found[0].waits_for, last.arch])
+    return found
+
+
+def _entry(job: Job, bases: Sequence[Job], runners: Runners) -> Entry:
+    large = job.recipe.build.disk > LARGE
+    names = [_artifact(base) for base in bases]
+    return Entry(
+        recipe=job.recipe.name,
+        arch=job.arch,
+        title=job.title,
+        candidate=_artifact(job),
+        bases=names[0] if len(names) == 1 else "{" + ",".join(names) + "}" if names else "",
+        runner=runners.label(job.arch, large=large),
+        large=large,
     )
 
 
-def _sizes(counts: dict[tuple[str, bool], int]) -> dict[tuple[str, bool], int]:
-    """How many recipes an entry of each kind has. Large ones stay alone as long as there is room: disks are small."""
-    size, alone = 1, True
-    while True:
-        sizes = {kind: 1 if kind[1] and alone else size for kind in counts}
-        if sum(-(-count // sizes[kind]) for kind, count in counts.items()) <= MOST_ENTRIES:
-            return sizes
-        if size < max(counts.values()):
-            size += 1
-        else:
-            size, alone = 1, False
-
-
-def _entry(jobs: Sequence[Job], kind: tuple[str, bool], runners: Runners) -> Entry:
-    arch, large = kind
-    first, *others = (job.recipe.name for job in jobs)
-    title = f"{first} ({arch})" if not others else f"{first} and {len(others)} more ({arch})"
-    return Entry(" ".join((first, *others)), title, arch, runners.label(arch, large=large), large)
+def _artifact(job: Job) -> str:
+    """An artifact is the folder of a candidate, and has its name."""
+    return folder_of(Path(), job.recipe.name, job.arch).name

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none o
     from factory.store.leases import Job
     from factory.store.store import Store
 
+WORK = ".singfactory"  # in a project's folder; git must not track it
 _LOCAL_DISKS = ("SLURM_TMPDIR", "APPTAINER_TMPDIR", "TMPDIR")
 
 
@@ -87,7 +88,7 @@ class Context:
     @cached_property
     def work(self) -> Path:
         """Where candidates are kept."""
-        return self.settings.path("work") or self.project / ".singfactory"
+        return self.settings.path("work") or self.project / WORK
 
     @cached_property
     def scratch(self) -> Path:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from factory.cli.context import Context, common_arguments
+from factory.cli.context import WORK, Context, common_arguments
 from factory.cli.terminal import emit
 from factory.errors import RecipeError
+
+if TYPE_CHECKING:
+    from factory.recipes.model import Problem
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = {known[name] for name in options.names}
     problems = [
         problem
-        for problem in lint.lint_all(root)
+        for problem in (*_tracked_work(context), *lint.lint_all(root))
         if not wanted or any(folder in problem.place.path.parents for folder in wanted)
     ]
     if options.json:
@@ -46,12 +50,13 @@ def run(options: argparse.Namespace) -> int:
             ]
         )
     elif context.env.get("GITHUB_ACTIONS") == "true":
+        from factory.cli.quoting import command  # noqa: PLC0415
         from factory.github.commands import annotation  # noqa: PLC0415
 
         for problem in problems:
             level = "warning" if problem.warning else "error"
             where = str(_shown(problem.place.path))
-            print(annotation(level, f"{problem.message}; {problem.remedy}", file=where, line=problem.place.line))
+            command(annotation(level, f"{problem.message}; {problem.remedy}", file=where, line=problem.place.line))
     else:
         for problem in problems:
             line = f":{problem.place.line}" if problem.place.line else ""
@@ -61,6 +66,25 @@ def run(options: argparse.Namespace) -> int:
     if not problems:
         context.progress.note("no problem found")
     return RecipeError.exit_code if errors else 0
+
+
+def _tracked_work(context: Context) -> list[Problem]:
+    """The problem of a work folder that came with the repository."""
+    from factory.cli.workshop import tracked_work  # noqa: PLC0415
+    from factory.recipes.model import Place, Problem  # noqa: PLC0415
+
+    if context.settings.project is None:
+        return []
+    found = {folder: tracked_work(context, folder) for folder in (context.project / WORK, context.work)}
+    return [
+        Problem(
+            Place(folder),
+            f"git tracks the work folder: {path!a}",
+            f"git rm -r --cached {folder.name}, and list it in .gitignore",
+        )
+        for folder, path in found.items()
+        if path
+    ]
 
 
 def _shown(path: Path) -> Path:

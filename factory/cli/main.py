@@ -55,7 +55,8 @@ COMMANDS = (
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
 _RUN_PROGRAMS = ("exec", "run")
-_OUTPUT_OF_OTHERS = (["build"], ["test"], ["make"])  # they may show what a recipe prints
+# What workflows call: they show what recipes, registries and other jobs say. `exec` becomes another program.
+_QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
 _READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again; what is complete is not done twice")
 
@@ -65,16 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    if os.environ.get("GITHUB_ACTIONS") != "true" or arguments[:1] not in _OUTPUT_OF_OTHERS:
+    if os.environ.get("GITHUB_ACTIONS") != "true" or not _QUOTED.intersection(arguments[:1]):
         return _run(arguments)
-    from factory.github.commands import quoted_output  # noqa: PLC0415
+    from factory.cli.quoting import quoted  # noqa: PLC0415
 
-    before, after = quoted_output()  # what a recipe prints is no command to the runner
-    print(before, file=sys.stderr, flush=True)
-    try:
+    with quoted():
         return _run(arguments)
-    finally:
-        print(after, file=sys.stderr, flush=True)
 
 
 def _run(arguments: list[str]) -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit, printable
-from factory.errors import FactoryError
-from factory.plan import Plan, Stuck
+from factory.errors import FactoryError, NotFound, UsageError
+from factory.plan import Job, Plan, Stuck
 
 if TYPE_CHECKING:
     from factory.github.actions import Actions
+
+
+_SHOWN = 20  # recipes that one line names
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +28,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--github-matrix", action="store_true", help="the jobs as matrices for GitHub Actions, one after another"
     )
     common_arguments(parser, registry=True, json=True)
+
+
+def plan_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the option of those who work on what the jobs of a plan hand over."""
+    parser.add_argument(
+        "--plan",
+        metavar="FILE",
+        help="what plan --github-matrix said (-: stdin); then candidates of its jobs count, and nothing else",
+    )
+
+
+def given(file: str | None) -> frozenset[tuple[str, str]] | None:
+    """Recipe and architecture of each job of the plan in a file; None without one. Raises UsageError, NotFound."""
+    from factory.waves import planned  # noqa: PLC0415
+
+    if file is None:
+        return None
+    try:
+        return planned(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is no plan", why="it is not UTF-8") from error
+    except OSError as error:
+        raise NotFound(f"there is no plan {file}", why=error.strerror or "") from error
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,7 +79,7 @@ def hand_over(decided: Plan, context: Context) -> None:
     So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
     """
     from factory.github.actions import Actions  # noqa: PLC0415
-    from factory.waves import MOST_WAVES, Runners, matrix, waves  # noqa: PLC0415
+    from factory.waves import MOST_WAVES, Runners, compact, matrix, schedule  # noqa: PLC0415
 
     usual, settings = Runners(), context.settings
     runners = Runners(
@@ -61,20 +87,38 @@ def hand_over(decided: Plan, context: Context) -> None:
         arm64=settings.text("github_runner_arm64", usual.arm64),
         large=settings.text("github_runner_large", usual.large),
     )
-    found = [matrix(wave) for wave in waves(decided, runners)]
+    decision = schedule(decided, runners)
+    found = [matrix(wave) for wave in decision.waves]
     actions = Actions.of(context.env)
     if actions.output_file is not None:
         for number in range(MOST_WAVES):  # a job without a wave is skipped: no output, no matrix
-            actions.output(f"wave{number}", _compact(found[number]) if number < len(found) else "")
-        actions.output("count", str(len(decided.jobs)))
-    print(_compact({"waves": found}), flush=True)
+            actions.output(f"wave{number}", compact(found[number]) if number < len(found) else "")
+        actions.output("count", str(len(decided.jobs) - len(decision.left)))
+    print(compact({"waves": found}), flush=True)
+    if decision.left:
+        _tell_left(decision.left, actions)
     for stuck in decided.stuck:
         _warn(stuck, actions)
+
+
+def _tell_left(left: Sequence[Job], actions: Actions) -> None:
+    """Say on stderr what no matrix has room for. It is planned again by the next run."""
+    from factory.cli.quoting import command  # noqa: PLC0415
+    from factory.github.commands import annotation  # noqa: PLC0415
+    from factory.waves import MOST_ENTRIES  # noqa: PLC0415
+
+    names = ", ".join(job.title for job in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
+    text = f"{len(left)} are left for the next run, since GitHub takes {MOST_ENTRIES} jobs a matrix: {names}"
+    if actions.active:
+        command(annotation("warning", text))
+    else:
+        print(text, file=sys.stderr)
 
 
 def _warn(stuck: Stuck, actions: Actions) -> None:
     """Say on stderr why nothing can be said about a recipe; the runner reads annotations there as well."""
     from factory.cli.main import fail  # noqa: PLC0415
+    from factory.cli.quoting import command  # noqa: PLC0415
     from factory.github.commands import annotation  # noqa: PLC0415
     from factory.recipes.load import FILE  # noqa: PLC0415
     from factory.recipes.model import Place, ProblemError  # noqa: PLC0415
@@ -86,11 +130,7 @@ def _warn(stuck: Stuck, actions: Actions) -> None:
     path = place.path.absolute()
     where = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else ""
     lines = (printable(line) for line in (f"{stuck.recipe.name} ({stuck.arch})", *stuck.error.lines()))
-    print(annotation("error", "\n".join(lines), file=where, line=place.line), file=sys.stderr)
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    command(annotation("error", "\n".join(lines), file=where, line=place.line))
 
 
 def to_json(decided: Plan) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.plan import given, plan_argument
 from factory.cli.terminal import emit
 from factory.errors import FactoryError, UsageError
 
@@ -23,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="every candidate in the work folder; failures stop no others"
     )
+    plan_argument(parser)
     common_arguments(parser, registry=True, json=True)
 
 
@@ -30,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     """Publish the tested candidates; prints tag and digests of each."""
     if options.all == bool(options.names):
         raise UsageError("publish takes either names or --all", fix="singfactory publish NAME... or --all")
+    if options.plan is not None and not options.all:
+        raise UsageError("--plan says what --all may publish", fix="singfactory publish --all --plan FILE")
     context = Context(options)
     return _all(context) if options.all else _named(context)
 
@@ -65,7 +69,7 @@ def _all(context: Context) -> int:
 
     works, options = context.works, context.options
     rows, code = [], 0
-    for handed in publish_all(works, recipe_of):
+    for handed in publish_all(works, recipe_of, given(options.plan)):
         rows.append(_handed_row(handed, works))
         if handed.error is not None:
             first = fail(handed.error)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
-from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, UsageError
+from factory.cli.plan import given, plan_argument
+from factory.errors import AccessDenied, FactoryError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from factory.candidate import Candidate
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
     from factory.github.actions import Actions
     from factory.github.model import Annotation
     from factory.github.rest import GitHub
-    from factory.plan import Kept
+    from factory.plan import Kept, Plan
     from factory.registry.protocol import Registry
-    from factory.summary import Row
+    from factory.summary import Handover, Row
 
 FILE = "report.json"
 _CHECK = "singfactory"
 _MOST_MARKS = 200  # of one check: each 50 are a request
 _PREFIX = "recipe/"  # of the keys of issues
 _GONE = "This recipe is no longer in the repository."
+_ORIGIN = "This is what the pull request's own run says of itself. Nothing of it is published."
 _LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 
 
@@ -36,7 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
     parser.add_argument(
-        "--from", dest="handed", type=Path, metavar="FILE", help="show the report that another job has made"
+        "--from", dest="handed", type=Path, metavar="FILE", help="show what a pull request's run has reported"
+    )
+    parser.add_argument(
+        "--pull-request", action="store_true", help="nothing is published: this is what a pull request would change"
     )
     parser.add_argument("--all", action="store_true", help="all of these were to be built anew, published or not")
     parser.add_argument("--comment", action="store_true", help="keep one comment on the pull request up to date")
@@ -46,14 +51,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotate", action="store_true", help="mark what failed in the recipes' files, by a check of the commit"
     )
+    plan_argument(parser)
     common_arguments(parser, registry=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the report as Markdown, add it to the step's summary, and keep it as a file beside the candidates."""
     from factory.github.actions import Actions  # noqa: PLC0415
-    from factory.summary import from_json, markdown, to_json  # noqa: PLC0415
+    from factory.markdown import markdown  # noqa: PLC0415
+    from factory.summary import from_json, to_json  # noqa: PLC0415
 
+    if options.handed is not None and options.issues:
+        raise UsageError("--issues is for what this run has found itself", fix="leave out --from, or --issues")
     context = Context(options)
     actions = Actions.of(context.env)
     if options.handed is not None:
@@ -61,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         found = _look(context)
         _keep(context, to_json(found))
-    text = markdown(found, where=str(context.address), run_url=_run_url(actions))
+    origin = _ORIGIN if options.handed is not None else ""
+    text = markdown(found, where=str(context.address), run_url=_run_url(actions), origin=origin)
     print(text, end="")
     if actions.summary_file is not None:
         actions.summary(text)
@@ -86,23 +96,40 @@ def _code_of(way: Callable[[], int]) -> int:
 
 def _look(context: Context) -> tuple[Row, ...]:
     """What there is now: the plan tells what is still to be done, the candidates what was."""
-    from factory import candidate  # noqa: PLC0415
     from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415
     from factory.summary import rows  # noqa: PLC0415
 
-    names, works = context.options.names, context.works
+    names, works, planned = context.options.names, context.works, given(context.options.plan)
     recipes, broken = usable(context, names)
     decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
+    left = _left(context, works.candidates, decided, planned)
+    found = rows(decided, left, known.catalog)
+    compared = (_compared(row, left.made, known.catalog, works.registry) for row in found)
+    return tuple(row for row in compared if not names or row.recipe in names)
+
+
+def _left(context: Context, candidates: Path, decided: Plan, planned: Collection[tuple[str, str]] | None) -> Handover:
+    """What the run has left; what is of no recipe is told on stderr."""
+    from factory import handover  # noqa: PLC0415
+    from factory.candidate import Candidate  # noqa: PLC0415
+    from factory.cli.main import fail  # noqa: PLC0415
+    from factory.summary import Handover  # noqa: PLC0415
+
+    made, refused = [], {}
+    for entry in handover.look(candidates, planned):
+        if isinstance(entry.made, Candidate):
+            made.append(entry.made)
+        elif entry.made is not None and entry.place is not None:
+            refused[entry.place] = entry.made
+        elif entry.made is not None:
+            fail(entry.made)
     tried = {
         (kept.recipe.name, kept.arch)
         for kept in decided.kept
-        if kept.release is not None and (context.options.all or _failed_since(works.candidates, kept))
+        if kept.release is not None and _was_tried(context, candidates, kept, planned)
     }
-    made = candidate.load_all(works.candidates)
-    found = rows(decided, made, known.catalog, tried=tried)
-    compared = (_compared(row, made, known.catalog, works.registry) for row in found)
-    return tuple(row for row in compared if not names or row.recipe in names)
+    return Handover(tuple(made), refused, tried, planned, publishes=not context.options.pull_request)
 
 
 def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: Registry) -> Row:
@@ -121,6 +148,13 @@ def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: R
     return replace(row, update=found.update or 0, changes=changes, same=same)
 
 
+def _was_tried(context: Context, candidates: Path, kept: Kept, planned: Collection[tuple[str, str]] | None) -> bool:
+    """Whether the run was to build what is published as it should be: as planned, else as a failed build tells."""
+    if planned is not None:
+        return (kept.recipe.name, kept.arch) in planned
+    return context.options.all or _failed_since(candidates, kept)
+
+
 def _failed_since(candidates: Path, kept: Kept) -> bool:
     """True for what a failed build has left in the work folder, when that is younger than what is published."""
     from factory.candidate import folder_of  # noqa: PLC0415
@@ -129,7 +163,7 @@ def _failed_since(candidates: Path, kept: Kept) -> bool:
     if kept.release is None or (folder / "candidate.json").exists():
         return False
     try:
-        left = (folder / "build.log").stat().st_mtime
+        left = (folder / "build.log").lstat().st_mtime
         return left > datetime.fromisoformat(kept.release.created.replace("Z", "+00:00")).timestamp()
     except (OSError, ValueError):
         return False
@@ -143,14 +177,12 @@ def _keep(context: Context, text: str) -> None:
 
 
 def _content(path: Path) -> bytes:
+    from factory.io import private  # noqa: PLC0415
+
     try:
-        with path.open("rb") as file:
-            content = file.read(_LIMIT + 1)
+        return private.read_bounded(path, _LIMIT)
     except OSError as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
-    if len(content) > _LIMIT:
-        raise IntegrityFailure("the report cannot be read", why=f"it has more than {_LIMIT} bytes")
-    return content
 
 
 def _run_url(actions: Actions) -> str:
@@ -210,8 +242,8 @@ def _marks(context: Context, bad: Sequence[Row]) -> list[Annotation]:
     """A remark for each row. Where recipes are, this checkout says; a row names no more than a file of its recipe."""
     from factory.github.model import Annotation  # noqa: PLC0415
     from factory.io import git  # noqa: PLC0415
+    from factory.markdown import one_line  # noqa: PLC0415
     from factory.recipes.load import FILE as RECIPE  # noqa: PLC0415
-    from factory.summary import one_line  # noqa: PLC0415
 
     place = git.place(context.recipes_root, context.env) or "recipes/"
     return [
@@ -275,7 +307,8 @@ def _close_gone(context: Context, remote: GitHub, actions: Actions, keys: Collec
 
 def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Row], *, reported: bool) -> None:
     """Open or update the issue of one recipe, or close it. What is tested and not published yet leaves it as it is."""
-    from factory.summary import BAD, lasting, markdown  # noqa: PLC0415
+    from factory.markdown import markdown  # noqa: PLC0415
+    from factory.summary import BAD, lasting  # noqa: PLC0415
 
     recipe, where = mine[0].recipe, str(context.address)
     outcomes = {row.outcome for row in mine}

@@ -97,7 +97,7 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, comple
 def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
     from factory.cli.github_access import default_branch  # noqa: PLC0415
     from factory.github.model import Change  # noqa: PLC0415
-    from factory.summary import plain  # noqa: PLC0415
+    from factory.markdown import plain  # noqa: PLC0415
 
     names = ", ".join(one.recipe for _, one in moved)
     lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]

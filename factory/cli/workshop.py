@@ -12,6 +12,7 @@ from factory.cli.context import Context
 from factory.cli.network import host_opener
 from factory.cli.settings import PREFIX
 from factory.engine import sources
+from factory.errors import UsageError
 from factory.io import git
 from factory.make import Works
 from factory.publish import Origin
@@ -36,8 +37,32 @@ def usable(context: Context, names: Sequence[str]) -> tuple[tuple[Recipe, ...], 
     return (context.recipes(names), ()) if names else load.load_usable(context.recipes_root)
 
 
+def tracked_work(context: Context, folder: Path) -> str:
+    """A path that git tracks at or below a work folder; '' when there is none, or nobody can say."""
+    places = {folder, folder.resolve()} if folder.is_symlink() or folder.exists() else set()
+    found = (git.tracked(context.project, place, context.env) for place in sorted(places))
+    return next(filter(None, found), "")
+
+
+def _require_own_work(context: Context) -> None:
+    """Raise UsageError for a work folder that came with the repository: a stranger's image would count as built."""
+    if context.settings.project is None:
+        return
+    path = tracked_work(context, context.work)
+    if path:
+        raise UsageError(
+            f"the work folder {context.work} came with the repository",
+            why=f"git tracks {path!a}: what is built here lies there, not what others have committed",
+            fix=f"git rm -r {context.work}, commit that, and list it in .gitignore",
+        )
+
+
 def make_works(context: Context) -> Works:
-    """All that the factory side works with; the engine is looked for when something is to be built."""
+    """All that the factory side works with; the engine is looked for when something is to be built.
+
+    Raises UsageError for a work folder that git tracks.
+    """
+    _require_own_work(context)
 
     def place() -> BuildPlace:
         return BuildPlace(

@@ -1,7 +1,7 @@
 """Workflow commands of GitHub Actions, as text (docs: "Workflow commands for GitHub Actions").
 
 The runner reads a job's output line by line and obeys what looks like a command, whoever printed it. What a build
-prints therefore belongs between the two lines of ``quoted_output``.
+prints therefore belongs between ``stop`` and ``resume``: factory.cli.quoting.
 """
 
 from __future__ import annotations
@@ -62,16 +62,6 @@ def stop(token: str) -> str:
 def resume(token: str) -> str:
     """Ends what ``stop`` with the same token began. Raises UsageError."""
     return f"::{_checked(token)}::"
-
-
-def quoted_output(token: str = "") -> tuple[str, str]:
-    """What to print before and after text of others, such as a build's log: no line between is a command.
-
-    Flush the first before the other program starts. The second begins with a line end of its own: text of others
-    may stop within a line, and a command counts at the start of a line only. token: random when none is given.
-    """
-    token = token or new_token()
-    return stop(token), f"\n{resume(token)}"
 
 
 def _checked(token: str) -> str:

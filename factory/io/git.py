@@ -43,6 +43,11 @@ def place(folder: Path, env: Mapping[str, str]) -> str:
     return _ask(["git", "-C", str(folder), "rev-parse", "--show-prefix"], env)
 
 
+def tracked(repository: Path, folder: Path, env: Mapping[str, str]) -> str:
+    """The first path that git tracks at or below a folder; '' when there is none, outside of the repository too."""
+    return _ask(["git", "-C", str(repository), "ls-files", "-z", "--", str(folder)], env).partition("\0")[0]
+
+
 def _ask(command: list[str], env: Mapping[str, str]) -> str:
     try:
         status, out, _ = process.output_of(command, env=env)

@@ -187,3 +187,30 @@ def read_small(path: Path, limit: int, *, dir_fd: int | None = None) -> tuple[by
         return os.read(descriptor, limit), os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """All of an ordinary file that has at most limit bytes, and never a part of a longer one.
+
+    Raises IntegrityFailure for a link, a pipe or a folder in its place and for a longer file, FileNotFoundError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise _no_file(path) from error
+        raise
+    with FileIO(descriptor) as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _no_file(path)
+        content = bytearray()
+        while len(content) <= limit and (block := file.read(min(_PIECE, limit + 1 - len(content)))):
+            content += block
+    if len(content) > limit:
+        raise IntegrityFailure(f"{path} is too long", why=f"it has more than {limit} bytes")
+    return bytes(content)
+
+
+def _no_file(path: Path) -> IntegrityFailure:
+    return IntegrityFailure(f"{path} is no ordinary file", why="a link, a pipe or a folder stands in its place")

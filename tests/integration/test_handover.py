@@ -46,7 +46,7 @@ def test_waves_of_builds_are_published_by_another_job_with_exactly_their_bytes(
 ) -> None:
     pair(project)
     planned = json.loads(Job(project, "plan", namespace).ok("plan", "--github-matrix").out)
-    assert [[entry["names"] for entry in wave["include"]] for wave in planned["waves"]] == [["lower"], ["upper"]]
+    assert [[entry["recipe"] for entry in wave["include"]] for wave in planned["waves"]] == [["lower"], ["upper"]]
     first, second, last = (Job(project, name, namespace) for name in ("first", "second", "publish"))
     first.ok("build", "lower")
     first.ok("test", "lower")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from factory import catalog as catalogs
 from factory.errors import IntegrityFailure, RecipeError
 from factory.inputs import gather
+from factory.markdown import markdown, plain
 from factory.plan import Known, Plan, Stuck, plan
 from factory.publish import Origin, publish
 from factory.recipes.load import load_usable
@@ -20,7 +21,7 @@ from factory.recipes.model import Recipe
 from factory.registry.layout import LayoutRegistry
 from factory.release import Repeat
 from factory.report import TestResult
-from factory.summary import Row, from_json, lasting, markdown, plain, rows, to_json
+from factory.summary import Handover, Row, from_json, lasting, rows, to_json
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, QUIET, candidate, folder_registry, report_of, write_recipe
 
 
@@ -59,7 +60,7 @@ def test_each_recipe_is_told_as_what_became_of_it(tmp_path: Path, registry: Layo
         progress=QUIET,
     )
     decided = planned(list(recipes.values()), registry)
-    found = {row.recipe: row for row in rows(decided, made.values(), catalogs.read(registry))}
+    found = {row.recipe: row for row in rows(decided, Handover(tuple(made.values())), catalogs.read(registry))}
     assert {name: row.outcome for name, row in found.items()} == {
         "published": "published",
         "tested": "tested",
@@ -71,7 +72,11 @@ def test_each_recipe_is_told_as_what_became_of_it(tmp_path: Path, registry: Layo
     assert found["published"].tag == "1.0-1"
     assert found["failing"].tests == "0 passed; failed: starts"
     assert found["unbuilt"].why == "new: nothing is published"
-    assert from_json(to_json(list(found.values())).encode()) == tuple(found.values())
+    proposed = rows(decided, Handover(tuple(made.values()), publishes=False), catalogs.read(registry))
+    assert {row.recipe: row.outcome for row in proposed} == {
+        name: "unchanged" if row.outcome == "published" else row.outcome for name, row in found.items()
+    }
+    assert from_json(to_json(proposed).encode()) == proposed
 
 
 def test_the_size_is_compared_with_the_release_before(tmp_path: Path, registry: LayoutRegistry) -> None:
@@ -79,11 +84,11 @@ def test_the_size_is_compared_with_the_release_before(tmp_path: Path, registry: 
     release(tmp_path, recipe, registry, b"x" * 1000)
     made = candidate(tmp_path / "work", recipe, b"y" * 1500)
     report_of(made).save(made.folder)
-    (row,) = rows(planned([recipe], registry, force=True), [made], catalogs.read(registry))
+    (row,) = rows(planned([recipe], registry, force=True), Handover((made,)), catalogs.read(registry))
     assert (row.outcome, row.size, row.before) == ("tested", 1500, 1000)
     assert "1.5 kB (+50.0%)" in markdown([row], where="x") or "2 kB (+50.0%)" in markdown([row], where="x")
     release(tmp_path, recipe, registry, b"y" * 1500)
-    (row,) = rows(planned([recipe], registry), [made], catalogs.read(registry))
+    (row,) = rows(planned([recipe], registry), Handover((made,)), catalogs.read(registry))
     assert (row.outcome, row.before, row.tag) == ("published", 1000, "1.0-2")
 
 
@@ -91,7 +96,7 @@ def test_a_report_about_other_bytes_does_not_count(tmp_path: Path, registry: Lay
     recipe = write_recipe(tmp_path / "recipes")
     report_of(candidate(tmp_path / "work", recipe, b"one")).save(tmp_path / "work" / "tool-amd64")
     made = candidate(tmp_path / "work", recipe, b"two")
-    (row,) = rows(planned([recipe], registry), [made], catalogs.read(registry))
+    (row,) = rows(planned([recipe], registry), Handover((made,)), catalogs.read(registry))
     assert (row.outcome, row.tests) == ("not tested", "its report is about another image")
 
 
@@ -103,18 +108,52 @@ def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_p
     low, high = candidate(work, base, b"low"), candidate(work, upper, b"high")
     report_of(low, TestResult("starts", "failed", 0.1, "exit 1")).save(low.folder)
     report_of(high).save(high.folder)
-    found = {row.recipe: row for row in rows(planned([base, upper], registry), [low, high], catalogs.read(registry))}
+    found = {
+        row.recipe: row
+        for row in rows(planned([base, upper], registry), Handover((low, high)), catalogs.read(registry))
+    }
     assert (found["base"].outcome, found["upper"].outcome) == ("tests failed", "stuck")
     assert found["upper"].why == "its base base cannot be published"
-    found = {row.recipe: row for row in rows(planned([base, upper], registry), [low], catalogs.read(registry))}
+    found = {
+        row.recipe: row for row in rows(planned([base, upper], registry), Handover((low,)), catalogs.read(registry))
+    }
     assert (found["upper"].outcome, found["upper"].why) == ("stuck", "its base base cannot be published")
 
 
 def test_what_nobody_can_say_is_told_with_its_reason(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     stuck = Plan(stuck=(Stuck(recipe, "amd64", RecipeError("no base", why="gone", fix="find it")),))
-    (row,) = rows(stuck, [], catalogs.Catalog())
+    (row,) = rows(stuck, Handover(), catalogs.Catalog())
     assert (row.outcome, row.why) == ("stuck", "no base; gone; find it")
+
+
+def test_a_report_says_one_thing_of_each_recipe_and_has_a_bound() -> None:
+    for found in ([GOOD, GOOD], [GOOD | {"recipe": f"r{number}"} for number in range(10_001)]):
+        with pytest.raises(IntegrityFailure):
+            from_json(json.dumps({"format": 1, "rows": found}).encode())
+
+
+def test_texts_are_cut_to_what_the_reader_takes() -> None:
+    row = Row("tool", "amd64", "tests failed", "a\x1b[31m\n" * 400, "b" * 600, changes=("c" * 600,))
+    (read,) = from_json(to_json([row]).encode())
+    assert (len(read.why), len(read.tests), len(read.changes[0])) == (500, 500, 500)
+    assert read.why.isprintable()
+
+
+def test_what_was_refused_says_why_and_what_no_job_was_left_for_waits(tmp_path: Path, registry: LayoutRegistry) -> None:
+    decided = planned([write_recipe(tmp_path / "recipes", name) for name in ("bad", "late")], registry)
+    bad, late = ("bad", "amd64"), ("late", "amd64")
+    left = Handover(refused={bad: IntegrityFailure("no")}, planned={bad})
+    found = {row.recipe: (row.outcome, row.why) for row in rows(decided, left, catalogs.Catalog())}
+    assert found == {"bad": ("not built", "no"), "late": ("waiting", "new: nothing is published")}
+    for by in (None, (), (late,)):  # nobody says; a plan that failed; a build that failed
+        row = next(row for row in rows(decided, Handover(planned=by), catalogs.Catalog()) if row.recipe == "late")
+        assert row.outcome == "not built"
+
+
+def test_who_says_it_stands_above_what_a_stranger_says() -> None:
+    text = markdown([], where="x", origin="Said by somebody.")
+    assert text == "### singfactory: no recipes\n\n_Said by somebody._\n"
 
 
 def test_what_is_wrong_comes_first_and_what_is_published_can_be_tried() -> None:
@@ -128,7 +167,7 @@ def test_what_is_wrong_comes_first_and_what_is_published_can_be_tried() -> None:
     assert markdown([], where="x") == "### singfactory: no recipes\n"
 
 
-GOOD = asdict(Row("tool", "amd64", "tested", "new", "1 passed", 5, 4, 1.5, "1.0-1", "sha256:" + "a" * 64))
+GOOD = asdict(Row("tool", "amd64", "tested", "new", "1 passed", 5, 4, 1.5, sif_digest="sha256:" + "a" * 64))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +184,18 @@ GOOD = asdict(Row("tool", "amd64", "tested", "new", "1 passed", 5, 4, 1.5, "1.0-
         {"size": "5"},
         {"size": 2**80},
         {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": True},
+        {"seconds": 10**400},
+        {"outcome": "published"},
+        {"outcome": ["tested"]},
+        {"tag": "1.0-1"},
+        {"digest": "sha256:" + "a" * 64},
+        {"sif_digest": "sha256:x"},
+        {"sif_digest": 5},
+        {"why": "a" * 501},
+        {"tests": "a" * 501},
+        {"changes": ["a" * 501]},
         {"digest": "sha256:x"},
         {"digest": "md5:" + "a" * 32},
         {"tag": "a b"},
@@ -197,7 +248,7 @@ def test_a_row_is_one_line_of_the_table_whatever_it_says(why: str, tests: str) -
 def test_a_folder_of_any_name_can_be_told_as_stuck(tmp_path: Path) -> None:
     for name in ("Not a name", "a\u202eb", "x" * 200, "caf\udce9"):
         odd = Recipe(tmp_path / name, name, "0", "")
-        (row,) = rows(Plan(stuck=(Stuck(odd, "amd64", RecipeError("broken")),)), [], catalogs.Catalog())
+        (row,) = rows(Plan(stuck=(Stuck(odd, "amd64", RecipeError("broken")),)), Handover(), catalogs.Catalog())
         assert from_json(to_json([row]).encode()) == (row,)
 
 
@@ -213,7 +264,7 @@ def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, regi
     _, broken = load_usable(root)
     known = Known(catalogs.read(registry), dict.fromkeys(("failing", "wrong"), BASE_DIGEST), ENGINE, NOW)
     decided = plan([failing, wrong], known, gather, broken=broken)
-    found = {row.recipe: row for row in rows(decided, [made], catalogs.read(registry))}
+    found = {row.recipe: row for row in rows(decided, Handover((made,)), catalogs.read(registry))}
     line = (failing.folder / "recipe.toml").read_text().splitlines().index('name = "second"') + 1
     assert (found["failing"].file, found["failing"].line) == ("recipe.toml", line)
     assert (found["wrong"].file, found["wrong"].line) == ("image.def", 3)
@@ -232,10 +283,10 @@ def test_what_was_to_be_built_is_not_told_as_unchanged(tmp_path: Path, registry:
     recipe = write_recipe(tmp_path / "recipes")
     release(tmp_path, recipe, registry, b"one")
     decided, catalog = planned([recipe], registry), catalogs.read(registry)
-    assert [row.outcome for row in rows(decided, [], catalog)] == ["unchanged"]
-    (row,) = rows(decided, [], catalog, tried={("tool", "amd64")})
+    assert [row.outcome for row in rows(decided, Handover(), catalog)] == ["unchanged"]
+    (row,) = rows(decided, Handover(tried={("tool", "amd64")}), catalog)
     assert (row.outcome, row.why) == ("not built", "built anew")
-    assert [row.outcome for row in rows(decided, [], catalog, tried={("tool", "arm64")})] == ["unchanged"]
+    assert [row.outcome for row in rows(decided, Handover(tried={("tool", "arm64")}), catalog)] == ["unchanged"]
 
 
 def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
@@ -247,7 +298,7 @@ def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
     entry = catalogs.read(registry).entry("tool")
     again = replace(entry.releases[0], repeat=Repeat(made.key, made.parts, made.created))
     catalog = catalogs.Catalog().with_entry(replace(entry, releases=(again,)))
-    (row,) = rows(planned([recipe], registry), [made], catalog, tried={("tool", "amd64")})
+    (row,) = rows(planned([recipe], registry), Handover((made,), tried={("tool", "amd64")}), catalog)
     assert (row.outcome, row.why) == ("unchanged", "built anew: 1.0-1 has the same contents")
 
 

@@ -16,8 +16,8 @@ from tests.factory_project import ROOT, Project
 
 _HERE = Path(__file__).parent
 _WAVE = re.compile(
-    r"    name: wave (\d)\n(    needs: .*\n    if: .*\n)    permissions:\n      contents: read.*\n"
-    r"    uses: \./\.github/workflows/build\.yml\n    with:\n      matrix: \$\{\{ (.*) \}\}\n      wave: \d\n"
+    r"    name: wave \d\n(    needs: .*\n    if: .*\n)    permissions:\n      contents: read.*\n"
+    r"    uses: \./\.github/workflows/build\.yml\n    with:\n      matrix: \$\{\{ (.*) \}\}\n"
 )
 _RELEASE = re.compile(r"(\S+)/(\S+):(\S+)@(sha256:[0-9a-f]{64}) sif (sha256:[0-9a-f]{64})")
 _GIT = ("git", "-c", "user.name=Mona", "-c", "user.email=mona@example.org", "-c", "commit.gpgsign=false")
@@ -220,8 +220,8 @@ def write_waves_out(repository: Repository, workflow: str) -> None:
     _, _, job = (folder / "build.yml").read_text().partition("\njobs:\n  build:\n")
 
     def written(call: re.Match[str]) -> str:
-        wave, when, matrix = call.groups()
-        return when + job.replace("fromJSON(inputs.matrix)", f"fromJSON({matrix})").replace("inputs.wave", wave)
+        when, matrix = call.groups()
+        return when + job.replace("fromJSON(inputs.matrix)", f"fromJSON({matrix})")
 
     text, count = _WAVE.subn(written, (folder / workflow).read_text())
     assert count == 4, "the calls of build.yml look otherwise now"

@@ -40,9 +40,9 @@ def _real(name: str) -> str:
 def start(project: Project, recipe: str) -> subprocess.Popen[str]:
     """Start the script of the step as GitHub does."""
     text = (ROOT / ".github/workflows/build.yml").read_text()
-    script = textwrap.dedent(text.partition("- name: Build\n        run: |\n")[2].partition("\n\n")[0])
+    script = textwrap.dedent(text.partition("- name: Build\n")[2].partition("        run: |\n")[2].partition("\n\n")[0])
     command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
-    env = {**project.env, "NAMES": recipe}
+    env = {**project.env, "RECIPE": recipe, "RUNNER_TEMP": str(project.folder / "temp")}
     return subprocess.Popen(
         command, cwd=project.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -161,7 +161,7 @@ def other_arch(made: Candidate) -> None:
 TROUBLES: dict[str, tuple[Callable[[Candidate], object], int, str]] = {
     "a flipped byte": (flip, 5, "bad-amd64/image.sif is not the image that was built"),
     "another's image": (swap, 5, "bad-amd64/image.sif is not the image that was built"),
-    "another's report": (swap_report, 7, "bad was built again after it was tested"),
+    "another's report": (swap_report, 5, "bad-amd64 is about another recipe"),
     "untested": (lambda made: (made.folder / "report.json").unlink(), 3, "bad has not been tested"),
     "a failed test": (fail_test, 7, "bad is not published"),
     "an edited recipe": (edit_recipe, 2, "bad was changed after it was built"),

@@ -14,9 +14,19 @@ from factory import catalog as catalogs
 from factory.catalog import Catalog
 from factory.cli import settings
 from factory.cli.main import main
+from tests.unit.github.test_commands import Runner
 from tests.unit.parts import ENGINE, QUIET, folder_registry, release_of, write_recipe
 
-ENTRY = {"names": "tool", "title": "tool (amd64)", "arch": "amd64", "runner": "ubuntu-24.04", "large": False}
+ENTRY = {
+    "recipe": "tool",
+    "arch": "amd64",
+    "title": "tool (amd64)",
+    "candidate": "tool-amd64",
+    "bases": "",
+    "runner": "ubuntu-24.04",
+    "large": False,
+}
+UPON = ENTRY | {"recipe": "upon", "title": "upon (amd64)", "candidate": "upon-amd64", "bases": "tool-amd64"}
 STUCK = "Bootstrap: docker\nFrom: {{ nothing }}\n"
 
 
@@ -68,8 +78,14 @@ def planned(capsys: pytest.CaptureFixture[str], *names: str, code: int = 0) -> l
 def test_the_matrix_has_an_entry_for_each_job_in_waves(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_recipe(project / "recipes", "tool", build='arch = ["amd64", "arm64"]')
     write_recipe(project / "recipes", "upon", base="recipe://tool")
-    arm = ENTRY | {"title": "tool (arm64)", "arch": "arm64", "runner": "ubuntu-24.04-arm"}
-    assert planned(capsys) == [[ENTRY, arm], [ENTRY | {"names": "upon", "title": "upon (amd64)"}]]
+    arm: dict[str, object] = {
+        "title": "tool (arm64)",
+        "arch": "arm64",
+        "runner": "ubuntu-24.04-arm",
+        "candidate": "tool-arm64",
+    }
+    arm = ENTRY | arm
+    assert planned(capsys) == [[ENTRY, arm], [UPON]]
     assert planned(capsys, "tool") == [[ENTRY, arm]]
 
 
@@ -113,8 +129,9 @@ def test_what_is_stuck_is_an_annotation_and_stops_nothing_else(
     out, err = capsys.readouterr()
     assert json.loads(out) == {"waves": [{"include": [ENTRY]}]}
     assert read_outputs(outputs)["count"] == "1"
-    (line,) = err.splitlines()
-    assert line.startswith("::error file=recipes/bad/image.def,line=2::bad (amd64)%0A")
+    assert "\n::error file=recipes/bad/image.def,line=2::bad (amd64)%0A" in err
+    ((name, line),) = Runner().read(err).obeyed
+    assert name == "error"
     assert "the argument 'nothing' is not defined%0A" in line
 
 
@@ -124,10 +141,17 @@ def test_what_is_stuck_for_another_reason_is_told_at_its_recipe(
     write_recipe(project / "recipes", build='arch = ["arm64"]')
     write_recipe(project / "recipes", "upon", base="recipe://tool")
     assert main(["plan", "--github-matrix"]) == 2
-    assert capsys.readouterr().err == (
-        "::error file=recipes/upon/recipe.toml::upon (amd64)%0A"
-        "upon builds upon tool, of which nothing is published for amd64%0Asingfactory make tool upon\n"
-    )
+    err = capsys.readouterr().err
+    assert "\n::error file=recipes/upon/recipe.toml::upon (amd64)%0A" in err
+    assert Runner().read(err).obeyed == [
+        (
+            "error",
+            (
+                "upon (amd64)%0Aupon builds upon tool, of which nothing is published for amd64%0A"
+                "singfactory make tool upon"
+            ),
+        )
+    ]
     assert read_outputs(outputs)["count"] == "1"
 
 
@@ -217,3 +241,30 @@ def test_make_goes_on_with_the_others_and_ends_with_the_error(
     out, err = capsys.readouterr()
     assert out == "unchanged  tool (amd64): 1.0-1 has these inputs\n"
     assert "torn/recipe.toml:2: not TOML" in err
+
+
+def test_what_no_matrix_has_room_for_is_a_warning_and_left_for_the_next_run(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factory.waves.MOST_ENTRIES", 1)
+    for number in range(6):
+        write_recipe(project / "recipes", f"r{number}")
+    assert [len(wave) for wave in planned(capsys)] == [1, 1, 1, 1]
+    assert main(["plan", "--github-matrix"]) == 0
+    ((name, text),) = Runner().read(capsys.readouterr().err).obeyed
+    assert name == "warning"
+    assert text == "2 are left for the next run, since GitHub takes 1 jobs a matrix: r4 (amd64), r5 (amd64)"
+    assert read_outputs(outputs)["count"] == "4"
+
+
+@pytest.mark.parametrize("name", ["--registry=http://evil.example/x", "-q", "../x", "a b", "a\n::set-output name=x::1"])
+@pytest.mark.parametrize("command", [["plan"], ["report"], ["build"], ["test"], ["publish"], ["lint"], ["rebuild"]])
+def test_what_comes_after_two_dashes_is_a_name_and_refused_unless_it_is_a_recipes(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str], name: str
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    write_recipe(project / "recipes")
+    assert main([*command, "--", "tool", name]) == 2
+    out, err = capsys.readouterr()
+    assert "not a recipe name" in err
+    assert Runner().read(out + err).obeyed == []

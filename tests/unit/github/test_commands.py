@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.errors import UsageError
-from factory.github.commands import annotation, debug, endgroup, group, mask, new_token, quoted_output, resume, stop
+from factory.github.commands import annotation, debug, endgroup, group, mask, new_token, resume, stop
 
 HOSTILE = st.text(alphabet=st.sampled_from("ab:,%\r\n0AD=") | st.characters())
 
@@ -63,7 +63,9 @@ class Runner:
     or, in the old form, after ``##[``.
     """
 
-    KNOWN = frozenset({"stop-commands", "add-mask", "set-output", "set-env", "debug", "error", "group", "endgroup"})
+    KNOWN = frozenset(
+        {"stop-commands", "add-mask", "set-output", "set-env", "debug", "error", "warning", "group", "endgroup"}
+    )
 
     def __init__(self) -> None:
         self.obeyed: list[tuple[str, str]] = []
@@ -113,9 +115,9 @@ UNTRUSTED = st.lists(
 
 
 @given(UNTRUSTED)
-def test_no_line_of_quoted_output_is_a_command_and_all_lines_after_it_are(text: str) -> None:
-    before, after = quoted_output()
-    runner = Runner().read(f"{before}\n{text}{after}\n{debug('we go on')}\n")
+def test_no_line_that_is_quoted_is_a_command_and_all_lines_after_it_are(text: str) -> None:
+    token = new_token()
+    runner = Runner().read(f"{stop(token)}\n{text}\n{resume(token)}\n{debug('we go on')}\n")
     assert runner.obeyed == [("debug", "we go on")]
 
 
@@ -124,16 +126,10 @@ def test_the_runner_of_these_tests_obeys_what_is_not_quoted() -> None:
     assert Runner().read(text).obeyed == [("set-output", "1"), ("add-mask", "a"), ("group", "b")]
 
 
-def test_output_that_stops_within_a_line_does_not_swallow_the_end() -> None:
-    before, after = quoted_output("0123456789abcdef")
-    assert (before, after) == ("::stop-commands::0123456789abcdef", "\n::0123456789abcdef::")
-
-
 def test_every_token_is_another_one_that_nobody_can_guess() -> None:
     tokens = {new_token() for _ in range(100)}
     assert len(tokens) == 100
     assert all(len(token) == 32 for token in tokens)
-    assert quoted_output() != quoted_output()
 
 
 @pytest.mark.parametrize(
