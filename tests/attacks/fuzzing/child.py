@@ -11,7 +11,6 @@ import json
 import resource
 import shutil
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -33,14 +32,6 @@ class Bounds:
         self._current = folder / "current"
         self._number = folder / "number"
 
-    def enter(self) -> None:
-        """From now on this process has no more memory than the target may take above what there is."""
-        sys.setrecursionlimit(1000)
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = now + self._target.memory
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
     def attempt(self, data: bytes, number: int = 0) -> Exception | None:
         """The exception of an input that it may not raise. An endless one ends this process: SIGPROF or SIGALRM."""
         self._number.write_text(str(number))
@@ -49,6 +40,7 @@ class Bounds:
         self._work.mkdir()
         signal.setitimer(signal.ITIMER_PROF, self._target.seconds)
         signal.setitimer(signal.ITIMER_REAL, self._target.seconds * _PATIENCE)
+        resource.setrlimit(resource.RLIMIT_AS, (_taken() + self._target.memory, resource.RLIM_INFINITY))
         try:
             self._target.run(data, self._work)
         except self._target.allowed as error:
@@ -56,6 +48,7 @@ class Bounds:
         except Exception as error:  # noqa: BLE001 - this is what is looked for
             return error
         finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
         return None
@@ -68,12 +61,17 @@ class Bounds:
         return None
 
 
+def _taken() -> int:
+    """The memory that this process has by now, in bytes."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+
+
 def where(error: BaseException) -> str:
     """The kind of an exception and the function of ours in which it came up: equal for one fault."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/factory/" in frame.filename]
-    last = (ours or frames)[-1]
-    return f"{type(error).__name__} in {Path(last.filename).name}:{last.name}"
+    place = [f"{Path(frame.filename).name}:{frame.name}" for frame in (ours or frames)[-1:]]
+    return " in ".join([type(error).__name__, *place])  # without memory, Python cannot always tell the place
 
 
 def save(folder: Path, what: str, data: bytes) -> Path:
@@ -87,7 +85,8 @@ def save(folder: Path, what: str, data: bytes) -> Path:
 def seeds_of(target: Target, folder: Path) -> Sequence[bytes]:
     """The target's sound inputs."""
     place = folder / "seeds"
-    place.mkdir(exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     return target.seeds(place)
 
 
@@ -116,7 +115,7 @@ def main() -> None:
                 print(json.dumps({"what": what, "said": str(error)[:300], "input": str(path), "number": number}))
 
     seeds = [] if options.files else seeds_of(target, options.folder)
-    bounds.enter()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     started, number = time.monotonic(), options.first
     for path in options.files:
         attempt(path.read_bytes(), number)

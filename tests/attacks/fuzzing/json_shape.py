@@ -28,9 +28,26 @@ RAW = (
 )  # fmt: skip
 
 
+_ROOM = 600_000  # letters that copies may take
+
+
+class _Chance(random.Random):
+    """Also knows how many letters copies may still take, since each may be copied again."""
+
+    room = _ROOM
+
+    def copies(self, value: Any) -> int:
+        """How often a value may be repeated."""
+        wanted = size(self)
+        count = min(wanted, self.room // (1 + len(_write(value)))) if self.room else 0
+        self.room = self.room // 2 if count else 0
+        return count
+
+
 def changed(chance: random.Random, content: bytes, words: tuple[bytes, ...]) -> bytes:
     """A document with one to five things changed."""
     del words
+    chance = _Chance(chance.getrandbits(64))
     try:
         value = _read(content)
     except (ValueError, RecursionError):
@@ -44,7 +61,7 @@ def _read(content: bytes | str) -> Any:
     return json.loads(content, object_pairs_hook=Pairs)
 
 
-def _changed(chance: random.Random, value: Any) -> Any:
+def _changed(chance: _Chance, value: Any) -> Any:
     """The value with one place in it changed; deeper places are as likely as the ones above them."""
     if isinstance(value, list) and value and chance.random() < 0.85:
         at = chance.randrange(len(value))
@@ -55,7 +72,7 @@ def _changed(chance: random.Random, value: Any) -> Any:
     return _other(chance, value)
 
 
-def _entry(chance: random.Random, key: str, inner: Any, all_of_it: Pairs) -> list[tuple[str, Any]]:
+def _entry(chance: _Chance, key: str, inner: Any, all_of_it: Pairs) -> list[tuple[str, Any]]:
     kind = chance.random()
     if kind < 0.08:
         return []
@@ -64,26 +81,22 @@ def _entry(chance: random.Random, key: str, inner: Any, all_of_it: Pairs) -> lis
     if kind < 0.22:
         return [(bent(chance, key), inner)]
     if kind < 0.27:
-        return [(key, inner), *((f"{key}{number}", inner) for number in range(_affordable(chance, inner)))]
+        return [(key, inner), *((f"{key}{number}", inner) for number in range(chance.copies(Pairs([(key, inner)]))))]
     if kind < 0.32:
         return [(key, some(chance, all_of_it)[1])]
     return [(key, _changed(chance, inner))]
 
 
-def _item(chance: random.Random, inner: Any) -> list[Any]:
+def _item(chance: _Chance, inner: Any) -> list[Any]:
     kind = chance.random()
     if kind < 0.08:
         return []
     if kind < 0.2:
-        return [inner] * (1 + _affordable(chance, inner))
+        return [inner] * (1 + chance.copies(inner))
     return [_changed(chance, inner)]
 
 
-def _affordable(chance: random.Random, inner: Any) -> int:
-    return min(size(chance), 2_000_000 // (1 + len(_write(inner))))
-
-
-def _other(chance: random.Random, value: Any) -> Any:
+def _other(chance: _Chance, value: Any) -> Any:
     """Something else in the place of a value, more often of its own type than not."""
     if isinstance(value, str) and not isinstance(value, Raw) and chance.random() < 0.7:
         return _other_text(chance, value)
@@ -104,7 +117,7 @@ def _other(chance: random.Random, value: Any) -> Any:
     return some(chance, wild)()
 
 
-def _other_text(chance: random.Random, text: str) -> str:
+def _other_text(chance: _Chance, text: str) -> str:
     if text.startswith(("{", "[")) and chance.random() < 0.7:  # JSON in JSON, as annotations have it
         try:
             return _write(_changed(chance, _read(text)))

@@ -32,7 +32,7 @@ def some(chance: random.Random, items: Sequence[_T]) -> _T:
 
 def size(chance: random.Random) -> int:
     """A count: mostly small."""
-    return some(chance, (1, 1, 2, 3, 8, 64, 1000, 5000)) if chance.random() < 0.9 else some(chance, (20_000, 100_000))
+    return some(chance, (1, 1, 2, 3, 8, 64, 1000)) if chance.random() < 0.94 else some(chance, (5000, 20_000, 100_000))
 
 
 def bent(chance: random.Random, text: str) -> str:
