@@ -26,7 +26,10 @@ def main() -> int:
         inputs = options.inputs or (target.inputs if options.seconds >= 1e9 else 1 << 40)
         started = time.monotonic()
         told = fuzz(target, kept / target.name, inputs=inputs, seconds=options.seconds, run=options.run)
-        print(f"{target.name}: {told.inputs} inputs, {time.monotonic() - started:.1f} s, {len(told.found)} found", flush=True)
+        print(
+            f"{target.name}: {told.inputs} inputs, {time.monotonic() - started:.1f} s, {len(told.found)} found",
+            flush=True,
+        )
         for what, place in told.found.items():
             print(f"    {what} ({told.counts.get(what, 1)} times): {place}", flush=True)
         bad += len(told.found)

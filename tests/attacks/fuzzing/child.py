@@ -14,6 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.attacks.fuzzing.mutation import numbered
@@ -100,8 +101,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--run", type=int, default=0)
     parser.add_argument("--files", type=Path, nargs="*", default=[])
+    parser.add_argument("--bounds", type=float, nargs=2, default=[0.0, 0.0], help="seconds, and bytes")
     options = parser.parse_args()
     target = BY_NAME[options.target]
+    seconds, memory = options.bounds
+    target = replace(target, seconds=seconds or target.seconds, memory=int(memory) or target.memory)
     bounds = Bounds(target, options.folder)
     found: dict[str, int] = {}
 

@@ -42,7 +42,9 @@ def fuzz(
             break
         number = int((folder / "number").read_text())
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
-        what = f"{_HANGS.get(signal.Signals(-status), 'the process died') if status < 0 else 'the process died'} ({name})"
+        what = (
+            f"{_HANGS.get(signal.Signals(-status), 'the process died') if status < 0 else 'the process died'} ({name})"
+        )
         told.found[what] = f"{save(folder, what, (folder / 'current').read_bytes())}, input {number}"
         told.counts[what] = told.counts.get(what, 0) + 1
         told.inputs += number + 1 - first
@@ -54,12 +56,21 @@ def _child(
     target: Target, folder: Path, told: Told, *, first: int, last: int, seconds: float, run: int, files: Sequence[Path]
 ) -> int:
     command = [sys.executable, "-m", "tests.attacks.fuzzing.child", target.name, str(folder), f"--first={first}"]
-    command += [f"--inputs={last}", f"--seconds={seconds}", f"--run={run}"]
+    command += [
+        f"--inputs={last}",
+        f"--seconds={seconds}",
+        f"--run={run}",
+        "--bounds",
+        f"{target.seconds}",
+        f"{target.memory}",
+    ]
     command += ["--files", *map(str, files)] if files else []
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT)}
     (folder / "number").write_text(str(first))
     (folder / "current").write_bytes(b"")
-    done = subprocess.run(command, env=environment, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
+    )
     for line in done.stdout.decode(errors="replace").splitlines():
         value = json.loads(line)
         if "what" in value:

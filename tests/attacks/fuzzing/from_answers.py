@@ -124,7 +124,12 @@ def _page(data: bytes, _place: Path) -> None:
     endpoint.is_ours(target)
 
 
-_ADDRESSES = (b"/v2/tool/blobs/uploads/1?_state=x", b"https://localhost:5000/v2/?a=b#c", b"http://localhost:5000/v2/", b"//h/x")
+_ADDRESSES = (
+    b"/v2/tool/blobs/uploads/1?_state=x",
+    b"https://localhost:5000/v2/?a=b#c",
+    b"http://localhost:5000/v2/",
+    b"//h/x",
+)
 _WORDS = (
     b"HTTP/1.1 200 OK", b"HTTP/1.0 401 x", b"HTTP/1.1 999 ", b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: 99999999999999999",
     b"Transfer-Encoding: chunked", b"Location: http://[::1", b"Location: //x", b"Location: http://a:99999/", b"Content-Range: bytes 0-3/*", b"\r\n",
@@ -135,5 +140,7 @@ _WORDS = (
 
 TARGETS = (
     Target("answer-over-http", _whole, _answers, "text", inputs=150, words=_WORDS, seconds=10.0),
-    Target("location", _page, lambda _: _ADDRESSES, "text", words=(b"//", b"@", b"[", b"]", b":", b"http:", b"\\", b"\t")),
+    Target(
+        "location", _page, lambda _: _ADDRESSES, "text", words=(b"//", b"@", b"[", b"]", b":", b"http:", b"\\", b"\t")
+    ),
 )

@@ -99,6 +99,14 @@ def _tree(data: bytes, place: Path) -> None:
             fingerprint_of(tree)
 
 
+def _fingerprint(data: bytes, place: Path) -> None:
+    """Of all that the files claim to be."""
+    file = place / "image.sif"
+    file.write_bytes(data)
+    with open_tree(file) as tree:
+        fingerprint_of(tree)
+
+
 def _chunks(_place: Path) -> Sequence[bytes]:
     blocks = [noise(5000, number) for number in range(6)]
     made = []
@@ -127,5 +135,6 @@ TARGETS = (
     Target("sif-header", _header, lambda place: [*_small(place), *_sifs(place)[:1]], "sif", inputs=1000),
     Target("blocks-of-squashfs", _edges, lambda place: [*_small(place), *_sifs(place)], "sif", inputs=300),
     Target("tree-of-squashfs", _tree, _sifs, "sif", inputs=400),
+    Target("fingerprint", _fingerprint, _sifs, "sif", inputs=60, seconds=60.0),
     Target("chunk-index", _index, _chunks, "chunks", inputs=1000),
 )

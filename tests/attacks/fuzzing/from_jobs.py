@@ -153,7 +153,9 @@ _ENGINE_WORDS = (
     b"INFO:    Running post script", b"FATAL:   x", b"ERROR:   x", b"no space left on device", b"\r", b"\x1b]0;x\x07", b"\x9b1m",
     b"\xc2\x9b", b"WARNING: While bind mounting", b"no such host", b"unauthorized",
 )  # fmt: skip
-_DOCUMENT = (b'prolog\n[\n {\n  "recipe": "tool",\n  "arch": "amd64",\n  "sif_digest": "sha256:' + b"0" * 64 + b'"\n }\n]\n',)
+_DOCUMENT = (
+    b'prolog\n[\n {\n  "recipe": "tool",\n  "arch": "amd64",\n  "sif_digest": "sha256:' + b"0" * 64 + b'"\n }\n]\n',
+)
 _COMMENTS = (b"<!-- singfactory: report -->\n### singfactory: 1 published\n\nall is well\n", b"a person's words\r\n")
 
 TARGETS = (
@@ -161,8 +163,16 @@ TARGETS = (
     Target("report.json", _report, _reports, "json"),
     Target("report-rows", _row, _rows, "json"),
     Target("event-of-github", _event, _events, "json"),
-    Target("comment-on-github", _body, lambda _: _COMMENTS, "text", words=(b"<!-- ", b" -->", b"singfactory: ", b"\r\n")),
+    Target(
+        "comment-on-github", _body, lambda _: _COMMENTS, "text", words=(b"<!-- ", b" -->", b"singfactory: ", b"\r\n")
+    ),
     Target("output-of-slurm", _slurm, lambda _: _SLURM, "text", words=_SLURM_WORDS),
-    Target("document-of-slurm", _document, lambda _: _DOCUMENT, "text", words=(b"[", b"]", b"{", b"[\n", b"\n]\n", b'"recipe"')),
+    Target(
+        "document-of-slurm",
+        _document,
+        lambda _: _DOCUMENT,
+        "text",
+        words=(b"[", b"]", b"{", b"[\n", b"\n]\n", b'"recipe"'),
+    ),
     Target("output-of-the-engine", _engine, lambda _: _ENGINE, "text", words=_ENGINE_WORDS),
 )

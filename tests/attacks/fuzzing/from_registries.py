@@ -56,7 +56,12 @@ def release(tag: str = "1.0-2", arch: str = "amd64", *, repeated: bool = False) 
 def _manifests(_place: Path) -> Sequence[bytes]:
     subject = Descriptor(MANIFEST, Digest.of(b"subject"), 700, {"a": "b"})
     attached, _ = artifact(sbom.MEDIA_TYPE, b"{}", subject, {"org.opencontainers.image.created": CREATED})
-    about = {"description": "a tool", "licenses": "MIT", "url": "https://example.org", "source": "https://example.org/x"}
+    about = {
+        "description": "a tool",
+        "licenses": "MIT",
+        "url": "https://example.org",
+        "source": "https://example.org/x",
+    }
     return (
         to_manifest(release(), about).raw().content,
         to_manifest(release(arch="arm64"), {}, beside_others=True).raw().content,
@@ -101,7 +106,9 @@ def _referrers(data: bytes, _place: Path) -> None:
 
 
 def _catalogs(_place: Path) -> Sequence[bytes]:
-    entry = Entry("tool", "1.0", "a tool", "MIT", "https://example.org", "deprecated", "use other", (), {"latest": "1.0-2"})
+    entry = Entry(
+        "tool", "1.0", "a tool", "MIT", "https://example.org", "deprecated", "use other", (), {"latest": "1.0-2"}
+    )
     for one in (release("1.0-1"), release(), release(arch="arm64", repeated=True)):
         entry = entry.with_release(one)
     return (Catalog().with_entry(entry).with_entry(Entry("other")).content(), Catalog().content())
@@ -243,5 +250,7 @@ TARGETS = (
     Target("link", lambda data, _: next_link(data.decode("latin-1")), _links, "text", words=_WORDS),
     Target("retry-after", _waits, _headers, "text", words=(b"GMT", b"Retry-After: ", b"9" * 20, b"-", b"+9999", b"(")),
     Target("refusal", _refusal, _refusals, "json"),
-    Target("names", _name, _names, "text", words=(b"sha256:", b"@", b":", b"/", b"..", b"-", b"oci:", b"http://", b"\n")),
+    Target(
+        "names", _name, _names, "text", words=(b"sha256:", b"@", b":", b"/", b"..", b"-", b"oci:", b"http://", b"\n")
+    ),
 )
