@@ -15,7 +15,7 @@ _LONGEST_LINE = 400  # characters of a line that are shown; the log has it whole
 # Engines pad the level to nine characters; "ERROR: No matching distribution" is pip's, and belongs to its section.
 _ENGINE_LINE = re.compile(r"(INFO:    |ERROR:   |FATAL:   )(?=\S)(.*)")
 _NOISE = "WARNING: While bind mounting"  # the engine's, about binds that it was given twice by itself
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SECTION = re.compile(r"Running (\w+) script", re.IGNORECASE)
 # What the engine's last words mean. Its exit status is 255 whatever happened; only the text tells.
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
@@ -38,7 +38,7 @@ class Output:
         self._rest = b""
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._section: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._fatal: list[str] = []
+        self._fatal: deque[str] = deque(maxlen=_KEPT_LINES)  # a %post may print such lines without end
         self.section = ""
 
     def take(self, block: bytes) -> None:
@@ -61,7 +61,7 @@ class Output:
 
     def failure(self, status: int, log: Path) -> FactoryError:
         """The error for a build that ended with this status."""
-        said = self._fatal[-1] if self._fatal else f"the engine ended with status {status}"
+        said = self._fatal[-1][:_LONGEST_LINE] if self._fatal else f"the engine ended with status {status}"
         text = "\n".join((*self._lines, *self._fatal))
         if _NO_SPACE.search(text):
             return NoRoom(

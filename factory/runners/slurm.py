@@ -209,12 +209,18 @@ class SlurmRunner:
 
 def _result(document: bytes, recipe: str) -> dict[str, Any] | None:
     """The row of `build --json`; a cluster's prolog may have printed something before. None when there is none."""
+    start = None
     lines = document.decode(errors="replace").splitlines()
-    for start in (index for index, line in enumerate(lines) if line == "["):
-        try:
-            rows = json.loads("\n".join(lines[start : lines.index("]", start) + 1]))
-        except ValueError:
+    for index, line in enumerate(lines):
+        if line == "[":
+            start = index
+        if line != "]" or start is None:
             continue
+        try:
+            rows = json.loads("\n".join(lines[start : index + 1]))
+        except (ValueError, RecursionError):
+            rows = []
+        start = None
         for row in rows:
             if isinstance(row, dict) and row.get("recipe") == recipe and "sif_digest" in row:
                 return row

@@ -24,10 +24,10 @@ _KEPT_LINES = 400
 _DETAIL_LINES = 20
 _LONGEST_LINE = 1 << 16
 _OURS = "singfactory: "
-_STEP = re.compile(r"singfactory-step (\d+)\.(\d+) ?(\S*)$")
+_STEP = re.compile(r"singfactory-step (\d{1,18})\.(\d{1,18}) ?(\S{0,253})$", re.ASCII)
 _UNSEEN = re.compile(r"singfactory-unseen (.+)$")
 _OF_SLURM = re.compile(r"(?:srun|slurmstepd[^:\s]*): (.*)")
-_QUEUED = re.compile(r"job (\d+) queued and waiting for resources")
+_QUEUED = re.compile(r"job (\d{1,18}) queued and waiting for resources", re.ASCII)
 _REFUSED = re.compile(r"error: Unable to (?:allocate resources|create step for job \d+): (.*)")
 _UNREACHABLE = re.compile(r"contact slurm controller|Socket timed out|Connection (?:refused|timed out)|_parse_file")
 _OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|Out Of Memory", re.IGNORECASE)
@@ -45,7 +45,8 @@ class ClusterFailure(FactoryError):
 class SlurmOutput:
     """Collects what srun writes to standard error: its own lines, the node's, and those of the build there.
 
-    recipe is what is built; job, step and node are '' until they are known.
+    recipe is what is built; job, step and node are '' until they are known. Which job and step it is, is believed
+    before the build begins only: what a recipe prints looks like anything, and `scancel` would end another job.
     """
 
     def __init__(self, recipe: str, progress: Progress) -> None:
@@ -99,13 +100,15 @@ class SlurmOutput:
         )
 
     def _line(self, line: str) -> None:
-        if found := _STEP.match(line):
+        if found := _UNSEEN.match(line):
+            self._unseen = self._unseen or ("" if self._build else found[1])
+        elif self.step:
+            self._line_of_build(line)
+        elif found := _STEP.match(line):
             self.step, self.node = f"{found[1]}.{found[2]}", found[3]
             self._queued_at = None
             where = f" on {self.node}" if self.node else ""
             self._progress.note(f"{self.recipe}: building in SLURM job {found[1]}{where}")
-        elif found := _UNSEEN.match(line):
-            self._unseen = found[1]
         elif found := _OF_SLURM.match(line):
             self._slurm.append(found[1])
             if queued := _QUEUED.match(found[1]):
@@ -114,8 +117,16 @@ class SlurmOutput:
                 self._queued_at = None
             self._progress.line(line)
         else:
+            self._line_of_build(line)
+
+    def _line_of_build(self, line: str) -> None:
+        """A line after the build has begun: of SLURM, which may end it, or of the build."""
+        found = _OF_SLURM.match(line)
+        if found:
+            self._slurm.append(found[1])
+        else:
             self._build.append(line)
-            self._progress.line(line)
+        self._progress.line(line)
 
     def _ended_by_slurm(self) -> FactoryError | None:
         """The error for a job that SLURM ended; None when it was the build that failed."""

@@ -90,9 +90,9 @@ class Inodes:
             known = self._known[reference] = self._parse(self._table.at(reference))
         return known
 
-    def block_sizes(self, content: Content, count: int) -> tuple[int, ...]:
-        """The sizes of a file's first ``count`` blocks as they are stored, 0 for a hole; see STORED_BLOCK."""
-        return struct.unpack(f"<{count}I", self._table.at(content.block_list).take(4 * count))
+    def block_list(self, content: Content, count: int) -> bytes:
+        """The sizes of a file's first ``count`` blocks, four bytes each: as they are stored, 0 for a hole."""
+        return self._table.at(content.block_list).take(4 * count)
 
     def _parse(self, cursor: Cursor) -> Inode:
         kind, mode, user, group, mtime, number = _HEADER.unpack(cursor.take(_HEADER.size))

@@ -12,14 +12,13 @@ import struct
 from factory.sif.squashfs import METADATA_BLOCK, Superblock, metadata_size, unknown, unpack_metadata
 
 _LARGEST_TABLE = 64 << 20  # bytes, unpacked; a million files need about that much
-_IDS_PER_BLOCK = METADATA_BLOCK // 4
-_XATTRS_PER_BLOCK = METADATA_BLOCK // 16
 _XATTR_TABLE = struct.Struct("<QII")  # start of names and values, number of lists, unused
 _XATTR_LIST = struct.Struct("<QII")  # reference, number of attributes, bytes
 _XATTR_PREFIXES = {0: b"user.", 1: b"trusted.", 2: b"security."}
 _XATTR_ELSEWHERE = 0x100  # in the type: the value is a reference to the value
 _LARGEST_XATTR = 1 << 16  # bytes; Linux allows no more
 _ALL_XATTRS = 64 << 20  # bytes of all lists together
+_ATTRIBUTE = 128  # bytes that Python takes for a name or a value beside its own
 
 
 class Image:
@@ -56,7 +55,7 @@ class Table:
             raw = self._image.read(at, 2 + METADATA_BLOCK)
             size = metadata_size(raw[:2])
             content = unpack_metadata(raw[:2], raw[2 : 2 + size], self._image.superblock.compressor)
-            self._unpacked += len(content)
+            self._unpacked += METADATA_BLOCK  # only the last one has less; of tiny ones, what Python adds is the most
             if self._unpacked > _LARGEST_TABLE:
                 raise unknown(f"a table is longer than {_LARGEST_TABLE} bytes")
             known = self._blocks[place] = content, place + 2 + size
@@ -100,33 +99,46 @@ class Cursor:
         return b"".join(pieces)
 
 
+class Lookup:
+    """A table of entries of one size, found by their number: an index at offset ``index`` leads to their blocks.
+
+    An entry is read when it is asked for: the index may lead to one block again and again, and claim any number.
+    """
+
+    def __init__(self, image: Image, index: int, count: int, size: int) -> None:
+        self._size = size
+        self._per_block = METADATA_BLOCK // size
+        blocks = -(-count // self._per_block)
+        self._places = image.read(index, 8 * blocks)
+        if len(self._places) != 8 * blocks:
+            raise unknown("the index of a table is cut off")
+        self._table = Table(image, image.superblock.start)
+        self.count = count
+
+    def entry(self, number: int) -> bytes:
+        """The entry with a number below ``count``."""
+        block, at = divmod(number, self._per_block)
+        (place,) = struct.unpack_from("<Q", self._places, 8 * block)
+        entry = self._table.block(place)[0][at * self._size : (at + 1) * self._size]
+        if len(entry) != self._size:
+            raise unknown("a table is cut off")
+        return entry
+
+
 def read_ids(image: Image) -> tuple[int, ...]:
     """The user and group numbers that inodes name by their index."""
     block = image.superblock
     if block.id_table is None:
         raise unknown("it has no table of users and groups")
-    raw = _indexed(image, block.id_table, block.ids, _IDS_PER_BLOCK)
-    return struct.unpack(f"<{block.ids}I", raw[: 4 * block.ids])
-
-
-def _indexed(image: Image, index: int, count: int, per_block: int) -> bytes:
-    """The blocks of a table that an index at offset ``index`` of the file leads to, joined."""
-    blocks = -(-count // per_block)
-    raw = image.read(index, 8 * blocks)
-    if len(raw) != 8 * blocks:
-        raise unknown("the index of a table is cut off")
-    table = Table(image, image.superblock.start)
-    content = b"".join([table.block(place)[0] for (place,) in struct.iter_unpack("<Q", raw)])
-    if len(content) < count * (METADATA_BLOCK // per_block):
-        raise unknown("a table is cut off")
-    return content
+    ids = Lookup(image, block.id_table, block.ids, 4)
+    return tuple(int.from_bytes(ids.entry(number), "little") for number in range(ids.count))
 
 
 class Xattrs:
     """The lists of extended attributes. Inodes name a list by its number, and often share one."""
 
     def __init__(self, image: Image) -> None:
-        self._lists: list[tuple[int, int, int]] = []
+        self._lists: Lookup | None = None
         self._known: dict[int, tuple[tuple[str, bytes], ...]] = {}
         self._room = _ALL_XATTRS
         place = image.superblock.xattr_table
@@ -138,16 +150,15 @@ class Xattrs:
         start, count, _unused = _XATTR_TABLE.unpack(raw)
         if count * _XATTR_LIST.size > _LARGEST_TABLE:
             raise unknown(f"it claims {count} lists of extended attributes")
-        lists = _indexed(image, place + _XATTR_TABLE.size, count, _XATTRS_PER_BLOCK)
-        self._lists = list(_XATTR_LIST.iter_unpack(lists[: count * _XATTR_LIST.size]))
+        self._lists = Lookup(image, place + _XATTR_TABLE.size, count, _XATTR_LIST.size)
         self._table = Table(image, image.superblock.start + start)
 
     def read(self, number: int) -> tuple[tuple[str, bytes], ...]:
         """The names and values of a list, ordered by name."""
         if number not in self._known:
-            if number >= len(self._lists):
+            if self._lists is None or number >= self._lists.count:
                 raise unknown(f"there is no list of extended attributes {number}")
-            reference, count, _size = self._lists[number]
+            reference, count, _size = _XATTR_LIST.unpack(self._lists.entry(number))
             cursor = self._table.at(reference)
             self._known[number] = tuple(sorted(self._attribute(cursor) for _ in range(count)))
         return self._known[number]
@@ -169,7 +180,7 @@ class Xattrs:
         return name.decode("utf-8", "surrogateescape"), value
 
     def _bytes(self, cursor: Cursor, size: int) -> bytes:
-        self._room -= size + 16
+        self._room -= size + _ATTRIBUTE
         if size > _LARGEST_XATTR or self._room < 0:
             raise unknown("its extended attributes are larger than Linux allows")
         return cursor.take(size)

@@ -13,12 +13,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from factory.sif.tree import Entry, Tree
 
 _LARGEST_DATABASE = 64 << 20  # bytes; Debian with everything in it has 60
 _HEAD = 64 << 10  # bytes; a distribution's name and version stand at the top, its description may be long
+_ALL_READ = 128 << 20  # bytes of all databases and heads together
+_LEAST_READ = 8 << 10  # bytes that each of them counts for: to unpack the block that it is in takes time
+_MOST_RECORDS = 500_000  # of all databases, whatever they hold
 _MOST_PACKAGES = 200_000
+_ALL_TEXTS = 8 << 20  # characters of all names and versions
+_MOST_UNREAD = 100  # files that are named as unread; of more, their manager only
 _LONGEST = 200  # characters of a name or a version
 
 _DPKG = re.compile(r"/var/lib/dpkg/status(\.d/[^/]+)?")
@@ -81,22 +87,13 @@ def installed(tree: Tree) -> Packages:
 
     Raises FilesUnknown when the image is damaged. A database that is not what it should be gives no packages.
     """
-    found: set[Package] = set()
-    unknown: set[str] = set()
-    seen: set[int] = set()
+    collected = _Collected(tree)
     for path, entry in tree.entries.items():
-        unknown.update(name for name, pattern in _UNREAD.items() if pattern.fullmatch(path))
+        collected.unknown.update(name for name, pattern in _UNREAD.items() if pattern.fullmatch(path))
         for manager, (pattern, read) in _MANAGERS.items():
-            if not pattern.fullmatch(path):
-                continue
-            if entry.inode.kind == "file":
-                if id(entry.inode) in seen and manager != "conda":
-                    continue  # a million names of one file are one file
-                seen.add(id(entry.inode))
-                _take(found, unknown, manager, path, read(tree, entry))
-            elif entry.inode.kind == "symlink" and manager in ("dpkg", "apk"):
-                unknown.add(manager)
-    return Packages(tuple(sorted(found)), tuple(sorted(unknown)))
+            if pattern.fullmatch(path):
+                collected.look_at(entry, manager, read)
+    return Packages(tuple(sorted(collected.found)), tuple(sorted(collected.unknown)))
 
 
 def package_changes(before: Packages, after: Packages) -> PackageChanges:
@@ -123,87 +120,131 @@ def _versions(packages: Packages) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-_Pairs = Iterable[tuple[str, str]] | None
+class _TooLarge(Exception):
+    """A file has more than is read of it."""
 
 
-def _take(found: set[Package], unknown: set[str], manager: str, path: str, pairs: _Pairs) -> None:
-    """Add names and versions to what was found; None says that the file cannot be read."""
-    if pairs is None:
-        unknown.add(f"{manager}: {_clean(path)}")
-        return
-    for name, version in pairs:
-        if len(found) >= _MOST_PACKAGES:
-            unknown.add(manager)
+class _Exhausted(Exception):
+    """All files together have more than is read."""
+
+
+class _Collected:
+    """Packages as they are found, within limits: an image may name one database a million times."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._seen: set[int] = set()
+        self._read = self._records = self._letters = 0
+        self.found: set[Package] = set()
+        self.unknown: set[str] = set()
+
+    def look_at(self, entry: Entry, manager: str, read: _Reader) -> None:
+        """Add what an entry holds that looks like a manager's."""
+        if entry.inode.kind == "symlink" and manager in ("dpkg", "apk"):
+            self.unknown.add(manager)
+        if entry.inode.kind != "file" or (id(entry.inode) in self._seen and manager != "conda"):
+            return  # a million names of one file are one file
+        self._seen.add(id(entry.inode))
+        try:
+            for name, version in read(self, entry):
+                self._add(manager, name, version)
+        except _TooLarge:
+            self.unknown.add(f"{manager}: {_clean(entry.path)}" if len(self.unknown) < _MOST_UNREAD else manager)
+        except _Exhausted:
+            self.unknown.add(manager)
+
+    def head(self, entry: Entry) -> bytes:
+        """The top of a file, up to an empty line."""
+        return _paragraph(self._taken(entry, _HEAD))
+
+    def records(self, entry: Entry) -> Iterator[bytes]:
+        """What stands between empty lines in a database; of long ones, the top, where names and versions are."""
+        if entry.inode.size > _LARGEST_DATABASE:
+            raise _TooLarge
+        content = self._taken(entry, _LARGEST_DATABASE)
+        at = 0
+        for blank in chain(_BLANKS.finditer(content), (None,)):
+            self._records += 1
+            if self._records > _MOST_RECORDS:
+                raise _Exhausted
+            end = len(content) if blank is None else blank.start()
+            yield _paragraph(content[at : min(end, at + _HEAD)])
+            at = end if blank is None else blank.end()
+
+    def _taken(self, entry: Entry, size: int) -> bytes:
+        self._read += max(_LEAST_READ, min(size, entry.inode.size))
+        if self._read > _ALL_READ:
+            raise _Exhausted
+        return self._tree.head(entry, size)
+
+    def _add(self, manager: str, name: str, version: str) -> None:
+        if not name or not version:
             return
-        if name and version:
-            found.add(Package(manager, _clean(name), _clean(version)))
+        package = Package(manager, _clean(name), _clean(version))
+        if package in self.found:
+            return
+        self._letters += len(package.name) + len(package.version)
+        if len(self.found) >= _MOST_PACKAGES or self._letters > _ALL_TEXTS:
+            raise _Exhausted
+        self.found.add(package)
+
+
+_Reader = Callable[[_Collected, Entry], Iterable[tuple[str, str]]]
 
 
 def _clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST])
 
 
-def _dpkg(tree: Tree, entry: Entry) -> _Pairs:
-    return _database(tree, entry, _dpkg_records)
-
-
-def _dpkg_records(text: str) -> Iterator[tuple[str, str]]:
-    for record in text.split("\n\n"):
-        fields = _fields(record)
+def _dpkg(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+    for record in collected.records(entry):
         # A package that was removed keeps its record while its configuration is there; status.d has no such field.
-        if fields.get("Status", "install ok installed").endswith(" installed"):
-            yield fields.get("Package", ""), fields.get("Version", "")
+        if (_field(record, "Status") or "install ok installed").endswith(" installed"):
+            yield _field(record, "Package"), _field(record, "Version")
 
 
-def _apk(tree: Tree, entry: Entry) -> _Pairs:
-    return _database(tree, entry, _apk_records)
+def _apk(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+    for record in collected.records(entry):
+        yield _field(record, "P"), _field(record, "V")
 
 
-def _apk_records(text: str) -> Iterator[tuple[str, str]]:
-    for record in text.split("\n\n"):
-        fields = _fields(record)
-        yield fields.get("P", ""), fields.get("V", "")
+def _python(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+    head = collected.head(entry)
+    yield re.sub(r"[-_.]+", "-", _field(head, "Name")).lower(), _field(head, "Version")
 
 
-def _python(tree: Tree, entry: Entry) -> _Pairs:
-    fields = _fields(_head(tree, entry))
-    return [(re.sub(r"[-_.]+", "-", fields.get("Name", "")).lower(), fields.get("Version", ""))]
-
-
-def _conda(_tree: Tree, entry: Entry) -> _Pairs:
+def _conda(_collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
     # The file's name is the package's full name; the file lists everything in it, and may be large.
-    parts = _CONDA.fullmatch(entry.path)
-    return [(parts["name"], parts["version"])] if parts else []
+    if parts := _CONDA.fullmatch(entry.path):
+        yield parts["name"], parts["version"]
 
 
-def _r(tree: Tree, entry: Entry) -> _Pairs:
-    fields = _fields(_head(tree, entry))
-    return [(fields.get("Package", ""), fields.get("Version", ""))] if "Built" in fields else []
+def _r(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+    head = collected.head(entry)
+    if _field(head, "Built"):
+        yield _field(head, "Package"), _field(head, "Version")
 
 
-def _head(tree: Tree, entry: Entry) -> str:
-    return tree.head(entry, _HEAD).decode("utf-8", "replace")
+def _paragraph(content: bytes) -> bytes:
+    """What stands before the first empty line; empty lines at the top do not count."""
+    content = content.lstrip(b"\n")
+    empty = _EMPTY.search(content)
+    return content[: empty.start()] if empty else content
 
 
-def _database(tree: Tree, entry: Entry, records: Callable[[str], _Pairs]) -> _Pairs:
-    if entry.inode.size > _LARGEST_DATABASE:
-        return None
-    return records(tree.head(entry, _LARGEST_DATABASE).decode("utf-8", "replace"))
+def _field(record: bytes, name: str) -> str:
+    """The first value of a field, without the lines that go on with it; '' when there is none."""
+    match = _FIELDS[name].search(record)
+    return match[1].decode("utf-8", "replace").strip() if match else ""
 
 
-def _fields(record: str) -> dict[str, str]:
-    """The first value of each field of a record, up to an empty line; lines that go on with a value are left out."""
-    fields: dict[str, str] = {}
-    for line in record.lstrip("\n").split("\n"):
-        if not line.strip("\r"):
-            break
-        name, colon, value = line.partition(":")
-        if colon and not line[0].isspace():
-            fields.setdefault(name, value.strip())
-    return fields
-
-
-_MANAGERS: dict[str, tuple[re.Pattern[str], Callable[[Tree, Entry], _Pairs]]] = {
+_BLANKS = re.compile(rb"\n\n+")
+_EMPTY = re.compile(rb"(?:^|\n)\r*\n")
+_FIELDS = {
+    name: re.compile(rb"^" + name.encode() + rb":([^\n]{0,2000})", re.MULTILINE)
+    for name in ("Status", "Package", "Version", "P", "V", "Name", "Built")
+}
+_MANAGERS: dict[str, tuple[re.Pattern[str], _Reader]] = {
     "dpkg": (_DPKG, _dpkg),
     "apk": (_APK, _apk),
     "python": (_PYTHON, _python),

@@ -242,7 +242,7 @@ class _Metadata:
         """Exactly ``count`` more bytes."""
         while len(self._buffer) < count:
             block = next(self._blocks, b"")
-            self._seen += len(block)
+            self._seen += METADATA_BLOCK  # only the last one has less, and each takes its time
             if not block:
                 raise unknown("its inode table is cut off")
             if self._seen > _LARGEST_INODE_TABLE:

@@ -7,6 +7,7 @@ on it: an honest image of a million files passes, and whatever a hostile one say
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from factory.sif.data import Data
 from factory.sif.header import read_sif_header
 from factory.sif.inodes import KINDS, Inode, Inodes
 from factory.sif.metadata import Image, Table
-from factory.sif.squashfs import BlocksUnknown, fragment_blocks, read_superblock, unknown
+from factory.sif.squashfs import BlocksUnknown, read_superblock, unknown
 
 _RUN = struct.Struct("<III")  # entries less one, block of their inodes, first inode's number
 _NAME = struct.Struct("<HhHH")  # offset of the inode, its number less the first's, type, length of the name less one
@@ -27,7 +28,9 @@ _MOST_IN_RUN = 256
 _MOST_ENTRIES = 1_000_000
 _LONGEST_PATH = 4096  # bytes; Linux opens no longer ones
 _ALL_LISTINGS = 64 << 20  # bytes of all folders' lists
-_ALL_NAMES = 256 << 20  # characters of all paths and targets of links
+_ALL_NAMES = 256 << 20  # bytes that Python takes for all paths and targets of links: up to four a letter
+_ALL_ATTRIBUTES = 256 << 20  # bytes of the extended attributes of all entries; many may share a list
+_ATTRIBUTE = 64  # bytes that one counts for besides its own
 _SMALLEST_BLOCK = 4096
 # What the files may unpack to, times the size of the file system: it takes gzip's best case, a thousand, to get
 # there, or a sparse file, and time is spent on every byte.
@@ -89,7 +92,7 @@ class Tree:
         if content is None or content.size == 0:
             return ()
         with _telling(self._name):
-            return content.start, content.size, content.fragment, content.offset, self._data.stored_sizes(content)
+            return self._data.identity(content)
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def _read(file: BinaryIO, path: Path) -> Tree:
     image = Image(file.fileno(), superblock)
     inodes = Inodes(image)
     entries = _Walk(image, inodes).entries()
-    return Tree(path.name, entries, Data(image, inodes, list(fragment_blocks(file, superblock))))
+    return Tree(path.name, entries, Data(image, inodes))
 
 
 class _Walk:
@@ -137,7 +140,7 @@ class _Walk:
         self._inodes = inodes
         self._listings = Table(image, superblock.directory_table)
         self._most_contents = max(_ALWAYS_ALLOWED, _MOST_GROWTH * (superblock.end - superblock.start))
-        self._listed = self._named = self._contents = 0
+        self._listed = self._named = self._contents = self._attributes = 0
         self._seen = {superblock.root}
         self._root = Entry("/", inodes.read(superblock.root))
         if self._root.inode.kind != "folder":
@@ -197,16 +200,19 @@ class _Walk:
         """Hold against the limits what one more entry takes."""
         if len(path) > _LONGEST_PATH:
             raise unknown(f"a path is longer than {_LONGEST_PATH} bytes")
-        self._named += len(path)
+        self._named += sys.getsizeof(path)
+        self._attributes += sum(len(name) + len(value) + _ATTRIBUTE for name, value in inode.xattrs)
         if reference in self._seen:
             if inode.kind == "folder":
                 raise unknown("a folder is in two places, or in itself")
         else:
             self._seen.add(reference)
-            self._named += len(inode.target)
+            self._named += sys.getsizeof(inode.target)
             self._contents += inode.size
         if self._named > _ALL_NAMES:
-            raise unknown(f"its names have more than {_ALL_NAMES} characters")
+            raise unknown(f"its names take more than {_ALL_NAMES} bytes")
+        if self._attributes > _ALL_ATTRIBUTES:
+            raise unknown(f"its extended attributes have more than {_ALL_ATTRIBUTES} bytes")
         if self._contents > self._most_contents:
             raise unknown(f"its files claim more than {self._most_contents} bytes")
 

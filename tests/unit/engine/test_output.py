@@ -181,3 +181,18 @@ def test_a_stream_without_newlines_or_without_end_does_not_fill_the_memory() -> 
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 60_000_000
+
+
+def test_last_words_without_end_take_no_more_memory_than_others() -> None:
+    output = Output(lambda _: None)
+    tracemalloc.start()
+    for _ in range(200):
+        output.take(b"FATAL:   a recipe prints this\n" * 2000)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
+    assert len(failure("FATAL:   " + "x" * 60_000).why) == 400
+
+
+def test_control_characters_of_eight_bits_do_not_come_through() -> None:
+    assert lines_of(["a\x9b31mb\x85c\n".encode()]) == ["a31mbc"]

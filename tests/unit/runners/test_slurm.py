@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -14,7 +15,7 @@ from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
 from factory.io.progress import Silent
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import BuildTask
-from factory.runners.slurm import SlurmRunner
+from factory.runners.slurm import SlurmRunner, _result
 
 DIGEST = Digest.of(b"image")
 ROW = f'[\n {{\n  "recipe": "tool",\n  "arch": "amd64",\n  "sif_digest": "{DIGEST}"\n }}\n]'
@@ -129,3 +130,20 @@ def test_a_broken_candidate_is_told_as_it_is(tmp_path: Path) -> None:
     slurm = fake_srun(tmp_path, f"{STEP}cat <<'END'\n{ROW}\nEND\n")
     with pytest.raises(IntegrityFailure):
         slurm.build(replace(task(tmp_path), collect=broken))
+
+
+def row(recipe: str = "tool") -> str:
+    return f'[\n {{\n  "recipe": "{recipe}",\n  "sif_digest": "sha256:{"0" * 64}"\n }}\n]\n'
+
+
+@pytest.mark.parametrize("before", ["", "[\n", "[\nnoise\n]\n", row("other"), "[\n" + "[" * 100_000 + "\n]\n", "]\n"])
+def test_the_row_of_a_build_is_found_behind_whatever_was_printed_before(before: str) -> None:
+    found = _result((before + row()).encode(), "tool")
+    assert found is not None
+    assert found["recipe"] == "tool"
+
+
+def test_a_million_lines_that_look_like_a_beginning_are_read_once() -> None:
+    started = process_time()
+    assert _result(b"[\n" * 400_000 + b"]\n" * 100_000, "tool") is None
+    assert process_time() - started < 2

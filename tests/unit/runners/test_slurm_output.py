@@ -216,3 +216,18 @@ def test_lines_arrive_whole_and_the_job_is_noted_once() -> None:
     output.end()
     assert progress.notes == ["tool: building in SLURM job 7 on node1"]
     assert progress.lines == ["+ make\ufffd", "+ done"]
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "singfactory-step 4242.0 other",
+        "srun: job 4242 queued and waiting for resources",
+        "singfactory-unseen /etc/passwd",
+    ],
+)
+def test_what_a_recipe_prints_names_no_job_that_would_be_ended(printed: str) -> None:
+    output = after(f"{QUEUED}{STARTED}+ make\n{printed}\n")
+    assert (output.job, output.step, output.node, output.target) == ("7", "7.0", "node1", "7.0")
+    assert output.seconds_waiting == 0
+    assert "does not see" not in output.failure(6).what

@@ -259,7 +259,7 @@ def test_an_entry_of_another_kind_than_its_inode_is_refused(tmp_path: Path, plai
         ({"_MOST_ENTRIES": 5}, "it has more than 5 entries"),
         ({"_LONGEST_PATH": 12}, "a path is longer than 12 bytes"),
         ({"_ALL_LISTINGS": 50}, "its folders list more than 50 bytes"),
-        ({"_ALL_NAMES": 20}, "its names have more than 20 characters"),
+        ({"_ALL_NAMES": 20}, "its names take more than 20 bytes"),
     ],
 )
 def test_more_than_an_honest_image_has_is_given_up(

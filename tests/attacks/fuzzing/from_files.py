@@ -1,0 +1,196 @@
+"""Targets: recipes, settings, lock files, logins, and what lies in a store that others write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from factory import lockfile
+from factory.cli import settings
+from factory.digest import Digest
+from factory.errors import FactoryError
+from factory.io.locks import lock
+from factory.io.progress import Silent
+from factory.lockfile import LockedImage
+from factory.recipes import pins
+from factory.recipes.definition_parser import render, scan
+from factory.recipes.lint import lint
+from factory.recipes.load import load_recipe, load_usable
+from factory.recipes.model import BasePin
+from factory.registry.credentials import Keychain, read_config
+from factory.store import leases
+from factory.store.refs import StoredImage, read_refs, write_refs
+from tests.attacks.fuzzing.target import MIB, Target
+from tests.unit.parts import BASE_DIGEST, CREATED, write_recipe
+
+_RECIPES = Path(__file__).resolve().parents[3] / "recipes"
+
+
+def _recipes(_place: Path) -> Sequence[bytes]:
+    return [path.read_bytes() for path in sorted(_RECIPES.glob("*/recipe.toml"))]
+
+
+def _recipe(data: bytes, place: Path) -> None:
+    folder = place / "tool"
+    folder.mkdir()
+    folder.joinpath("image.def").write_bytes(_definitions(place)[0])
+    named = re.sub(rb'name = "(python|pytorch)[^"]*"', b'name = "tool"', data, count=1)
+    folder.joinpath("recipe.toml").write_bytes(named)
+    for problem in lint(folder, []):
+        str(problem).encode()
+        assert "\n" not in str(problem)
+    load_usable(place)
+    load_recipe(folder)
+
+
+def _definitions(_place: Path) -> Sequence[bytes]:
+    return [path.read_bytes() for path in sorted(_RECIPES.glob("*/image.def"))]
+
+
+def _definition(data: bytes, place: Path) -> None:
+    recipe = write_recipe(place, "tool", definition="Bootstrap: docker\nFrom: debian:12\n", build='args = { v = "1" }')
+    recipe.definition_path.write_bytes(data)
+    for problem in lint(recipe.folder, []):
+        str(problem).encode()
+        assert "\n" not in str(problem)
+    definition, problems = scan(data.decode("utf-8", "replace"), recipe.definition_path)
+    definition.variables()
+    if not problems:
+        values = {"base": "debian:12", "arch": "amd64", "version": "1.0", "v": "1", "name": "tool"}
+        text = render(definition, values)
+        again, broken = scan(text, recipe.definition_path)
+        assert not broken
+        assert not again.variables()
+
+
+def _pins(_place: Path) -> Sequence[bytes]:
+    return [pins.content(BasePin("docker://debian:12", BASE_DIGEST, CREATED)).encode()]
+
+
+def _pin(data: bytes, place: Path) -> None:
+    recipe = write_recipe(place, "tool")
+    (recipe.folder / pins.FILE).write_bytes(data)
+    pins.is_stale(recipe)
+    found = pins.read_pin(recipe)
+    if found is not None:
+        pins.write_pin(recipe, found)
+        assert pins.read_pin(recipe) == found
+
+
+_SETTINGS = (
+    b'registry = "ghcr.io/org/images"\nstore = "$HOME/store"\nshared_stores = ["/a", "/b"]\ntrusted_owners = ["root"]\n'
+    b'stage = "/tmp/x"\nidle_timeout = 5.5\nconnections = 4\nlimit_rate = "20MB/s"\nslurm_options = ["--mem=1G"]\n',
+)
+
+
+def _setting(data: bytes, place: Path) -> None:
+    place.joinpath(settings.PROJECT_FILE).write_bytes(data)
+    found = settings.load({}, {"HOME": "/root"}, place)
+    found.seconds("idle_timeout", 1.0)
+    found.connections(4)
+    found.rate()
+    found.paths("shared_stores")
+    for value in found.values.values():
+        f"{value.text} {value.origin}".encode()
+
+
+def _locked(_place: Path) -> Sequence[bytes]:
+    digest = Digest.of(b"x")
+    images = [
+        LockedImage(name, "ghcr.io/org/images", "1.0-1", digest, digest, 5, CREATED) for name in ("tool", "other")
+    ]
+    return [lockfile.render(images).encode()]
+
+
+def _lock_file(data: bytes, _place: Path) -> None:
+    found = lockfile.parse(data, "images.lock")
+    assert lockfile.parse(lockfile.render(found).encode(), "again") == found
+
+
+def _logins(_place: Path) -> Sequence[bytes]:
+    return [
+        b'{"auths": {"ghcr.io": {"auth": "dTpw"}, "https://index.docker.io/v1/": {"username": "u", "password": "p"},'
+        b' "a.example/path": {"identitytoken": "t"}}, "credsStore": "pass", "credHelpers": {"b.example": "x"}}',
+    ]
+
+
+def _login(data: bytes, place: Path) -> None:
+    file = place / "config.json"
+    file.write_bytes(data)
+    read_config(file)
+    for host in ("ghcr.io", "docker.io", "a.example", "b.example"):
+        for helper in (None, lambda _arguments, _asked: data):
+            for found in Keychain([file], helper).candidates(host, "org/tool"):
+                assert found.basic.isascii()
+
+
+def _records(place: Path) -> Sequence[bytes]:
+    digest = Digest.of(b"x")
+    (place / "refs").mkdir()
+    stored = StoredImage(
+        "tool", "1.0-1", "ghcr.io/org/images", digest, digest, 5, CREATED, "nvidia", {"A": "b"}, ("/dataset",)
+    )
+    write_refs(place, "tool", {"1.0-1": stored, "latest": stored})
+    return [path.read_bytes() for path in place.rglob("*.json")]
+
+
+def _record(data: bytes, place: Path) -> None:
+    _records(place)
+    for path in list(place.rglob("*.json")):
+        path.write_bytes(data)
+    known = read_refs(place, "tool")
+    for image in known.values():
+        assert image.recipe == "tool"
+        f"{image.tag} {image.registry} {image.pulled} {image.env} {image.binds}".encode()
+    write_refs(place, "tool", known)
+    assert read_refs(place, "tool") == known
+
+
+def _leases(place: Path) -> Sequence[bytes]:
+    leases.take(place, Digest.of(b"x"), leases.Job("7", "cluster"))
+    return [path.read_bytes() for path in (place / "leases").iterdir()]
+
+
+def _lease(data: bytes, place: Path) -> None:
+    leases.take(place, Digest.of(b"x"))
+    for path in list((place / "leases").iterdir()):
+        path.write_bytes(data)
+    for lease in leases.read(place):
+        leases.is_alive(lease, now=0.0, patience=1.0, queue=leases.Queue("cluster", frozenset({"7"})))
+        str(lease).encode()
+
+
+def _holders(place: Path) -> Sequence[bytes]:
+    with lock(place / "seed.lock", 1.0, Silent()):
+        return [(place / "seed.lock").read_bytes()]
+
+
+def _holder(data: bytes, place: Path) -> None:
+    path = place / "a.lock"
+    path.write_bytes(data)
+    try:
+        with lock(path, 0.0, Silent()):
+            pass
+    except FactoryError as error:
+        "\n".join(error.lines()).encode()
+        raise
+
+
+_DEFINITION_WORDS = (
+    b"%post", b"%files\n", b"%files from x\n", b"%arguments\n  v=1\n", b"%appinstall x\n", b"%environment", b"Bootstrap: docker\n", b"From: x\n",
+    b"Stage: x\n", b"{{ v }}", b"{{v}}", b"{{ {{ v }} }}", b"{{ base }}", b"\\", b"#", b"%%", b"  %x", b"bootstrap:", b'"', b"'", b"{{\n",
+    b"Bootstrap: busybox\nMirrorURL: http://x/y\n", b"    pip install x && apt-get update", b"v={{ v }}", b"<<EOF", b"$(", b"((((", b"> /tmp/x",
+)  # fmt: skip
+
+TARGETS = (
+    Target("recipe.toml", _recipe, _recipes, "toml", inputs=200),
+    Target("base.lock", _pin, _pins, "toml", inputs=200),
+    Target("factory.toml", _setting, lambda _: _SETTINGS, "toml"),
+    Target("lock-file", _lock_file, _locked, "toml"),
+    Target("definition", _definition, _definitions, "text", inputs=200, words=_DEFINITION_WORDS),
+    Target("file-of-logins", _login, _logins, "json"),
+    Target("record-in-a-store", _record, _records, "json"),
+    Target("lease", _lease, _leases, "json"),
+    Target("holder-of-a-lock", _holder, _holders, "json", memory=256 * MIB),
+)

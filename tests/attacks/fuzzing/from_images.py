@@ -1,0 +1,140 @@
+"""Targets: SIF files, the file systems in them, and chunk indexes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from factory.delta.cuts import known_edges
+from factory.delta.index import LONGEST_CHUNK, ChunkIndex, index_image
+from factory.delta.match import coalesced, compare, match
+from factory.digest import Digest
+from factory.sif.fingerprint import fingerprint_of
+from factory.sif.header import read_sif_header
+from factory.sif.packages import installed
+from factory.sif.tree import open_tree
+from tests.attacks.fuzzing.target import MIB, Target
+from tests.unit.delta import images
+from tests.unit.delta.images import noise
+from tests.unit.sif.packing import PLAIN, image, write
+
+_DPKG = """Package: libc6
+Status: install ok installed
+Version: 2.36-9
+
+Package: gone
+Status: deinstall ok config-files
+Version: 1
+"""
+
+
+def root(folder: Path) -> Path:
+    """A small root folder with something of every kind, and packages."""
+    shutil.rmtree(folder, ignore_errors=True)
+    write(folder, "bin/sh", noise(9000))
+    write(folder, "bin/again", noise(9000))
+    write(folder, "usr/lib/one.py", "x = 1\n")
+    write(folder, "usr/lib/__pycache__/one.cpython-311.pyc", b"\xa7\r\r\n" + bytes(4) + noise(40))
+    write(folder, "empty")
+    write(folder, "zeros", bytes(20_000))
+    (folder / "link").symlink_to("bin/sh")
+    (folder / "bin/hard").hardlink_to(folder / "bin/sh")
+    write(folder, "var/lib/dpkg/status", _DPKG)
+    write(folder, "lib/apk/db/installed", "P:musl\nV:1.2\nF:lib\n\nP:zlib\nV:1\n")
+    write(folder, "usr/lib/python3/dist-packages/x-1.dist-info/METADATA", "Name: X.y\nVersion: 1\n\nlong\n")
+    write(folder, "opt/conda/conda-meta/numpy-1.26-py311_0.json", "{}")
+    write(folder, "usr/lib/R/library/abc/DESCRIPTION", "Package: abc\nVersion: 2\nBuilt: R 4\n")
+    write(folder, ".singfactory", "x")
+    write(folder, ".singularity.d/labels.json", '{"org.label-schema.build-date": "now", "a": "b"}')
+    return folder
+
+
+@lru_cache
+def _packed(folder: Path) -> tuple[bytes, ...]:
+    made = root(folder / "root")
+    ways = (PLAIN, ("-comp", "gzip", "-b", "4K"), ("-comp", "xz"), ("-b", "8K", "-no-fragments", *PLAIN))
+    found = tuple(image(made, *options).read_bytes() for options in ways)
+    shutil.rmtree(made)
+    (folder / "root.sif").unlink()
+    return found
+
+
+def _sifs(place: Path) -> Sequence[bytes]:
+    return _packed(place)
+
+
+def _small(_place: Path) -> Sequence[bytes]:
+    return [images.image(noise(20_000), noise(3000, 1)), images.image(noise(5000), compressor="xz")]
+
+
+def _header(data: bytes, _place: Path) -> None:
+    header = read_sif_header(io.BytesIO(data), len(data), "image")
+    for item in header.objects:
+        assert 0 <= item.offset <= item.end <= len(data)
+
+
+def _edges(data: bytes, place: Path) -> None:
+    edges = known_edges(io.BytesIO(data), len(data), "image")
+    assert list(edges) == sorted(edges)
+    assert edges[-1] == len(data)
+    file = place / "image.sif"
+    file.write_bytes(data)
+    index = index_image(file)
+    assert index.digest == Digest("sha256", hashlib.sha256(data).hexdigest())
+
+
+def _tree(data: bytes, place: Path) -> None:
+    file = place / "image.sif"
+    file.write_bytes(data)
+    with open_tree(file) as tree:
+        for path in tree.entries:
+            assert ".." not in path.split("/")
+        for package in installed(tree).found:
+            assert (package.name + package.version).isprintable()
+        if sum(entry.inode.size for entry in tree.entries.values()) < 64 * MIB:
+            fingerprint_of(tree)
+
+
+def _fingerprint(data: bytes, place: Path) -> None:
+    """Of all that the files claim to be."""
+    file = place / "image.sif"
+    file.write_bytes(data)
+    with open_tree(file) as tree:
+        fingerprint_of(tree)
+
+
+def _chunks(_place: Path) -> Sequence[bytes]:
+    blocks = [noise(5000, number) for number in range(6)]
+    made = []
+    for order in ((0, 1, 2, 3), (4, 1, 2, 2, 5), ()):
+        whole = b"".join(blocks[number] for number in order)
+        digests = b"".join(hashlib.sha256(blocks[number]).digest()[:16] for number in order)
+        made.append(ChunkIndex(len(whole), Digest.of(whole), (5000,) * len(order), digests).encode())
+    return made
+
+
+def _index(data: bytes, _place: Path) -> None:
+    want = ChunkIndex.decode(data)
+    assert want.encode() == data
+    have = ChunkIndex.decode(_chunks(Path())[0])
+    overlap = compare(have, want)
+    assert overlap.reused + overlap.missing == want.size
+    pieces = coalesced(match(want, [have, want]), 1000)
+    assert sum(piece.length for piece in pieces) == want.size
+    for first, second in zip(pieces, pieces[1:], strict=False):
+        assert first.offset + first.length == second.offset
+    compare(want, have)
+    assert max(want.lengths, default=0) <= LONGEST_CHUNK
+
+
+TARGETS = (
+    Target("sif-header", _header, lambda place: [*_small(place), *_sifs(place)[:1]], "sif", inputs=1000),
+    Target("blocks-of-squashfs", _edges, lambda place: [*_small(place), *_sifs(place)], "sif", inputs=300),
+    Target("tree-of-squashfs", _tree, _sifs, "sif", inputs=400),
+    Target("fingerprint", _fingerprint, _sifs, "sif", inputs=60, seconds=60.0),
+    Target("chunk-index", _index, _chunks, "chunks", inputs=1000),
+)

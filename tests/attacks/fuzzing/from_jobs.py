@@ -1,0 +1,178 @@
+"""Targets: what build jobs, other jobs and GitHub hand over."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from factory import candidate as candidates
+from factory import report as reports
+from factory import summary
+from factory.candidate import Candidate
+from factory.engine.output import Output
+from factory.github.actions import Actions
+from factory.github.texts import carries, key_of, marked
+from factory.io.progress import Silent
+from factory.names import BuildTag
+from factory.runners.slurm import _result as result_of_slurm
+from factory.runners.slurm_output import SlurmOutput
+from factory.summary import Row
+from tests.attacks.fuzzing.target import Target
+from tests.unit.parts import candidate, report_of, write_recipe
+
+
+def _made(place: Path) -> Candidate:
+    return candidate(place / "candidates", write_recipe(place / "recipes", "tool"))
+
+
+def _candidates(place: Path) -> Sequence[bytes]:
+    return [(_made(place).folder / "candidate.json").read_bytes()]
+
+
+def _candidate(data: bytes, place: Path) -> None:
+    folder = place / "tool-amd64"
+    folder.mkdir()
+    folder.joinpath("image.sif").write_bytes(b"sif one")
+    folder.joinpath("candidate.json").write_bytes(data)
+    candidates.load_if_whole(place, "tool", "amd64", "x")
+    found = candidates.load(place, "tool", "amd64")
+    found.save()
+    again = candidates.load(place, "tool", "amd64")
+    assert again == replace(found, seconds=again.seconds)
+    BuildTag(found.version, 1)
+    f"{found.seconds:.0f} s {found.sif.size}"
+    found.created.encode()
+
+
+def _reports(place: Path) -> Sequence[bytes]:
+    made = _made(place)
+    results = (
+        reports.TestResult("starts", "passed", 0.1, "", "out\n", "err"),
+        reports.TestResult("cuda", "untested", 0.0, "no GPU"),
+        reports.TestResult("wrong", "failed", 2.0, "exit status 1"),
+    )
+    return [report_of(made, *results).content()]
+
+
+def _report(data: bytes, place: Path) -> None:
+    place.joinpath("report.json").write_bytes(data)
+    found = reports.load(place, "tool")
+    found.save(place)
+    again = reports.load(place, "tool")
+    assert [result.outcome for result in again.results] == [result.outcome for result in found.results]
+    found.summary()
+    ET.fromstring(place.joinpath("junit.xml").read_bytes())  # what a CI service reads
+
+
+def _rows(_place: Path) -> Sequence[bytes]:
+    digest = "sha256:" + "1" * 64
+    found = [
+        Row("tool", "amd64", "published", "new", "1 passed", 10, 5, 1.5, "1.0-1", digest, digest, "", 0, 3, ("+ a 1",)),
+        Row("other", "arm64", "stuck", "x is y", file="recipe.toml", line=3),
+        Row("third", "amd64", "tests failed", "a_b <c>", "failed: x", same=True),
+    ]
+    return [summary.to_json(found).encode()]
+
+
+def _row(data: bytes, _place: Path) -> None:
+    found = summary.from_json(data)
+    summary.to_json(summary.lasting(found))
+    shown = summary.markdown(found, where="ghcr.io/org/images", run_url="https://example.org")
+    assert len(shown.encode()) < 64 * len(data) + 10_000
+
+
+def _events(_place: Path) -> Sequence[bytes]:
+    return [
+        b'{"pull_request": {"number": 7, "head": {"sha": "' + b"a" * 40 + b'"}}, "repository": {"full_name": "a/b"}}',
+        b'{"workflow_run": {"html_url": "https://example.org", "head_sha": "' + b"b" * 40 + b'", "head_branch": "x",'
+        b' "head_repository": {"owner": {"login": "octocat"}}}}',
+        b'{"issue": {"number": 8, "pull_request": {}}}',
+    ]
+
+
+def _event(data: bytes, place: Path) -> None:
+    file = place / "event.json"
+    file.write_bytes(data)
+    for name in ("workflow_run", "pull_request"):
+        actions = Actions(active=True, event_file=file, event_name=name, ref="refs/pull/7/merge")
+        f"{actions.pull_request} {actions.reported_run_url} {actions.reported_head} {actions.reported_sha}"
+
+
+def _body(data: bytes, _place: Path) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    key_of(text)
+    carries(text, text)
+    marked(text[:1000], text).encode()
+
+
+def _slurm(data: bytes, _place: Path) -> None:
+    for status in (0, 1, 4, 137):
+        output = SlurmOutput("tool", Silent())
+        for at in range(0, len(data), 4096):
+            output.take(data[at : at + 4096])
+        output.end()
+        error = output.failure(status)
+        "\n".join((*error.detail, *error.lines())).encode()
+        assert output.seconds_waiting >= 0
+        assert len(error.detail) <= 20
+
+
+def _document(data: bytes, _place: Path) -> None:
+    result_of_slurm(data, "tool")
+
+
+def _engine(data: bytes, place: Path) -> None:
+    output = Output(lambda line: line.encode() and None)
+    for at in range(0, len(data), 4096):
+        output.take(data[at : at + 4096])
+    output.end()
+    error = output.failure(255, place / "build.log")
+    "\n".join((*error.detail, *error.lines())).encode()
+    assert len(error.detail) <= 15
+
+
+_SLURM_WORDS = (
+    b"singfactory-step 7.0 node1", b"singfactory-unseen /x", b"srun: ", b"srun: job 7 queued and waiting for resources",
+    b"srun: error: Unable to allocate resources: x", b"slurmstepd-n1: error: Detected 1 oom_kill event", b"DUE TO TIME LIMIT",
+    b"singfactory: x", b"    x", b"  x", b"node failure", b"PREEMPTION", b"CANCELLED AT", b"singfactory-step 9999999999999999.1 ",
+)  # fmt: skip
+_SLURM = (
+    b"srun: job 7 queued and waiting for resources\nsrun: job 7 has been allocated resources\nsingfactory-step 7.0 node1\n"
+    b"+ make\n    last words\nsingfactory: %post failed\n  exit status 1\n  the whole log is /w/build.log\n"
+    b"srun: error: node1: task 0: Exited with exit code 6\n",
+    b"singfactory-step 7.0 node1\nx\nslurmstepd: error: *** STEP 7.0 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***\n",
+)
+_ENGINE = (
+    b"INFO:    Starting build...\nINFO:    Running setup scriptlet\nINFO:    Running post scriptlet\n+ echo \x1b[31mx\x1b[0m\n"
+    b"50%\r100%\nERROR: No matching distribution\nFATAL:   While performing build: while running engine: exit status 1\n",
+    b"INFO:    Starting build...\nFATAL:   conveyor failed to get: manifest unknown\n",
+)
+_ENGINE_WORDS = (
+    b"INFO:    Running post script", b"FATAL:   x", b"ERROR:   x", b"no space left on device", b"\r", b"\x1b]0;x\x07", b"\x9b1m",
+    b"\xc2\x9b", b"WARNING: While bind mounting", b"no such host", b"unauthorized",
+)  # fmt: skip
+_DOCUMENT = (
+    b'prolog\n[\n {\n  "recipe": "tool",\n  "arch": "amd64",\n  "sif_digest": "sha256:' + b"0" * 64 + b'"\n }\n]\n',
+)
+_COMMENTS = (b"<!-- singfactory: report -->\n### singfactory: 1 published\n\nall is well\n", b"a person's words\r\n")
+
+TARGETS = (
+    Target("candidate.json", _candidate, _candidates, "json"),
+    Target("report.json", _report, _reports, "json"),
+    Target("report-rows", _row, _rows, "json"),
+    Target("event-of-github", _event, _events, "json"),
+    Target(
+        "comment-on-github", _body, lambda _: _COMMENTS, "text", words=(b"<!-- ", b" -->", b"singfactory: ", b"\r\n")
+    ),
+    Target("output-of-slurm", _slurm, lambda _: _SLURM, "text", words=_SLURM_WORDS),
+    Target(
+        "document-of-slurm",
+        _document,
+        lambda _: _DOCUMENT,
+        "text",
+        words=(b"[", b"]", b"{", b"[\n", b"\n]\n", b'"recipe"'),
+    ),
+    Target("output-of-the-engine", _engine, lambda _: _ENGINE, "text", words=_ENGINE_WORDS),
+)

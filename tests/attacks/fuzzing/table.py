@@ -1,0 +1,14 @@
+"""All targets. What parses a stranger's bytes and is run by none of them is found by a test."""
+
+from __future__ import annotations
+
+from tests.attacks.fuzzing import from_answers, from_files, from_images, from_jobs, from_registries
+
+TARGETS = (
+    *from_registries.TARGETS,
+    *from_answers.TARGETS,
+    *from_jobs.TARGETS,
+    *from_files.TARGETS,
+    *from_images.TARGETS,
+)
+BY_NAME = {target.name: target for target in TARGETS}
