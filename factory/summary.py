@@ -22,9 +22,9 @@ from factory.io.files import readable_size
 from factory.names import NAME_LIMIT, recipe_name, tag_name
 from factory.plan import Kept, Plan, Stuck
 from factory.recipes.lint import lint
-from factory.recipes.load import FILE
+from factory.recipes.load import FILE, lines_of
 from factory.recipes.model import Problem, ProblemError, Recipe
-from factory.recipes.toml_lines import key_lines, nearest_line
+from factory.recipes.toml_lines import nearest_line
 
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
@@ -165,10 +165,7 @@ def _line_of_test(recipe: Recipe, tests: str) -> int:
     """Where in recipe.toml the first test of those stands that the summary of a report names as failed."""
     failed = tests.partition("failed: ")[2]
     number = next((number for number, test in enumerate(recipe.tests) if failed.startswith(test.name)), -1)
-    try:
-        return nearest_line(key_lines((recipe.folder / FILE).read_bytes().decode()), ("test", number, "name"))
-    except (OSError, ValueError):
-        return 0
+    return nearest_line(lines_of(recipe.folder), ("test", number, "name"))
 
 
 def _published(made: Candidate, catalog: Catalog) -> Row | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, printable
 from factory.errors import RecipeError
 
 
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         emit(
             [
                 {
-                    "file": str(_shown(problem.place.path)),
+                    "file": _shown(problem.place.path),
                     "line": problem.place.line,
                     "level": "warning" if problem.warning else "error",
                     "message": problem.message,
@@ -50,22 +52,22 @@ def run(options: argparse.Namespace) -> int:
 
         for problem in problems:
             level = "warning" if problem.warning else "error"
-            where = str(_shown(problem.place.path))
+            where = _shown(problem.place.path)
             print(annotation(level, f"{problem.message}; {problem.remedy}", file=where, line=problem.place.line))
     else:
         for problem in problems:
             line = f":{problem.place.line}" if problem.place.line else ""
             where = f"{_shown(problem.place.path)}{line}"
-            print(f"{where}: {'warning' if problem.warning else 'error'}: {problem.message}\n    {problem.remedy}")
+            level = "warning" if problem.warning else "error"
+            print(f"{printable(where)}: {level}: {problem.message}\n    {problem.remedy}")
     errors = sum(not problem.warning for problem in problems)
     if not problems:
         context.progress.note("no problem found")
     return RecipeError.exit_code if errors else 0
 
 
-def _shown(path: Path) -> Path:
-    """A path as short as it can be and still be clicked on."""
-    try:
-        return path.absolute().relative_to(Path.cwd())
-    except ValueError:
-        return path
+def _shown(path: Path) -> str:
+    """A path as short as it can be and still be clicked on. Names that are not UTF-8 are shown, not clicked on."""
+    with contextlib.suppress(ValueError):
+        path = path.absolute().relative_to(Path.cwd())
+    return os.fsencode(path).decode("utf-8", "replace")
