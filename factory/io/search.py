@@ -42,4 +42,4 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    raise SystemExit(_main())

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from factory.digest import Digest
 from factory.io.plain import NotPlainError, digest_of_plain
+from factory.recipes.agents import section_problem
 from factory.recipes.copies import Copy
 from factory.recipes.definition import Definition
 from factory.recipes.inside import UnusableError, resolve_inside
@@ -56,6 +57,8 @@ def build_inputs(recipe: Recipe, definition: Definition) -> tuple[tuple[str, str
     digests: dict[Path, Digest] = {}
     walk = Walk(recipe.folder)
     for stage in definition.stages:
+        for section in stage.named("appfiles"):
+            raise ProblemError(section_problem("appfiles", Place(definition.path, section.line)))
         for section in stage.named("files"):
             for copy in () if section.source_stage else section.copies():
                 place = Place(definition.path, copy.line)

@@ -36,8 +36,8 @@ def parse_copy(text: str, line: int) -> Copy | str | None:
         position = match.end()
         while position < len(line_of_words) and line_of_words[position] in " \t":
             position += 1
-        if len(words) > _SOURCE_AND_DESTINATION:
-            return "more than two words, where a source and a destination are wanted"
+    if len(words) > _SOURCE_AND_DESTINATION:
+        return f"{len(words)} words, where a source and a destination are wanted"
     if not words:
         return None
     if not words[0]:

@@ -180,12 +180,11 @@ class Definition:
                 )
             return replaced
 
-        # Blanks are put as the parser reads them, in case that a value has some at its ends.
-        headers = (replace(header, value=put(header.value, header.line).strip()) for header in stage.headers)
+        headers = (replace(header, value=put(header.value, header.line)) for header in stage.headers)
         sections = (
             replace(
                 section,
-                args=" ".join(put(section.args, section.line).split()),
+                args=put(section.args, section.line),
                 body="".join(f"{put(text, line)}\n" for line, text in section.lines()),
             )
             for section in stage.sections
