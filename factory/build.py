@@ -22,6 +22,7 @@ from factory.io.progress import Progress
 from factory.names import docker_reference
 from factory.recipes import quiet
 from factory.recipes.epoch import epoch_of
+from factory.recipes.inside import entries_inside
 from factory.recipes.model import Recipe
 
 _LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same recipe
@@ -163,10 +164,13 @@ def _write_definition(work: Path, text: str) -> Path:
 
 
 def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
-    """A folder that looks like the recipe's, with the base image beside it; the engine follows the links."""
+    """A folder that looks like the recipe's, with the base image beside it; the engine follows the links.
+
+    Those of the recipe's own that leave its folder are not there.
+    """
     context = files.make_folder(work / "recipe")
-    for entry in sorted(recipe.folder.resolve().iterdir()):
-        files.link_atomically(context / entry.name, str(entry))
+    for name, real in entries_inside(recipe.folder.resolve()):
+        files.link_atomically(context / name, str(real))
     if base_image is not None:
         files.link_atomically(context / BASE_FILE, str(base_image.resolve()))
     return context

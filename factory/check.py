@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,14 +9,16 @@ from pathlib import Path
 from factory.digest import Digest
 from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
-from factory.io import files
+from factory.io import files, search
 from factory.io.progress import Progress
-from factory.recipes.model import Recipe, TestSpec
+from factory.recipes.inside import LeavesFolderError, folder_inside
+from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
 from factory.report import TestReport, TestResult
 
 _KEPT = 64 * 1024  # bytes kept of each output: its end
 _OWN_TEST = TestSpec(name="%test", run="")
 _SHOWN_LINES = 8
+_LEAST_SECONDS = 1.0  # for comparing what a test printed, which may have ended at the last moment
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,6 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
         home, scratch = files.make_folder(folder / "home"), files.make_folder(folder / "tmp")
         if host.is_root:
             files.give_to_nobody(folder, home, scratch)
-        tests = recipe.folder.resolve() / "tests"
         finished = place.engine.run(
             Command(
                 image=image,
@@ -91,7 +91,7 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
                 home=home,
                 scratch=scratch,
                 timeout=test.timeout,
-                binds=(Bind(tests, f"{HOME_INSIDE}/tests"),) if tests.is_dir() else (),
+                binds=_tests_of(recipe),
                 gpu=host.gpu if test.gpu or host.gpu == recipe.run.gpu else "",
                 env=recipe.run.env,
             ),
@@ -104,17 +104,34 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
     elif finished.status != test.exit:
         why = f"exit status {finished.status}, wanted {test.exit}"
     else:
-        why = _wrong_output(test, out)
+        why = _wrong_output(test, out, test.timeout.total_seconds() - finished.seconds)
     return TestResult(test.name, "failed" if why else "passed", finished.seconds, why, out, err)
 
 
-def _wrong_output(test: TestSpec, out: str) -> str:
-    """What is wrong with what a test printed; '' when nothing is."""
+def _tests_of(recipe: Recipe) -> tuple[Bind, ...]:
+    """The recipe's folder `tests`, for the container. Raises ProblemError for a link out of the recipe's folder.
+
+    Its path goes to the engine, which would follow a link to any folder of this machine. Links further down are
+    resolved inside of the container, and reach what is there.
+    """
+    try:
+        tests = folder_inside(recipe.folder.resolve(), "tests")
+    except LeavesFolderError as error:
+        place = Place(recipe.folder / "tests")
+        raise ProblemError(Problem(place, f"tests {error}", "put the tests themselves there")) from error
+    return (Bind(tests, f"{HOME_INSIDE}/tests"),) if tests is not None else ()
+
+
+def _wrong_output(test: TestSpec, out: str, seconds: float) -> str:
+    """What is wrong with what a test printed; '' when nothing is. seconds: what is left of the test's time."""
     if test.stdout and test.stdout not in out:
         return f"{test.stdout!r} is not in its output"
-    if test.stdout_regex and re.search(test.stdout_regex, out, re.MULTILINE) is None:
-        return f"its output does not match {test.stdout_regex!r}"
-    return ""
+    if not test.stdout_regex:
+        return ""
+    matches = search.found(test.stdout_regex, out, max(seconds, _LEAST_SECONDS))
+    if matches is None:
+        return f"its output could not be compared with {test.stdout_regex!r} within {test.timeout}: write it simpler"
+    return "" if matches else f"its output does not match {test.stdout_regex!r}"
 
 
 class _Tail:

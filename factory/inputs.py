@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from factory.digest import Digest
 from factory.recipes import definition_parser, quiet
+from factory.recipes.agents import refuse_host
 from factory.recipes.arguments import argument_values, base_address
 from factory.recipes.content import build_inputs
 from factory.recipes.definition import Definition
@@ -57,18 +58,24 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     """The recipe's definition with its arguments filled in and the factory's own rules applied.
 
     Rules: the mount points that `[run] binds` promises exist in the image, and those of quiet builds. epoch: the
-    time that stands for now, in seconds since 1970. Raises RecipeError.
+    time that stands for now, in seconds since 1970. Raises RecipeError. What is checked here is what the engine is
+    handed: its text reads back as this definition, and nothing of it reaches the build host.
     """
     base = base_address(recipe, base_digest)
     values = argument_values(recipe, arch=arch, base=base, debian_mirror=debian_mirror)
-    definition = definition_parser.read(recipe.definition_path).bind(values)
+    definition = definition_parser.bind(_read(recipe), values)
+    refuse_host(definition, debian_mirror)
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
     first = ["mkdir -p -- " + shlex.join(recipe.run.binds) + " || exit"] if recipe.run.binds else []
-    return quiet.with_rules(definition, recipe.quiet, epoch, first)
+    return definition_parser.require_same(quiet.with_rules(definition, recipe.quiet, epoch, first))
 
 
 def needs_mirror(recipe: Recipe) -> bool:
     """Whether the definition asks for `{{ debian_mirror }}`."""
-    return any(use.name == "debian_mirror" for use in definition_parser.read(recipe.definition_path).variables())
+    return any(use.name == "debian_mirror" for use in _read(recipe).variables())
+
+
+def _read(recipe: Recipe) -> Definition:
+    return definition_parser.read(recipe.folder, recipe.build.definition)

@@ -21,9 +21,9 @@ from factory.errors import FactoryError, IntegrityFailure
 from factory.names import NAME_LIMIT, recipe_name
 from factory.plan import Kept, Plan, Stuck
 from factory.recipes.lint import lint
-from factory.recipes.load import FILE
+from factory.recipes.load import FILE, lines_of
 from factory.recipes.model import Problem, ProblemError, Recipe
-from factory.recipes.toml_lines import key_lines, nearest_line
+from factory.recipes.toml_lines import nearest_line
 from factory.waves import Place
 
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck", "waiting"]
@@ -175,10 +175,7 @@ def _line_of_test(recipe: Recipe, tests: str) -> int:
     """Where in recipe.toml the first test of those stands that the summary of a report names as failed."""
     failed = tests.partition("failed: ")[2]
     number = next((number for number, test in enumerate(recipe.tests) if failed.startswith(test.name)), -1)
-    try:
-        return nearest_line(key_lines((recipe.folder / FILE).read_bytes().decode()), ("test", number, "name"))
-    except (OSError, ValueError):
-        return 0
+    return nearest_line(lines_of(recipe.folder), ("test", number, "name"))
 
 
 def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import WORK, Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, printable
 from factory.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         emit(
             [
                 {
-                    "file": str(_shown(problem.place.path)),
+                    "file": _shown(problem.place.path),
                     "line": problem.place.line,
                     "level": "warning" if problem.warning else "error",
                     "message": problem.message,
@@ -55,13 +57,14 @@ def run(options: argparse.Namespace) -> int:
 
         for problem in problems:
             level = "warning" if problem.warning else "error"
-            where = str(_shown(problem.place.path))
+            where = _shown(problem.place.path)
             command(annotation(level, f"{problem.message}; {problem.remedy}", file=where, line=problem.place.line))
     else:
         for problem in problems:
             line = f":{problem.place.line}" if problem.place.line else ""
             where = f"{_shown(problem.place.path)}{line}"
-            print(f"{where}: {'warning' if problem.warning else 'error'}: {problem.message}\n    {problem.remedy}")
+            level = "warning" if problem.warning else "error"
+            print(f"{printable(where)}: {level}: {problem.message}\n    {problem.remedy}")
     errors = sum(not problem.warning for problem in problems)
     if not problems:
         context.progress.note("no problem found")
@@ -87,9 +90,8 @@ def _tracked_work(context: Context) -> list[Problem]:
     ]
 
 
-def _shown(path: Path) -> Path:
-    """A path as short as it can be and still be clicked on."""
-    try:
-        return path.absolute().relative_to(Path.cwd())
-    except ValueError:
-        return path
+def _shown(path: Path) -> str:
+    """A path as short as it can be and still be clicked on. Names that are not UTF-8 are shown, not clicked on."""
+    with contextlib.suppress(ValueError):
+        path = path.absolute().relative_to(Path.cwd())
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from factory.engine.host import Host
 from factory.engine.output import Output
-from factory.errors import BuildFailed, IntegrityFailure, NotFound
+from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
 from factory.io import files, process
 
 APPTAINER = "apptainer"
@@ -38,6 +38,16 @@ class Bind:
     source: Path
     target: str
     writable: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a name that the engine would read as a list of binds, or as options: it may be a stranger's."""
+        for path in (str(self.source), self.target):
+            if any(letter in path for letter in ',:\\"') or not path.isprintable():
+                raise UsageError(
+                    f"{path!a} cannot be shown inside an image",
+                    why="the engine reads , : \\ and quotes in a path as its own syntax",
+                    fix="rename it, or the folder that it is in",
+                )
 
     def __str__(self) -> str:
         return f"{self.source}:{self.target}:{'rw' if self.writable else 'ro'}"

@@ -8,6 +8,9 @@ from factory.recipes.model import Recipe
 BUILT_IN = frozenset({"base", "debian_mirror", "name", "version", "arch"})
 
 
+ANY_MIRROR = "http://mirror.invalid/debian"  # stands for {{ debian_mirror }} where a recipe is looked at, not built
+
+
 def argument_values(recipe: Recipe, *, arch: str, base: str, debian_mirror: str = "") -> dict[str, str]:
     """The values for a definition's arguments. base: what a `From:` takes; '' when the recipe has none."""
     values = {**recipe.build.args, "name": recipe.name, "version": recipe.version, "arch": arch}
@@ -15,6 +18,12 @@ def argument_values(recipe: Recipe, *, arch: str, base: str, debian_mirror: str 
     if base:
         values["base"] = base
     return values
+
+
+def values_by_arch(recipe: Recipe) -> tuple[dict[str, str], ...]:
+    """The values for each architecture, for looking at a definition: with ANY_MIRROR, and the base as it is named."""
+    base = base_address(recipe)
+    return tuple(argument_values(recipe, arch=arch, base=base, debian_mirror=ANY_MIRROR) for arch in recipe.build.arch)
 
 
 def base_address(recipe: Recipe, digest: str = "") -> str:

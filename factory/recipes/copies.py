@@ -26,17 +26,22 @@ def parse_copy(text: str, line: int) -> Copy | str | None:
     nothing but a comment may follow.
     """
     words: list[str] = []
-    rest = text.strip()
-    while rest and not rest.startswith("#"):
-        match = _WORD.match(rest)
+    line_of_words = text.strip()
+    position = 0
+    while position < len(line_of_words) and line_of_words[position] != "#":
+        match = _WORD.match(line_of_words, position)
         if match is None:
             return "a quote stands in the middle of a word, is single, or is not closed"
         words.append(match[1] if match[1] is not None else match[2])
-        rest = rest[match.end() :].lstrip()
+        position = match.end()
+        while position < len(line_of_words) and line_of_words[position] in " \t":
+            position += 1
     if len(words) > _SOURCE_AND_DESTINATION:
         return f"{len(words)} words, where a source and a destination are wanted"
     if not words:
         return None
     if not words[0]:
         return "the source is empty"
+    if len(words) == 1 and position < len(line_of_words):
+        return "Apptainer takes a comment after a source for the destination"
     return Copy(words[0], words[1] if len(words) == _SOURCE_AND_DESTINATION else "", line)

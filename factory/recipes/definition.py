@@ -17,6 +17,7 @@ from factory.recipes.model import Place, Problem, ProblemError
 
 # Apptainer splits a file into stages before it looks at anything else, so this counts inside of bodies
 # too. The pattern is its own; letters fold as Unicode has it.
+_LONGEST = 1_000_000
 STAGE_START = re.compile(r"bootstrap:", re.IGNORECASE)
 
 
@@ -117,10 +118,12 @@ class Definition:
         """The definition with all arguments replaced and `%arguments` gone; line numbers stay.
 
         values take precedence over the defaults in `%arguments`, which count for their own stage only.
-        Raises ProblemError, naming file and line, for an argument without a value, and for a value that
-        would begin a section, a header or a stage.
+        Raises ProblemError, naming file and line, for an argument without a value, for a value that would begin a
+        section, a header or a stage, and where the values make the text very long. What this gives may still read
+        back as something else: definition_parser.bind is for what the engine is handed.
         """
-        return replace(self, stages=tuple(self._bound(stage, values) for stage in self.stages))
+        room = [_LONGEST]  # characters that are left for the whole file
+        return replace(self, stages=tuple(self._bound(stage, values, room) for stage in self.stages))
 
     def text(self) -> str:
         """The file: headers and section lines in their canonical form, bodies verbatim."""
@@ -152,12 +155,21 @@ class Definition:
         stages[index] = stage
         return replace(self, stages=tuple(stages))
 
-    def _bound(self, stage: Stage, given: Mapping[str, str]) -> Stage:
+    def _bound(self, stage: Stage, given: Mapping[str, str], room: list[int]) -> Stage:
         values = templates.expanded({**stage.defaults(), **given}, Place(self.path, stage.line))
 
         def put(text: str, line: int) -> str:
             place = Place(self.path, line)
             replaced = templates.substitute(text, values, place)
+            room[0] -= len(replaced)
+            if room[0] < 0:
+                raise ProblemError(
+                    Problem(
+                        place,
+                        f"with its arguments replaced, the file has more than {_LONGEST} characters",
+                        "bring large texts in with %files",
+                    )
+                )
             if replaced != text and begins_structure(replaced):
                 raise ProblemError(
                     Problem(

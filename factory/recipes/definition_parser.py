@@ -7,12 +7,13 @@ headers twice or continued with a backslash, `%files` lines of three words, text
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from factory.recipes.copies import parse_copy
 from factory.recipes.definition import STAGE_START, Definition, Header, Section, Stage
+from factory.recipes.inside import UnusableError, read_inside
 from factory.recipes.model import Place, Problem, ProblemError
 from factory.recipes.templates import TEMPLATE, shown
 
@@ -30,35 +31,54 @@ _OTHER_URL = re.compile(r"otherurl[0-9]+", re.ASCII)
 _APP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _ARGUMENT = re.compile(r"\s*\w+\s*=.*", re.ASCII)
 
+# Control characters: engines, shells and terminals see something else than a reviewer does. So they do with those
+# that change the direction of a text (CVE-2021-42574). A carriage return may end a line.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+    r"|\r(?!\n|\Z)"
+)
+_MOST_STAGES = 50
+_MOST_PROBLEMS = 100  # told of a file
+
 _Lines = list[tuple[int, str]]
 
 
-def read(path: Path) -> Definition:
-    """Read and parse a definition file. Raises ProblemError with the first problem, naming file and line."""
-    definition, problems = scan_file(path)
-    if problems:
-        raise ProblemError(problems[0], more=len(problems) - 1, see="singfactory lint")
-    return definition
+def read(folder: Path, relative: str) -> Definition:
+    """Read and parse a definition file in a recipe's folder. Raises ProblemError with the first problem."""
+    definition, problems = scan_file(folder, relative)
+    return _sound(definition, problems)
 
 
 def parse(text: str, path: Path) -> Definition:
     """Parse a definition file's text; path is for messages. Raises ProblemError with the first problem."""
-    definition, problems = scan(text, path)
+    return _sound(*scan(text, path))
+
+
+def _sound(definition: Definition, problems: Sequence[Problem]) -> Definition:
     if problems:
         raise ProblemError(problems[0], more=len(problems) - 1, see="singfactory lint")
     return definition
 
 
-def render(definition: Definition, values: Mapping[str, str]) -> str:
-    """The whole text of a definition file, plain: arguments replaced, `%arguments` gone, canonical.
+def bind(definition: Definition, values: Mapping[str, str]) -> Definition:
+    """The definition as the engine is handed it: arguments replaced, `%arguments` gone; line numbers stay.
 
-    Raises ProblemError, naming file and line, as Definition.bind does. Whatever the values hold, the
-    text reads back as the same headers, sections and stages, or it is refused.
+    Whatever the values hold, its text reads back as these headers, sections and stages. Raises ProblemError, naming
+    file and line, as Definition.bind does, and for values that the checks of a definition refuse where they stand.
     """
     bound = definition.bind(values)
-    text = bound.text()
-    again, problems = scan(text, definition.path)
-    if problems or not again.same_as(bound):
+    parser = _Parser(definition.path)
+    for stage in bound.stages:
+        parser.look_at_values(stage)
+    if parser.problems:
+        raise ProblemError(parser.problems[0], more=len(parser.problems) - 1, see="singfactory lint")
+    return require_same(bound)
+
+
+def require_same(definition: Definition) -> Definition:
+    """The definition itself, if its text reads back as what it is. Raises ProblemError."""
+    again, problems = scan(definition.text(), definition.path)
+    if problems or not again.same_as(definition):
         raise ProblemError(
             Problem(
                 Place(definition.path),
@@ -67,22 +87,28 @@ def render(definition: Definition, values: Mapping[str, str]) -> str:
             ),
             why=problems[0].message if problems else "",
         )
-    return text
+    return definition
 
 
-def scan_file(path: Path) -> tuple[Definition, tuple[Problem, ...]]:
-    """What `scan` finds in a file; a file that cannot be read is a problem too."""
+def scan_file(folder: Path, relative: str) -> tuple[Definition, tuple[Problem, ...]]:
+    """What `scan` finds in a file of a recipe's folder; a file that cannot be read is a problem too."""
+    path = folder / relative
     nothing = Definition(path, ())
+    content = b""
     try:
+        content = read_inside(folder, relative)
         # Decoded by hand: text mode would take a lone carriage return for the end of a line; Apptainer does not.
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        reason = error.strerror or "it cannot be read"
-        return nothing, (Problem(Place(path), f"no definition file: {reason}", "write it, or correct its name"),)
+        text = content.decode("utf-8")
+    except FileNotFoundError as error:
+        problem = Problem(Place(path), f"no definition file: {error.strerror}", "write it, or correct its name")
+    except UnusableError as error:
+        problem = Problem(Place(path), f"{relative} {error}", "put the definition itself there, as a file of its own")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        return nothing, (Problem(Place(path, line), "the file is not UTF-8", "save it as UTF-8 text"),)
-    return scan(text, path)
+        line = content[: error.start].count(b"\n") + 1
+        problem = Problem(Place(path, line), "the file is not UTF-8", "save it as UTF-8 text")
+    else:
+        return scan(text, path)
+    return nothing, (problem,)
 
 
 def scan(text: str, path: Path) -> tuple[Definition, tuple[Problem, ...]]:
@@ -94,7 +120,8 @@ def scan(text: str, path: Path) -> tuple[Definition, tuple[Problem, ...]]:
     parser.look_at_text(text)
     before, pieces = _cut(lines, lambda line: STAGE_START.match(line) is not None)
     parser.before_the_first_stage(before, more=bool(pieces))
-    stages = tuple(parser.stage(piece) for piece in pieces)
+    parser.look_at_number(pieces)
+    stages = tuple(parser.stage(piece) for piece in pieces[:_MOST_STAGES])
     return Definition(path, stages), tuple(sorted(parser.problems, key=lambda problem: problem.place.line))
 
 
@@ -106,16 +133,33 @@ class _Parser:
         self.problems: list[Problem] = []
 
     def _complain(self, line: int, message: str, remedy: str) -> None:
-        self.problems.append(Problem(Place(self._path, line), message, remedy))
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(Problem(Place(self._path, line), message, remedy))
 
     def look_at_text(self, text: str) -> None:
-        if "\0" in text:
-            line = text[: text.index("\0")].count("\n") + 1
-            self._complain(line, "the file holds a NUL character", "save it as text")
-        for match in TEMPLATE.finditer(text):
-            if "\n" in match[0]:
-                line = text[: match.start()].count("\n") + 1
-                self._complain(line, f"{{{{ {match[1]} }}}} spans two lines", "write it on one line")
+        if match := _UNPRINTABLE.search(text):
+            line = text.count("\n", 0, match.start()) + 1
+            message = f"the file holds a character that no editor shows, {match[0]!a}"
+            self._complain(line, message, "remove it; scripts can write it as \\033 or the like")
+        match = next((match for match in TEMPLATE.finditer(text) if "\n" in match[0]), None)
+        if match:
+            line = text.count("\n", 0, match.start()) + 1
+            self._complain(line, f"{{{{ {match[1]} }}}} spans two lines", "write it on one line")
+
+    def look_at_number(self, stages: Sequence[_Lines]) -> None:
+        if len(stages) > _MOST_STAGES:
+            line = stages[_MOST_STAGES][0][0]
+            self._complain(line, f"the file has {len(stages)} stages", f"keep at most {_MOST_STAGES}")
+
+    def look_at_values(self, stage: Stage) -> None:
+        """Check a stage whose arguments are replaced, as one that was written so."""
+        for header in stage.headers:
+            if "#" in header.value or header.value.endswith("\\"):
+                message = f"{header.key}: {shown(header.value)} is cut at # or continued at \\ by the engine"
+                self._complain(header.line, message, "write the value without them")
+        for section in stage.sections:
+            self._check_args(section)
+            self._check_body(section)
 
     def before_the_first_stage(self, lines: _Lines, *, more: bool) -> None:
         number, line = next((item for item in lines if not _blank(item[1])), (0, ""))
@@ -142,7 +186,7 @@ class _Parser:
             if not colon:
                 self._complain(number, f"not a header: {shown(line.strip())}", "write Key: value, or a %section first")
             elif not spelling:
-                self._complain(number, f"unknown header {shown(key)}", _nearest(key, HEADERS, "did you mean {}:?"))
+                self._complain(number, f"unknown header {shown(key)}", self._nearest(key, HEADERS, "did you mean {}:?"))
             elif spelling in found:
                 self._complain(number, f"{spelling}: stands twice in a stage", "remove one of the two")
             elif value.endswith("\\"):
@@ -156,7 +200,8 @@ class _Parser:
         name, _, rest = line.lstrip("%").partition(" ")
         name = name.lower()
         if not line.startswith("%") or name not in SECTIONS | APP_SECTIONS:
-            remedy = _nearest(name or line.strip().lstrip("%"), sorted(SECTIONS | APP_SECTIONS), "did you mean %{}?")
+            known = sorted(SECTIONS | APP_SECTIONS)
+            remedy = self._nearest(name or line.strip().lstrip("%"), known, "did you mean %{}?")
             self._complain(
                 number,
                 f"unknown section {shown(line.strip())}",
@@ -168,6 +213,12 @@ class _Parser:
         self._check_args(section)
         self._check_body(section)
         return section
+
+    def _nearest(self, word: str, known: Sequence[str], hint: str) -> str:
+        """A remedy that names the nearest known word, or all of them."""
+        spelled = {item.lower(): item for item in known}
+        near = [] if len(self.problems) >= _MOST_PROBLEMS else get_close_matches(word.lower()[:100], spelled, n=1)
+        return hint.format(spelled[near[0]]) if near else "known are " + ", ".join(known)
 
     def _check_args(self, section: Section) -> None:
         words = TEMPLATE.sub("x", section.args).split()
@@ -203,10 +254,3 @@ def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Li
 def _blank(line: str) -> bool:
     """Whether a line outside of scripts says nothing: empty, or a comment."""
     return not line.strip() or line.strip().startswith("#")
-
-
-def _nearest(word: str, known: tuple[str, ...] | list[str], hint: str) -> str:
-    """A remedy that names the nearest known word, or all of them."""
-    spelled = {item.lower(): item for item in known}
-    near = get_close_matches(word.lower(), spelled, n=1)
-    return hint.format(spelled[near[0]]) if near else "known are " + ", ".join(known)

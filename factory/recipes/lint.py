@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from factory.recipes import lint_definition, lint_host, lint_quiet, lint_recipe, lint_shell
-from factory.recipes.arguments import argument_values, base_address
+from factory.recipes.arguments import values_by_arch
 from factory.recipes.definition import Definition
-from factory.recipes.definition_parser import scan_file
-from factory.recipes.load import FILE, read_leniently, recipe_folders, twin_problems
+from factory.recipes.definition_parser import bind, scan_file
+from factory.recipes.load import lines_of, read_leniently, recipe_folders, twin_problems
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.subject import Subject
-from factory.recipes.toml_lines import key_lines
 
 Check = Callable[[Subject], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
@@ -32,12 +31,11 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
     recipe, problems = read_leniently(folder)
     found = list(problems)
     if recipe is not None:
-        definition, unread = scan_file(recipe.definition_path)
-        lines = key_lines((folder / FILE).read_bytes().decode("utf-8"))
+        definition, unread = scan_file(folder, recipe.build.definition)
         # A missing file is told of once, at the key that names it.
         found += unread if recipe.definition_path.is_file() else ()
         others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
-        subject = Subject(recipe, definition, _bound(recipe, definition), others, lines)
+        subject = Subject(recipe, definition, _bound(recipe, definition), others, lines_of(folder))
         for check in CHECKS if definition.stages else lint_recipe.CHECKS:
             found += check(subject)
     unique = dict.fromkeys(found)
@@ -63,8 +61,7 @@ def lint_all(root: Path) -> tuple[Problem, ...]:
 
 def _bound(recipe: Recipe, definition: Definition) -> tuple[Definition, ...]:
     """The definition for each architecture; the plain one when its arguments cannot be replaced."""
-    base = base_address(recipe)
     try:
-        return tuple(definition.bind(argument_values(recipe, arch=arch, base=base)) for arch in recipe.build.arch)
+        return tuple(bind(definition, values) for values in values_by_arch(recipe))
     except ProblemError:  # lint_definition tells which argument, or which value
         return (definition,)

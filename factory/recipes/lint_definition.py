@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from factory.errors import UsageError
 from factory.names import LATEST, docker_reference
-from factory.recipes.arguments import BUILT_IN, argument_values, base_address
+from factory.recipes.arguments import BUILT_IN, base_address, values_by_arch
+from factory.recipes.definition_parser import bind
 from factory.recipes.model import Problem, ProblemError
 from factory.recipes.subject import Subject
 from factory.recipes.templates import TEMPLATE, undefined, uses
@@ -27,12 +28,12 @@ def _arguments(subject: Subject) -> Iterator[Problem]:
 
 
 def _values(subject: Subject) -> Iterator[Problem]:
-    """Values that would begin a section or a stage where they stand."""
-    values = argument_values(subject.recipe, arch=subject.recipe.build.arch[0], base=base_address(subject.recipe))
+    """Values that would say something else than they should where they stand, such as the beginning of a section."""
     # Names without a value are told of above; here they must not hide what the others do.
     missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
     try:
-        subject.definition.bind({**missing, **values})
+        for values in values_by_arch(subject.recipe):
+            bind(subject.definition, {**missing, **values})
     except ProblemError as error:
         yield error.problem
 
@@ -63,12 +64,6 @@ def _bootstrap(subject: Subject) -> Iterator[Problem]:
         if not of_base and agent.value.lower() == "recipe":
             remedy = 'write From: {{ base }} here, and base = "recipe://NAME" under [build] in recipe.toml'
             yield subject.error(agent.line, "Bootstrap: recipe works with the recipe's base only", remedy)
-        for key in ("Registry", "Namespace"):
-            header = stage.header(key) if of_base else None
-            if header:
-                yield subject.error(
-                    header.line, f"{key}: would be put before {{{{ base }}}}", "remove it; the base says it"
-                )
 
 
 def _moving_tags(subject: Subject) -> Iterator[Problem]:
@@ -79,9 +74,7 @@ def _moving_tags(subject: Subject) -> Iterator[Problem]:
             continue
         try:
             _, _, tag = docker_reference(source.value)
-        except UsageError as error:
-            if not TEMPLATE.search(source.value):
-                yield subject.error(source.line, f"From: {error}", error.fix or "write NAME:TAG")
+        except UsageError:  # lint_host tells of it
             continue
         if tag == LATEST:
             remedy = "name a version, or use {{ base }}, which base.lock pins"

@@ -6,10 +6,13 @@ under `[quiet]` silences them.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from factory.recipes.definition import Stage
+from factory.recipes.inside import UnusableError, folder_inside, read_inside
 from factory.recipes.lint_shell import PIP, Command, commands_of, is_apt
 from factory.recipes.model import Problem
 from factory.recipes.subject import Subject
@@ -93,12 +96,20 @@ def _file_is_pinned(subject: Subject, name: str) -> bool:
     """Whether a requirements file that `%files` brings in names a version in each line; others are not known."""
     for _, copy in subject.copies():
         if (copy.destination or copy.source).rstrip("/") in (name, name.rpartition("/")[0]):
-            path = subject.recipe.folder / copy.source
-            path = path / name.rpartition("/")[2] if path.is_dir() else path
-            if path.is_file():
-                lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8", "replace").splitlines())
-                return all("==" in line or "@" in line for line in lines if line and not line.startswith("-"))
+            content = _content(subject.recipe.folder, copy.source, name.rpartition("/")[2])
+            lines = [line.partition("#")[0].strip() for line in content.decode("utf-8", "replace").splitlines()]
+            return all("==" in line or "@" in line for line in lines if line and not line.startswith("-"))
     return True
+
+
+def _content(folder: Path, source: str, name: str) -> bytes:
+    """A file that `%files` names, or that stands under a name in the folder that it names; nothing when there is none.
+
+    What is wrong with a source, lint_host tells of.
+    """
+    with contextlib.suppress(UnusableError, FileNotFoundError):
+        return read_inside(folder, f"{source}/{name}" if folder_inside(folder, source) else source)
+    return b""
 
 
 def _download(_: Subject, stage: Stage) -> int:

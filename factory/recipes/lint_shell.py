@@ -18,6 +18,7 @@ _YES = re.compile(r"-[a-zA-Z]*y[a-zA-Z]*|-qq[a-zA-Z]*|--yes|--assume-yes")
 PIP = re.compile(r"(?:.*/)?pip[0-9.]*")
 _LISTS = "/var/lib/apt/lists"
 _LOST = re.compile(r"[\"']?(/tmp|/root|~|\$HOME|\$\{HOME\})(?:/|[\"']?$)")
+_LONGEST_PATH = 4096  # characters (PATH_MAX)
 _WRITERS = frozenset({"cp", "mv", "ln", "install", "mkdir", "touch", "tee", "rsync"})
 _TARGET_OPTIONS = frozenset({"-o", "-O", "-C", "-d", "-p", "--output", "--prefix", "--directory", "--target", "-P"})
 
@@ -38,17 +39,17 @@ def commands_of(stage: Stage) -> tuple[Command, ...]:
     """The simple commands of a stage's `%post`, as far as they can be told apart by a glance."""
     found = []
     for section in stage.named("post"):
-        start, text = 0, ""
+        start, parts = 0, list[str]()
         for number, line in section.lines():
-            if not text:
+            if not parts:
                 start = number
-            text += line
             if line.endswith("\\"):
-                text = text[:-1] + " "
+                parts.append(line[:-1])
                 continue
+            text = " ".join([*parts, line])
             if not text.lstrip().startswith("#"):
                 found += [Command(tuple(part.split()), start) for part in _SEPARATORS.split(text) if part.split()]
-            text = ""
+            parts = []
     return tuple(found)
 
 
@@ -100,16 +101,19 @@ def _pip_cache(subject: Subject) -> Iterator[Problem]:
 def _lost_files(subject: Subject) -> Iterator[Problem]:
     """Files that are left in places which are not the image's when it runs."""
     for stage in subject.definition.stages:
-        commands = commands_of(stage)
-        for index, command in enumerate(commands):
+        removed: set[str] = set()  # by the commands that follow
+        found: list[tuple[Command, str, str]] = []
+        for command in reversed(commands_of(stage)):
             for target in _targets(command):
                 match = _LOST.match(target)
-                if match and not any(_removes(later, target) for later in commands[index + 1 :]):
-                    where = "the host's" if match[1] == "/tmp" else "the user's own, or not readable,"  # noqa: S108
-                    message = (
-                        f"{target.strip(chr(34))} is written in %post, and {match[1]} is {where} when the image runs"
-                    )
-                    yield subject.warning(command.line, message, "write below /opt or /usr/local, or remove it again")
+                if match and not _is_removed(target, removed):
+                    found.append((command, target.strip('"'), match[1]))
+            if command.calls("rm"):
+                removed |= {word.strip("\"'").rstrip("*").rstrip("/") for word in command.words[1:]}
+        for command, target, where in reversed(found):
+            whose = "the host's" if where == "/tmp" else "the user's own, or not readable,"  # noqa: S108
+            message = f"{target} is written in %post, and {where} is {whose} when the image runs"
+            yield subject.warning(command.line, message, "write below /opt or /usr/local, or remove it again")
 
 
 def _targets(command: Command) -> Iterator[str]:
@@ -128,10 +132,14 @@ def _targets(command: Command) -> Iterator[str]:
         yield words[-1]
 
 
-def _removes(command: Command, target: str) -> bool:
-    plain = target.strip("\"'").rstrip("/")
-    removed = (word.strip("\"'").rstrip("*").rstrip("/") for word in command.words[1:])
-    return command.calls("rm") and any(word and (plain == word or plain.startswith(word + "/")) for word in removed)
+def _is_removed(target: str, removed: set[str]) -> bool:
+    """Whether the target, or a folder above it, is among what is removed later."""
+    path = target.strip("\"'").rstrip("/")[:_LONGEST_PATH]
+    while path:
+        if path in removed:
+            return True
+        path = path.rpartition("/")[0]
+    return False
 
 
 CHECKS = (_apt_asks, _apt_lists, _pip_cache, _lost_files)

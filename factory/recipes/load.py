@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -14,7 +16,7 @@ from pathlib import Path
 from factory.errors import NotFound, RecipeError, UsageError
 from factory.names import docker_reference, recipe_name, version_name
 from factory.recipes.arguments import BUILT_IN
-from factory.recipes.inside import LeavesFolderError, resolve_inside
+from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import (
     BuildSpec,
     Lifecycle,
@@ -26,8 +28,10 @@ from factory.recipes.model import (
     Recipe,
     RunSpec,
     TestSpec,
+    one_line,
 )
 from factory.recipes.templates import NAME, shown
+from factory.recipes.toml_lines import KeyPath
 from factory.recipes.toml_table import Report, Table
 
 FILE = "recipe.toml"
@@ -40,6 +44,7 @@ STATUSES = ("active", "deprecated", "withdrawn")
 # These become arguments of mkdir and of --bind, inside of templates: nothing that any of them reads as syntax.
 _BIND = re.compile(r"(?:/[A-Za-z0-9._+@=~-]+)+", re.ASCII)
 _TEST_NAME = re.compile(r"[A-Za-z0-9 ._-]{1,100}", re.ASCII)
+_LONGEST_REGEX = 1000  # characters
 _HOMEPAGE = re.compile(r"https?://[^\s<>\"]+")
 
 
@@ -103,7 +108,7 @@ def load_usable(root: Path) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
         recipe, problems = read_leniently(folder)
         found = [*([twins[folder]] if folder in twins else []), *problems]
         if recipe is None or any(not problem.warning for problem in found):
-            named = replace(recipe or Recipe(folder, folder.name, "0", ""), name=folder.name)
+            named = replace(recipe or Recipe(folder, folder.name, "0", ""), name=one_line(folder.name))
             broken[folder.name] = Broken(named, _refusal(folder, found))
         else:
             usable[recipe.name] = recipe
@@ -192,6 +197,13 @@ def read_leniently(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
     return recipe, tuple(sorted(report.problems, key=lambda problem: problem.place.line))
 
 
+def lines_of(folder: Path) -> Mapping[KeyPath, int]:
+    """Where in a folder's `recipe.toml` each key stands; nothing when it cannot be read."""
+    report = Report(folder / FILE)
+    report.load()
+    return report.lines
+
+
 def _recipe(folder: Path, top: Table) -> Recipe:
     about = top.table("recipe")
     recipe = Recipe(
@@ -270,7 +282,9 @@ def _definition(table: Table, folder: Path, default: str) -> str:
         table.complain("definition", message, "name a file in the folder, without links, such as image.def")
         return default
     if not (folder / definition).is_file() and not table.has("dockerfile"):
-        table.complain("definition", f"there is no file {definition}", "write the definition file")
+        there = os.path.lexists(folder / definition)
+        message = f"{definition} is not an ordinary file" if there else f"there is no file {definition}"
+        table.complain("definition", message, "write the definition file")
     return definition
 
 
@@ -306,7 +320,7 @@ def _tests(tables: Sequence[Table]) -> tuple[TestSpec, ...]:
     tests: list[TestSpec] = []
     for table in tables:
         test = _test(table)
-        if test.name in (other.name for other in tests if other.name):
+        if test.name and test.name in (other.name for other in tests):
             table.complain("name", f"two tests have the name {test.name}", "rename one of them")
         tests.append(test)
     return tuple(tests)
@@ -330,13 +344,24 @@ def _test(table: Table) -> TestSpec:
         table.complain("run", "the test runs nothing", "write the command, run = \"python -c 'import torch'\"")
     if test.stdout and test.stdout_regex:
         table.complain("stdout_regex", "stdout and stdout_regex exclude each other", "keep one of them")
-    try:
-        re.compile(test.stdout_regex)
-    except re.error as error:
-        table.complain(
-            "stdout_regex", f"stdout_regex is not a regular expression: {error}", "correct it, or use stdout"
-        )
+    if wrong := _wrong_regex(test.stdout_regex):
+        table.complain("stdout_regex", f"stdout_regex {wrong}", "correct it, or use stdout")
     return test
+
+
+def _wrong_regex(pattern: str) -> str:
+    """What is wrong with a regular expression, '' when nothing is. It is only read here: matching may never end."""
+    if len(pattern) > _LONGEST_REGEX:
+        return f"has more than {_LONGEST_REGEX} characters"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's plans for its syntax
+            re.compile(pattern)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    except (RecursionError, OverflowError, MemoryError):
+        return "is not a regular expression that anybody would write"
+    return ""
 
 
 def _rebuild(table: Table) -> RebuildSpec:
@@ -363,6 +388,6 @@ def _lifecycle(table: Table) -> Lifecycle:
 def _stays_inside(folder: Path, relative: str) -> bool:
     try:
         resolve_inside(folder, relative)
-    except (LeavesFolderError, OSError):
+    except (UnusableError, OSError):
         return False
     return True

@@ -10,6 +10,11 @@ from pathlib import Path
 from factory.errors import RecipeError
 
 
+def one_line(text: str) -> str:
+    """Text of others for one line of a terminal, a log or a report: each control character becomes a ``?``."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where in a file something stands; line is 1-based, 0 when the file as a whole is meant."""
@@ -18,17 +23,26 @@ class Place:
     line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}" if self.line else str(self.path)
+        path = one_line(str(self.path))
+        return f"{path}:{self.line}" if self.line else path
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding of `lint`: where, what is wrong, the way out. A warning does not stop a build."""
+    """One finding of `lint`: where, what is wrong, the way out. A warning does not stop a build.
+
+    Names of files and the like come from strangers; message and remedy are one line each, whatever those hold.
+    """
 
     place: Place
     message: str
     remedy: str
     warning: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep each text on its line."""
+        object.__setattr__(self, "message", one_line(self.message))
+        object.__setattr__(self, "remedy", one_line(self.remedy))
 
     def __str__(self) -> str:
         return f"{self.place}: {'warning' if self.warning else 'error'}: {self.message}; {self.remedy}"

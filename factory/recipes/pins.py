@@ -9,8 +9,7 @@ from pathlib import Path
 from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io.files import atomic_write
-from factory.recipes.inside import LeavesFolderError, resolve_inside
-from factory.recipes.model import BasePin, Place, Problem, ProblemError, Recipe
+from factory.recipes.model import BasePin, Problem, ProblemError, Recipe
 from factory.recipes.toml_table import Report, Table
 
 FILE = "base.lock"
@@ -53,10 +52,6 @@ def _read(recipe: Recipe) -> BasePin | None:
     path = recipe.folder / FILE
     if not path.exists() and not path.is_symlink():
         return None
-    try:
-        resolve_inside(recipe.folder, FILE)
-    except LeavesFolderError as error:
-        raise ProblemError(Problem(Place(path), f"{FILE} {error}", _REMEDY)) from error
     report = Report(path)
     table = Table(report, report.load() or {})
     pin = BasePin(base=table.text("base"), digest=table.text("digest"), resolved=table.text("resolved"))

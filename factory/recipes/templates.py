@@ -6,14 +6,16 @@ Everything here works on single lines; `factory.recipes.definition` walks a defi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from factory.recipes.model import Place, Problem, ProblemError
 
 TEMPLATE = re.compile(r"\{\{\s*(\w+)\s*\}\}", re.ASCII)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _COMMENT = re.compile(r"#[^!]")
+_COMMENT_LINE = re.compile(r"\s*#")
 _SHOWN = 60
+_LONGEST = 64 * 1024  # characters of a line or value with its arguments replaced; Apptainer reads no more
 
 
 def uses(line: str) -> Iterator[str]:
@@ -26,8 +28,8 @@ def uses(line: str) -> Iterator[str]:
 def substitute(line: str, values: Mapping[str, str], place: Place) -> str:
     """The line with every known name replaced.
 
-    Raises ProblemError for a name without a value (in a comment line it is left as it is), and where
-    the values put a new template together, which Apptainer would replace a second time.
+    Raises ProblemError for a name without a value (in a comment line it is left as it is), where the values put a
+    new template together, which Apptainer would replace a second time, and where they are too much for one line.
     """
 
     def value_of(match: re.Match[str]) -> str:
@@ -38,7 +40,7 @@ def substitute(line: str, values: Mapping[str, str], place: Place) -> str:
             return match[0]
         raise ProblemError(undefined(match[1], place))
 
-    replaced = TEMPLATE.sub(value_of, line)
+    replaced = _replaced(line, value_of, place)
     if any(uses(replaced)):
         raise ProblemError(
             Problem(
@@ -62,7 +64,23 @@ def expanded(values: Mapping[str, str], path: Place) -> dict[str, str]:
                     "write it on one line",
                 )
             )
-    return {name: TEMPLATE.sub(lambda match: values.get(match[1], match[0]), value) for name, value in values.items()}
+    return {
+        name: _replaced(value, lambda match: values.get(match[1], match[0]), path) for name, value in values.items()
+    }
+
+
+def _replaced(text: str, value_of: Callable[[re.Match[str]], str], place: Place) -> str:
+    """The text with each template replaced. Raises ProblemError when a few short lines ask for a very long one."""
+    pieces, position, size = [], 0, len(text)
+    for match in TEMPLATE.finditer(text):
+        value = value_of(match)
+        size += len(value)
+        if size > max(_LONGEST, len(text)):
+            remedy = "write it out in the file, or into a file of its own"
+            raise ProblemError(Problem(place, f"the values of arguments make more than {_LONGEST} characters", remedy))
+        pieces += [text[position : match.start()], value]
+        position = match.end()
+    return "".join([*pieces, text[position:]])
 
 
 def undefined(name: str, place: Place) -> Problem:
@@ -80,4 +98,4 @@ def shown(text: str) -> str:
 
 
 def _in_comment(line: str, position: int) -> bool:
-    return line.lstrip().startswith("#") and _COMMENT.search(line[:position]) is not None
+    return _COMMENT_LINE.match(line) is not None and _COMMENT.search(line, 0, position) is not None

@@ -11,22 +11,50 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["KeyPath", "key_lines", "nearest_line", "tomllib"]
+__all__ = ["KeyPath", "TooDeepError", "key_lines", "nearest_line", "refuse_deep", "tomllib"]
 
 KeyPath = tuple[str | int, ...]
 
-# One lexical piece of a value: a string of one of the four kinds, a comment, a bracket or a line break.
+# One lexical piece: a string of one of the four kinds, a comment, or a character that means something outside of them.
+# Quotes by themselves, one or three, begin a string that nothing ends.
 _PIECE = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}'
     r"|'''.*?'{3,5}"
+    r"|\"\"\"|'''"
     r'|"(?:\\.|[^"\\\n])*"'
     r"|'[^'\n]*'"
     r"|#[^\n]*"
-    r"|[\[\]{}\n]",
+    r"|[\[\]{}\n.=,\"']",
     re.DOTALL,
 )
+_UNCLOSED = frozenset({'"""', "'''", '"', "'"})
+_DEEPEST = 16  # parts of a dotted key; recipe.toml has three at most
 _SPACE = re.compile(r"(?:\s|#[^\n]*)*")
 _KEY = re.compile(r"""(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[A-Za-z0-9_-]+|[ \t.])+""")
+
+
+class TooDeepError(ValueError):
+    """A dotted key has more parts than anybody writes. line: where."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"a key is nested too deeply at line {line}")
+        self.line = line
+
+
+def refuse_deep(text: str) -> None:
+    """Raise TooDeepError for a key of many parts, before a parser sees it: tomllib takes quadratic time for one."""
+    dots, line = 0, 1
+    for match in _PIECE.finditer(text):
+        piece = match[0]
+        if piece in _UNCLOSED:  # a parser reads no further, either
+            return
+        if piece == ".":
+            dots += 1
+        elif piece in "=,{\n":
+            dots = 0
+        line += piece.count("\n")
+        if dots >= _DEEPEST:
+            raise TooDeepError(line)
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
@@ -62,8 +90,9 @@ def nearest_line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
 def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...], int]]:
     """Each header and key: the number of its opening brackets, its parts, its line."""
     position = _after_space(text, 0)
+    line, counted = 1, 0
     while position < len(text):
-        line = text.count("\n", 0, position) + 1
+        line, counted = line + text.count("\n", counted, position), position
         brackets = 2 if text.startswith("[[", position) else 1 if text.startswith("[", position) else 0
         match = _KEY.match(text, position + brackets)
         if match is None:  # not TOML, which the caller has found out already

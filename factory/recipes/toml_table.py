@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from factory.errors import UsageError
+from factory.recipes.inside import UnusableError, read_inside
 from factory.recipes.model import Place, Problem
 from factory.recipes.quantities import parse_duration, parse_size
 from factory.recipes.templates import shown
-from factory.recipes.toml_lines import KeyPath, key_lines, nearest_line, tomllib
+from factory.recipes.toml_lines import KeyPath, TooDeepError, key_lines, nearest_line, refuse_deep, tomllib
 
 _T = TypeVar("_T")
 _TOML_LINE = re.compile(r" ?\(at line ([0-9]+), column [0-9]+\)")
+_MOST = 1000  # entries of a list or table
+_TOLD = 20  # unknown keys of a table that are told of
 _TYPES = {str: "a string", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
 
 
@@ -32,34 +35,42 @@ class Report:
     def load(self) -> dict[str, Any] | None:
         """Read the file; None when it is missing or not TOML, which is then a problem."""
         try:
-            text = self.path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+            text = read_inside(self.path.parent, self.path.name).decode("utf-8").replace("\r\n", "\n")
+            refuse_deep(text)
             document = tomllib.loads(text)
-        except OSError as error:
-            self.problems.append(
-                Problem(Place(self.path), f"it cannot be read: {error.strerror}", "write it; singfactory new does")
-            )
+        except FileNotFoundError as error:
+            self._refuse(f"it cannot be read: {error.strerror}", "write it; singfactory new does")
+        except UnusableError as error:
+            self._refuse(f"{self.path.name} {error}", "put the file itself there, a small one as singfactory writes it")
         except UnicodeDecodeError:
-            self.problems.append(Problem(Place(self.path), "the file is not UTF-8", "save it as UTF-8 text"))
+            self._refuse("the file is not UTF-8", "save it as UTF-8 text")
         except tomllib.TOMLDecodeError as error:
             match = _TOML_LINE.search(str(error))
             line = int(match[1]) if match else text.count("\n") + 1
             message = f"not TOML: {_TOML_LINE.sub('', str(error)).removesuffix(' (at end of document)')}"
-            self.problems.append(Problem(Place(self.path, line), message, "see https://toml.io for the format"))
+            self._refuse(message, "see https://toml.io for the format", line)
+        except TooDeepError as error:
+            self._refuse("not TOML that anybody would write: nested too deeply", "write it flat", error.line)
         except RecursionError:
-            self.problems.append(Problem(Place(self.path), "not TOML: nested too deeply", "write it flat"))
+            self._refuse("not TOML that anybody would write: nested too deeply", "write it flat")
+        except ValueError:  # Python reads no number of more than 4300 digits
+            self._refuse("not TOML that anybody would write: a number is too long", "write a shorter one")
         else:
             self._text = text
             return document
         return None
 
+    def _refuse(self, message: str, remedy: str, line: int = 0) -> None:
+        self.problems.append(Problem(Place(self.path, line), message, remedy))
+
     @cached_property
-    def _lines(self) -> Mapping[KeyPath, int]:
-        """Found when something is wrong: reading the file once more takes longer than all the checks."""
+    def lines(self) -> Mapping[KeyPath, int]:
+        """Where each key stands. Found when it is asked for: that takes longer than all the checks."""
         return key_lines(self._text)
 
     def complain(self, path: KeyPath, message: str, remedy: str) -> None:
         """Add a problem at a key, or at what stands around it."""
-        self.problems.append(Problem(Place(self.path, nearest_line(self._lines, path)), message, remedy))
+        self.problems.append(Problem(Place(self.path, nearest_line(self.lines, path)), message, remedy))
 
 
 class Table:
@@ -87,6 +98,9 @@ class Table:
     def tables(self, key: str) -> tuple[Table, ...]:
         """An array of tables."""
         items = self._typed(key, list, [])
+        if len(items) > _MOST:
+            self.complain(key, f"{key} has {len(items)} entries", f"keep at most {_MOST}")
+            return ()
         if not all(isinstance(item, dict) for item in items):
             self.complain(key, f"{key} holds something that is not a table", f"write [[{key}]] above each of them")
             return ()
@@ -116,6 +130,9 @@ class Table:
     def texts(self, key: str, default: Sequence[str] = ()) -> tuple[str, ...]:
         """A list of strings, without control characters, none of them twice."""
         values = self._typed(key, list, list(default))
+        if len(values) > _MOST:
+            self.complain(key, f"{key} has {len(values)} entries", f"keep at most {_MOST}")
+            return tuple(default)
         if not all(isinstance(value, str) and value and value.isprintable() for value in values):
             self.complain(key, f"{key} holds something that is not a plain string", f'write {key} = ["…", "…"]')
             return tuple(default)
@@ -137,6 +154,9 @@ class Table:
     def mapping(self, key: str, *, name: re.Pattern[str], what: str) -> dict[str, str]:
         """A table of one-line strings, with names that match a pattern."""
         content = self._typed(key, dict, {})
+        if len(content) > _MOST:
+            self.complain(key, f"{key} has {len(content)} entries", f"keep at most {_MOST}")
+            return {}
         below = Table(self._report, content, (*self._path, key))
         found = {}
         for entry in content:
@@ -166,13 +186,13 @@ class Table:
         return value
 
     def no_others(self) -> None:
-        """Complain of every key that no reader has asked for."""
-        for key in self._content:
-            if key not in self._known:
-                near = get_close_matches(key, self._known, n=1)
-                remedy = f"did you mean {near[0]}?" if near else f"known here are {', '.join(sorted(set(self._known)))}"
-                place = f"[{'.'.join(map(str, self._path))}]" if self._path else "recipe.toml"
-                self.complain(key, f"unknown key {shown(key)} in {place}", remedy)
+        """Complain of the keys that no reader has asked for; of the first few, when there are many."""
+        unknown = [key for key in self._content if key not in self._known]
+        for key in unknown[:_TOLD]:
+            near = get_close_matches(key, self._known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"known here are {', '.join(sorted(set(self._known)))}"
+            place = f"[{'.'.join(map(str, self._path))}]" if self._path else "recipe.toml"
+            self.complain(key, f"unknown key {shown(key)} in {place}", remedy)
 
     def _typed(self, key: str, kind: type, default: Any) -> Any:  # noqa: ANN401 - TOML values are of any type
         self._known.append(key)

@@ -154,16 +154,19 @@ def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
             ),
         ),
         (
-            "Include: --installroot=/\n",
-            "image.def:3: error: Include: holds an option; name packages only",
+            "Bootstrap: debootstrap\nInclude: --installroot=/\n",
+            "image.def:4: error: Include: holds an option; name packages only",
         ),
         (
-            "OSVersion: ../../x\n",
-            "image.def:3: error: OSVersion: '../../x' is not a plain word; write, say, bookworm",
+            "Bootstrap: debootstrap\nOSVersion: ../../x\n",
+            "image.def:4: error: OSVersion: '../../x' is not a plain word; write, say, bookworm",
         ),
         (
             "Registry: ghcr.io\n",
-            "image.def:3: error: Registry: would be put before {{ base }}; remove it; the base says it",
+            (
+                "image.def:3: error: Registry: cannot be used with Bootstrap: docker; "
+                "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG"
+            ),
         ),
         (
             "%labels\n v {{ versoin }}\n",
