@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 SHELL := /bin/bash
 
-.PHONY: demo test lint workflows types unit integration bench clean
+.PHONY: demo test lint workflows types unit integration bench requirements clean
 
 demo: $(VENV)/.ready
 	$(PYTHON) scripts/demo
@@ -40,6 +40,13 @@ bench: $(VENV)/.ready
 	  for name in basics plan pull soak; do \
 	    PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m "benchmarks.$$name" || exit 1; \
 	  done
+
+# Locks what workflows install, with hashes, at the newest versions. No index is named: pip asks the one it is set up for.
+LOCK := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-build \
+  --no-emit-index-url --custom-compile-command "make requirements"
+requirements: $(VENV)/.ready
+	$(LOCK) --extra factory pyproject.toml requirements/build.in -o requirements/factory.txt >/dev/null
+	$(LOCK) requirements/audit.in -o requirements/audit.txt >/dev/null
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	scripts/setup $(VENV)

@@ -52,6 +52,7 @@ COMMANDS = (
     ("store", "store", "look after the store: verify, list, gc, adopt"),
     ("login", "login", "keep a login for a registry"),
     ("logout", "logout", "forget a login"),
+    ("config", "config", "the settings, or one of them, for scripts"),
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
 _RUN_PROGRAMS = ("exec", "run")

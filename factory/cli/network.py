@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context
+from factory.cli.settings import Value
 from factory.errors import FactoryError
 from factory.io import process
 from factory.io.http_settings import HttpSettings
@@ -40,16 +41,36 @@ def http_settings(context: Context) -> HttpSettings:
         ca_bundle=str(ca) if ca else None,
         connections=settings.connections(usual.connections),
         limit_rate=settings.rate(),
+        plain_http_logins=frozenset(settings.listed("plain_http_logins")),
+        token_services=frozenset(settings.listed("token_services")),
+        internal_hosts=frozenset(settings.listed("internal_hosts")),
     )
 
 
 def keychain(context: Context) -> Keychain:
-    """Where logins are found, the most particular place first."""
-    given = {}
+    """Where logins are found, the most particular place first.
+
+    The environment's login is for the registry that the environment, the user's file or the site's names, and for no
+    other: an option may come from a form, and a project from a stranger.
+    """
     username, password = context.env.get("SINGFACTORY_USERNAME"), context.env.get("SINGFACTORY_PASSWORD")
-    if username and password and context.settings.text("registry"):
-        given[context.address.host] = Credential(username, password, source="SINGFACTORY_USERNAME")
-    return Keychain(login_files(context), _run_helper(context), given, context.progress.note)
+    given, withheld = {}, {}
+    if username and password:
+        settings = context.settings
+        bound, named = (_host(found.get("registry")) for found in (settings.own, settings.values))
+        if named and named != bound:
+            origin = settings.values["registry"].origin
+            withheld[named] = (
+                f"SINGFACTORY_PASSWORD is not sent to {named}, which only {origin} names: if it is meant for that, set "
+                "SINGFACTORY_REGISTRY too"
+            )
+        if bound:
+            given[bound] = Credential(username, password, source="SINGFACTORY_USERNAME")
+    return Keychain(login_files(context), _run_helper(context), given, context.progress.note, withheld)
+
+
+def _host(registry: Value | None) -> str:
+    return RegistryAddress.parse(registry.text).host if registry else ""
 
 
 def login_files(context: Context) -> tuple[Path, ...]:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_
 
 @dataclass(frozen=True)
 class Key:
-    """One setting: its name in files (SINGFACTORY_<NAME> in the environment), its kind and its meaning."""
+    """One setting: its name in files (SINGFACTORY_<NAME> in the environment), its kind and its meaning.
+
+    personal: it tells whom the user trusts. A project's file, which may be a stranger's, has no say in that.
+    """
 
     name: str
     kind: str
     meaning: str
+    personal: bool = False
 
 
 KEYS = (
@@ -48,7 +52,10 @@ KEYS = (
     Key("github_runner_amd64", "text", "the label of GitHub's runners for amd64 (ubuntu-24.04)"),
     Key("github_runner_arm64", "text", "the label of GitHub's runners for arm64 (ubuntu-24.04-arm)"),
     Key("github_runner_large", "text", "the label for recipes with more than 14 GB of disk; {arch}: the architecture"),
-    Key("ca", "path", "a file of certificates to trust instead of the system's"),
+    Key("ca", "path", "a file of certificates to trust instead of the system's", personal=True),
+    Key("plain_http_logins", "list", "hosts that may get a login without TLS", personal=True),
+    Key("token_services", "list", "hosts that may get the login of a registry that sends us to them", personal=True),
+    Key("internal_hosts", "list", "hosts in one's own network that an outside registry may name", personal=True),
     Key("idle_timeout", "seconds", "how long a connection may bring nothing"),
     Key("retry_budget", "seconds", "how long to go on trying a failing registry"),
     Key("connections", "count", "how many connections fetch one image, 1 to 10 (4); the site's value is the most"),
@@ -69,12 +76,14 @@ class Value:
 class Settings:
     """All values that are set. project is the folder of factory.toml, None outside a project.
 
-    strangers: the folder of a factory.toml that belongs to another user; nothing of it is used.
+    strangers: the folder of a factory.toml that belongs to another user; nothing of it is used. own: what the
+    environment, the user's and the site's files say, whatever a project or an option says.
     """
 
     values: Mapping[str, Value]
     project: Path | None
     strangers: Path | None = None
+    own: Mapping[str, Value] = field(default_factory=dict)
 
     def text(self, name: str, default: str = "") -> str:
         """A setting as text."""
@@ -149,13 +158,15 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
         raise UsageError(
             f"{user} belongs to another user", why="it could name programs to run", fix="set HOME, as sudo -H does"
         )
-    for path in (user, project / PROJECT_FILE if project and not strangers else None):
-        if path is not None:
-            values |= _from_file(path, env)
-    for key in KEYS:
-        name = PREFIX + key.name.upper()
-        if env.get(name):
-            values[key.name] = Value(_typed(key, env[name], cwd, env, name), name)
+    values |= (users := _from_file(user, env))
+    if project is not None and not strangers:
+        values |= _of_project(project / PROJECT_FILE, env)
+    variables = {
+        key.name: Value(_typed(key, env[name], cwd, env, name), name)
+        for key in KEYS
+        if env.get(name := PREFIX + key.name.upper())
+    }
+    values |= variables
     for flag, text in flags.items():
         if text:
             origin = f"--{flag.replace('_', '-')}"
@@ -163,7 +174,8 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     for name in _CAPPED:
         if name in site and _amount(name, values[name]) > _amount(name, site[name]):
             values[name] = site[name]
-    return Settings(values, None if strangers else project, project if strangers else None)
+    own = site | users | variables
+    return Settings(values, None if strangers else project, project if strangers else None, own)
 
 
 def _is_trusted(path: Path) -> bool:
@@ -200,6 +212,18 @@ def _from_file(path: Path, env: Mapping[str, str]) -> dict[str, Value]:
     except OSError as error:
         raise UsageError(f"cannot read {path}", why=error.strerror or "", fix="mend its permissions") from error
     return {name: Value(_as_text(name, raw, path, env), str(path)) for name, raw in _parse(content, path).items()}
+
+
+def _of_project(path: Path, env: Mapping[str, str]) -> dict[str, Value]:
+    found = _from_file(path, env)
+    for name in found:
+        if _BY_NAME[name].personal:
+            raise UsageError(
+                f"{path} sets {name!r}, which is not a project's to say",
+                why="it tells whom you trust",
+                fix=f"move that line to ~/.config/singfactory/config.toml, or set {PREFIX}{name.upper()}",
+            )
+    return found
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 Certificates are always verified. ``.netrc`` and cookies are never used. Proxies and REQUESTS_CA_BUNDLE come
 from the environment in requests' way, SSL_CERT_FILE in OpenSSL's; a loopback address never goes through a proxy.
+Where a server sends us (named_by) is watched: from outside nothing leads inside (http_hosts, http_connections).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import re
 import ssl
@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from factory.errors import IntegrityFailure, UsageError
+from factory.io.http_connections import Gate, GatedAdapter, LeadsInside
 from factory.io.http_failures import (
     NETWORK_ERRORS,
     WORTH_ANOTHER_TRY,
@@ -28,6 +29,7 @@ from factory.io.http_failures import (
     bad_status,
     explain,
 )
+from factory.io.http_hosts import LOOPBACK, MAY_NAME, PUBLIC, checked_origin, is_listed, is_loopback, network_of_literal
 from factory.io.http_rate import Rate
 from factory.io.http_retry import Patience
 from factory.io.http_settings import HttpSettings, host_of, origin_of, redacted
@@ -171,6 +173,8 @@ class Client:
         self._session.headers.update({"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"})
         self._session.auth = _unchanged  # without one, requests would look into .netrc
         self.shortcuts: dict[str, tuple[str, float]] = {}  # where http_stream was redirected to, and until when
+        self._reached: dict[tuple[str, int], str] = {}  # in which network each host is
+        self._adapters: dict[frozenset[str] | None, GatedAdapter] = {}  # by where their connections may lead
         for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response"):
             logging.getLogger(name).addFilter(_without_queries)
 
@@ -185,11 +189,13 @@ class Client:
         limit: int = DOCUMENT_LIMIT,
         follow: bool = True,
         again: bool | None = None,
+        named_by: str = "",
     ) -> Answer:
         """Send a request and read the answer. Every status is returned but those worth another attempt.
 
         limit: of the answer, in bytes. follow: redirects. again: whether it may be sent again after a failure;
-        None: when the method is idempotent. Raises HttpFailure.
+        None: when the method is idempotent. named_by: the address whose server named this one; '': the user did.
+        Raises HttpFailure.
         """
         host = host_of(url)
         repeatable = again if again is not None else method in _REPEATABLE
@@ -197,7 +203,7 @@ class Client:
         while True:
             cause: BaseException | None = None
             try:
-                reply = self.open(method, url, headers=headers, body=body, auth=auth, follow=follow)
+                reply = self.open(method, url, headers=headers, body=body, auth=auth, follow=follow, named_by=named_by)
                 with contextlib.closing(reply):
                     reply.check_encoding()
                     answer = reply.answer(limit)
@@ -218,6 +224,7 @@ class Client:
         body: bytes | Upload | None = None,
         auth: Authorizer | None = None,
         follow: bool = True,
+        named_by: str = "",
     ) -> Reply:
         """One attempt: log in where asked to, follow redirects. Raises what NETWORK_ERRORS names, and HttpFailure.
 
@@ -225,7 +232,8 @@ class Client:
         """
         for _ in range(_CHALLENGES):
             own = dict(headers or {}) | (dict(auth.headers()) if auth else {})
-            reply = self._follow(method, url, own, body) if follow else self._once(method, url, own, body)
+            send = self._follow if follow else self._once
+            reply = send(method, url, own, body, named_by)
             if auth is None or reply.elsewhere or reply.status not in (401, 403) or isinstance(body, Upload):
                 return reply
             with contextlib.closing(reply):
@@ -237,16 +245,19 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        for adapter in self._adapters.values():
+            adapter.close()
 
     def explain(self, error: BaseException, url: str) -> Trouble:
         """The trouble that one of NETWORK_ERRORS is."""
         return explain(error, url, self._proxy_for(url))
 
-    def _follow(self, method: str, url: str, headers: dict[str, str], body: bytes | Upload | None) -> Reply:
+    def _follow(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | Upload | None, named_by: str
+    ) -> Reply:
         asked, here = origin_of(url), url
         for _ in range(_REDIRECTS + 1):
-            reply = self._once(method, here, headers, body)
+            reply = self._once(method, here, headers, body, named_by)
             reply.elsewhere = origin_of(here) != asked
             location = reply.headers.get("Location", "")
             if reply.status not in _FOLLOWED or not location:
@@ -256,10 +267,12 @@ class Client:
             if origin_of(target) != origin_of(here):
                 for name in _PRIVATE_HEADERS:
                     headers.pop(name, None)
-            here = target
+            here, named_by = target, here
         raise _refused(url, f"it redirects more than {_REDIRECTS} times")
 
-    def _once(self, method: str, url: str, headers: Mapping[str, str], body: bytes | Upload | None) -> Reply:
+    def _once(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Upload | None, named_by: str
+    ) -> Reply:
         """One request on one connection, around requests' own handling of redirects, cookies and logins."""
         prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers)))
         times = (self.settings.connect_timeout, self.settings.idle_timeout)
@@ -270,9 +283,12 @@ class Client:
             prepared.body = body  # type: ignore[assignment]
             prepared.headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body.size)
         where: dict[str, Any] = self._surroundings(url)
-        response = self._session.get_adapter(url).send(
-            prepared, stream=True, timeout=times, verify=where["verify"], cert=None, proxies=where["proxies"]
-        )
+        try:
+            response = self._adapter(url, named_by).send(
+                prepared, stream=True, timeout=times, verify=where["verify"], cert=None, proxies=where["proxies"]
+            )
+        except LeadsInside as found:
+            raise _inside(found, named_by or url) from found
         if response.status_code == requests.codes.proxy_authentication_required:
             response.close()
             proxy = self._proxy_for(url)
@@ -285,10 +301,26 @@ class Client:
             )
         return Reply(response, method, url, elsewhere=False)
 
+    def _adapter(self, url: str, named_by: str) -> GatedAdapter:
+        """Connections that lead no further than whoever named the address may send us. Raises LeadsInside."""
+        allowed = None
+        if named_by and origin_of(url) != origin_of(named_by):
+            _, namer, its_port = origin_of(named_by)
+            network = self._reached.get((namer, its_port)) or network_of_literal(namer) or PUBLIC
+            allowed = MAY_NAME[network]
+            _, host, port = origin_of(url)
+            lies = network_of_literal(host)  # the only check there is where a proxy makes the connection
+            if lies and lies not in allowed and not is_listed(host, port, self.settings.internal_hosts):
+                raise LeadsInside(host, host, lies)
+        if allowed not in self._adapters:
+            gate = Gate(self._reached, allowed, self.settings.internal_hosts)
+            self._adapters.setdefault(allowed, GatedAdapter(gate))
+        return self._adapters[allowed]
+
     def _surroundings(self, url: str) -> dict[str, Any]:
         """Proxies and certificates for a URL: ours, else the environment's."""
         found = self._session.merge_environment_settings(url, {}, None, self._verify, None)
-        if _is_loopback(urlsplit(url).hostname or ""):
+        if is_loopback(urlsplit(url).hostname or ""):
             found["proxies"] = {}
         if found["verify"] is True or found["verify"] is None:
             found["verify"] = _environment_bundle() or True
@@ -306,11 +338,9 @@ def _next(here: str, location: str, method: str, status: int) -> str:
     """Where a redirect leads to. Raises HttpFailure when following it is not safe."""
     try:
         target = urljoin(here, location.encode("latin-1", "replace").decode("utf-8", "replace"))
-        scheme, host, _ = origin_of(target)
+        scheme, _, _ = checked_origin(target)
     except ValueError as error:
-        raise _refused(here, "it redirects to something that is no address") from error
-    if scheme not in ("http", "https") or not host or "@" in urlsplit(target).netloc:
-        raise _refused(here, "it redirects to something that is no web address")
+        raise _refused(here, "it redirects to something that is no web address") from error
     if scheme == "http" and origin_of(here)[0] == "https":
         raise _refused(here, f"it redirects from https to plain http ({redacted(target)})")
     if method not in _SAFE and status not in (307, 308):
@@ -322,6 +352,19 @@ def _refused(url: str, why: str, fix: str = "check the registry's address") -> H
     host = host_of(url)
     return HttpFailure(
         f"refused to follow {host}", why=f"{why}, asked for {redacted(url)}", fix=fix, host=host, retryable=False
+    )
+
+
+def _inside(found: LeadsInside, namer: str) -> HttpFailure:
+    host = host_of(namer)
+    shown = f"[{found.host}]" if ":" in found.host else found.host
+    is_what = "this machine" if found.network == LOOPBACK else f"a {found.network} address"
+    return HttpFailure(
+        f"{host} sends us to an address where it has no business",
+        why=f"{shown} is {is_what}" + (f" ({found.address})" if found.address != found.host else ""),
+        fix=f"ask who runs {host}; if it is right, list {shown} in the setting internal_hosts of your config.toml",
+        host=host,
+        retryable=False,
     )
 
 
@@ -340,15 +383,6 @@ def _environment_bundle() -> str | None:
     """What SSL_CERT_FILE names, as OpenSSL reads it: every other client on the machine obeys it."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile if paths.cafile and paths.cafile != paths.openssl_cafile else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -14,7 +14,9 @@ class HttpSettings:
     the first of a row of failures to giving up, waits included. attempts: in one such row. backoff: upper
     bound of the first wait; it doubles. ca_bundle: a file of certificates to trust instead of the usual ones.
     connections: how many may fetch parts of one file at the same time. limit_rate: bytes a second of all downloads
-    together; None: no limit.
+    together; None: no limit. Three lists of hosts (HOST or HOST:PORT) that the user trusts further than usual:
+    plain_http_logins may get a login without TLS, token_services may get the login of any registry that names them,
+    internal_hosts may be named by a registry although they are inside this network and it is not.
     """
 
     connect_timeout: float = 10.0
@@ -26,6 +28,9 @@ class HttpSettings:
     connections: int = 4
     limit_rate: float | None = None
     user_agent: str = "singfactory"
+    plain_http_logins: frozenset[str] = frozenset()
+    token_services: frozenset[str] = frozenset()
+    internal_hosts: frozenset[str] = frozenset()
 
 
 def redacted(url: str) -> str:

@@ -115,7 +115,7 @@ class Download:
         """Straight to where the registry redirected to a moment ago; None when that is unknown or over."""
         target, until = self._client.shortcuts.get(self._url, ("", 0.0))
         if time.monotonic() < until and self._is_part:
-            reply = self._client.open("GET", target, headers=headers)
+            reply = self._client.open("GET", target, headers=headers, named_by=self._url)
             if reply.status == _PARTIAL:
                 return reply
             reply.close()

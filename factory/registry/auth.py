@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from factory.errors import AccessDenied
+from factory.errors import AccessDenied, UsageError
 from factory.io.http import Answer, Client, HttpFailure
-from factory.io.http_settings import origin_of, redacted
+from factory.io.http_hosts import checked_origin, is_listed, is_loopback, same_site
+from factory.io.http_settings import host_of, origin_of, redacted
 from factory.registry.challenge import Challenge, parse_challenges
 from factory.registry.credentials import Credential, Keychain
 
@@ -43,12 +44,12 @@ class RegistryLogin:
     """All that is known about logging in to one registry: its challenge, tokens by scope, and which logins work."""
 
     def __init__(
-        self, client: Client, host: str, keychain: Keychain, *, plain_http: bool, notice: Callable[[str], None]
+        self, client: Client, host: str, base: str, keychain: Keychain, *, notice: Callable[[str], None]
     ) -> None:
         self._client = client
         self.host = host
+        self._base = base
         self._keychain = keychain
-        self._plain_http = plain_http
         self._notice = notice
         self._challenge: Challenge | None = None
         self._tokens: dict[tuple[str, tuple[str, ...]], _Token] = {}
@@ -123,6 +124,8 @@ class RegistryLogin:
         """Fetch a token, or make a Basic header, with the first login that is not refused."""
         while True:
             login = self._login(repository)
+            if login is not ANONYMOUS:
+                self._check_way(self._base)
             if challenge.scheme == "basic":
                 return None if login is ANONYMOUS else _Token(login.basic, float("inf"))
             answer = self._ask(challenge, login, repository, actions)
@@ -134,6 +137,9 @@ class RegistryLogin:
     def _ask(self, challenge: Challenge, login: Credential, repository: str, actions: tuple[str, ...]) -> Answer:
         """One request to the token service. The login goes there and nowhere else."""
         realm = self._checked_realm(challenge)
+        if login is not ANONYMOUS:
+            self._check_service(realm)
+            self._check_way(realm)
         scopes = [f"repository:{repository}:{','.join(actions)}"] if repository else []
         scopes += [scope for scope in challenge["scope"].split() if not scope.startswith("repository:")]
         query = [("service", challenge["service"])] if challenge["service"] else []
@@ -142,20 +148,47 @@ class RegistryLogin:
             form += [("refresh_token", login.identity_token)] + ([("scope", " ".join(scopes))] if scopes else [])
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             body = urlencode(form).encode()
-            return self._client.request("POST", realm, headers=headers, body=body, limit=_TOKEN_LIMIT, again=True)
+            return self._client.request(
+                "POST", realm, headers=headers, body=body, limit=_TOKEN_LIMIT, again=True, named_by=self._base
+            )
         query += [("scope", scope) for scope in scopes]
         address = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query) if query else realm
         headers = {} if login is ANONYMOUS else {"Authorization": login.basic}
-        return self._client.request("GET", address, headers=headers, limit=_TOKEN_LIMIT)
+        return self._client.request("GET", address, headers=headers, limit=_TOKEN_LIMIT, named_by=self._base)
+
+    def _check_way(self, url: str) -> None:
+        """Raise UsageError for an address to which a login would travel readable by everybody on the way."""
+        scheme, host, port = origin_of(url)
+        if scheme == "https" or is_loopback(host) or is_listed(host, port, self._client.settings.plain_http_logins):
+            return
+        place = host_of(url)
+        raise UsageError(
+            f"the login for {self.host} is not sent to {place}: there is no TLS",
+            why="whoever stands between here and there could read it",
+            fix=f"use https; or, where you trust the network, list {place} in the setting plain_http_logins",
+        )
+
+    def _check_service(self, realm: str) -> None:
+        """Raise UsageError for a token service that is not evidently run by those who run the registry."""
+        _, own, _ = origin_of(self._base)
+        _, host, port = origin_of(realm)
+        if same_site(own, host) or is_listed(host, port, self._client.settings.token_services):
+            return
+        place = host_of(realm)
+        raise UsageError(
+            f"the login for {self.host} is not sent to {place}",
+            why=f"{self.host} names it as its token service, but it belongs to another site",
+            fix=f"ask who runs {self.host}; if it is right, list {place} in the setting token_services",
+        )
 
     def _checked_realm(self, challenge: Challenge) -> str:
         realm = challenge["realm"]
         try:
-            scheme, host, _ = origin_of(realm)
+            scheme, _, _ = checked_origin(realm)
         except ValueError:
-            scheme, host = "", ""
-        allowed = ("http", "https") if self._plain_http else ("https",)
-        if scheme not in allowed or not host or "@" in urlsplit(realm).netloc:
+            scheme = ""
+        allowed = ("http", "https") if self._base.startswith("http:") else ("https",)
+        if scheme not in allowed or _SENDABLE.fullmatch(realm) is None:
             raise HttpFailure(
                 f"{self.host} names a token service that is not safe to ask",
                 why=f"wanted an address that starts with {' or '.join(allowed)}, got {redacted(realm)[:100]!r}",

@@ -40,14 +40,15 @@ class Credential:
     @property
     def basic(self) -> str:
         """The value of an Authorization header (RFC 7617)."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode(errors="surrogateescape")).decode()
 
 
 class Keychain:
     """Finds the logins for a registry.
 
     files: configuration files, the preferred first; absent ones are fine. run_helper: starts credential helpers;
-    None: they are not used. given: logins from the settings by host; they come before all others.
+    None: they are not used. given: logins from the settings by host; they come before all others. withheld: by host,
+    why a login that somebody may expect there is not used; told once, when that host asks for one.
     """
 
     def __init__(
@@ -56,16 +57,20 @@ class Keychain:
         run_helper: RunHelper | None = None,
         given: Mapping[str, Credential] | None = None,
         notice: Callable[[str], None] = lambda _: None,
+        withheld: Mapping[str, str] | None = None,
     ) -> None:
         self._files = tuple(files)
         self._run_helper = run_helper
         self._given = {normal_host(host): credential for host, credential in (given or {}).items()}
         self._notice = notice
+        self._withheld = {normal_host(host): why for host, why in (withheld or {}).items()}
 
     def candidates(self, host: str, repository: str) -> list[Credential]:
         """Logins for a repository on a host, best first, each once. Raises UsageError for a broken file."""
         place = normal_host(host)
         found = [self._given[place]] if place in self._given else []
+        if place in self._withheld:
+            self._notice(self._withheld.pop(place))
         for path in self._files:
             config = read_config(path, self._notice)
             for candidate in (self._from_helper(config, path, place), _from_auths(config, path, place, repository)):

@@ -7,6 +7,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io.http import Answer, Client, HttpFailure
+from factory.io.http_hosts import checked_origin
 from factory.io.http_settings import origin_of, redacted
 from factory.names import RegistryAddress
 from factory.registry.auth import PULL, PUSH, RegistryLogin, ScopedLogin, denied
@@ -27,8 +28,8 @@ class Endpoint:
         self.client = client
         is_hub = normal_host(address.host) == DOCKER_HUB
         self.host = DOCKER_HUB if is_hub else address.host
-        self._base = f"{'http' if address.plain_http else 'https'}://{_DOCKER_HUB_API if is_hub else address.host}"
-        self._login = RegistryLogin(client, self.host, keychain, plain_http=address.plain_http, notice=notice)
+        self.base = f"{'http' if address.plain_http else 'https'}://{_DOCKER_HUB_API if is_hub else address.host}"
+        self._login = RegistryLogin(client, self.host, self.base, keychain, notice=notice)
 
     def full_name(self, repository: str) -> str:
         """The repository's name on the host, namespace included."""
@@ -42,7 +43,7 @@ class Endpoint:
     def url(self, repository: str, *parts: str) -> str:
         """An address below ``/v2/<name>/``."""
         tail = "/".join(quote(part, safe=":") for part in parts)
-        return f"{self._base}/v2/{self.full_name(repository)}/{tail}"
+        return f"{self.base}/v2/{self.full_name(repository)}/{tail}"
 
     def login(self, repository: str, *, push: bool = False) -> ScopedLogin:
         """The login for one operation."""
@@ -62,11 +63,13 @@ class Endpoint:
     ) -> Answer:
         """Send a request with the right login. url: from ``url`` or ``resolve``; a foreign one gets no login."""
         auth = self.login(repository, push=push) if self.is_ours(url) else None
-        return self.client.request(method, url, headers=headers, body=body, auth=auth, again=again, follow=follow)
+        return self.client.request(
+            method, url, headers=headers, body=body, auth=auth, again=again, follow=follow, named_by=self.base
+        )
 
     def check(self) -> None:
         """See whether the stored login works (``GET /v2/``). Raises AccessDenied, HttpFailure."""
-        answer = self.client.request("GET", f"{self._base}/v2/", auth=self._login.scoped("", PUSH))
+        answer = self.client.request("GET", f"{self.base}/v2/", auth=self._login.scoped("", PUSH))
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
             raise denied(self.host, "", PUSH, answer, has_login=True)
         if answer.status != 200:  # noqa: PLR2004
@@ -74,22 +77,22 @@ class Endpoint:
 
     def is_ours(self, url: str) -> bool:
         """True when the address is on the registry's own host."""
-        return origin_of(url) == origin_of(self._base)
+        return origin_of(url) == origin_of(self.base)
 
     def resolve(self, base: str, location: str) -> str:
         """An address that the registry gave (Location, Link). Raises HttpFailure when it is not safe to use."""
         try:
             target = urljoin(base, location)
-            scheme, host, _ = origin_of(target)
-            _, our_host, _ = origin_of(self._base)
+            scheme, host, _ = checked_origin(target)
+            _, our_host, _ = origin_of(self.base)
         except ValueError:
             scheme, host, our_host, target = "", "", "", ""
-        if scheme == "http" and host == our_host and self._base.startswith("https:"):
+        if scheme == "http" and host == our_host and self.base.startswith("https:"):
             # behind a TLS proxy a registry may not know its own scheme
-            target = urljoin(self._base, urlsplit(target)._replace(scheme="", netloc="").geturl())
+            target = urljoin(self.base, urlsplit(target)._replace(scheme="", netloc="").geturl())
             scheme = "https"
-        allowed = ("https",) if self._base.startswith("https:") else ("http", "https")
-        if scheme not in allowed or not host or "@" in urlsplit(target).netloc:
+        allowed = ("https",) if self.base.startswith("https:") else ("http", "https")
+        if scheme not in allowed:
             raise HttpFailure(
                 f"{self.host} sends us to an address that is not safe to use",
                 why=redacted(location)[:100],

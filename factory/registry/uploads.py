@@ -129,7 +129,7 @@ class _BlobUpload:
         """One attempt with a body; raises what NETWORK_ERRORS names."""
         self._login = self._endpoint.login(self._repository, push=True) if self._endpoint.is_ours(url) else None
         sent = {"Content-Type": "application/octet-stream", **(headers or {})}
-        reply = self._client.open(method, url, headers=sent, body=body, auth=self._login)
+        reply = self._client.open(method, url, headers=sent, body=body, auth=self._login, named_by=self._endpoint.base)
         with contextlib.closing(reply):
             return reply.answer()
 

@@ -166,12 +166,9 @@ def copy_checkout(target: Path) -> None:
 
 def make_wheels(folder: Path) -> Path:
     """What jobs install beside singfactory itself, fetched once; a folder for `pip --find-links`."""
-    copy_checkout(folder / "checkout")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    command += ["--wheel-dir", str(folder / "wheels"), f"{folder / 'checkout'}[factory]", "setuptools"]
-    subprocess.run(command, check=True, capture_output=True)
-    for wheel in (folder / "wheels").glob("singfactory-*"):
-        wheel.unlink()
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "requirements/factory.txt")]
+    subprocess.run([*command, "--dest", str(folder / "wheels")], check=True, capture_output=True)
     return folder / "wheels"
 
 

@@ -2,31 +2,75 @@ from __future__ import annotations
 
 import pytest
 
-from factory.io.http import Answer, Client, HttpFailure
+from factory.errors import UsageError
+from factory.io.http import Answer, Client, HttpFailure, HttpSettings
 from factory.registry.auth import PULL, RegistryLogin, _read_token
 from factory.registry.credentials import Credential, Keychain
 
+QUICK = HttpSettings(connect_timeout=1, budget=1, attempts=1)
 
-def challenged(realm: str, *, plain_http: bool = False) -> None:
+
+def challenged(
+    realm: str, *, base: str = "https://registry.example", login: bool = True, settings: HttpSettings | None = None
+) -> None:
     """What happens after a Bearer challenge with this realm."""
-    keychain = Keychain(given={"registry.example": Credential("me", "hunter2")})
-    login = RegistryLogin(Client(), "registry.example", keychain, plain_http=plain_http, notice=lambda _: None)
-    scoped = login.scoped("tool", PULL)
+    host = base.partition("//")[2]
+    keychain = Keychain(given={host: Credential("me", "hunter2")} if login else {})
+    found = RegistryLogin(Client(settings or QUICK), host, base, keychain, notice=lambda _: None)
+    scoped = found.scoped("tool", PULL)
     assert dict(scoped.headers()) == {}
     headers = {"WWW-Authenticate": f'Bearer realm="{realm}"'}
-    assert scoped.challenged(Answer(401, headers, b"", "https://registry.example/v2/"))
+    assert scoped.challenged(Answer(401, headers, b"", f"{base}/v2/"))
     scoped.headers()
 
 
-@pytest.mark.parametrize("realm", ["http://registry.example/token", "file:///x", "", "https://a:b@h/", "https://["])
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://registry.example/token",
+        "file:///x",
+        "",
+        "https://a:b@h/",
+        "https://[",
+        "https://evil.example\\.registry.example/token",  # in a quoted string a backslash is written twice
+        "https://registry.example/to ken",
+        "https://registry.example/token\r\n X: y",
+        "https://r\u00e9gistry.example/token",
+    ],
+)
 def test_a_login_is_never_sent_to_an_unsafe_token_service(realm: str) -> None:
     with pytest.raises(HttpFailure, match="not safe to ask") as told:
         challenged(realm)
     assert "hunter2" not in str(told.value)
 
 
+def test_a_login_goes_to_a_token_service_of_the_same_site_or_one_that_is_listed() -> None:
+    with pytest.raises(UsageError, match="is not sent to auth") as told:
+        challenged("https://auth.invalid:1/token")
+    assert "token_services" in told.value.fix
+    listed = HttpSettings(budget=1, attempts=1, token_services=frozenset({"auth.invalid"}))
+    for realm, settings in (("https://auth.invalid:1/t", listed), ("https://nowhere.registry.invalid/t", QUICK)):
+        with pytest.raises(HttpFailure):  # it was asked: there is no such host
+            challenged(realm, base="https://registry.invalid", settings=settings)
+
+
+def test_without_a_login_any_token_service_is_asked() -> None:
+    with pytest.raises(HttpFailure, match=r"auth\.invalid"):
+        challenged("https://auth.invalid/token", login=False)
+
+
+@pytest.mark.parametrize("realm", ["https://registry.invalid/token", "http://registry.invalid/token"])
+def test_a_login_is_not_sent_without_tls(realm: str) -> None:
+    with pytest.raises(UsageError, match="there is no TLS") as told:
+        challenged(realm, base="http://registry.invalid")
+    assert told.value.fix.endswith("list registry.invalid in the setting plain_http_logins")
+    settings = HttpSettings(budget=1, attempts=1, plain_http_logins=frozenset({"registry.invalid"}))
+    with pytest.raises(HttpFailure):
+        challenged(realm, base="http://registry.invalid", settings=settings)
+
+
 def test_without_a_known_scheme_there_is_nothing_to_try() -> None:
-    login = RegistryLogin(Client(), "h", Keychain(), plain_http=False, notice=lambda _: None)
+    login = RegistryLogin(Client(), "h", "https://h", Keychain(), notice=lambda _: None)
     for header in ("", "Negotiate", "Basic realm=x"):
         scoped = login.scoped("tool", PULL)
         assert not scoped.challenged(Answer(401, {"WWW-Authenticate": header}, b"", "https://h/v2/"))

@@ -1,0 +1,37 @@
+"""`singfactory config`."""
+
+from __future__ import annotations
+
+import argparse
+
+from factory.cli import settings
+from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import emit, printable
+from factory.names import RegistryAddress
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    names = [key.name for key in settings.KEYS]
+    parser.add_argument("name", metavar="NAME", nargs="?", choices=names, help="print only the value of this setting")
+    common_arguments(parser, registry=True, store=True, json=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print settings, an empty line for one that is not set. The registry is checked, and printed in its one form."""
+    found = Context(options).settings
+    values = {name: value.text for name, value in found.values.items()}
+    if "registry" in values:
+        values["registry"] = str(RegistryAddress.parse(values["registry"]))
+    if options.name:
+        text = values.get(options.name, "")
+        if options.json:
+            emit(text)
+        else:
+            print(text)
+    elif options.json:
+        emit(values)
+    else:
+        for name, text in values.items():
+            print(printable(f"{name} = {text}  (from {found.values[name].origin})"))
+    return 0
