@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
+from factory.engine import environment
 from factory.engine.host import Host
 from factory.engine.output import Output
 from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
@@ -23,12 +24,6 @@ _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((
 _MKSQUASHFS_ARGS = (1, 4)  # the first Apptainer that has the option
 HOME_INSIDE = "/home/test"
 _OWN_TEST = "/.singularity.d/test"  # where both engines keep %test
-_OURS = ("APPTAINER", "SINGULARITY", "SINGFACTORY_")  # what starts so is for the engines and for us
-_KEPT = {
-    f"{engine}_{name}"
-    for engine in ("APPTAINER", "SINGULARITY")
-    for name in ("CACHEDIR", "CONFIGDIR", "DOCKER_USERNAME", "DOCKER_PASSWORD", "LOGIN_USERNAME", "LOGIN_PASSWORD")
-}
 
 
 @dataclass(frozen=True)
@@ -124,9 +119,11 @@ class Engine:
         )
 
     def environment(self, inside: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
-        """The host's environment without what would leak into a container; inside is set in the container."""
-        env = {key: text for key, text in self.base_env.items() if key in _KEPT or not key.startswith(_OURS)}
-        env |= {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        """What the engine is started with where recipes run: an allow-list; inside is set in the container.
+
+        Whatever the engine is started with, a %post or a test can read in /proc.
+        """
+        env = environment.allowed(self.base_env)
         env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap calls chroot, as users too
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
@@ -234,7 +231,6 @@ class Engine:
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         env = self.environment(order.env, order.scratch)
-        env.pop("SOURCE_DATE_EPOCH", None)  # somebody else's
         if order.epoch is not None:
             env["SOURCE_DATE_EPOCH"] = str(order.epoch)  # for debootstrap, mksquashfs, and Apptainer 1.5 itself
         if order.plain_http:

@@ -17,10 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from factory.engine.engine import Bind
+from factory.engine.environment import CERTIFICATES, PROXIES, holds_login
 from factory.io import files
 
-_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-_CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
 _PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
@@ -40,11 +39,10 @@ class PackageSources:
 def find(env: Mapping[str, str], folder: Path, configured_mirror: str = "") -> PackageSources:
     """Read this machine's own configuration. folder: a new private folder below /tmp for mount points."""
     collected = _Collected(folder)
-    for name in _PROXIES:
-        for spelling in (name, name.upper()):
-            if env.get(spelling):
-                collected.set(spelling, env[spelling])
-    for name in _CERTIFICATES:
+    for name in PROXIES:
+        if env.get(name):
+            collected.set(name, env[name])
+    for name in CERTIFICATES:
         path = Path(env.get(name, ""))
         if env.get(name) and path.is_file():
             collected.set(name, collected.bind_file(path))
@@ -130,12 +128,7 @@ def _archive_uris(path: Path) -> list[str]:
     else:
         found = [match[1] for line in text.splitlines() if (match := _ONE_LINE.match(line.strip()))]
     archives = [uri.rstrip("/") for uri in found if uri.startswith("http") and uri.rstrip("/").endswith("/debian")]
-    return [uri for uri in archives if not _holds_login(uri)]
-
-
-def _holds_login(address: str) -> bool:
-    """Whether a URL, or a proxy without its scheme, names a user before the host."""
-    return "@" in address.rpartition("://")[2].partition("/")[0]
+    return [uri for uri in archives if not holds_login(uri)]
 
 
 class _Collected:
@@ -150,7 +143,7 @@ class _Collected:
 
     def set(self, name: str, text: str) -> None:
         """Set a variable, unless it holds a login: what a build sees, a recipe can print."""
-        if any(_holds_login(part) for part in text.split()):
+        if any(holds_login(part) for part in text.split()):
             self.left_out.append(name)
         else:
             self.env[name] = text

@@ -1,11 +1,14 @@
 """Run as a script: prepare this process, then become the wanted program (same process id).
 
-    python -I launch.py [--die-with-parent PID] [--map identity|subuid] -- PROGRAM [ARGUMENT...]
+    python -I launch.py [--die-with-parent PID] [--map MAP] [--sandbox PLAN] -- PROGRAM [ARGUMENT...]
 
 --die-with-parent asks the kernel for SIGTERM when the parent ends, SIGKILL of the parent included: no child
 survives. --map makes a user namespace first. ``identity`` maps ids 0-65535 onto themselves: for a root that
 lacks a capability, inside the set is full. ``subuid`` maps this user to root and its /etc/subuid range above
-it, through newuidmap: it may then remove what a build of the same user left behind.
+it, through newuidmap: it may then remove what a build of the same user left behind. ``single`` maps this user to root,
+and nobody else. ``shifted`` is for root: inside, ids 0 and up are ids that nobody has outside.
+
+With --sandbox there are more processes: this one waits for them, and all of them end with it (``confine``).
 
 Standard library only, and nothing of the package: `-I` keeps the start at a few milliseconds.
 """
@@ -18,10 +21,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG = 1
+_IDS = 65536
+_SHIFT = 0x7000_0000
 _CANNOT = 126  # as shells do: found, and cannot be run
 
 
@@ -29,8 +35,14 @@ def main(arguments: list[str]) -> int:
     """Prepare and exec; returns only when that failed."""
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
-    if "--map" in options:
-        _enter_namespace(libc, options[options.index("--map") + 1])
+    kind = options[options.index("--map") + 1] if "--map" in options else ""
+    if "--sandbox" in options:
+        parent = int(options[options.index("--die-with-parent") + 1]) if "--die-with-parent" in options else 0
+        uid, gid = os.getuid(), os.getgid()
+        plan = options[options.index("--sandbox") + 1]
+        return int(_sibling("confine").run(plan, program, lambda pid: _write_maps(pid, uid, gid, kind), parent))
+    if kind:
+        _enter_namespace(libc, kind)
     if "--die-with-parent" in options:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(options[options.index("--die-with-parent") + 1]):
@@ -40,6 +52,17 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{program[0]}: {error.strerror}\n")
     return _CANNOT
+
+
+def _sibling(name: str) -> Any:
+    """A module beside this one, without those that only look like one of the standard library's."""
+    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415 - few launches need it
+
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - it is a file of ours
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _enter_namespace(libc: ctypes.CDLL, kind: str) -> None:
@@ -70,9 +93,15 @@ def _write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
 
 
 def _try_to_write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
-    if kind == "identity":
+    if kind in ("identity", "shifted"):
+        first, count = shifted_range() if kind == "shifted" else (0, _IDS)
         for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{pid}/{name}").write_text("0 0 65536\n", encoding="ascii")
+            Path(f"/proc/{pid}/{name}").write_text(f"0 {first} {count}\n", encoding="ascii")
+        return 0
+    if kind == "single":
+        Path(f"/proc/{pid}/setgroups").write_text("deny", encoding="ascii")
+        Path(f"/proc/{pid}/uid_map").write_text(f"0 {uid} 1\n", encoding="ascii")
+        Path(f"/proc/{pid}/gid_map").write_text(f"0 {gid} 1\n", encoding="ascii")
         return 0
     for program, own, ranges in (("newuidmap", uid, "/etc/subuid"), ("newgidmap", gid, "/etc/subgid")):
         first, count = subordinate_range(Path(ranges), uid)
@@ -80,6 +109,29 @@ def _try_to_write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
         if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode != 0:
             return 1
     return 0
+
+
+def shifted_range(proc: Path = Path("/proc/self")) -> tuple[int, int]:
+    """Ids that root gives to what it builds: (first, count), the same for users and groups; count is 0 without any.
+
+    Some that no account has and no tool hands out (systemd's list of user ids), where root may give any; in a
+    container, the last ones that there are. Never root's own.
+    """
+    ranges = [_shiftable(proc / name) for name in ("uid_map", "gid_map")]
+    first, count = max(first for first, _ in ranges), min(first + count for first, count in ranges)
+    return first, max(count - first, 0)
+
+
+def _shiftable(path: Path) -> tuple[int, int]:
+    best = (1, 0)
+    for line in path.read_text(encoding="ascii").splitlines():
+        first, _, count = (int(word) for word in line.split())
+        end = first + count
+        if first <= _SHIFT and end >= _SHIFT + _IDS:
+            return _SHIFT, _IDS
+        first = max(first, 1, end - _IDS)
+        best = max(best, (first, end - first), key=lambda one: one[1])
+    return best
 
 
 def subordinate_range(path: Path, uid: int) -> tuple[int, int]:

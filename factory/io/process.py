@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import shutil
@@ -33,9 +34,38 @@ class Finished:
     seconds: float
 
 
-def command(arguments: Sequence[str], mapped: str = "", *, bound: bool = True) -> list[str]:
+@dataclass(frozen=True)
+class Sandbox:
+    """A root folder of its own for a program that is not trusted: it sees no file and no process but these.
+
+    mapped: who is root in there: 'shifted' (started by root), 'subuid' or 'single'. read_only, writable: host paths
+    without links in them, seen under the same names or, as a pair, under another; links: name and target; empty:
+    folders in memory. cwd: where the program starts.
+    """
+
+    mapped: str
+    read_only: tuple[Path | tuple[Path, Path], ...]
+    writable: tuple[Path | tuple[Path, Path], ...] = ()
+    links: tuple[tuple[Path, str], ...] = ()
+    empty: tuple[Path, ...] = ()
+    cwd: Path = Path("/")
+
+    def plan(self) -> str:
+        """What ``launch`` is told."""
+        mounts = [["link", target, str(name)] for name, target in self.links]
+        mounts += [["tmpfs", "", str(path)] for path in self.empty]
+        for kind, paths in (("ro", self.read_only), ("rw", self.writable)):
+            pairs = (path if isinstance(path, tuple) else (path, path) for path in paths)
+            mounts += [[kind, str(source), str(target)] for source, target in pairs]
+        return json.dumps({"mounts": mounts, "cwd": str(self.cwd)})
+
+
+def command(
+    arguments: Sequence[str], mapped: str = "", *, bound: bool = True, sandbox: Sandbox | None = None
+) -> list[str]:
     """The argument list that runs the program through ``launch``; mapped: '', 'identity' or 'subuid'."""
-    options = ["--map", mapped] if mapped else []
+    options = ["--sandbox", sandbox.plan(), "--map", sandbox.mapped] if sandbox else []
+    options += ["--map", mapped] if mapped and not sandbox else []
     if bound:
         options += ["--die-with-parent", str(os.getpid())]
     return [sys.executable, "-I", str(_LAUNCH), *options, "--", *arguments]
@@ -50,8 +80,9 @@ def run(
     cwd: Path | None = None,
     timeout: float | None = None,
     mapped: str = "",
+    sandbox: Sandbox | None = None,
 ) -> Finished:
-    """Run a program to its end and hand over its output block by block.
+    """Run a program to its end and hand over its output block by block; in a sandbox, if one is given.
 
     Standard error goes into the same stream unless on_error_output is given; standard input is empty.
     timeout in seconds. When the time is over, or an exception (Ctrl-C) passes through, the whole process
@@ -60,7 +91,7 @@ def run(
     started = time.monotonic()
     separate = on_error_output is not None
     process = _start(
-        command(arguments, mapped),
+        command(arguments, mapped, sandbox=sandbox),
         program=arguments[0],
         env=env,
         cwd=cwd,
@@ -78,11 +109,21 @@ def run(
 
 
 def output_of(
-    arguments: Sequence[str], *, env: Mapping[str, str], stdin: bytes = b"", timeout: float = 60, mapped: str = ""
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: bytes = b"",
+    timeout: float = 60,
+    mapped: str = "",
+    sandbox: Sandbox | None = None,
 ) -> tuple[int, bytes, bytes]:
     """Exit status, standard output and standard error of a short program. Raises NotFound, FactoryError (time)."""
     process = _start(
-        command(arguments, mapped), program=arguments[0], env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        command(arguments, mapped, sandbox=sandbox),
+        program=arguments[0],
+        env=env,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     with contextlib.ExitStack() as stack:
         stack.callback(_close, process)

@@ -1,0 +1,289 @@
+"""Shut a program in: a root folder with nothing in it but what it was given, and no other process in sight.
+
+Standard library only, and nothing of the package: ``launch`` loads this file by itself (`-I`). Two user namespaces,
+one in the other. In the outer one the new root is put together; the program runs in the inner one, where it is root
+again, and yet can neither unmount nor make writable what the outer one mounted (mount_namespaces(7), "Restrictions on
+mount namespaces"). What it is outside of both: an id that nobody has, where root starts it; else the user's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWIPC = 0x08000000
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 32, 4096, 16384, 1 << 19
+_MNT_DETACH = 2
+_PR_SET_PDEATHSIG = 1
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_JOIN_SESSION_KEYRING = 1
+_CANNOT = 126
+_BASE = "/tmp"  # noqa: S108 - there everywhere; covered for a moment, in a mount namespace of our own
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+WriteMaps = Callable[[int], int]
+
+
+def run(plan: str, program: list[str], write_maps: WriteMaps, parent: int) -> int:
+    """Run the program by the plan of ``factory.io.process.Sandbox``; its exit status, 128 + signal as in shells.
+
+    write_maps writes the maps of a process that has just entered the outer user namespace. parent: if not 0, the
+    process without which nothing of this goes on.
+    """
+    order = json.loads(plan)
+    try:
+        if os.getuid() == 0:
+            _collect(order["mounts"])
+        _enter(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID, write_maps)
+    except OSError as error:
+        return _failed(error)
+    if parent:
+        _die_with(parent)
+    return _in_child(lambda: _outer(order, program), linked=True)
+
+
+def _outer(order: dict[str, object], program: list[str]) -> int:
+    """The first process of the outer namespaces."""
+    _become_root()
+    _make_root(order)
+    # utf-8 here and below: Python has it in memory, and its files are out of sight by now.
+    extents = {name: Path("/proc/self", name).read_text(encoding="utf-8") for name in ("uid_map", "gid_map")}
+
+    def same_again(process: int) -> int:
+        for name, text in extents.items():
+            lines = (line.split() for line in text.splitlines())
+            mapped = "".join(f"{first} {first} {count}\n" for first, _, count in lines)
+            Path(f"/proc/{process}/{name}").write_text(mapped, encoding="utf-8")
+        return 0
+
+    _enter(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC, same_again)
+    return _in_child(lambda: _inner(str(order["cwd"]), program), linked=True)
+
+
+def _inner(cwd: str, program: list[str]) -> int:
+    """The first process of the inner namespaces: it waits for the program, and for all that this leaves behind."""
+    _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    os.chdir(cwd)
+    machine = os.uname().machine
+    if machine in _KEYCTL:  # the session's keys, a Kerberos ticket say, are inherited by every process
+        _libc.syscall(_KEYCTL[machine], _JOIN_SESSION_KEYRING, None)
+    return _in_child(lambda: _become(program), linked=False)
+
+
+def _become(program: list[str]) -> NoReturn:
+    try:
+        os.execvp(program[0], program)
+    except OSError as error:
+        sys.stderr.write(f"{program[0]}: {error.strerror}\n")
+    os._exit(_CANNOT)
+
+
+def _in_child(work: Callable[[], int], *, linked: bool) -> int:
+    """Do the work in a child; its exit status. linked: the child, and all below it, are killed when this process ends.
+
+    They are the first process of a PID namespace: the kernel ends everybody in it together with them.
+    """
+    alive, mine = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(mine)
+        status = _CANNOT
+        try:
+            if linked:
+                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                if select.select([alive], [], [], 0)[0]:  # it ended before the kernel was told
+                    os._exit(_CANNOT)
+            os.close(alive)
+            status = work()
+        except OSError as error:
+            status = _failed(error)
+        except Exception as error:  # noqa: BLE001 - a traceback is made of files that are out of sight by now
+            sys.stderr.write(f"sandbox: {error!r}\n")
+        finally:
+            os._exit(status)
+    os.close(alive)
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _enter(flags: int, write_maps: WriteMaps) -> None:
+    """Unshare, while a forked child, still outside, writes the maps that only somebody outside may write."""
+    here = os.getpid()
+    ready, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        status = 1
+        try:
+            status = write_maps(here) if os.read(ready, 1) == b"x" else 1
+        except OSError as error:
+            _failed(error)
+        finally:
+            os._exit(status)
+    os.close(ready)
+    try:
+        _call(_libc.unshare(flags), "unshare")
+        os.write(go, b"x")
+    finally:
+        os.close(go)
+        _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise PermissionError(0, "could not write the id maps of a user namespace")
+
+
+def _die_with(parent: int) -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(_CANNOT)
+
+
+def _become_root() -> None:
+    """Become the namespace's root, without the groups of the user where the kernel lets go of them."""
+    try:
+        os.setgroups([])
+    except PermissionError:
+        pass  # of a user who has no range of ids: the groups stay, what they may read is not there
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # forgotten by whoever changes the user id
+
+
+def _collect(mounts: list[list[str]]) -> None:
+    """Bind all sources below one folder, while this is still a root who can go everywhere."""
+    _call(_libc.unshare(_CLONE_NEWNS), "unshare")
+    _mount("none", "/", "", _MS_REC | _MS_SLAVE)
+    opened = [(mount, os.open(mount[1], os.O_PATH)) for mount in mounts if mount[0] in ("ro", "rw")]
+    _mount("tmpfs", _BASE, "tmpfs", _MS_NODEV, "mode=755")
+    for number, (mount, descriptor) in enumerate(opened):
+        place = f"{_BASE}/{number}"
+        _make_point(place, folder=stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        _mount(f"/proc/self/fd/{descriptor}", place, "", _MS_BIND | _MS_REC)
+        os.close(descriptor)
+        mount[1] = place
+
+
+def _make_root(order: dict[str, object]) -> None:
+    """Put the new root together and change into it; the old one is let go of."""
+    mounts = order["mounts"]
+    assert isinstance(mounts, list)  # noqa: S101 - for the reader of types: it is our own plan
+    _mount("none", "/", "", _MS_REC | _MS_SLAVE)
+    _mount("tmpfs", _BASE, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+    os.chdir(_BASE)
+    Path("old").mkdir()
+    Path("new").mkdir()
+    _pivot(".", "old")
+    _mount("tmpfs", "/new", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+    _make_devices()
+    for kind, source, target in sorted(mounts, key=lambda mount: mount[2].count("/")):
+        place = "/new" + target
+        if kind == "link":
+            _make_folder(os.path.dirname(place))  # noqa: PTH120 - no Path where each millisecond counts
+            os.symlink(source, place)
+        elif kind == "tmpfs":
+            _make_folder(place)
+            _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+        else:
+            _bind("/old" + source, place, read_only=kind == "ro")
+    _make_folder("/new/proc")
+    try:
+        _mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    except PermissionError as error:  # containers that cover parts of /proc
+        raise PermissionError(error.errno, "a new /proc is refused") from error
+    os.chdir("/new")
+    _pivot(".", ".")
+    _call(_libc.umount2(b".", _MNT_DETACH), "umount the old root")
+    os.chdir("/")
+
+
+def _make_devices() -> None:
+    _make_folder("/new/dev")
+    _mount("tmpfs", "/new/dev", "tmpfs", _MS_NOSUID, "mode=755")
+    for name in _DEVICES:
+        if os.path.exists(f"/old/dev/{name}") and os.access(f"/old/dev/{name}", os.R_OK | os.W_OK):  # noqa: PTH110
+            _make_point(f"/new/dev/{name}", folder=False)
+            _mount(f"/old/dev/{name}", f"/new/dev/{name}", "", _MS_BIND)
+    for name in ("pts", "shm"):
+        Path("/new/dev", name).mkdir()
+    _mount("devpts", "/new/dev/pts", "devpts", _MS_NOSUID | _MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+    _mount("tmpfs", "/new/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
+    links = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+    for name, target in links.items():
+        os.symlink(target, f"/new/dev/{name}")
+
+
+def _bind(source: str, place: str, *, read_only: bool) -> None:
+    _make_point(place, folder=os.path.isdir(source))  # noqa: PTH112
+    _mount(source, place, "", _MS_BIND | _MS_REC)
+    if read_only:
+        for below in _mounts_below(place):
+            kept = os.statvfs(below).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+            try:
+                _mount("none", below, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
+            except OSError:
+                if below == place:
+                    raise  # what lies below may be a kind that cannot be mounted again; then rights alone protect it
+
+
+def _mounts_below(place: str) -> list[str]:
+    """The mount point and those below it, as /proc/self/mountinfo of the old root writes them (proc(5))."""
+    found = []
+    for line in Path("/old/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        point = line.split(" ")[4]
+        for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+            point = point.replace(code, character)
+        if (point == place or point.startswith(place + "/")) and os.path.isdir(point) | (point == place):  # noqa: PTH112
+            found.append(point)
+    return found
+
+
+def _make_point(place: str, *, folder: bool) -> None:
+    """Something to mount upon."""
+    _make_folder(place if folder else os.path.dirname(place))  # noqa: PTH120
+    if not folder and not os.path.lexists(place):
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+
+
+def _make_folder(place: str) -> None:
+    os.makedirs(place, mode=0o755, exist_ok=True)  # noqa: PTH103
+
+
+def _pivot(new: str, old: str) -> None:
+    number = _PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise PermissionError(0, f"not tried on {os.uname().machine}")
+    _call(_libc.syscall(number, new.encode(), old.encode()), "pivot_root")
+
+
+def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    done = _libc.mount(
+        os.fsencode(source), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
+    _call(done, f"mount {source} on {target}")
+
+
+def _call(status: int, what: str) -> None:
+    if status != 0:
+        raise OSError(ctypes.get_errno(), what)
+
+
+def _failed(error: OSError) -> int:
+    why = f"{error.strerror}: {os.strerror(error.errno)}" if error.errno else error.strerror
+    sys.stderr.write(f"sandbox: {why}{f' ({error.filename})' if error.filename else ''}\n")
+    return _CANNOT
