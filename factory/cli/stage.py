@@ -63,10 +63,9 @@ def local_disk(context: Context) -> Path | None:
 
 def _asked_for(folder: Path) -> Path:
     """This user's part of a folder that was named for this one copy; it is made for nobody else."""
-    from factory.io import files  # noqa: PLC0415
     from factory.io.ancestors import private_folder  # noqa: PLC0415
 
-    return private_folder(files.make_folder(folder, 0o700) / f"user-{os.geteuid()}")
+    return private_folder(folder / f"user-{os.geteuid()}", parents=True)
 
 
 def copy(context: Context, image: StoredImage, local: Path) -> Path:

@@ -7,7 +7,6 @@ can be led elsewhere by its owner and by who may write it; where the sticky bit 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from factory.errors import NoRoom
-from factory.io import files
+from factory.io.below import make_way
 
 _MOST_LINKS = 40  # as the kernel
 
@@ -84,26 +83,27 @@ def doubt(
     return ""
 
 
-def private_folder(path: Path) -> Path:
-    """A folder that only this user can use, and that nobody else can replace, made in one that is there.
+def private_folder(path: Path, *, parents: bool = False) -> Path:
+    """A folder that only this user can use, and that nobody else can replace; made when it is not there.
 
-    Raises NoRoom when it is anything else, or when a folder above it is another user's, or one that others may write
-    without the sticky bit.
+    parents: make those above it as well, for this user only. Raises NoRoom when it is anything else, or when a folder
+    above it is another user's, or one that others may write without the sticky bit.
     """
-    with contextlib.suppress(FileExistsError), files.explained(path):
-        try:
-            path.mkdir(mode=0o700)
-        except FileNotFoundError as error:
-            raise NoRoom(
-                f"{path.parent} is not there", why=str(error.strerror), fix="make it, or name another folder"
-            ) from error
-    why = doubt(path, trusted=lambda user: user in (0, os.geteuid()))
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
-        why = "it is not a folder of yours alone: others could put their files there"
-    if why:
+    if not parents and not path.parent.is_dir():
+        raise NoRoom(f"{path.parent} is not there", why="it is no folder", fix="make it, or name another one")
+    why = _not_ours(path)
+    if not why:
+        make_way(path, 0o700)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+            why = "it is not a folder of yours alone: others could put their files there"
+    if why := why or _not_ours(path):
         raise NoRoom(f"{path} is not safe to use", why=why, fix="remove it, or name another place")
     return path
+
+
+def _not_ours(path: Path) -> str:
+    return doubt(path, trusted=lambda user: user in (0, os.geteuid()))
 
 
 def _group_writes(folder: os.stat_result) -> bool:

@@ -49,14 +49,14 @@ class Folder:
         """A folder that is there. Raises FileNotFoundError; IntegrityFailure for a link, NoRoom for a file."""
         return self._walk(names, lambda at, name: at._enter(name))  # noqa: SLF001 - of this class
 
-    def make(self, *names: str) -> Folder:
-        """A folder, made with those on the way to it where they are missing, each as open as this one.
+    def make(self, *names: str, mode: int | None = None) -> Folder:
+        """A folder, made with those on the way to it where they are missing; mode None: each as open as this one.
 
         Who shares this one (mode 2775, say) shares what comes below it. Folders of ours that a kill left before they
         were opened are opened now. Raises as ``below`` does, and NoRoom where this user may not write.
         """
-        mode = stat.S_IMODE(os.fstat(self.descriptor).st_mode)
-        return self._walk(names, lambda at, name: at._made(name, mode))  # noqa: SLF001 - of this class
+        mine = stat.S_IMODE(os.fstat(self.descriptor).st_mode) if mode is None else mode
+        return self._walk(names, lambda at, name: at._made(name, mine))  # noqa: SLF001 - of this class
 
     def _walk(self, names: tuple[str, ...], step: Callable[[Folder, str], Folder]) -> Folder:
         at = Folder(self.path, os.dup(self.descriptor))
@@ -219,6 +219,17 @@ class Entry(NamedTuple):
     def update(self) -> contextlib.AbstractContextManager[FileIO]:
         """As factory.io.private.open_for_update."""
         return self.folder.update(self.name)
+
+
+def make_way(path: Path, mode: int = 0o755) -> None:
+    """Make a folder, and those above it that are missing, where no stranger decides what the first of them means.
+
+    As factory.io.files.make_folder, but no link that appears meanwhile is followed.
+    """
+    with files.explained(path):
+        there = next(place for place in (path, *path.parents) if place.exists())
+        with Folder.at(there) as folder, folder.make(*path.relative_to(there).parts, mode=mode):
+            pass
 
 
 def entries(path: Path) -> list[Path]:

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from factory.digest import Digest
 from factory.errors import FactoryError, NoRoom
-from factory.io import files
-from factory.io.below import Folder
+from factory.io.below import Folder, make_way
 
 FOLDER = "leases"
 _FORMAT = 1
@@ -113,7 +112,8 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
 
 @contextlib.contextmanager
 def _folder(root: Path) -> Iterator[Folder]:
-    with Folder.at(files.make_folder(root)) as store, store.make(FOLDER) as folder:
+    make_way(root)
+    with Folder.at(root) as store, store.make(FOLDER) as folder:
         yield folder
 
 

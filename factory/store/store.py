@@ -22,8 +22,8 @@ from pathlib import Path
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound
-from factory.io import files, private
-from factory.io.below import Entry, Folder, entries
+from factory.io import private
+from factory.io.below import Entry, Folder, entries, make_way
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress, Silent
 from factory.names import LATEST, Reference, recipe_name, tag_name
@@ -120,7 +120,7 @@ class Store:
         Raises IntegrityFailure where a stranger could put another folder in its place, NoRoom.
         """
         self._is_in_place()
-        files.make_folder(self.root)
+        make_way(self.root)
         self._is_in_place()
         with Folder.at(self.root) as root:
             yield root

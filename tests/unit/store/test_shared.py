@@ -17,7 +17,7 @@ from factory.store.refs import StoredImage
 from factory.store.store import Store
 from factory.store.trust import Trust
 from factory.store.verify import verify
-from tests.unit.store.stored import ANOTHER, image, put
+from tests.unit.store.stored import ANOTHER, image, put, tree
 
 SIF = b"the bytes of an image"
 WANTED = Descriptor.of("a/b", SIF)
@@ -252,6 +252,100 @@ def test_a_store_that_anybody_could_have_made_is_not_trusted_for_its_owner(world
     world.site.root.parent.chmod(0o1777)
     assert world.own.usable(WANTED) is None
     assert world.trusting(STRANGER).usable(WANTED) == world.blob
+
+
+class Above:
+    """A shared store with folders above it, and the store of a user that is not root above that."""
+
+    def __init__(self, world: World, tmp_path: Path) -> None:
+        self.project = tmp_path / "project"
+        self.folder = self.project / "team"
+        self.folder.mkdir(parents=True)
+        self.root = self.folder / "images"
+        world.site.root.rename(self.root)
+        self.world = world
+
+    def doubt(self, *owners: int) -> str:
+        return Trust(frozenset(owners)).doubt_of_place(self.root)
+
+
+@pytest.fixture
+def above(world: World, tmp_path: Path) -> Above:
+    return Above(world, tmp_path)
+
+
+@only_root
+def test_a_store_of_its_owner_below_a_folder_of_the_same_owner_is_trusted(above: Above) -> None:
+    above.world.give(above.folder, above.root, *above.root.rglob("*"))
+    assert above.doubt() == ""
+    os.chown(above.folder, ANOTHER, -1)
+    assert f"{above.folder} belongs to" in above.doubt()
+    assert above.doubt(ANOTHER) == ""
+
+
+@only_root
+def test_the_owner_of_a_store_is_not_trusted_where_anybody_could_have_made_a_folder_above(above: Above) -> None:
+    above.world.give(above.folder, above.root, *above.root.rglob("*"))
+    above.project.chmod(0o1777)
+    assert f"{above.folder} belongs to user id {STRANGER}, who may have made it" in above.doubt()
+    assert above.doubt(STRANGER) == ""
+    above.project.chmod(0o777)
+    assert f"anybody can replace {above.folder}" in above.doubt(STRANGER)
+
+
+@only_root
+def test_a_group_may_write_above_the_store_that_it_shares(above: Above) -> None:
+    for folder in (above.folder, above.root):
+        os.chown(folder, ANOTHER, ANOTHER)
+        folder.chmod(0o2775)
+    os.chown(above.project, 0, ANOTHER)
+    above.project.chmod(0o2775)
+    assert above.doubt() == ""
+    above.root.chmod(0o755)
+    assert f"the group of {above.project} may write it" in above.doubt(), "it does not share the store"
+
+
+@only_root
+def test_the_groups_of_this_user_may_write_above_a_store_of_ones_own(above: Above) -> None:
+    os.chown(above.project, ANOTHER, OTHER_GROUP)
+    above.project.chmod(0o2770)
+    assert above.doubt(ANOTHER) != ""
+    before = os.getgroups()
+    os.setgroups([OTHER_GROUP])
+    try:
+        assert above.doubt(ANOTHER) == ""
+        os.chown(above.root, STRANGER, -1)
+        assert above.doubt(ANOTHER) == "", "its owner could not have made the folder above"
+        os.chown(above.folder, STRANGER, -1)
+        assert f"{above.folder} belongs to user id {STRANGER}, who may have made it" in above.doubt(ANOTHER)
+    finally:
+        os.setgroups(before)
+
+
+@only_root
+def test_owners_that_a_user_namespace_does_not_know_are_believed_above_a_store(
+    above: Above, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.chown(above.project, 65_534, -1)
+    assert "who is not trusted" in above.doubt()
+    (tmp_path / "map").write_text("         0       1000          1\n")
+    monkeypatch.setattr(trust, "_MAP", tmp_path / "map")
+    assert above.doubt() == ""
+    above.project.chmod(0o1777)
+    os.chown(above.folder, 65_534, -1)
+    assert "who may have made it" in above.doubt()
+
+
+@only_root
+def test_nothing_is_written_in_a_store_whose_place_a_stranger_decides(above: Above) -> None:
+    os.chown(above.folder, STRANGER, -1)
+    before = tree(above.root)
+    store = Store(above.root)
+    with pytest.raises(IntegrityFailure, match="is not safe to use") as caught:
+        put(store, b"new", "tool", "2-1")
+    assert str(STRANGER) in caught.value.why
+    store.lease(WANTED.digest)
+    assert tree(above.root) == before
 
 
 def test_ones_own_file_is_hashed_once_where_others_may_write(world: World) -> None:

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from factory.errors import IntegrityFailure, NoRoom
+from factory.io.below import Folder, entries, make_way
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_folders_are_made_as_open_as_the_first_one_whatever_the_umask(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    before = os.umask(0o777)
+    try:
+        with Folder.at(tmp_path) as root, root.make("a", "b") as made:
+            assert made.path == tmp_path / "a/b"
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "a"), mode(tmp_path / "a/b")) == (0o2775, 0o2775)
+
+
+def test_a_folder_that_a_kill_left_closed_is_opened(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    (tmp_path / "a").mkdir(0o700)
+    with Folder.at(tmp_path) as root, root.make("a"):
+        assert mode(tmp_path / "a") == 0o2775
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc"])
+def test_what_is_no_single_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    with Folder.at(tmp_path) as root:
+        for act in (root.below, root.make, root.remove, root.stat, root.touch, root.create, root.update):
+            with pytest.raises(ValueError, match="is no name of an entry"):
+                act(name)
+
+
+@pytest.mark.parametrize("target", [".", "nowhere", "/"])
+def test_a_link_in_the_place_of_a_folder_is_refused_with_its_owner(tmp_path: Path, target: str) -> None:
+    (tmp_path / "link").symlink_to(target)
+    with Folder.at(tmp_path) as root:
+        for act in (root.below, root.make):
+            with pytest.raises(IntegrityFailure, match="is a symbolic link, refused") as caught:
+                act("link", "more")
+            assert f"user id {os.getuid()}" in caught.value.why
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with Folder.at(tmp_path) as root:
+        with pytest.raises(NoRoom, match="file is in the way"):
+            root.make("file")
+        with pytest.raises(FileNotFoundError):
+            root.below("nothing")
+
+
+def test_what_is_done_in_a_folder_stays_in_it_when_its_name_means_another_one(tmp_path: Path) -> None:
+    for name in ("folder", "victim"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").write_text(name)
+    with Folder.at(tmp_path) as root, root.below("folder") as folder:
+        (tmp_path / "folder").rename(tmp_path / "moved")
+        (tmp_path / "folder").symlink_to("victim")
+        folder.write("record", "text")
+        folder.link("latest", "record")
+        folder.second_name("record", "again")
+        folder.rename("record", folder, "final")
+        folder.touch("old")
+        folder.move("old", "older")
+        with folder.update("partial") as file:
+            file.write(b"bytes")
+        with folder.make("below") as below:
+            folder.rename("partial", below, "whole")
+        folder.remove("older")
+        folder.remove("never there")
+        assert folder.names() == ["again", "below", "final", "latest"]
+        assert (folder.links_to("latest"), folder.links_to("final")) == ("record", None)
+        assert folder.read("again", 3) == (b"tex", folder.stat("again").st_mtime)
+    assert {path.name for path in (tmp_path / "victim").iterdir()} == {"old"}
+    assert (tmp_path / "moved/below/whole").read_bytes() == b"bytes"
+
+
+def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:
+    with Folder.at(tmp_path) as root:
+        root.write("file", "old")
+        with pytest.raises(ZeroDivisionError), root.create("new") as file:
+            file.write(b"%d" % (1 // 0))
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(NoRoom, match="folder is in the way"):
+            root.write("folder", "new")
+        assert root.names() == ["file", "folder"]
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    (tmp_path / "link").symlink_to("nowhere")
+    for names in (("a", "b", "c"), ("link",), ("a", "b")):
+        with contextlib.suppress(IntegrityFailure), Folder.at(tmp_path) as root, root.make(*names):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_way_is_made_with_a_mode_and_no_link_on_it_is_followed(tmp_path: Path) -> None:
+    make_way(tmp_path / "a/b", 0o700)
+    assert (mode(tmp_path / "a"), mode(tmp_path / "a/b")) == (0o700, 0o700)
+    (tmp_path / "a").chmod(0o755)
+    make_way(tmp_path / "a", 0o700)
+    assert mode(tmp_path / "a") == 0o755, "what is there keeps its mode"
+    (tmp_path / "dangling").symlink_to("made")
+    with pytest.raises(IntegrityFailure):
+        make_way(tmp_path / "dangling/x")
+    (tmp_path / "file").touch()
+    with pytest.raises(NoRoom, match="in the way"):
+        make_way(tmp_path / "file/x")
+
+
+def test_the_entries_of_a_link_are_not_those_of_its_target(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").touch()
+    (tmp_path / "link").symlink_to("folder")
+    assert entries(tmp_path / "folder") == [tmp_path / "folder/file"]
+    assert entries(tmp_path / "link") == entries(tmp_path / "nowhere") == []
