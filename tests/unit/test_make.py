@@ -134,14 +134,15 @@ def test_a_change_makes_the_next_build(factory: Factory) -> None:
 
 def test_one_broken_recipe_does_not_stop_the_others(factory: Factory) -> None:
     factory.write("a-build", definition="Bootstrap: docker\nFrom: {{ base }}\n%post\n    exit 1\n")
-    factory.write("b-lint", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
+    factory.write("b-lint", definition="Bootstrap: docker\nFrom: {{ base }}\n%files from nowhere\n    /a\n")
     factory.write("c-stuck", definition="Bootstrap: docker\nFrom: {{ nothing }}\n")
+    factory.write("c-host", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
     factory.write("d-test", more='[[test]]\nname = "fails"\nrun = "false"')
     factory.write("e-good")
     plan, done = factory.make()
     errors = {one.job.recipe.name: type(one.error) for one in done}
     assert errors == {"a-build": BuildFailed, "b-lint": ProblemError, "d-test": TestsFailed, "e-good": type(None)}
-    assert [stuck.recipe.name for stuck in plan.stuck] == ["c-stuck"]
+    assert [stuck.recipe.name for stuck in plan.stuck] == ["c-host", "c-stuck"]
     assert [name for name in factory.recipes if factory.registry.tags(name)] == ["e-good"]
 
 

@@ -256,7 +256,7 @@ def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, regi
     root, work = tmp_path / "recipes", tmp_path / "work"
     second = '[[test]]\nname = "second"\nrun = "false"'
     failing = write_recipe(root, "failing", more=second)
-    wrong = write_recipe(root, "wrong", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
+    wrong = write_recipe(root, "wrong", definition="Bootstrap: docker\nFrom: {{ base }}\n%files from nowhere\n    /a\n")
     torn = write_recipe(root, "torn")
     (torn.folder / "recipe.toml").write_text("[recipe]\nname = \n")
     made = candidate(work, failing, b"sif")
