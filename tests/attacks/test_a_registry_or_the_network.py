@@ -137,7 +137,7 @@ def test_a_realm_makes_this_machine_ask_nothing_inside(internet: Network, target
         assert internet.requests(at)
         assert [request for request in internet.requests() if request["at"] != at] == []
     assert done.code == 4
-    assert "where it has no business" in done.err
+    assert "which a registry elsewhere has no reason to name" in done.err
 
 
 # Redirects, and other addresses that a registry names
@@ -170,6 +170,19 @@ def test_a_registry_inside_names_other_hosts_inside_and_not_this_machine(interne
         with internet.serving([*image_rules(at), sent], at, storage, own):
             internet.run("pull", f"http://{at}/images/tool")
             assert bool(internet.requests(target)) is (target == storage)
+
+
+@pytest.mark.parametrize("target", ["169.254.169.254", INSIDE, "0xa090807", "[fe80::1]"])
+def test_a_proxy_is_asked_for_nothing_inside(nearby: Network, target: str) -> None:
+    """It resolves names itself: what remains to us are addresses that are written out."""
+    proxy = f"127.0.0.1:{free_port()}"
+    blind = {"path": "registry.invalid/.*/blobs/", "status": 307, "headers": {"Location": f"http://{target}/admin"}}
+    with nearby.serving([*image_rules(proxy), blind], proxy):
+        done = nearby.run("pull", "http://registry.invalid/images/tool", env={"http_proxy": f"http://{proxy}"})
+        paths = [request["path"] for request in nearby.requests()]
+        assert [path for path in paths if "/blobs/" in path]
+        assert [path for path in paths if path.startswith("http://") and "registry.invalid" not in path] == []
+    assert "which a registry elsewhere has no reason to name" in done.err
 
 
 @needs_root
