@@ -358,10 +358,11 @@ def _refused(url: str, why: str, fix: str = "check the registry's address") -> H
 def _inside(found: LeadsInside, namer: str) -> HttpFailure:
     host = host_of(namer)
     shown = f"[{found.host}]" if ":" in found.host else found.host
-    is_what = "this machine" if found.network == LOOPBACK else f"a {found.network} address"
+    place = "this machine" if found.network == LOOPBACK else f"a {found.network} address"
     return HttpFailure(
-        f"{host} sends us to an address where it has no business",
-        why=f"{shown} is {is_what}" + (f" ({found.address})" if found.address != found.host else ""),
+        f"refused to follow {host} to {shown}",
+        why=f"that is {place}, which a registry elsewhere has no reason to name"
+        + (f" ({found.address})" if found.address != found.host else ""),
         fix=f"ask who runs {host}; if it is right, list {shown} in the setting internal_hosts of your config.toml",
         host=host,
         retryable=False,

@@ -1,3 +1,104 @@
 """The attacker wrote a file that somebody uses: a lock file, a factory.toml, an archive, a SIF."""
 
 from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.network import PASSWORD, USER, Network, wants
+from tests.factory_project import ROOT
+from tests.servers import free_port
+
+LOGIN = {"SINGFACTORY_USERNAME": USER, "SINGFACTORY_PASSWORD": PASSWORD}
+
+
+# factory.toml
+
+
+def test_the_login_of_the_environment_is_not_sent_to_the_registry_of_a_stranger_s_factory(nearby: Network) -> None:
+    """A user looks at a clone, with the login for another registry in the environment."""
+    port = free_port()
+    evil = f"127.0.0.2:{port}"
+    clone = nearby.folder / "clone"
+    (clone / "recipes").mkdir(parents=True)
+    (clone / "factory.toml").write_text(f'registry = "http://{evil}/x"\n')
+    with nearby.serving([wants(at=evil)], evil):
+        for command in ("list", "plan"):
+            done = nearby.run(command, folder=clone, env=LOGIN)
+            assert f"SINGFACTORY_PASSWORD is not sent to {evil}" in done.err or not nearby.requests(evil)
+        assert nearby.requests(evil)
+        assert nearby.logins() == []
+        nearby.run("list", folder=clone, env={**LOGIN, "SINGFACTORY_REGISTRY": f"http://{evil}/x"})  # its advice
+        assert nearby.logins(evil)
+
+
+@pytest.mark.parametrize("name", ["ca", "plain_http_logins", "token_services", "internal_hosts"])
+def test_a_project_does_not_say_whom_its_users_trust(nearby: Network, name: str) -> None:
+    value = '"evil.pem"' if name == "ca" else '["evil.example"]'
+    clone = nearby.folder / "clone"
+    clone.mkdir()
+    (clone / "factory.toml").write_text(f"{name} = {value}\n")
+    done = nearby.run("list", folder=clone)
+    assert done.code == 2
+    assert "not a project's to say" in done.err
+
+
+DECOYS = {
+    "in a string": 'registry = "{evil}"\ndebian_mirror = """\nregistry = "ghcr.io/org/images"\n"""\n',
+    "below a comment": '# registry\nregistry="{evil}" # registry = "ghcr.io/org/images"\n',
+    "in front": 'debian_mirror = """\nregistry = "ghcr.io/org/images"\n"""\nregistry = "{evil}"\n',
+    "quoted key": '"registry" = "{evil}"\n',
+    "spaced": '  registry = "{evil}"\n',
+    "a longer host": 'registry = "ghcr.io.{evil}"\n',
+    "without tls": 'registry = "http://ghcr.io/org/images"\n',
+}
+
+
+@pytest.mark.parametrize("decoy", DECOYS)
+def test_no_line_of_factory_toml_makes_a_job_send_its_token_to_another_registry(tmp_path: Path, decoy: str) -> None:
+    (tmp_path / "factory.toml").write_text(DECOYS[decoy].format(evil="registry.evil.example/x"))
+    told = named_by_the_job(tmp_path)
+    assert "ghcr=true" not in told["output"]
+    assert "SINGFACTORY_REGISTRY=ghcr.io/" not in told["env"]
+    assert told["env"].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "registry"),
+    [
+        ("", "ghcr.io/mona/images"),
+        ('registry = "ghcr.io/org/images"\n', "ghcr.io/org/images"),
+        ("registry='https://GHCR.io/org/images'", "ghcr.io/org/images"),
+    ],
+)
+def test_a_factory_on_ghcr_is_known_to_its_jobs(tmp_path: Path, lines: str, registry: str) -> None:
+    (tmp_path / "factory.toml").write_text(lines)
+    assert named_by_the_job(tmp_path) == {"output": "ghcr=true\n", "env": f"SINGFACTORY_REGISTRY={registry}\n"}
+
+
+def named_by_the_job(folder: Path) -> dict[str, str]:
+    """What the set-up action's own lines tell later steps about the registry, in a checkout of this folder.
+
+    They run as on GitHub, by `bash -e`; only installing is left out: `singfactory` is this checkout's.
+    """
+    action = (ROOT / ".github/actions/setup/action.yml").read_text()
+    steps = [step for step in action.split("\n    - name: ") if "GITHUB_OUTPUT" in step]
+    assert len(steps) == 1
+    lines = re.sub(r"(?m)^ {8}", "", steps[0].partition("run: |")[2].partition("\n")[2])
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "singfactory").write_text(f'#!/bin/sh\nexec {sys.executable} -m factory.cli "$@"\n')
+    (programs / "python3").write_text("#!/bin/sh\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    files = {name: folder / name for name in ("output", "env", "path")}
+    env = {f"GITHUB_{name.upper()}": str(path) for name, path in files.items()}
+    env |= {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    env |= {"RUNNER_TEMP": str(folder), "GITHUB_REPOSITORY_OWNER": "Mona", "REGISTRY": "", "SINGFACTORY_REGISTRY": ""}
+    subprocess.run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", lines], cwd=folder, env=env, check=False)
+    return {name: files[name].read_text() if files[name].exists() else "" for name in ("output", "env")}

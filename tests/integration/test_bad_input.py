@@ -175,12 +175,13 @@ def test_a_refused_login_tells_what_to_do_and_never_the_password(project: Projec
     project.recipe("tool")
     with docker_registry(tmp_path, login=True) as server:
         space = f"http://{server.host}/test"
-        done = project.run("make", "--registry", space, SINGFACTORY_USERNAME="robot", SINGFACTORY_PASSWORD="wr0ng")
+        login = {"SINGFACTORY_USERNAME": "robot", "SINGFACTORY_PASSWORD": "wr0ng"}
+        done = project.run("make", SINGFACTORY_REGISTRY=space, **login)
         assert done.code == 4
         assert f"singfactory login {server.host}" in done.err
         assert "wr0ng" not in done.out + done.err
-        login = project.run("login", f"http://{server.host}", "-u", "robot")
-        assert login.code == 2
+        tried = project.run("login", f"http://{server.host}", "-u", "robot")
+        assert tried.code == 2
 
 
 def interrupted(project: Project, seen: Callable[[], bool], *arguments: str, number: int = signal.SIGINT) -> str:

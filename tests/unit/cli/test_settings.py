@@ -248,3 +248,26 @@ def test_a_path_in_a_variable_or_flag_is_absolute_and_never_a_folder_called_tild
     assert places.load({}, SINGFACTORY_STORE=text).text("store") == wanted
     assert places.load({"store": text}).text("store") == wanted
     assert places.load({}, SINGFACTORY_REGISTRY=f"oci:{text}").text("registry") == f"oci:{wanted}"
+
+
+def test_what_the_user_says_himself_is_known_beside_what_a_project_or_an_option_says(places: Places) -> None:
+    places.site.write_text('registry = "site.example/x"\nengine = "of-site"')
+    places.project.write_text('registry = "project.example/x"')
+    found = places.load({"registry": "flag.example/x"})
+    assert found.text("registry") == "flag.example/x"
+    assert found.own["registry"].text == "site.example/x"
+    places.user.write_text('registry = "user.example/x"')
+    assert places.load().own["registry"].text == "user.example/x"
+    assert places.load(SINGFACTORY_REGISTRY="env.example/x").own["registry"].text == "env.example/x"
+
+
+@pytest.mark.parametrize("name", [key.name for key in settings.KEYS if key.personal])
+def test_whom_the_user_trusts_is_no_project_s_to_say(places: Places, name: str) -> None:
+    line = f'{name} = "x"' if name == "ca" else f'{name} = ["x.example"]'
+    for path in (places.site, places.user):
+        path.write_text(line)
+    assert name in places.load().values
+    places.project.write_text(line)
+    with pytest.raises(UsageError, match="not a project's to say") as told:
+        places.load()
+    assert f"SINGFACTORY_{name.upper()}" in told.value.fix

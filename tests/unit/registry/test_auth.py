@@ -32,7 +32,7 @@ def challenged(
         "",
         "https://a:b@h/",
         "https://[",
-        "https://evil.example\\.registry.example/token",  # in a quoted string a backslash is written twice
+        "https://evil.example\\\\.registry.example/token",  # in a quoted string a backslash is written twice
         "https://registry.example/to ken",
         "https://registry.example/token\r\n X: y",
         "https://r\u00e9gistry.example/token",
