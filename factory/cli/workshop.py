@@ -52,7 +52,8 @@ def make_works(context: Context) -> Works:
         return CheckPlace(context.engine, context.scratch, require_gpu=getattr(context.options, "gpu", False))
 
     def origin(recipe: Recipe) -> Origin:
-        return Origin(git.revision(recipe.folder, context.env), git.remote(recipe.folder, context.env))
+        project = git.find(context.recipes_root, context.env)
+        return Origin(project.revision(recipe.folder), project.remote()) if project else Origin()
 
     def runner(recipe: Recipe) -> Runner:
         name = getattr(context.options, "runner", None) or recipe.build.runner
