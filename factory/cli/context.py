@@ -68,9 +68,9 @@ class Context:
         """The folder of factory.toml. Raises UsageError outside a project."""
         if self.settings.strangers is not None:
             raise UsageError(
-                f"the factory in {self.settings.strangers} belongs to another user",
-                why=f"its {settings.PROJECT_FILE} could name programs to run",
-                fix="work in a clone of your own",
+                f"the factory in {self.settings.strangers} could be another user's",
+                why=f"{self.settings.doubt}; a {settings.PROJECT_FILE} can name programs to run",
+                fix="work in a clone of your own, or name its owner in SINGFACTORY_TRUSTED_OWNERS",
             )
         if self.settings.project is None:
             raise UsageError(
@@ -139,16 +139,11 @@ class Context:
 
     def _user(self, name: str) -> int | None:
         """The id of a user that is named, or given as a number; None, with a notice, when this machine knows none."""
-        import pwd  # noqa: PLC0415 - most sites name nobody
-
-        if name.isascii() and name.isdigit():
-            return int(name)
-        try:
-            return pwd.getpwnam(name).pw_uid
-        except KeyError:
+        found = settings.user_id(name)
+        if found is None:
             origin = self.settings.values["trusted_owners"].origin
             self.progress.note(f"trusted_owners ({origin}) names {name!r}, a user whom this machine does not know")
-            return None
+        return found
 
     def open_registry(self, address: RegistryAddress) -> Registry:
         """The registry at an address, with this user's logins."""

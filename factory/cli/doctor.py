@@ -52,7 +52,7 @@ def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
     if ca is not None and not ca.is_file():
         yield "wrong", "ca", f"there is no file {ca}"
     if found.strangers is not None:
-        yield "wrong", "project", f"{found.strangers} belongs to another user: nothing of it is used"
+        yield "wrong", "project", f"{found.strangers}: {found.doubt}; nothing of this factory is used"
 
 
 def _machine(context: Context) -> Iterator[tuple[str, str, str]]:

@@ -51,7 +51,8 @@ def where(context: Context) -> tuple[str, str]:
     actions = Actions.of(context.env)
     if actions.repository:
         return actions.server_url or f"https://{_PUBLIC_HOST}", actions.repository
-    url = urlsplit(git.remote(context.project, context.env))
+    project = git.find(context.project, context.env)
+    url = urlsplit(project.remote() if project else "")
     name = url.path.strip("/")
     if name.count("/") != 1:
         raise UsageError(

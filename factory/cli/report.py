@@ -245,7 +245,8 @@ def _marks(context: Context, bad: Sequence[Row]) -> list[Annotation]:
     from factory.markdown import one_line  # noqa: PLC0415
     from factory.recipes.load import FILE as RECIPE  # noqa: PLC0415
 
-    place = git.place(context.recipes_root, context.env) or "recipes/"
+    project = git.find(context.recipes_root, context.env)
+    place = (project and project.place(context.recipes_root)) or "recipes/"
     return [
         Annotation(
             f"{place}{row.recipe}/{row.file or RECIPE}",

@@ -6,18 +6,21 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from factory.errors import UsageError
+from factory.io import owned
 
 SITE = Path("/etc/singfactory/config.toml")
 PROJECT_FILE = "factory.toml"
 PREFIX = "SINGFACTORY_"
 MOST_CONNECTIONS = 10  # more only take from other users of the registry
 _CAPPED = ("connections", "limit_rate")  # what the site's file says about these is the most that others may say
+_LIMIT = 64 * 1024  # bytes of a file
+_SHOWN = 120  # characters of a text that is no setting
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 
 
@@ -38,7 +41,7 @@ KEYS = (
     Key("registry", "text", "where images are: ghcr.io/org/images, http://localhost:5000/images, oci:/folder"),
     Key("store", "path", "the store that images are pulled into"),
     Key("shared_stores", "paths", "stores of others, PATH:PATH, whose images are used before any is fetched"),
-    Key("trusted_owners", "list", "users whose images in such stores may be used; their owners may always"),
+    Key("trusted_owners", "list", "users whose images in such stores may be used, and whose factory.toml"),
     Key("stage", "path", "a folder on the node's own disk for staged copies"),
     Key("engine", "text", "the apptainer or singularity to use"),
     Key("tmpdir", "path", "a folder on a local disk for builds and tests"),
@@ -76,13 +79,14 @@ class Value:
 class Settings:
     """All values that are set. project is the folder of factory.toml, None outside a project.
 
-    strangers: the folder of a factory.toml that belongs to another user; nothing of it is used. own: what the
-    environment, the user's and the site's files say, whatever a project or an option says.
+    strangers: the folder of a factory.toml that another user could have put there; nothing of it is used. doubt: why.
+    own: what the environment, the user's and the site's files say, whatever a project or an option says.
     """
 
     values: Mapping[str, Value]
     project: Path | None
     strangers: Path | None = None
+    doubt: str = ""
     own: Mapping[str, Value] = field(default_factory=dict)
 
     def text(self, name: str, default: str = "") -> str:
@@ -147,20 +151,15 @@ def _rate(value: Value) -> int:
 
 def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> Settings:
     """Read every source there is. Raises UsageError, which names the file and the line of thought."""
-    values: dict[str, Value] = {}
-    project = find_project(cwd)
     home = Path(env.get("HOME") or "/")
     user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "singfactory/config.toml"
-    site = _from_file(SITE, env)
-    values |= site
-    strangers = project is not None and not _is_trusted(project / PROJECT_FILE)
-    if user.exists() and not _is_trusted(user):
-        raise UsageError(
-            f"{user} belongs to another user", why="it could name programs to run", fix="set HOME, as sudo -H does"
-        )
-    values |= (users := _from_file(user, env))
-    if project is not None and not strangers:
-        values |= _of_project(project / PROJECT_FILE, env)
+    site = _from_own_file(SITE, env, f"chown root {SITE}")
+    users = _from_own_file(cwd / user, env, "set HOME, as sudo -H does")
+    values = site | users
+    owners = env.get(f"{PREFIX}TRUSTED_OWNERS") or (values["trusted_owners"].text if "trusted_owners" in values else "")
+    project, content, doubt = _project(cwd, owners.split())
+    if project is not None and not doubt:
+        values |= _of_project(content, project / PROJECT_FILE, env)
     variables = {
         key.name: Value(_typed(key, env[name], cwd, env, name), name)
         for key in KEYS
@@ -175,12 +174,7 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
         if name in site and _amount(name, values[name]) > _amount(name, site[name]):
             values[name] = site[name]
     own = site | users | variables
-    return Settings(values, None if strangers else project, project if strangers else None, own)
-
-
-def _is_trusted(path: Path) -> bool:
-    """Whether a file that names programs is ours or root's: anybody can put one into /tmp or a scratch folder."""
-    return path.stat().st_uid in (0, os.geteuid())
+    return Settings(values, None, project, doubt, own) if doubt else Settings(values, project, own=own)
 
 
 def _typed(key: Key, text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
@@ -196,26 +190,62 @@ def _amount(name: str, value: Value) -> int:
     return _connections(value) if name == "connections" else _rate(value)
 
 
-def find_project(cwd: Path) -> Path | None:
-    """The nearest folder upwards that holds a factory.toml."""
-    for folder in (cwd, *cwd.parents):
-        if (folder / PROJECT_FILE).is_file():
-            return folder
-    return None
+def user_id(name: str) -> int | None:
+    """The id of a user that is named, or given as a number; None when this machine knows none."""
+    import pwd  # noqa: PLC0415 - most sites name nobody
 
-
-def _from_file(path: Path, env: Mapping[str, str]) -> dict[str, Value]:
+    if name.isascii() and name.isdigit():
+        return int(name)
     try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _project(cwd: Path, owners: Collection[str]) -> tuple[Path | None, bytes, str]:
+    """The nearest folder upwards with a factory.toml, what that says, and why it must not be used; '' when it may.
+
+    owners: whose it may be, besides root's and this user's.
+    """
+    for folder in (cwd, *cwd.parents):
+        if os.path.lexists(folder / PROJECT_FILE):
+            trusted = [found for found in map(user_id, owners) if found is not None]
+            try:
+                return folder, _read(folder / PROJECT_FILE, trusted), ""
+            except owned.ForeignError as error:  # anybody can put one into /tmp or a scratch folder
+                return folder, b"", error.what
+            except FileNotFoundError:  # one's own link to what is gone
+                continue
+    return None, b"", ""
+
+
+def _from_own_file(path: Path, env: Mapping[str, str], fix: str) -> dict[str, Value]:
+    """The values of a file of the user's or the site's, of which there may be none. fix: what to do about its owner."""
+    try:
+        return _values(_read(path), path, env)
+    except FileNotFoundError:
         return {}
+    except owned.ForeignError as error:
+        why = f"{path} could name programs to run"
+        raise UsageError(error.what, why=why, fix=error.fix or fix) from error
+
+
+def _read(path: Path, owners: Collection[int] = ()) -> bytes:
+    try:
+        return owned.read(path, _LIMIT, owners)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(path) from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}", why=error.strerror or "", fix="mend its permissions") from error
+        fix = "mend its permissions" if isinstance(error, PermissionError) else "put an ordinary file of settings there"
+        raise UsageError(f"cannot read {path}", why=error.strerror or "", fix=fix) from error
+
+
+def _values(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str, Value]:
     return {name: Value(_as_text(name, raw, path, env), str(path)) for name, raw in _parse(content, path).items()}
 
 
-def _of_project(path: Path, env: Mapping[str, str]) -> dict[str, Value]:
-    found = _from_file(path, env)
+def _of_project(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str, Value]:
+    found = _values(content, path, env)
     for name in found:
         if _BY_NAME[name].personal:
             raise UsageError(
@@ -233,8 +263,8 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
         import tomli as tomllib  # noqa: PLC0415
     try:
         value: dict[str, Any] = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML", why=str(error), fix="mend that line") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+        raise UsageError(f"{path} is not valid TOML", why=str(error)[:_SHOWN], fix="mend that line") from error
     return value
 
 
@@ -243,7 +273,8 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
     if key is None:
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
         known = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(_BY_NAME)}"
-        raise UsageError(f"{path} sets {name!r}, which is no setting", why=known, fix="mend or remove that line")
+        what = f"{path} sets {name[:_SHOWN]!r}, which is no setting"
+        raise UsageError(what, why=known, fix="mend or remove that line")
     if key.kind in ("list", "paths") and isinstance(raw, list) and all(isinstance(word, str) for word in raw):
         if key.kind == "list":
             return " ".join(raw)

@@ -127,7 +127,8 @@ def _file(context: Context, recipe: Recipe, moved: Pinned) -> tuple[str, bytes]:
     from factory.io import git  # noqa: PLC0415
     from factory.recipes.pins import FILE, content  # noqa: PLC0415
 
-    place = git.place(recipe.folder, context.env)
+    project = git.find(context.recipes_root, context.env)
+    place = project.place(recipe.folder) if project else ""
     if not place:  # a recipe is never at the top
         raise UsageError(
             f"{recipe.folder} is in no git repository",

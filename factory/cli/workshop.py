@@ -39,9 +39,8 @@ def usable(context: Context, names: Sequence[str]) -> tuple[tuple[Recipe, ...], 
 
 def tracked_work(context: Context, folder: Path) -> str:
     """A path that git tracks at or below a work folder; '' when there is none, or nobody can say."""
-    places = {folder, folder.resolve()} if folder.is_symlink() or folder.exists() else set()
-    found = (git.tracked(context.project, place, context.env) for place in sorted(places))
-    return next(filter(None, found), "")
+    project = git.find(context.project, context.env)
+    return project.tracked(folder) if project is not None else ""
 
 
 def _require_own_work(context: Context) -> None:
@@ -77,7 +76,8 @@ def make_works(context: Context) -> Works:
         return CheckPlace(context.engine, context.scratch, require_gpu=getattr(context.options, "gpu", False))
 
     def origin(recipe: Recipe) -> Origin:
-        return Origin(git.revision(recipe.folder, context.env), git.remote(recipe.folder, context.env))
+        project = git.find(context.recipes_root, context.env)
+        return Origin(project.revision(recipe.folder), project.remote()) if project else Origin()
 
     def runner(recipe: Recipe) -> Runner:
         name = getattr(context.options, "runner", None) or recipe.build.runner

@@ -23,7 +23,8 @@ def epoch_of(recipe: Recipe, env: Mapping[str, str]) -> int:
     input key: a commit that changes no input must not rebuild an image. env: what git is run with.
     """
     folders = tuple(_family(recipe))
-    return max(git.committed(folders, env) or _newest(folders), EARLIEST)
+    project = git.find(recipe.folder.parent, env)
+    return max((project.committed(folders) if project else 0) or _newest(folders), EARLIEST)
 
 
 def _family(recipe: Recipe) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from factory.recipes import lint_definition, lint_host, lint_quiet, lint_recipe, lint_shell
+from factory.recipes import lint_definition, lint_host, lint_quiet, lint_recipe, lint_repository, lint_shell
 from factory.recipes.arguments import values_by_arch
 from factory.recipes.definition import Definition
 from factory.recipes.definition_parser import bind, scan_file
@@ -29,7 +29,7 @@ CHECKS: tuple[Check, ...] = (
 def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
     """Every problem of one recipe, by file and line. all_recipes: what a `recipe://` base can name."""
     recipe, problems = read_leniently(folder)
-    found = list(problems)
+    found = [*problems, *lint_repository.check_folder(folder)]
     if recipe is not None:
         definition, unread = scan_file(folder, recipe.build.definition)
         # A missing file is told of once, at the key that names it.
@@ -56,7 +56,8 @@ def lint_all(root: Path) -> tuple[Problem, ...]:
     found = list(twin_problems(folders))
     for folder in folders:
         found += lint(folder, recipes)
-    return tuple(found)
+    told = set(found)  # those in hidden folders, and in the folder of recipes itself, are no recipe's
+    return (*found, *(problem for problem in lint_repository.check_root(root) if problem not in told))
 
 
 def _bound(recipe: Recipe, definition: Definition) -> tuple[Definition, ...]:

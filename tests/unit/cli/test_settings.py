@@ -181,15 +181,17 @@ def test_text_that_is_no_folder_is_taken_as_it_is(places: Places) -> None:
     assert places.load().text("registry") == "ghcr.io/org"
 
 
-def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(
-    places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: Path) -> bytes:
-        raise PermissionError(13, os.strerror(13))
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(UsageError) as caught:
-        places.load()
+def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(places: Places) -> None:
+    places.site.write_text("")
+    places.site.chmod(0)
+    me = os.geteuid()
+    try:
+        if me == 0:
+            os.seteuid(65534)  # root may read everything
+        with pytest.raises(UsageError) as caught:
+            places.load()
+    finally:
+        os.seteuid(me)
     assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "mend its permissions")
 
 
@@ -234,6 +236,46 @@ def test_a_factory_of_another_user_is_not_used_and_its_owner_told_of(places: Pla
         os.chown(places.project, 65534, 65534)
         found = places.load()
         assert (found.values, found.project, found.strangers) == ({}, None, places.project.parent)
+        assert found.doubt == f"{places.project} belongs to another user"
+        for trusting in ("65534", "root 65534"):
+            assert places.load(SINGFACTORY_TRUSTED_OWNERS=trusting).project == places.project.parent
+        places.user.write_text("trusted_owners = [65534]".replace("65534", '"65534"'))
+        assert places.load().project == places.project.parent
+        assert places.load(SINGFACTORY_TRUSTED_OWNERS="nobody-has-this-name").strangers == places.project.parent
+
+
+def test_a_factory_does_not_say_itself_whom_to_trust(places: Places) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    places.project.write_text('trusted_owners = ["65534"]')
+    os.chown(places.project, 65534, 65534)
+    assert places.load().strangers == places.project.parent
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_what_is_no_ordinary_file_is_told_and_nothing_waits_for_it(places: Places, kind: str) -> None:
+    if kind == "fifo":
+        os.mkfifo(places.project)
+    elif kind == "folder":
+        places.project.mkdir()
+    else:
+        places.project.symlink_to("/dev/zero")
+    with pytest.raises(UsageError) as caught:
+        places.load()
+    assert caught.value.what == f"cannot read {places.project}"
+
+
+@pytest.mark.parametrize("content", ["x = 1\n" * 20_000, "x = " + "[" * 5_000])
+def test_a_file_of_settings_is_bounded(places: Places, content: str) -> None:
+    places.project.write_text(content)
+    with pytest.raises(UsageError):
+        places.load()
+
+
+def test_a_link_of_one_s_own_that_leads_nowhere_counts_as_no_file(places: Places) -> None:
+    for path in (places.project, places.user, places.site):
+        path.symlink_to("gone")
+    assert (places.load().values, places.load().project, places.load().strangers) == ({}, None, None)
 
 
 @pytest.mark.parametrize(

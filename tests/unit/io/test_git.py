@@ -35,24 +35,33 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def found(folder: Path, **env: str) -> git.Repository:
+    repository = git.find(folder, ENV | env)
+    assert repository is not None
+    return repository
+
+
 def test_the_revision_of_a_folder_is_the_commit_that_last_changed_it(repository: Path) -> None:
-    assert git.revision(repository / "two", ENV) == run(repository, "rev-parse", "HEAD")
-    assert git.revision(repository / "one", ENV) == run(repository, "rev-parse", "HEAD~1")
+    assert found(repository).revision(repository / "two") == run(repository, "rev-parse", "HEAD")
+    assert found(repository).revision(repository / "one") == run(repository, "rev-parse", "HEAD~1")
 
 
 def test_only_changes_in_the_folder_itself_make_it_dirty(repository: Path) -> None:
     (repository / "one" / "new").write_text("x")
-    assert git.revision(repository / "one", ENV) == run(repository, "rev-parse", "HEAD~1") + "-dirty"
-    assert git.revision(repository / "two", ENV) == run(repository, "rev-parse", "HEAD")
+    assert found(repository).revision(repository / "one") == run(repository, "rev-parse", "HEAD~1") + "-dirty"
+    assert found(repository).revision(repository / "two") == run(repository, "rev-parse", "HEAD")
 
 
 def test_outside_of_git_and_without_git_there_is_no_revision(tmp_path: Path, repository: Path) -> None:
     empty = tmp_path / "one" / "never committed"
     empty.mkdir()
-    assert git.revision(empty, ENV) == ""
-    assert git.revision(tmp_path / "not there", ENV) == ""
-    assert git.revision(repository, {"PATH": "/nowhere"}) == ""
-    assert git.remote(repository, {"PATH": "/nowhere"}) == ""
+    assert found(repository).revision(empty) == ""
+    assert found(repository).revision(tmp_path / "not there") == ""
+    assert found(repository).revision(tmp_path.parent) == ""
+    assert git.find(repository, {"PATH": "/nowhere"}) is None
+    assert git.find(repository / "one", ENV) == found(repository)
+    (repository / ".git").rename(repository / "not git")
+    assert git.find(repository / "one", ENV | {"GIT_CEILING_DIRECTORIES": "/tmp"}) is None
 
 
 def commit_at(repository: Path, path: str, seconds: int) -> None:
@@ -68,21 +77,20 @@ def test_the_time_of_folders_is_that_of_the_last_commit_to_one_of_them(repositor
     commit_at(repository, "two/new", 1_600_000_000)
     commit_at(repository, "three/new", 1_800_000_000)
     one, two = repository / "one", repository / "two"
-    assert git.committed([one], ENV) == 1_700_000_000
-    assert git.committed([two], ENV) == 1_600_000_000
-    assert git.committed([two, one], ENV) in (1_600_000_000, 1_700_000_000)
+    assert found(repository).committed([one]) == 1_700_000_000
+    assert found(repository).committed([two]) == 1_600_000_000
+    assert found(repository).committed([two, one]) in (1_600_000_000, 1_700_000_000)
 
 
-def test_folders_with_changes_or_without_git_have_no_time(repository: Path, tmp_path: Path) -> None:
+def test_folders_with_changes_or_that_were_never_committed_have_no_time(repository: Path, tmp_path: Path) -> None:
     commit_at(repository, "one/new", 1_700_000_000)
     (repository / "two/new").write_text("x")
     one, two = repository / "one", repository / "two"
-    assert git.committed([one], ENV) == 1_700_000_000
-    assert git.committed([one, two], ENV) == 0
-    assert git.committed([repository], {"PATH": "/nowhere"}) == 0
+    assert found(repository).committed([one]) == 1_700_000_000
+    assert found(repository).committed([one, two]) == 0
     never = tmp_path / "one/never committed"
     never.mkdir()
-    assert git.committed([never], ENV) == 0
+    assert found(repository).committed([never]) == 0
 
 
 @pytest.mark.parametrize(
@@ -103,8 +111,107 @@ def test_folders_with_changes_or_without_git_have_no_time(repository: Path, tmp_
 )
 def test_the_remote_is_a_web_address_without_a_login(repository: Path, url: str, shown: str) -> None:
     run(repository, "remote", "add", "origin", url)
-    assert git.remote(repository, ENV) == shown
+    assert found(repository).remote() == shown
 
 
 def test_without_an_origin_there_is_no_remote(repository: Path) -> None:
-    assert git.remote(repository, ENV) == ""
+    assert found(repository).remote() == ""
+
+
+def test_a_folder_s_place_is_its_path_below_the_top(repository: Path, tmp_path: Path) -> None:
+    assert found(repository / "one").place(repository / "one") == "one/"
+    assert found(repository).place(repository) == ""
+    assert found(repository).place(tmp_path.parent) == ""
+    assert run(repository / "one", "rev-parse", "--show-prefix") == "one/"
+
+
+@pytest.mark.parametrize(
+    ("change", "dirty"),
+    [
+        ("touch one/file", False),
+        ("echo more >>one/file", True),
+        ("rm one/file", True),
+        ("chmod +x one/file", True),
+        ("rm one/file; ln -s x one/file", True),
+        ("rm one/file; mkfifo one/file", True),
+        ("rm one/file; mkdir one/file; touch one/file/x", True),
+        ("mv one/sub two/; ln -s ../two/sub one/sub", True),
+        ("touch one/new", True),
+        ("touch one/new; git add one/new; rm one/new", True),
+        ("touch one/new.o", False),
+        ("git rm -q --cached one/file", False),
+        ("git update-index --assume-unchanged one/file; echo more >>one/file", True),
+        ("git init -q one/inner; touch one/inner/x", True),
+        ("rm one/link; ln -s elsewhere one/link", True),
+        ("rm -f one/link; printf file >one/link", True),
+        ("touch 'two/*'", False),
+        ("rm -r one; touch one", True),
+    ],
+)
+def test_dirty_is_what_holds_anything_but_what_was_committed(repository: Path, change: str, *, dirty: bool) -> None:
+    (repository / ".gitignore").write_text("*.o\n")
+    (repository / "one/link").symlink_to("file")
+    (repository / "one/sub").mkdir()
+    (repository / "one/sub/file").write_text("x")
+    run(repository, "add", ".")
+    run(repository, "commit", "-q", "-m", "x")
+    subprocess.run(["/bin/sh", "-c", change], cwd=repository, env=ENV, check=True)
+    assert found(repository).revision(repository / "one") == run(repository, "rev-parse", "HEAD") + "-dirty" * dirty
+
+
+def test_a_file_of_git_lfs_is_not_dirty_and_a_changed_one_is(repository: Path) -> None:
+    (repository / "one/large").write_bytes(b"x" * 1000)
+    hashed = subprocess.run(["sha256sum", repository / "one/large"], check=True, capture_output=True, text=True).stdout
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashed[:64]}\nsize 1000\n"
+    (repository / "one/large").write_text(pointer)
+    run(repository, "add", ".")
+    run(repository, "commit", "-q", "-m", "x")
+    assert not found(repository).revision(repository / "one").endswith("-dirty")
+    (repository / "one/large").write_bytes(b"x" * 1000)
+    assert not found(repository).revision(repository / "one").endswith("-dirty")
+    (repository / "one/large").write_bytes(b"x" * 1001)
+    assert found(repository).revision(repository / "one").endswith("-dirty")
+
+
+def test_a_repository_may_name_its_objects_by_sha_256(tmp_path: Path) -> None:
+    run(tmp_path, "init", "-q", "--object-format=sha256")
+    (tmp_path / "file").write_text("x")
+    run(tmp_path, "add", ".")
+    run(tmp_path, "commit", "-q", "-m", "x")
+    assert found(tmp_path).revision(tmp_path) == run(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "file").write_text("y")
+    assert found(tmp_path).revision(tmp_path) == run(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_linked_worktrees_and_submodules_are_repositories_by_their_git_file(repository: Path, tmp_path: Path) -> None:
+    run(repository, "worktree", "add", "-q", str(tmp_path / "linked"))
+    linked = tmp_path / "linked"
+    assert found(linked).top == linked
+    assert found(linked).revision(linked / "two") == run(repository, "rev-parse", "HEAD")
+    run(repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository), "sub")
+    assert found(repository / "sub").top == repository / "sub"
+    assert found(repository / "sub").revision(repository / "sub/one") == run(repository, "rev-parse", "HEAD~1")
+
+
+def test_of_the_user_s_own_settings_those_count_that_say_whose_repositories_may_be_used(
+    repository: Path, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    for folder in (repository, repository / ".git"):
+        os.chown(folder, 41_234, -1)
+    assert git.find(repository, ENV) is None
+    (tmp_path / "gitconfig").write_text(f"[safe]\ndirectory = {repository}\n")
+    assert found(repository, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig")).top == repository
+
+
+def test_what_a_git_hook_sets_does_not_lead_elsewhere(repository: Path) -> None:
+    misleading = {"GIT_DIR": "/nowhere", "GIT_WORK_TREE": "/", "GIT_INDEX_FILE": "/nowhere"}
+    assert found(repository, **misleading).revision(repository / "two") == run(repository, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("content", ["", "gitdir: /nowhere", "x", None])
+def test_a_git_entry_that_is_no_repository_does_not_send_git_further_up(repository: Path, content: str | None) -> None:
+    entry = repository / "one/.git"
+    entry.mkdir() if content is None else entry.write_text(content)
+    assert git.find(repository / "one", ENV) is None

@@ -1,0 +1,51 @@
+"""No git repository below the folder of recipes: whoever runs git there runs what its settings name.
+
+Git takes a folder for a repository when it holds HEAD, objects and refs, or HEAD and commondir
+(gitrepository-layout(5)). Such files can be committed like any other; ``.git`` only by somebody who means harm.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from factory.recipes.model import Place, Problem
+
+# Which names file systems take for one: verify_path in git's read-cache.c. Case, what HFS+ ignores, NTFS's short name.
+_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+_GIT = re.compile(r"(?:\.git|git~[0-9])[. ]*(?::.*)?")
+_REPOSITORIES = ({"head", "objects", "refs"}, {"head", "commondir"})
+_MESSAGE = "a git repository inside the folder of recipes: its settings can name programs, and git would run them"
+
+
+def check_folder(folder: Path) -> Iterator[Problem]:
+    """A problem for each repository in a folder or anywhere below it, in what is hidden too; links are not followed."""
+    waiting = [] if folder.is_symlink() else [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as found:
+                entries = list(found)
+        except OSError:  # what this user cannot read, git cannot either
+            continue
+        for entry in entries:
+            if _is_git(entry.name):
+                yield Problem(Place(here / entry.name), _MESSAGE, "remove it")
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(here / entry.name)
+        names = {entry.name.casefold() for entry in entries}
+        for marks in _REPOSITORIES:
+            if marks <= names:
+                remedy = f"remove or rename its {', '.join(sorted(marks - {'head'}))} and HEAD"
+                yield Problem(Place(here / "HEAD"), _MESSAGE, remedy)
+
+
+def check_root(root: Path) -> Iterator[Problem]:
+    """As check_folder. The folder of all recipes may be the top of the project's own repository, with a ``.git``."""
+    return (problem for problem in check_folder(root) if problem.place.path != root / ".git")
+
+
+def _is_git(name: str) -> bool:
+    return _GIT.fullmatch(_IGNORED.sub("", name).casefold()) is not None
