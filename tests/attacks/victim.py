@@ -34,6 +34,7 @@ class Victim(Project):
 
     kind: str = HERE
     program: int = 0
+    settings: str = ""
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start `singfactory` as that account."""
@@ -65,6 +66,7 @@ class Victim(Project):
 
     def attack(self, definition: str, name: str = "hostile", **env: str) -> Done:
         """Build a recipe with this %post and so on; @folder@ in it is this project's folder."""
+        (self.folder / "factory.toml").write_text(self.settings)  # the last attack may have got there
         self.recipe(name, definition=definition.replace("@folder@", str(self.folder)))
         self.own()
         return self.run("build", "--force", name, **env)
@@ -81,7 +83,7 @@ class Victim(Project):
 def victim(kind: str, folder: Path, engine: str, host: str) -> Iterator[Victim]:
     """An account with something to lose; folder: a new one that the account can reach."""
     project = make_project(folder / "factory", engine, host)
-    made = Victim(project.folder, {**project.env, **TOKENS}, project.base, kind)
+    made = Victim(project.folder, {**project.env, **TOKENS}, project.base, kind, settings=(project.folder / "factory.toml").read_text())
     for name, text in {
         "home/.ssh/id_ed25519": SECRET,
         "home/.bashrc": "mine\n",
