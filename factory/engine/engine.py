@@ -44,8 +44,8 @@ class BuildOrder:
 
     definition: a plain definition file; folder: where its relative paths begin; image: the SIF to make;
     scratch: a folder on a local disk for the engine's temporary files; log: where all output is kept. epoch: no file
-    of the image gets a later time, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
-    none; reads: what else it must see, base images say.
+    of the image gets a later time, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, ''
+    for none; reads: what else it must see, base images say.
     """
 
     definition: Path

@@ -6,7 +6,6 @@ little: system programs, itself, the recipe's folder, scratch; no home, no other
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +111,9 @@ def _links() -> tuple[tuple[Path, str], ...]:
     """Names of system folders that are links to others, /bin to /usr/bin say."""
     plain = [path for path in map(Path, _SYSTEM) if path.is_dir() and _is_plain(path)]
     linked = [path for path in map(Path, _SYSTEM) if path.is_symlink()]
-    found = [(path, os.readlink(path)) for path in linked if any(path.resolve().is_relative_to(one) for one in plain)]
+    found = [
+        (path, str(path.readlink())) for path in linked if any(path.resolve().is_relative_to(one) for one in plain)
+    ]
     return (*found, (Path("/var/run"), "/run"))
 
 

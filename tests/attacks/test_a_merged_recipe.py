@@ -29,7 +29,8 @@ def builder(request: pytest.FixtureRequest, engine: str, registry_process: Serve
 
 
 def post(script: str) -> str:
-    return "Bootstrap: docker\nFrom: {{ base }}\n\n%post\n    set +e +x\n    B=/bin/busybox\n" + script + "\n    echo made > /made\n"
+    begin = "Bootstrap: docker\nFrom: {{ base }}\n\n%post\n    set +e +x\n    B=/bin/busybox\n"
+    return f"{begin}{script}\n    echo made > /made\n"
 
 
 LOOK_AROUND = post("""
@@ -114,7 +115,7 @@ BREAK_OUT = post("""
             ls -a @folder@
         '
     done 2>&1
-    echo core > /proc/sys/kernel/core_pattern
+    echo hacked > /proc/sys/kernel/core_pattern
     cat /etc/shadow /proc/1/root/etc/shadow 2>/dev/null
     echo has tried
 """)
