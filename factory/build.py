@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +12,8 @@ from time import monotonic
 from factory import candidate as candidates
 from factory import sbom
 from factory.candidate import Candidate
-from factory.engine.engine import BuildOrder, Engine, cannot_build_for
+from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
+from factory.engine.sandbox import Confinement
 from factory.engine.sources import PackageSources
 from factory.errors import UsageError
 from factory.examine import Examined, examine
@@ -22,9 +24,10 @@ from factory.io.progress import Progress
 from factory.names import docker_reference
 from factory.recipes import quiet
 from factory.recipes.epoch import epoch_of
-from factory.recipes.inside import entries_inside
+from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
 
+_SOURCES = "singfactory-sources"
 _LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same recipe
 
 
@@ -32,15 +35,17 @@ _LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same reci
 class BuildPlace:
     """Where builds happen: candidates is kept, scratch holds temporary files and should be a local disk.
 
-    find_sources reads this machine's package sources into a private folder below /tmp; plain_http names the
-    hosts of base images that are reached without TLS.
+    find_sources reads this machine's package sources: it is told a folder for mount points, and that folder's name in
+    builds. plain_http names the hosts of base images that are reached without TLS. sandbox_required: better no image
+    than one whose build was not shut in.
     """
 
     engine: Engine
     candidates: Path
     scratch: Path
-    find_sources: Callable[[Path], PackageSources]
+    find_sources: Callable[[Path, Path], PackageSources]
     plain_http: frozenset[str] = frozenset()
+    sandbox_required: bool = False
 
 
 def build(
@@ -61,7 +66,7 @@ def build(
         files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
         for leftover in folder.glob(".image.sif.*"):  # of a build that was killed
-            files.remove_file(leftover)
+            files.remove_tree(leftover)
         started = monotonic()
         _same_as_planned(recipe, arch, inputs, engine)
         _run(recipe, inputs, folder / "image.sif", arch=arch, base_image=base_image, place=place, progress=progress)
@@ -120,11 +125,14 @@ def _run(
     progress: Progress,
 ) -> None:
     """Have the engine make the image, and the log beside it."""
+    confined = place.engine.confinement()
+    if not confined.kind:
+        _without_sandbox(recipe, confined, place, progress)
     with (
         files.temporary_folder(place.scratch, "build") as work,
-        files.temporary_folder(Path("/tmp"), "singfactory-sources") as mounts,  # noqa: S108 - what builds share
+        _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
     ):
-        sources = place.find_sources(mounts)
+        sources = place.find_sources(mounts, seen_as)
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",
@@ -139,7 +147,7 @@ def _run(
             definition=_write_definition(work, definition.text()),
             folder=_context(work, recipe, base_image),
             image=image,
-            scratch=files.make_folder(work / "tmp"),
+            scratch=work / "tmp",
             log=log,
             timeout=recipe.build.timeout,
             arch=arch,
@@ -148,6 +156,8 @@ def _run(
             plain_http=_base_host(recipe) in place.plain_http,
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
+            confined=confined.kind,
+            reads=(base_image.resolve(),) if base_image is not None else (),
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")
@@ -164,16 +174,43 @@ def _write_definition(work: Path, text: str) -> Path:
 
 
 def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
-    """A folder that looks like the recipe's, with the base image beside it; the engine follows the links.
+    """A copy of the recipe's folder, with a link to the base image in it: what a build does to it harms nobody.
 
-    Those of the recipe's own that leave its folder are not there.
+    Links of the recipe's own that leave its folder are not there.
     """
-    context = files.make_folder(work / "recipe")
-    for name, real in entries_inside(recipe.folder.resolve()):
-        files.link_atomically(context / name, str(real))
+    folder = recipe.folder.resolve()
+    context = files.copy_tree(folder, work / "recipe")
+    for entry in sorted(context.iterdir()):
+        if leaves(folder, entry.name):
+            files.remove_file(entry)
     if base_image is not None:
         files.link_atomically(context / BASE_FILE, str(base_image.resolve()))
     return context
+
+
+@contextmanager
+def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path]]:
+    """A folder below the /tmp that builds see: where it is, and its name there."""
+    files.make_folder(scratch)
+    if confined:
+        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - theirs
+    else:
+        with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - what builds share
+            yield shared, shared
+
+
+def _without_sandbox(recipe: Recipe, confined: Confinement, place: BuildPlace, progress: Progress) -> None:
+    """Say what it means that this machine cannot shut a build in. Raises UsageError where the settings forbid it."""
+    if place.sandbox_required:
+        raise UsageError(
+            f"{recipe.name} is not built: this machine cannot shut a build in",
+            why=confined.why,
+            fix='build it in a pull request, or allow it for recipes that you trust: SINGFACTORY_SANDBOX="wanted"',
+        )
+    progress.note(
+        f"{recipe.name} is built without a sandbox ({confined.why}): its %post can read and change all files that "
+        "you can; build only what you would run yourself"
+    )
 
 
 def _base_host(recipe: Recipe) -> str:

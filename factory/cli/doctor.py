@@ -70,6 +70,8 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         yield topic, "builds", facts.how_it_builds(setuid_engine=engine is not None and engine.is_setuid)
     except FactoryError as error:
         yield topic, "builds", f"no: {error.why}; {error.fix}"
+    if engine is not None:
+        yield topic, "sandbox", engine.confinement().in_words()
     yield topic, "architecture", facts.arch
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:

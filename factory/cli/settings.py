@@ -45,6 +45,7 @@ KEYS = (
     Key("stage", "path", "a folder on the node's own disk for staged copies"),
     Key("engine", "text", "the apptainer or singularity to use"),
     Key("tmpdir", "path", "a folder on a local disk for builds and tests"),
+    Key("sandbox", "text", "wanted, or required: where builds cannot be shut in, build nothing (wanted)"),
     Key("work", "path", "where candidates are kept between build, test and publish"),
     Key("recipes", "path", "the folder of recipes"),
     Key("debian_mirror", "text", "the Debian mirror for debootstrap recipes"),

@@ -68,8 +68,11 @@ def make_works(context: Context) -> Works:
             engine=context.engine,
             candidates=context.work / "candidates",
             scratch=context.scratch,
-            find_sources=lambda folder: sources.find(context.env, folder, context.settings.text("debian_mirror")),
+            find_sources=lambda folder, seen_as: sources.find(
+                context.env, folder, context.settings.text("debian_mirror"), seen_as
+            ),
             plain_http=frozenset(context.settings.listed("plain_http")),
+            sandbox_required=context.settings.text("sandbox") == "required",
         )
 
     def check_place() -> CheckPlace:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
-from factory.engine import environment
+from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Output
 from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
@@ -54,7 +54,8 @@ class BuildOrder:
 
     definition: a plain definition file; folder: where its relative paths begin; image: the SIF to make;
     scratch: a folder on a local disk for the engine's temporary files; log: where all output is kept. epoch: no file
-    of the image gets a later time, in seconds since 1970; None leaves times alone.
+    of the image gets a later time, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, ''
+    for none; reads: what else it must see, base images say.
     """
 
     definition: Path
@@ -69,6 +70,23 @@ class BuildOrder:
     plain_http: bool = False
     epoch: int | None = None
     mksquashfs_options: tuple[str, ...] = ()
+    confined: str = ""
+    reads: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a sandboxed build keeps its files, below its scratch folder: what is /tmp there, and so on."""
+
+    engine: Path
+    tmp: Path
+    var_tmp: Path
+    home: Path
+
+    @classmethod
+    def below(cls, scratch: Path) -> Places:
+        """Of this scratch folder."""
+        return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home")
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,9 @@ class Engine:
         """
         output = Output(on_line)
         try:
-            with files.temporary_in(order.image.parent, order.image.name) as partial:
+            # What is built gets a folder of its own: there it can leave what it likes, and be looked at afterwards.
+            with files.temporary_folder(order.image.parent, order.image.name) as made:
+                partial = made / "image.sif"
                 done = self._build(order, partial, output)
                 if done.timed_out:
                     raise BuildFailed(
@@ -145,8 +165,9 @@ class Engine:
                         fix="raise build.timeout in recipe.toml, or make the build shorter",
                         detail=output.tail(),
                     )
-                if done.status != 0 or not partial.is_file():
+                if done.status != 0 or not files.is_file_itself(partial):
                     raise output.failure(done.status, order.log)
+                files.take_over(partial)
                 files.rename_into_place(partial, order.image)
         finally:
             self._clean(order.scratch)
@@ -169,9 +190,34 @@ class Engine:
                 cwd=order.folder,
                 timeout=order.timeout.total_seconds(),
                 mapped=self.host.mapping,
+                sandbox=self._sandbox(order, image.parent) if order.confined else None,
             )
             output.end()
             return done
+
+    def confinement(self) -> sandbox.Confinement:
+        """The sandbox that builds get on this machine. Takes some 0.2 s: it is tried."""
+        return sandbox.possible(self.path, self.host, self.environment({}))
+
+    def _sandbox(self, order: BuildOrder, output: Path) -> process.Sandbox:
+        places = Places.below(order.scratch)
+        folders = sandbox.Folders(places.engine, places.tmp, places.var_tmp, places.home, output)
+        for folder in (places.tmp, places.var_tmp):
+            files.make_folder(folder, 0o1777)
+        for folder in folders.all():
+            files.make_folder(folder)
+        owner = sandbox.owner(order.confined)
+        for path in (*folders.all(), order.folder, order.definition):
+            files.hand_over(path, owner)
+        return sandbox.for_build(
+            order.confined,
+            self.path,
+            self.host,
+            self.environment({}),
+            reads=(order.folder, order.definition, *order.reads, *(bind.source for bind in order.binds)),
+            folders=folders,
+            cwd=order.folder,
+        )
 
     def run(
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
@@ -219,7 +265,7 @@ class Engine:
 
     def _build_arguments(self, order: BuildOrder, image: Path) -> list[str]:
         options = ["--notest", "--force"]  # %test is run on the finished SIF, by the test step
-        if self.kind == SINGULARITY and not self.host.is_root:
+        if self.kind == SINGULARITY and not self.host.is_root and not order.confined:
             options.append("--fakeroot")
         if order.arch != self.host.arch:
             options += ["--arch", order.arch]
@@ -230,7 +276,13 @@ class Engine:
         return [str(self.path), "build", *options, str(image), str(order.definition)]
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
-        env = self.environment(order.env, order.scratch)
+        places = Places.below(order.scratch)
+        env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        if order.confined:
+            env |= {"HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
+        if order.confined == sandbox.SINGLE:
+            # What Apptainer sets when it has entered such a namespace by itself: %post then runs under fakeroot.
+            env["_APPTAINER_FAKEFAKEROOT"] = "1"
         if order.epoch is not None:
             env["SOURCE_DATE_EPOCH"] = str(order.epoch)  # for debootstrap, mksquashfs, and Apptainer 1.5 itself
         if order.plain_http:

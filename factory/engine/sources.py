@@ -36,9 +36,14 @@ class PackageSources:
     left_out: tuple[str, ...] = ()
 
 
-def find(env: Mapping[str, str], folder: Path, configured_mirror: str = "") -> PackageSources:
-    """Read this machine's own configuration. folder: a new private folder below /tmp for mount points."""
-    collected = _Collected(folder)
+def find(
+    env: Mapping[str, str], folder: Path, configured_mirror: str = "", seen_as: Path | None = None
+) -> PackageSources:
+    """Read this machine's own configuration.
+
+    folder: a new folder for mount points, below what builds see as /tmp; seen_as: its name there, if that is another.
+    """
+    collected = _Collected(folder, seen_as or folder)
     for name in PROXIES:
         if env.get(name):
             collected.set(name, env[name])
@@ -134,8 +139,9 @@ def _archive_uris(path: Path) -> list[str]:
 class _Collected:
     """Environment and binds as they come together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seen_as: Path) -> None:
         self._folder = folder
+        self._seen_as = seen_as
         self._targets: dict[Path, str] = {}
         self.env: dict[str, str] = {}
         self.binds: list[Bind] = []
@@ -152,17 +158,19 @@ class _Collected:
         """Make a file visible in builds; its path there."""
         real = path.resolve()
         if real not in self._targets:
-            target = self._folder / f"{len(self._targets)}-{real.name}"
-            with files.create(target):
+            name = f"{len(self._targets)}-{real.name}"
+            with files.create(self._folder / name):
                 pass
-            self._add(real, target)
+            self._add(real, name)
         return self._targets[real]
 
     def bind_folder(self, path: Path) -> str:
         """Make a folder visible in builds; its path there."""
         real = path.resolve()
         if real not in self._targets:
-            self._add(real, files.make_folder(self._folder / f"{len(self._targets)}-{real.name}"))
+            name = f"{len(self._targets)}-{real.name}"
+            files.make_folder(self._folder / name)
+            self._add(real, name)
         return self._targets[real]
 
     def localised(self, source: str) -> str:
@@ -178,6 +186,7 @@ class _Collected:
         inside = str(Path(self.bind_folder(base)) / path.relative_to(base))
         return f"file://{inside}" if is_url else inside
 
-    def _add(self, real: Path, target: Path) -> None:
+    def _add(self, real: Path, name: str) -> None:
+        target = self._seen_as / name
         self._targets[real] = str(target)
         self.binds.append(Bind(real, str(target)))

@@ -8,6 +8,7 @@ mount namespaces"). What it is outside of both: an id that nobody has, where roo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -26,7 +27,7 @@ _CLONE_NEWPID = 0x20000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 32, 4096, 16384, 1 << 19
 _MNT_DETACH = 2
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
@@ -156,13 +157,13 @@ def _die_with(parent: int) -> None:
 
 def _become_root() -> None:
     """Become the namespace's root, without the groups of the user where the kernel lets go of them."""
-    try:
+    with contextlib.suppress(PermissionError):  # without a range of ids they stay; what they may read is out of sight
         os.setgroups([])
-    except PermissionError:
-        pass  # of a user who has no range of ids: the groups stay, what they may read is not there
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # forgotten by whoever changes the user id
+    # Both are forgotten by whoever changes the user id; without the second, /proc/self is not ours.
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def _collect(mounts: list[list[str]]) -> None:
@@ -195,7 +196,7 @@ def _make_root(order: dict[str, object]) -> None:
         place = "/new" + target
         if kind == "link":
             _make_folder(os.path.dirname(place))  # noqa: PTH120 - no Path where each millisecond counts
-            os.symlink(source, place)
+            Path(place).symlink_to(source)
         elif kind == "tmpfs":
             _make_folder(place)
             _mount("tmpfs", place, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
@@ -225,7 +226,7 @@ def _make_devices() -> None:
     _mount("tmpfs", "/new/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
     links = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
     for name, target in links.items():
-        os.symlink(target, f"/new/dev/{name}")
+        Path("/new/dev", name).symlink_to(target)
 
 
 def _bind(source: str, place: str, *, read_only: bool) -> None:

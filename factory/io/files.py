@@ -137,6 +137,56 @@ def give_to_nobody(*folders: Path) -> None:
         os.chown(folder, NOBODY, NOBODY)
 
 
+def hand_over(path: Path, owner: int) -> None:
+    """Hand a file, or a folder with all in it, to a user id and the group of that number; -1: to nobody."""
+    if owner < 0:
+        return
+    with explained(path):
+        os.chown(path, owner, owner, follow_symlinks=False)
+        for folder, below, names in os.walk(path):
+            for name in (*below, *names):
+                os.chown(Path(folder, name), owner, owner, follow_symlinks=False)
+
+
+def is_file_itself(path: Path) -> bool:
+    """Whether there is a regular file, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def take_over(path: Path) -> None:
+    """Make a file that somebody untrusted wrote, and can write no more, a plain file of ours.
+
+    Refuses a link (O_NOFOLLOW). Whatever its mode was, it sets no user id, and only we may write it.
+    """
+    with explained(path):
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise NoRoom(f"{path} is no file", fix="remove it")
+            opened = Path(f"/proc/self/fd/{descriptor}")
+            if found.st_uid != os.geteuid():
+                os.chown(opened, os.geteuid(), os.getegid())
+            opened.chmod(stat.S_IMODE(found.st_mode) & 0o755 | 0o644)
+        finally:
+            os.close(descriptor)
+
+
+def copy_tree(source: Path, destination: Path) -> Path:
+    """Copy a folder to a new name, modes and links as they are; sockets and the like are left out. Not synced."""
+
+    def special(folder: str, names: list[str]) -> list[str]:
+        modes = ((name, Path(folder, name).lstat().st_mode) for name in names)
+        return [name for name, mode in modes if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))]
+
+    with explained(destination):
+        shutil.copytree(source, destination, symlinks=True, ignore=special)
+    return destination
+
+
 def sync_folder(path: Path) -> None:
     """Make the folder's entries durable. File systems that cannot are left to their own guarantees."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     return _CANNOT
 
 
-def _sibling(name: str) -> Any:
+def _sibling(name: str) -> ModuleType:
     """A module beside this one, without those that only look like one of the standard library's."""
     from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415 - few launches need it
 

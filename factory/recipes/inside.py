@@ -83,9 +83,3 @@ def leaves(folder: Path, relative: str) -> str:
     except LeavesFolderError as error:
         return str(error)
     return ""
-
-
-def entries_inside(folder: Path) -> tuple[tuple[str, Path], ...]:
-    """The names in a folder, sorted, and where each really is. Links that leave the folder are left out."""
-    names = sorted(entry.name for entry in folder.iterdir())
-    return tuple((name, resolve_inside(folder, name)) for name in names if not leaves(folder, name))

@@ -36,6 +36,9 @@ def become(home: str, reach: list[Path], *, subuid: bool) -> None:
             mine.chmod(0o644)
             if real.exists():
                 _mount(str(mine), str(real), "", _BIND)
+    for name in ("/usr/bin/fakeroot", "/usr/bin/fakeroot-sysv"):  # of no use in an image without glibc
+        if not subuid and Path(name).exists():
+            _mount("/dev/null", name, "", _BIND)
     _open_the_way(reach)
     os.setgroups([])
     os.setgid(USER)

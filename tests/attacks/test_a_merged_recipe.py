@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 import os
@@ -30,7 +31,8 @@ def builder(request: pytest.FixtureRequest, engine: str, registry_process: Serve
 
 
 def post(script: str) -> str:
-    return "Bootstrap: docker\nFrom: {{ base }}\n\n%post\n    set +e +x\n    B=/bin/busybox\n" + script + "\n    echo made > /made\n"
+    begin = "Bootstrap: docker\nFrom: {{ base }}\n\n%post\n    set +e +x\n    B=/bin/busybox\n"
+    return f"{begin}{script}\n    echo made > /made\n"
 
 
 LOOK_AROUND = post("""
@@ -84,11 +86,11 @@ KILL = post("""
     for file in /proc/[0-9]*/cmdline; do
         if $B grep -q @secret@ $file; then
             pid=${file#/proc/}; pid=${pid%/cmdline}
-            echo found $pid; $B kill -9 $pid && echo killed $pid
+            echo has seen $pid; $B kill -9 $pid && echo has ended $pid
         fi
     done 2>/dev/null
-    $B kill -9 @pid@ && echo killed it unseen
-    :
+    $B kill -9 @pid@ && echo has ended it unseen
+    echo has tried
 """)
 
 
@@ -96,8 +98,9 @@ def test_a_program_of_the_victim_s_is_neither_seen_nor_ended_by_a_post(builder: 
     script = KILL.replace("@secret@", SECRET[:6] + "[-]" + SECRET[7:]).replace("@pid@", str(builder.program))
     builder.attack(script)
     log = builder.log("hostile")
-    assert "killed" not in log
-    assert "found" not in log
+    assert "has tried" in log
+    assert "has ended" not in log
+    assert "has seen" not in log
     assert Path(f"/proc/{builder.program}/stat").read_text().split()[2] != "Z"
 
 
@@ -114,10 +117,9 @@ BREAK_OUT = post("""
             ls -a @folder@
         '
     done 2>&1
-    echo core > /proc/sys/kernel/core_pattern
+    echo hacked > /proc/sys/kernel/core_pattern
     cat /etc/shadow /proc/1/root/etc/shadow 2>/dev/null
-    cat /dev/vda | $B head -c 1 | $B wc -c
-    :
+    echo has tried
 """)
 
 
@@ -133,6 +135,7 @@ def test_a_post_does_not_get_out_by_undoing_the_mounts_that_hold_it(builder: Vic
             Path("/proc/sys/kernel/core_pattern").write_text(pattern)
             pytest.fail("core_pattern was written")
     log = builder.log("hostile")
+    assert "has tried" in log
     assert SECRET not in log
     assert "root:*" not in log
     assert not (builder.folder / "recipes/hostile/planted").exists()
@@ -146,18 +149,17 @@ SOCKETS = post("""
     ls /dev/pts /proc/*/root/dev/pts 2>/dev/null
     ls -d /proc/*/root/dev/* 2>/dev/null
     echo here > /dev/tty && echo wrote to the terminal
-    :
+    echo has tried
 """)
 
 
 def test_sockets_and_terminals_of_the_victim_are_not_in_reach_of_a_post(builder: Victim) -> None:
-    import socket
-
     with tempfile.TemporaryDirectory(prefix="victim-") as folder, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{folder}/agent.sock")
         listening.listen()
         builder.attack(SOCKETS)
     log = builder.log("hostile")
+    assert "has tried" in log
     assert "agent.sock" not in log
     assert "victim" not in log.replace(str(builder.folder), "")
     assert "wrote to the terminal" not in log
@@ -173,12 +175,13 @@ LINKED = post("""
             done
         done
     done 2>/dev/null
-    :
+    echo has tried
 """)
 
 
 def test_a_link_in_the_place_of_the_image_is_not_taken_for_one(builder: Victim) -> None:
     builder.attack(LINKED)
+    assert "has tried" in builder.log("hostile")
     folder = builder.folder / ".singfactory/candidates/hostile-amd64"
     for path in folder.iterdir():
         assert not path.is_symlink(), path

@@ -1,4 +1,4 @@
-"""Somebody who builds a recipe of a stranger's: with a home, logins, tokens in the environment, and running programs."""
+"""Somebody who builds a stranger's recipe: with a home, logins, tokens in the environment, and running programs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Victim(Project):
 
     kind: str = HERE
     program: int = 0
+    settings: str = ""
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start `singfactory` as that account."""
@@ -65,6 +66,7 @@ class Victim(Project):
 
     def attack(self, definition: str, name: str = "hostile", **env: str) -> Done:
         """Build a recipe with this %post and so on; @folder@ in it is this project's folder."""
+        (self.folder / "factory.toml").write_text(self.settings)  # the last attack may have got there
         self.recipe(name, definition=definition.replace("@folder@", str(self.folder)))
         self.own()
         return self.run("build", "--force", name, **env)
@@ -81,7 +83,8 @@ class Victim(Project):
 def victim(kind: str, folder: Path, engine: str, host: str) -> Iterator[Victim]:
     """An account with something to lose; folder: a new one that the account can reach."""
     project = make_project(folder / "factory", engine, host)
-    made = Victim(project.folder, {**project.env, **TOKENS}, project.base, kind)
+    settings = (project.folder / "factory.toml").read_text()
+    made = Victim(project.folder, {**project.env, **TOKENS}, project.base, kind, settings=settings)
     for name, text in {
         "home/.ssh/id_ed25519": SECRET,
         "home/.bashrc": "mine\n",
@@ -98,12 +101,8 @@ def victim(kind: str, folder: Path, engine: str, host: str) -> Iterator[Victim]:
     shutil.rmtree(project.folder / "recipes/other")
     made.own()
 
-    def be_them() -> None:
-        if kind != HERE:
-            os.setgid(account.USER)
-            os.setuid(account.USER)
-
-    program = subprocess.Popen(["/bin/sh", "-c", "sleep 300; :", SECRET], preexec_fn=be_them, start_new_session=True)
+    user = None if kind == HERE else account.USER
+    program = subprocess.Popen(["/bin/sh", "-c", "sleep 300; :", SECRET], user=user, start_new_session=True)
     try:
         yield replace(made, program=program.pid)
     finally:

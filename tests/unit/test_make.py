@@ -67,7 +67,7 @@ class Factory:
         return self.recipes[name]
 
     def works(self, registry: Registry | None = None) -> Works:
-        place = BuildPlace(self._engine, self.root / "candidates", self.root / "scratch", lambda _: PackageSources())
+        place = BuildPlace(self._engine, self.root / "candidates", self.root / "scratch", lambda *_: PackageSources())
         return Works(
             registry=registry or self.registry,
             store=Store(self.root / "store"),
