@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,11 @@ _BY_NAME = {key.name: key for key in KEYS}
 
 @dataclass(frozen=True)
 class Value:
-    """A setting's value and where it came from, for `doctor`."""
+    """A setting's value and where it came from, for `doctor`. own: this user or the site set it, for every folder."""
 
     text: str
     origin: str
+    own: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
         )
     for path in (user, project / PROJECT_FILE if project and not strangers else None):
         if path is not None:
-            values |= _from_file(path, env)
+            own = path == user
+            values |= {name: replace(value, own=own) for name, value in _from_file(path, env).items()}
     for key in KEYS:
         name = PREFIX + key.name.upper()
         if env.get(name):
@@ -159,7 +161,7 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     for flag, text in flags.items():
         if text:
             origin = f"--{flag.replace('_', '-')}"
-            values[flag] = Value(_typed(_BY_NAME[flag], text, cwd, env, origin), origin)
+            values[flag] = Value(_typed(_BY_NAME[flag], text, cwd, env, origin), origin, own=False)
     for name in _CAPPED:
         if name in site and _amount(name, values[name]) > _amount(name, site[name]):
             values[name] = site[name]

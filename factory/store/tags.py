@@ -9,7 +9,7 @@ from factory.digest import Digest
 from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Silent
-from factory.store.refs import read_refs, write_refs
+from factory.store.record_files import read_refs, write_refs
 from factory.store.store import Store
 
 
@@ -17,7 +17,7 @@ def names(root: Path) -> dict[str, set[tuple[str, str]]]:
     """The names, as (recipe, tag), of each image by the hexadecimal part of its SIF digest."""
     found: dict[str, set[tuple[str, str]]] = {}
     for path in sorted((root / "refs").glob("[!.]*.json")):
-        for tag, image in read_refs(root, path.stem).items():
+        for tag, image in read_refs(root, path.stem):
             found.setdefault(image.sif_digest.hex, set()).add((path.stem, tag))
     for link in sorted((root / "images").glob("[!.]*/[!.]*")):
         with contextlib.suppress(OSError):  # no link, or moved in this moment
@@ -30,10 +30,10 @@ def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
     root = store.root
     with lock(root / "locks" / f"refs-{recipe}.lock", timeout, Silent()):
         known = store.own(recipe)
-        rest = {tag: image for tag, image in known.items() if image.sif_digest != digest}
-        if rest and len(rest) < len(known):
-            write_refs(root, recipe, rest)
-        elif known and not rest:  # what cannot be read is left alone
+        rest = known.without(digest)
+        if rest.images and len(rest.images) < len(known.images):
+            write_refs(root, recipe, rest, store.home)
+        elif known.images and not rest.images:  # what cannot be read is left alone
             files.remove_file(root / "refs" / f"{recipe}.json")
         folder = root / "images" / recipe
         for link in sorted(folder.glob("[!.]*")):
