@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
@@ -14,6 +14,7 @@ from factory.errors import IntegrityFailure
 from factory.io import files
 from factory.io.progress import Progress
 from factory.names import Reference
+from factory.recipes.model import RunSpec
 from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.resolve import confirm, resolve
@@ -64,8 +65,9 @@ def pull(
 ) -> Pulled:
     """Fetch what a reference names into the store, verified, unless it is there: then it was verified when it came.
 
-    locked: the only SIF digest to accept. Raises NotFound, RegistryFailure, IntegrityFailure, NoRoom. Whatever
-    ends it, the store stays whole and the next pull goes on from there.
+    locked: the only SIF digest to accept; then a file named the registry, and not the user. Raises NotFound,
+    RegistryFailure, IntegrityFailure, NoRoom. Whatever ends it, the store stays whole and the next pull goes on from
+    there.
     """
     started = monotonic()
     found = resolve(reference, registry, arch)
@@ -78,8 +80,10 @@ def pull(
         )
     if found.notice:
         progress.note(found.notice)
-    if found.told and not _is_known(release, store):
-        confirm(release, registry)
+    if found.told:
+        before = _known(release, store)
+        run = RunSpec(before.gpu, before.env, before.binds) if before else confirm(release, registry).run
+        release = replace(release, run=run)  # what an image is run with is the manifest's to say
     store.lease(release.sif.digest)
 
     def read(offset: int, length: int | None) -> Iterator[bytes]:
@@ -107,20 +111,20 @@ def pull(
         env=release.run.env,
         binds=release.run.binds,
     )
-    before = store.known(image.recipe).get(image.tag)
+    before = store.known(image.recipe).of(image.registry).get(image.tag)
     if before is not None and before.sif_digest != image.sif_digest:
         progress.note(
             f"{image.recipe}:{image.tag} was {before.sif_digest} from {before.registry}; it is another image now"
         )
-    store.record(image, found.tags)
+    store.record(image, found.tags, asked=locked is None)
     reused = max(0, release.sif.size - transferred)
     return Pulled(image, path, transferred + reuse.fetched, reused, monotonic() - started)
 
 
-def _is_known(release: Release, store: Store) -> bool:
-    """Whether the manifest was read before: then it names this SIF for ever."""
-    pairs = {(image.digest, image.sif_digest) for image in store.known(release.recipe).values()}
-    return (release.digest, release.sif.digest) in pairs
+def _known(release: Release, store: Store) -> StoredImage | None:
+    """The same image, if its manifest was read before: then it names this SIF for ever."""
+    same = (release.digest, release.sif.digest)
+    return next((one for one in store.known(release.recipe).images if (one.digest, one.sif_digest) == same), None)
 
 
 def copy_out(pulled: Pulled, destination: Path) -> Path:

@@ -13,7 +13,7 @@ from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFoun
 from factory.names import LATEST, BuildTag, Reference
 from factory.registry.image_index import platforms
 from factory.registry.protocol import DOCKER_LIST, INDEX, Manifest, RawManifest, Registry
-from factory.release import Release, from_manifest, index_tag, sif_layer
+from factory.release import Release, from_manifest, index_tag
 
 _SHOWN = 8  # tags or architectures that an error lists
 
@@ -59,16 +59,18 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
     return Resolved(release, tags, notice, told, entry.releases)
 
 
-def confirm(release: Release, registry: Registry) -> None:
-    """Read the manifest of a release that only the catalog told of. Raises IntegrityFailure when it differs."""
-    manifest = Manifest.read(registry.manifest(release.recipe, str(release.digest)))
-    sif = sif_layer(manifest)
+def confirm(release: Release, registry: Registry) -> Release:
+    """What the manifest of a release says that only the catalog told of. Raises IntegrityFailure for another image."""
+    raw = registry.manifest(release.recipe, str(release.digest))
+    found = from_manifest(release.recipe, Manifest.read(raw), raw.descriptor.digest)
+    sif = found.sif
     if (sif.digest, sif.size) != (release.sif.digest, release.sif.size):
         raise IntegrityFailure(
             f"the catalog of {registry.describe()} is wrong about {release.recipe}:{release.tag}",
             why=f"it says {release.sif.digest}, the manifest {sif.digest}",
             fix=f"singfactory pull {release.recipe}@{release.digest}, and tell whoever runs the factory",
         )
+    return found
 
 
 def _catalog(registry: Registry) -> Catalog:

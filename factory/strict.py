@@ -20,12 +20,14 @@ from factory.errors import FactoryError, IntegrityFailure
 DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes; a manifest may have as many
 LARGEST_SIZE = 1 << 44  # bytes of one file, 16 TiB: a thousand times the largest image that anybody has shown us
 LINE_LIMIT = 4096  # characters of a text that people read
+MOST_VARIABLES = 100  # of an image's environment, and mount points that it promises
 
 _DIGITS = 20  # of a whole number; 2**64 has as many
 _PLACES = 40  # characters of any other number
 _SPARSE = 16  # bytes of a document for each object or list in it, on average; ours have some 100
 _FREE = 4096  # objects and lists that a document may have whatever its size
 _HALF = re.compile(r"[\ud800-\udfff]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}", re.ASCII)
 _T = TypeVar("_T")
 
 
@@ -118,6 +120,13 @@ def array(value: object, most: int) -> list[Any]:
 def texts(value: object, *, most: int, limit: int = LINE_LIMIT) -> dict[str, str]:
     """An object of at most so many texts; their names are texts of the same kind."""
     return {text(name, limit): text(one, limit) for name, one in mapping(value, most).items()}
+
+
+def is_variable(name: object, value: object) -> bool:
+    """Whether this is a variable's name and a value on one line: only such a one is handed to a program."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    return _VARIABLE.fullmatch(name) is not None and len(value) <= LINE_LIMIT and value.isprintable()
 
 
 def member(value: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - JSON values are of any type

@@ -6,6 +6,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,17 +108,37 @@ class Context:
     @cached_property
     def address(self) -> RegistryAddress:
         """The registry. Raises UsageError when none is set."""
-        text = self.settings.text("registry")
-        if text:
-            address = RegistryAddress.parse(text)
-            return RegistryAddress("", str(Path(address.path).absolute())) if address.is_folder else address
-        if self.settings.project is not None:
-            return RegistryAddress("", str(self.work / "registry"))
+        address = self.configured
+        if address is not None:
+            return address
         raise UsageError(
             "no registry is set",
             why="images are fetched from one",
             fix="--registry ghcr.io/org/images, or SINGFACTORY_REGISTRY, or registry = … in the site's config.toml",
         )
+
+    @cached_property
+    def configured(self) -> RegistryAddress | None:
+        """The registry, or None: the one that names mean which say none."""
+        text = self.settings.text("registry")
+        if text:
+            return _absolute(RegistryAddress.parse(text))
+        return RegistryAddress("", str(self.work / "registry")) if self.settings.project is not None else None
+
+    def reference(self, text: str) -> Reference:
+        """What a user names. A registry in a folder is the same one wherever it is named from. Raises UsageError."""
+        reference = Reference.parse(text)
+        return replace(reference, registry=_absolute(reference.registry)) if reference.registry else reference
+
+    def meant(self, reference: Reference) -> Reference:
+        """A reference to something that may be in the store: --registry leaves no doubt which registry is meant."""
+        return reference.at(self.address) if getattr(self.options, "registry", None) else reference
+
+    @property
+    def _own_registry(self) -> str:
+        """The registry that this user or the site has set: no flag, and not the folder that they stand in."""
+        found = self.settings.own.get("registry")
+        return str(_absolute(RegistryAddress.parse(found.text))) if found else ""
 
     @cached_property
     def store(self) -> Store:
@@ -135,7 +156,7 @@ class Context:
             notes=state / "singfactory/hashed",
             notice=lambda text: self.progress.note(text),  # noqa: PLW0108 - only a notice needs the terminal
         )
-        return Store(root, shared, trust)
+        return Store(root, shared, trust, str(self.configured or ""), self._own_registry)
 
     def _user(self, name: str) -> int | None:
         """The id of a user that is named, or given as a number; None, with a notice, when this machine knows none."""
@@ -202,3 +223,7 @@ class Context:
             return self.engine.label
         except FactoryError:
             return ""
+
+
+def _absolute(address: RegistryAddress) -> RegistryAddress:
+    return RegistryAddress("", os.path.normpath(Path(address.path).absolute())) if address.is_folder else address

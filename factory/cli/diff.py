@@ -10,7 +10,6 @@ from factory.cli.terminal import emit, printable
 from factory.compare import changed_parts, index_of, index_of_file, package_lines, packages_of, shared_bytes
 from factory.delta.index import ChunkIndex
 from factory.io.files import readable_size
-from factory.names import Reference
 from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.resolve import resolve
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _release(context: Context, text: str) -> tuple[Release, Registry]:
-    reference = Reference.parse(text)
+    reference = context.reference(text)
     registry = context.registry_of(reference)
     return resolve(reference, registry, context.arch).release, registry
 

@@ -42,8 +42,7 @@ def execute(verb: str, options: argparse.Namespace) -> int:
     if verb == "exec" and not arguments:
         raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
     engine = context.engine  # first: without one, nothing has to be fetched
-    reference = Reference.parse(options.ref)
-    image = _in_use(context, _stored(context, reference.at(context.address) if options.registry else reference))
+    image = _in_use(context, _stored(context, context.meant(context.reference(options.ref))))
     path = _near(context, image)
     given = _engine_options(context, image, options)
     if options.record is not None:

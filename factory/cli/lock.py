@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Write a lock file of what `exec` would run now: the store's image, else the registry's. Fetches no image."""
     context = Context(options)
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    images = dict.fromkeys(_locked(context, Reference.parse(text), date) for text in options.refs)
+    images = dict.fromkeys(_locked(context, context.reference(text), date) for text in options.refs)
     if str(options.output) == "-":
         sys.stdout.write(render(images))
         return 0
@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _locked(context: Context, reference: Reference, date: str) -> LockedImage:
     try:
-        at = reference.at(context.address) if context.options.registry else reference
-        return LockedImage.of(context.store.find(at), date)
+        return LockedImage.of(context.store.find(context.meant(reference)), date)
     except Purged as gone:
         return LockedImage.of(gone.image, date)
     except NotFound:

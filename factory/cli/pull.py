@@ -16,6 +16,7 @@ from factory.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:
     from factory.pull import Pulled
+    from factory.store.refs import StoredImage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("no image is named", fix="singfactory pull NAME, or singfactory pull --locked FILE")
     if options.output is not None and len(options.refs) != 1 and not options.output.is_dir():
         raise UsageError("-o takes one image, or a folder", fix="name one image, or make the folder first")
-    references = [Reference.parse(text) for text in options.refs]
+    references = [context.reference(text) for text in options.refs]
     rows = []
     for done in _locked(context, references) if options.locked else _named(context, references):
         copied = copy_out(done, options.output.absolute()) if options.output is not None else None
@@ -48,9 +49,19 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{copied or done.path} {done.image.digest}")
             context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {_got(done)}")
+        _tell_its_name(context, done.image)
     if options.json:
         emit(rows[0] if len(rows) == 1 else rows)
     return 0
+
+
+def _tell_its_name(context: Context, image: StoredImage) -> None:
+    """How to run an image whose bare name means another one, or none."""
+    if image.registry and not context.store.is_meant(image):
+        same = Reference(image.recipe, digest=image.digest, registry=RegistryAddress.parse(image.registry))
+        context.progress.note(
+            f"{image.recipe} alone does not mean this image; it runs by: singfactory exec {same} -- …"
+        )
 
 
 def _got(done: Pulled) -> str:

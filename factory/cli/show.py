@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from factory.resolve import resolve  # noqa: PLC0415
 
     context = Context(options)
-    reference = Reference.parse(options.ref)
+    reference = context.reference(options.ref)
     registry = context.registry_of(reference)
     found = resolve(reference, registry, context.arch)
     release = found.release

@@ -9,7 +9,6 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.errors import NoRoom, UsageError
 from factory.io.files import readable_size
-from factory.names import Reference
 from factory.store import leases
 from factory.store.refs import StoredImage
 
@@ -20,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="a folder on the node's own disk (default $SLURM_TMPDIR)"
     )
-    common_arguments(parser, store=True)
+    common_arguments(parser, registry=True, store=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
             why="SLURM_TMPDIR is not set: this is no job",
             fix="--to DIR, or stage = … in the site's config.toml",
         )
-    image = context.store.find(Reference.parse(options.ref))
+    image = context.store.find(context.meant(context.reference(options.ref)))
     context.store.lease(image.sif_digest, context.job, process=False)
     leases.take(local, image.sif_digest, context.job, process=False)
     print(copy(context, image, local))

@@ -106,7 +106,10 @@ def _list(context: Context) -> int:
         emit([{"as": tag, "path": str(context.store.where(image.sif)), **image.to_json()} for tag, image in images])
         return 0
     for tag, image in images:
-        print(f"{image.recipe}:{tag}  {image.tag}  {readable_size(image.size)}  {image.sif_digest}  {image.pulled}")
+        where = "" if context.store.is_meant(image, tag) or not image.registry else f"{image.registry}/"
+        print(
+            f"{where}{image.recipe}:{tag}  {image.tag}  {readable_size(image.size)}  {image.sif_digest}  {image.pulled}"
+        )
     if not images:
         context.progress.note(f"nothing in {context.store.root}")
     return 0

@@ -83,9 +83,8 @@ def _image(context: Context, text: str) -> Path:
         if not Path(text).is_file():
             raise NotFound(f"there is no image {text}")
         return Path(text).absolute()
-    from factory.names import Reference  # noqa: PLC0415
     from factory.pull import pull  # noqa: PLC0415
 
-    reference = Reference.parse(text)
+    reference = context.reference(text)
     registry = context.registry_of(reference)
     return pull(reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress).path

@@ -24,7 +24,7 @@ from factory.io.below import Entry
 from factory.io.locks import lock_in
 from factory.io.progress import Progress
 from factory.names import Reference
-from factory.store.refs import StoredImage, read_refs
+from factory.store.refs import StoredImage
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 DEFAULT_TAG = "adopted"
@@ -174,14 +174,17 @@ def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
 
 
 def _known_as(store: Store, image: StoredImage) -> StoredImage | None:
-    """The same image when a registry gave it, with what is known of it. Raises UsageError for another one."""
-    known = read_refs(store.root, image.recipe).get(image.tag)
-    if known is None or not known.registry:
+    """The same image when a registry gave it, with what is known of it.
+
+    Raises UsageError where the name means another image already. What other registries call by it does not count.
+    """
+    meant = store.own(image.recipe).meant(store.registry).get(image.tag)
+    if meant is None or not meant.registry:
         return None
-    if known.sif_digest != image.sif_digest:
+    if meant.sif_digest != image.sif_digest:
         raise UsageError(
             f"{image.recipe}:{image.tag} is another image",
-            why=f"it was pulled from {known.registry}",
+            why=f"it was pulled from {meant.registry}",
             fix=f"choose another tag: --as {image.recipe}:TAG",
         )
-    return known
+    return meant

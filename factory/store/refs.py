@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from factory import strict
 from factory.digest import Descriptor, Digest
-from factory.errors import FactoryError, NotFound
-from factory.io import private
-from factory.io.below import Folder
+from factory.errors import NotFound
 from factory.names import Reference, RegistryAddress, recipe_name, tag_name
 
-_FORMAT = 1
-_LIMIT = 16 * 1024 * 1024  # bytes of a record; a tag takes some 500
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+GPUS = ("none", "nvidia", "rocm")
+_TIME_LIMIT = 40  # characters of a moment
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,10 @@ class StoredImage:
         """The image's file; a store does not remember its media type."""
         return Descriptor("", self.sif_digest, self.size)
 
+    def says_the_same(self, known: StoredImage | None) -> bool:
+        """Whether what is known says this already, whenever it was pulled."""
+        return known is not None and replace(known, pulled=self.pulled) == self
+
     def to_json(self) -> dict[str, Any]:
         """As it is kept in `refs/`."""
         return {
@@ -54,26 +54,33 @@ class StoredImage:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> StoredImage:
-        """Read back. Raises KeyError, TypeError, ValueError, OverflowError or FactoryError for anything else."""
-        run, registry = value["run"], str(value["registry"])
-        image = cls(
-            recipe=recipe_name(value["recipe"]),
-            tag=tag_name(value["tag"]),
-            registry=str(RegistryAddress.parse(registry)) if registry else "",
-            digest=Digest.parse(value["digest"]),
-            sif_digest=Digest.parse(value["sif_digest"]),
-            size=int(value["size"]),
-            pulled=str(value["pulled"]),
-            gpu=str(run["gpu"]),
-            env={str(key): str(text) for key, text in run["env"].items()},
-            binds=tuple(str(bind) for bind in run["binds"]),
+    def from_json(cls, value: object) -> StoredImage:
+        """Read back, as strictly as what a registry says is read (factory.release). Raises Malformed."""
+        image = strict.mapping(value)
+        run = strict.mapping(strict.member(image, "run"))
+        env = strict.texts(strict.member(run, "env"), most=strict.MOST_VARIABLES)
+        if not all(strict.is_variable(name, text) for name, text in env.items()):
+            raise strict.Malformed("a variable has a name that no shell would take")
+        binds = strict.array(strict.member(run, "binds"), strict.MOST_VARIABLES)
+        gpu = strict.text(strict.member(run, "gpu"))
+        if gpu not in GPUS:
+            raise strict.Malformed(f"no kind of GPU: {ascii(gpu)[:40]}")
+        return cls(
+            recipe=strict.parsed(recipe_name, strict.member(image, "recipe")),
+            tag=strict.parsed(tag_name, strict.member(image, "tag")),
+            registry=strict.parsed(_address, strict.member(image, "registry")),
+            digest=strict.parsed(Digest.parse, strict.member(image, "digest")),
+            sif_digest=strict.parsed(Digest.parse, strict.member(image, "sif_digest")),
+            size=strict.integer(strict.member(image, "size")),
+            pulled=strict.text(strict.member(image, "pulled"), _TIME_LIMIT),
+            gpu=gpu,
+            env=env,
+            binds=tuple(strict.text(bind) for bind in binds),
         )
-        named = all(_VARIABLE.fullmatch(name) for name in image.env)
-        texts = (image.pulled, image.gpu, image.registry, *image.env.values(), *image.binds)
-        if not named or not all(text.isprintable() for text in texts):
-            raise ValueError("a text that cannot be right")
-        return image
+
+
+def _address(text: str) -> str:
+    return str(RegistryAddress.parse(text)) if text else ""
 
 
 class Purged(NotFound):
@@ -89,27 +96,3 @@ class Purged(NotFound):
             fix=f"{again} brings the same image back",
         )
         self.image = image
-
-
-def refs_file(root: Path, recipe: str) -> Path:
-    """Where a store remembers the images of a recipe."""
-    return root / "refs" / f"{recipe}.json"
-
-
-def read_refs(root: Path, recipe: str) -> dict[str, StoredImage]:
-    """The images of a recipe by tag; empty when nothing was pulled.
-
-    An unreadable file counts as empty: it is a record of what can be resolved again, never the image.
-    """
-    try:
-        content, _ = private.read_small(refs_file(root, recipe), _LIMIT)
-        images = {tag_name(tag): StoredImage.from_json(image) for tag, image in json.loads(content)["tags"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, FactoryError):
-        return {}
-    return {tag: image for tag, image in images.items() if image.recipe == recipe}
-
-
-def write_refs(refs: Folder, recipe: str, known: Mapping[str, StoredImage]) -> None:
-    """Replace the record of a recipe in one step; refs: the folder of records."""
-    value = {"format": _FORMAT, "tags": {tag: image.to_json() for tag, image in sorted(known.items())}}
-    refs.write(f"{recipe}.json", json.dumps(value, indent=1) + "\n")

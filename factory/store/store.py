@@ -16,22 +16,25 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest
-from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure
 from factory.io import private
 from factory.io.below import Entry, Folder, entries, make_way
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress, Silent
-from factory.names import LATEST, Reference, recipe_name, tag_name
+from factory.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
 from factory.store.assemble import AHEAD, Assembly, Plan, ahead_of
 from factory.store.leases import Job
+from factory.store.links import link_of, wrong_links
 from factory.store.parts import Parts
-from factory.store.refs import Purged, StoredImage, read_refs, refs_file, write_refs
+from factory.store.record_files import read_refs, refs_file, write_refs
+from factory.store.records import Records, absent
+from factory.store.refs import Purged, StoredImage
 from factory.store.transfer import Sources, complete
 from factory.store.trust import Trust
 
@@ -47,11 +50,15 @@ class Store:
     """A store below one folder. Every method is safe beside any number of other processes.
 
     shared: stores of others, only read, the first one first. trust: whose files may be used, here and there.
+    registry: what a name without a registry means; '' where none is set. home: the same as this user or this site has
+    set it, whatever the folder that they stand in says: the links in `images/` follow it.
     """
 
     root: Path
     shared: tuple[Path, ...] = ()
     trust: Trust = field(default_factory=Trust)
+    registry: str = ""
+    home: str = ""
 
     def blob(self, digest: Digest) -> Path:
         """Where the SIF of this digest is in this store's own folder, or would be."""
@@ -224,17 +231,24 @@ class Store:
         pieces = plan(ahead_of(mine).path) if plan is not None and parts is not None else None
         return Assembly(ahead_of(mine), tuple(pieces), parts) if pieces and parts is not None else None
 
-    def record(self, image: StoredImage, tags: Iterable[str]) -> None:
-        """Link tags to an image that is present, and remember where it came from.
+    def record(self, image: StoredImage, tags: Iterable[str], *, asked: bool = True) -> None:
+        """Remember a present image under its registry's tags, and link those tags that are this registry's to give.
 
-        Writes nothing when all that is known already: who may only read a shared store can pull what it has.
+        asked: False where only a lock file named the registry. Writes nothing when all that is known already: who may
+        only read a shared store can pull what it has.
         """
         folder = self.root / "images" / recipe_name(image.recipe)
-        path = self.usable(image.sif, hashed=False) or self.blob(image.sif_digest)
-        target = os.path.relpath(path, folder) if path.is_relative_to(self.root) else str(path)
+
+        def target(one: StoredImage) -> str:
+            path = self.usable(one.sif, hashed=False) or self.blob(one.sif_digest)
+            return os.path.relpath(path, folder) if path.is_relative_to(self.root) else str(path)
+
         tags = tuple(tag_name(tag) for tag in tags)
         known = self.own(image.recipe)
-        if all(_same(known.get(tag), image) and _links_to(folder / tag, target) for tag in tags):
+        wanted = known.with_image(image, tags, self.home, asked=asked)
+        same = all(image.says_the_same(known.of(image.registry).get(tag)) for tag in tags)
+        settled = (known.home, known.unasked) == (wanted.home, wanted.unasked)
+        if same and settled and not any(wrong_links(link_of(folder), wanted.links(self.home), wanted, image, target)):
             return
         with (
             self.opened() as root,
@@ -243,54 +257,64 @@ class Store:
             root.make("images", image.recipe) as links,
             lock_in(locks, f"refs-{image.recipe}.lock", RECORD_TIMEOUT, Silent(), instead=ELSEWHERE),
         ):
-            known = self.own(image.recipe) | dict.fromkeys(tags, image)
-            for tag, other in known.items():
-                if other.sif_digest == image.sif_digest and links.links_to(tag) != target:
-                    links.link(tag, target)
-            write_refs(refs, image.recipe, known)
+            known = self.own(image.recipe)
+            wanted = known.with_image(image, tags, self.home, asked=asked)
+            moved = image if known.home == wanted.home else None  # None: the links of all tags may be another's
+            for tag, right in list(wrong_links(links.links_to, wanted.links(self.home), wanted, moved, target)):
+                if right:
+                    links.link(tag, right)
+                else:
+                    links.remove(tag)
+            write_refs(refs, image.recipe, wanted, self.home)
 
-    def known(self, recipe: str) -> Mapping[str, StoredImage]:
-        """What this store and the shared ones remember of a recipe, by tag, whether its files are here or not."""
-        known: dict[str, StoredImage] = {}
-        for root in (*reversed(self.shared), self.root):
-            known |= self._refs(root, recipe)
+    def known(self, recipe: str) -> Records:
+        """What this store and the shared ones remember of a recipe, whether its files are here or not."""
+        known = self.own(recipe)
+        for root in self.shared:
+            known = known.over(self._refs(root, recipe))
         return known
 
-    def own(self, recipe: str) -> dict[str, StoredImage]:
-        """What this store itself remembers of a recipe, by tag."""
+    def own(self, recipe: str) -> Records:
+        """What this store itself remembers of a recipe."""
         return self._refs(self.root, recipe)
 
-    def _refs(self, root: Path, recipe: str) -> dict[str, StoredImage]:
+    def _refs(self, root: Path, recipe: str) -> Records:
         """What the store below root remembers; nothing when somebody who is not trusted wrote it."""
         path = refs_file(root, recipe)
         try:
             doubt = self.trust.doubt(path, path.lstat(), root)
         except OSError:
-            return {}
+            return Records()
         if doubt:
             self.trust.notice(f"not used: {doubt}")
-        return {} if doubt else read_refs(root, recipe)
+        return Records() if doubt else read_refs(root, recipe)
 
     def find(self, reference: Reference) -> StoredImage:
         """The image that a reference names, if it is here. Raises NotFound with the command that fetches it.
 
+        A digest decides by itself, whichever registry it came from. A tag is looked for in the registry that is named,
+        else in the one that is set; where none is, and the name came from several, UsageError says what to type.
         Raises Purged, which knows the image, when it was here: its own digest must come back, not a newer one's.
         """
         known = self.known(reference.name)
-        wanted = reference.tag or LATEST
-        for tag, image in known.items():
-            same_place = reference.registry is None or str(reference.registry) == image.registry
-            named = image.digest == reference.digest if reference.digest else tag == wanted
-            if named and same_place:
-                return self._present(reference, image)
-        if known and not reference.tag and not reference.digest and reference.registry is None:
-            here = [image for image in known.values() if self.where(image.sif)]
-            return self._present(reference, max(here or known.values(), key=lambda image: image.pulled))
-        raise NotFound(
-            f"{reference} is not in the store {self.root}",
-            why=f"it has {', '.join(f'{reference.name}:{tag}' for tag in sorted(known))}" if known else "",
-            fix=f"singfactory pull {reference}",
-        )
+        registry = str(reference.registry) if reference.registry else self.registry
+        if reference.digest:
+            same = [image for image in known.images if image.digest == reference.digest]
+            if same:
+                return self._present(min(same, key=lambda image: image.registry != registry))
+            raise absent(reference, known, self.registry, self.root)
+        meant = known.of(registry) if reference.registry else known.meant(registry)
+        if (reference.tag or LATEST) in meant:
+            return self._present(meant[reference.tag or LATEST])
+        if meant and not reference.tag and reference.registry is None:
+            here = [image for image in meant.values() if self.where(image.sif)]
+            return self._present(max(here or meant.values(), key=lambda image: image.pulled))
+        raise absent(reference, known, self.registry, self.root)
+
+    def is_meant(self, image: StoredImage, tag: str = "") -> bool:
+        """Whether NAME:TAG, without a registry, names this image."""
+        meant = self.known(image.recipe).meant(self.registry).get(tag or image.tag)
+        return meant is not None and (meant.registry, meant.digest) == (image.registry, image.digest)
 
     def holds(self, image: StoredImage) -> bool:
         """Whether the image's file is there now, of an owner that is trusted. Raises IntegrityFailure otherwise."""
@@ -303,26 +327,31 @@ class Store:
         """
         path = self.usable(image.sif, hashed=hashed)
         if path is None:
-            raise Purged(Reference(image.recipe, tag=image.tag), image, self.blob(image.sif_digest))
+            raise self._purged(image)
         return path
 
-    def _present(self, reference: Reference, image: StoredImage) -> StoredImage:
+    def _present(self, image: StoredImage) -> StoredImage:
         """The image, if its file is still there. Raises Purged."""
         if self.holds(image):
             return image
-        raise Purged(reference, image, self.blob(image.sif_digest))
+        raise self._purged(image)
+
+    def _purged(self, image: StoredImage) -> Purged:
+        elsewhere = image.registry not in ("", self.registry)
+        registry = RegistryAddress.parse(image.registry) if elsewhere else None
+        return Purged(Reference(image.recipe, tag=image.tag, registry=registry), image, self.blob(image.sif_digest))
 
     def images(self) -> Iterator[tuple[str, StoredImage]]:
         """Every tag and its image that is here or in a shared store, sorted."""
         for recipe in _recipes(self.root, *self.shared):
-            for tag, image in sorted(self.known(recipe).items()):
+            for tag, image in self.known(recipe):
                 if self.where(image.sif) is not None:
                     yield tag, image
 
     def missing(self) -> Iterator[StoredImage]:
         """What this store's own tags name and nobody has any more, sorted; each once, whatever the number of tags."""
         for recipe in _recipes(self.root):
-            images = {image.digest: image for _, image in sorted(self.own(recipe).items())}
+            images = {image.digest: image for image in self.own(recipe).images}
             yield from (image for image in images.values() if self.where(image.sif) is None)
 
     def blobs(self) -> Iterator[tuple[Digest, Path]]:
@@ -367,15 +396,3 @@ def _recipes(*roots: Path) -> list[str]:
 
 def _blob(root: Path, digest: Digest) -> Path:
     return root / "blobs" / digest.algorithm / digest.hex[:2] / f"{digest.hex}.sif"
-
-
-def _same(known: StoredImage | None, image: StoredImage) -> bool:
-    """Whether the record says this already, whenever it was pulled."""
-    return known is not None and replace(known, pulled=image.pulled) == image
-
-
-def _links_to(link: Path, target: str) -> bool:
-    try:
-        return str(link.readlink()) == target
-    except OSError:
-        return False

@@ -8,7 +8,7 @@ from pathlib import Path
 from factory.digest import Digest
 from factory.io.locks import lock_in
 from factory.io.progress import Silent
-from factory.store.refs import read_refs, write_refs
+from factory.store.record_files import read_refs, write_refs
 from factory.store.store import ELSEWHERE, Store
 
 
@@ -16,7 +16,7 @@ def names(root: Path) -> dict[str, set[tuple[str, str]]]:
     """The names, as (recipe, tag), of each image by the hexadecimal part of its SIF digest."""
     found: dict[str, set[tuple[str, str]]] = {}
     for path in sorted((root / "refs").glob("[!.]*.json")):
-        for tag, image in read_refs(root, path.stem).items():
+        for tag, image in read_refs(root, path.stem):
             found.setdefault(image.sif_digest.hex, set()).add((path.stem, tag))
     for link in sorted((root / "images").glob("[!.]*/[!.]*")):
         with contextlib.suppress(OSError):  # no link, or moved in this moment
@@ -32,11 +32,11 @@ def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
         lock_in(locks, f"refs-{recipe}.lock", timeout, Silent(), instead=ELSEWHERE),
     ):
         known = store.own(recipe)
-        rest = {tag: image for tag, image in known.items() if image.sif_digest != digest}
+        rest = known.without(digest)
         with contextlib.suppress(FileNotFoundError), root.below("refs") as refs:
-            if rest and len(rest) < len(known):
-                write_refs(refs, recipe, rest)
-            elif known and not rest:  # what cannot be read is left alone
+            if rest.images and len(rest.images) < len(known.images):
+                write_refs(refs, recipe, rest, store.home)
+            elif known.images and not rest.images:  # what cannot be read is left alone
                 refs.remove(f"{recipe}.json")
         with contextlib.suppress(FileNotFoundError), root.below("images", recipe) as links:
             for name in links.names():

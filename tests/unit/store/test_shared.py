@@ -117,7 +117,7 @@ def test_an_image_that_the_site_removes_comes_back_by_digest(world: World) -> No
     world.blob.unlink()
     with pytest.raises(NotFound) as caught:
         find(world.own)
-    assert "singfactory pull tool@sha256:" in caught.value.fix
+    assert "/tool@sha256:" in caught.value.fix
     assert world.own.ingest(WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
 
 
@@ -392,7 +392,7 @@ def test_a_strangers_record_is_not_laundered_by_ones_own(world: World) -> None:
     path.write_text(path.read_text().replace("9.0-1", "6.6-6"))
     world.give(path)
     world.own.record(image(SIF, "tool", "1.0-1"), ["mine"])
-    assert set(world.own.own("tool")) == {"mine"}
+    assert [tag for tag, _ in world.own.own("tool")] == ["mine"]
 
 
 def test_a_shared_store_that_is_closed_does_not_stop_the_others(world: World, tmp_path: Path) -> None:

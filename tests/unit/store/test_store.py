@@ -20,7 +20,9 @@ from factory.io import files
 from factory.io.progress import Silent
 from factory.names import Reference
 from factory.store import store as store_module
-from factory.store.refs import StoredImage, read_refs, write_refs
+from factory.store.record_files import read_refs, write_refs
+from factory.store.records import Records
+from factory.store.refs import StoredImage
 from factory.store.store import Store
 from factory.store.verify import verify
 from tests.unit.store.stored import ANOTHER, run_as_another
@@ -479,7 +481,7 @@ def test_records_of_many_at_once_lose_none(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(read_refs(store.root, "pytorch-2.1")) == sorted(tags)
+    assert [tag for tag, _ in read_refs(store.root, "pytorch-2.1")] == sorted(tags)
 
 
 @pytest.mark.parametrize("tag", ["../../../../escaped", "-rf", "a b", "", "a/b"])
@@ -499,14 +501,16 @@ def test_an_image_is_found_by_tag_by_digest_and_by_registry(store: Store) -> Non
     store.record(image(), ["latest", "2.1.2-3"])
     store.record(newer, ["2.1.2-4"])
     named = "pytorch-2.1"
+    store = replace(store, registry="ghcr.io/org/images")
     assert store.find(Reference.parse(named)) == image()
-    assert store.find(Reference.parse(f"{named}:2.1.2-4")) == newer
+    assert store.find(Reference.parse(f"quay.io/x/{named}:2.1.2-4")) == newer
     assert store.find(Reference.parse(f"{named}@{newer.digest}")) == newer
     assert store.find(Reference.parse(f"{named}:2.1.2-3@{newer.digest}")) == newer
     assert store.find(Reference.parse(f"ghcr.io/org/images/{named}:2.1.2-3")) == image()
     for text in (
         f"quay.io/x/{named}:latest",
         f"{named}:9",
+        f"{named}:2.1.2-4",
         f"{named}@{Digest.of(b'?')}",
         "other",
         f"quay.io/x/{named}",
@@ -531,14 +535,19 @@ def test_an_image_whose_blob_is_gone_is_not_there(store: Store) -> None:
     with pytest.raises(NotFound) as caught:
         store.find(Reference.parse("pytorch-2.1"))
     assert caught.value.what == "the file of pytorch-2.1:2.1.2-3 is gone from the store"
-    assert caught.value.fix == f"singfactory pull pytorch-2.1@{image().digest} brings the same image back"
+    same = f"ghcr.io/org/images/pytorch-2.1@{image().digest}"
+    assert caught.value.fix == f"singfactory pull {same} brings the same image back"
     assert list(store.images()) == []
 
 
 def test_refs_survive_json(store: Store) -> None:
-    known = {"latest": image(), "2.1.2-3": image(), "other": image(b"x", gpu="none", env={}, binds=())}
+    tags = {"latest": image(), "2.1.2-3": image(), "other": image(b"x", gpu="none", env={}, binds=())}
+    other = image(b"y", registry="quay.io/x")
+    known = Records(
+        {image().registry: tags, "quay.io/x": {"latest": other}}, image().registry, frozenset(["quay.io/x"])
+    )
     with store.opened() as root, root.make("refs") as refs:
-        write_refs(refs, "pytorch-2.1", known)
+        write_refs(refs, "pytorch-2.1", known, "")
     assert read_refs(store.root, "pytorch-2.1") == known
 
 
