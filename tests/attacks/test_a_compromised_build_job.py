@@ -248,18 +248,3 @@ def test_without_a_plan_malformed_candidates_stop_nothing_either(handover: Hando
     assert handover.run("publish", "--all").code == 5
     assert handover.published() == {"aaa": str(first.sif.digest), "zzz": str(last.sif.digest)}
     assert handover.run("report").code == 0
-
-
-def test_a_base_that_is_not_what_its_record_says_is_not_built_upon(handover: Handover, tmp_path: Path) -> None:
-    lower, upper = handover.recipe("lower"), handover.recipe("upper", base="recipe://lower")
-    made = candidate(tmp_path / "bases", lower)
-    for act in (
-        lambda: made.image.write_bytes(_EVIL),
-        lambda: _instead(made, "image.sif", lambda path: path.symlink_to("/etc/passwd")),
-        lambda: _instead(made, "image.sif", os.mkfifo),
-        lambda: _record(made, recipe="other"),
-    ):
-        act()
-        done = handover.run("build", "--bases", str(tmp_path / "bases"), "--", upper.name)
-        assert done.code == 6
-        assert "has no image of it that can be used" in done.err

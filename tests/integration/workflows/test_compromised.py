@@ -1,0 +1,135 @@
+"""A recipe and a build job that are an attacker's: what a run publishes, what it refuses, and what its report says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.factory_project import DEFINITION
+from tests.integration.workflows.conftest import NewRepository, Registry, Site, namespace_of, pushed
+from tests.integration.workflows.repository import Repository, Run, releases
+from tests.integration.workflows.test_publish import UPPER, candidate
+
+# Runs in the job of `bad`, after its tests: whoever reaches the job's user from %post can do the same. It makes whole
+# candidates of other recipes, with an image of its own and a report that says that all tests passed.
+FORGE = """
+import hashlib, json, os, pathlib, shutil, subprocess
+work = pathlib.Path(os.environ["SINGFACTORY_WORK"]) / "candidates"
+mine, handed = work / "bad-amd64", pathlib.Path(os.environ["ARTIFACTS"]) / os.environ["GITHUB_RUN_ID"]
+forge = pathlib.Path(os.environ["RUNNER_TEMP"]) / "forge"
+image = (mine / "image.sif").read_bytes() + b"evil"
+digest = "sha256:" + hashlib.sha256(image).hexdigest()
+for name in ("target", "good"):
+    subprocess.run(["singfactory", "build", "-o", str(forge), name], check=True)
+    made = forge / f"{name}-amd64"
+    (made / "image.sif").write_bytes(image)
+    record = json.loads((made / "candidate.json").read_text())
+    (made / "candidate.json").write_text(json.dumps({**record, "sif_digest": digest, "size": len(image)}))
+    report = json.loads((mine / "report.json").read_text())
+    (made / "report.json").write_text(json.dumps({**report, "recipe": name, "sif_digest": digest}))
+    shutil.copytree(made, work / made.name)  # beside its own, which is what the issue's recipe did
+    if "inside" in os.environ["HOW"]:
+        shutil.copytree(made, mine / made.name)  # within what is handed over
+if "artifact" in os.environ["HOW"]:
+    shutil.copytree(forge / "target-amd64", handed / "target-amd64")  # as a job that stole its runner's token
+print("FORGED " + digest)
+"""
+STEP = """\
+      - name: Attack
+        if: ${{ matrix.recipe == 'bad' }}
+        env:
+          SINGFACTORY_WORK: ${{ runner.temp }}/work
+          HOW: HOW_IT_IS_DONE
+        run: python3 forge.py
+
+"""
+PLACE = "      # What failed too: the report tells of it"
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A factory in which `good` and `target` were published before the attacker's recipe was merged."""
+
+    repository: Repository
+    before: dict[str, dict[str, str]]
+    registry: Registry
+    site: Site
+
+    def tags(self) -> dict[str, dict[str, str]]:
+        namespace = namespace_of(self.repository)
+        return {name: self.registry.tags(namespace, name) for name in ("bad", "good", "other", "target", "upper")}
+
+    def attack(self, how: str) -> Run:
+        """Merge `bad`, and a change of `good`, upon which `upper` builds; run the publish workflow."""
+        repository = self.repository
+        repository.project.recipe("bad", definition=f"{DEFINITION}    echo {how} > /how\n")
+        repository.project.recipe("good", definition=f"{DEFINITION}    echo {how} > /more\n")
+        repository.project.recipe("other", definition=f"{DEFINITION}    echo {how} > /other\n")
+        file = repository.folder / ".github/workflows/build.yml"
+        text = file.read_text()
+        start = text.find("      - name: Attack")
+        text = text if start < 0 else text[:start] + text[text.index(PLACE) :]
+        assert text.count(PLACE) == 1
+        file.write_text(text.replace(PLACE, STEP.replace("HOW_IT_IS_DONE", how) + PLACE))
+        repository.commit()
+        return repository.run("publish.yml", "push", pushed())
+
+
+@pytest.fixture(scope="module")
+def attacked(new_repository: NewRepository, registry: Registry, site: Site) -> Attacked:
+    repository = new_repository()
+    for name in ("good", "target"):
+        repository.project.recipe(name)
+    repository.project.recipe("upper", base="recipe://good", definition=UPPER, more="")
+    (repository.folder / "forge.py").write_text(FORGE)
+    repository.commit()
+    run = repository.run("publish.yml", "push", pushed())
+    assert (run.code, run.failed) == (0, set()), run.told()
+    made = Attacked(repository, {}, registry, site)
+    return Attacked(repository, made.tags(), registry, site)
+
+
+def forged(run: Run) -> str:
+    """The digest of the attacker's image."""
+    found = run.output("bad (amd64)", "Attack").partition("FORGED ")[2].split()[0]
+    assert found.startswith("sha256:")
+    return found
+
+
+def test_what_a_job_writes_beside_its_own_image_never_leaves_it(attacked: Attacked) -> None:
+    run = attacked.attack("beside")
+    assert (run.code, run.failed) == (0, set()), run.told()
+    evil, found = forged(run), releases(run)
+    assert set(found) == {"bad", "good", "other", "upper"}
+    assert evil not in run.output("publish", "Publish")
+    assert found["good"]["sif"] == candidate(run, "good")["sif_digest"]
+    assert candidate(run, "upper")["base_digest"] == found["good"]["sif"]
+    assert attacked.tags()["target"] == attacked.before["target"]
+    assert all(evil not in path.read_text() for path in _records(run))
+    assert "4 published, 1 unchanged" in run.output("report", "Report")
+
+
+def test_what_a_job_hands_over_for_others_is_refused_and_the_others_are_published(attacked: Attacked) -> None:
+    run = attacked.attack("inside,artifact")
+    assert run.failed == {("publish", "Publish")}, run.told()
+    evil, found, told = forged(run), releases(run), run.output("publish", "Publish")
+    assert set(found) == {"good", "other", "upper"}
+    assert found["good"]["sif"] == candidate(run, "good")["sif_digest"] != evil
+    assert candidate(run, "upper")["base_digest"] == found["good"]["sif"]
+    assert "the job bad (amd64) handed over what no build leaves: 'good-amd64'" in told
+    assert "'target-amd64' was handed over, and no job of the plan makes it" in told
+    tags = attacked.tags()
+    assert tags["target"] == attacked.before["target"]
+    assert tags["good"]["latest"] == found["good"]["digest"]
+    report = run.output("report", "Report")
+    assert "3 published, 1 not built, 1 unchanged" in report
+    assert "the job bad &#40;amd64&#41; handed over what no build leaves" in report
+    issues = [issue for issue in attacked.site.github.remote.issues.values() if "pull_request" not in issue]
+    assert "bad cannot be published" in {issue["title"] for issue in issues if issue["state"] == "open"}
+    assert not {issue["title"] for issue in issues} & {"good cannot be published", "target cannot be published"}
+
+
+def _records(run: Run) -> list[Path]:
+    return [path for folder in run.artifacts.values() for path in folder.rglob("*.json")]
