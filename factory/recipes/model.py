@@ -9,7 +9,6 @@ from pathlib import Path
 
 from factory.errors import RecipeError
 
-
 _LONGEST = 1000  # characters of a message
 
 
