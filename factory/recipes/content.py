@@ -8,6 +8,7 @@ means something to a shell in a source runs on the build host, and is refused he
 from __future__ import annotations
 
 import glob
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -29,21 +30,61 @@ _PLAIN = re.compile(r"[\w ./@+,:=!-]+")
 _REMEDY = "copy what is inside the recipe's folder, by its relative path, as in: files/app /opt/app"
 
 
-@dataclass
-class Walk:
-    """A walk through the files of a folder, for all of a recipe's `%files`. left: how many it may still look at.
+@dataclass(frozen=True)
+class _Child:
+    """What a folder holds under a name: where it really is, its mode, and whether the name is a link."""
 
-    A few links to each other's folders, or a few patterns, can stand for more files than any disk holds.
+    name: str
+    real: Path
+    mode: int
+    linked: bool
+
+
+class Walk:
+    """A walk through the files of a folder, for all of a recipe's `%files`.
+
+    A few links to each other's folders, or a few patterns, can stand for more files than any disk holds: what was seen
+    is remembered, and the steps are counted.
     """
 
-    folder: Path
-    left: int = 100_000
+    def __init__(self, folder: Path, steps: int = 100_000) -> None:
+        self.folder = folder
+        self._left = steps
+        self._children: dict[tuple[Path, str], tuple[_Child, ...]] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there were too many files."""
+        return self._left < 0
 
     def step(self, place: Place) -> None:
         """Count a file. Raises ProblemError when there were too many."""
-        self.left -= 1
-        if self.left < 0:
+        self._left -= 1
+        if self.is_over:
             raise _problem(place, "all of it", "stands for too many files")
+
+    def children(self, folder: Path, shown: str, place: Place, pattern: str = "") -> tuple[_Child, ...]:
+        """What a real folder of the recipe holds, of these names. shown: its path for people. Raises ProblemError."""
+        key = folder, pattern
+        if key not in self._children:
+            try:
+                # Not Path.glob: it finds hidden files.
+                names = glob.glob(pattern, root_dir=folder) if pattern else os.listdir(folder)  # noqa: PTH207, PTH208
+                self._children[key] = tuple(self._child(folder, name, shown, place) for name in names)
+            except OSError as error:
+                raise _problem(place, shown, f"cannot be read: {error.strerror}") from error
+        return self._children[key]
+
+    def _child(self, folder: Path, name: str, shown: str, place: Place) -> _Child:
+        path = folder / name
+        real = path
+        if linked := path.is_symlink():
+            real = _resolved(self.folder, str(path.relative_to(self.folder)), place, f"{shown}/{name}".lstrip("/"))
+        try:
+            mode = real.lstat().st_mode
+        except FileNotFoundError:
+            raise _problem(place, f"{shown}/{name}".lstrip("/"), "is a link to nothing") from None
+        return _Child(name, real, mode, linked)
 
 
 def build_inputs(recipe: Recipe, definition: Definition) -> tuple[tuple[str, str], ...]:
@@ -75,31 +116,32 @@ def copied_files(walk: Walk, copy: Copy, place: Place) -> Iterator[tuple[str, Pa
 
     Raises ProblemError as build_inputs does.
     """
-    folder = walk.folder
     # Each path as Apptainer sees it, where it really is, and the real folders that led to it.
-    waiting: list[tuple[str, Path, tuple[Path, ...]]] = [
-        (relative, _resolved(folder, relative, place), ()) for relative in expand(walk, copy, place)
-    ]
+    waiting: list[tuple[str, Path, int, tuple[Path, ...]]] = []
+    for relative in expand(walk, copy, place):
+        real = _resolved(walk.folder, relative, place)
+        waiting.append((relative, real, _mode(relative, real, place), ()))
     while waiting:
-        relative, path, above = waiting.pop()
+        relative, path, mode, above = waiting.pop()
         walk.step(place)
-        try:
-            mode = path.lstat().st_mode
-            children = list(path.iterdir()) if stat.S_ISDIR(mode) else []
-        except OSError as error:
-            raise _problem(place, relative, f"cannot be read: {error.strerror}") from error
         if stat.S_ISREG(mode):
             yield relative, path, mode
         elif not stat.S_ISDIR(mode):
             raise _problem(place, relative, "is neither a file nor a folder")
-        above = (*above, path)
-        for child in children:
-            name = f"{relative}/{child.name}"
-            linked = child.is_symlink()
-            real = _resolved(folder, str(child.relative_to(folder)), place) if linked else child
-            if linked and real in above:
-                raise _problem(place, name, "is a link to a folder that holds it")
-            waiting.append((name, real, above))
+        else:
+            above = (*above, path)
+            for child in walk.children(path, relative, place):
+                name = f"{relative}/{child.name}"
+                if child.linked and child.real in above:
+                    raise _problem(place, name, "is a link to a folder that holds it")
+                waiting.append((name, child.real, child.mode, above))
+
+
+def _mode(relative: str, path: Path, place: Place) -> int:
+    try:
+        return path.lstat().st_mode
+    except OSError as error:
+        raise _problem(place, relative, f"cannot be read: {error.strerror}") from error
 
 
 def expand(walk: Walk, copy: Copy, place: Place) -> tuple[str, ...]:
@@ -128,17 +170,15 @@ def expand(walk: Walk, copy: Copy, place: Place) -> tuple[str, ...]:
 
 def _matches(walk: Walk, pattern: str, place: Place) -> list[str]:
     """The paths in the folder that a pattern matches, found part by part so that they can be counted."""
-    found = [""]
+    found = [("", walk.folder, stat.S_IFDIR)]
     for part in PurePosixPath(pattern).parts:
         following = []
-        for before in found:
-            above = _resolved(walk.folder, before, place)
-            # Not Path.glob: it finds hidden files.
-            for name in glob.glob(part, root_dir=above):  # noqa: PTH207
+        for before, above, mode in found:
+            for child in walk.children(above, before, place, part) if stat.S_ISDIR(mode) else ():
                 walk.step(place)
-                following.append(f"{before}/{name}".lstrip("/"))
+                following.append((f"{before}/{child.name}".lstrip("/"), child.real, child.mode))
         found = following
-    return [match for match in found if not pattern.endswith("/") or _resolved(walk.folder, match, place).is_dir()]
+    return [match for match, _, mode in found if stat.S_ISDIR(mode) or not pattern.endswith("/")]
 
 
 def refuse_shell(source: str, place: Place) -> None:
@@ -162,13 +202,14 @@ def _digest(relative: str, path: Path, place: Place) -> Digest:
         raise _problem(place, relative, f"cannot be read: {error.strerror}") from error
 
 
-def _resolved(folder: Path, relative: str, place: Place) -> Path:
+def _resolved(folder: Path, relative: str, place: Place, shown: str = "") -> Path:
+    """Where a path really is; shown: its name for people, else the path itself."""
     try:
         return resolve_inside(folder, relative)
     except UnusableError as error:
-        raise _problem(place, relative, str(error)) from error
+        raise _problem(place, shown or relative, str(error)) from error
     except OSError as error:
-        raise _problem(place, relative, f"cannot be read: {error.strerror}") from error
+        raise _problem(place, shown or relative, f"cannot be read: {error.strerror}") from error
 
 
 def _problem(place: Place, source: str, what: str) -> ProblemError:

@@ -12,10 +12,11 @@ from factory.recipes import lint_definition, lint_host, lint_quiet, lint_recipe,
 from factory.recipes.arguments import values_by_arch
 from factory.recipes.definition import Definition
 from factory.recipes.definition_parser import bind, scan_file
-from factory.recipes.load import lines_of, read_leniently, recipe_folders, twin_problems
-from factory.recipes.model import Problem, ProblemError, Recipe
+from factory.recipes.load import FILE, lines_of, read_leniently, recipe_folders, twin_problems
+from factory.recipes.model import Place, Problem, ProblemError, Recipe
 from factory.recipes.subject import Subject
 
+_MOST = 200  # problems of a recipe
 Check = Callable[[Subject], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     *lint_recipe.CHECKS,
@@ -35,11 +36,19 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
         # A missing file is told of once, at the key that names it.
         found += unread if recipe.definition_path.is_file() else ()
         others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
-        subject = Subject(recipe, definition, _bound(recipe, definition), others, lines_of(folder))
+        subject = Subject(recipe, definition, _bound(recipe, definition), others, lines_of(folder), not unread)
         for check in CHECKS if definition.stages else lint_recipe.CHECKS:
             found += check(subject)
-    unique = dict.fromkeys(found)
-    return tuple(sorted(unique, key=lambda problem: (problem.place.path, problem.place.line, problem.warning)))
+    return _first(folder, dict.fromkeys(found))
+
+
+def _first(folder: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems by file and line; errors before warnings, and not all, when there are more than anybody reads."""
+    kept = sorted(problems, key=lambda problem: problem.warning)
+    if left := kept[_MOST:]:
+        message = f"{len(left)} more problems are not shown"
+        kept = [*kept[:_MOST], Problem(Place(folder / FILE), message, "begin with the others", warning=left[0].warning)]
+    return tuple(sorted(kept, key=lambda problem: (problem.place.path, problem.place.line, problem.warning)))
 
 
 def refuse_broken(recipe: Recipe, all_recipes: Iterable[Recipe]) -> None:

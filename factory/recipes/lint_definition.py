@@ -33,7 +33,10 @@ def _values(subject: Subject) -> Iterator[Problem]:
     missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
     try:
         for values in values_by_arch(subject.recipe):
-            bind(subject.definition, {**missing, **values})
+            if subject.is_sound:
+                bind(subject.definition, {**missing, **values})
+            else:  # what it reads back as has a problem of its own
+                subject.definition.bind({**missing, **values})
     except ProblemError as error:
         yield error.problem
 

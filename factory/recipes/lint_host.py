@@ -35,7 +35,7 @@ def _sources(subject: Subject) -> Iterator[Problem]:
                 deque(copied_files(walk, copy, place), maxlen=0)
         except ProblemError as error:
             yield error.problem
-        if walk.left < 0:
+        if walk.is_over:
             return
 
 

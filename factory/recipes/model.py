@@ -9,6 +9,8 @@ from pathlib import Path
 
 from factory.errors import RecipeError
 
+_LONGEST = 1000  # characters of a message
+
 
 def one_line(text: str) -> str:
     """Text of others for one line of a terminal, a log or a report: each control character becomes a ``?``."""
@@ -41,8 +43,8 @@ class Problem:
 
     def __post_init__(self) -> None:
         """Keep each text on its line."""
-        object.__setattr__(self, "message", one_line(self.message))
-        object.__setattr__(self, "remedy", one_line(self.remedy))
+        object.__setattr__(self, "message", one_line(self.message[:_LONGEST]))
+        object.__setattr__(self, "remedy", one_line(self.remedy[:_LONGEST]))
 
     def __str__(self) -> str:
         return f"{self.place}: {'warning' if self.warning else 'error'}: {self.message}; {self.remedy}"

@@ -13,13 +13,17 @@ from factory.recipes.toml_lines import KeyPath, nearest_line
 
 @dataclass(frozen=True)
 class Subject:
-    """A recipe, its definition as written, and with its arguments bound, once per architecture."""
+    """A recipe, its definition as written, and with its arguments bound, once per architecture.
+
+    is_sound: nothing was wrong with the definition when it was read.
+    """
 
     recipe: Recipe
     definition: Definition
     bound: tuple[Definition, ...]
     others: Mapping[str, Recipe]
     lines: Mapping[KeyPath, int]
+    is_sound: bool
 
     def stages(self) -> Iterator[Stage]:
         """Every stage of every bound definition."""
