@@ -22,6 +22,7 @@ from factory.io import launch
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _LAUNCH = Path(launch.__file__)
 _BLOCK = 65536
+_SEARCHED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB")  # where programs and what they load are looked for
 _LAST_READS = 64  # of _BLOCK each, more than a pipe holds: what an ended program has left behind
 
 
@@ -144,6 +145,21 @@ def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -
     os.execvpe(wanted[0], wanted, dict(env))
 
 
+def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the entries of search paths that depend on the working folder.
+
+    An empty entry means that folder, too, as in LD_LIBRARY_PATH=$LD_LIBRARY_PATH:/opt/lib where nothing was set.
+    While a recipe is built, it is the recipe's, and what lies there would run, or be loaded, outside of the image.
+    """
+    found = dict(env)
+    for name in _SEARCHED:
+        text = found.pop(name, "")
+        entries = (text.replace(";", ":") if name == "LD_LIBRARY_PATH" else text).split(":")  # ld.so(8) takes both
+        if kept := ":".join(entry for entry in entries if entry.startswith("/")):
+            found[name] = kept
+    return found
+
+
 def _look_for(program: str, env: Mapping[str, str], cwd: Path | None = None) -> None:
     """Raise NotFound unless the program can be run; exec itself blames an unreadable folder of PATH instead."""
     place = os.path.join(cwd or "", program) if "/" in program else program  # noqa: PTH118 - Path drops ./
@@ -160,6 +176,7 @@ def _start(
     stderr: int,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
+    env = absolute_searches(env)
     _look_for(program, env, cwd)
     return subprocess.Popen(
         arguments,
@@ -167,7 +184,7 @@ def _start(
         stdout=subprocess.PIPE,
         stderr=stderr,
         cwd=cwd,
-        env=dict(env),
+        env=env,
         start_new_session=True,
     )
 

@@ -643,3 +643,29 @@ def test_what_is_beside_a_recipe_is_not_handed_to_the_engine_by_links_out(projec
     (folder / "image.def").write_text(DEFINITION + "\n%files\n    notes/id /id\n")
     assert project.run("build", "beside").code == 2
     shutil.rmtree(folder)
+
+
+# Programs that are started in the recipe's folder
+
+
+DEBOOTSTRAP = "Bootstrap: debootstrap\nOSVersion: bookworm\nMirrorURL: http://127.0.0.1:9/\n"
+
+
+def test_a_program_in_the_recipe_s_folder_is_not_found_by_a_path_with_a_dot(project: Project, spy: Spy) -> None:
+    folder = project.recipe("bad", definition=DEBOOTSTRAP)
+    (folder / "recipe.toml").write_text((folder / "recipe.toml").read_text().replace(f'base = "{project.base}"', ""))
+    for name in ("mksquashfs", "wget", "id", "mkdir", "cat", "sed", "dpkg", "readlink", "chroot", "rm", "uname"):
+        (folder / name).write_text(f"#!/bin/sh\n/usr/bin/{spy.command}\nexit 1\n")
+        (folder / name).chmod(0o755)
+    for path in (f".:{os.environ['PATH']}", f":{os.environ['PATH']}", f"../bad:{os.environ['PATH']}"):
+        done = project.run("build", "bad", "--force", PATH=path, GITHUB_TOKEN=TOKEN)
+        assert "127.0.0.1:9" in done.err + done.out  # debootstrap came as far as that
+        assert spy.saw == ""
+
+
+def test_a_library_in_the_recipe_s_folder_is_not_loaded_by_a_search_path_with_a_gap(project: Project) -> None:
+    folder = project.recipe("bad")
+    for name in ("libc.so.6", "libz.so.1", "libpthread.so.0"):
+        (folder / name).write_text("what is loaded instead of this could be a program")
+    for path in (":", ":/usr/lib", "/usr/lib::", "."):
+        project.ok("build", "bad", "--force", LD_LIBRARY_PATH=path)

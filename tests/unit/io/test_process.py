@@ -295,3 +295,34 @@ def test_becoming_a_program_keeps_the_process_its_status_and_what_was_printed() 
 def test_becoming_a_program_that_is_not_there_is_an_error_of_ours() -> None:
     with pytest.raises(NotFound, match="the program no-such-program is not there"):
         process.become(["no-such-program"], ENV)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("/usr/bin:/bin", "/usr/bin:/bin"),
+        (".:/bin", "/bin"),
+        (":/bin", "/bin"),
+        ("/bin:", "/bin"),
+        ("/bin::/sbin", "/bin:/sbin"),
+        ("bin:~/bin:../bin:/bin", "/bin"),
+        (":", None),
+        ("", None),
+    ],
+)
+def test_no_search_path_leads_into_the_working_folder(given: str, kept: str | None) -> None:
+    for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB"):
+        assert process.absolute_searches({name: given, "X": given}).get(name) == kept
+    assert process.absolute_searches({"X": given}) == {"X": given}
+    assert process.absolute_searches({"LD_LIBRARY_PATH": "/lib;.;/x"}) == {"LD_LIBRARY_PATH": "/lib:/x"}
+
+
+def test_a_program_of_the_working_folder_is_not_started_by_its_bare_name(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("#!/bin/sh\necho ran\n")
+    (tmp_path / "own").chmod(0o755)
+    with pytest.raises(NotFound):
+        process.run(["own"], on_output=Collected(), env={"PATH": f".:{os.environ['PATH']}"}, cwd=tmp_path)
+    out = Collected()
+    process.run(["sh", "-c", "own; ./own"], on_output=out, env={"PATH": f":{os.environ['PATH']}"}, cwd=tmp_path)
+    assert out.data.splitlines()[-1] == b"ran"
+    assert out.data.count(b"ran") == 1

@@ -81,3 +81,15 @@ def test_recipes_in_a_circle_or_upon_nothing_have_one_too(tmp_path: Path) -> Non
 
 def test_it_is_never_before_what_zip_archives_can_tell(tmp_path: Path) -> None:
     assert epoch_of(write(tmp_path, "one", time=0), ENV) == EARLIEST
+
+
+def test_a_folder_in_a_folder_in_a_folder_may_be_as_deep_as_paths_allow(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "one", time=1_600_000_000)
+    deep = recipe.folder
+    for _ in range(1_200):
+        deep = deep / "a"
+        deep.mkdir()
+    (deep / "file").write_text("x")
+    os.utime(deep / "file", (1_650_000_000, 1_650_000_000))
+    assert epoch_of(recipe, ENV) == 1_650_000_000
+    subprocess.run(["rm", "-rf", recipe.folder], check=True)  # too deep for pytest's own cleaning
