@@ -12,6 +12,7 @@ import pytest
 
 from factory import catalog as catalogs
 from factory import published
+from factory.base_layout import BasePlace
 from factory.build import BuildPlace
 from factory.check import CheckPlace
 from factory.engine.sources import PackageSources
@@ -67,7 +68,13 @@ class Factory:
         return self.recipes[name]
 
     def works(self, registry: Registry | None = None) -> Works:
-        place = BuildPlace(self._engine, self.root / "candidates", self.root / "scratch", lambda *_: PackageSources())
+        place = BuildPlace(
+            engine=self._engine,
+            candidates=self.root / "candidates",
+            scratch=self.root / "scratch",
+            find_sources=lambda *_: PackageSources(),
+            bases=BasePlace(lambda _: self.registry, self.root / "bases"),
+        )
         return Works(
             registry=registry or self.registry,
             store=Store(self.root / "store"),
