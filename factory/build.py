@@ -9,8 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 
+from factory import base_layout, sbom
 from factory import candidate as candidates
-from factory import sbom
+from factory.base_layout import BasePlace
 from factory.candidate import Candidate
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement
@@ -21,7 +22,6 @@ from factory.inputs import BASE_FILE, Inputs, definition_for, gather, needs_mirr
 from factory.io import files
 from factory.io.locks import lock
 from factory.io.progress import Progress
-from factory.names import docker_reference
 from factory.recipes import quiet
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
@@ -36,15 +36,14 @@ class BuildPlace:
     """Where builds happen: candidates is kept, scratch holds temporary files and should be a local disk.
 
     find_sources reads this machine's package sources: it is told a folder for mount points, and that folder's name in
-    builds. plain_http names the hosts of base images that are reached without TLS. sandbox_required: better no image
-    than one whose build was not shut in.
+    builds. sandbox_required: better no image than one whose build was not shut in.
     """
 
     engine: Engine
     candidates: Path
     scratch: Path
     find_sources: Callable[[Path, Path], PackageSources]
-    plain_http: frozenset[str] = frozenset()
+    bases: BasePlace
     sandbox_required: bool = False
 
 
@@ -141,11 +140,14 @@ def _run(
             )
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, inputs.parts.get("base", ""), sources.debian_mirror, epoch)
+        definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+        context = _context(work, recipe, base_image)
+        base_layout.put_into(context, bases)
         log = image.with_name("build.log")
         files.remove_file(log)
         order = BuildOrder(
             definition=_write_definition(work, definition.text()),
-            folder=_context(work, recipe, base_image),
+            folder=context,
             image=image,
             scratch=work / "tmp",
             log=log,
@@ -153,11 +155,10 @@ def _run(
             arch=arch,
             binds=sources.binds,
             env=dict(sources.env),
-            plain_http=_base_host(recipe) in place.plain_http,
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
-            reads=(base_image.resolve(),) if base_image is not None else (),
+            reads=(*(base.layout.resolve() for base in bases), *([base_image.resolve()] if base_image else [])),
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")
@@ -211,9 +212,3 @@ def _without_sandbox(recipe: Recipe, confined: Confinement, place: BuildPlace, p
         f"{recipe.name} is built without a sandbox ({confined.why}): its %post can read and change all files that "
         "you can; build only what you would run yourself"
     )
-
-
-def _base_host(recipe: Recipe) -> str:
-    if not recipe.build.base.startswith("docker://"):
-        return ""
-    return docker_reference(recipe.build.base.removeprefix("docker://"))[0]

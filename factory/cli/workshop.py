@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from factory.base_layout import BasePlace
 from factory.build import BuildPlace
 from factory.check import CheckPlace
 from factory.cli.context import Context
@@ -71,7 +72,7 @@ def make_works(context: Context) -> Works:
             find_sources=lambda folder, seen_as: sources.find(
                 context.env, folder, context.settings.text("debian_mirror"), seen_as
             ),
-            plain_http=frozenset(context.settings.listed("plain_http")),
+            bases=BasePlace(host_opener(context), context.work / "bases"),
             sandbox_required=context.settings.text("sandbox") == "required",
         )
 

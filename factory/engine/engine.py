@@ -67,7 +67,6 @@ class BuildOrder:
     arch: str
     binds: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    plain_http: bool = False
     epoch: int | None = None
     mksquashfs_options: tuple[str, ...] = ()
     confined: str = ""
@@ -264,7 +263,8 @@ class Engine:
         return any(line.strip() and not line.startswith("#!") for line in lines)
 
     def _build_arguments(self, order: BuildOrder, image: Path) -> list[str]:
-        options = ["--notest", "--force"]  # %test is run on the finished SIF, by the test step
+        # %test is run on the finished SIF, by the test step. The engine believes its cache: no recipe may write there.
+        options = ["--notest", "--force", "--disable-cache"]
         if self.kind == SINGULARITY and not self.host.is_root and not order.confined:
             options.append("--fakeroot")
         if order.arch != self.host.arch:
@@ -285,8 +285,6 @@ class Engine:
             env["_APPTAINER_FAKEFAKEROOT"] = "1"
         if order.epoch is not None:
             env["SOURCE_DATE_EPOCH"] = str(order.epoch)  # for debootstrap, mksquashfs, and Apptainer 1.5 itself
-        if order.plain_http:
-            env[f"{self._prefix}_NOHTTPS"] = "true"
         # Apptainer 1.5 may run mksquashfs under proot where it finds one: images would differ between machines.
         return env | {"APPTAINER_IGNORE_PROOT": "1"}
 

@@ -12,6 +12,7 @@ import pytest
 
 from factory import catalog as catalogs
 from factory import published
+from factory.base_layout import BasePlace
 from factory.build import BuildPlace
 from factory.check import CheckPlace
 from factory.engine.sources import PackageSources
@@ -35,6 +36,7 @@ from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.runners.local import LocalRunner
 from factory.store.store import Store
+from tests.unit.images import Images
 from tests.unit.parts import (
     CHANGES,
     ENGINE,
@@ -60,6 +62,10 @@ class Factory:
         self.heard = Heard()
         self.recipes: dict[str, Recipe] = {}
         self._engine = stand_in_engine(root / "engine")
+        self.bases = Images()
+        self.bases.put_image("12", b"base")
+        for digit in "0123456789abcdef":  # what these tests pin is made up
+            self.bases.documents[f"sha256:{digit * 64}"] = self.bases.documents["12"]
 
     def write(self, name: str, **parts: str) -> Recipe:
         parts["build"] = f"{SMALL}\n{parts.get('build', '')}"
@@ -67,7 +73,13 @@ class Factory:
         return self.recipes[name]
 
     def works(self, registry: Registry | None = None) -> Works:
-        place = BuildPlace(self._engine, self.root / "candidates", self.root / "scratch", lambda *_: PackageSources())
+        place = BuildPlace(
+            engine=self._engine,
+            candidates=self.root / "candidates",
+            scratch=self.root / "scratch",
+            find_sources=lambda *_: PackageSources(),
+            bases=BasePlace(lambda _: self.bases.registry(), self.root / "bases"),
+        )
         return Works(
             registry=registry or self.registry,
             store=Store(self.root / "store"),

@@ -220,18 +220,16 @@ def test_a_build_gives_the_image_its_name_when_it_is_complete_and_cleans_up(tmp_
     assert fake.order.log.read_text().splitlines() == fake.lines
     definition = fake.order.definition
     seen = re.sub(r"\.image\.sif\.\d+\.[0-9a-f]{12}/image", ".image.sif.UNIQUE/image", fake.seen.read_text())
-    assert seen == f"build --notest --force {tmp_path}/out/.image.sif.UNIQUE/image.sif {definition}\n"
+    assert seen == f"build --notest --force --disable-cache {tmp_path}/out/.image.sif.UNIQUE/image.sif {definition}\n"
 
 
 def test_what_an_order_says_becomes_options_and_environment(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo sif > "$image"')
-    order = replace(
-        fake.order, arch="arm64", binds=(Bind(Path("/srv/x"), "/tmp/x"),), env={"A": "b c"}, plain_http=True
-    )
+    order = replace(fake.order, arch="arm64", binds=(Bind(Path("/srv/x"), "/tmp/x"),), env={"A": "b c"})
     fake.build(order)
     assert "--arch arm64 --bind /srv/x:/tmp/x:ro" in fake.seen.read_text()
     env = fake.seen.with_suffix(".env").read_text().splitlines()
-    assert {"APPTAINERENV_A=b c", "APPTAINER_NOHTTPS=true", f"APPTAINER_TMPDIR={order.scratch}"} <= set(env)
+    assert {"APPTAINERENV_A=b c", f"APPTAINER_TMPDIR={order.scratch}"} <= set(env)
 
 
 def environment_of(fake: Fake) -> dict[str, str]:
