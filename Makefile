@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 SHELL := /bin/bash
 
-.PHONY: demo test lint workflows types unit integration bench requirements clean
+.PHONY: demo test lint workflows types unit integration fuzz bench requirements clean
 
 demo: $(VENV)/.ready
 	$(PYTHON) scripts/demo
@@ -34,6 +34,13 @@ unit: $(VENV)/.ready
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
 	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration tests/attacks
+
+# What strangers send, for as long as there is time. `make integration` tries a minute of it.
+TARGET ?= all
+MINUTES ?= 10
+fuzz: $(VENV)/.ready
+	$(PYTHON) -c 'import atheris' 2>/dev/null || $(PYTHON) -m pip install --quiet --editable '.[fuzz]'
+	$(PYTHON) -m tests.attacks.fuzzing.guided $(TARGET) --minutes $(MINUTES)
 
 bench: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \

@@ -470,7 +470,7 @@ def scratch() -> Iterator[Scratch]:
 # factory.toml and the other files of settings
 
 
-def settings(scratch: Scratch) -> str:
+def settings_line(scratch: Scratch) -> str:
     """Settings that name a store; they could name programs as well."""
     return f'store = "{scratch.folder}/planted"\n'
 
@@ -493,7 +493,7 @@ def test_a_file_of_somebody_trusted_makes_no_factory_of_a_strangers_folder(
     scratch: Scratch, through: str, owner: int
 ) -> None:
     (scratch.folder / "theirs").mkdir()
-    theirs = file_of(owner, scratch.folder / "theirs/factory.toml", settings(scratch))
+    theirs = file_of(owner, scratch.folder / "theirs/factory.toml", settings_line(scratch))
     place = scratch.strangers / "factory"
     if through == "a linked folder":  # where the victim goes, and what that leads to
         place.symlink_to(scratch.folder / "theirs")
@@ -521,7 +521,7 @@ def test_a_file_of_somebody_trusted_makes_no_factory_of_a_strangers_folder(
 def test_what_everybody_can_write_or_replace_names_no_program(scratch: Scratch, below: str) -> None:
     project = scratch.victims / "project"
     project.mkdir()
-    file_of(VICTIM, project / "factory.toml", settings(scratch))
+    file_of(VICTIM, project / "factory.toml", settings_line(scratch))
     os.chown(project, VICTIM, VICTIM)
     assert are_used(scratch, project)
     (scratch.victims / below).chmod(0o777)
@@ -539,9 +539,9 @@ def test_a_strangers_factory_above_ones_own_folder_is_not_used_and_nothing_waits
 ) -> None:
     path = scratch.folder / "factory.toml"
     if kind == "file":
-        path.write_text(settings(scratch))
+        path.write_text(settings_line(scratch))
     elif kind == "link":
-        path.symlink_to(file_of(0, scratch.folder / "roots", settings(scratch)))
+        path.symlink_to(file_of(0, scratch.folder / "roots", settings_line(scratch)))
     elif kind == "fifo":
         os.mkfifo(path)
     else:
@@ -559,10 +559,10 @@ def test_the_users_own_settings_are_not_read_from_where_a_stranger_decides(scrat
     config = scratch.victims / ".config/singfactory/config.toml"
     config.parent.mkdir(parents=True)
     if kind == "link":
-        config.symlink_to(file_of(0, scratch.folder / "roots", settings(scratch)))
+        config.symlink_to(file_of(0, scratch.folder / "roots", settings_line(scratch)))
         os.chown(config, STRANGER, STRANGER, follow_symlinks=False)
     else:
-        file_of(VICTIM, config, settings(scratch))
+        file_of(VICTIM, config, settings_line(scratch))
     if kind == "folder for all":
         config.parent.chmod(0o777)
     elif kind == "folder of the stranger":

@@ -223,7 +223,7 @@ def _descriptors(**changes: int) -> Callable[[], bytes]:
     return make
 
 
-IMAGES = (
+BOMBS = (
     Bomb("four million lists of attributes in 70 KB", "tree-of-squashfs", _lists_of_attributes),
     Bomb("two million attributes of a file", "tree-of-squashfs", _attributes),
     Bomb("metadata blocks of a byte each", "fingerprint", _tiny_blocks, 5.0),

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tests.attacks.fuzzing import faulty
 from tests.attacks.fuzzing.mutation import numbered
 from tests.attacks.fuzzing.table import BY_NAME
 from tests.attacks.fuzzing.target import Target
@@ -25,22 +26,26 @@ _PATIENCE = 8  # times the processor time: so long an input may take on a machin
 
 
 class Bounds:
-    """Runs inputs one after the other. folder: keeps what is being tried, and what was found."""
+    """Runs inputs one after the other.
 
-    def __init__(self, target: Target, folder: Path) -> None:
+    folder: keeps what is being tried, and what was found. watched: an input without end ends this process; else somebody
+    else sees to that.
+    """
+
+    def __init__(self, target: Target, folder: Path, *, watched: bool = True) -> None:
         self._target = target
+        self._seconds = target.seconds if watched else 0.0
         self._work = folder / "work"
         self._current = folder / "current"
         self._number = folder / "number"
 
     def attempt(self, data: bytes, number: int = 0) -> Exception | None:
-        """The exception of an input that it may not raise. An endless one ends this process: SIGPROF or SIGALRM."""
+        """The exception of an input that it may not raise. One without end ends this process: SIGPROF or SIGALRM."""
         self._number.write_text(str(number))
         self._current.write_bytes(data)
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir()
-        signal.setitimer(signal.ITIMER_PROF, self._target.seconds)
-        signal.setitimer(signal.ITIMER_REAL, self._target.seconds * _PATIENCE)
+        self._watch(self._seconds)
         resource.setrlimit(resource.RLIMIT_AS, (_taken() + self._target.memory, resource.RLIM_INFINITY))
         try:
             self._target.run(data, self._work)
@@ -50,9 +55,13 @@ class Bounds:
             return error
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._watch(0)
         return None
+
+    def _watch(self, seconds: float) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
 
     def _unreadable(self, error: Exception) -> Exception | None:
         """Our own errors are shown to people: they are short, and standard error takes them."""
@@ -93,8 +102,9 @@ def seeds_of(target: Target, folder: Path) -> Sequence[bytes]:
 
 def main() -> None:
     """Try the numbered inputs of a target, or given ones, and print what was found, a JSON object a line."""
+    known = {**BY_NAME, **{target.name: target for target in faulty.TARGETS}}
     parser = argparse.ArgumentParser()
-    parser.add_argument("target", choices=BY_NAME)
+    parser.add_argument("target", choices=known)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--inputs", type=int, default=0)
@@ -103,20 +113,17 @@ def main() -> None:
     parser.add_argument("--files", type=Path, nargs="*", default=[])
     parser.add_argument("--bounds", type=float, nargs=2, default=[0.0, 0.0], help="seconds, and bytes")
     options = parser.parse_args()
-    target = BY_NAME[options.target]
+    target = known[options.target]
     seconds, memory = options.bounds
     target = replace(target, seconds=seconds or target.seconds, memory=int(memory) or target.memory)
     bounds = Bounds(target, options.folder)
-    found: dict[str, int] = {}
 
     def attempt(data: bytes, number: int) -> None:
         error = bounds.attempt(data, number)
         if error is not None:
             what = where(error)
-            found[what] = found.get(what, 0) + 1
-            path = save(options.folder, what, data)
-            if found[what] == 1:
-                print(json.dumps({"what": what, "said": str(error)[:300], "input": str(path), "number": number}))
+            told = {"what": what, "said": str(error)[:300], "number": number}
+            print(json.dumps({**told, "input": str(save(options.folder, what, data))}), flush=True)
 
     seeds = [] if options.files else seeds_of(target, options.folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -127,7 +134,7 @@ def main() -> None:
     while not options.files and number < options.inputs and time.monotonic() - started < options.seconds:
         attempt(numbered(target, seeds, number, options.run), number)
         number += 1
-    print(json.dumps({"done": number - options.first, "seconds": round(time.monotonic() - started, 2), "found": found}))
+    print(json.dumps({"done": number - options.first, "seconds": round(time.monotonic() - started, 2)}))
 
 
 if __name__ == "__main__":

@@ -75,11 +75,10 @@ def _child(
         value = json.loads(line)
         if "what" in value:
             told.found[value["what"]] = f"{value['input']}, input {value['number']}: {value['said']}"
+            told.counts[value["what"]] = told.counts.get(value["what"], 0) + 1
         else:
             told.inputs += value["done"]
             told.seconds += value["seconds"]
-            for what, count in value["found"].items():
-                told.counts[what] = told.counts.get(what, 0) + count
     if done.returncode > 0:
         raise AssertionError(f"{target.name}: {done.stderr.decode(errors='replace')[-2000:]}")
     return done.returncode

@@ -28,8 +28,11 @@ _HOST = "localhost:5000"
 _SETTINGS = HttpSettings(connect_timeout=2.0, idle_timeout=2.0, budget=0.0, attempts=1, backoff=0.0)
 
 
+_AND_THEN = b"\n=====\n"  # what follows is the answer of the token service
+
+
 class _Server:
-    """Answers every request with the same bytes, and hangs up."""
+    """Answers every request with the same bytes, one for a token with others, and hangs up."""
 
     def __init__(self) -> None:
         self.answer = b""
@@ -49,7 +52,8 @@ class _Server:
                 asked = b""
                 while b"\r\n\r\n" not in asked and (block := connection.recv(65536)):
                     asked += block
-                connection.sendall(self.answer)
+                usual, _, token = self.answer.partition(_AND_THEN)
+                connection.sendall(token if token and b"/token" in asked.partition(b"\r\n")[0] else usual)
 
 
 @lru_cache
@@ -103,7 +107,7 @@ def _answers(_place: Path) -> Sequence[bytes]:
         _answer('200 OK\nLink: </v2/x?n=1&last=a>; rel="next"', b'{"name": "tool", "tags": ["1.0-1", "latest"]}'),
         _answer(f"200 OK\nContent-Type: {manifest}\nDocker-Content-Digest: {Digest.of(b'x')}", b'{"schemaVersion": 2}'),
         _answer(f"200 OK\nContent-Type: {index}", b'{"schemaVersion": 2, "manifests": []}'),
-        _answer(f"401 Unauthorized\nWWW-Authenticate: {bearer}", token),
+        _answer(f"401 Unauthorized\nWWW-Authenticate: {bearer}") + _AND_THEN + _answer("200 OK", token),
         _answer("401 Unauthorized\nWWW-Authenticate: Basic realm=x", b'{"errors": [{"code": "UNAUTHORIZED"}]}'),
         _answer("200 OK", token),
         _answer("206 Partial Content\nContent-Range: bytes 2-3/100", b"ob"),

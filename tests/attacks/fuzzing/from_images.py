@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from factory.sif.fingerprint import fingerprint_of
 from factory.sif.header import read_sif_header
 from factory.sif.packages import installed
 from factory.sif.tree import open_tree
+from tests.attacks.fuzzing.hostile_squashfs import FILE, FileSystem, file, folder, listing, metadata
 from tests.attacks.fuzzing.target import MIB, Target
 from tests.unit.delta import images
 from tests.unit.delta.images import noise
@@ -32,35 +35,50 @@ Version: 1
 """
 
 
-def root(folder: Path) -> Path:
+def root(made: Path) -> Path:
     """A small root folder with something of every kind, and packages."""
-    shutil.rmtree(folder, ignore_errors=True)
-    write(folder, "bin/sh", noise(9000))
-    write(folder, "bin/again", noise(9000))
-    write(folder, "usr/lib/one.py", "x = 1\n")
-    write(folder, "usr/lib/__pycache__/one.cpython-311.pyc", b"\xa7\r\r\n" + bytes(4) + noise(40))
-    write(folder, "empty")
-    write(folder, "zeros", bytes(20_000))
-    (folder / "link").symlink_to("bin/sh")
-    (folder / "bin/hard").hardlink_to(folder / "bin/sh")
-    write(folder, "var/lib/dpkg/status", _DPKG)
-    write(folder, "lib/apk/db/installed", "P:musl\nV:1.2\nF:lib\n\nP:zlib\nV:1\n")
-    write(folder, "usr/lib/python3/dist-packages/x-1.dist-info/METADATA", "Name: X.y\nVersion: 1\n\nlong\n")
-    write(folder, "opt/conda/conda-meta/numpy-1.26-py311_0.json", "{}")
-    write(folder, "usr/lib/R/library/abc/DESCRIPTION", "Package: abc\nVersion: 2\nBuilt: R 4\n")
-    write(folder, ".singfactory", "x")
-    write(folder, ".singularity.d/labels.json", '{"org.label-schema.build-date": "now", "a": "b"}')
-    return folder
+    shutil.rmtree(made, ignore_errors=True)
+    write(made, "bin/sh", noise(9000))
+    write(made, "bin/again", noise(9000))
+    write(made, "usr/lib/one.py", "x = 1\n")
+    write(made, "usr/lib/__pycache__/one.cpython-311.pyc", b"\xa7\r\r\n" + bytes(4) + noise(40))
+    write(made, "empty")
+    write(made, "zeros", bytes(20_000))
+    (made / "link").symlink_to("bin/sh")
+    (made / "bin/hard").hardlink_to(made / "bin/sh")
+    write(made, "var/lib/dpkg/status", _DPKG)
+    write(made, "lib/apk/db/installed", "P:musl\nV:1.2\nF:lib\n\nP:zlib\nV:1\n")
+    write(made, "usr/lib/python3/dist-packages/x-1.dist-info/METADATA", "Name: X.y\nVersion: 1\n\nlong\n")
+    write(made, "opt/conda/conda-meta/numpy-1.26-py311_0.json", "{}")
+    write(made, "usr/lib/R/library/abc/DESCRIPTION", "Package: abc\nVersion: 2\nBuilt: R 4\n")
+    os.mkfifo(made / "pipe")
+    write(made, ".singularity.d/labels.json", '{"org.label-schema.build-date": "now", "a": "b"}')
+    return made
 
 
 @lru_cache
-def _packed(folder: Path) -> tuple[bytes, ...]:
-    made = root(folder / "root")
+def _packed(place: Path) -> tuple[bytes, ...]:
+    made = root(place / "root")
+    device = ("-p", "dev c 666 0 0 1 3", "-p", "disk b 660 0 6 8 0")
     ways = (PLAIN, ("-comp", "gzip", "-b", "4K"), ("-comp", "xz"), ("-b", "8K", "-no-fragments", *PLAIN))
-    found = tuple(image(made, *options).read_bytes() for options in ways)
+    found = tuple(image(made, *options, *device).read_bytes() for options in ways)
     shutil.rmtree(made)
-    (folder / "root.sif").unlink()
-    return found
+    (place / "root.sif").unlink()
+    return (*found, _with_attributes())
+
+
+def _with_attributes() -> bytes:
+    """A file with extended attributes, which not every file system keeps for mksquashfs."""
+    values = struct.pack("<HH", 0, 1) + b"a" + struct.pack("<I", 3) + b"abc"
+    values += struct.pack("<HH", 2, 3) + b"ima" + struct.pack("<I", 0)
+    values += struct.pack("<HHB", 0x100, 1, ord("b")) + struct.pack("<IQ", 8, 5)  # the value of the first one
+    lists = struct.pack("<QII", 0, 3, len(values))
+    name = listing((b"f", FILE, 0, len(folder(0))))
+    inodes = folder(len(name)) + file(0, xattrs=0)
+    return FileSystem(
+        metadata(inodes, packed=False), metadata(name, packed=False), xattr_values=metadata(values, packed=False),
+        xattr_lists=1, xattr_index=metadata(lists, packed=False),
+    ).build()  # fmt: skip
 
 
 def _sifs(place: Path) -> Sequence[bytes]:
@@ -81,18 +99,18 @@ def _edges(data: bytes, place: Path) -> None:
     edges = known_edges(io.BytesIO(data), len(data), "image")
     assert list(edges) == sorted(edges)
     assert edges[-1] == len(data)
-    file = place / "image.sif"
-    file.write_bytes(data)
-    index = index_image(file)
+    path = place / "image.sif"
+    path.write_bytes(data)
+    index = index_image(path)
     assert index.digest == Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
 def _tree(data: bytes, place: Path) -> None:
-    file = place / "image.sif"
-    file.write_bytes(data)
-    with open_tree(file) as tree:
-        for path in tree.entries:
-            assert ".." not in path.split("/")
+    path = place / "image.sif"
+    path.write_bytes(data)
+    with open_tree(path) as tree:
+        for name in tree.entries:
+            assert ".." not in name.split("/")
         for package in installed(tree).found:
             assert (package.name + package.version).isprintable()
         if sum(entry.inode.size for entry in tree.entries.values()) < 64 * MIB:
@@ -101,9 +119,9 @@ def _tree(data: bytes, place: Path) -> None:
 
 def _fingerprint(data: bytes, place: Path) -> None:
     """Of all that the files claim to be."""
-    file = place / "image.sif"
-    file.write_bytes(data)
-    with open_tree(file) as tree:
+    path = place / "image.sif"
+    path.write_bytes(data)
+    with open_tree(path) as tree:
         fingerprint_of(tree)
 
 

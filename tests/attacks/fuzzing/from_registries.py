@@ -14,7 +14,9 @@ from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError
 from factory.io.http_failures import Answer, retry_after
 from factory.io.http_settings import redacted
+from factory.inputs import gather
 from factory.names import BuildTag, Reference, RegistryAddress, docker_reference
+from factory.plan import Known, plan
 from factory.recipes.model import RunSpec
 from factory.registry.challenge import parse_challenges
 from factory.registry.documents import as_referrer, named, read_manifest, referrer_index, referrer_list, subject_of
@@ -27,7 +29,7 @@ from factory.release import CHUNK_INDEX, Release, Repeat, Update, from_manifest,
 from factory.resolve import resolve
 from factory.sif.packages import Package, Packages, package_changes
 from tests.attacks.fuzzing.target import Target
-from tests.unit.parts import CREATED, QUIET, folder_registry
+from tests.unit.parts import BASE_DIGEST, CREATED, ENGINE, NOW, QUIET, folder_registry, write_recipe
 
 
 def release(tag: str = "1.0-2", arch: str = "amd64", *, repeated: bool = False) -> Release:
@@ -114,8 +116,10 @@ def _catalogs(_place: Path) -> Sequence[bytes]:
     return (Catalog().with_entry(entry).with_entry(Entry("other")).content(), Catalog().content())
 
 
-def _catalog(data: bytes, _place: Path) -> None:
+def _catalog(data: bytes, place: Path) -> None:
     catalog = Catalog.parse(data)
+    recipe = write_recipe(place, "tool", more='[rebuild]\nmax_age = "1d"\n')
+    plan([recipe], Known(catalog, {"tool": BASE_DIGEST}, ENGINE, NOW), gather)
     Catalog.parse(catalog.content())
     for entry in list(catalog.entries.values())[:100]:
         for one in (entry.release("latest", "amd64"), entry.newest("amd64")):

@@ -50,11 +50,11 @@ def changed(chance: random.Random, content: bytes, words: tuple[bytes, ...]) -> 
     chance = _Chance(chance.getrandbits(64))
     try:
         value = _read(content)
+        for _ in range(chance.randrange(1, 6)):
+            value = _changed(chance, value)
+        return _write(value).encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError):
         return content
-    for _ in range(chance.randrange(1, 6)):
-        value = _changed(chance, value)
-    return _write(value).encode("utf-8", "surrogatepass")
 
 
 def _read(content: bytes | str) -> Any:

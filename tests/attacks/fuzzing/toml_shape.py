@@ -33,7 +33,10 @@ def changed(chance: random.Random, content: bytes, words: tuple[bytes, ...]) -> 
         return text_shape.changed(chance, content, tuple(line.encode() for line in (*LINES, *RAW)))
     for _ in range(chance.randrange(1, 6)):
         _change(chance, value)
-    return _document(value).encode("utf-8", "replace")
+    try:
+        return _document(value).encode("utf-8", "replace")
+    except RecursionError:
+        return content
 
 
 class _Raw(str):

@@ -1,0 +1,103 @@
+"""Whatever strangers send: our own error or a sound value comes out, soon, and in little memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.fuzzing import faulty
+from tests.attacks.fuzzing.bombs import BOMBS, Bomb
+from tests.attacks.fuzzing.driver import Told, fuzz
+from tests.attacks.fuzzing.reach import parsers
+from tests.attacks.fuzzing.table import BY_NAME, TARGETS
+from tests.attacks.fuzzing.target import Target
+
+ROOT = Path(__file__).resolve().parents[3]
+FOUND = Path(__file__).parent / "found"
+
+# Parsers that read nothing of a stranger, and why.
+OWN = {
+    "factory/cli/github_access.py:content": "an answer of the GitHub that also has the token; what cannot be read is absent",
+    "factory/cli/github_access.py:where": "the remote of one's own clone",
+    "factory/cli/github_access.py:_api": "the same",
+    "factory/cli/github_access.py:_token": "the same",
+    "factory/cli/report.py:_failed_since": "a time out of the catalog: as plan.py reads it",
+    "factory/engine/sources.py:pip_configuration": "this machine's pip.conf",
+    "factory/engine/sources.py:localised": "the same",
+    "factory/github/calls.py:_until": "a header of GitHub",
+    "factory/github/rest.py:_check_address": "the address of GitHub's API in one's own environment",
+    "factory/io/bytecode.py:settle": "our own installation",
+}
+
+
+def told(found: Told) -> str:
+    return "\n".join(f"{what}: {place}" for what, place in found.found.items())
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_no_input_crashes_hangs_or_takes_much_memory(tmp_path: Path, target: Target) -> None:
+    found = fuzz(target, tmp_path, inputs=target.inputs)
+    assert not found.found, told(found)
+    assert found.inputs == target.inputs
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.name)
+def test_what_claims_to_be_large_costs_little(tmp_path: Path, bomb: Bomb) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(bomb.make())
+    target = BY_NAME[bomb.target]
+    bounded = replace(target, seconds=bomb.seconds or target.seconds, memory=bomb.memory or target.memory)
+    found = fuzz(bounded, tmp_path / "run", files=[path])
+    assert not found.found, told(found)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOUND.iterdir()))
+def test_what_was_found_once_is_not_found_again(tmp_path: Path, name: str) -> None:
+    found = fuzz(BY_NAME[name], tmp_path, files=sorted((FOUND / name).iterdir()))
+    assert not found.found, told(found)
+
+
+def test_every_parser_of_strangers_bytes_is_fuzzed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.attacks.fuzzing.reach"], cwd=ROOT, capture_output=True, check=True
+    )
+    run = set(json.loads(done.stdout))
+    forgotten = {name: call for name, call in parsers().items() if name not in run and name not in OWN}
+    assert not forgotten, f"write a target, or say in OWN why not: {forgotten}"
+    assert sorted(OWN.keys() - parsers().keys()) == [], "what is gone needs no reason"
+    assert sorted(OWN.keys() & run) == [], "what is fuzzed needs no reason"
+
+
+def test_a_parser_that_crashes_hangs_or_takes_memory_is_noticed_and_its_input_kept(tmp_path: Path) -> None:
+    (target,) = faulty.TARGETS
+    found = fuzz(target, tmp_path, inputs=6)
+    assert sorted(found.found) == ["KeyError in faulty.py:_bad", "MemoryError in faulty.py:_bad", "no end (SIGPROF)"]
+    assert found.counts["KeyError in faulty.py:_bad"] == 2
+    assert found.inputs == 6
+    kept = {what: Path(place.partition(", input ")[0]).read_bytes() for what, place in found.found.items()}
+    assert sorted(kept.values()) == [b"busy", b"crash", b"greedy"]
+
+
+def test_no_pattern_goes_back_and_forth_over_a_long_text() -> None:
+    slow: list[str] = []
+    first = 0
+    while first >= 0:
+        first = look_at_patterns(first, slow)
+    assert slow == []
+
+
+def look_at_patterns(first: int, slow: list[str]) -> int:
+    """Measure the patterns from this number on; the number to go on from, -1 at the end."""
+    command = [sys.executable, "-m", "tests.attacks.fuzzing.patterns", str(first)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    *_, last = done.stdout.decode().splitlines()
+    if last == "end":
+        return -1
+    number, text = last.split(" ", 1)
+    slow.append(text)
+    return int(number) + 1
