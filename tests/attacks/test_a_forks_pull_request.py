@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 
 from factory.summary import Row
-from tests.factory_project import Project
+from tests.attacks.conftest import needs_root
+from tests.attacks.test_a_merged_recipe import finished
+from tests.factory_project import DEFINITION, TEST, Project
 
 _DIGEST = "sha256:" + "a" * 64
 _ROW = asdict(Row("pytorch", "amd64", "tested", "new", "1 passed", 5, 4, 1.5))
@@ -65,15 +69,7 @@ def test_the_report_of_a_pull_request_is_an_ordinary_file(project: Project, tmp_
     done = project.run("report", "--from", str(handed))
     assert done.code == 5
     assert "is no ordinary file" in done.err
-import time
-from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-
-from tests.attacks.conftest import needs_root
-from tests.attacks.test_a_merged_recipe import finished
-from tests.factory_project import DEFINITION, TEST, Project
 
 SECONDS = 15.0  # on a slow machine; most of it is none of ours
 

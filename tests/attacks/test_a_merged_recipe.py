@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import tempfile
-from collections.abc import Iterator
+import http.server
+import json
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-import http.server
-import json
-import shutil
-import subprocess
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from factory.recipes.epoch import epoch_of
+from factory.recipes.load import load_recipe
 from tests.attacks.conftest import needs_root
+from tests.attacks.git_traps import TOKEN, TRAPS, Spy, Trap, commit, git, set_trap, traps
 from tests.attacks.victim import HERE, SECRET, USER, USER_WITH_IDS, Victim, victim
-from tests.factory_project import TEST
+from tests.factory_project import DEFINITION, ROOT, TEST, Done, Project
 from tests.servers import Server
+from tests.unit.parts import candidate, report_of, write_recipe
 
 ACCOUNTS = (HERE, pytest.param(USER, marks=needs_root), pytest.param(USER_WITH_IDS, marks=needs_root))
 
@@ -212,10 +209,7 @@ def test_tests_and_inspection_of_an_image_are_started_without_the_victim_s_envir
     done = builder.run("test", "hostile")
     report = builder.folder / ".singfactory/candidates/hostile-amd64/report.json"
     assert SECRET not in report.read_text() + done.out + done.err
-from factory.recipes.epoch import epoch_of
-from factory.recipes.load import load_recipe
-from tests.attacks.git_traps import TOKEN, TRAPS, Spy, Trap, commit, git, set_trap, traps
-from tests.factory_project import Project
+
 
 ABOUT = '[recipe]\nname = "bad"\nversion = "1"\n[build]\nbase = "docker://debian:12"\n'
 
@@ -293,8 +287,7 @@ def test_a_repository_inside_a_recipe_is_never_built(project: Project, spy: Spy,
         assert done.code == 2
         assert "a git repository inside the folder of recipes" in done.out + done.err
     assert spy.saw == ""
-from tests.factory_project import ROOT, Project
-from tests.unit.parts import candidate, report_of, write_recipe
+
 
 _GIT = ("git", "-c", "user.name=Mona", "-c", "user.email=mona@example.org", "-c", "commit.gpgsign=false")
 
@@ -439,9 +432,9 @@ def test_a_name_that_somebody_asks_for_names_no_registry(
     assert done.returncode == 2, done
     assert "not a recipe name" in done.stderr
     assert heard == []
-from tests.factory_project import DEFINITION, TEST, Done, Project
 
-SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----"  # only its first line
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----"  # only its first line
 FOREVER = 60.0  # seconds, of which none of these needs more than ten
 
 
@@ -463,7 +456,7 @@ def secret(project: Project) -> Path:
     """A folder of the victim's with a private key."""
     folder = project.folder / "home/.ssh"
     folder.mkdir()
-    (folder / "id").write_text(SECRET)
+    (folder / "id").write_text(KEY)
     return folder
 
 
@@ -488,7 +481,7 @@ def test_a_test_sees_no_folder_of_the_host_through_a_link_named_tests(
         (folder / "tests").symlink_to(f"files/x,{secret}")
     done = project.run("test", "thief")
     report = project.folder / ".singfactory/candidates/thief-amd64/report.json"
-    assert SECRET not in done.out + done.err + (report.read_text() if report.exists() else "")
+    assert KEY not in done.out + done.err + (report.read_text() if report.exists() else "")
     assert done.code == 2, done.err
     assert project.run("build", "--force", "thief").code == (0 if kind == "a list of binds" else 2)
 
@@ -501,7 +494,7 @@ def test_links_within_tests_reach_files_of_the_image_only(project: Project, secr
     done = project.run("test", "thief")
     report = (project.folder / ".singfactory/candidates/thief-amd64/report.json").read_text()
     assert done.code == 7
-    assert SECRET not in done.out + done.err + report
+    assert KEY not in done.out + done.err + report
 
 
 @pytest.mark.parametrize("section", ["apprun", "appenv", "apphelp", "apptest", "appstart", "applabels", "appinstall"])

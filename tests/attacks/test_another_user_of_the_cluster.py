@@ -8,17 +8,12 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +33,7 @@ from factory.store.trust import Trust
 from factory.store.verify import verify
 from tests.attacks.another_user import GROUP, VICTIM, Account, as_user, child, exchange, finish, flipping
 from tests.attacks.conftest import STRANGER, needs_root
+from tests.factory_project import ROOT, Done
 from tests.integration.pull.cluster import User, until
 from tests.integration.pull.conftest import Upstream
 from tests.integration.pull.test_kills import watched
@@ -420,10 +416,8 @@ def test_who_holds_a_lock_for_ever_is_named_and_a_store_of_ones_own_is_the_way_o
         assert "or use a store of your own (--store DIR)" in done.err
         own = replace(user, store=place / "own")
         assert own.pull("large")["size"] == upstream.large.size
-from tests.attacks.conftest import STRANGER, needs_root
-from tests.factory_project import ROOT, Done
 
-VICTIM = STRANGER + 1
+
 AS_USER = ROOT / "tests/integration/pull/as_user.py"
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from factory.recipes.epoch import epoch_of
+from factory.recipes.load import load_recipe
+from tests.attacks.git_traps import TOKEN, Spy, Trap, git, set_trap, traps
+from tests.attacks.hostile_registry import Victim, folder_registry, lock_file, push
 from tests.attacks.network import PASSWORD, USER, Network, wants
 from tests.factory_project import ROOT
 from tests.servers import free_port
@@ -103,11 +107,6 @@ def named_by_the_job(folder: Path) -> dict[str, str]:
     env |= {"RUNNER_TEMP": str(folder), "GITHUB_REPOSITORY_OWNER": "Mona", "REGISTRY": "", "SINGFACTORY_REGISTRY": ""}
     subprocess.run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", lines], cwd=folder, env=env, check=False)
     return {name: files[name].read_text() if files[name].exists() else "" for name in ("output", "env")}
-from pathlib import Path
-
-from factory.recipes.epoch import epoch_of
-from factory.recipes.load import load_recipe
-from tests.attacks.git_traps import TOKEN, Spy, Trap, git, set_trap, traps
 
 
 @traps
@@ -122,7 +121,7 @@ def test_the_repository_in_an_unpacked_archive_starts_no_program(trap: Trap, tmp
     os.utime(folder / "recipe.toml", (1, 1))
     assert epoch_of(load_recipe(folder), {"PATH": os.environ["PATH"], "GITHUB_TOKEN": TOKEN, "HOME": str(tmp_path)})
     assert spy.saw == ""
-from tests.attacks.hostile_registry import Victim, folder_registry, lock_file, push
+
 
 GOOD, EVIL = b"the good image", b"the evil image"
 

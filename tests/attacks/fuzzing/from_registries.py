@@ -12,9 +12,9 @@ from factory.catalog import read as read_catalog
 from factory.catalog import write as write_catalog
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError
+from factory.inputs import gather
 from factory.io.http_failures import Answer, retry_after
 from factory.io.http_settings import redacted
-from factory.inputs import gather
 from factory.names import BuildTag, Reference, RegistryAddress, docker_reference
 from factory.plan import Known, plan
 from factory.recipes.model import RunSpec
