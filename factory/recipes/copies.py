@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 # The negative look-ahead leaves one way only to read a template, and so no room for endless backtracking.
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|((?:\{\{\s*\w+\s*\}\}|(?!\{\{\s*\w+\s*\}\})[^\s"'])+))(?=\s|$)""", re.ASCII)
+_TEMPLATE = re.compile(r"\{\{\s*\w+\s*\}\}", re.ASCII)
+_AMBIGUOUS = re.compile(r"\{\{|[^\S ]")
 _SOURCE_AND_DESTINATION = 2
 
 
@@ -36,6 +38,8 @@ def parse_copy(text: str, line: int) -> Copy | str | None:
         position = match.end()
         while position < len(line_of_words) and line_of_words[position] in " \t":
             position += 1
+    if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
+        return "{{ or a blank other than a space stands in a word, which Apptainer takes apart elsewhere"
     if len(words) > _SOURCE_AND_DESTINATION:
         return f"{len(words)} words, where a source and a destination are wanted"
     if not words:

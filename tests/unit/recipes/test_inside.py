@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from factory.recipes.inside import LeavesFolderError, resolve_inside
+from factory.recipes.inside import (
+    LIMIT,
+    LeavesFolderError,
+    UnusableError,
+    entries_inside,
+    folder_inside,
+    read_inside,
+    resolve_inside,
+)
 
 
 @pytest.fixture
@@ -45,3 +53,30 @@ def test_links_inside_are_followed(folder: Path, path: str, end: str) -> None:
 def test_what_leaves_on_any_step_is_refused(folder: Path, path: str, why: str) -> None:
     with pytest.raises(LeavesFolderError, match=f"^{why}$"):
         resolve_inside(folder, path)
+
+
+def test_only_what_stays_inside_is_an_entry(folder: Path) -> None:
+    assert entries_inside(folder) == (("a", folder / "a"), ("again", folder / "a/b"))
+
+
+def test_a_folder_is_where_it_really_is(folder: Path) -> None:
+    assert folder_inside(folder, "again") == folder / "a/b"
+    assert folder_inside(folder, "none") is None
+    with pytest.raises(LeavesFolderError):
+        folder_inside(folder, "absolute")
+
+
+def test_a_file_is_read_where_it_really_is_and_to_a_limit(folder: Path) -> None:
+    (folder / "a/b/file").write_bytes(b"x" * LIMIT)
+    assert len(read_inside(folder, "again/file")) == LIMIT
+    (folder / "a/b/file").write_bytes(b"x" * (LIMIT + 1))
+    with pytest.raises(UnusableError, match="has more than 256 kB"):
+        read_inside(folder, "again/file")
+    with pytest.raises(UnusableError, match="is a folder"):
+        read_inside(folder, "again")
+    with pytest.raises(LeavesFolderError):
+        read_inside(folder, "out")
+    with pytest.raises(FileNotFoundError):
+        read_inside(folder, "none")
+    with pytest.raises(UnusableError, match="cannot be read: File name too long"):
+        read_inside(folder, "x" * 300)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from factory.io.search import found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        (r"^2\.1", "version\n2.1.2\n", True),
+        (r"^2\.1$", "version\n2.1.2\n", False),
+        ("ä", "ä\udcff", True),
+        ("[[a]", "[", True),
+        ("(?i)ABC", "abc", True),
+    ],
+)
+def test_expressions_are_found_as_python_finds_them(pattern: str, text: str, expected: bool) -> None:  # noqa: FBT001
+    assert found(pattern, text, 10) is expected
+
+
+def test_an_expression_that_takes_years_is_given_up() -> None:
+    started = time.monotonic()
+    assert found("^(a+)+$", "a" * 60 + "b", 1) is None
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999999999999}", "(" * 50_000])
+def test_what_is_no_expression_is_not_known(pattern: str) -> None:
+    assert found(pattern, "x", 10) is None
+
+
+def test_a_large_output_is_searched() -> None:
+    assert found("x$", "a" * 200_000 + "x", 10) is True
