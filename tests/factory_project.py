@@ -19,7 +19,7 @@ from factory.digest import Descriptor
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
 from factory.registry.open import open_registry
-from factory.registry.protocol import Manifest
+from factory.registry.protocol import Manifest, Registry
 from tests.servers import tool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +75,7 @@ stdout = "made"
 """
 
 
-def push_base(host: str, *, tag: str = "1", text: str = "base") -> str:
+def push_base(host: str, *, tag: str = "1", text: str = "base", registry: Registry | None = None) -> str:
     """Push a Docker image of busybox to a registry process; returns what `build.base` names it."""
     layer = _layer(text)
     diff = Descriptor.of("", gzip.decompress(layer)).digest
@@ -87,7 +87,7 @@ def push_base(host: str, *, tag: str = "1", text: str = "base") -> str:
             "rootfs": {"type": "layers", "diff_ids": [str(diff)]},
         }
     ).encode()
-    registry = open_registry(RegistryAddress(host, "base", plain_http=True))
+    registry = registry or open_registry(RegistryAddress(host, "base", plain_http=True))
     blobs = {content: Descriptor.of(kind, content) for kind, content in ((_OCI_CONFIG, config), (_OCI_LAYER, layer))}
     for content, descriptor in blobs.items():
         registry.push_blob("busybox", content, descriptor, Silent())

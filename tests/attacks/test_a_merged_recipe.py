@@ -8,6 +8,13 @@ import os
 import shutil
 import socket
 import subprocess
+import base64
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 import textwrap
 import threading
@@ -19,12 +26,19 @@ import pytest
 
 from factory.recipes.epoch import epoch_of
 from factory.recipes.load import load_recipe
+from factory.io import launch
+from factory.names import RegistryAddress
+from factory.registry.credentials import Keychain
+from factory.registry.open import open_registry
 from tests.attacks.conftest import needs_root
 from tests.attacks.git_traps import TOKEN, TRAPS, Spy, Trap, commit, git, set_trap, traps
 from tests.attacks.victim import HERE, SECRET, USER, USER_WITH_IDS, Victim, victim
 from tests.factory_project import DEFINITION, ROOT, TEST, Done, Project
 from tests.servers import Server
 from tests.unit.parts import candidate, report_of, write_recipe
+from tests.factory_project import TEST, Project, push_base
+from tests.servers import PASSWORD, Server, docker_registry
+from tests.servers import USER as USER_NAME
 
 ACCOUNTS = (HERE, pytest.param(USER, marks=needs_root), pytest.param(USER_WITH_IDS, marks=needs_root))
 
@@ -196,6 +210,48 @@ def test_a_link_in_the_place_of_the_image_is_not_taken_for_one(builder: Victim) 
         assert not path.is_symlink(), path
     assert (builder.home / ".ssh/id_ed25519").read_text() == SECRET
     assert builder.leftovers() == []
+
+
+def test_a_private_base_is_built_upon_while_no_login_is_in_reach_of_a_post(builder: Victim, tmp_path: Path) -> None:
+    with docker_registry(tmp_path / "private", login=True) as server:
+        config = tmp_path / "private-config.json"
+        login = base64.b64encode(f"{USER_NAME}:{PASSWORD}".encode()).decode()
+        config.write_text(json.dumps({"auths": {server.host: {"auth": login}}}))
+        keychain = Keychain((config,), lambda *_: b"", {}, lambda _: None)
+        registry = open_registry(RegistryAddress(server.host, "base", plain_http=True), credentials=keychain)
+        base = push_base(server.host, registry=registry)
+        private = builder.folder / "home/.docker/config.json"
+        before = private.read_text()
+        private.write_text(config.read_text())
+        look = "cat @folder@/home/.docker/config.json /root/.docker/config.json /root/.apptainer/* 2>/dev/null; "
+        look += "for f in /proc/*/environ /proc/*/root/@folder@/home/.docker/config.json; do cat $f; done 2>/dev/null"
+        try:
+            done = builder.attack(
+                post(f"    {look}\n    echo has tried"), base=base, settings=f'plain_http = ["{server.host}"]'
+            )
+        finally:
+            private.write_text(before)
+    log = builder.log("hostile")
+    assert done.code == 0, done.err
+    assert "has tried" in log
+    assert login not in log
+    assert PASSWORD not in log
+
+
+def test_the_engine_s_cache_of_the_victim_is_not_written_by_a_post(builder: Victim) -> None:
+    cache = builder.home / ".apptainer/cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    script = """
+    for root in "" /proc/*/root; do
+        for home in @folder@/home /root; do
+            echo hacked > $root/$home/.apptainer/cache/planted
+        done
+    done 2>/dev/null
+    echo has tried
+"""
+    builder.attack(post(script))
+    assert "has tried" in builder.log("hostile")
+    assert list(cache.iterdir()) == []
 
 
 def test_tests_and_inspection_of_an_image_are_started_without_the_victim_s_environment(builder: Victim) -> None:
@@ -662,3 +718,26 @@ def test_a_library_in_the_recipe_s_folder_is_not_loaded_by_a_search_path_with_a_
         (folder / name).write_text("what is loaded instead of this could be a program")
     for path in (":", ":/usr/lib", "/usr/lib::", "."):
         project.ok("build", "bad", "--force", LD_LIBRARY_PATH=path)
+@needs_root
+def test_where_a_build_cannot_be_shut_in_that_is_said_before_it_and_may_be_forbidden(
+    project: Project,
+) -> None:
+    # Root in a user namespace where nobody may make another one: how many containers and some clusters are.
+    shut = "echo 0 > /proc/sys/user/max_user_namespaces && exec " + shlex.join(
+        [sys.executable, "-m", "factory.cli", "build", "--force", "one"]
+    )
+    command = [sys.executable, "-I", launch.__file__, "--map", "identity", "--", "/bin/sh", "-c", shut]
+
+    def build(**env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=project.folder, env={**project.env, **env}, capture_output=True, text=True, check=False
+        )
+
+    project.recipe("one", definition=post(""))
+    done = build()
+    assert "one is built without a sandbox (" in done.stderr
+    assert "its %post can read and change all files that you can" in done.stderr
+    refused = build(SINGFACTORY_SANDBOX="required")
+    assert refused.returncode == 2
+    assert "one is not built: this machine cannot shut a build in" in refused.stderr
+    assert "Traceback" not in done.stderr + refused.stderr

@@ -64,12 +64,12 @@ class Victim(Project):
         """What a build has printed."""
         return (self.folder / f".singfactory/candidates/{recipe}-amd64/build.log").read_text(errors="replace")
 
-    def attack(self, definition: str, name: str = "hostile", **env: str) -> Done:
+    def attack(self, definition: str, *, base: str = "", settings: str = "") -> Done:
         """Build a recipe with this %post and so on; @folder@ in it is this project's folder."""
-        (self.folder / "factory.toml").write_text(self.settings)  # the last attack may have got there
-        self.recipe(name, definition=definition.replace("@folder@", str(self.folder)))
+        (self.folder / "factory.toml").write_text(settings or self.settings)  # the last attack may have got there
+        self.recipe("hostile", definition=definition.replace("@folder@", str(self.folder)), base=base)
         self.own()
-        return self.run("build", "--force", name, **env)
+        return self.run("build", "--force", "hostile")
 
     def own(self) -> None:
         """Hand everything in the project over to the account."""

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from factory.io import launch, process
+from factory.io.process import Sandbox
+
+ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+KIND = "shifted" if os.geteuid() == 0 else "single"
+_LINKS = tuple(
+    (path, str(path.readlink())) for path in map(Path, ("/bin", "/sbin", "/lib", "/lib64")) if path.is_symlink()
+)
+_PLAIN = tuple(
+    path
+    for path in map(Path, ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64"))
+    if path.is_dir() and path not in dict(_LINKS)
+)
+
+
+def sandbox(*writable: Path, reads: tuple[Path, ...] = ()) -> Sandbox:
+    return Sandbox(KIND, (*_PLAIN, *reads), writable, _LINKS, (Path("/tmp"),))
+
+
+def said(script: str, *writable: Path, reads: tuple[Path, ...] = ()) -> str:
+    box = sandbox(*writable, reads=reads)
+    status, out, err = process.output_of(["/bin/sh", "-c", script], env=ENV, sandbox=box)
+    if b"sandbox: unshare" in err:
+        pytest.skip(f"no user namespaces here: {err.decode()}")
+    assert status == 0, err.decode()
+    return out.decode()
+
+
+def test_a_program_sees_its_own_processes_and_what_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("x")
+    reads = (tmp_path / "given",)
+    assert (
+        said("set -- /proc/[0-9]*; echo $#; ls / | grep -c -x -e root -e home -e srv -e work; :", reads=reads)
+        == "2\n0\n"
+    )
+    assert said(f"cat {tmp_path}/given; ls -a {tmp_path}", reads=reads) == "x.\n..\ngiven\n"
+
+
+def test_what_is_read_only_stays_so_for_a_root_inside(tmp_path: Path) -> None:
+    script = f"""
+        mount -o remount,rw,bind {tmp_path} || echo refused
+        umount -l {tmp_path} || echo refused
+        echo x > {tmp_path}/file || echo refused
+    """
+    assert said(f"{{ {script} }} 2>/dev/null", reads=(tmp_path,)) == "refused\n" * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_writable_is_written(tmp_path: Path) -> None:
+    if KIND == "shifted":
+        os.chown(tmp_path, launch.shifted_range()[0], -1)
+    said(f"echo x > {tmp_path}/file", tmp_path)
+    assert (tmp_path / "file").read_text() == "x\n"
+    assert (tmp_path / "file").stat().st_uid != 0 or os.geteuid() != 0
+
+
+def test_a_folder_behind_private_ones_is_seen_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "private/given").mkdir(parents=True)
+    (tmp_path / "private").chmod(0o700)
+    assert said(f"ls -d {tmp_path}/private/given", reads=(tmp_path / "private/given",)).endswith("given\n")
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)])
+def test_the_status_is_the_program_s_own(script: str, status: int) -> None:
+    assert process.output_of(["/bin/sh", "-c", script], env=ENV, sandbox=sandbox())[0] == status
+
+
+def test_a_program_that_is_not_there_is_one_line() -> None:
+    status, _, err = process.output_of(["/usr/bin/env", "/no/such"], env=ENV, sandbox=sandbox())
+    assert (status, len(err.splitlines())) == (127, 1)
+
+
+def test_a_source_that_is_not_there_is_one_line_and_nothing_runs(tmp_path: Path) -> None:
+    box = sandbox(reads=(tmp_path / "none",))
+    status, out, err = process.output_of(["/bin/sh", "-c", "echo ran"], env=ENV, sandbox=box)
+    assert (status, out, len(err.splitlines())) == (126, b"", 1)
+    assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
+def test_nobody_inside_outlives_the_process_outside(tmp_path: Path, kind: signal.Signals) -> None:
+    if KIND == "shifted":
+        os.chown(tmp_path, launch.shifted_range()[0], -1)
+    script = f"setsid sh -c 'while :; do echo x >> {tmp_path}/alive; sleep 0.1; done' & sleep 60"
+    started = subprocess.Popen(process.command(["/bin/sh", "-c", script], sandbox=sandbox(tmp_path)), env=ENV)
+    alive = tmp_path / "alive"
+    deadline = time.monotonic() + 20
+    while not alive.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive.exists()
+    started.send_signal(kind)
+    started.wait(20)
+    time.sleep(0.5)
+    before = alive.stat().st_size
+    time.sleep(0.5)
+    assert alive.stat().st_size == before
+
+
+def test_a_program_s_time_ends_for_all_that_it_started() -> None:
+    done = process.run(
+        ["/bin/sh", "-c", "setsid sleep 61 & sleep 61"], on_output=print, env=ENV, timeout=1, sandbox=sandbox()
+    )
+    assert done.timed_out
+    assert done.seconds < 20
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
+    assert b"sleep\x0061\x00" not in running
+
+
+@pytest.mark.parametrize(
+    ("users", "groups", "found"),
+    [
+        ("0 0 4294967295", "0 0 4294967295", (0x7000_0000, 65536)),
+        ("0 0 65536", "0 0 65536", (1, 65535)),
+        ("0 1000 1\n1 100000 65536", "0 1000 1\n1 100000 65536", (1, 65536)),
+        ("0 0 200000", "0 0 200000", (134464, 65536)),
+        ("0 1000 1", "0 1000 1", (1, 0)),
+        ("0 0 4294967295", "0 0 65536", (0x7000_0000, 0)),
+    ],
+)
+def test_root_gives_ids_that_nobody_has_and_never_its_own(
+    tmp_path: Path, users: str, groups: str, found: tuple[int, int]
+) -> None:
+    (tmp_path / "uid_map").write_text(users + "\n")
+    (tmp_path / "gid_map").write_text(groups + "\n")
+    assert launch.shifted_range(tmp_path) == found
