@@ -11,7 +11,7 @@ from factory.digest import Digest
 from factory.recipes import definition_parser, quiet
 from factory.recipes.agents import refuse_host
 from factory.recipes.arguments import argument_values, base_address
-from factory.recipes.content import build_inputs
+from factory.recipes.content import build_inputs, refuse_moving
 from factory.recipes.definition import Definition
 from factory.recipes.model import Recipe
 from factory.release import run_to_json
@@ -63,7 +63,9 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     """
     base = base_address(recipe, base_digest)
     values = argument_values(recipe, arch=arch, base=base, debian_mirror=debian_mirror)
-    definition = definition_parser.bind(_read(recipe), values)
+    written = _read(recipe)
+    definition = definition_parser.bind(written, values)
+    refuse_moving(written, values)
     refuse_host(definition, debian_mirror)
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":

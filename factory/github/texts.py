@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 BODY_LIMIT = 65_536  # characters of a comment, an issue or a pull request
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@ -]*[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
-_MARKER = re.compile(r"<!-- singfactory: (.+) -->")
+_MARKER = re.compile(r"<!-- singfactory: ((?:(?!<!--).)+) -->")
 _CUT = "\n\n_The rest is left out: GitHub takes no longer text._"
 
 

@@ -8,6 +8,7 @@ from factory.recipes.model import Recipe
 BUILT_IN = frozenset({"base", "debian_mirror", "name", "version", "arch"})
 
 
+MOVING = ("base", "debian_mirror")  # the arguments whose values only a build knows
 ANY_MIRROR = "http://mirror.invalid/debian"  # stands for {{ debian_mirror }} where a recipe is looked at, not built
 
 

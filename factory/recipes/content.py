@@ -11,13 +11,14 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from factory.digest import Digest
 from factory.io.plain import NotPlainError, digest_of_plain
 from factory.recipes.agents import section_problem
+from factory.recipes.arguments import MOVING
 from factory.recipes.copies import Copy
 from factory.recipes.definition import Definition
 from factory.recipes.inside import UnusableError, resolve_inside
@@ -109,6 +110,29 @@ def build_inputs(recipe: Recipe, definition: Definition) -> tuple[tuple[str, str
                     executable = 0o755 if mode & stat.S_IXUSR else 0o644
                     found[relative] = f"{executable:04o}:{digests[path]}"
     return tuple(sorted(found.items()))
+
+
+def refuse_moving(written: Definition, values: Mapping[str, str]) -> None:
+    """Refuse sources that are other files in a build than when a recipe is looked at. Raises ProblemError.
+
+    Which mirror a machine has, and which digest a base, are known to a build alone: it would copy files that nobody
+    checked and no input key names. written: before its arguments are bound.
+    """
+    moved = {**values, **{name: "moved" for name in MOVING if name in values}}
+    for before, after in zip(_copies(written.bind(values)), _copies(written.bind(moved)), strict=True):
+        if before != after:
+            names = " and ".join(f"{{{{ {name} }}}}" for name in MOVING)
+            raise ProblemError(
+                Problem(
+                    Place(written.path, before.line),
+                    f"%files cannot use {names}: they differ between machines",
+                    "name the file itself",
+                )
+            )
+
+
+def _copies(definition: Definition) -> tuple[Copy, ...]:
+    return tuple(copy for stage in definition.stages for section in stage.named("files") for copy in section.copies())
 
 
 def copied_files(walk: Walk, copy: Copy, place: Place) -> Iterator[tuple[str, Path, int]]:

@@ -27,30 +27,37 @@ def parse_copy(text: str, line: int) -> Copy | str | None:
     Apptainer knows double quotes only, and drops what follows the destination without a word; here
     nothing but a comment may follow.
     """
-    words: list[str] = []
-    line_of_words = text.strip()
-    position = 0
-    while position < len(line_of_words) and line_of_words[position] != "#":
-        match = _WORD.match(line_of_words, position)
-        if match is None:
-            return "a quote stands in the middle of a word, is single, or is not closed"
-        words.append(match[1] if match[1] is not None else match[2])
-        position = match.end()
-        while position < len(line_of_words) and line_of_words[position] in " \t":
-            position += 1
+    text = text.strip()
+    words, end = _words(text)
+    if end is None:
+        return "a quote stands in the middle of a word, is single, or is not closed"
     if not words:
         return None
-    if wrong := _wrong_with(words, commented=position < len(line_of_words)):
-        return wrong
-    return Copy(words[0], words[1] if len(words) == _SOURCE_AND_DESTINATION else "", line)
+    if len(words) == 1 and end < len(text):
+        return "Apptainer takes a comment after a source for the destination"
+    return _wrong(words) or Copy(words[0], words[1] if len(words) == _SOURCE_AND_DESTINATION else "", line)
 
 
-def _wrong_with(words: list[str], *, commented: bool) -> str:
-    """Why these words are not a source and a destination; '' when they are. commented: a comment follows them."""
-    if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
-        return "{{ or a blank other than a space stands in a word, which Apptainer takes apart elsewhere"
+def _words(text: str) -> tuple[list[str], int | None]:
+    """The words up to a comment, and where they end; None when they cannot be told apart."""
+    words: list[str] = []
+    position = 0
+    while position < len(text) and text[position] != "#":
+        match = _WORD.match(text, position)
+        if match is None:
+            return words, None
+        words.append(match[1] if match[1] is not None else match[2])
+        position = match.end()
+        while position < len(text) and text[position] in " \t":
+            position += 1
+    return words, position
+
+
+def _wrong(words: list[str]) -> str:
     if len(words) > _SOURCE_AND_DESTINATION:
         return f"{len(words)} words, where a source and a destination are wanted"
     if not words[0]:
         return "the source is empty"
-    return "Apptainer takes a comment after a source for the destination" if len(words) == 1 and commented else ""
+    if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
+        return "{{ or a blank other than a space stands in a word, which Apptainer takes apart elsewhere"
+    return ""

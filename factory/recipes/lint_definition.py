@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from factory.errors import UsageError
 from factory.names import LATEST, docker_reference
 from factory.recipes.arguments import BUILT_IN, base_address, values_by_arch
+from factory.recipes.content import refuse_moving
 from factory.recipes.definition_parser import bind
 from factory.recipes.model import Problem, ProblemError
 from factory.recipes.subject import Subject
@@ -33,10 +34,9 @@ def _values(subject: Subject) -> Iterator[Problem]:
     missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
     try:
         for values in values_by_arch(subject.recipe):
+            refuse_moving(subject.definition, {**missing, **values})
             if subject.is_sound:
                 bind(subject.definition, {**missing, **values})
-            else:  # what it reads back as has a problem of its own
-                subject.definition.bind({**missing, **values})
     except ProblemError as error:
         yield error.problem
 

@@ -14,7 +14,7 @@ from factory.recipes.model import Problem
 from factory.recipes.subject import Subject
 
 _SEPARATORS = re.compile(r"&&|\|\||;|\||\bthen\b|\bdo\b|\belse\b")
-_YES = re.compile(r"-[a-zA-Z]*y[a-zA-Z]*|-qq[a-zA-Z]*|--yes|--assume-yes")
+_YES = re.compile(r"-[a-xzA-Z]*y[a-zA-Z]*|-qq[a-zA-Z]*|--yes|--assume-yes")
 PIP = re.compile(r"(?:.*/)?pip[0-9.]*")
 _LISTS = "/var/lib/apt/lists"
 _LOST = re.compile(r"[\"']?(/tmp|/root|~|\$HOME|\$\{HOME\})(?:/|[\"']?$)")

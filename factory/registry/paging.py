@@ -10,7 +10,7 @@ from factory.io.http import Answer
 from factory.registry.endpoint import Endpoint
 
 _PAGES = 1000
-_NEXT = re.compile(r'<([^<>]{1,4096})>[^,]*?;\s*rel="?next"?', re.ASCII | re.IGNORECASE)
+_NEXT = re.compile(r'<([^<>]{1,4096})>[^,<]*?;\s*rel="?next"?', re.ASCII | re.IGNORECASE)
 
 
 def next_link(header: str) -> str:

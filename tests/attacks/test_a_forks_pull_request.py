@@ -166,6 +166,7 @@ LONG = {
     "values in many lines": BASE + "%arguments\nb=" + "x" * 60_000 + "\n%post\n" + "{{b}}\n" * 30_000,
     "links to copy": BASE + "%files\n    files/0 /x\n",
     "patterns to copy": BASE + "%files\n    files" + "/*" * 40 + "/nothing /x\n",
+    "an option": BASE + "%post\n apt-get update\n apt-get install -" + "y" * 240_000 + "!\n",
     "one word": BASE + "%" + "post" * 60_000 + "\n",
 }
 

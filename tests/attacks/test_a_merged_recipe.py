@@ -592,6 +592,24 @@ def test_a_character_that_engines_read_otherwise_copies_no_file_of_the_host(proj
     assert "the file holds a character that no editor shows" in built.err
 
 
+def test_what_only_a_build_knows_names_no_other_file_to_copy(project: Project, secret: Path) -> None:
+    """The digest of a base is public, and a path can be made of it: what was checked before was the path without."""
+    folder = project.recipe("mover", definition=DEFINITION + "\n%files\n    files/{{ base }}/id /id\n")
+    project.ok("update", "mover")
+    digest = next(line for line in (folder / "base.lock").read_text().splitlines() if "sha256" in line).split('"')[1]
+    name = project.base.removeprefix("docker://")
+    (folder / "files" / name).mkdir(parents=True)
+    (folder / "files" / name / "id").write_text("harmless")
+    (folder / "files" / f"{name.rpartition(':')[0]}@{digest}").symlink_to(secret)
+    (folder / "recipe.toml").write_text((folder / "recipe.toml").read_text().replace('"cat /made"', '"cat /id"'))
+    built = project.run("build", "mover")
+    if built.code == 0:
+        project.run("test", "mover")
+        assert SECRET not in (project.folder / ".singfactory/candidates/mover-amd64/report.json").read_text()
+    assert built.code == 2
+    assert "image.def:9: %files cannot use {{ base }} and {{ debian_mirror }}" in built.err
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A server of the attacker's on the loopback: its address, and the folder that it serves."""
