@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import stat
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF, _SCOPE_ABSTRACT_UNIX_SOCKET = 444, 446, 1
 _CANNOT = 126
 _BASE = "/tmp"  # noqa: S108 - there everywhere; covered for a moment, in a mount namespace of our own
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
@@ -82,7 +84,20 @@ def _inner(cwd: str, program: list[str]) -> int:
     machine = os.uname().machine
     if machine in _KEYCTL:  # the session's keys, a Kerberos ticket say, are inherited by every process
         _libc.syscall(_KEYCTL[machine], _JOIN_SESSION_KEYRING, None)
+    _shun_abstract_sockets()
     return _in_child(lambda: _become(program), linked=False)
+
+
+def _shun_abstract_sockets() -> None:
+    """Keep from sockets that have a name and no file, where the kernel can (Landlock, since Linux 6.12).
+
+    They belong to the network, which builds share: a session's D-Bus is one on some systems. Older kernels refuse.
+    """
+    rules = struct.pack("QQQ", 0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)
+    descriptor = _libc.syscall(_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
+    if descriptor >= 0:
+        _libc.syscall(_LANDLOCK_RESTRICT_SELF, descriptor, 0)
+        os.close(descriptor)
 
 
 def _become(program: list[str]) -> NoReturn:
