@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.errors import RecipeError
 
 
@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         for problem in problems:
             line = f":{problem.place.line}" if problem.place.line else ""
             where = f"{_shown(problem.place.path)}{line}"
-            print(f"{where}: {'warning' if problem.warning else 'error'}: {problem.message}\n    {problem.remedy}")
+            say(f"{where}: {'warning' if problem.warning else 'error'}: {problem.message}")
+            say(f"    {problem.remedy}")
     errors = sum(not problem.warning for problem in problems)
     if not problems:
         context.progress.note("no problem found")
