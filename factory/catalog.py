@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from factory import strict
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotFound
 from factory.io.progress import Progress
-from factory.names import LATEST
+from factory.names import LATEST, BuildTag, recipe_name, tag_name
 from factory.recipes.model import Recipe
 from factory.registry.protocol import Manifest, RawManifest, Registry, artifact, read_all
 from factory.release import Release
@@ -20,13 +21,21 @@ from factory.release import Release
 MEDIA_TYPE = "application/vnd.singfactory.catalog.v1+json"
 REPOSITORY = "catalog"
 _FORMAT = 1
-_LIMIT = 64 * 1024 * 1024  # bytes; some 100,000 releases
+_LIMIT = 32 * 1024 * 1024  # bytes; some 25,000 releases
+_MOST_RECIPES = 20_000
+_MOST_RELEASES = 10_000  # of one recipe
+_MOST_TAGS = 10_000  # of one recipe that move
+_COMMA = 10  # bytes of a document for each comma in it, on average; ours have some 40
+_TEXTS = ("version", "summary", "license", "homepage", "status", "note")
 _INLINE_LIMIT = 1024 * 1024  # bytes; above it the document is fetched as a blob, with a second request
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One recipe: what it is, its releases (oldest first) and where its moving tags point (tag to build tag)."""
+    """One recipe: what it is, its releases (oldest first) and where its moving tags point (tag to build tag).
+
+    unreadable: why the catalog's entry cannot be read; then the registry itself has to be asked.
+    """
 
     name: str
     version: str = ""
@@ -37,6 +46,7 @@ class Entry:
     note: str = ""
     releases: tuple[Release, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    unreadable: str = ""
 
     def release(self, tag: str, arch: str) -> Release | None:
         """The release that a tag, moving or not, names for an architecture; None when the catalog has none."""
@@ -73,14 +83,41 @@ class Entry:
             homepage=recipe.homepage,
             status=recipe.lifecycle.status,
             note=recipe.lifecycle.note,
+            unreadable="",
         )
+
+
+class _Unread(Mapping[str, Entry]):
+    """Entries out of a document, each read when it is asked for; most commands ask for one."""
+
+    def __init__(self, values: Mapping[str, object], read: Mapping[str, Entry]) -> None:
+        self._values = values
+        self._read = dict(read)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._read:
+            self._read[name] = _entry_from_json(name, self._values[name])
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._values, *self._read)))
+
+    def __len__(self) -> int:
+        return len({*self._values, *self._read})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values or name in self._read
+
+    def with_entry(self, entry: Entry) -> Mapping[str, Entry]:
+        return _Unread(self._values, {**self._read, entry.name: entry})
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All entries by name."""
+    """All entries by name. nameless: how many more a document had, under names that no recipe can have."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    nameless: int = field(default=0, compare=False)
 
     def entry(self, name: str) -> Entry:
         """The entry of a recipe; an empty one when it was never published."""
@@ -88,26 +125,46 @@ class Catalog:
 
     def with_entry(self, entry: Entry) -> Catalog:
         """The catalog with one entry replaced."""
-        return Catalog({**self.entries, entry.name: entry})
+        if isinstance(self.entries, _Unread):
+            return replace(self, entries=self.entries.with_entry(entry))
+        return replace(self, entries={**self.entries, entry.name: entry})
 
     def content(self) -> bytes:
-        """The document, the same for the same catalog."""
-        recipes = {name: _entry_to_json(entry) for name, entry in sorted(self.entries.items())}
+        """The document, the same for the same catalog; without what could not be read, which others can tell again."""
+        recipes = {name: _entry_to_json(entry) for name, entry in sorted(self.entries.items()) if not entry.unreadable}
         return json.dumps({"format": _FORMAT, "recipes": recipes}, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def parse(cls, content: bytes) -> Catalog:
-        """Read the document. Raises IntegrityFailure."""
+        """Read the document; an entry that cannot be read takes no other with it. Raises IntegrityFailure."""
         try:
-            value = json.loads(content)
-            recipes = value["recipes"].items() if value["format"] == _FORMAT else None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise IntegrityFailure("the catalog is broken", why=repr(error)[:120]) from error
-        if recipes is None:
+            _require_honest(content)
+            value = strict.json_object(content, _LIMIT)
+            known = strict.member(value, "format")
+            recipes = strict.mapping(strict.member(value, "recipes"), _MOST_RECIPES)
+        except strict.Malformed as error:
+            raise IntegrityFailure("the catalog is broken", why=error.why) from error
+        if known != _FORMAT:
             raise IntegrityFailure(
-                f"the catalog has format {value['format']!r}", fix="update singfactory on this machine"
+                f"the catalog has format {ascii(known)[:40]}", fix="update singfactory on this machine"
             )
-        return cls({name: _entry_from_json(name, entry) for name, entry in recipes})
+        named = {name: entry for name, entry in recipes.items() if _is_name(name)}
+        return cls(_Unread(named, {}), len(recipes) - len(named))
+
+
+def _require_honest(content: bytes) -> None:
+    """Count before anything is read: what a document becomes in memory is many times its size. Raises Malformed."""
+    if content.count(b",") > 1000 + len(content) // _COMMA:
+        raise strict.Malformed("it has more values than its size allows")
+    if content.count(b'"releases"') > _MOST_RECIPES:  # once in each entry; in a text its quotes are escaped
+        raise strict.Malformed(f"it has more than {_MOST_RECIPES} recipes")
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return bool(recipe_name(text))
+    except FactoryError:
+        return False
 
 
 def read(registry: Registry) -> Catalog:
@@ -136,8 +193,17 @@ def read_with_digest(registry: Registry) -> tuple[Catalog, Digest | None]:
 
 
 def write(registry: Registry, catalog: Catalog, progress: Progress) -> None:
-    """Publish the catalog; the document travels inside its manifest as well (descriptor.md, `data`)."""
+    """Publish the catalog; the document travels inside its manifest as well (descriptor.md, `data`).
+
+    Raises NoRoom for one that nobody would read.
+    """
     content = catalog.content()
+    if len(content) > _LIMIT or len(catalog.entries) > _MOST_RECIPES:
+        raise NoRoom(
+            f"the catalog of {registry.describe()} is full",
+            why=f"{len(catalog.entries)} recipes, {len(content)} bytes; {_MOST_RECIPES} and {_LIMIT} are read at most",
+            fix="publish some of the recipes in another namespace",
+        )
     manifest, blobs = artifact(MEDIA_TYPE, content)
     for blob, descriptor in blobs:
         registry.push_blob(REPOSITORY, blob, descriptor, progress)
@@ -179,18 +245,18 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _entry_from_json(name: str, value: dict[str, Any]) -> Entry:
+def _entry_from_json(name: str, value: object) -> Entry:
     try:
+        said = strict.mapping(value)
+        texts = {key: strict.text(strict.member(said, key)) for key in _TEXTS}
+        releases = strict.array(strict.member(said, "releases"), _MOST_RELEASES)
+        tags = strict.texts(strict.member(said, "tags"), most=_MOST_TAGS)
+        for tag, target in tags.items():
+            tag_name(tag)
+            if BuildTag.parse(target) is None:
+                raise strict.Malformed(f"the tag {tag} names no release")
         return Entry(
-            name=name,
-            version=str(value["version"]),
-            summary=str(value["summary"]),
-            license=str(value["license"]),
-            homepage=str(value["homepage"]),
-            status=str(value["status"]),
-            note=str(value["note"]),
-            releases=tuple(Release.from_json(name, release) for release in value["releases"]),
-            tags={str(tag): str(target) for tag, target in value["tags"].items()},
+            name=name, releases=tuple(Release.from_json(name, release) for release in releases), tags=tags, **texts
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise IntegrityFailure(f"the catalog's entry for {name} is broken", why=repr(error)[:120]) from error
+    except FactoryError as error:
+        return Entry(name, unreadable=error.why or error.what)

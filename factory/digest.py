@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory import strict
 from factory.errors import IntegrityFailure
 
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
+_LONGEST_TYPE = 255  # characters of a media type (RFC 6838, section 4.2: 127 on either side of the /)
 _LONGEST = 200  # characters; untrusted text is not matched at any length
 _DIGEST = re.compile(r"([a-z0-9]+):([0-9a-f]+)", re.ASCII)
 
@@ -66,23 +68,19 @@ class Descriptor:
         """Read a descriptor out of a manifest. Raises IntegrityFailure when it is not one."""
         if not isinstance(value, dict):
             raise IntegrityFailure("the registry sent a broken manifest", why="a descriptor is not an object")
-        size, media_type = value.get("size"), value.get("mediaType")
-        annotations = value.get("annotations") or {}
-        if type(size) is not int or not 0 <= size < 2**63 or not isinstance(media_type, str):
+        annotations, artifact_type = value.get("annotations") or {}, value.get("artifactType")
+        try:
+            size = strict.integer(value.get("size"))
+            media_type = strict.text(value.get("mediaType"), _LONGEST_TYPE)
+            artifact_type = strict.text(artifact_type if isinstance(artifact_type, str) else "", _LONGEST_TYPE)
+        except strict.Malformed as error:
             raise IntegrityFailure(
                 "the registry sent a broken manifest",
-                why=f"a descriptor has size {_shown(size)}, type {_shown(media_type)}",
-            )
+                why=f"a descriptor has size {_shown(value.get('size'))}, type {_shown(value.get('mediaType'))}",
+            ) from error
         if not isinstance(annotations, dict) or not all(isinstance(text, str) for text in annotations.values()):
             raise IntegrityFailure("the registry sent a broken manifest", why="annotations are not strings")
-        artifact_type = value.get("artifactType")
-        return cls(
-            media_type,
-            Digest.parse(value.get("digest", "")),
-            size,
-            annotations,
-            artifact_type if isinstance(artifact_type, str) else "",
-        )
+        return cls(media_type, Digest.parse(value.get("digest", "")), size, annotations, artifact_type)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of the specification."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,14 +11,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from factory import strict
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound, UsageError
+from factory.io import private
 from factory.names import Reference, RegistryAddress, recipe_name, tag_name
 from factory.store.refs import StoredImage
 
 _FORMAT = 1
-_LIMIT = 4 * 1024 * 1024  # bytes; some 10,000 images
-_LARGEST = 2**63
+_LIMIT = 1024 * 1024  # bytes; some 2,500 images
+_LINE_LIMIT = 4096  # bytes
+# A dot before any = or quote, or a key in quotes: keys in keys, whose reading takes time by the square of their number.
+_NESTED = re.compile(rb"^(?:[^=\"'#\n]*\.|[ \t\[]*[\"'])", re.MULTILINE)
 _FIX = "write the file anew with singfactory lock, or mend that line"
 
 
@@ -72,12 +77,14 @@ def render(images: Iterable[LockedImage]) -> str:
 def read(path: Path) -> tuple[LockedImage, ...]:
     """Read a lock file. Raises UsageError, which names the file and the key, and NotFound."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_LIMIT + 1)
+        content, _ = private.read_small(path.resolve(), _LIMIT + 1)  # a link is followed: whoever named it may use one
     except FileNotFoundError as error:
         raise NotFound(f"there is no lock file {path}", fix=f"singfactory lock REF -o {path}") from error
-    except OSError as error:
-        raise UsageError(f"cannot read the lock file {path}", why=error.strerror or "") from error
+    except IntegrityFailure as error:
+        raise UsageError(f"cannot read the lock file {path}", why="it is no ordinary file") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        why = (error.strerror if isinstance(error, OSError) else "") or "its links lead nowhere"
+        raise UsageError(f"cannot read the lock file {path}", why=why) from error
     if len(content) > _LIMIT:
         raise UsageError(f"{path} is no lock file", why=f"it has more than {_LIMIT} bytes")
     return parse(content, str(path))
@@ -117,6 +124,10 @@ def _document(content: bytes, source: str) -> dict[str, Any]:
         import tomllib  # noqa: PLC0415
     else:
         import tomli as tomllib  # noqa: PLC0415
+    if _NESTED.search(content) or any(len(line) > _LINE_LIMIT for line in content.splitlines()):
+        raise UsageError(
+            f"{source} is no lock file", why="it has keys in keys, or lines that nobody would write", fix=_FIX
+        )
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
@@ -142,7 +153,7 @@ def _image(table: Mapping[str, Any], source: str, where: str) -> LockedImage:
 
     _no_others(source, where, table, tuple(LockedImage.__dataclass_fields__))
     size = table.get("size")
-    if type(size) is not int or not 0 <= size < _LARGEST:
+    if type(size) is not int or not 0 <= size <= strict.LARGEST_SIZE:
         raise _wrong(source, f"{where}size", "wanted a number of bytes")
     return LockedImage(
         name=text("name", recipe_name),

@@ -15,7 +15,7 @@ from factory.errors import IntegrityFailure, UsageError
 _RECIPE = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,99}", re.ASCII)
-_BUILD_TAG = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.]*)-([1-9][0-9]{0,8})", re.ASCII)
+_BUILD_TAG = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.]{0,99})-([1-9][0-9]{0,8})", re.ASCII)
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
 _HOST = re.compile(
     r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?",

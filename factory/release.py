@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from factory import strict
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure
-from factory.names import BuildTag
+from factory.errors import IntegrityFailure, UsageError
+from factory.names import BuildTag, tag_name, version_name
 from factory.recipes.model import RunSpec
-from factory.registry.image_index import ImageIndex, Member
+from factory.registry.image_index import ARCH, ImageIndex, Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
 
 TEST_REPORT = "application/vnd.singfactory.test-report.v1+json"
@@ -20,7 +20,7 @@ CHUNK_INDEX = "application/vnd.singfactory.chunk-index.v1"
 PROVENANCE = "application/vnd.in-toto+json"
 _OCI = "org.opencontainers.image."
 _OURS = "io.singfactory."
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_MOST_PARTS = 200  # that an image was made of; ours have seven
 
 
 @dataclass(frozen=True)
@@ -92,34 +92,53 @@ class Release:
         return told
 
     @classmethod
-    def from_json(cls, recipe: str, value: dict[str, Any]) -> Release:
+    def from_json(cls, recipe: str, value: object) -> Release:
         """Read a catalog entry. Raises IntegrityFailure."""
         try:
-            tag, size = BuildTag.parse(value["tag"]), value["size"]
-            whole = cls(
-                recipe=recipe,
-                tag=tag or BuildTag("", 0),
-                digest=Digest.parse(value["digest"]),
-                sif=Descriptor(SIF_LAYER, Digest.parse(value["sif_digest"]), size),
-                arch=str(value["arch"]),
-                created=str(value["created"]),
-                inputs=str(value["inputs"]),
-                parts={str(name): str(text) for name, text in value["parts"].items()},
-                engine=str(value["engine"]),
-                tested=str(value["tested"]),
-                run=run_from_json(value["run"]),
-                fingerprint=str(value.get("fingerprint", "")),
-                chunks=_chunks_from_json(value.get("chunks")),
-                update=_update_from_json(value.get("update")),
-                repeat=_repeat_from_json(value.get("repeat")),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, IntegrityFailure) as error:
-            raise IntegrityFailure(f"the catalog's entry for {recipe} is broken", why=repr(error)[:120]) from error
-        if tag is None or type(size) is not int or size < 0:
-            raise IntegrityFailure(
-                f"the catalog's entry for {recipe} is broken", why=f"tag {value['tag']!r:.80}, size {size!r:.40}"
-            )
-        return whole
+            return _from_json(recipe, strict.mapping(value))
+        except strict.Malformed as error:
+            raise IntegrityFailure(f"the catalog's entry for {recipe} is broken", why=error.why) from error
+
+
+def _from_json(recipe: str, value: dict[str, Any]) -> Release:
+    def text(name: str) -> str:
+        return strict.text(strict.member(value, name))
+
+    return Release(
+        recipe=recipe,
+        tag=_build_tag(strict.member(value, "tag")),
+        digest=strict.parsed(Digest.parse, strict.member(value, "digest")),
+        sif=Descriptor(
+            SIF_LAYER,
+            strict.parsed(Digest.parse, strict.member(value, "sif_digest")),
+            strict.integer(strict.member(value, "size")),
+        ),
+        arch=_arch(strict.member(value, "arch")),
+        created=text("created"),
+        inputs=text("inputs"),
+        parts=strict.texts(strict.member(value, "parts"), most=_MOST_PARTS),
+        engine=text("engine"),
+        tested=text("tested"),
+        run=run_from_json(strict.mapping(strict.member(value, "run"))),
+        fingerprint=strict.text(value.get("fingerprint", "")),
+        chunks=_chunks_from_json(value.get("chunks")),
+        update=_update_from_json(value.get("update")),
+        repeat=_repeat_from_json(value.get("repeat")),
+    )
+
+
+def _arch(value: object) -> str:
+    found = strict.text(value)
+    if found and not ARCH.fullmatch(found):
+        raise strict.Malformed(f"not an architecture: {ascii(found)[:80]}")
+    return found
+
+
+def _build_tag(value: object) -> BuildTag:
+    found = BuildTag.parse(strict.text(value))
+    if found is None:
+        raise strict.Malformed(f"not the tag of a release: {ascii(value)[:80]}")
+    return found
 
 
 def sif_layer(manifest: Manifest) -> Descriptor:
@@ -167,28 +186,44 @@ def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bo
 
 
 def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
-    """What a manifest says of itself; images that somebody pushed with another tool have gaps, not errors."""
-    told = manifest.annotations
-    build = told.get(_OURS + "build", "")
-    version = told.get(_OCI + "version", "")
-    tag = BuildTag.parse(f"{version}-{build}") or BuildTag(version, 0)
+    """What a manifest says of itself; images that somebody pushed with another tool have gaps, not errors.
+
+    What is not as we would write it is such a gap: it is shown, kept and handed on elsewhere.
+    """
+
+    def told(name: str) -> str:
+        found = manifest.annotations.get(name, "")
+        return found if _is_line(found) else ""
+
+    def document(name: str) -> object:
+        return _json(manifest.annotations.get(_OURS + name, ""))
+
+    version, arch = told(_OCI + "version"), told(_OURS + "arch")
     layer = sif_layer(manifest)
     return Release(
         recipe=recipe,
-        tag=tag,
+        tag=BuildTag.parse(f"{version}-{told(_OURS + 'build')}") or BuildTag(_version(version), 0),
         digest=digest,
         sif=Descriptor(SIF_LAYER, layer.digest, layer.size),  # as the catalog tells it, without the layer's title
-        arch=told.get(_OURS + "arch", ""),
-        created=told.get(_OCI + "created", ""),
-        inputs=told.get(_OURS + "inputs", ""),
-        parts=_texts(_json(told.get(_OURS + "parts", ""))),
-        engine=told.get(_OURS + "engine", ""),
-        tested=told.get(_OURS + "tested", ""),
-        run=run_from_json(_json(told.get(_OURS + "run", ""))),
-        fingerprint=told.get(_OURS + "fingerprint", ""),
-        chunks=_chunks_from_json(_json(told.get(_OURS + "chunks", ""))),
-        update=_update_from_json(_json(told.get(_OURS + "update", ""))),
+        arch=arch if ARCH.fullmatch(arch) else "",
+        created=told(_OCI + "created"),
+        inputs=told(_OURS + "inputs"),
+        parts=_texts(document("parts")),
+        engine=told(_OURS + "engine"),
+        tested=told(_OURS + "tested"),
+        run=run_from_json(document("run")),
+        fingerprint=told(_OURS + "fingerprint"),
+        chunks=_chunks_from_json(document("chunks")),
+        update=_update_from_json(document("update")),
     )
+
+
+def _version(text: str) -> str:
+    """An upstream version as we write them; '' for another's way."""
+    try:
+        return version_name(text) if text else ""
+    except UsageError:
+        return ""
 
 
 def to_index(recipe: str, tag: BuildTag, members: Iterable[Member]) -> ImageIndex:
@@ -210,14 +245,16 @@ def run_to_json(run: RunSpec) -> dict[str, Any]:
 
 
 def run_from_json(value: object) -> RunSpec:
-    """Read `[run]` back, leniently: what is not understood is left out."""
+    """Read `[run]` back: what we would not write is left out. A store reads it again, and as strictly."""
     if not isinstance(value, dict):
         return RunSpec()
-    gpu, binds = value.get("gpu"), value.get("binds")
+    gpu, env, binds = value.get("gpu"), value.get("env"), value.get("binds")
+    variables = env.items() if isinstance(env, dict) else ()
+    lines = [bind for bind in binds if _is_line(bind)] if isinstance(binds, list) else []
     return RunSpec(
         gpu=gpu if gpu in ("nvidia", "rocm") else "none",
-        env={name: text for name, text in _texts(value.get("env")).items() if _is_variable(name, text)},
-        binds=tuple(str(bind) for bind in binds) if isinstance(binds, list) else (),
+        env=dict(list(filter(lambda pair: strict.is_variable(*pair), variables))[: strict.MOST_VARIABLES]),
+        binds=tuple(lines[: strict.MOST_VARIABLES]),
     )
 
 
@@ -227,38 +264,41 @@ def _chunks_to_json(chunks: Descriptor) -> dict[str, Any]:
 
 def _chunks_from_json(value: object) -> Descriptor | None:
     """Read the descriptor of a chunk index, leniently: without it, images are fetched whole."""
-    if not isinstance(value, dict) or type(value.get("size")) is not int or value["size"] < 0:
-        return None
     try:
-        return Descriptor(CHUNK_INDEX, Digest.parse(str(value.get("digest"))), value["size"])
+        said = strict.mapping(value)
+        return Descriptor(CHUNK_INDEX, Digest.parse(said.get("digest", "")), strict.integer(said.get("size")))
     except IntegrityFailure:
         return None
 
 
 def _update_from_json(value: object) -> Update | None:
-    if not isinstance(value, dict) or type(value.get("size")) is not int or value["size"] < 0:
+    try:
+        said = strict.mapping(value)
+        return Update(strict.parsed(tag_name, said.get("tag")), strict.integer(said.get("size")))
+    except IntegrityFailure:
         return None
-    return Update(str(value.get("tag")), value["size"])
 
 
 def _repeat_from_json(value: object) -> Repeat | None:
-    if not isinstance(value, dict):
+    try:
+        said = strict.mapping(value)
+        inputs, created = strict.text(said.get("inputs")), strict.text(said.get("created"))
+        return Repeat(inputs, strict.texts(said.get("parts"), most=_MOST_PARTS), created)
+    except IntegrityFailure:
         return None
-    return Repeat(str(value.get("inputs")), _texts(value.get("parts")), str(value.get("created")))
-
-
-def _is_variable(name: str, text: str) -> bool:
-    """Whether a program can be started with it: an environment holds no NUL, and = ends a name."""
-    return _VARIABLE.fullmatch(name) is not None and "\0" not in text
 
 
 def _json(text: str) -> object:
     try:
-        value: object = json.loads(text) if text else None
-    except (ValueError, RecursionError):
+        return strict.json_value(text) if text else None
+    except IntegrityFailure:
         return None
-    return value
+
+
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= strict.LINE_LIMIT and value.isprintable()
 
 
 def _texts(value: object) -> dict[str, str]:
-    return {str(key): str(text) for key, text in value.items()} if isinstance(value, dict) else {}
+    pairs = value.items() if isinstance(value, dict) else ()
+    return dict([(name, text) for name, text in pairs if _is_line(name) and _is_line(text)][:_MOST_PARTS])

@@ -44,7 +44,9 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
             fix=f"an experiment that must repeat it names the digest: {reference.name}@sha256:…",
         )
     notice = ""
-    if entry.status != "active":
+    if entry.unreadable:
+        notice = f"the catalog's entry for {reference.name} cannot be read ({entry.unreadable}): its tags are asked"
+    elif entry.status != "active":
         notice = f"{reference.name} is {entry.status}" + (f": {entry.note}" if entry.note else "")
     wanted = reference.tag or LATEST
     release = None if reference.digest else entry.release(wanted, arch) or _numbered_apart(entry, wanted, arch)

@@ -24,7 +24,7 @@ MOST_VARIABLES = 100  # of an image's environment, and mount points that it prom
 
 _DIGITS = 20  # of a whole number; 2**64 has as many
 _PLACES = 40  # characters of any other number
-_SPARSE = 16  # bytes of a document for each object or list in it, on average; ours have some 100
+_SPARSE = 32  # bytes of a document for each object or list in it, on average; ours have some 100
 _FREE = 4096  # objects and lists that a document may have whatever its size
 _HALF = re.compile(r"[\ud800-\udfff]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}", re.ASCII)

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.compare import changed_parts, index_of, index_of_file, package_lines, packages_of, shared_bytes
 from factory.delta.index import ChunkIndex
 from factory.io.files import readable_size
@@ -36,16 +36,16 @@ def run(options: argparse.Namespace) -> int:
         emit({"changed": {name: [old, new] for name, old, new in rows}, "packages": told, "bytes": sizes})
         return 0
     for name, old, new in rows:
-        print(printable(f"{name:12} {_short(old)} -> {_short(new)}"))
+        say(f"{name:12} {_short(old)} -> {_short(new)}")
     if not rows:
-        print("no difference")
+        say("no difference")
     for line in package_lines(packages) if packages else ():
-        print(printable(f"{'package':12} {line}"))
+        say(f"{'package':12} {line}")
     if packages is None:
         context.progress.note("the packages of one of them are not known")
     if shared is not None:
         new, known, total = map(readable_size, (shared.missing, shared.reused, after.sif.size))
-        print(f"{'bytes':12} {new} of {total} are new, {known} are shared")
+        say(f"{'bytes':12} {new} of {total} are new, {known} are shared")
     else:
         context.progress.note("pull both images to see how many bytes they share")
     return 0

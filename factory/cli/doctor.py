@@ -12,7 +12,7 @@ from factory import __version__
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
 from factory.cli.settings import Settings
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.engine import host, sources
 from factory.engine.engine import Engine
 from factory.errors import FactoryError
@@ -35,9 +35,9 @@ def run(options: argparse.Namespace) -> int:
     last = ""
     for topic, name, text in rows:
         if topic != last:
-            print(f"{topic}:")
+            say(f"{topic}:")
             last = topic
-        print(f"  {name:16} {text}")
+        say(f"  {name:16} {text}")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import WORK, Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
         for problem in problems:
             line = f":{problem.place.line}" if problem.place.line else ""
             where = f"{_shown(problem.place.path)}{line}"
-            level = "warning" if problem.warning else "error"
-            print(f"{printable(where)}: {level}: {problem.message}\n    {problem.remedy}")
+            say(f"{where}: {'warning' if problem.warning else 'error'}: {problem.message}")
+            say(f"    {problem.remedy}")
     errors = sum(not problem.warning for problem in problems)
     if not problems:
         context.progress.note("no problem found")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from factory.catalog import Entry
+from factory.catalog import Catalog, Entry
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 
 
@@ -18,28 +18,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the catalog, one line a recipe."""
+    from factory import catalog  # noqa: PLC0415
+
     context = Context(options)
-    show(context, list(_entries(context)))
+    known = catalog.read(context.registry)
+    show(context, known, [entry for _, entry in sorted(known.entries.items())])
     return 0
 
 
-def show(context: Context, entries: list[Entry]) -> None:
+def show(context: Context, catalog: Catalog, entries: list[Entry]) -> None:
     """Entries of the catalog, as JSON or in columns."""
+    if catalog.nameless:
+        context.progress.note(f"left out: {catalog.nameless} entries under names that no recipe can have")
     if context.options.json:
         emit([to_json(entry) for entry in entries])
         return
     rows = [_row(context, entry) for entry in entries]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip())
     if not rows:
         context.progress.note(f"nothing found in {context.address}")
-
-
-def _entries(context: Context) -> tuple[Entry, ...]:
-    from factory import catalog  # noqa: PLC0415
-
-    return tuple(entry for _, entry in sorted(catalog.read(context.registry).entries.items()))
 
 
 def to_json(entry: Entry) -> dict[str, Any]:
@@ -52,12 +51,15 @@ def to_json(entry: Entry) -> dict[str, Any]:
         "note": entry.note,
         "tags": dict(entry.tags),
         "releases": [release.to_json() for release in entry.releases],
+        **({"unreadable": entry.unreadable} if entry.unreadable else {}),
     }
 
 
 def _row(context: Context, entry: Entry) -> tuple[str, str, str, str]:
+    if entry.unreadable:
+        return entry.name, "-", "-", f"[unreadable] the catalog's entry is broken: {entry.unreadable}"
     newest = entry.newest(context.arch)
     tag = str(newest.tag) if newest else "-"
     size = readable_size(newest.sif.size) if newest else f"not for {context.arch}"
     status = "" if entry.status == "active" else f"[{entry.status}] {entry.note} "
-    return entry.name, tag, size, printable(status + entry.summary)
+    return entry.name, tag, size, status + entry.summary

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import say
 from factory.errors import NotFound
 from factory.io import files
 from factory.lockfile import LockedImage, render
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     files.atomic_write(options.output.absolute(), render(images))
     for image in images:
         context.progress.note(f"{image.name}:{image.tag} is locked as {image.digest}")
-    print(options.output)
+    say(str(options.output))
     return 0
 
 

@@ -7,6 +7,7 @@ import getpass
 import sys
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import say
 from factory.errors import UsageError
 from factory.names import RegistryAddress
 
@@ -38,5 +39,5 @@ def run(options: argparse.Namespace) -> int:
     DistributionRegistry(address, settings=http_settings(context), keychain=keychain).check_login()
     path = login_files(context)[0]
     credentials.login(path, address.host, options.username, password)
-    print(f"login for {address.host} kept in {path}")
+    say(f"login for {address.host} kept in {path}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.terminal import say
 from factory.names import RegistryAddress
 
 
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     host = RegistryAddress.parse(options.host).host
     changed = [path for path in login_files(Context(options)) if path.is_file() and logout(path, host)]
     for path in changed:
-        print(f"login for {host} removed from {path}")
+        say(f"login for {host} removed from {path}")
     if not changed:
-        print(f"there was no login for {host}")
+        say(f"there was no login for {host}")
     return 0

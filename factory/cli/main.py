@@ -96,14 +96,14 @@ def _run(arguments: list[str]) -> int:
 
 def fail(error: FactoryError) -> int:
     """Show an error on stderr and return its exit code. Its texts may come from anywhere."""
-    from factory.cli.terminal import printable  # noqa: PLC0415 - only when something has failed
+    from factory.cli.terminal import tell  # noqa: PLC0415 - only when something has failed
 
     for line in error.detail:
-        print(f"    {printable(line)}", file=sys.stderr)
+        tell(f"    {line}")
     first, *others = error.lines()
-    print(f"singfactory: {printable(first)}", file=sys.stderr)
+    tell(f"singfactory: {first}")
     for line in others:
-        print(f"  {printable(line)}", file=sys.stderr)
+        tell(f"  {line}")
     return error.exit_code
 
 

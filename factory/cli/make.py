@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.make import Made
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})
     else:
         for kept in decided.kept:
-            print(f"unchanged  {kept.recipe.name} ({kept.arch}): {kept.why}")
+            say(f"unchanged  {kept.recipe.name} ({kept.arch}): {kept.why}")
         for made in done:
             _show(made, where)
     errors = [stuck.error for stuck in decided.stuck] + [made.error for made in done if made.error]
@@ -66,12 +66,12 @@ def _show(made: Made, where: str) -> None:
     reasons = "; ".join(made.job.reasons)
     if made.release is not None and made.unchanged:
         built = f"built anew, it is what {made.release.tag} is" if made.candidate else f"{made.release.tag} is upon it"
-        print(f"unchanged  {made.job.title}: {reasons}; {built}" + (f" ({seconds})" if seconds else ""))
+        say(f"unchanged  {made.job.title}: {reasons}; {built}" + (f" ({seconds})" if seconds else ""))
         return
     if made.release is None or made.report is None:
-        print(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not begun'})")
+        say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not begun'})")
         return
     size = readable_size(made.release.sif.size)
-    print(f"published  {made.job.title}: {'; '.join(made.job.reasons)}")
-    print(f"           {where}/{made.job.recipe.name}:{made.release.tag}")
-    print(f"           {made.release.digest}, {size}; {made.report.summary()}; {seconds}")
+    say(f"published  {made.job.title}: {'; '.join(made.job.reasons)}")
+    say(f"           {where}/{made.job.recipe.name}:{made.release.tag}")
+    say(f"           {made.release.digest}, {size}; {made.report.summary()}; {seconds}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
 from factory.plan import Job, Plan, Stuck
 
@@ -171,14 +171,14 @@ def to_json(decided: Plan) -> dict[str, Any]:
 def show(decided: Plan) -> None:
     """The plan for people, one line a recipe."""
     for job in decided.jobs:
-        print(f"build  {job.title}: {'; '.join(job.reasons)}")
+        say(f"build  {job.title}: {'; '.join(job.reasons)}")
     for kept in decided.kept:
-        print(f"keep   {kept.recipe.name} ({kept.arch}): {kept.why}")
+        say(f"keep   {kept.recipe.name} ({kept.arch}): {kept.why}")
     for stuck in decided.stuck:
         first, *others = stuck.error.lines()
-        print(f"stuck  {printable(stuck.recipe.name)} ({stuck.arch}): {printable(first)}")
+        say(f"stuck  {stuck.recipe.name} ({stuck.arch}): {first}")
         for line in others:
-            print(f"       {printable(line)}")
+            say(f"       {line}")
 
 
 def exit_code(decided: Plan) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.plan import given, plan_argument
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _named(context: Context) -> int:
         release = publish_one(recipe, made, report.load(made.folder, recipe.name), works)
         rows.append(_row(release, made, works))
         if not options.json:
-            print(_line(release, made, works))
+            say(_line(release, made, works))
     if options.json:
         emit(rows)
     return 0
@@ -75,7 +75,7 @@ def _all(context: Context) -> int:
             first = fail(handed.error)
             code = code or first
         elif handed.release is not None and handed.candidate is not None and not options.json:
-            print(_line(handed.release, handed.candidate, works), flush=True)
+            say(_line(handed.release, handed.candidate, works), flush=True)
     try:
         _finish_others(context)
     except FactoryError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.io.files import readable_size
 from factory.names import Reference, RegistryAddress
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         copied = copy_out(done, options.output.absolute()) if options.output is not None else None
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
-            print(f"{copied or done.path} {done.image.digest}")
+            say(f"{copied or done.path} {done.image.digest}")
             context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {_got(done)}")
         _tell_its_name(context, done.image)
     if options.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import printable
+from factory.cli.terminal import say
 from factory.recipes import load
 
 WORKFLOW = "publish.yml"
@@ -29,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
     started = connect(context).start(WORKFLOW, branch, {"names": names, "force": "true"})
     server, repository = where(context)
     context.progress.note(f"{names}: a run was asked for on {branch}")
-    print(printable(started.url) if started else f"{server}/{repository}/actions/workflows/{WORKFLOW}")
+    say(started.url if started else f"{server}/{repository}/actions/workflows/{WORKFLOW}")
     return 0

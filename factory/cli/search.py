@@ -21,10 +21,11 @@ def run(options: argparse.Namespace) -> int:
 
     context = Context(options)
     words = [word.casefold() for word in options.words]
+    known = catalog.read(context.registry)
     entries = [
         entry
-        for _, entry in sorted(catalog.read(context.registry).entries.items())
+        for _, entry in sorted(known.entries.items())
         if all(word in f"{entry.name} {entry.summary}".casefold() for word in words)
     ]
-    list_command.show(context, entries)
+    list_command.show(context, known, entries)
     return 0 if entries else NotFound.exit_code

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.names import Reference
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
-            print(printable(f"{name:12} {text}"))
+            say(f"{name:12} {text}")
     return 0
 
 

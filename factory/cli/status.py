@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
     for row in states:
         tag = row["published"] or "nothing published"
         why = f": {printable(row['why'])}" if row["why"] else ""  # a registry may have said it
-        print(f"{row['state']:<7}  {printable(row['recipe'])} ({row['arch']})  {tag}{why}")
+        say(f"{row['state']:<7}  {row['recipe']} ({row['arch']})  {tag}{why}")
     for name, found in runs:
         when = found.created.strftime("%Y-%m-%d %H:%M")
-        print(f"run      {name}  {when} UTC  {found.conclusion or found.status}  {printable(found.url)}")
+        say(f"run      {name}  {when} UTC  {found.conclusion or found.status}  {found.url}")
     return 0
 
 

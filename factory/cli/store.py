@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, printable, say
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
 from factory.names import RegistryAddress
@@ -62,11 +62,11 @@ def _verify(context: Context) -> int:
         )
     else:
         for finding in wrong:
-            print(f"wrong  {finding.path}: {finding.why}")
+            say(f"wrong  {finding.path}: {finding.why}")
         for done in repaired:
-            print(_line(done))
+            say(_line(done))
         hint = " and moved away; singfactory store verify --repair fetches them again"
-        print(f"{count} images checked, {len(wrong)} wrong" + (hint if wrong and not context.options.repair else ""))
+        say(f"{count} images checked, {len(wrong)} wrong" + (hint if wrong and not context.options.repair else ""))
     if failures:
         return failures[0].exit_code
     return IntegrityFailure.exit_code if wrong and not context.options.repair else 0
@@ -107,7 +107,7 @@ def _list(context: Context) -> int:
         return 0
     for tag, image in images:
         where = "" if context.store.is_meant(image, tag) or not image.registry else f"{image.registry}/"
-        print(
+        say(
             f"{where}{image.recipe}:{tag}  {image.tag}  {readable_size(image.size)}  {image.sif_digest}  {image.pulled}"
         )
     if not images:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from factory.cli.context import Context
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.names import Reference
 
@@ -43,7 +43,7 @@ def run(context: Context) -> int:
             }
         )
         if not options.json:
-            print(f"{done.path} {image.sif_digest}")
+            say(f"{done.path} {image.sif_digest}")
             context.progress.note(f"{path} is {image.recipe}:{image.tag} now ({_WAYS[done.way]})")
     if options.json:
         emit(rows[0] if len(rows) == 1 else rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from factory.cli.context import Context
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.digest import Digest
 from factory.errors import FactoryError
 from factory.io.files import readable_size
@@ -74,10 +74,10 @@ def _tell(removed: list[Verdict], kept: list[Verdict], *, dry_run: bool, verbose
     what = "would remove" if dry_run else "removed"
     for word, verdicts in ((what, removed), ("kept", kept if verbose else [])):
         for verdict in verdicts:
-            print(f"{word}  {readable_size(verdict.size):>7}  {printable(verdict.name)}: {printable(verdict.why)}")
+            say(f"{word}  {readable_size(verdict.size):>7}  {verdict.name}: {verdict.why}")
     freed = readable_size(sum(verdict.freed for verdict in removed))
     left = readable_size(sum(verdict.size for verdict in kept))
-    print(f"{freed} {'would be ' if dry_run else ''}freed; {left} kept")
+    say(f"{freed} {'would be ' if dry_run else ''}freed; {left} kept")
 
 
 def _row(verdict: Verdict) -> dict[str, object]:

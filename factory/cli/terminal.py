@@ -13,17 +13,44 @@ from typing import Any
 from factory.io.files import readable_size
 
 _REDRAW = 0.1  # seconds between two drawings on a terminal
+_LONGEST = 8192  # characters of a line
 _LOGGED = 30.0  # seconds between two lines about a transfer in a log
 
 
 def emit(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Print the one JSON document of a command with --json."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    if not text.replace("\n", "").isprintable():  # JSON escapes only some of what turns a terminal
+        text = "".join(letter if letter.isprintable() or letter == "\n" else _escaped(letter) for letter in text)
+    print(text)
+
+
+def say(text: str, *, flush: bool = False) -> None:
+    """Print a line of results. Whatever is in it, it stays one line, and a terminal shows nothing else by it."""
+    print(printable(text), flush=flush)
+
+
+def tell(text: str) -> None:
+    """The same on stderr."""
+    print(printable(text), file=sys.stderr)
 
 
 def printable(text: str) -> str:
-    """Text from outside for a terminal: control characters do not reach it."""
+    """Text from outside for a terminal, on one line.
+
+    Control characters, line breaks, and what is invisible or turns what is read around (Unicode's Cc, Cf, Zl, Zp, Cs)
+    do not reach it, nor does more than anybody would read.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 100]}… ({len(text) - _LONGEST + 100} more characters)"
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    """A character as JSON writes it in ASCII."""
+    return json.dumps(letter)[1:-1]
 
 
 class Terminal:
@@ -43,7 +70,7 @@ class Terminal:
     def begin(self, label: str, total: int | None = None) -> None:
         """A step starts."""
         with self._lock:
-            self._label, self._total, self._done, self._text = label, total, 0, ""
+            self._label, self._total, self._done, self._text = printable(label), total, 0, ""
             self._started = self._said = time.monotonic()
             self._drawn = 0.0
             self._draw()

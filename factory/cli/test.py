@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
 from factory.inputs import gather
 from factory.recipes.model import Recipe
@@ -70,11 +70,11 @@ def show(report: TestReport) -> None:
     """One line a test; the output of those that failed below it, of which nothing steers a terminal."""
     for result in report.results:
         why = f": {result.why}" if result.why else ""
-        print(printable(f"{result.outcome:9} {report.recipe} / {result.name} ({result.seconds:.1f} s){why}"))
+        say(f"{result.outcome:9} {report.recipe} / {result.name} ({result.seconds:.1f} s){why}")
         if result.outcome == "failed":
             for line in (result.stdout + result.stderr).splitlines()[-20:]:
-                print(f"    {printable(line)}")
-    print(f"{report.recipe}: {report.summary()}")
+                say(f"    {line}")
+    say(f"{report.recipe}: {report.summary()}")
 
 
 def _image(context: Context, text: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _tell(options: argparse.Namespace, done: Sequence[Pinned], url: str) -> None
         emit({"bases": rows, "proposal": url} if options.propose else rows)
         return
     for one in done:
-        print(f"{one.recipe}: {one.pin.base} {'is now' if _moved(one) else 'stays'} {one.pin.digest}")
+        say(f"{one.recipe}: {one.pin.base} {'is now' if _moved(one) else 'stays'} {one.pin.digest}")
     if url:
-        print(url)
+        say(url)
 
 
 def _moved(one: Pinned) -> bool:

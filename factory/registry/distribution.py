@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from factory import strict
 from factory.digest import Descriptor, Digest, verified
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.io.http import Answer, Client, HttpFailure, HttpSettings
@@ -22,6 +22,7 @@ from factory.registry.uploads import push_blob
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _TAGS_A_PAGE = 1000
+_MOST_TAGS = 200_000  # on a page of a registry that sends all at once
 _OK, _NOT_FOUND = 200, 404
 _WRITTEN = frozenset({200, 201, 202, 204})
 
@@ -197,11 +198,12 @@ class DistributionRegistry:
 
 def _read_tags(answer: Answer) -> list[str]:
     try:
-        tags = json.loads(answer.content)["tags"] or []
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise IntegrityFailure("the registry sent a broken list of tags", why=f"from {answer.place}") from error
-    if not isinstance(tags, list):
-        raise IntegrityFailure("the registry sent a broken list of tags", why="it is not a list")
+        tags = strict.member(strict.json_object(answer.content), "tags") or []
+        strict.array(tags, _MOST_TAGS)
+    except strict.Malformed as error:
+        raise IntegrityFailure(
+            "the registry sent a broken list of tags", why=f"{error.why}, from {answer.place}"
+        ) from error
     return [tag for tag in tags if _is_tag(tag)]
 
 

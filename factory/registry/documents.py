@@ -69,7 +69,7 @@ def as_referrer(raw: RawManifest) -> Descriptor:
     """The descriptor of a referrer as lists show it: with artifact type and annotations (distribution-spec)."""
     value = raw.json()
     given = value.get("annotations") or {}
-    annotations = {str(key): str(text) for key, text in given.items()} if isinstance(given, dict) else {}
+    annotations = {key: text for key, text in given.items() if isinstance(text, str)} if isinstance(given, dict) else {}
     found = raw.descriptor
     return Descriptor(found.media_type, found.digest, found.size, annotations, _artifact_type(value))
 

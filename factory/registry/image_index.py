@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from factory.registry.protocol import INDEX, MANIFEST, RawManifest
 
 MOST_MEMBERS = 16  # images of one index that we look at; each costs a request
 _OS = "linux"
+ARCH = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)  # of an architecture's name: amd64, arm64, ppc64le
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _arch(entry: object) -> str:
     if not isinstance(platform, dict) or platform.get("os", _OS) != _OS:
         return ""
     arch = platform.get("architecture")
-    return arch if isinstance(arch, str) else ""
+    return arch if isinstance(arch, str) and ARCH.fullmatch(arch) else ""
 
 
 def _foreign(why: str) -> IntegrityFailure:

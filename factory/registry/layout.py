@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,21 +22,20 @@ from factory.io.files import (
     create,
     explained,
     make_folder,
-    remove_file,
     rename_into_place,
     require_space,
     temporary_in,
 )
 from factory.io.locks import lock
-from factory.io.private import planted
+from factory.io.private import planted, read_small
 from factory.io.progress import Progress, Silent
+from factory.io.sweep import sweep
 from factory.names import RegistryAddress, tag_name
 from factory.registry.documents import as_referrer, checked_repository, named, read_manifest, subject_of
-from factory.registry.layout_index import LayoutIndex
+from factory.registry.layout_index import INDEX_LIMIT, LayoutIndex
 from factory.registry.protocol import MANIFEST_LIMIT, Manifest, RawManifest
 
 _LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"})
-_INDEX_LIMIT = 64 * 1024 * 1024
 _LOCK_TIMEOUT = 120.0  # seconds; the lock is held for milliseconds
 _PARTIAL_LIFE = 24 * 3600.0  # seconds after which what a dead process left may go
 _MARGIN = 1024 * 1024  # bytes kept free for index and folders
@@ -202,8 +200,8 @@ class LayoutRegistry:
     def _index(self, repository: str) -> LayoutIndex:
         path = self._folder(repository) / "index.json"
         try:
-            with _reading(path), path.open("rb") as file:
-                content = file.read(_INDEX_LIMIT)
+            with _reading(path):
+                content, _ = read_small(path, INDEX_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError):
             return LayoutIndex()
         return LayoutIndex.parse(content, str(path))
@@ -270,11 +268,9 @@ class LayoutRegistry:
         if not marker.exists():
             atomic_write(marker, _LAYOUT)
         partial = make_folder(self._root / ".partial", 0o755)
-        now = time.time()
-        with contextlib.suppress(OSError):
-            for path in partial.iterdir():
-                if now - path.lstat().st_mtime > _PARTIAL_LIFE:
-                    remove_file(path)
+        if partial.is_symlink():
+            raise planted(partial)
+        sweep(partial, _PARTIAL_LIFE)
 
     def _store(self, repository: str, blocks: Iterator[bytes], wanted: Descriptor) -> None:
         """Temporary, exact size, digest, fsync, rename, fsync of the folder."""

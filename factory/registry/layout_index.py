@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from factory import strict
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, UsageError
 from factory.names import tag_name
 from factory.registry.protocol import INDEX
 
+INDEX_LIMIT = 16 * 1024 * 1024  # bytes; some 50,000 manifests
+_MOST = 200_000  # entries
 REF_NAME = "org.opencontainers.image.ref.name"
 Entry = Mapping[str, Any]
 
@@ -30,12 +33,12 @@ class LayoutIndex:
     def parse(cls, content: bytes, place: str) -> LayoutIndex:
         """Read index.json. Raises IntegrityFailure, which names place."""
         try:
-            value = json.loads(content)
-            entries = value.pop("manifests")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise _broken(place) from error
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise _broken(place)
+            value = strict.json_object(content, INDEX_LIMIT)
+            entries = strict.array(value.pop("manifests", None), _MOST)
+        except strict.Malformed as error:
+            raise _broken(place, error.why) from error
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise _broken(place, "it is not an OCI image index")
         return cls(tuple(entries), value)
 
     def content(self) -> bytes:
@@ -105,5 +108,5 @@ def _is_tag(text: str) -> bool:
         return False
 
 
-def _broken(place: str) -> IntegrityFailure:
-    return IntegrityFailure(f"{place} is broken", why="it is not an OCI image index", fix="restore it from a copy")
+def _broken(place: str, why: str) -> IntegrityFailure:
+    return IntegrityFailure(f"{place} is broken", why=why, fix="restore it from a copy")

@@ -10,6 +10,7 @@ from factory.io.http import Answer
 from factory.registry.endpoint import Endpoint
 
 _PAGES = 1000
+_BYTES = 64 * 1024 * 1024  # of all pages together; some 2,000,000 tags
 _NEXT = re.compile(r'<([^<>]{1,4096})>[^,<]*?;\s*rel="?next"?', re.ASCII | re.IGNORECASE)
 
 
@@ -25,17 +26,19 @@ def pages(endpoint: Endpoint, url: str, repository: str, *, follow: bool = True)
     A page on another host is refused: it would get no login, and no registry needs it.
     """
     seen: set[str] = set()
+    size = 0
     while True:
         answer = endpoint.call("GET", url, repository, follow=follow)
+        size += len(answer.content)
         yield answer
         link = next_link(answer.headers.get("Link", ""))
         if answer.status != 200 or not link:  # noqa: PLR2004
             return
         seen.add(url)
         url = endpoint.resolve(url, link)
-        if url in seen or len(seen) >= _PAGES or not endpoint.is_ours(url):
+        if url in seen or len(seen) >= _PAGES or size > _BYTES or not endpoint.is_ours(url):
             raise IntegrityFailure(
                 f"{endpoint.shown(repository)} sent a list that does not end",
-                why="its next page was seen before, is on another host, or comes after a thousand others",
+                why="its next page was seen before, is on another host, or comes after a thousand others or 64 MiB",
                 fix=f"ask who runs {endpoint.host}",
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from factory import strict
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure
 from factory.io.progress import Progress
@@ -33,14 +34,9 @@ class RawManifest:
     def json(self) -> dict[str, Any]:
         """The parsed document. Raises IntegrityFailure when it is not a JSON object."""
         try:
-            value = json.loads(self.content)
-            if b"\\ud" in self.content.lower():  # half a character cannot be written again, into the catalog say
-                json.dumps(value, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise IntegrityFailure("the registry sent a broken manifest", why=f"it is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise IntegrityFailure("the registry sent a broken manifest", why="it is not a JSON object")
-        return value
+            return strict.json_object(self.content, MANIFEST_LIMIT)
+        except strict.Malformed as error:
+            raise IntegrityFailure("the registry sent a broken manifest", why=error.why) from error
 
 
 @dataclass(frozen=True)
@@ -63,11 +59,13 @@ class Manifest:
                 "the registry sent a manifest of another kind",
                 why=f"wanted an OCI image manifest, got {str(value.get('mediaType'))[:80]!r}",
             )
+        if not all(isinstance(text, str) for text in annotations.values()):
+            raise IntegrityFailure("the registry sent a broken manifest", why="annotations are not strings")
         subject, artifact_type = value.get("subject"), value.get("artifactType")
         return cls(
             config=Descriptor.from_json(value.get("config")),
             layers=tuple(Descriptor.from_json(layer) for layer in layers),
-            annotations={str(key): str(text) for key, text in annotations.items()},
+            annotations=annotations,
             artifact_type=artifact_type if isinstance(artifact_type, str) else "",
             subject=Descriptor.from_json(subject) if subject is not None else None,
         )

@@ -12,10 +12,11 @@ import pytest
 from factory import catalog as catalogs
 from factory.catalog import Catalog, Entry
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure
+from factory.errors import IntegrityFailure, NoRoom
 from factory.recipes.model import Recipe
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import RawManifest, artifact
+from factory.release import Release
 from tests.unit.parts import QUIET, Call, Watched, folder_registry, push_foreign, release_of, write_recipe
 
 
@@ -70,7 +71,9 @@ def test_the_inline_copy_and_the_blob_are_the_same_document(registry: LayoutRegi
 
 
 def test_a_large_catalog_is_fetched_as_a_blob(registry: LayoutRegistry, recipe: Recipe) -> None:
-    large = some(recipe).with_entry(Entry("other", note="x" * 1_100_000))
+    large = some(recipe)
+    for number in range(300):
+        large = large.with_entry(Entry(f"other-{number}", note="x" * 4000))
     catalogs.write(registry, large, QUIET)
     assert blob_requests(registry) == (large, ["manifest", "blob"])
     assert len(registry.manifest("catalog", "latest").content) < 2000
@@ -173,6 +176,19 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"size": "1"},
     {"size": 1.5},
     {"parts": []},
+    {"parts": {"a": 1}},
+    {"parts": {"a": "x\ny"}},
+    {"size": 2**63},
+    {"size": 2**50},
+    {"tag": "1.0-1\n"},
+    {"tag": "x" * 200 + "-1"},
+    {"arch": 7},
+    {"arch": "amd64\x1b[2J"},
+    {"created": "a\nb"},
+    {"engine": "\u202e"},
+    {"tested": "x" * 5000},
+    {"run": []},
+    {"fingerprint": None},
 )
 
 
@@ -195,6 +211,22 @@ def document(entry: object) -> bytes:
         b'{"format": 1, "recipes": []}',
         b'{"format": 2, "recipes": {}}',
         b"[" * 100_000,
+        b'{"format": 1, "recipes": {"a": ' + b"[" * 100_000,
+        b'{"format": 1, "recipes": {"tool": {"size": 1e999}}}',
+        b'{"format": 1, "recipes": {"tool": {}, "tool": {}}}',
+        rb'{"format": 1, "recipes": {"tool": {"summary": "\ud800"}}}',
+        json.dumps({"format": 1, "recipes": {f"tool-{number}": {} for number in range(20_001)}}).encode(),
+        b'{"format": 1, "recipes": {"a": [' + b"0," * 10_000 + b"0]}}",
+    ],
+)
+def test_a_broken_catalog_is_an_integrity_failure_and_nothing_else(content: bytes) -> None:
+    with pytest.raises(IntegrityFailure, match="catalog"):
+        Catalog.parse(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
         document(None),
         document([]),
         document({}),
@@ -209,9 +241,54 @@ def document(entry: object) -> bytes:
         *(document({**ENTRY, "releases": [{**RELEASE, **wrong}]}) for wrong in WRONG),
     ],
 )
-def test_a_broken_catalog_is_an_integrity_failure_and_nothing_else(content: bytes) -> None:
-    with pytest.raises(IntegrityFailure, match="catalog"):
-        Catalog.parse(content)
+def test_an_entry_that_cannot_be_read_takes_no_other_with_it(content: bytes) -> None:
+    value = json.loads(content)
+    value["recipes"]["other"] = ENTRY
+    catalog = Catalog.parse(json.dumps(value).encode())
+    broken = catalog.entry("tool")
+    assert broken.unreadable
+    assert broken.releases == ()
+    assert not catalog.entry("other").unreadable
+    assert [str(one.tag) for one in catalog.entry("other").releases] == ["1.0-1"]
+    assert set(json.loads(catalog.content())["recipes"]) == {"other"}
+
+
+def test_an_entry_that_cannot_be_read_is_written_anew_by_the_next_publish(recipe: Recipe) -> None:
+    broken = Catalog.parse(document(None)).entry("tool")
+    mended = broken.described_by(recipe).with_release(release_of(recipe))
+    assert not mended.unreadable
+    assert Catalog.parse(Catalog().with_entry(mended).content()).entry("tool") == mended
+
+
+def test_names_that_no_recipe_can_have_are_counted_and_left_out() -> None:
+    names = ("../x", "\x1b[2J", "a\nb", "Tool", "catalog", "x" * 101)
+    value = {"format": 1, "recipes": {**dict.fromkeys(names, ENTRY), "tool": ENTRY}}
+    catalog = Catalog.parse(json.dumps(value).encode())
+    assert list(catalog.entries) == ["tool"]
+    assert catalog.nameless == len(names)
+
+
+def test_entries_are_read_only_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"format": 1, "recipes": {f"tool-{number}": ENTRY for number in range(100)}}
+    read: list[str] = []
+    real = Release.from_json
+
+    def heard(recipe: str, one: object) -> Release:
+        read.append(recipe)
+        return real(recipe, one)
+
+    monkeypatch.setattr(Release, "from_json", heard)
+    catalog = Catalog.parse(json.dumps(value).encode())
+    for _ in range(2):
+        assert catalog.entry("tool-7").releases
+    assert "tool-8" in catalog.entries
+    assert read == ["tool-7"]
+
+
+def test_a_catalog_that_nobody_would_read_is_not_written(registry: LayoutRegistry) -> None:
+    many = Catalog({f"tool-{number}": Entry(f"tool-{number}") for number in range(20_001)})
+    with pytest.raises(NoRoom, match=r"the catalog of .* is full"):
+        catalogs.write(registry, many, QUIET)
 
 
 def test_the_document_of_these_tests_is_read() -> None:

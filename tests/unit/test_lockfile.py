@@ -35,7 +35,7 @@ images = st.builds(
     tag=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True),
     digest=digests,
     sif_digest=digests,
-    size=st.integers(0, 2**63 - 1),
+    size=st.integers(0, 2**44),
     date=st.datetimes().map(lambda when: f"{when.year:04}" + when.strftime("-%m-%dT%H:%M:%SZ")),
 )
 
@@ -92,6 +92,10 @@ def test_any_bytes_are_a_lock_file_or_a_usage_error(content: bytes) -> None:
         ("format = [", "x is no lock file"),
         ("a = " + "[" * 5000, "x is no lock file"),
         ("format = " + "1" * 5000, "x is no lock file"),
+        (".".join(["a"] * 500_000) + " = 1", "x is no lock file"),
+        ("[a" + ".a" * 500 + "]\n", "x is no lock file"),
+        ("'a'.a = 1", "x is no lock file"),
+        ("# " + "a" * 5000, "x is no lock file"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_key(text: str, what: str) -> None:

@@ -88,7 +88,13 @@ def test_run_survives_its_json(gpu: str) -> None:
         ({"binds": "/a"}, RunSpec()),
         ({"env": {"A=B": "1", "": "1", "1A": "1", "A\n": "1", "Ä": "1", "B": "2"}}, RunSpec(env={"B": "2"})),
         ({"env": {"A": "1\0"}}, RunSpec()),
-        ({"env": {"A": 1}}, RunSpec(env={"A": "1"})),
+        ({"env": {"A": 1}}, RunSpec()),
+        ({"env": {"A": "1\n2", "B": "\x1b[2J", "C": "\u202e", "D": "x" * 5000, "E" * 300: "1"}}, RunSpec()),
+        (
+            {"env": {f"A{number}": "" for number in range(1000)}},
+            RunSpec(env={f"A{number}": "" for number in range(100)}),
+        ),
+        ({"binds": ["/a\nb", "/c", 7, None]}, RunSpec(binds=("/c",))),
     ],
 )
 def test_of_run_only_what_is_understood_is_taken(value: Any, expected: RunSpec) -> None:

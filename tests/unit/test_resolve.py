@@ -306,7 +306,7 @@ def test_an_index_that_lies_about_an_architecture_gives_nothing(tmp_path: Path, 
 
 def test_of_an_index_with_very_many_images_only_a_few_are_told(registry: LayoutRegistry) -> None:
     push_foreign(registry, "tool", "a")
-    push_index(registry, [("a", f"{number:03}" + "x" * 100) for number in range(300)])
+    push_index(registry, [("a", f"{number:03}" + "x" * 29) for number in range(300)])
     (_, why) = unfound(registry, "tool")
     assert why.startswith("there is: 000xxx")
     assert len(why) < 400

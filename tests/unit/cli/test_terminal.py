@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ast
+import contextlib
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -52,6 +55,43 @@ def test_what_is_printed_of_any_text_is_printable_and_as_long(text: str) -> None
     assert len(shown) == len(text)
     assert all(letter.isprintable() or letter == "\t" for letter in shown)
     assert printable(shown) == shown
+
+
+def test_of_a_very_long_text_only_the_beginning_is_printed() -> None:
+    shown = printable("x" * 1_000_000)
+    assert len(shown) < 10_000
+    assert "more characters" in shown
+
+
+@given(st.text(st.characters()))
+def test_a_document_keeps_any_text_and_shows_a_terminal_nothing_else(text: str) -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        emit({"text": text + HOSTILE})
+    assert json.loads(out.getvalue()) == {"text": text + HOSTILE}
+    assert out.getvalue().replace("\n", "").isprintable()
+
+
+def test_only_the_terminal_prints_but_for_paths_and_documents_of_ours() -> None:
+    """What is not said through ``say`` or ``tell`` has no text of a stranger, or is escaped where it is made."""
+    exact = {
+        "build.py": 1,  # a path in the factory's own work folder
+        "lint.py": 1,  # a workflow command, escaped in factory.github.commands
+        "main.py": 2,  # words for the runner that nobody can guess
+        "new.py": 1,  # a path
+        "path.py": 1,  # the store's own path, for scripts
+        "plan.py": 2,  # JSON in ASCII; a workflow command
+        "report.py": 1,  # a document that factory.github.texts has escaped
+        "stage.py": 1,  # a path on this node, for scripts
+    }
+    folder = Path(terminal.__file__).parent
+    found: dict[str, int] = {}
+    for path in sorted(folder.glob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        count = sum(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+        if count and path != Path(terminal.__file__):
+            found[path.name] = count
+    assert found == exact
 
 
 def test_ordinary_text_of_any_language_is_printed_as_it_is() -> None:

@@ -80,7 +80,15 @@ def test_half_a_character_is_refused_and_a_whole_one_is_not() -> None:
     for arch in ("\ud83d", "x\udc00"):
         with pytest.raises(IntegrityFailure, match="broken manifest"):
             ImageIndex.read(raw_of(manifests=[entry(arch)]))
-    assert ImageIndex.read(raw_of(manifests=[entry("🐧")])).members[0].arch == "🐧"
+    read = ImageIndex.read(raw_of(manifests=[entry("amd64")], annotations={"penguin": "🐧"}))
+    assert read.annotations == {"penguin": "🐧"}
+
+
+@pytest.mark.parametrize("arch", ["amd64\n", "🐧", "\x1b[2J", "a" * 33, "../x"])
+def test_what_is_no_name_of_an_architecture_is_none(arch: str) -> None:
+    with pytest.raises(IntegrityFailure, match="no image for Linux"):
+        ImageIndex.read(raw_of(manifests=[entry(arch)]))
+    assert list(platforms(raw_of(manifests=[entry(arch)]))) == []
 
 
 def test_of_anybodys_index_what_names_a_platform_is_offered() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ A, B = "a.example/x", "b.example/x"
 
 def image(content: bytes, registry: str = A, **changed: Any) -> StoredImage:
     digest = Digest.of(content)
-    return replace(StoredImage("tool", "1.0-1", registry, digest, digest, 1, "2024-01-01T00:00:00Z"), **changed)
+    usual: dict[str, Any] = {"recipe": "tool", "tag": "1.0-1", "pulled": "2024-01-01T00:00:00Z", **changed}
+    return StoredImage(registry=registry, digest=digest, sif_digest=digest, size=1, **usual)
 
 
 def records(*images: StoredImage, registry: str = "", asked: bool = True) -> Records:
