@@ -64,4 +64,4 @@ def test_the_report_of_a_pull_request_is_an_ordinary_file(project: Project, tmp_
         os.mkfifo(handed)
     done = project.run("report", "--from", str(handed))
     assert done.code == 5
-    assert "is no ordinary file" in done.err
+    assert "a link, a pipe or a folder stands in its place" in done.err
