@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.plan import given, plan_argument
-from factory.errors import AccessDenied, FactoryError, NotFound, UsageError
+from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, UsageError
 
 if TYPE_CHECKING:
     from factory.candidate import Candidate
@@ -181,6 +181,8 @@ def _content(path: Path) -> bytes:
 
     try:
         return private.read_bounded(path, _LIMIT)
+    except IntegrityFailure as error:
+        raise IntegrityFailure("the report cannot be read", why=error.why, fix="look into that file") from error
     except OSError as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
 

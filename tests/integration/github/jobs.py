@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,14 @@ class Job:
     env: dict[str, str]
 
     def run(self, *arguments: str, without: Iterable[str] = (), **env: str) -> Done:
-        """Run a command. Whatever happens, its error has three lines, and the token is nowhere."""
+        """Run a command. Whatever happens, its error has three lines, and the token is nowhere.
+
+        What it printed is quoted to the runner; the lines that do so are left out of what is returned.
+        """
         kept = {name: text for name, text in self.env.items() if name not in without}
         done = Project(self.factory, kept, "").run(*arguments, **env)
         assert TOKEN not in done.out + done.err
+        done = replace(done, err=unquoted(done.err)) if done.err.startswith("::stop-commands::") else done
         told = done.err.splitlines()
         first = [number for number, line in enumerate(told) if line.startswith("singfactory: ")]
         assert bool(first) == (done.code != 0), (done.code, done.err)
@@ -95,6 +99,15 @@ class Job:
     def git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self.top), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=self.env).stdout
+
+
+def unquoted(text: str) -> str:
+    """What stands between the two lines that stop and resume workflow commands; there is nothing after it."""
+    first, _, rest = text.partition("\n")
+    token = first.removeprefix("::stop-commands::")
+    quoted, end, after = rest.partition(f"\n::{token}::\n")
+    assert (end, after) == (f"\n::{token}::\n", ""), text
+    return quoted
 
 
 def make_job(folder: Path, server: GitHubServer, inside: str = "") -> Job:

@@ -39,8 +39,8 @@ def test_a_report_goes_to_stdout_the_summary_and_a_file_and_asks_github_nothing(
     assert done.out.startswith("### singfactory: 1 published, 1 tests failed, 1 not built\n")
     assert f"[The logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/7/attempts/1)" in done.out
     assert job.summary == done.out
-    rows = from_json((job.factory / ".singfactory/report.json").read_bytes())
-    outcomes = [(row.recipe, row.outcome) for row in rows]
+    rows = json.loads((job.factory / ".singfactory/report.json").read_bytes())["rows"]
+    outcomes = [(row["recipe"], row["outcome"]) for row in rows]
     assert outcomes == [("bad", "tests failed"), ("good", "published"), ("new", "not built")]
     assert server.requests == []
 

@@ -59,14 +59,13 @@ class Attacked:
 
     def tags(self) -> dict[str, dict[str, str]]:
         namespace = namespace_of(self.repository)
-        return {name: self.registry.tags(namespace, name) for name in ("bad", "good", "other", "target", "upper")}
+        return {name: self.registry.tags(namespace, name) for name in ("bad", "good", "target", "upper")}
 
     def attack(self, how: str) -> Run:
         """Merge `bad`, and a change of `good`, upon which `upper` builds; run the publish workflow."""
         repository = self.repository
         repository.project.recipe("bad", definition=f"{DEFINITION}    echo {how} > /how\n")
         repository.project.recipe("good", definition=f"{DEFINITION}    echo {how} > /more\n")
-        repository.project.recipe("other", definition=f"{DEFINITION}    echo {how} > /other\n")
         file = repository.folder / ".github/workflows/build.yml"
         text = file.read_text()
         start = text.find("      - name: Attack")
@@ -102,20 +101,20 @@ def test_what_a_job_writes_beside_its_own_image_never_leaves_it(attacked: Attack
     run = attacked.attack("beside")
     assert (run.code, run.failed) == (0, set()), run.told()
     evil, found = forged(run), releases(run)
-    assert set(found) == {"bad", "good", "other", "upper"}
+    assert set(found) == {"bad", "good", "upper"}
     assert evil not in run.output("publish", "Publish")
     assert found["good"]["sif"] == candidate(run, "good")["sif_digest"]
     assert candidate(run, "upper")["base_digest"] == found["good"]["sif"]
     assert attacked.tags()["target"] == attacked.before["target"]
     assert all(evil not in path.read_text() for path in _records(run))
-    assert "4 published, 1 unchanged" in run.output("report", "Report")
+    assert "3 published, 1 unchanged" in run.output("report", "Report")
 
 
 def test_what_a_job_hands_over_for_others_is_refused_and_the_others_are_published(attacked: Attacked) -> None:
     run = attacked.attack("inside,artifact")
     assert run.failed == {("publish", "Publish")}, run.told()
     evil, found, told = forged(run), releases(run), run.output("publish", "Publish")
-    assert set(found) == {"good", "other", "upper"}
+    assert set(found) == {"good", "upper"}
     assert found["good"]["sif"] == candidate(run, "good")["sif_digest"] != evil
     assert candidate(run, "upper")["base_digest"] == found["good"]["sif"]
     assert "the job bad (amd64) handed over what no build leaves: 'good-amd64'" in told
@@ -124,7 +123,7 @@ def test_what_a_job_hands_over_for_others_is_refused_and_the_others_are_publishe
     assert tags["target"] == attacked.before["target"]
     assert tags["good"]["latest"] == found["good"]["digest"]
     report = run.output("report", "Report")
-    assert "3 published, 1 not built, 1 unchanged" in report
+    assert "2 published, 1 not built, 1 unchanged" in report
     assert "the job bad &#40;amd64&#41; handed over what no build leaves" in report
     issues = [issue for issue in attacked.site.github.remote.issues.values() if "pull_request" not in issue]
     assert "bad cannot be published" in {issue["title"] for issue in issues if issue["state"] == "open"}
