@@ -38,14 +38,19 @@ def parse_copy(text: str, line: int) -> Copy | str | None:
         position = match.end()
         while position < len(line_of_words) and line_of_words[position] in " \t":
             position += 1
+    if not words:
+        return None
+    if wrong := _wrong_with(words, commented=position < len(line_of_words)):
+        return wrong
+    return Copy(words[0], words[1] if len(words) == _SOURCE_AND_DESTINATION else "", line)
+
+
+def _wrong_with(words: list[str], *, commented: bool) -> str:
+    """Why these words are not a source and a destination; '' when they are. commented: a comment follows them."""
     if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
         return "{{ or a blank other than a space stands in a word, which Apptainer takes apart elsewhere"
     if len(words) > _SOURCE_AND_DESTINATION:
         return f"{len(words)} words, where a source and a destination are wanted"
-    if not words:
-        return None
     if not words[0]:
         return "the source is empty"
-    if len(words) == 1 and position < len(line_of_words):
-        return "Apptainer takes a comment after a source for the destination"
-    return Copy(words[0], words[1] if len(words) == _SOURCE_AND_DESTINATION else "", line)
+    return "Apptainer takes a comment after a source for the destination" if len(words) == 1 and commented else ""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
-import shutil
-import socket
-import subprocess
-import base64
-import json
 import shlex
 import shutil
 import socket
@@ -24,21 +20,19 @@ from pathlib import Path
 
 import pytest
 
-from factory.recipes.epoch import epoch_of
-from factory.recipes.load import load_recipe
 from factory.io import launch
 from factory.names import RegistryAddress
+from factory.recipes.epoch import epoch_of
+from factory.recipes.load import load_recipe
 from factory.registry.credentials import Keychain
 from factory.registry.open import open_registry
 from tests.attacks.conftest import needs_root
 from tests.attacks.git_traps import TOKEN, TRAPS, Spy, Trap, commit, git, set_trap, traps
 from tests.attacks.victim import HERE, SECRET, USER, USER_WITH_IDS, Victim, victim
-from tests.factory_project import DEFINITION, ROOT, TEST, Done, Project
-from tests.servers import Server
-from tests.unit.parts import candidate, report_of, write_recipe
-from tests.factory_project import TEST, Project, push_base
+from tests.factory_project import DEFINITION, ROOT, TEST, Done, Project, push_base
 from tests.servers import PASSWORD, Server, docker_registry
 from tests.servers import USER as USER_NAME
+from tests.unit.parts import candidate, report_of, write_recipe
 
 ACCOUNTS = (HERE, pytest.param(USER, marks=needs_root), pytest.param(USER_WITH_IDS, marks=needs_root))
 
@@ -718,6 +712,8 @@ def test_a_library_in_the_recipe_s_folder_is_not_loaded_by_a_search_path_with_a_
         (folder / name).write_text("what is loaded instead of this could be a program")
     for path in (":", ":/usr/lib", "/usr/lib::", "."):
         project.ok("build", "bad", "--force", LD_LIBRARY_PATH=path)
+
+
 @needs_root
 def test_where_a_build_cannot_be_shut_in_that_is_said_before_it_and_may_be_forbidden(
     project: Project,
