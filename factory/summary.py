@@ -290,7 +290,7 @@ def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def _row(value: dict[str, Any]) -> Row:
-    changes = value.get("changes", [])
+    changes = value.get("changes", []) if type(value) is dict else None
     if type(changes) is not list or len(changes) > MOST_CHANGES:
         raise ValueError("a row is not what it should be")
     row = Row(**{**value, "changes": tuple(changes)})

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from factory import lockfile
 from factory.cli import settings
 from factory.digest import Digest
 from factory.errors import FactoryError
+from factory.io.below import Folder
 from factory.io.locks import lock
 from factory.io.progress import Silent
 from factory.lockfile import LockedImage
+from factory.names import Reference
 from factory.recipes import pins
-from factory.recipes.definition_parser import render, scan
+from factory.recipes.definition_parser import bind, scan
 from factory.recipes.lint import lint
 from factory.recipes.load import load_recipe, load_usable
 from factory.recipes.model import BasePin
 from factory.registry.credentials import Keychain, read_config
 from factory.store import leases
-from factory.store.refs import StoredImage, read_refs, write_refs
+from factory.store.record_files import read_refs, refs_file, write_refs
+from factory.store.records import Records, absent
+from factory.store.refs import StoredImage
 from tests.attacks.fuzzing.target import MIB, Target
 from tests.unit.parts import BASE_DIGEST, CREATED, write_recipe
 
@@ -57,8 +62,8 @@ def _definition(data: bytes, place: Path) -> None:
     definition, problems = scan(data.decode("utf-8", "replace"), recipe.definition_path)
     definition.variables()
     if not problems:
-        values = {"base": "debian:12", "arch": "amd64", "version": "1.0", "v": "1", "name": "tool"}
-        text = render(definition, values)
+        values = {"base": "debian:12", "arch": "amd64", "version": "1.0", "v": "1", "name": "tool", "debian_mirror": ""}
+        text = bind(definition, values).text()
         again, broken = scan(text, recipe.definition_path)
         assert not broken
         assert not again.variables()
@@ -127,24 +132,31 @@ def _login(data: bytes, place: Path) -> None:
 
 def _records(place: Path) -> Sequence[bytes]:
     digest = Digest.of(b"x")
-    (place / "refs").mkdir()
     stored = StoredImage(
         "tool", "1.0-1", "ghcr.io/org/images", digest, digest, 5, CREATED, "nvidia", {"A": "b"}, ("/dataset",)
     )
-    write_refs(place, "tool", {"1.0-1": stored, "latest": stored})
-    return [path.read_bytes() for path in place.rglob("*.json")]
+    other = replace(stored, registry="other.example/images")
+    known = Records().with_image(stored, ["1.0-1", "latest"], stored.registry, asked=True)
+    _write(place, known.with_image(other, ["1.0-1"], stored.registry, asked=False))
+    return [refs_file(place, "tool").read_bytes()]
+
+
+def _write(place: Path, known: Records) -> None:
+    (place / "refs").mkdir(exist_ok=True)
+    with Folder.at(place) as store, store.below("refs") as refs:
+        write_refs(refs, "tool", known, known.home)
 
 
 def _record(data: bytes, place: Path) -> None:
-    _records(place)
-    for path in list(place.rglob("*.json")):
-        path.write_bytes(data)
+    (place / "refs").mkdir()
+    refs_file(place, "tool").write_bytes(data)
     known = read_refs(place, "tool")
-    for image in known.values():
+    for image in known.images:
         assert image.recipe == "tool"
         f"{image.tag} {image.registry} {image.pulled} {image.env} {image.binds}".encode()
-    write_refs(place, "tool", known)
-    assert read_refs(place, "tool") == known
+    str(absent(Reference("tool", "x"), known, "", place)).encode()
+    _write(place, known)
+    assert read_refs(place, "tool").by_registry == known.by_registry
 
 
 def _leases(place: Path) -> Sequence[bytes]:

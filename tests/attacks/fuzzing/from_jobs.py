@@ -8,17 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from factory import candidate as candidates
+from factory import handover, summary
 from factory import report as reports
-from factory import summary
 from factory.candidate import Candidate
 from factory.engine.output import Output
+from factory.errors import FactoryError
 from factory.github.actions import Actions
 from factory.github.texts import carries, key_of, marked
 from factory.io.progress import Silent
+from factory.markdown import markdown
 from factory.names import BuildTag
 from factory.runners.slurm import _result as result_of_slurm
 from factory.runners.slurm_output import SlurmOutput
 from factory.summary import Row
+from factory.waves import planned
 from tests.attacks.fuzzing.target import Target
 from tests.unit.parts import candidate, report_of, write_recipe
 
@@ -37,6 +40,9 @@ def _candidate(data: bytes, place: Path) -> None:
     folder.joinpath("image.sif").write_bytes(b"sif one")
     folder.joinpath("candidate.json").write_bytes(data)
     candidates.load_if_whole(place, "tool", "amd64", "x")
+    for handed in handover.look(place, {("tool", "amd64")}):
+        if isinstance(handed.made, FactoryError):
+            "\n".join(handed.made.lines()).encode()
     found = candidates.load(place, "tool", "amd64")
     found.save()
     again = candidates.load(place, "tool", "amd64")
@@ -69,7 +75,7 @@ def _report(data: bytes, place: Path) -> None:
 def _rows(_place: Path) -> Sequence[bytes]:
     digest = "sha256:" + "1" * 64
     found = [
-        Row("tool", "amd64", "published", "new", "1 passed", 10, 5, 1.5, "1.0-1", digest, digest, "", 0, 3, ("+ a 1",)),
+        Row("tool", "amd64", "tested", "new", "1 passed", 10, 5, 1.5, "", "", digest, "", 0, 3, ("+ a 1",)),
         Row("other", "arm64", "stuck", "x is y", file="recipe.toml", line=3),
         Row("third", "amd64", "tests failed", "a_b <c>", "failed: x", same=True),
     ]
@@ -79,8 +85,13 @@ def _rows(_place: Path) -> Sequence[bytes]:
 def _row(data: bytes, _place: Path) -> None:
     found = summary.from_json(data)
     summary.to_json(summary.lasting(found))
-    shown = summary.markdown(found, where="ghcr.io/org/images", run_url="https://example.org")
+    shown = markdown(found, where="ghcr.io/org/images", run_url="https://example.org")
     assert len(shown.encode()) < 64 * len(data) + 10_000
+
+
+def _matrices(_place: Path) -> Sequence[bytes]:
+    one = b'{"include":[{"recipe":"tool","arch":"amd64","title":"tool (amd64)"},{"recipe":"x","arch":"arm64"}]}'
+    return [one, b'{"waves":[' + one + b"," + one + b"]}"]
 
 
 def _events(_place: Path) -> Sequence[bytes]:
@@ -162,6 +173,7 @@ TARGETS = (
     Target("candidate.json", _candidate, _candidates, "json"),
     Target("report.json", _report, _reports, "json"),
     Target("report-rows", _row, _rows, "json"),
+    Target("matrices", lambda data, _: planned(data.decode("utf-8", "replace")), _matrices, "json"),
     Target("event-of-github", _event, _events, "json"),
     Target(
         "comment-on-github", _body, lambda _: _COMMENTS, "text", words=(b"<!-- ", b" -->", b"singfactory: ", b"\r\n")
