@@ -73,4 +73,4 @@ def _call(status: int, what: str) -> None:
 if __name__ == "__main__":
     options, arguments = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     become(os.environ["HOME"], [Path(name) for name in options[2:]], subuid=options[0] == "--subuid")
-    os.execv(sys.executable, [sys.executable, "-m", "factory.cli", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "factory.cli", *arguments])  # noqa: S606 - as a user starts it

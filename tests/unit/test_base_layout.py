@@ -31,9 +31,8 @@ def place(images: Images, tmp_path: Path) -> BasePlace:
 
 
 def definition(tmp_path: Path, text: str) -> Definition:
-    path = tmp_path / "image.def"
-    path.write_text(text)
-    return definition_parser.read(path)
+    (tmp_path / "image.def").write_text(text)
+    return definition_parser.read(tmp_path, "image.def")
 
 
 def manifest_in(layout: Path) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def _hot(content: bytes) -> Iterator[range]:
     except struct.error:
         return
     edges = sorted({min(system + place, len(content)) for place in (inodes, folders, fragments, ids, xattrs, used)})
-    for first, second in zip(edges, edges[1:], strict=False):
+    for first, second in itertools.pairwise(edges):
         yield range(first, second)
 
 

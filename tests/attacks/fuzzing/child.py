@@ -65,7 +65,7 @@ class Bounds:
 
     def _unreadable(self, error: Exception) -> Exception | None:
         """Our own errors are shown to people: they are short, and standard error takes them."""
-        lines = getattr(error, "lines", tuple)()
+        lines: tuple[str, ...] = getattr(error, "lines", tuple)()
         if any(len(line) > 4000 for line in lines):
             return ValueError(f"an error of {max(map(len, lines))} characters: {type(error).__name__} {lines[0][:60]}")
         return None

@@ -64,7 +64,7 @@ def _server() -> _Server:
     def here(_host: object, _port: object, *others: Any, **named: Any) -> Any:
         return resolve("127.0.0.1", server.port, *others, **named)
 
-    socket.getaddrinfo = here
+    vars(socket)["getaddrinfo"] = here
     return server
 
 
@@ -86,7 +86,7 @@ def _whole(data: bytes, _place: Path) -> None:
         lambda: b"".join(registry.blob("tool", Descriptor("", blob.digest, 100), 2, 2)),
         lambda: registry.has_blob("tool", blob),
         lambda: registry.referrers("tool", blob.digest),
-        lambda: registry.check_login(),
+        registry.check_login,
     )
     for call in calls:
         with contextlib.suppress(FactoryError):

@@ -84,8 +84,10 @@ def _pin(data: bytes, place: Path) -> None:
 
 
 _SETTINGS = (
-    b'registry = "ghcr.io/org/images"\nstore = "$HOME/store"\nshared_stores = ["/a", "/b"]\ntrusted_owners = ["root"]\n'
-    b'stage = "/tmp/x"\nidle_timeout = 5.5\nconnections = 4\nlimit_rate = "20MB/s"\nslurm_options = ["--mem=1G"]\n',
+    (
+        b'registry = "ghcr.io/org/images"\nstore = "$HOME/store"\nshared_stores = ["/a", "/b"]\ntrusted_owners = ["root"]\n'
+        b'stage = "/tmp/x"\nidle_timeout = 5.5\nconnections = 4\nlimit_rate = "20MB/s"\nslurm_options = ["--mem=1G"]\n'
+    ),
 )
 
 
@@ -115,8 +117,10 @@ def _lock_file(data: bytes, _place: Path) -> None:
 
 def _logins(_place: Path) -> Sequence[bytes]:
     return [
-        b'{"auths": {"ghcr.io": {"auth": "dTpw"}, "https://index.docker.io/v1/": {"username": "u", "password": "p"},'
-        b' "a.example/path": {"identitytoken": "t"}}, "credsStore": "pass", "credHelpers": {"b.example": "x"}}',
+        (
+            b'{"auths": {"ghcr.io": {"auth": "dTpw"}, "https://index.docker.io/v1/": {"username": "u", "password": "p"},'
+            b' "a.example/path": {"identitytoken": "t"}}, "credsStore": "pass", "credHelpers": {"b.example": "x"}}'
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import struct
@@ -143,7 +144,7 @@ def _index(data: bytes, _place: Path) -> None:
     assert overlap.reused + overlap.missing == want.size
     pieces = coalesced(match(want, [have, want]), 1000)
     assert sum(piece.length for piece in pieces) == want.size
-    for first, second in zip(pieces, pieces[1:], strict=False):
+    for first, second in itertools.pairwise(pieces):
         assert first.offset + first.length == second.offset
     compare(want, have)
     assert max(want.lengths, default=0) <= LONGEST_CHUNK

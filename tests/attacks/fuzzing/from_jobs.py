@@ -134,8 +134,13 @@ def _document(data: bytes, _place: Path) -> None:
     result_of_slurm(data, "tool")
 
 
+def _as_utf8(line: str) -> None:
+    """A line that cannot be written raises."""
+    line.encode()
+
+
 def _engine(data: bytes, place: Path) -> None:
-    output = Output(lambda line: line.encode() and None)
+    output = Output(_as_utf8)
     for at in range(0, len(data), 4096):
         output.take(data[at : at + 4096])
     output.end()
@@ -150,14 +155,18 @@ _SLURM_WORDS = (
     b"singfactory: x", b"    x", b"  x", b"node failure", b"PREEMPTION", b"CANCELLED AT", b"singfactory-step 9999999999999999.1 ",
 )  # fmt: skip
 _SLURM = (
-    b"srun: job 7 queued and waiting for resources\nsrun: job 7 has been allocated resources\nsingfactory-step 7.0 node1\n"
-    b"+ make\n    last words\nsingfactory: %post failed\n  exit status 1\n  the whole log is /w/build.log\n"
-    b"srun: error: node1: task 0: Exited with exit code 6\n",
+    (
+        b"srun: job 7 queued and waiting for resources\nsrun: job 7 has been allocated resources\nsingfactory-step 7.0 node1\n"
+        b"+ make\n    last words\nsingfactory: %post failed\n  exit status 1\n  the whole log is /w/build.log\n"
+        b"srun: error: node1: task 0: Exited with exit code 6\n"
+    ),
     b"singfactory-step 7.0 node1\nx\nslurmstepd: error: *** STEP 7.0 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***\n",
 )
 _ENGINE = (
-    b"INFO:    Starting build...\nINFO:    Running setup scriptlet\nINFO:    Running post scriptlet\n+ echo \x1b[31mx\x1b[0m\n"
-    b"50%\r100%\nERROR: No matching distribution\nFATAL:   While performing build: while running engine: exit status 1\n",
+    (
+        b"INFO:    Starting build...\nINFO:    Running setup scriptlet\nINFO:    Running post scriptlet\n+ echo \x1b[31mx\x1b[0m\n"
+        b"50%\r100%\nERROR: No matching distribution\nFATAL:   While performing build: while running engine: exit status 1\n"
+    ),
     b"INFO:    Starting build...\nFATAL:   conveyor failed to get: manifest unknown\n",
 )
 _ENGINE_WORDS = (

@@ -136,7 +136,7 @@ def _write(value: Any) -> str:
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return "%d" % value if abs(value) < 10**4000 else DIGITS
+        return format(value, "d") if abs(value) < 10**4000 else DIGITS
     return json.dumps(value)
 
 

@@ -95,7 +95,7 @@ def run_by_targets() -> set[str]:
                     pass
                 finally:
                     sys.setprofile(None)
-                    threading.setprofile(None)  # type: ignore[arg-type]
+                    threading.setprofile(None)
     ours = (code for code in seen if code.co_filename.startswith(f"{_FACTORY}/"))
     return {f"{Path(code.co_filename).relative_to(_ROOT)}:{code.co_name}" for code in ours}
 

@@ -8,8 +8,8 @@ from factory.recipes.inside import (
     LIMIT,
     LeavesFolderError,
     UnusableError,
-    entries_inside,
     folder_inside,
+    leaves,
     read_inside,
     resolve_inside,
 )
@@ -55,8 +55,9 @@ def test_what_leaves_on_any_step_is_refused(folder: Path, path: str, why: str) -
         resolve_inside(folder, path)
 
 
-def test_only_what_stays_inside_is_an_entry(folder: Path) -> None:
-    assert entries_inside(folder) == (("a", folder / "a"), ("again", folder / "a/b"))
+def test_what_leaves_the_folder_says_how(folder: Path) -> None:
+    told = {entry.name: leaves(folder, entry.name) for entry in folder.iterdir()}
+    assert {name for name, why in told.items() if not why} == {"a", "again"}
 
 
 def test_a_folder_is_where_it_really_is(folder: Path) -> None:
