@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> int:
         parent = int(options[options.index("--die-with-parent") + 1]) if "--die-with-parent" in options else 0
         uid, gid = os.getuid(), os.getgid()
         plan = options[options.index("--sandbox") + 1]
+        if kind == "shifted":
+            _hand_over_pipes(shifted_range()[0])
         return int(_sibling("confine").run(plan, program, lambda pid: _write_maps(pid, uid, gid, kind), parent))
     if kind:
         _enter_namespace(libc, kind)
@@ -52,6 +55,13 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{program[0]}: {error.strerror}\n")
     return _CANNOT
+
+
+def _hand_over_pipes(owner: int) -> None:
+    """Let who runs inside open /dev/stdout and /dev/stderr, which lead to pipes of root's own."""
+    for descriptor in (1, 2):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.fchown(descriptor, owner, owner)
 
 
 def _sibling(name: str) -> ModuleType:

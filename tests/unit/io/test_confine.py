@@ -57,6 +57,10 @@ def test_what_is_read_only_stays_so_for_a_root_inside(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_standard_output_and_error_can_be_opened_by_their_names() -> None:
+    assert said("echo x > /dev/stdout; echo y > /dev/stderr; echo z > /proc/self/fd/1") == "x\nz\n"
+
+
 def test_what_is_writable_is_written(tmp_path: Path) -> None:
     if KIND == "shifted":
         os.chown(tmp_path, launch.shifted_range()[0], -1)
