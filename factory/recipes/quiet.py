@@ -20,8 +20,8 @@ from factory.recipes.model import QuietSpec
 
 _USUAL_SHELL = ("/bin/sh", "-ex")  # what Apptainer and SingularityCE start %post with
 _SCRIPT = "/.post.recipe"
-# Bases that are made here, by programs that leave logs and caches; they have a shell.
-_MADE_HERE = frozenset({"debootstrap", "yum", "dnf", "zypper", "arch", "busybox"})
+# Bases that are made here, by a program that leaves logs and caches; they have a shell.
+_MADE_HERE = frozenset({"debootstrap"})
 
 
 @dataclass(frozen=True)
