@@ -200,13 +200,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise _no_file(path) from error
         raise
-    with FileIO(descriptor) as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _no_file(path)
         content = bytearray()
-        while len(content) <= limit and (block := file.read(min(_PIECE, limit + 1 - len(content)))):
+        while len(content) <= limit and (block := os.read(descriptor, min(_PIECE, limit + 1 - len(content)))):
             content += block
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise IntegrityFailure(f"{path} is too long", why=f"it has more than {limit} bytes")
     return bytes(content)

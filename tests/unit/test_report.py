@@ -80,6 +80,18 @@ def test_a_broken_report_is_never_taken_for_a_good_one(tmp_path: Path, content: 
         load(tmp_path, "tool")
 
 
+def test_a_report_that_is_kept_can_be_read_again_however_much_the_tests_print(tmp_path: Path) -> None:
+    loud = [
+        TestResult(f"t{number}", "failed", 1.0, "x" * 5000, "\x1b" * 130_000, "\n" * 130_000) for number in range(40)
+    ]
+    replace(REPORT, results=tuple(loud)).save(tmp_path)
+    found = load(tmp_path, "tool")
+    assert len(found.results) == 40
+    assert (tmp_path / "report.json").stat().st_size < 16 * 1024 * 1024
+    assert found.results[0].stdout.startswith("[…]\n\x1b")
+    assert len(found.results[0].why) == 1000
+
+
 def test_junit_says_what_the_report_says() -> None:
     suite = ET.fromstring(junit(REPORT))
     assert suite.tag == "testsuite"

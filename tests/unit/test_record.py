@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.errors import FactoryError, IntegrityFailure
+from factory.io.private import read_bounded
+from factory.record import Record
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for size in (0, 1, 200_000):
+        path.write_bytes(b"x" * size)
+        assert read_bounded(path, 200_000) == b"x" * size
+    with pytest.raises(IntegrityFailure, match="is too long"):
+        read_bounded(path, 199_999)
+    with pytest.raises(FileNotFoundError):
+        read_bounded(tmp_path / "none", 5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("file"), lambda path: path.symlink_to(path)],
+    ids=["pipe", "folder", "link", "loop"],
+)
+def test_nothing_but_a_file_is_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    (tmp_path / "file").write_text("content")
+    make(tmp_path / "other")
+    with pytest.raises(IntegrityFailure, match="is no ordinary file"):
+        read_bounded(tmp_path / "other", 100)
+
+
+@given(JSON)
+def test_every_value_has_its_type_or_is_an_error_of_ours(value: Any) -> None:
+    record = Record({"x": value})
+    for read in (
+        lambda: record.text("x", 10),
+        lambda: record.output("x", 10),
+        lambda: record.size("x"),
+        lambda: record.seconds("x"),
+        lambda: record.time("x"),
+        lambda: record.digest("x"),
+        lambda: record.texts("x", 3, 10),
+        lambda: record.records("x"),
+        lambda: record.text("y", 10),
+    ):
+        try:
+            found = read()
+        except (ValueError, FactoryError):
+            continue
+        if isinstance(found, str):
+            found.encode()
+            assert len(found) <= 20
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_record_or_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "record.json"
+    path.write_bytes(content)
+    with contextlib.suppress(ValueError, FactoryError):
+        assert isinstance(Record.read(path, 1000), Record)
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1, "a": 2}', b"[" * 500, b'{"a":' * 100_000, b"\xff", b"7"]
+)
+def test_what_is_no_strict_json_is_no_record(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r".+"):
+        Record.read(tmp_path / "record.json", 1_000_000)
