@@ -121,6 +121,14 @@ class Settings:
             raise UsageError(f"{name} is {found.text!r}", why=f"set in {found.origin}", fix="write seconds, such as 60")
         return seconds
 
+    @property
+    def sandbox_required(self) -> bool:
+        """Whether nothing may be built where builds cannot be shut in. Raises UsageError."""
+        found = self.values.get("sandbox")
+        if found is None or found.text in ("wanted", "required"):
+            return found is not None and found.text == "required"
+        raise UsageError(f"sandbox is {found.text!r}", why=f"set in {found.origin}", fix="write wanted or required")
+
     def connections(self, default: int) -> int:
         """How many connections may fetch one image. Raises UsageError."""
         found = self.values.get("connections")

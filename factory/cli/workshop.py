@@ -73,7 +73,7 @@ def make_works(context: Context) -> Works:
                 context.env, folder, context.settings.text("debian_mirror"), seen_as
             ),
             bases=BasePlace(host_opener(context), context.work / "bases"),
-            sandbox_required=context.settings.text("sandbox") == "required",
+            sandbox_required=context.settings.sandbox_required,
         )
 
     def check_place() -> CheckPlace:

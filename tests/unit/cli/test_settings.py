@@ -313,3 +313,11 @@ def test_whom_the_user_trusts_is_no_project_s_to_say(places: Places, name: str) 
     with pytest.raises(UsageError, match="not a project's to say") as told:
         places.load()
     assert f"SINGFACTORY_{name.upper()}" in told.value.fix
+
+
+def test_a_sandbox_is_wanted_or_required_and_nothing_between(places: Places) -> None:
+    assert not places.load().sandbox_required
+    assert not places.load(SINGFACTORY_SANDBOX="wanted").sandbox_required
+    assert places.load(SINGFACTORY_SANDBOX="required").sandbox_required
+    with pytest.raises(UsageError, match="sandbox is 'requierd'"):
+        _ = places.load(SINGFACTORY_SANDBOX="requierd").sandbox_required
