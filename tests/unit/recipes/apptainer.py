@@ -1,4 +1,4 @@
-"""How Apptainer reads a definition, written down from its sources and by nobody who knows our parser.
+"""How Apptainer reads a definition, written down from its sources and not from our parser.
 
 Apptainer 1.4.5: pkg/build/types/parser/deffile.go (All, ParseDefinitionFile) and internal/pkg/build/args/reader.go.
 Go's blanks and letters are not Python's, so both are spelled out.
