@@ -122,13 +122,13 @@ class Context:
         """The registry, or None: the one that names mean which say none."""
         text = self.settings.text("registry")
         if text:
-            return _absolute(RegistryAddress.parse(text))
+            return absolute(RegistryAddress.parse(text))
         return RegistryAddress("", str(self.work / "registry")) if self.settings.project is not None else None
 
     def reference(self, text: str) -> Reference:
         """What a user names. A registry in a folder is the same one wherever it is named from. Raises UsageError."""
         reference = Reference.parse(text)
-        return replace(reference, registry=_absolute(reference.registry)) if reference.registry else reference
+        return replace(reference, registry=absolute(reference.registry)) if reference.registry else reference
 
     def meant(self, reference: Reference) -> Reference:
         """A reference to something that may be in the store: --registry leaves no doubt which registry is meant."""
@@ -138,7 +138,7 @@ class Context:
     def _own_registry(self) -> str:
         """The registry that this user or the site has set: no flag, and not the folder that they stand in."""
         found = self.settings.own.get("registry")
-        return str(_absolute(RegistryAddress.parse(found.text))) if found else ""
+        return str(absolute(RegistryAddress.parse(found.text))) if found else ""
 
     @cached_property
     def store(self) -> Store:
@@ -225,5 +225,6 @@ class Context:
             return ""
 
 
-def _absolute(address: RegistryAddress) -> RegistryAddress:
+def absolute(address: RegistryAddress) -> RegistryAddress:
+    """The same address wherever it is read: a folder is named from the root."""
     return RegistryAddress("", os.path.normpath(Path(address.path).absolute())) if address.is_folder else address

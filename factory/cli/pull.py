@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factory.cli.context import Context, common_arguments
+from factory.cli.context import Context, absolute, common_arguments
 from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.io.files import readable_size
@@ -86,7 +86,7 @@ def _locked(context: Context, references: list[Reference]) -> Iterator[Pulled]:
 
     path = context.options.locked
     for image in lockfile.select(lockfile.read(path), references, str(path)):
-        address = context.address if context.options.registry else RegistryAddress.parse(image.registry)
+        address = context.address if context.options.registry else absolute(RegistryAddress.parse(image.registry))
         yield pull_locked(
             image,
             open_registry=partial(context.open_registry, address),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -236,3 +237,37 @@ def test_an_adopted_file_keeps_its_name_whatever_a_lock_file_brings(names: Names
     victim.ok("pull", "--locked", str(names.lock))
     assert Path(victim.ok("path", "nice:1.0-1").out.strip()).read_bytes().endswith(GOOD)
     assert (victim.store / "images/nice/1.0-1").read_bytes().endswith(GOOD)
+
+
+@pytest.mark.parametrize("command", [("pull", "--locked"), ("store", "gc", "--lock-file")])
+@pytest.mark.parametrize("kind", ["pipe", "device", "dotted keys", "deep keys", "huge number", "huge"])
+def test_a_lock_file_never_hangs_or_takes_minutes(names: Names, command: tuple[str, ...], kind: str) -> None:
+    names.victim.ok("pull", "nice")
+    path = names.lock
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(20 * 1024**3)
+    else:
+        deep = b".".join([b"a"] * 500)
+        content = {
+            "dotted keys": b".".join([b"a"] * 60_000) + b" = 1\n",
+            "deep keys": b"".join(b"%s.b%d = 1\n" % (deep, number) for number in range(1000)),
+            "huge number": b"format = " + b"9" * 1_000_000,
+        }
+        path.write_bytes(content[kind])
+    started = monotonic()
+    done = names.victim.run(*command, str(path))
+    assert done.code == 2, done
+    assert monotonic() - started < 10
+    assert len(done.err) < 2000
+
+
+def test_a_folder_named_in_a_lock_file_is_one_place_wherever_it_is_used(names: Names) -> None:
+    release = push(folder_registry(names.victim.home / "images"), EVIL)
+    names.victim.ok("pull", "--locked", str(lock_file(names.lock, "oci:images", release)))
+    assert f'"oci:{names.victim.home}/images"' in (names.victim.store / "refs/nice.json").read_text()

@@ -148,7 +148,12 @@ def lying_catalog(upstream: Upstream, folder: Path, namespace: str, **changed: A
 
 @pytest.mark.parametrize(
     ("size", "code", "told"),
-    [(-1, 0, "cannot be read"), (1 << 62, 0, "cannot be read"), (SMALL - 1, 5, "is wrong about"), (SMALL + 1, 5, "is wrong about")],
+    [
+        (-1, 0, "cannot be read"),
+        (1 << 62, 0, "cannot be read"),
+        (SMALL - 1, 5, "is wrong about"),
+        (SMALL + 1, 5, "is wrong about"),
+    ],
     ids=["negative", "2^62", "too small", "too large"],
 )
 def test_a_catalog_that_lies_about_a_size_is_refused_or_not_believed(
