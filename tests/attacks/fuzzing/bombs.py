@@ -223,6 +223,7 @@ def _descriptors(**changes: int) -> Callable[[], bytes]:
     return make
 
 
+_DPKG = (b"var", b"lib", b"dpkg")
 BOMBS = (
     Bomb("four million lists of attributes in 70 KB", "tree-of-squashfs", _lists_of_attributes),
     Bomb("two million attributes of a file", "tree-of-squashfs", _attributes),
@@ -258,4 +259,3 @@ BOMBS = (
     Bomb("a chunk index of a thousand million chunks", "chunk-index", _claimed_chunks),
     Bomb("a chunk index as large as any that is read", "chunk-index", _chunks, 20.0, 768 * MIB),
 )
-_DPKG = (b"var", b"lib", b"dpkg")

@@ -28,8 +28,8 @@ _PATIENCE = 8  # times the processor time: so long an input may take on a machin
 class Bounds:
     """Runs inputs one after the other.
 
-    folder: keeps what is being tried, and what was found. watched: an input without end ends this process; else somebody
-    else sees to that.
+    folder: keeps what is being tried, and what was found. watched: an input without end ends this process; else
+    somebody else sees to that.
     """
 
     def __init__(self, target: Target, folder: Path, *, watched: bool = True) -> None:
@@ -65,7 +65,7 @@ class Bounds:
 
     def _unreadable(self, error: Exception) -> Exception | None:
         """Our own errors are shown to people: they are short, and standard error takes them."""
-        lines = getattr(error, "lines", tuple)()
+        lines: tuple[str, ...] = getattr(error, "lines", tuple)()
         if any(len(line) > 4000 for line in lines):
             return ValueError(f"an error of {max(map(len, lines))} characters: {type(error).__name__} {lines[0][:60]}")
         return None

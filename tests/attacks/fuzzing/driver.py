@@ -68,9 +68,7 @@ def _child(
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT)}
     (folder / "number").write_text(str(first))
     (folder / "current").write_bytes(b"")
-    done = subprocess.run(
-        command, env=environment, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
-    )
+    done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, check=False)
     for line in done.stdout.decode(errors="replace").splitlines():
         value = json.loads(line)
         if "what" in value:

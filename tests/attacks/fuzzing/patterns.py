@@ -14,7 +14,7 @@ import signal
 import string
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def ways() -> dict[str, set[str]]:
     return found
 
 
-_APPLY = {
+_APPLY: dict[str, Callable[[re.Pattern[str], str], object]] = {
     "fullmatch": lambda pattern, text: pattern.fullmatch(text),
     "match": lambda pattern, text: pattern.match(text),
     "search": lambda pattern, text: pattern.search(text),
