@@ -118,7 +118,9 @@ class Settings:
         except ValueError:
             seconds = -1.0
         if not 0 < seconds < 1e7:  # noqa: PLR2004 - four months
-            raise UsageError(f"{name} is {found.text!r}", why=f"set in {found.origin}", fix="write seconds, such as 60")
+            raise UsageError(
+                f"{name} is {found.text[:_SHOWN]!r}", why=f"set in {found.origin}", fix="write seconds, such as 60"
+            )
         return seconds
 
     @property
@@ -143,7 +145,9 @@ class Settings:
 def _connections(value: Value) -> int:
     if not value.text.isascii() or not value.text.isdigit() or not 1 <= int(value.text[:9]) <= MOST_CONNECTIONS:
         raise UsageError(
-            f"connections is {value.text!r}", why=f"set in {value.origin}", fix=f"write 1 to {MOST_CONNECTIONS}"
+            f"connections is {value.text[:_SHOWN]!r}",
+            why=f"set in {value.origin}",
+            fix=f"write 1 to {MOST_CONNECTIONS}",
         )
     return int(value.text)
 
@@ -155,7 +159,7 @@ def _rate(value: Value) -> int:
         return parse_size(value.text.removesuffix("/s"))
     except ValueError as error:
         fix = "write bytes a second, such as 20MB/s"
-        raise UsageError(f"limit_rate is {value.text!r}", why=f"set in {value.origin}", fix=fix) from error
+        raise UsageError(f"limit_rate is {value.text[:_SHOWN]!r}", why=f"set in {value.origin}", fix=fix) from error
 
 
 def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> Settings:
@@ -300,7 +304,9 @@ def _expanded(text: str, path: Path, env: Mapping[str, str]) -> str:
     """A path from a file with ``$NAME`` and ``~`` filled in, relative to the file's folder."""
     filled = _VARIABLE.sub(lambda match: env.get(match[1] or match[2]) or match[0], text)
     if "$" in filled:
-        raise UsageError(f"{path} uses a variable that is not set", why=text, fix="set it, or write the path itself")
+        raise UsageError(
+            f"{path} uses a variable that is not set", why=text[:_SHOWN], fix="set it, or write the path itself"
+        )
     return _absolute(filled, path.parent, env, str(path))
 
 
@@ -309,6 +315,8 @@ def _absolute(text: str, folder: Path, env: Mapping[str, str], origin: str) -> s
     prefix, rest = ("oci:", text.removeprefix("oci:")) if text.startswith("oci:") else ("", text)
     if rest == "~" or rest.startswith("~/"):
         if not env.get("HOME"):
-            raise UsageError(f"{origin} uses a variable that is not set", why=text, fix="set HOME, or write the path")
+            raise UsageError(
+                f"{origin} uses a variable that is not set", why=text[:_SHOWN], fix="set HOME, or write the path"
+            )
         rest = env["HOME"] + rest[1:]
     return prefix + os.path.normpath(folder / rest)

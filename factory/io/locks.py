@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from factory import strict
 from factory.errors import RegistryFailure
 from factory.io.ancestors import name_of
 from factory.io.below import Folder
@@ -29,6 +30,7 @@ from factory.io.progress import Progress
 REFRESH = 5.0  # seconds between two signs of life of a holder
 STALE = 60.0  # seconds without one after which a holder elsewhere counts as dead
 _POLL = 0.2
+_NOBODY = 1 << 32  # no process and no user has a number that large
 _LIMIT = 4096  # bytes of a lock
 
 
@@ -173,9 +175,10 @@ def _read(folder: Folder, name: str) -> Holder | None:
         raise planted(folder.path / name, dir_fd=folder.descriptor) from error
     try:
         value = json.loads(text)
-        numbers = int(value["pid"]), int(value["user"])
-        return Holder(str(value["host"]), *numbers, str(value["token"]), str(value.get("processes", "")))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        pid, user = (min(int(value[key]), _NOBODY) for key in ("pid", "user"))
+        host, token, processes = (strict.text(value.get(key, "")) for key in ("host", "token", "processes"))
+        return Holder(host, pid, user, token, processes)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Holder("an unknown host", 0, -1, text[:80])
 
 

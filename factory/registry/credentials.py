@@ -93,10 +93,10 @@ class Keychain:
             username, secret = answer["Username"], answer["Secret"]
         except FactoryError:
             return None  # helpers fail when they know no login
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             self._notice(f"{program} gave an answer that cannot be read; going on without it")
             return None
-        if not isinstance(username, str) or not isinstance(secret, str) or not secret:
+        if not _are_texts(username, secret) or not secret:
             return None
         if username == _IDENTITY_TOKEN_USER:
             return Credential(identity_token=secret, source=program)
@@ -198,11 +198,16 @@ def _from_entry(entry: Mapping[str, Any], path: Path, key: str) -> Credential | 
         except (binascii.Error, ValueError, TypeError):
             raise _broken(path, f"the login of {key} is not base64 of name:password") from None
     token = entry.get("identitytoken") or ""
-    if not all(isinstance(text, str) for text in (username, password, token)):
+    if not _are_texts(username, password, token):
         raise _broken(path, f"the login of {key} is not text")
     if not token and not (username and password):
         return None
     return Credential(username, password, token, str(path))
+
+
+def _are_texts(*values: object) -> bool:
+    """Whether all of them are text that can be sent: JSON can hold half a character."""
+    return all(isinstance(value, str) and value == value.encode("utf-8", "replace").decode() for value in values)
 
 
 def _secret(credential: Credential) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from factory import strict
 from factory.digest import Digest
 from factory.errors import FactoryError, NoRoom
 from factory.io.below import Folder, make_way
@@ -160,18 +161,15 @@ def _changed(folder: Folder, name: str) -> float:
 
 def _parse(path: Path, content: bytes, used: float, digest: Digest) -> Lease:
     try:
-        value = json.loads(content)
-        texts = [value[name] for name in ("host", "boot", "namespace", "start")]
-        numbers = [value[name] for name in ("pid", "user")]
-        job = Job.parse(value["job"]["number"], value["job"]["cluster"])
-        right = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
-        right = right and value["sif_digest"] == str(digest)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        right = False
-    if not right:
-        return Lease(path, used, digest, readable=False)
-    host, boot, namespace, start = texts
-    return Lease(path, used, digest, host, boot, namespace, numbers[0], start, numbers[1], job)
+        value = strict.json_object(content, _LIMIT)
+        host, boot, namespace, start = (strict.text(value[name]) for name in ("host", "boot", "namespace", "start"))
+        pid, user = (strict.integer(value[name], -1) for name in ("pid", "user"))
+        job = Job.parse(strict.text(value["job"]["number"]), strict.text(value["job"]["cluster"]))
+        if value["sif_digest"] == str(digest):
+            return Lease(path, used, digest, host, boot, namespace, pid, start, user, job)
+    except (KeyError, TypeError, strict.Malformed):
+        pass
+    return Lease(path, used, digest, readable=False)
 
 
 def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) -> bool:

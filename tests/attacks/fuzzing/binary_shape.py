@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.attacks.fuzzing.nasty import some
 
 _DESCRIPTORS, _DESCRIPTOR_SIZE = 4096, 585
 _BOUNDARIES = (
-    0, 1, 2, 3, 4, 7, 8, 16, 95, 96, 97, 127, 128, 255, 256, 4095, 4096, 8191, 8192, 8193, 2**15, 2**16 - 1, 2**16, 2**20, 2**24, 2**24 + 1,
-    2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**43, 2**63 - 1, 2**63, 2**64 - 1,
-)  # fmt: skip
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    16,
+    95,
+    96,
+    97,
+    127,
+    128,
+    255,
+    256,
+    4095,
+    4096,
+    8191,
+    8192,
+    8193,
+    2**15,
+    2**16 - 1,
+    2**16,
+    2**20,
+    2**24,
+    2**24 + 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**43,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 _FORMATS = ("<B", "<H", "<I", "<I", "<Q", "<Q")
 
 
@@ -46,7 +78,7 @@ def _hot(content: bytes) -> Iterator[range]:
     except struct.error:
         return
     edges = sorted({min(system + place, len(content)) for place in (inodes, folders, fragments, ids, xattrs, used)})
-    for first, second in itertools.pairwise(edges):
+    for first, second in pairwise(edges):
         yield range(first, second)
 
 

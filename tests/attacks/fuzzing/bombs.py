@@ -224,7 +224,6 @@ def _descriptors(**changes: int) -> Callable[[], bytes]:
 
 
 _DPKG = (b"var", b"lib", b"dpkg")
-
 BOMBS = (
     Bomb("four million lists of attributes in 70 KB", "tree-of-squashfs", _lists_of_attributes),
     Bomb("two million attributes of a file", "tree-of-squashfs", _attributes),

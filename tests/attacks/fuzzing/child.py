@@ -28,8 +28,8 @@ _PATIENCE = 8  # times the processor time: so long an input may take on a machin
 class Bounds:
     """Runs inputs one after the other.
 
-    folder: keeps what is being tried, and what was found. watched: an input without end ends this process; else somebody
-    else sees to that.
+    folder: keeps what is being tried, and what was found. watched: an input without end ends this process; else
+    somebody else sees to that.
     """
 
     def __init__(self, target: Target, folder: Path, *, watched: bool = True) -> None:

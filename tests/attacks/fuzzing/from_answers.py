@@ -64,7 +64,7 @@ def _server() -> _Server:
     def here(_host: object, _port: object, *others: Any, **named: Any) -> Any:
         return resolve("127.0.0.1", server.port, *others, **named)
 
-    vars(socket)["getaddrinfo"] = here
+    socket.getaddrinfo = here  # type: ignore[assignment]
     return server
 
 
@@ -135,12 +135,33 @@ _ADDRESSES = (
     b"//h/x",
 )
 _WORDS = (
-    b"HTTP/1.1 200 OK", b"HTTP/1.0 401 x", b"HTTP/1.1 999 ", b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: 99999999999999999",
-    b"Transfer-Encoding: chunked", b"Location: http://[::1", b"Location: //x", b"Location: http://a:99999/", b"Content-Range: bytes 0-3/*", b"\r\n",
-    b"WWW-Authenticate: Bearer realm=http://[", b"WWW-Authenticate: Bearer realm=https://x:y/", b"Docker-Content-Digest: sha256:0", b"\r\n\r\n",
-    b"Retry-After: 99999999999", b"Link: <http://[>; rel=next", b'"expires_in": 1e999', b'"expires_in": NaN', b"ffffffffffffffff\r\n", b": x",
-    b"Set-Cookie: a=b; Domain=x", b"Content-Encoding: br", b"Location: http://\xff\xfe/", b"Location: http://" + b"a" * 300 + b"/",
-)  # fmt: skip
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.0 401 x",
+    b"HTTP/1.1 999 ",
+    b"Content-Length: 5",
+    b"Content-Length: -1",
+    b"Content-Length: 99999999999999999",
+    b"Transfer-Encoding: chunked",
+    b"Location: http://[::1",
+    b"Location: //x",
+    b"Location: http://a:99999/",
+    b"Content-Range: bytes 0-3/*",
+    b"\r\n",
+    b"WWW-Authenticate: Bearer realm=http://[",
+    b"WWW-Authenticate: Bearer realm=https://x:y/",
+    b"Docker-Content-Digest: sha256:0",
+    b"\r\n\r\n",
+    b"Retry-After: 99999999999",
+    b"Link: <http://[>; rel=next",
+    b'"expires_in": 1e999',
+    b'"expires_in": NaN',
+    b"ffffffffffffffff\r\n",
+    b": x",
+    b"Set-Cookie: a=b; Domain=x",
+    b"Content-Encoding: br",
+    b"Location: http://\xff\xfe/",
+    b"Location: http://" + b"a" * 300 + b"/",
+)
 
 TARGETS = (
     Target("answer-over-http", _whole, _answers, "text", inputs=150, words=_WORDS, seconds=10.0),

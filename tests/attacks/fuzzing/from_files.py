@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,12 +84,17 @@ def _pin(data: bytes, place: Path) -> None:
         assert pins.read_pin(recipe) == found
 
 
-_SETTINGS = (
-    (
-        b'registry = "ghcr.io/org/images"\nstore = "$HOME/store"\nshared_stores = ["/a", "/b"]\ntrusted_owners = ["root"]\n'
-        b'stage = "/tmp/x"\nidle_timeout = 5.5\nconnections = 4\nlimit_rate = "20MB/s"\nslurm_options = ["--mem=1G"]\n'
-    ),
-)
+_SETTINGS = b"""\
+registry = "ghcr.io/org/images"
+store = "$HOME/store"
+shared_stores = ["/a", "/b"]
+trusted_owners = ["root"]
+stage = "/tmp/x"
+idle_timeout = 5.5
+connections = 4
+limit_rate = "20MB/s"
+slurm_options = ["--mem=1G"]
+"""
 
 
 def _setting(data: bytes, place: Path) -> None:
@@ -116,12 +122,16 @@ def _lock_file(data: bytes, _place: Path) -> None:
 
 
 def _logins(_place: Path) -> Sequence[bytes]:
-    return [
-        (
-            b'{"auths": {"ghcr.io": {"auth": "dTpw"}, "https://index.docker.io/v1/": {"username": "u", "password": "p"},'
-            b' "a.example/path": {"identitytoken": "t"}}, "credsStore": "pass", "credHelpers": {"b.example": "x"}}'
-        ),
-    ]
+    value = {
+        "auths": {
+            "ghcr.io": {"auth": "dTpw"},
+            "https://index.docker.io/v1/": {"username": "u", "password": "p"},
+            "a.example/path": {"identitytoken": "t"},
+        },
+        "credsStore": "pass",
+        "credHelpers": {"b.example": "x"},
+    }
+    return [json.dumps(value).encode()]
 
 
 def _login(data: bytes, place: Path) -> None:
@@ -194,15 +204,40 @@ def _holder(data: bytes, place: Path) -> None:
 
 
 _DEFINITION_WORDS = (
-    b"%post", b"%files\n", b"%files from x\n", b"%arguments\n  v=1\n", b"%appinstall x\n", b"%environment", b"Bootstrap: docker\n", b"From: x\n",
-    b"Stage: x\n", b"{{ v }}", b"{{v}}", b"{{ {{ v }} }}", b"{{ base }}", b"\\", b"#", b"%%", b"  %x", b"bootstrap:", b'"', b"'", b"{{\n",
-    b"Bootstrap: busybox\nMirrorURL: http://x/y\n", b"    pip install x && apt-get update", b"v={{ v }}", b"<<EOF", b"$(", b"((((", b"> /tmp/x",
-)  # fmt: skip
+    b"%post",
+    b"%files\n",
+    b"%files from x\n",
+    b"%arguments\n  v=1\n",
+    b"%appinstall x\n",
+    b"%environment",
+    b"Bootstrap: docker\n",
+    b"From: x\n",
+    b"Stage: x\n",
+    b"{{ v }}",
+    b"{{v}}",
+    b"{{ {{ v }} }}",
+    b"{{ base }}",
+    b"\\",
+    b"#",
+    b"%%",
+    b"  %x",
+    b"bootstrap:",
+    b'"',
+    b"'",
+    b"{{\n",
+    b"Bootstrap: busybox\nMirrorURL: http://x/y\n",
+    b"    pip install x && apt-get update",
+    b"v={{ v }}",
+    b"<<EOF",
+    b"$(",
+    b"((((",
+    b"> /tmp/x",
+)
 
 TARGETS = (
     Target("recipe.toml", _recipe, _recipes, "toml", inputs=200),
     Target("base.lock", _pin, _pins, "toml", inputs=200),
-    Target("factory.toml", _setting, lambda _: _SETTINGS, "toml"),
+    Target("factory.toml", _setting, lambda _: [_SETTINGS], "toml"),
     Target("lock-file", _lock_file, _locked, "toml"),
     Target("definition", _definition, _definitions, "text", inputs=200, words=_DEFINITION_WORDS),
     Target("file-of-logins", _login, _logins, "json"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import os
 import shutil
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from factory.delta.cuts import known_edges
@@ -77,9 +77,12 @@ def _with_attributes() -> bytes:
     name = listing((b"f", FILE, 0, len(folder(0))))
     inodes = folder(len(name)) + file(0, xattrs=0)
     return FileSystem(
-        metadata(inodes, packed=False), metadata(name, packed=False), xattr_values=metadata(values, packed=False),
-        xattr_lists=1, xattr_index=metadata(lists, packed=False),
-    ).build()  # fmt: skip
+        metadata(inodes, packed=False),
+        metadata(name, packed=False),
+        xattr_values=metadata(values, packed=False),
+        xattr_lists=1,
+        xattr_index=metadata(lists, packed=False),
+    ).build()
 
 
 def _sifs(place: Path) -> Sequence[bytes]:
@@ -144,7 +147,7 @@ def _index(data: bytes, _place: Path) -> None:
     assert overlap.reused + overlap.missing == want.size
     pieces = coalesced(match(want, [have, want]), 1000)
     assert sum(piece.length for piece in pieces) == want.size
-    for first, second in itertools.pairwise(pieces):
+    for first, second in pairwise(pieces):
         assert first.offset + first.length == second.offset
     compare(want, have)
     assert max(want.lengths, default=0) <= LONGEST_CHUNK

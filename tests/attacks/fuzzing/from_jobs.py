@@ -134,45 +134,73 @@ def _document(data: bytes, _place: Path) -> None:
     result_of_slurm(data, "tool")
 
 
-def _as_utf8(line: str) -> None:
-    """A line that cannot be written raises."""
-    line.encode()
-
-
 def _engine(data: bytes, place: Path) -> None:
-    output = Output(_as_utf8)
+    lines: list[str] = []
+    output = Output(lines.append)
     for at in range(0, len(data), 4096):
         output.take(data[at : at + 4096])
     output.end()
     error = output.failure(255, place / "build.log")
     "\n".join((*error.detail, *error.lines())).encode()
     assert len(error.detail) <= 15
+    "".join(lines).encode()
 
 
 _SLURM_WORDS = (
-    b"singfactory-step 7.0 node1", b"singfactory-unseen /x", b"srun: ", b"srun: job 7 queued and waiting for resources",
-    b"srun: error: Unable to allocate resources: x", b"slurmstepd-n1: error: Detected 1 oom_kill event", b"DUE TO TIME LIMIT",
-    b"singfactory: x", b"    x", b"  x", b"node failure", b"PREEMPTION", b"CANCELLED AT", b"singfactory-step 9999999999999999.1 ",
-)  # fmt: skip
-_SLURM = (
-    (
-        b"srun: job 7 queued and waiting for resources\nsrun: job 7 has been allocated resources\nsingfactory-step 7.0 node1\n"
-        b"+ make\n    last words\nsingfactory: %post failed\n  exit status 1\n  the whole log is /w/build.log\n"
-        b"srun: error: node1: task 0: Exited with exit code 6\n"
-    ),
-    b"singfactory-step 7.0 node1\nx\nslurmstepd: error: *** STEP 7.0 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***\n",
+    b"singfactory-step 7.0 node1",
+    b"singfactory-unseen /x",
+    b"srun: ",
+    b"srun: job 7 queued and waiting for resources",
+    b"srun: error: Unable to allocate resources: x",
+    b"slurmstepd-n1: error: Detected 1 oom_kill event",
+    b"DUE TO TIME LIMIT",
+    b"singfactory: x",
+    b"    x",
+    b"  x",
+    b"node failure",
+    b"PREEMPTION",
+    b"CANCELLED AT",
+    b"singfactory-step 9999999999999999.1 ",
 )
-_ENGINE = (
-    (
-        b"INFO:    Starting build...\nINFO:    Running setup scriptlet\nINFO:    Running post scriptlet\n+ echo \x1b[31mx\x1b[0m\n"
-        b"50%\r100%\nERROR: No matching distribution\nFATAL:   While performing build: while running engine: exit status 1\n"
-    ),
-    b"INFO:    Starting build...\nFATAL:   conveyor failed to get: manifest unknown\n",
-)
+_FAILED = b"""\
+srun: job 7 queued and waiting for resources
+srun: job 7 has been allocated resources
+singfactory-step 7.0 node1
++ make
+    last words
+singfactory: %post failed
+  exit status 1
+  the whole log is /w/build.log
+srun: error: node1: task 0: Exited with exit code 6
+"""
+_TOO_LONG = b"""\
+singfactory-step 7.0 node1
+x
+slurmstepd: error: *** STEP 7.0 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***
+"""
+_POST_FAILED = b"""\
+INFO:    Starting build...
+INFO:    Running setup scriptlet
+INFO:    Running post scriptlet
++ echo \x1b[31mx\x1b[0m
+50%\r100%
+ERROR: No matching distribution
+FATAL:   While performing build: while running engine: exit status 1
+"""
+_NO_BASE = b"INFO:    Starting build...\nFATAL:   conveyor failed to get: manifest unknown\n"
 _ENGINE_WORDS = (
-    b"INFO:    Running post script", b"FATAL:   x", b"ERROR:   x", b"no space left on device", b"\r", b"\x1b]0;x\x07", b"\x9b1m",
-    b"\xc2\x9b", b"WARNING: While bind mounting", b"no such host", b"unauthorized",
-)  # fmt: skip
+    b"INFO:    Running post script",
+    b"FATAL:   x",
+    b"ERROR:   x",
+    b"no space left on device",
+    b"\r",
+    b"\x1b]0;x\x07",
+    b"\x9b1m",
+    b"\xc2\x9b",
+    b"WARNING: While bind mounting",
+    b"no such host",
+    b"unauthorized",
+)
 _DOCUMENT = (
     b'prolog\n[\n {\n  "recipe": "tool",\n  "arch": "amd64",\n  "sif_digest": "sha256:' + b"0" * 64 + b'"\n }\n]\n',
 )
@@ -187,7 +215,7 @@ TARGETS = (
     Target(
         "comment-on-github", _body, lambda _: _COMMENTS, "text", words=(b"<!-- ", b" -->", b"singfactory: ", b"\r\n")
     ),
-    Target("output-of-slurm", _slurm, lambda _: _SLURM, "text", words=_SLURM_WORDS),
+    Target("output-of-slurm", _slurm, lambda _: (_FAILED, _TOO_LONG), "text", words=_SLURM_WORDS),
     Target(
         "document-of-slurm",
         _document,
@@ -195,5 +223,5 @@ TARGETS = (
         "text",
         words=(b"[", b"]", b"{", b"[\n", b"\n]\n", b'"recipe"'),
     ),
-    Target("output-of-the-engine", _engine, lambda _: _ENGINE, "text", words=_ENGINE_WORDS),
+    Target("output-of-the-engine", _engine, lambda _: (_POST_FAILED, _NO_BASE), "text", words=_ENGINE_WORDS),
 )

@@ -214,9 +214,14 @@ def _refusal(data: bytes, _place: Path) -> None:
 def _names(_place: Path) -> Sequence[bytes]:
     digest = b"sha256:" + b"0" * 64
     return [
-        b"tool", b"tool:1.0-2", b"ghcr.io/org/images/tool:1.0@" + digest, b"http://localhost:5000/images",
-        b"oci:/data/images", b"[2001:db8::1]:5000/a/tool", b"docker.io/library/debian:12@" + digest,
-    ]  # fmt: skip
+        b"tool",
+        b"tool:1.0-2",
+        b"ghcr.io/org/images/tool:1.0@" + digest,
+        b"http://localhost:5000/images",
+        b"oci:/data/images",
+        b"[2001:db8::1]:5000/a/tool",
+        b"docker.io/library/debian:12@" + digest,
+    ]
 
 
 def _name(data: bytes, _place: Path) -> None:

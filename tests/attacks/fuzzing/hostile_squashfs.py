@@ -1,7 +1,7 @@
 """A writer of squashfs file systems that lie: small files that claim to be large, tables that point into each other.
 
-Squashfs 4.0 (Linux, fs/squashfs/squashfs_fs.h). What has to be found by its place lies in a first metadata block that is
-not compressed; blocks behind it hold what is there in masses, and pack a thousand to one.
+Squashfs 4.0 (Linux, fs/squashfs/squashfs_fs.h). What has to be found by its place lies in a first metadata block that
+is not compressed; blocks behind it hold what is there in masses, and pack a thousand to one.
 """
 
 from __future__ import annotations

@@ -21,11 +21,31 @@ class Pairs(list[tuple[str, Any]]):
 
 
 RAW = (
-    Raw("1e999"), Raw("-1e999"), Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("1E-999"), Raw(DIGITS), Raw("-" + DIGITS),
-    Raw("0." + DIGITS), Raw("9" * 400), Raw("1e400"), Raw("1.0"), Raw("01"), Raw('"\\ud800"'), Raw('"\\udc00\\ud800"'),
-    Raw('"\\u0000"'), Raw("[" * 100_000), Raw("[" * 900 + "]" * 900), Raw("[" * 50_000 + "]" * 50_000),
-    Raw('{"a":' * 900 + "1" + "}" * 900), Raw('{"a":' * 30_000 + "1" + "}" * 30_000), Raw(""), Raw('"'), Raw("\ufeff{}"),
-)  # fmt: skip
+    Raw("1e999"),
+    Raw("-1e999"),
+    Raw("NaN"),
+    Raw("Infinity"),
+    Raw("-Infinity"),
+    Raw("1E-999"),
+    Raw(DIGITS),
+    Raw("-" + DIGITS),
+    Raw("0." + DIGITS),
+    Raw("9" * 400),
+    Raw("1e400"),
+    Raw("1.0"),
+    Raw("01"),
+    Raw('"\\ud800"'),
+    Raw('"\\udc00\\ud800"'),
+    Raw('"\\u0000"'),
+    Raw("[" * 100_000),
+    Raw("[" * 900 + "]" * 900),
+    Raw("[" * 50_000 + "]" * 50_000),
+    Raw('{"a":' * 900 + "1" + "}" * 900),
+    Raw('{"a":' * 30_000 + "1" + "}" * 30_000),
+    Raw(""),
+    Raw('"'),
+    Raw("\ufeff{}"),
+)
 
 
 _ROOM = 600_000  # letters that copies may take
@@ -136,7 +156,7 @@ def _write(value: Any) -> str:
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return format(value, "d") if abs(value) < 10**4000 else DIGITS
+        return str(value) if abs(value) < 10**4000 else DIGITS
     return json.dumps(value)
 
 

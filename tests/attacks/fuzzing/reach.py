@@ -18,14 +18,41 @@ _ROOT = Path(__file__).resolve().parents[3]
 _FACTORY = _ROOT / "factory"
 # What turns bytes or text of others into values, by the last part of its name.
 _METHODS = {
-    "unpack", "unpack_from", "iter_unpack", "from_bytes", "b64decode", "fromisoformat", "strptime", "parsedate_to_datetime",
-    "fromstring", "decompress", "literal_eval", "urlsplit", "urlparse", "parse_qs", "finditer",
-}  # fmt: skip
+    "unpack",
+    "unpack_from",
+    "iter_unpack",
+    "from_bytes",
+    "b64decode",
+    "fromisoformat",
+    "strptime",
+    "parsedate_to_datetime",
+    "fromstring",
+    "decompress",
+    "literal_eval",
+    "urlsplit",
+    "urlparse",
+    "parse_qs",
+    "finditer",
+}
 _OF_MODULES = {
-    ("json", "loads"), ("json", "load"), ("tomllib", "loads"), ("tomllib", "load"), ("pickle", "loads"), ("pickle", "load"),
-    ("yaml", "load"), ("yaml", "safe_load"), ("tarfile", "open"), ("zipfile", "ZipFile"), ("shlex", "split"), ("ET", "parse"),
-    ("ET", "XML"), ("csv", "reader"), ("zlib", "decompressobj"), ("lzma", "LZMADecompressor"), ("configparser", "RawConfigParser"),
-}  # fmt: skip
+    ("json", "loads"),
+    ("json", "load"),
+    ("tomllib", "loads"),
+    ("tomllib", "load"),
+    ("pickle", "loads"),
+    ("pickle", "load"),
+    ("yaml", "load"),
+    ("yaml", "safe_load"),
+    ("tarfile", "open"),
+    ("zipfile", "ZipFile"),
+    ("shlex", "split"),
+    ("ET", "parse"),
+    ("ET", "XML"),
+    ("csv", "reader"),
+    ("zlib", "decompressobj"),
+    ("lzma", "LZMADecompressor"),
+    ("configparser", "RawConfigParser"),
+}
 _READERS = "strict"  # a module whose functions read strictly: each caller is a parser
 
 

@@ -25,7 +25,7 @@ class Target:
     run: Callable[[bytes, Path], object]
     seeds: Callable[[Path], Sequence[bytes]]
     shape: str
-    inputs: int = 400
+    inputs: int = 250
     seconds: float = 5.0
     memory: int = 384 * MIB
     words: tuple[bytes, ...] = ()

@@ -22,7 +22,7 @@ FOUND = Path(__file__).parent / "found"
 
 # Parsers that read nothing of a stranger, and why.
 OWN = {
-    "factory/cli/github_access.py:content": "an answer of the GitHub that also has the token; what cannot be read is absent",
+    "factory/cli/github_access.py:content": "an answer of the GitHub that the token is of",
     "factory/cli/github_access.py:where": "the remote of one's own clone",
     "factory/cli/github_access.py:_api": "the same",
     "factory/cli/github_access.py:_token": "the same",
@@ -31,6 +31,8 @@ OWN = {
     "factory/engine/sources.py:localised": "the same",
     "factory/github/calls.py:_until": "a header of GitHub",
     "factory/github/rest.py:_check_address": "the address of GitHub's API in one's own environment",
+    "factory/io/confine.py:run": "what the same program has written for its own process in the sandbox",
+    "factory/io/search.py:_main": "the same, for the process that searches",
     "factory/io/bytecode.py:settle": "our own installation",
 }
 

@@ -7,9 +7,32 @@ import random
 from tests.attacks.fuzzing.nasty import TEXTS, size, some
 
 _ODD = (
-    b"\0", b"\r", b"\x1b[31m", b"\x9b", b"\xff\xfe", b"\xed\xa0\x80", "\u2028".encode(), "²".encode(), b"\t", b"\\", b'"', b"%", b"#",
-    b"\xc0\x80", "\u202e".encode(), b"{{ ", b" }}", b"=", b",", b"<", b">", b";", b":", b"[", b"]",
-)  # fmt: skip
+    b"\0",
+    b"\r",
+    b"\x1b[31m",
+    b"\x9b",
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    "\u2028".encode(),
+    "²".encode(),
+    b"\t",
+    b"\\",
+    b'"',
+    b"%",
+    b"#",
+    b"\xc0\x80",
+    "\u202e".encode(),
+    b"{{ ",
+    b" }}",
+    b"=",
+    b",",
+    b"<",
+    b">",
+    b";",
+    b":",
+    b"[",
+    b"]",
+)
 
 
 def changed(chance: random.Random, content: bytes, words: tuple[bytes, ...]) -> bytes:

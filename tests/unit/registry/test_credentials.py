@@ -113,6 +113,7 @@ def test_a_helper_that_answers_nonsense_is_passed_over(tmp_path: Path) -> None:
         '{"auths": {"ghcr.io": 5}}',
         '{"auths": {"ghcr.io": {"auth": "SECRET!"}}}',
         '{"auths": {"ghcr.io": {"identitytoken": 5}}}',
+        '{"auths": {"ghcr.io": {"username": "\\ud800", "password": "SECRET!"}}}',
         "[" * 100_000,
     ],
 )

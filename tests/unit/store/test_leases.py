@@ -196,3 +196,14 @@ def test_a_use_that_is_dated_far_ahead_protects_nothing(tmp_path: Path) -> None:
     os.utime(path)
     (lease,) = leases.read(tmp_path)
     assert leases.is_alive(lease, now=time.time(), patience=DAY, queue=None)
+
+
+@pytest.mark.parametrize("host", ['"\\ud800"', '"a\\u001b[2J"', "[[], []]", f'"{"h" * 5000}"'])
+def test_a_lease_whose_texts_nobody_could_show_is_not_readable(tmp_path: Path, host: str) -> None:
+    leases.take(tmp_path, DIGEST)
+    (path,) = (tmp_path / "leases").iterdir()
+    value = json.loads(path.read_bytes())
+    path.write_text(json.dumps(value).replace(json.dumps(value["host"]), host))
+    (lease,) = leases.read(tmp_path)
+    assert not lease.readable
+    str(lease).encode()
