@@ -58,6 +58,20 @@ def _attributes() -> bytes:
     ).build()
 
 
+def _shared_attributes() -> bytes:
+    """A list of two hundred thousand attributes, and twenty thousand names of the file that has it."""
+    names = listing(*((b"%05d" % number, FILE, 0, len(folder(0))) for number in range(20_000)))
+    first = folder(len(names)) + file(0, xattrs=0)
+    lists = struct.pack("<QII", 0, 200_000, 0).ljust(8192, b"\0")
+    return FileSystem(
+        metadata(first, packed=False),
+        metadata(names),
+        xattr_values=metadata(bytes(2 << 20)),
+        xattr_lists=1,
+        xattr_index=metadata(lists),
+    ).build()
+
+
 def _one_file(name: bytes = b"f") -> bytes:
     return listing((name, FILE, 0, len(folder(0))))
 
@@ -227,6 +241,7 @@ _DPKG = (b"var", b"lib", b"dpkg")
 BOMBS = (
     Bomb("four million lists of attributes in 70 KB", "tree-of-squashfs", _lists_of_attributes),
     Bomb("two million attributes of a file", "tree-of-squashfs", _attributes),
+    Bomb("names that share a long list of attributes", "fingerprint", _shared_attributes, 10.0),
     Bomb("metadata blocks of a byte each", "fingerprint", _tiny_blocks, 5.0),
     Bomb("names in letters of four bytes", "tree-of-squashfs", _long_names, 10.0, 512 * MIB),
     Bomb("a million names for one file", "tree-of-squashfs", _many_entries, 30.0, 1024 * MIB),

@@ -121,6 +121,35 @@ def test_more_packages_than_any_image_has_are_given_up(tmp_path: Path, monkeypat
     assert found(tmp_path / "root") == Packages((Package("apk", "musl", "1.2.5-r0"),), ("apk",))
 
 
+@pytest.mark.parametrize("limit", ["_ALL_READ", "_MOST_RECORDS", "_ALL_TEXTS"])
+def test_databases_that_together_have_more_than_any_image_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    root = tmp_path / "root"
+    for number in range(20):
+        write(
+            root,
+            f"var/lib/dpkg/status.d/{number:02}",
+            f"Package: p{number}\nVersion: 1\n\n\n\nPackage: q\nVersion: 1\n",
+        )
+    assert len(found(root).found) == 21
+    monkeypatch.setattr(packages, limit, {"_ALL_READ": 64 << 10}.get(limit, 16))
+    assert found(root).unknown == ("dpkg",)
+    assert len(found(root).found) < 12
+
+
+def test_a_record_is_read_to_its_first_empty_line_and_no_further_than_its_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "_HEAD", 60)
+    write(
+        tmp_path / "root",
+        "lib/apk/db/installed",
+        "\n\n\nP:a\n P:b\nV:1\nV:2\n\n\n\nP:c\n" + "F:x\n" * 50 + "V:1\n\nP:d\nV:3\n",
+    )
+    assert names(tmp_path / "root") == ["apk a 1", "apk d 3"]
+
+
 def test_names_of_one_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "_MOST_PACKAGES", 2)
     first = write(tmp_path / "root", "a.dist-info/METADATA", "Name: a\nVersion: 1\n")
