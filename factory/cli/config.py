@@ -6,7 +6,7 @@ import argparse
 
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
-from factory.cli.terminal import emit, printable
+from factory.cli.terminal import emit, say
 from factory.names import RegistryAddress
 
 
@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             emit(text)
         else:
-            print(text)
+            say(text)
     elif options.json:
         emit(values)
     else:
         for name, text in values.items():
-            print(printable(f"{name} = {text}  (from {found.values[name].origin})"))
+            say(f"{name} = {text}  (from {found.values[name].origin})")
     return 0

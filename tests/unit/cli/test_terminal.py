@@ -76,8 +76,6 @@ def test_only_the_terminal_prints_but_for_paths_and_documents_of_ours() -> None:
     """What is not said through ``say`` or ``tell`` has no text of a stranger, or is escaped where it is made."""
     exact = {
         "build.py": 1,  # a path in the factory's own work folder
-        "lint.py": 1,  # a workflow command, escaped in factory.github.commands
-        "main.py": 2,  # words for the runner that nobody can guess
         "new.py": 1,  # a path
         "path.py": 1,  # the store's own path, for scripts
         "plan.py": 2,  # JSON in ASCII; a workflow command
