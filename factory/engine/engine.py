@@ -190,6 +190,7 @@ class Engine:
                 timeout=order.timeout.total_seconds(),
                 mapped=self.host.mapping,
                 sandbox=self._sandbox(order, image.parent) if order.confined else None,
+                new_keyring=True,
             )
             output.end()
             return done
@@ -232,6 +233,7 @@ class Engine:
             env=self.environment(command.env, command.scratch),
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
+            new_keyring=True,
         )
 
     def become(

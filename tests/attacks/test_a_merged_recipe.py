@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import http.server
 import json
 import os
@@ -302,6 +303,28 @@ def test_an_image_that_was_swapped_for_another_kind_of_file_runs_nothing_on_the_
     assert SECRET not in done.out + done.err + (report.read_text() if report.exists() else "")
     assert (builder.home / ".bashrc").read_text() == "mine\n"
     assert Path(f"/proc/{builder.program}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_the_keys_of_the_victim_s_session_are_not_in_reach_of_a_test(builder: Victim) -> None:
+    add_key, session = {"x86_64": 248, "aarch64": 217}[os.uname().machine], ctypes.c_int(-3)
+    name = f"singfactory-attack-{os.getpid()}".encode()
+    key = ctypes.CDLL(None).syscall(add_key, b"user", name, SECRET.encode(), len(SECRET), session)
+    if key < 0:
+        pytest.skip("this kernel keeps no keys")
+    look = f"cat /proc/keys; grep -c {name.decode()} /proc/keys; exit 1"  # whoever possesses a key sees it there
+    definition = post("    $B ln -s busybox /bin/grep")
+    builder.recipe("hostile", definition=definition, more=TEST + f'\n[[test]]\nname = "look"\nrun = "{look}"\n')
+    builder.own()
+    try:
+        builder.ok("build", "--force", "hostile")
+        builder.run("test", "hostile")
+    finally:
+        ctypes.CDLL(None).syscall({"x86_64": 250, "aarch64": 219}[os.uname().machine], 9, key, session)  # unlink
+    report = json.loads((builder.folder / ".singfactory/candidates/hostile-amd64/report.json").read_text())
+    seen = next(test["stdout"] for test in report["tests"] if test["name"] == "look")
+    assert name.decode() not in seen
+    assert "keyring   _ses" in seen  # one of its own: the session's is another one
+    assert "_ses: empty" in seen
 
 
 ABOUT = '[recipe]\nname = "bad"\nversion = "1"\n[build]\nbase = "docker://debian:12"\n'
