@@ -190,6 +190,7 @@ class Engine:
                 timeout=order.timeout.total_seconds(),
                 mapped=self.host.mapping,
                 sandbox=self._sandbox(order, image.parent) if order.confined else None,
+                new_keyring=True,
             )
             output.end()
             return done
@@ -232,6 +233,7 @@ class Engine:
             env=self.environment(command.env, command.scratch),
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
+            new_keyring=True,
         )
 
     def become(
@@ -250,9 +252,20 @@ class Engine:
         return "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
 
     def has_tests(self, image: Path) -> bool:
-        """Whether the image has a %test of its own. Raises IntegrityFailure when the engine cannot read the image."""
+        """Whether the image has a %test of its own. Raises IntegrityFailure when the engine cannot read the image.
+
+        Of a file without the SIF's own metadata, engines learn it by running the image's /bin/sh, among all processes
+        of this machine and as who started them; and a %post may have swapped the file. So it is asked in the sandbox.
+        """
         arguments = [str(self.path), "-q", "inspect", "--test", str(image)]
-        status, text, said = process.output_of(arguments, env=self.environment({}), mapped=self.host.mapping)
+        env, image = self.environment({}), image.resolve()
+        if kind := self.confinement().kind:
+            shut_in = sandbox.for_reading(kind, self.path, self.host, env, image)
+            arguments[-1] = str(image)
+            inside = {**env, "HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
+            status, text, said = process.output_of(arguments, env=inside, sandbox=shut_in)
+        else:
+            status, text, said = process.output_of(arguments, env=env, mapped=self.host.mapping)
         if status != 0:
             raise IntegrityFailure(
                 f"{self.kind} cannot read {image}",

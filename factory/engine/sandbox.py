@@ -91,6 +91,12 @@ def for_build(
     return Sandbox(kind, tuple(places), writable, _links(), _empty(env), cwd)
 
 
+def for_reading(kind: str, engine: Path, host: Host, env: Mapping[str, str], image: Path) -> Sandbox:
+    """The sandbox of an engine that says what is in an image (a path without links), and writes nothing."""
+    empty = (HOME, Path("/tmp"), *_empty(env))  # noqa: S108 - in the sandbox
+    return Sandbox(kind, (*system(), *_of_engine(engine, host, env), image), links=_links(), empty=empty)
+
+
 def owner(kind: str) -> int:
     """Who owns what a sandboxed build may write, seen from outside; -1: nobody else than the user who starts it."""
     return shifted_range()[0] if kind == SHIFTED else -1

@@ -1,12 +1,14 @@
 """Run as a script: prepare this process, then become the wanted program (same process id).
 
-    python -I launch.py [--die-with-parent PID] [--map MAP] [--sandbox PLAN] -- PROGRAM [ARGUMENT...]
+    python -I launch.py [--die-with-parent PID] [--map MAP] [--new-keyring] [--sandbox PLAN] -- PROGRAM [ARGUMENT...]
 
 --die-with-parent asks the kernel for SIGTERM when the parent ends, SIGKILL of the parent included: no child
 survives. --map makes a user namespace first. ``identity`` maps ids 0-65535 onto themselves: for a root that
 lacks a capability, inside the set is full. ``subuid`` maps this user to root and its /etc/subuid range above
 it, through newuidmap: it may then remove what a build of the same user left behind. ``single`` maps this user to root,
 and nobody else. ``shifted`` is for root: inside, ids 0 and up are ids that nobody has outside.
+
+--new-keyring leaves the session's keys behind, a Kerberos ticket say: every process inherits them, in images too.
 
 With --sandbox there are more processes: this one waits for them, and all of them end with it (``confine``).
 
@@ -29,6 +31,8 @@ _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG = 1
 _IDS = 65536
 _SHIFT = 0x7000_0000
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_JOIN_SESSION_KEYRING = 1
 _CANNOT = 126  # as shells do: found, and cannot be run
 
 
@@ -37,6 +41,8 @@ def main(arguments: list[str]) -> int:
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
+    if "--new-keyring" in options and (number := _KEYCTL.get(os.uname().machine)):
+        libc.syscall(number, _JOIN_SESSION_KEYRING, None)
     if "--sandbox" in options:
         parent = int(options[options.index("--die-with-parent") + 1]) if "--die-with-parent" in options else 0
         uid, gid = os.getuid(), os.getgid()

@@ -62,11 +62,17 @@ class Sandbox:
 
 
 def command(
-    arguments: Sequence[str], mapped: str = "", *, bound: bool = True, sandbox: Sandbox | None = None
+    arguments: Sequence[str],
+    mapped: str = "",
+    *,
+    bound: bool = True,
+    sandbox: Sandbox | None = None,
+    new_keyring: bool = False,
 ) -> list[str]:
     """The argument list that runs the program through ``launch``; mapped: '', 'identity' or 'subuid'."""
     options = ["--sandbox", sandbox.plan(), "--map", sandbox.mapped] if sandbox else []
     options += ["--map", mapped] if mapped and not sandbox else []
+    options += ["--new-keyring"] if new_keyring else []
     if bound:
         options += ["--die-with-parent", str(os.getpid())]
     return [sys.executable, "-I", str(_LAUNCH), *options, "--", *arguments]
@@ -82,17 +88,18 @@ def run(
     timeout: float | None = None,
     mapped: str = "",
     sandbox: Sandbox | None = None,
+    new_keyring: bool = False,
 ) -> Finished:
     """Run a program to its end and hand over its output block by block; in a sandbox, if one is given.
 
     Standard error goes into the same stream unless on_error_output is given; standard input is empty.
-    timeout in seconds. When the time is over, or an exception (Ctrl-C) passes through, the whole process
+    new_keyring: it gets none of the session's keys. timeout in seconds. When the time is over, or an exception (Ctrl-C) passes through, the whole process
     group is ended first. Raises NotFound when there is no such program.
     """
     started = time.monotonic()
     separate = on_error_output is not None
     process = _start(
-        command(arguments, mapped, sandbox=sandbox),
+        command(arguments, mapped, sandbox=sandbox, new_keyring=new_keyring),
         program=arguments[0],
         env=env,
         cwd=cwd,

