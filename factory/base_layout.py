@@ -17,7 +17,7 @@ from typing import Any
 
 from factory.digest import Descriptor, Digest
 from factory.errors import BuildFailed, IntegrityFailure, NotFound
-from factory.io import files
+from factory.io import files, trees
 from factory.io.progress import Progress
 from factory.names import docker_reference
 from factory.recipes.definition import Definition, Stage
@@ -78,7 +78,7 @@ def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
 
     What a recipe has under that name itself is removed from the copy of its folder: it could be a link to anywhere.
     """
-    if files.remove_tree(folder / FOLDER) is False:
+    if trees.remove_tree(folder / FOLDER) is False:
         files.remove_file(folder / FOLDER)
     for base in bases:
         link = folder / base.name
@@ -108,7 +108,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     if layout.is_dir() and all(_is_whole(layout, blob) for blob in blobs):
         layout.touch()
         return Base(layout, name)
-    files.remove_tree(layout)
+    trees.remove_tree(layout)
     progress.begin(f"fetch {shown}", sum(blob.size for blob in blobs))
     try:
         with files.temporary_folder(place.kept, layout.name) as made:
@@ -202,4 +202,4 @@ def _forget_old(kept: Path) -> None:
     """Remove images that no build has used for a month."""
     for layout in kept.glob("[0-9a-f]*"):
         if time.time() - layout.stat().st_mtime > _KEPT_SECONDS:
-            files.remove_tree(layout)
+            trees.remove_tree(layout)

@@ -19,7 +19,7 @@ from factory.engine.sources import PackageSources
 from factory.errors import UsageError
 from factory.examine import Examined, examine
 from factory.inputs import BASE_FILE, Inputs, definition_for, gather, needs_mirror
-from factory.io import files
+from factory.io import files, trees
 from factory.io.locks import lock
 from factory.io.progress import Progress
 from factory.recipes import quiet
@@ -65,7 +65,7 @@ def build(
         files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
         for leftover in folder.glob(".image.sif.*"):  # of a build that was killed
-            files.remove_tree(leftover)
+            trees.remove_tree(leftover)
         started = monotonic()
         _same_as_planned(recipe, arch, inputs, engine)
         _run(recipe, inputs, folder / "image.sif", arch=arch, base_image=base_image, place=place, progress=progress)

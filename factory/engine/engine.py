@@ -15,7 +15,7 @@ from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Output
 from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
-from factory.io import files, process
+from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
 SINGULARITY = "singularity-ce"
@@ -317,7 +317,7 @@ class Engine:
 
     def _clean(self, scratch: Path) -> None:
         """Remove the engine's temporary files, those that belong to the user's subordinate ids included."""
-        if files.remove_tree(scratch) or self.host.is_root:
+        if trees.remove_tree(scratch) or self.host.is_root:
             return
         arguments = ["rm", "-rf", "--", str(scratch)]
         process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)

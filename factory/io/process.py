@@ -93,8 +93,8 @@ def run(
     """Run a program to its end and hand over its output block by block; in a sandbox, if one is given.
 
     Standard error goes into the same stream unless on_error_output is given; standard input is empty.
-    new_keyring: it gets none of the session's keys. timeout in seconds. When the time is over, or an exception (Ctrl-C) passes through, the whole process
-    group is ended first. Raises NotFound when there is no such program.
+    new_keyring: it gets none of the session's keys. timeout in seconds. When the time is over, or an exception (Ctrl-C)
+    passes through, the whole process group is ended first. Raises NotFound when there is no such program.
     """
     started = time.monotonic()
     separate = on_error_output is not None

@@ -8,7 +8,8 @@ import secrets
 from pathlib import Path
 
 from factory.errors import UsageError
-from factory.io.files import atomic_write, make_folder, remove_tree, rename_into_place
+from factory.io.files import atomic_write, make_folder, rename_into_place
+from factory.io.trees import remove_tree
 from factory.names import docker_reference, recipe_name, version_name
 
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)

@@ -15,7 +15,7 @@ import pytest
 
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom
-from factory.io import files, private
+from factory.io import files, private, trees
 
 BLOCK = files.BLOCK
 
@@ -58,7 +58,7 @@ def open_folder() -> Iterator[Path]:
     path.mkdir()
     path.chmod(0o777)
     yield path
-    assert files.remove_tree(path)
+    assert trees.remove_tree(path)
 
 
 @pytest.fixture(params=[0o000, 0o077, 0o777])
@@ -338,11 +338,11 @@ def test_removing_a_tree_says_whether_it_is_gone_and_does_not_follow_a_link(tmp_
     (tmp_path / "target").mkdir(mode=0o500)
     (tmp_path / "link").symlink_to(tmp_path / "target")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    assert not files.remove_tree(tmp_path / "link")
-    assert not files.remove_tree(tmp_path / "dangling")
+    assert not trees.remove_tree(tmp_path / "link")
+    assert not trees.remove_tree(tmp_path / "dangling")
     assert mode_of(tmp_path / "target") == 0o500
-    assert files.remove_tree(tmp_path / "target")
-    assert files.remove_tree(tmp_path / "never there")
+    assert trees.remove_tree(tmp_path / "target")
+    assert trees.remove_tree(tmp_path / "never there")
 
 
 def test_a_tree_that_is_deeper_than_any_path_is_removed_with_its_read_only_folders(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_tree_that_is_deeper_than_any_path_is_removed_with_its_read_only_folde
         (tmp_path / name).chmod(0o700)
         (tmp_path / name).rename(tmp_path / below / chain / "x")
     (tmp_path / "4" / "d").chmod(0o500)
-    assert files.remove_tree(tmp_path / "4")
+    assert trees.remove_tree(tmp_path / "4")
     assert mode_of(tmp_path / "kept") == 0o500
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from factory.digest import Digest
 from factory.errors import RegistryFailure
-from factory.io import files
+from factory.io import files, trees
 from factory.io.below import Folder
 from factory.io.progress import Silent
 from factory.store import gc, leases, tags
@@ -103,7 +103,7 @@ def test_a_link_protects_an_image_whose_record_is_broken(store: Store) -> None:
 
 def test_a_record_protects_an_image_whose_links_are_gone(store: Store) -> None:
     digest = put(store, b"tagged", "tool", "1-1")
-    files.remove_tree(store.root / "images")
+    trees.remove_tree(store.root / "images")
     assert why(run(store), keep=False) == {}
     assert store.blob(digest).exists()
 
@@ -430,7 +430,7 @@ def test_a_user_removes_own_images_only_and_names_stay_for_the_others() -> None:
         assert names_in(store) == {"tool:1-1"}
         assert store.blob(digest).exists()
     finally:
-        files.remove_tree(store.root)
+        trees.remove_tree(store.root)
 
 
 PULLS = """

@@ -16,7 +16,7 @@ import pytest
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotFound, RegistryFailure, UsageError
-from factory.io import files
+from factory.io import files, trees
 from factory.io.progress import Silent
 from factory.names import Reference
 from factory.store import store as store_module
@@ -401,7 +401,7 @@ def test_a_store_that_may_only_be_read_serves_what_it_has() -> None:
             folder.chmod(0o555)
         run_as_another(lambda: read_only_use(store))
     finally:
-        files.remove_tree(store.root)
+        trees.remove_tree(store.root)
 
 
 def read_only_use(store: Store) -> None:
@@ -428,7 +428,7 @@ def test_two_users_share_a_store_whose_folder_is_open_to_their_group() -> None:
         assert store.find(Reference.parse("pytorch-2.1:second")).size == 6
         assert verify(store, Silent()) == (2, ())
     finally:
-        files.remove_tree(root)
+        trees.remove_tree(root)
 
 
 def use_as_second(store: Store) -> None:
