@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from factory import strict
 from factory.digest import Digest
 from factory.io import private
 
@@ -35,7 +36,7 @@ class Record:
         """Read the record in a file of at most limit bytes. Raises FileNotFoundError, ValueError, IntegrityFailure."""
         content = private.read_bounded(path, limit)
         try:
-            return cls(json.loads(content, parse_constant=_no_number, object_pairs_hook=_once))
+            return cls(json.loads(content, parse_constant=strict.no_number, object_pairs_hook=strict.once))
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
 
@@ -110,15 +111,3 @@ class Record:
         if name not in self._value:
             raise ValueError(f"{name} is missing")
         return self._value[name]
-
-
-def _no_number(text: str) -> NoReturn:
-    """JSON knows neither NaN nor Infinity (RFC 8259, section 6); Python's reader does."""
-    raise ValueError(f"{text} is no number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return found

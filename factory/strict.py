@@ -50,8 +50,8 @@ def json_value(content: bytes | str, limit: int = DOCUMENT_LIMIT) -> object:
             text,
             parse_int=_whole,
             parse_float=_fraction,
-            parse_constant=_no_number,
-            object_pairs_hook=_once,
+            parse_constant=no_number,
+            object_pairs_hook=once,
         )
     except Malformed:
         raise
@@ -168,11 +168,13 @@ def _fraction(digits: str) -> float:
     return found
 
 
-def _no_number(name: str) -> NoReturn:
+def no_number(name: str) -> NoReturn:
+    """For json's parse_constant: JSON knows neither NaN nor Infinity (RFC 8259, section 6). Raises Malformed."""
     raise Malformed(f"{name} is no number")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json's object_pairs_hook: no key stands in an object twice. Raises Malformed."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise Malformed("a key stands in an object twice")
