@@ -16,7 +16,7 @@ from factory.candidate import Candidate
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement
 from factory.engine.sources import PackageSources
-from factory.errors import UsageError
+from factory.errors import IntegrityFailure, UsageError
 from factory.examine import Examined, examine
 from factory.inputs import BASE_FILE, Inputs, definition_for, gather, needs_mirror
 from factory.io import files, trees
@@ -70,7 +70,7 @@ def build(
         _same_as_planned(recipe, arch, inputs, engine)
         _run(recipe, inputs, folder / "image.sif", arch=arch, base_image=base_image, place=place, progress=progress)
         _same_as_planned(recipe, arch, inputs, engine)
-        seen = examine(folder / "image.sif", progress)
+        seen = _examined(folder, progress)
         made = Candidate(
             folder=folder,
             recipe=recipe.name,
@@ -91,12 +91,21 @@ def build(
         return made
 
 
+def _examined(folder: Path, progress: Progress) -> Examined:
+    """What was built. What is no image is not left where one is expected."""
+    try:
+        return examine(folder / "image.sif", progress)
+    except IntegrityFailure:
+        for name in ("candidate.json", "image.sif"):
+            files.remove_file(folder / name)
+        raise
+
+
 def _keep(seen: Examined, made: Candidate) -> None:
     """Put what the image was found to be beside it, in the place of what was known of an older one."""
     for path in (made.chunks, made.sbom):
         files.remove_file(path)
-    if seen.chunks:
-        files.atomic_write(made.chunks, seen.chunks)
+    files.atomic_write(made.chunks, seen.chunks)
     if seen.packages is not None:
         name = f"{made.recipe}-{made.version}-{made.arch}"
         files.atomic_write(made.sbom, sbom.write(seen.packages, name=name, sif=made.sif.digest, created=made.created))

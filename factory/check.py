@@ -14,6 +14,7 @@ from factory.io.progress import Progress
 from factory.recipes.inside import LeavesFolderError, folder_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
 from factory.report import TestReport, TestResult
+from factory.sif.own_test import has_own_test
 
 _KEPT = 64 * 1024  # bytes kept of each output: its end
 _OWN_TEST = TestSpec(name="%test", run="")
@@ -45,7 +46,7 @@ def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlac
         )
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     wanted = recipe.tests
-    if place.engine.has_tests(image):
+    if has_own_test(image):
         wanted = (_OWN_TEST, *wanted)
     results = []
     progress.begin(f"test {recipe.name}")

@@ -7,15 +7,16 @@ anything, and which of its bytes others have already.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 
 from factory.delta.index import index_image
 from factory.digest import Descriptor
 from factory.errors import IntegrityFailure
-from factory.io import files
 from factory.io.progress import Progress
 from factory.registry.protocol import SIF_LAYER
 from factory.sif.fingerprint import content_size, fingerprint_of
+from factory.sif.header import read_sif_header
 from factory.sif.packages import Packages, installed
 from factory.sif.squashfs import BlocksUnknown
 from factory.sif.tree import open_tree
@@ -23,23 +24,22 @@ from factory.sif.tree import open_tree
 
 @dataclass(frozen=True)
 class Examined:
-    """What an image is. chunks: its chunk index; fingerprint, packages: of its files. Empty where it is unreadable."""
+    """What an image is. chunks: its chunk index. fingerprint, packages: of its files; empty where unreadable."""
 
     sif: Descriptor
-    chunks: bytes = b""
+    chunks: bytes
     fingerprint: str = ""
     packages: Packages | None = None
 
 
 def examine(image: Path, progress: Progress) -> Examined:
-    """Read an image. Of one that cannot be understood only digest and size are told, and a notice says so."""
-    try:
-        index = index_image(image, progress)
-        sif = Descriptor(SIF_LAYER, index.digest, index.size)
-    except IntegrityFailure as error:
-        progress.note(f"it is published without a chunk index and a fingerprint: {error}")
-        digest, size = files.digest_of(image)
-        return Examined(Descriptor(SIF_LAYER, digest, size))
+    """Read an image. Where its files cannot be read, their fingerprint and packages are left out, and a notice says so.
+
+    Raises IntegrityFailure when it is not a sound SIF with a file system in it.
+    """
+    _require_file_system(image)
+    index = index_image(image, progress)
+    sif = Descriptor(SIF_LAYER, index.digest, index.size)
     try:
         with open_tree(image) as tree:
             progress.begin("looking into the image", content_size(tree))
@@ -51,3 +51,14 @@ def examine(image: Path, progress: Progress) -> Examined:
     except (BlocksUnknown, IntegrityFailure) as error:
         progress.note(f"it is published without a fingerprint: {error}")
         return Examined(sif, index.encode())
+
+
+def _require_file_system(image: Path) -> None:
+    with image.open("rb") as file:
+        header = read_sif_header(file, file.seek(0, SEEK_END), image.name)
+    if header.primary_system is None:
+        raise IntegrityFailure(
+            f"{image.name} is not an image that can run",
+            why="it has no primary system partition",
+            fix="build it again; something that ran meanwhile may have put another file there",
+        )

@@ -14,7 +14,7 @@ from typing import NoReturn
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Output
-from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
+from factory.errors import BuildFailed, NotFound, UsageError
 from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
@@ -251,30 +251,6 @@ class Engine:
     def _prefix(self) -> str:
         return "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
 
-    def has_tests(self, image: Path) -> bool:
-        """Whether the image has a %test of its own. Raises IntegrityFailure when the engine cannot read the image.
-
-        Of a file without the SIF's own metadata, engines learn it by running the image's /bin/sh, among all processes
-        of this machine and as who started them; and a %post may have swapped the file. So it is asked in the sandbox.
-        """
-        arguments = [str(self.path), "-q", "inspect", "--test", str(image)]
-        env, image = self.environment({}), image.resolve()
-        if kind := self.confinement().kind:
-            shut_in = sandbox.for_reading(kind, self.path, self.host, env, image)
-            arguments[-1] = str(image)
-            inside = {**env, "HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
-            status, text, said = process.output_of(arguments, env=inside, sandbox=shut_in)
-        else:
-            status, text, said = process.output_of(arguments, env=env, mapped=self.host.mapping)
-        if status != 0:
-            raise IntegrityFailure(
-                f"{self.kind} cannot read {image}",
-                why=said.decode(errors="replace").strip().rpartition("\n")[2],
-                fix="build or pull it again",
-            )
-        lines = text.decode(errors="replace").splitlines()
-        return any(line.strip() and not line.startswith("#!") for line in lines)
-
     def _build_arguments(self, order: BuildOrder, image: Path) -> list[str]:
         # %test is run on the finished SIF, by the test step. The engine believes its cache: no recipe may write there.
         options = ["--notest", "--force", "--disable-cache"]
@@ -305,7 +281,9 @@ class Engine:
         options = ["--containall", "--cleanenv", "--no-home", "--workdir", str(command.scratch), "--pwd", "/"]
         if self.host.is_root:
             options += ["--security", f"uid:{files.NOBODY}", "--security", f"gid:{files.NOBODY}"]
-        for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds):
+        # Where systemd gives a user control groups of their own, a test could put the user's other programs into them.
+        groups = (Bind(path, str(path)) for path in self.host.control_groups)
+        for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
         return options + self._without_mounts()

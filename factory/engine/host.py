@@ -19,7 +19,10 @@ _TOOLS = ("newuidmap", "fakeroot", "mksquashfs", "squashfuse_ll", "squashfuse", 
 
 @dataclass(frozen=True)
 class Host:
-    """The facts. tools maps a program to its path, '' when it is not there; gpu is '', 'nvidia' or 'rocm'."""
+    """The facts. tools maps a program to its path, '' when it is not there; gpu is '', 'nvidia' or 'rocm'.
+
+    control_groups: where cgroup file systems are mounted.
+    """
 
     arch: str
     user_id: int
@@ -29,6 +32,7 @@ class Host:
     fuse: bool
     gpu: str
     tools: Mapping[str, str]
+    control_groups: tuple[Path, ...] = ()
 
     @property
     def is_root(self) -> bool:
@@ -83,6 +87,7 @@ def probe(env: Mapping[str, str]) -> Host:
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         gpu=gpu_present(),
         tools=tools,
+        control_groups=_control_groups(),
     )
 
 
@@ -109,6 +114,16 @@ def _has_all_capabilities() -> bool:
     effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
     wanted: int = (1 << (last + 1)) - 1
     return int(effective, 16) & wanted == wanted
+
+
+def _control_groups() -> tuple[Path, ...]:
+    """By /proc/self/mounts (proc(5)): one of version 2, or one for each controller of version 1."""
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    mounts = (line.split(" ") for line in lines)
+    return tuple(Path(place) for _, place, kind, *_ in mounts if kind in ("cgroup", "cgroup2") and "\\" not in place)
 
 
 def _namespaces_work(env: Mapping[str, str]) -> bool:

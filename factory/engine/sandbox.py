@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory.engine.environment import CERTIFICATES
 from factory.engine.host import Host
 from factory.errors import FactoryError
 from factory.io import process
@@ -20,11 +21,12 @@ SHIFTED, SUBUID, SINGLE = "shifted", "subuid", "single"
 HOME = Path("/root")  # where an engine that is started by a root looks, whatever HOME says
 _FEWEST_IDS = 1000  # below that, no distribution's own users have one
 _SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/sys"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/sys"),
     *("/nix", "/gnu", "/cvmfs"),  # systems that keep programs there, and a file system that clusters share them by
     *("/var/lib/apptainer", "/var/lib/singularity", "/var/lib/ca-certificates"),
 )
 _READ_THROUGH = (Path("/etc/resolv.conf"), Path("/etc/hosts"), Path("/etc/localtime"))  # may be links out of /etc
+_OPTIONAL = Path("/opt")  # each folder in it belongs to one product, or one user: only those that the engine needs
 _PARTS = ("bin/apptainer", "bin/singularity", "libexec", "lib", "lib64", "etc", "var")  # of an engine in one's home
 
 
@@ -91,12 +93,6 @@ def for_build(
     return Sandbox(kind, tuple(places), writable, _links(), _empty(env), cwd)
 
 
-def for_reading(kind: str, engine: Path, host: Host, env: Mapping[str, str], image: Path) -> Sandbox:
-    """The sandbox of an engine that says what is in an image (a path without links), and writes nothing."""
-    empty = (HOME, Path("/tmp"), *_empty(env))  # noqa: S108 - in the sandbox
-    return Sandbox(kind, (*system(), *_of_engine(engine, host, env), image), links=_links(), empty=empty)
-
-
 def owner(kind: str) -> int:
     """Who owns what a sandboxed build may write, seen from outside; -1: nobody else than the user who starts it."""
     return shifted_range()[0] if kind == SHIFTED else -1
@@ -140,14 +136,24 @@ def _kinds(host: Host) -> tuple[str, ...]:
     return (SUBUID, SINGLE) if host.subordinate_ids and host.tools.get("newuidmap") else (SINGLE,)
 
 
-def _of_engine(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path]:
-    """The engine's own folders, the programs that it calls and its libraries, where these lie elsewhere."""
+def _of_engine(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path | tuple[Path, Path]]:
+    """The engine's own folders, programs that it calls, its libraries and certificates, where these lie elsewhere."""
     seen = [path for path in system() if isinstance(path, Path)]
-    found: list[Path] = []
+    optional = _products(engine, host, env)
+    found: list[Path] = [path for path in optional if _is_plain(path)]
     for path in (*_prefix(engine, env), *_tools(host), *_libraries(env)):
         if path.exists() and not any(path.is_relative_to(one) for one in (*seen, *found)):
             found.append(path)
-    return found
+    named = [path for path in (*optional, *_certificates(env)) if not any(map(path.is_relative_to, (*seen, *found)))]
+    return [*found, *((path.resolve(), path) for path in named)]
+
+
+def _products(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path]:
+    """The folders of /opt in which any of this lies: what was installed there finds its libraries beside itself."""
+    named = (str(engine), *host.tools.values(), *env.get("LD_LIBRARY_PATH", "").split(":"))
+    named = (*named, *(str(Path(name).resolve()) for name in named if name))
+    inside = [Path(name).relative_to(_OPTIONAL).parts for name in named if Path(name).is_relative_to(_OPTIONAL)]
+    return [path for path in dict.fromkeys(_OPTIONAL / parts[0] for parts in inside if parts) if path.is_dir()]
 
 
 def _prefix(engine: Path, env: Mapping[str, str]) -> Iterator[Path]:
@@ -172,6 +178,13 @@ def _libraries(env: Mapping[str, str]) -> Iterator[Path]:
     for name in filter(None, env.get("LD_LIBRARY_PATH", "").split(":")):
         path = Path(name).resolve()
         if path.is_dir() and not _is_private(path, env):
+            yield path
+
+
+def _certificates(env: Mapping[str, str]) -> Iterator[Path]:
+    for name in (*CERTIFICATES, "SSL_CERT_DIR"):
+        path = Path(env.get(name, ""))
+        if path.is_absolute() and (path.is_file() or (path.is_dir() and not _is_private(path.resolve(), env))):
             yield path
 
 

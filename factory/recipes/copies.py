@@ -60,4 +60,13 @@ def _wrong(words: list[str]) -> str:
         return "the source is empty"
     if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
         return "{{ or a blank other than a space stands in a word, which Apptainer takes apart elsewhere"
+    return _wrong_destination(words[-1]) if len(words) == _SOURCE_AND_DESTINATION else ""
+
+
+def _wrong_destination(path: str) -> str:
+    """A destination is a path in the image as it stands: no shell reads it, and nothing is above the image's root."""
+    if ".." in path.split("/"):
+        return "the destination goes up by .."
+    if "$" in path or path.startswith("~"):
+        return "the destination holds $ or begins with ~, which nothing replaces there"
     return ""

@@ -233,7 +233,7 @@ class _Parser:
             if section.name == "files":
                 wrong = parse_copy(text, number)
                 if isinstance(wrong, str):
-                    remedy = "write SOURCE DESTINATION, with double quotes around names that hold spaces"
+                    remedy = "write SOURCE /PATH/IN/THE/IMAGE, with double quotes around names that hold spaces"
                     self._complain(number, f"%files: {wrong}", remedy)
             elif section.name == "arguments" and not _blank(text) and _ARGUMENT.fullmatch(text) is None:
                 self._complain(number, f"%arguments: {shown(text.strip())} is not understood", "write NAME=value")

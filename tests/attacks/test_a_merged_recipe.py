@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import http.server
 import json
@@ -23,6 +24,7 @@ import pytest
 
 from factory.digest import Digest
 from factory.io import launch
+from factory.io.files import NOBODY
 from factory.names import RegistryAddress
 from factory.recipes.epoch import epoch_of
 from factory.recipes.load import load_recipe
@@ -72,6 +74,21 @@ def test_what_the_victim_has_in_home_environment_and_process_list_is_not_read_by
     assert "/proc" in log, done.err
     assert SECRET not in log
     assert done.code == 0, done.err
+
+
+def test_what_a_user_keeps_in_opt_is_not_read_by_a_post(builder: Victim) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes folders in /opt")
+    with tempfile.TemporaryDirectory(prefix="victim-", dir="/opt") as folder:
+        kept = Path(folder, "key")
+        kept.write_text(SECRET)
+        kept.chmod(0o600)
+        for path in (Path(folder), kept):
+            os.chown(path, builder.home.stat().st_uid, -1)
+        builder.attack(post(f"    ls /opt /proc/*/root/opt; cat {kept} /proc/*/root/{kept}; echo has tried"))
+    log = builder.log("hostile")
+    assert "has tried" in log
+    assert SECRET not in log
 
 
 WRITE_AROUND = post("""
@@ -303,6 +320,39 @@ def test_an_image_that_was_swapped_for_another_kind_of_file_runs_nothing_on_the_
     assert SECRET not in done.out + done.err + (report.read_text() if report.exists() else "")
     assert (builder.home / ".bashrc").read_text() == "mine\n"
     assert Path(f"/proc/{builder.program}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_a_program_of_the_victim_s_is_not_moved_to_another_control_group_by_a_test(builder: Victim) -> None:
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    places = [Path(mount[1]) for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
+    if os.geteuid() != 0 or not places:
+        pytest.skip("no control groups that could be handed over to the victim")
+    user = builder.home.stat().st_uid or NOBODY  # root's tests run as nobody
+    groups = [place / f"singfactory-attack-{os.getpid()}" for place in places]
+    run = f"for group in {' '.join(map(str, groups))}; do mkdir $group/planted && echo made it; done; echo has tried"
+    builder.recipe(
+        "hostile",
+        definition=post("    $B ln -s busybox /bin/mkdir"),
+        more=f'{TEST}\n[[test]]\nname = "moves"\nrun = "{run}"\n',
+    )
+    builder.own()
+    made = []
+    try:
+        for group in groups:
+            with contextlib.suppress(OSError):  # a kernel without one of the old controllers
+                group.mkdir()
+                os.chown(group, user, user)
+                made.append(group)
+        builder.ok("build", "--force", "hostile")
+        builder.run("test", "hostile")
+    finally:
+        planted = [group for group in made if (group / "planted").exists()]
+        for group in (*(group / "planted" for group in planted), *made):
+            group.rmdir()
+    report = json.loads((builder.folder / ".singfactory/candidates/hostile-amd64/report.json").read_text())
+    assert made
+    assert "has tried" in next(test["stdout"] for test in report["tests"] if test["name"] == "moves")
+    assert planted == []
 
 
 def test_the_keys_of_the_victim_s_session_are_not_in_reach_of_a_test(builder: Victim) -> None:

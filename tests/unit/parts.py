@@ -21,6 +21,7 @@ from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, RawManifest, Registry
 from factory.release import Release
 from factory.report import TestReport, TestResult
+from tests.unit.delta.images import with_metadata
 
 ENGINE = "apptainer 1.4.0"
 BASE_DIGEST = "sha256:" + "b" * 64
@@ -281,17 +282,18 @@ class Heard(Silent):
 
 _ENGINE = """\
 #!/bin/sh
-# Stands where Apptainer stands: "builds" a file, and runs what a test runs, without any container. Where a SIF lies
-# beside it, that is what it builds, with other bytes behind it each time.
+# Stands where Apptainer stands: "builds" a file, and runs what a test runs, without any container. Where built.sif lies
+# beside it, that is what it builds, else a SIF of files that nobody can read; with other bytes behind it each time.
 here="$(dirname "$0")"
 if [ "$1" = build ]; then
     while [ $# -gt 2 ]; do shift; done
     if grep -q 'exit 1' "$2"; then echo "the section failed"; exit 1; fi
-    if [ -f "$here/built.sif" ]; then cat "$here/built.sif" > "$1"; else cat "$2" base.sif > "$1" 2>/dev/null; fi
-    od -An -N8 -tx8 /dev/urandom >> "$1"
+    image="$1"
+    if [ -f "$here/built.sif" ]; then set -- "$here/built.sif"; else set -- "$here/empty.sif" "$2" base.sif; fi
+    cat "$@" > "$image" 2>/dev/null
+    od -An -N8 -tx8 /dev/urandom >> "$image"
     exit 0
 fi
-if [ "$2" = inspect ]; then cat "$here/own-test"; exit 0; fi
 options=""
 while [ "${1%.sif}" = "$1" ]; do options="$options $1 "; shift; done
 shift 5
@@ -300,13 +302,13 @@ ENGINE_OPTIONS="$options" exec "$@"
 """
 
 
-def stand_in_engine(folder: Path, *, gpu: str = "", own_test: str = "#!/bin/sh\n") -> Engine:
+def stand_in_engine(folder: Path, *, gpu: str = "") -> Engine:
     """An engine whose program is a small script; everything on our side of it is real."""
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "apptainer"
     script.write_text(_ENGINE)
     script.chmod(0o755)
-    (folder / "own-test").write_text(own_test)
+    (folder / "empty.sif").write_bytes(with_metadata({}))
     host = Host(
         arch="amd64",
         user_id=1000,

@@ -11,6 +11,7 @@ from factory.digest import Digest
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.recipes.model import Recipe, TestSpec
 from factory.report import TestReport, TestResult
+from tests.unit.delta.images import with_metadata
 from tests.unit.parts import CREATED, ENGINE, QUIET, stand_in_engine, write_recipe
 
 
@@ -23,20 +24,21 @@ def checked(
     require: bool = False,
 ) -> TestReport:
     recipe = write_recipe(tmp_path / "recipes", more=f'[run]\ngpu = "{wants}"\nenv = {{ A = "from run" }}')
-    engine = stand_in_engine(tmp_path / "engine", gpu=gpu, own_test=own)
+    engine = stand_in_engine(tmp_path / "engine", gpu=gpu)
     place = CheckPlace(engine, tmp_path / "scratch", require_gpu=require)
-    return check(replace(recipe, tests=tests), image(tmp_path), Digest.of(b"sif"), place, QUIET)
+    return check(replace(recipe, tests=tests), image(tmp_path, own), None, place, QUIET)
 
 
-def image(tmp_path: Path) -> Path:
+def image(tmp_path: Path, own: str = "#!/bin/sh\n") -> Path:
     path = tmp_path / "image.sif"
-    path.write_bytes(b"sif")
+    path.write_bytes(with_metadata({"test": own}))
     return path
 
 
 def test_the_report_names_the_bytes_that_were_tested(tmp_path: Path) -> None:
     report = checked(tmp_path, TestSpec("one", "echo hello; echo trouble >&2"))
-    assert (report.recipe, report.sif_digest, report.engine) == ("tool", Digest.of(b"sif"), ENGINE)
+    tested = Digest.of((tmp_path / "image.sif").read_bytes())
+    assert (report.recipe, report.sif_digest, report.engine) == ("tool", tested, ENGINE)
     (result,) = report.results
     assert (result.outcome, result.why, result.stdout, result.stderr) == ("passed", "", "hello\n", "trouble\n")
 
@@ -47,7 +49,8 @@ def test_another_image_than_the_built_one_is_not_tested(tmp_path: Path) -> None:
     with pytest.raises(IntegrityFailure, match="is not the image that was built"):
         check(recipe, image(tmp_path), Digest.of(b"other"), place, QUIET)
     assert not (tmp_path / "scratch").exists()
-    assert check(recipe, image(tmp_path), None, place, QUIET).sif_digest == Digest.of(b"sif")
+    tested = Digest.of(image(tmp_path).read_bytes())
+    assert check(recipe, image(tmp_path), tested, place, QUIET).sif_digest == tested
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from factory.make import build_one, built_before, look, publish_one
 from factory.make import test_one as run_tests
 from factory.publish import Origin, is_unchanged, publish
 from factory.release import CHUNK_INDEX, Release, Repeat
+from tests.unit.delta.images import DEFINITION, Part, sif
 from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
 from tests.unit.sif.packing import image, write
 from tests.unit.test_make import Factory
@@ -197,7 +198,7 @@ def test_contents_that_are_not_known_are_never_the_same(factory: Factory) -> Non
     assert made.fingerprint == ""
     assert not is_unchanged(newest(factory), factory.recipes["one"], made)
     assert not is_unchanged(None, factory.recipes["one"], made)
-    assert [note for note in factory.heard.notes if "without a chunk index and a fingerprint" in note]
+    assert [note for note in factory.heard.notes if "without a fingerprint" in note]
 
 
 def test_a_chunk_index_of_another_image_is_not_published(factory: Factory) -> None:
@@ -311,3 +312,18 @@ def test_the_same_bytes_of_other_inputs_are_remembered(factory: Factory) -> None
     factory.write("one", definition=REMARK)
     factory.make()
     assert factory.kept() == {"one": "1.0-1 is what these inputs give"}
+
+
+def test_what_is_no_sound_image_is_neither_a_candidate_nor_left_where_one_is_expected(factory: Factory) -> None:
+    factory.write("one")
+    factory.make()
+    (factory.root / "engine/built.sif").write_bytes(b"hsqs" + bytes(100_000))
+    assert "is not a sound SIF file" in factory.made(force=True)["one (amd64)"]
+    left = {path.name for path in (factory.root / "candidates/one-amd64").iterdir()}
+    assert not left & {"image.sif", "candidate.json"}
+
+
+def test_an_image_without_a_file_system_is_no_image(factory: Factory) -> None:
+    (factory.root / "engine/built.sif").write_bytes(sif(Part(b"Bootstrap: docker\n", kind=DEFINITION)))
+    factory.write("one")
+    assert "is not an image that can run" in factory.made()["one (amd64)"]

@@ -228,11 +228,12 @@ def _claimed_chunks() -> bytes:
     return struct.pack("<8sHHIQ32s", b"SFCHUNKS", 1, 16, 10**9, 10**12, bytes(32)) + bytes(4096)
 
 
-def _descriptors(**changes: int) -> Callable[[], bytes]:
+def _descriptors(offset: int | None = None, size: int | None = None) -> Callable[[], bytes]:
     def make() -> bytes:
         system = Squashfs()
         system.add_links()
-        return sif(Part(system.build(), **changes), Part(b"Bootstrap: docker\n", 0x4001, **changes))
+        definition = Part(b"Bootstrap: docker\n", 0x4001, offset=offset, size=size)
+        return sif(Part(system.build(), offset=offset, size=size), definition)
 
     return make
 

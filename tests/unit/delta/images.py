@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import random
 import struct
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 COMPRESSORS = {"gzip": 1, "xz": 4, "lz4": 5, "zstd": 6}
 NONE = 0xFFFFFFFFFFFFFFFF
 DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")
-PARTITION, DEFINITION = 0x4004, 0x4001
+PARTITION, DEFINITION, JSON = 0x4004, 0x4001, 0x4006
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -120,6 +121,7 @@ class Part:
     purpose: int = 2
     offset: int | None = None
     size: int | None = None
+    name: bytes = b"part"
 
 
 def sif(*parts: Part, arch: bytes = b"02", total: int = 48, start: int = 4096, created: int = 1700000000) -> bytes:
@@ -138,7 +140,7 @@ def sif(*parts: Part, arch: bytes = b"02", total: int = 48, start: int = 4096, c
         size = len(part.content) if part.size is None else part.size
         extra = struct.pack("<ii3s", part.file_system, part.purpose, arch) if part.kind == PARTITION else b""
         descriptor = DESCRIPTOR.pack(
-            *(part.kind, True, number + 1, 0xF0000001, 0, offset, size, size, created, created, 0, 0, b"part", extra)
+            *(part.kind, True, number + 1, 0xF0000001, 0, offset, size, size, created, created, 0, 0, part.name, extra)
         )
         place = 4096 + number * DESCRIPTOR.size
         data[place : place + len(descriptor)] = descriptor
@@ -153,3 +155,9 @@ def image(*files: bytes, compressor: str = "gzip", created: int = 1700000000) ->
         system.add_file(content)
     system.add_links()
     return sif(Part(b"Bootstrap: docker\n", kind=DEFINITION), Part(system.build()), created=created)
+
+
+def with_metadata(attributes: object, content: bytes = b"no squashfs") -> bytes:
+    """A SIF with what engines tell of an image without looking into it, and a partition of this content."""
+    told = json.dumps({"data": {"attributes": attributes}, "type": "container"}).encode()
+    return sif(Part(told, kind=JSON, name=b"inspect-metadata.json"), Part(content))

@@ -10,7 +10,7 @@ import pytest
 
 from factory.engine.engine import Bind, BuildOrder, Command, Engine, cannot_build_for, find
 from factory.engine.host import Host
-from factory.errors import BuildFailed, IntegrityFailure, NotFound
+from factory.errors import BuildFailed, NotFound
 
 HOST = Host(
     arch="amd64",
@@ -350,28 +350,6 @@ def test_a_gpu_is_asked_for_in_the_engine_s_words(tmp_path: Path, gpu: str, opti
 
 def test_where_images_cannot_be_mounted_apptainer_is_told_to_unpack_them(tmp_path: Path) -> None:
     assert "--unsquash" in run_arguments(tmp_path, COMMAND, replace(HOST, fuse=False))
-
-
-@pytest.mark.parametrize(
-    ("script", "has"),
-    [
-        ("printf '#!/bin/sh\\n\\n'", False),
-        ("printf '#!/bin/sh\\n\\npython -c pass\\n'", True),
-        ("true", False),
-    ],
-)
-def test_whether_an_image_has_a_test_of_its_own_is_asked(tmp_path: Path, script: str, has: bool) -> None:  # noqa: FBT001
-    path = program(tmp_path / "apptainer", script)
-    (tmp_path / "x.sif").touch()
-    fake = Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM})
-    assert fake.has_tests(tmp_path / "x.sif") is has
-
-
-def test_an_image_that_the_engine_cannot_read_is_an_error_and_not_one_without_tests(tmp_path: Path) -> None:
-    path = program(tmp_path / "apptainer", "echo 'FATAL: image format not recognized' >&2; exit 255")
-    (tmp_path / "x.sif").touch()
-    with pytest.raises(IntegrityFailure, match="image format not recognized"):
-        Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM}).has_tests(tmp_path / "x.sif")
 
 
 def test_an_engine_with_a_setuid_starter_is_recognised(tmp_path: Path) -> None:
