@@ -105,10 +105,12 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     name = f"{FOLDER}/{host.replace(':', '_')}/{repository}={tag.replace(':', '-')}"
     blobs, manifest = _manifest(raw, shown)
     _forget_old(place.kept)
-    if layout.is_dir() and all(_is_whole(layout, blob) for blob in blobs):
+    if not layout.is_symlink() and layout.is_dir() and all(_is_whole(layout, blob) for blob in blobs):
+        _write_index(layout, manifest)  # again: it is what the engine begins with, and somebody may have written there
         layout.touch()
         return Base(layout, name)
-    trees.remove_tree(layout)
+    if trees.remove_tree(layout) is False:
+        files.remove_file(layout)
     progress.begin(f"fetch {shown}", sum(blob.size for blob in blobs))
     try:
         with files.temporary_folder(place.kept, layout.name) as made:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import stat
@@ -22,6 +23,7 @@ from factory.digest import Descriptor
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.inputs import Inputs
 from factory.io import files
+from factory.io.rights import whose
 from factory.names import version_name
 from factory.record import Record
 from factory.registry.protocol import SIF_LAYER
@@ -111,12 +113,13 @@ def folder_of(candidates: Path, recipe: str, arch: str) -> Path:
 
 
 def load(candidates: Path, recipe: str, arch: str) -> Candidate:
-    """Read a candidate. Raises NotFound when there is none, IntegrityFailure when its record is broken.
+    """Read a candidate. Raises NotFound when there is none, IntegrityFailure when it is broken or could be another's.
 
     Whoever built it may be a stranger: the record is read strictly, and speaks of this recipe and architecture.
     """
     folder = folder_of(candidates, recipe, arch)
     fix = f"singfactory build {recipe}"
+    _require_own(candidates, folder)
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             raise IntegrityFailure(f"{folder} is no folder", why="it is a link, or a file", fix="remove it")
@@ -133,6 +136,18 @@ def load(candidates: Path, recipe: str, arch: str) -> Candidate:
         )
     require_image(candidate)
     return candidate
+
+
+def _require_own(candidates: Path, folder: Path) -> None:
+    """Raise IntegrityFailure for what another user could have put there: it would be published as this user's."""
+    for path in (candidates.parent, candidates, folder, *(folder / name for name in sorted(FILES))):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if why := whose(path):
+                raise IntegrityFailure(
+                    f"{path} is not to be trusted",
+                    why=f"{why}, and it could be another user's",
+                    fix="remove it and build again, or set SINGFACTORY_WORK to a folder of your own",
+                )
 
 
 def _read(folder: Path, record: Record) -> Candidate:

@@ -88,15 +88,23 @@ class Context:
 
     @cached_property
     def work(self) -> Path:
-        """Where candidates are kept."""
-        return self.settings.path("work") or self.project / WORK
+        """Where candidates are kept: in the project, or where it is set. Raises NoRoom when others rule there."""
+        from factory.io.ancestors import safe_folder  # noqa: PLC0415
+
+        named = self.settings.path("work")
+        return safe_folder(named, "set SINGFACTORY_WORK to a folder of your own") if named else self.project / WORK
 
     @cached_property
     def scratch(self) -> Path:
-        """A folder on a local disk: set, or the job's, or the system's."""
+        """A folder on a local disk: set, or the job's, or the system's. Raises NoRoom when others rule there.
+
+        All that runs while an image is built is put together there, by path.
+        """
+        from factory.io.ancestors import safe_folder  # noqa: PLC0415
+
         named = self.settings.path("tmpdir")
         local = next((self.env[name] for name in _LOCAL_DISKS if self.env.get(name)), tempfile.gettempdir())
-        return named or Path(local)
+        return safe_folder((named or Path(local)).absolute(), "set SINGFACTORY_TMPDIR to a folder of your own")
 
     @property
     def arch(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from factory import __version__
@@ -15,7 +15,7 @@ from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
 from factory.engine import host, sources
 from factory.engine.engine import Engine
-from factory.errors import FactoryError
+from factory.errors import FactoryError, NoRoom
 from factory.io.files import free_space, readable_size
 
 
@@ -71,7 +71,10 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     except FactoryError as error:
         yield topic, "builds", f"no: {error.why}; {error.fix}"
     if engine is not None:
-        yield topic, "sandbox", engine.confinement().in_words()
+        try:
+            yield topic, "sandbox", engine.confinement().in_words()
+        except FactoryError as error:
+            yield topic, "sandbox", f"not now: {error.why}"
     yield topic, "architecture", facts.arch
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:
@@ -91,15 +94,21 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     yield topic, "Debian mirror", found.debian_mirror or "unknown"
     yield topic, "builds get", " ".join(name for name, _ in found.env) or "no settings of this machine"
     if found.left_out:
-        yield topic, "builds miss", " ".join(found.left_out) + " (they hold a login)"
+        yield topic, "builds miss", " ".join(found.left_out) + " (they hold a login or a key, or lie around your home)"
 
 
 def _places(context: Context) -> Iterator[tuple[str, str, str]]:
     topic = "places"
-    places = {"store": context.store.root, "temporary": context.scratch}
+    places: dict[str, Callable[[], Path]] = {"store": lambda: context.store.root, "temporary": lambda: context.scratch}
     if context.settings.project is not None:
-        places |= {"project": context.project, "recipes": context.recipes_root, "candidates": context.work}
-    for name, path in places.items():
+        places["project"] = lambda: context.project
+        places |= {"recipes": lambda: context.recipes_root, "candidates": lambda: context.work}
+    for name, find in places.items():
+        try:
+            path = find()
+        except NoRoom as error:
+            yield "wrong", name, f"{error}; {error.fix}"
+            continue
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"
         yield topic, name, f"{path} ({readable_size(free_space(path))} free{note})"
     for root in context.store.shared:

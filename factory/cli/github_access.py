@@ -78,13 +78,21 @@ def _api(context: Context) -> tuple[str, str]:
 def _token(context: Context) -> str:
     """The token for that GitHub. Raises UsageError.
 
-    A host that only a clone's remote names gets no token that is meant for another one; gh reads the same variables.
+    A host that only a clone's remote names gets no token that is meant for another one: whoever made the clone has
+    named it. gh reads the same variables, and GH_HOST is how its users name their own server.
     """
     actions = Actions.of(context.env)
-    host = urlsplit(where(context)[0]).hostname or ""
+    server = urlsplit(where(context)[0])
+    host = server.netloc.rpartition("@")[2].lower()
     told = bool(actions.repository or actions.api_url)
-    names = _TOKENS if told or host == _PUBLIC_HOST else _ENTERPRISE_TOKENS
+    names = _TOKENS if told or server.hostname == _PUBLIC_HOST else _ENTERPRISE_TOKENS
     token = next((context.env[name] for name in names if context.env.get(name)), "")
+    if names is _ENTERPRISE_TOKENS and context.env.get("GH_HOST", "").lower() != host:
+        raise UsageError(
+            f"no token is sent to {host}",
+            why="only the remote origin of this clone names it, and GH_HOST does not",
+            fix=f"if it is your GitHub: export GH_HOST={host}",
+        )
     if token:
         return token
     command = "gh auth token" if names is _TOKENS else f"gh auth token --hostname {host}"

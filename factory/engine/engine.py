@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
-from factory.engine.output import Output
+from factory.engine.output import Log, Output
 from factory.errors import BuildFailed, NotFound, UsageError
 from factory.io import files, process, trees
 
@@ -172,14 +172,14 @@ class Engine:
             self._clean(order.scratch)
 
     def _build(self, order: BuildOrder, image: Path, output: Output) -> process.Finished:
-        with files.create(order.log) as log:
+        with files.create(order.log) as file:
+            log = Log(file)
             if order.mksquashfs_options and not self.takes_mksquashfs_options:
                 left_out = " ".join(order.mksquashfs_options)
                 log.write(f"{self.label} takes no options of mksquashfs: {left_out}\n".encode())
 
             def keep(block: bytes) -> None:
                 log.write(block)
-                log.flush()  # people follow it with tail -f
                 output.take(block)
 
             done = process.run(
@@ -193,6 +193,7 @@ class Engine:
                 new_keyring=True,
             )
             output.end()
+            log.end()
             return done
 
     def confinement(self) -> sandbox.Confinement:
@@ -234,6 +235,7 @@ class Engine:
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
             new_keyring=True,
+            abstract_sockets=self.is_setuid,  # it would not start without its rights
         )
 
     def become(
@@ -262,7 +264,8 @@ class Engine:
             options += ["--bind", str(bind)]
         if order.mksquashfs_options and self.takes_mksquashfs_options:
             options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
-        return [str(self.path), "build", *options, str(image), str(order.definition)]
+        program = self.path.resolve() if order.confined else self.path  # links to it are not in the sandbox
+        return [str(program), "build", *options, str(image), str(order.definition)]
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
@@ -306,6 +309,7 @@ def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
 
     Raises NotFound when there is none that is new enough.
     """
+    env = process.absolute_searches(env)
     too_old = []
     for candidate in _candidates(wanted, env):
         found = _identify(candidate, env)

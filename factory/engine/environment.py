@@ -27,10 +27,12 @@ def allowed(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def holds_login(address: str) -> bool:
-    """Whether a URL, or a proxy without its scheme, names a user before the host.
+    """Whether a URL, or a proxy without its scheme, names a user before the host, or carries a query: a token, say.
 
     A password with a slash in it belongs into no URL, and yet people write it there: then no number follows the colon.
     """
+    if "?" in address:
+        return True
     authority, _, rest = address.rpartition("://")[2].partition("/")
     port = authority.rpartition(":")[2] if ":" in authority else "0"
     return "@" in authority or ("@" in rest and not port.isdigit())

@@ -75,7 +75,7 @@ class Host:
 
 def probe(env: Mapping[str, str]) -> Host:
     """Look at this machine. env: the environment that programs run with. Takes some 20 ms."""
-    search = env.get("PATH", os.defpath)
+    search = process.absolute_searches(env).get("PATH", os.defpath)
     tools = {name: shutil.which(name, path=f"{search}:/usr/sbin:/sbin") or "" for name in _TOOLS}
     full = _has_all_capabilities()
     return Host(

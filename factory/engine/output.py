@@ -6,12 +6,15 @@ import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from factory.errors import BuildFailed, FactoryError, NoRoom, RegistryFailure
 
 _KEPT_LINES = 400
 _SHOWN_LINES = 15
-_LONGEST_LINE = 400  # characters of a line that are shown; the log has it whole
+_LOG_HEAD = 32 << 20  # bytes of a log that are kept from its beginning
+_LOG_TAIL = 8 << 20  # and, at least, from its end
+_LONGEST_LINE = 400  # characters of a line that are shown
 # Engines pad the level to nine characters; "ERROR: No matching distribution" is pip's, and belongs to its section.
 _ENGINE_LINE = re.compile(r"(INFO:    |ERROR:   |FATAL:   )(?=\S)(.*)")
 _NOISE = "WARNING: While bind mounting"  # the engine's, about binds that it was given twice by itself
@@ -28,6 +31,32 @@ _NETWORK = re.compile(
     r"Temporary failure in name resolution|http: server gave HTTP response",
     re.IGNORECASE,
 )
+
+
+class Log:
+    """The log of a build: its beginning as it comes, and its end; a %post may print without end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._room = _LOG_HEAD
+        self._tail = bytearray()
+        self._left_out = 0
+
+    def write(self, block: bytes) -> None:
+        """The next block; what is there is in the file when this returns, for people who follow it."""
+        self._file.write(block[: self._room])
+        self._file.flush()
+        self._tail += block[self._room :]
+        self._room -= min(self._room, len(block))
+        if len(self._tail) > 2 * _LOG_TAIL:
+            self._left_out += len(self._tail) - _LOG_TAIL
+            del self._tail[:-_LOG_TAIL]
+
+    def end(self) -> None:
+        """No more will come."""
+        if self._left_out:
+            self._file.write(f"\n[… {self._left_out} bytes are left out …]\n".encode())
+        self._file.write(self._tail)
 
 
 class Output:

@@ -6,14 +6,18 @@ little: system programs, itself, the recipe's folder, scratch; no home, no other
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.engine.environment import CERTIFICATES
+from factory.engine import certificates
 from factory.engine.host import Host
-from factory.errors import FactoryError
+from factory.errors import BuildFailed, FactoryError
 from factory.io import process
+from factory.io.confine import FAILED
 from factory.io.launch import shifted_range
 from factory.io.process import Sandbox
 
@@ -27,7 +31,19 @@ _SYSTEM = (
 )
 _READ_THROUGH = (Path("/etc/resolv.conf"), Path("/etc/hosts"), Path("/etc/localtime"))  # may be links out of /etc
 _OPTIONAL = Path("/opt")  # each folder in it belongs to one product, or one user: only those that the engine needs
-_PARTS = ("bin/apptainer", "bin/singularity", "libexec", "lib", "lib64", "etc", "var")  # of an engine in one's home
+_NAMES = ("apptainer", "singularity")
+# Of an engine in a folder that is not its own, as its own Makefile and Debian's packages place them.
+_PARTS = tuple(
+    f"{place}/{name}" for place in ("bin", "libexec", "lib", "lib64", "lib/*-linux-gnu", "etc", "var", "share")
+    for name in _NAMES
+)  # fmt: skip
+_ALONE = re.compile("apptainer|singularity", re.IGNORECASE)
+_VERSION = re.compile(r"v?[0-9]")
+_LIBRARY = re.compile(
+    r"lib(seccomp|subid|fuse3?|squashfuse|squashfuse_ll|fakeroot|z|lzma|lzo2|lz4|zstd|xxhash|gcc_s|c|m|stdc\+\+)"
+    r"[.-][A-Za-z0-9_.+-]*so[0-9.]*|libfakeroot[A-Za-z0-9_.-]*so[0-9.]*",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -61,19 +77,31 @@ class Folders:
 
 
 def possible(engine: Path, host: Host, env: Mapping[str, str]) -> Confinement:
-    """What this machine allows, tried with the engine itself: sysctls, AppArmor and containers can each forbid it."""
+    """What this machine allows, tried with the engine itself: sysctls, AppArmor and containers can each forbid it.
+
+    Raises BuildFailed when it allows one and has no room for it at the moment: somebody may have taken it all.
+    """
     why = "there is no id that root could give to a build"
     for kind in _kinds(host):
         sandbox = Sandbox(kind, (*system(), *_of_engine(engine, host, env)), links=_links(), empty=(HOME, *_empty(env)))
         try:
-            status, _, said = process.output_of([str(engine), "--version"], env=env, sandbox=sandbox)
+            status, _, said = process.output_of([str(engine.resolve()), "--version"], env=env, sandbox=sandbox)
         except FactoryError as error:
-            why = str(error)
-            continue
+            raise _no_room(str(error)) from error
         if status == 0:
             return Confinement(kind)
         why = said.decode(errors="replace").strip().rpartition("\n")[2] or f"{engine.name} ended with status {status}"
+        if status == FAILED:
+            raise _no_room(why)
     return Confinement("", why)
+
+
+def _no_room(why: str) -> BuildFailed:
+    return BuildFailed(
+        "no build can be shut in at the moment",
+        why=why,
+        fix="try again when this machine has less to do; singfactory doctor tells whether it is always so",
+    )
 
 
 def for_build(
@@ -144,7 +172,11 @@ def _of_engine(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path | 
     for path in (*_prefix(engine, env), *_tools(host), *_libraries(env)):
         if path.exists() and not any(path.is_relative_to(one) for one in (*seen, *found)):
             found.append(path)
-    named = [path for path in (*optional, *_certificates(env)) if not any(map(path.is_relative_to, (*seen, *found)))]
+    named = [
+        path
+        for path in (*optional, *certificates.readable(env).values())
+        if not any(map(path.is_relative_to, (*seen, *found)))
+    ]
     return [*found, *((path.resolve(), path) for path in named)]
 
 
@@ -157,14 +189,25 @@ def _products(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path]:
 
 
 def _prefix(engine: Path, env: Mapping[str, str]) -> Iterator[Path]:
-    for path in dict.fromkeys((engine.resolve(), engine.parent.resolve() / engine.name)):
-        prefix = path.parent.parent if path.parent.name == "bin" else path.parent
-        prefix = prefix.parent if prefix.name == "usr" else prefix
-        if _is_private(prefix, env):
-            yield from (prefix / name for name in _PARTS)
-        else:
-            yield prefix
-        yield path
+    """The folder that the engine was installed into, whole only where it is the engine's alone, as its name tells.
+
+    A prefix such as ~/.local or /scratch/me holds much else: of it only what has the engine's name.
+    """
+    path = engine.resolve()
+    prefix = path.parent.parent if path.parent.name == "bin" else path.parent
+    prefix = prefix.parent if prefix.name == "usr" else prefix
+    if _is_alone(prefix) and not _is_private(prefix, env):
+        yield prefix
+    else:
+        yield from (place for part in _PARTS for place in prefix.glob(part))
+        yield from (path for name in ("lib", "lib64") for path in _libraries_in(prefix / name))
+    yield path
+
+
+def _is_alone(prefix: Path) -> bool:
+    """Whether a prefix holds nothing but an engine: …/apptainer, …/apptainer/1.4.0, or one of our own installer."""
+    versioned = _VERSION.match(prefix.name) is not None and _ALONE.search(prefix.parent.name) is not None
+    return versioned or _ALONE.search(prefix.name) is not None or (prefix / ".singfactory-engine").is_file()
 
 
 def _tools(host: Host) -> Iterator[Path]:
@@ -176,16 +219,16 @@ def _tools(host: Host) -> Iterator[Path]:
 
 def _libraries(env: Mapping[str, str]) -> Iterator[Path]:
     for name in filter(None, env.get("LD_LIBRARY_PATH", "").split(":")):
-        path = Path(name).resolve()
-        if path.is_dir() and not _is_private(path, env):
-            yield path
+        yield from _libraries_in(Path(name))
 
 
-def _certificates(env: Mapping[str, str]) -> Iterator[Path]:
-    for name in (*CERTIFICATES, "SSL_CERT_DIR"):
-        path = Path(env.get(name, ""))
-        if path.is_absolute() and (path.is_file() or (path.is_dir() and not _is_private(path.resolve(), env))):
-            yield path
+def _libraries_in(folder: Path) -> Iterator[Path]:
+    """The libraries that engines and their helpers use, one by one: what else lies in the folder is not shown."""
+    with contextlib.suppress(OSError):  # a folder that is not there, or not readable
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - names are all that is needed
+            if _LIBRARY.fullmatch(name):
+                yield folder.resolve() / name
+                yield (folder / name).resolve()
 
 
 def _is_private(folder: Path, env: Mapping[str, str]) -> bool:

@@ -14,13 +14,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from factory.engine import certificates
 from factory.engine.engine import Bind
-from factory.engine.environment import CERTIFICATES, PROXIES, holds_login
+from factory.engine.environment import PROXIES, holds_login
 from factory.io import files
 
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
+_INDEXES = ("index-url", "extra-index-url")
 _PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
 _DISABLED = re.compile(r"^Enabled:\s*no\s*$", re.MULTILINE | re.IGNORECASE)
@@ -28,7 +30,10 @@ _DISABLED = re.compile(r"^Enabled:\s*no\s*$", re.MULTILINE | re.IGNORECASE)
 
 @dataclass(frozen=True)
 class PackageSources:
-    """env is set inside builds, binds are mounted there; debian_mirror is '' when nothing tells."""
+    """env is set inside builds, binds are mounted there; debian_mirror is '' when nothing tells.
+
+    left_out: variables, or parts of them, that builds do not get: they hold a login or a key, or lie around the home.
+    """
 
     debian_mirror: str = ""
     env: tuple[tuple[str, str], ...] = ()
@@ -47,14 +52,17 @@ def find(
     for name in PROXIES:
         if env.get(name):
             collected.set(name, env[name])
-    for name in CERTIFICATES:
-        path = Path(env.get(name, ""))
-        if env.get(name) and path.is_file():
-            collected.set(name, collected.bind_file(path))
+    for name, path in certificates.readable(env).items():
+        collected.set(name, collected.bind_file(path))
+    collected.left_out += certificates.left_out(env)
+    home = Path(env.get("HOME") or "/").resolve()
     for option, text in pip_configuration(env).items():
-        kept = [collected.localised(part) for part in text.split()]
-        if kept := [part for part in kept if part]:
-            collected.set("PIP_" + option.upper().replace("-", "_"), " ".join(kept))
+        name = "PIP_" + option.upper().replace("-", "_")
+        kept = [collected.localised(part, home, index=option in _INDEXES) for part in text.split()]
+        if None in kept:
+            collected.left_out.append(name)
+        if shown := [part for part in kept if part]:
+            collected.set(name, " ".join(shown))
     return PackageSources(
         configured_mirror or debian_mirror(),
         tuple(sorted(collected.env.items())),
@@ -173,16 +181,22 @@ class _Collected:
             self._add(real, name)
         return self._targets[real]
 
-    def localised(self, source: str) -> str:
-        """A pip source as a build sees it; '' for a local folder that is not there."""
+    def localised(self, source: str, home: Path, *, index: bool) -> str | None:
+        """A pip source as a build sees it; '' for a local folder that is not there, None for one with the home in it.
+
+        index: whether it is an index. Its pages link to files beside it (../files), so the folder that holds it is seen
+        too, if it has the name that says so (PEP 503: BASE/simple/) and the folder is not the home, or around it.
+        """
         is_url = source.startswith("file://")
-        path = Path(urlsplit(source).path if is_url else source)
+        path = Path(unquote(urlsplit(source).path) if is_url else source)
         if not is_url and "://" in source:
             return source
         if not path.is_absolute() or not path.is_dir():
             return source if not path.is_absolute() else ""
-        # An index page links to files beside it (../files): its parent must be seen too.
-        base = path.parent if is_url and len(path.parts) > 2 else path  # noqa: PLR2004 - never the root folder
+        if home.is_relative_to(path.resolve()):
+            return None
+        whole = index and path.name == "simple" and not home.is_relative_to(path.parent.resolve())
+        base = path.parent if whole else path
         inside = str(Path(self.bind_folder(base)) / path.relative_to(base))
         return f"file://{inside}" if is_url else inside
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from factory.errors import NoRoom
 from factory.io.below import make_way
+from factory.io.rights import group_writes, is_unmapped
 
 _MOST_LINKS = 40  # as the kernel
 
@@ -71,11 +72,12 @@ def doubt(
     """
     for folder, above, place, found in way_to(path):
         sticky = above.st_mode & stat.S_ISVTX
+        by_group = group_writes(above, folder)
         if above.st_mode & stat.S_IWOTH and not sticky:
             return f"anybody can replace {place}, since anybody may write {folder}"
-        if _group_writes(above) and not sticky and not group(above):
+        if by_group and not sticky and not group(above):
             return f"the group of {folder} may write it, and can replace {place}"
-        shared = above.st_mode & stat.S_IWOTH or _group_writes(above)
+        shared = above.st_mode & stat.S_IWOTH or by_group
         if shared and not trusted(found.st_uid) and not maker(above, found):
             return f"{place} belongs to {name_of(found.st_uid)}, who may have made it: others can write {folder}"
         if stat.S_ISDIR(found.st_mode) and not trusted(found.st_uid) and not owner(found):
@@ -102,13 +104,37 @@ def private_folder(path: Path, *, parents: bool = False) -> Path:
     return path
 
 
+def safe_folder(path: Path, fix: str) -> Path:
+    """A folder in which what this user makes can be replaced by nobody else: `/tmp` is one, and so is a private one.
+
+    Made for this user only when it is not there. Raises NoRoom, with fix as what to do, where it is not safe.
+    """
+    why = _not_ours(path) or _open_to_others(path)
+    if not why:
+        make_way(path, 0o700)
+        why = _not_ours(path) or _open_to_others(path)
+    if why:
+        raise NoRoom(f"{path} is not safe to use", why=why, fix=fix)
+    return path
+
+
 def _not_ours(path: Path) -> str:
-    return doubt(path, trusted=lambda user: user in (0, os.geteuid()))
+    return doubt(path, trusted=lambda user: user in (0, os.geteuid()), owner=lambda found: is_unmapped(found.st_uid))
 
 
-def _group_writes(folder: os.stat_result) -> bool:
-    """Whether others than the owner may write it: not where the group is root's, or, by its number, the owner's own."""
-    return bool(folder.st_mode & stat.S_IWGRP) and folder.st_gid not in (0, folder.st_uid)
+def _open_to_others(path: Path) -> str:
+    """Why others can replace what lies in a folder; '' when they cannot, or when it is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ""
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is no folder"
+    if found.st_mode & stat.S_ISVTX:
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return "anybody may write it, and can replace what lies there"
+    return "its group may write it, and can replace what lies there" if group_writes(found, path) else ""
 
 
 def name_of(user: int) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import functools
 import json
 import os
 import select
@@ -33,7 +35,10 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF, _SCOPE_ABSTRACT_UNIX_SOCKET = 444, 446, 1
-_CANNOT = 126
+_CANNOT, FAILED = 126, 125  # exit statuses: this machine does not allow it; it would, and something went wrong
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR)
+_NAMESPACES = ("user", "mnt", "pid", "ipc", "net", "uts", "cgroup", "time")
+_MOST_NAMESPACES = 1000  # of each kind, in a sandbox: a build needs a few, and all together count as its owner's
 _BASE = "/tmp"  # noqa: S108 - there everywhere; covered for a moment, in a mount namespace of our own
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
 
@@ -48,6 +53,7 @@ def run(plan: str, program: list[str], write_maps: WriteMaps, parent: int) -> in
     process without which nothing of this goes on.
     """
     order = json.loads(plan)
+    _are_forbidden()
     try:
         if os.getuid() == 0:
             _collect(order["mounts"])
@@ -56,13 +62,17 @@ def run(plan: str, program: list[str], write_maps: WriteMaps, parent: int) -> in
         return _failed(error)
     if parent:
         _die_with(parent)
-    return _in_child(lambda: _outer(order, program), linked=True)
+    try:
+        return _in_child(lambda: _outer(order, program), linked=True)
+    except OSError as error:  # no process could be started
+        return _failed(error)
 
 
 def _outer(order: dict[str, object], program: list[str]) -> int:
     """The first process of the outer namespaces."""
     _become_root()
     _make_root(order)
+    _limit_namespaces()
     # utf-8 here and below: Python has it in memory, and its files are out of sight by now.
     extents = {name: Path("/proc/self", name).read_text(encoding="utf-8") for name in ("uid_map", "gid_map")}
 
@@ -77,26 +87,44 @@ def _outer(order: dict[str, object], program: list[str]) -> int:
     return _in_child(lambda: _inner(str(order["cwd"]), program), linked=True)
 
 
+def _limit_namespaces() -> None:
+    """Leave the owner enough for other builds, whatever this one makes (namespaces(7), /proc/sys/user)."""
+    for kind in _NAMESPACES:
+        with contextlib.suppress(OSError):  # a kind that this kernel does not know
+            Path(f"/proc/sys/user/max_{kind}_namespaces").write_text(str(_MOST_NAMESPACES), encoding="utf-8")
+
+
 def _inner(cwd: str, program: list[str]) -> int:
     """The first process of the inner namespaces: it waits for the program, and for all that this leaves behind."""
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.chdir(cwd)
-    machine = os.uname().machine
-    if machine in _KEYCTL:  # the session's keys, a Kerberos ticket say, are inherited by every process
-        _libc.syscall(_KEYCTL[machine], _JOIN_SESSION_KEYRING, None)
-    _shun_abstract_sockets()
+    _leave_keys_behind()
+    shun_abstract_sockets()
     return _in_child(lambda: _become(program), linked=False)
 
 
-def _shun_abstract_sockets() -> None:
+def _leave_keys_behind() -> None:
+    """The session's keys, a Kerberos ticket say, are inherited by every process: join a new session (keyctl(2)).
+
+    Some kernels and containers have no keys. A quota that somebody has filled is another thing.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None and _libc.syscall(number, _JOIN_SESSION_KEYRING, None) < 0:
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EPERM):
+            raise OSError(code, "no new session keyring")
+
+
+def shun_abstract_sockets() -> None:
     """Keep from sockets that have a name and no file, where the kernel can (Landlock, since Linux 6.12).
 
     They belong to the network, which builds share: a session's D-Bus is one on some systems. Older kernels refuse.
+    Whoever is no root of its namespace must have given up gaining rights (PR_SET_NO_NEW_PRIVS) before.
     """
     rules = struct.pack("QQQ", 0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)
     descriptor = _libc.syscall(_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
     if descriptor >= 0:
-        _libc.syscall(_LANDLOCK_RESTRICT_SELF, descriptor, 0)
+        _call(_libc.syscall(_LANDLOCK_RESTRICT_SELF, descriptor, 0), "restrict abstract sockets")
         os.close(descriptor)
 
 
@@ -129,6 +157,7 @@ def _in_child(work: Callable[[], int], *, linked: bool) -> int:
             status = _failed(error)
         except Exception as error:  # noqa: BLE001 - a traceback is made of files that are out of sight by now
             sys.stderr.write(f"sandbox: {error!r}\n")
+            status = FAILED
         finally:
             os._exit(status)
     os.close(alive)
@@ -300,6 +329,20 @@ def _call(status: int, what: str) -> None:
 
 
 def _failed(error: OSError) -> int:
+    """Say why, and give the exit status that tells whether it is so on this machine or only now."""
     why = f"{error.strerror}: {os.strerror(error.errno)}" if error.errno else error.strerror
     sys.stderr.write(f"sandbox: {why}{f' ({error.filename})' if error.filename else ''}\n")
-    return _CANNOT
+    return FAILED if error.errno in _PASSING and not (error.errno == errno.ENOSPC and _are_forbidden()) else _CANNOT
+
+
+@functools.cache
+def _are_forbidden() -> bool:
+    """Whether the administrator allows none at all of some kind: the kernel says ENOSPC, as when all are taken.
+
+    To be asked first outside: a new user namespace has limits of its own.
+    """
+    for kind in ("user", "mnt", "pid", "ipc"):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/sys/user/max_{kind}_namespaces").read_text(encoding="utf-8").strip() == "0":
+                return True
+    return False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.digest import Digest
-from factory.errors import FactoryError, NoRoom
+from factory.errors import FactoryError, NoRoom, UsageError
 from factory.io.trees import remove_tree
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
@@ -135,7 +135,7 @@ def open_up(descriptor: int, mode: int) -> None:
 def give_to_nobody(*folders: Path) -> None:
     """Hand folders to the unprivileged user that root runs tests as."""
     for folder in folders:
-        os.chown(folder, NOBODY, NOBODY)
+        os.chown(folder, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def hand_over(path: Path, owner: int) -> None:
@@ -144,7 +144,7 @@ def hand_over(path: Path, owner: int) -> None:
         return
     with explained(path):
         os.chown(path, owner, owner, follow_symlinks=False)
-        for folder, below, names in os.walk(path):
+        for folder, below, names in () if path.is_symlink() else os.walk(path):
             for name in (*below, *names):
                 os.chown(Path(folder, name), owner, owner, follow_symlinks=False)
 
@@ -311,19 +311,32 @@ def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of the user's, durable when this returns; in one write, so that lines do not mix.
+    """Add a line to an ordinary file, durable when this returns; in one write, so that lines do not mix.
 
-    Raises NoRoom when the disk took only a part of it.
+    No link is followed: in a folder that others write, it could lead to any file of this user's. Raises UsageError for
+    what is no file, NoRoom when the disk took only a part of it.
     """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
+            descriptor = os.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a pipe that nobody reads
+                raise _no_file(path) from error
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _no_file(path)
             left = line.encode() + b"\n"
             while left:  # the second write of a full disk tells why
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _no_file(path: Path) -> UsageError:
+    return UsageError(f"{path} is no ordinary file", why="it is a link, a pipe or a device", fix="name a file itself")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:

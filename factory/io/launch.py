@@ -1,6 +1,7 @@
 """Run as a script: prepare this process, then become the wanted program (same process id).
 
-    python -I launch.py [--die-with-parent PID] [--map MAP] [--new-keyring] [--sandbox PLAN] -- PROGRAM [ARGUMENT...]
+    python -I launch.py [--die-with-parent PID] [--map MAP] [--new-keyring] [--no-abstract-sockets] [--sandbox PLAN]
+                        -- PROGRAM [ARGUMENT...]
 
 --die-with-parent asks the kernel for SIGTERM when the parent ends, SIGKILL of the parent included: no child
 survives. --map makes a user namespace first. ``identity`` maps ids 0-65535 onto themselves: for a root that
@@ -9,6 +10,8 @@ it, through newuidmap: it may then remove what a build of the same user left beh
 and nobody else. ``shifted`` is for root: inside, ids 0 and up are ids that nobody has outside.
 
 --new-keyring leaves the session's keys behind, a Kerberos ticket say: every process inherits them, in images too.
+--no-abstract-sockets keeps the program from sockets of others that have a name and no file, where the kernel can; and
+from gaining rights, by setuid programs say.
 
 With --sandbox there are more processes: this one waits for them, and all of them end with it (``confine``).
 
@@ -18,6 +21,7 @@ Standard library only, and nothing of the package: `-I` keeps the start at a few
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import stat
@@ -28,7 +32,7 @@ from types import ModuleType
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _IDS = 65536
 _SHIFT = 0x7000_0000
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -41,8 +45,9 @@ def main(arguments: list[str]) -> int:
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
-    if "--new-keyring" in options and (number := _KEYCTL.get(os.uname().machine)):
-        libc.syscall(number, _JOIN_SESSION_KEYRING, None)
+    if "--new-keyring" in options and (why := leave_keys_behind(libc)):
+        sys.stderr.write(f"no new session keyring: {why}\n")
+        return _CANNOT
     if "--sandbox" in options:
         parent = int(options[options.index("--die-with-parent") + 1]) if "--die-with-parent" in options else 0
         uid, gid = os.getuid(), os.getgid()
@@ -52,6 +57,9 @@ def main(arguments: list[str]) -> int:
         return int(_sibling("confine").run(plan, program, lambda pid: _write_maps(pid, uid, gid, kind), parent))
     if kind:
         _enter_namespace(libc, kind)
+    if "--no-abstract-sockets" in options:
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _sibling("confine").shun_abstract_sockets()
     if "--die-with-parent" in options:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(options[options.index("--die-with-parent") + 1]):
@@ -61,6 +69,18 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{program[0]}: {error.strerror}\n")
     return _CANNOT
+
+
+def leave_keys_behind(libc: ctypes.CDLL) -> str:
+    """Join a new session keyring (keyctl(2)); why that failed, '' also where the kernel, or a container, has no keys.
+
+    A full quota is a failure: whoever fills it would have the next program inherit the session's keys.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None or libc.syscall(number, _JOIN_SESSION_KEYRING, None) >= 0:
+        return ""
+    error = ctypes.get_errno()
+    return "" if error in (errno.ENOSYS, errno.EPERM) else os.strerror(error)
 
 
 def _hand_over_pipes(owner: int) -> None:

@@ -14,12 +14,11 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from factory.errors import UsageError
+from factory.io.rights import group_writes, has_list, is_unmapped
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_LINKS = 40  # what Linux follows before it gives up
-_OVERFLOW = Path("/proc/sys/fs/overflowuid")  # the id of everybody whose real one is not known (user_namespaces(7))
-_ID_MAP = Path("/proc/self/uid_map")
 
 
 class ForeignError(UsageError):
@@ -35,7 +34,7 @@ def read(path: Path, limit: int, owners: Collection[int] = ()) -> bytes:
     trusted = {0, os.geteuid(), *owners}
     descriptor, name, links = os.open("/", _STEP), "/", 0
     try:
-        public = _check_folder(os.fstat(descriptor), name, trusted, public=False)
+        public = _check_folder(descriptor, name, trusted, public=False)
         waiting = deque(path.parts[1:])
         while waiting:
             part = waiting.popleft()
@@ -44,11 +43,11 @@ def read(path: Path, limit: int, owners: Collection[int] = ()) -> bytes:
             try:
                 found = os.fstat(step)
                 if stat.S_ISDIR(found.st_mode):
-                    public = _check_folder(found, place, trusted, public=public)
+                    public = _check_folder(step, place, trusted, public=public)
                     os.dup2(step, descriptor, inheritable=False)
                     name = place
                     continue
-                _check_entry(found, place, trusted)
+                _check_entry(found, place, trusted, step)
                 if not stat.S_ISLNK(found.st_mode):
                     if waiting:
                         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place)
@@ -65,21 +64,26 @@ def read(path: Path, limit: int, owners: Collection[int] = ()) -> bytes:
         os.close(descriptor)
 
 
-def _check_folder(found: os.stat_result, name: str, trusted: Collection[int], *, public: bool) -> bool:
-    """Raise ForeignError where others can replace what the folder holds; True when anybody may add to it.
+def _check_folder(descriptor: int, name: str, trusted: Collection[int], *, public: bool) -> bool:
+    """Raise ForeignError where strangers can replace what the folder holds; True when anybody may add to it.
 
     public: whether anybody may add to the folder above. Only whose this one is tells then that it was not put there.
+    Where a group of this user's works together, its members can put files there, and only their owners tell.
     """
-    given = not public and (_is_our_groups(found) or _is_unmapped(found.st_uid))
+    found = os.fstat(descriptor)
+    ours = _is_our_groups(found, descriptor)
+    given = not public and (ours or is_unmapped(found.st_uid))
     if found.st_uid not in trusted and not given:
         raise ForeignError(f"{name} belongs to another user")
     everybody = bool(found.st_mode & stat.S_IWOTH)
     if everybody and not found.st_mode & stat.S_ISVTX:
         raise ForeignError(f"everybody can replace what is in {name}", fix=f"chmod o-w {name}")
+    if group_writes(found, _opened(descriptor)) and not found.st_mode & stat.S_ISVTX and not ours:
+        raise ForeignError(f"a group of others can replace what is in {name}", fix=f"chmod g-w {name}")
     return everybody
 
 
-def _check_entry(found: os.stat_result, name: str, trusted: Collection[int]) -> None:
+def _check_entry(found: os.stat_result, name: str, trusted: Collection[int], descriptor: int) -> None:
     """Raise ForeignError for a file that others can write, and for a link of theirs; OSError for what is neither."""
     if found.st_uid not in trusted:
         raise ForeignError(f"{name} belongs to another user")
@@ -89,21 +93,19 @@ def _check_entry(found: os.stat_result, name: str, trusted: Collection[int]) -> 
         raise OSError(errno.EINVAL, "it is no ordinary file", name)
     if found.st_mode & stat.S_IWOTH:
         raise ForeignError(f"everybody can write to {name}", fix=f"chmod o-w {name}")
+    if group_writes(found, _opened(descriptor)):
+        raise ForeignError(f"a group can write to {name}", fix=f"chmod g-w {name}")
 
 
-def _is_our_groups(found: os.stat_result) -> bool:
+def _is_our_groups(found: os.stat_result, descriptor: int) -> bool:
     """Whether a folder is one where a group of this user's works together: its owner is somebody they work with."""
-    return bool(found.st_mode & stat.S_IWGRP) and found.st_gid in (os.getegid(), *os.getgroups())
+    in_it = bool(found.st_mode & stat.S_IWGRP) and found.st_gid in (os.getegid(), *os.getgroups())
+    return in_it and not has_list(_opened(descriptor))
 
 
-def _is_unmapped(user: int) -> bool:
-    """Whether this is how root looks in a user namespace without it, as in containers of an ordinary user."""
-    try:
-        unknown = int(_OVERFLOW.read_text(encoding="ascii"))
-        has_root = _ID_MAP.read_text(encoding="ascii").split()[1] == "0"
-    except (OSError, ValueError, IndexError):
-        return False
-    return user == unknown and not has_root
+def _opened(descriptor: int) -> str:
+    """A path of what is open: extended attributes of a descriptor by O_PATH cannot be asked for."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _content(folder: int, name: str, checked: os.stat_result, limit: int) -> bytes:

@@ -68,11 +68,13 @@ def command(
     bound: bool = True,
     sandbox: Sandbox | None = None,
     new_keyring: bool = False,
+    abstract_sockets: bool = True,
 ) -> list[str]:
     """The argument list that runs the program through ``launch``; mapped: '', 'identity' or 'subuid'."""
     options = ["--sandbox", sandbox.plan(), "--map", sandbox.mapped] if sandbox else []
     options += ["--map", mapped] if mapped and not sandbox else []
     options += ["--new-keyring"] if new_keyring else []
+    options += [] if abstract_sockets else ["--no-abstract-sockets"]
     if bound:
         options += ["--die-with-parent", str(os.getpid())]
     return [sys.executable, "-I", str(_LAUNCH), *options, "--", *arguments]
@@ -89,17 +91,19 @@ def run(
     mapped: str = "",
     sandbox: Sandbox | None = None,
     new_keyring: bool = False,
+    abstract_sockets: bool = True,
 ) -> Finished:
     """Run a program to its end and hand over its output block by block; in a sandbox, if one is given.
 
     Standard error goes into the same stream unless on_error_output is given; standard input is empty.
-    new_keyring: it gets none of the session's keys. timeout in seconds. When the time is over, or an exception (Ctrl-C)
+    new_keyring: it gets none of the session's keys. abstract_sockets: False keeps it from those of others, and from
+    gaining rights. timeout in seconds. When the time is over, or an exception (Ctrl-C)
     passes through, the whole process group is ended first. Raises NotFound when there is no such program.
     """
     started = time.monotonic()
     separate = on_error_output is not None
     process = _start(
-        command(arguments, mapped, sandbox=sandbox, new_keyring=new_keyring),
+        command(arguments, mapped, sandbox=sandbox, new_keyring=new_keyring, abstract_sockets=abstract_sockets),
         program=arguments[0],
         env=env,
         cwd=cwd,

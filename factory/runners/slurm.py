@@ -95,7 +95,7 @@ class SlurmRunner:
 
     def build(self, task: BuildTask[Made]) -> Made:
         """Build on a node. Raises what the build there raised, and UsageError, BuildFailed, ClusterFailure."""
-        if shutil.which("srun", path=self.env.get("PATH", os.defpath)) is None:
+        if shutil.which("srun", path=process.absolute_searches(self.env).get("PATH", os.defpath)) is None:
             raise BuildFailed(
                 f"{task.recipe} is to be built by SLURM, and there is no srun here",
                 why="SLURM's programs are not on PATH",

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -26,7 +27,9 @@ from factory.io.below import Folder, make_way
 
 FOLDER = "leases"
 _FORMAT = 1
-_NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{12}\.[0-9]+\.(?:[0-9]+|job-[0-9]+|use)\.json", re.ASCII)
+_NAME = re.compile(
+    r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{12}\.[0-9]+\.(?:([0-9]+)|job-[0-9]+|use)(?:-[0-9a-f]{8})?\.json", re.ASCII
+)
 _JOB = re.compile(r"[0-9]{1,18}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _LIMIT = 4096  # bytes; a lease has some 300
@@ -107,8 +110,11 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
         "taken": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     with contextlib.suppress(NoRoom, OSError), _folder(root) as folder:
-        folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n")
-        _forget_ended(folder, mine, keep=who)
+        try:
+            folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n")
+        except NoRoom:  # in a folder for everybody, somebody else may have taken the name
+            folder.write(f"{mine}.{who}-{secrets.token_hex(4)}.json", json.dumps(value) + "\n")
+        _forget_ended(folder, mine)
 
 
 @contextlib.contextmanager
@@ -118,12 +124,13 @@ def _folder(root: Path) -> Iterator[Folder]:
         yield folder
 
 
-def _forget_ended(folder: Folder, mine: str, keep: str) -> None:
+def _forget_ended(folder: Folder, mine: str) -> None:
     """Remove what earlier processes of this user left on this machine for the image: thousands, in a long job."""
     for name in folder.names():
-        who = name[len(mine) + 1 : -len(".json")] if name.startswith(f"{mine}.") else ""
-        if who != keep and who.isascii() and who.isdigit() and start_time(int(who)) is None:
-            folder.remove(name)
+        match = _NAME.fullmatch(name) if name.startswith(f"{mine}.") else None
+        if match is not None and match[2] and start_time(int(match[2])) is None:
+            with contextlib.suppress(NoRoom):  # another user's file
+                folder.remove(name)
 
 
 def read(root: Path) -> tuple[Lease, ...]:
@@ -144,12 +151,13 @@ def _read_all(folder: Folder) -> Iterator[Lease]:
         digest = Digest({64: "sha256", 128: "sha512"}[len(match[1])], match[1])
         try:
             content, used = folder.read(name, _LIMIT)
+            owner = folder.stat(name).st_uid
         except FileNotFoundError:
             continue  # its next process took its place
         except (OSError, FactoryError):  # a link or a closed file in a folder that everybody may write
             yield Lease(folder.path / name, _changed(folder, name), digest, readable=False)
             continue
-        yield _parse(folder.path / name, content, used, digest)
+        yield _parse(folder.path / name, content, used, digest, owner)
 
 
 def _changed(folder: Folder, name: str) -> float:
@@ -159,14 +167,15 @@ def _changed(folder: Folder, name: str) -> float:
         return 0.0
 
 
-def _parse(path: Path, content: bytes, used: float, digest: Digest) -> Lease:
+def _parse(path: Path, content: bytes, used: float, digest: Digest, owner: int) -> Lease:
+    """owner: whose file it is. Whatever it says of a user, that one says it."""
     try:
         value = strict.json_object(content, _LIMIT)
         host, boot, namespace, start = (strict.text(value[name]) for name in ("host", "boot", "namespace", "start"))
-        pid, user = (strict.integer(value[name], -1) for name in ("pid", "user"))
+        pid = strict.integer(value["pid"], -1)
         job = Job.parse(strict.text(value["job"]["number"]), strict.text(value["job"]["cluster"]))
         if value["sif_digest"] == str(digest):
-            return Lease(path, used, digest, host, boot, namespace, pid, start, user, job)
+            return Lease(path, used, digest, host, boot, namespace, pid, start, owner, job)
     except (KeyError, TypeError, strict.Malformed):
         pass
     return Lease(path, used, digest, readable=False)

@@ -20,6 +20,7 @@ from tests.integration.pull.cluster import ended
 
 VICTIM = 61003
 GROUP = 61010  # both are in it
+OTHER_GROUP = 61011  # the stranger's
 AS_USER = ROOT / "tests/integration/pull/as_user.py"
 _EXCHANGE = 2  # renameat2(2), RENAME_EXCHANGE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,7 +31,7 @@ def exchange(one: Path, other: Path) -> bool:
     return bool(_libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), _EXCHANGE) == 0)
 
 
-def child(body: Callable[[], object], user: int) -> int:
+def child(body: Callable[[], object], user: int, group: int = GROUP) -> int:
     """Start a process of an account; what it raises ends it."""
     number = os.fork()
     if number:
@@ -39,7 +40,7 @@ def child(body: Callable[[], object], user: int) -> int:
     try:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        become(user, GROUP)
+        become(user, group)
         body()
         code = 0
     finally:
@@ -59,9 +60,9 @@ def finish(number: int, patience: float = 20.0) -> int | None:
     return None
 
 
-def as_user(body: Callable[[], object], user: int = STRANGER) -> None:
+def as_user(body: Callable[[], object], user: int = STRANGER, group: int = GROUP) -> None:
     """Do something as another account; it has to succeed."""
-    assert finish(child(body, user)) == 0
+    assert finish(child(body, user, group)) == 0
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from factory.digest import Digest
-from factory.io import launch
+from factory.io import launch, process
 from factory.io.files import NOBODY
 from factory.names import RegistryAddress
 from factory.recipes.epoch import epoch_of
@@ -86,6 +87,59 @@ def test_what_a_user_keeps_in_opt_is_not_read_by_a_post(builder: Victim) -> None
         for path in (Path(folder), kept):
             os.chown(path, builder.home.stat().st_uid, -1)
         builder.attack(post(f"    ls /opt /proc/*/root/opt; cat {kept} /proc/*/root/{kept}; echo has tried"))
+    log = builder.log("hostile")
+    assert "has tried" in log
+    assert SECRET not in log
+
+
+def test_what_lies_beside_the_engine_in_the_victim_s_home_is_not_read_by_a_post(builder: Victim) -> None:
+    local = builder.home / ".local"
+    for name in ("bin", "share/keyrings", "lib", "etc"):
+        (local / name).mkdir(parents=True)
+    kept = [local / "share/keyrings/login", local / "lib/secrets.so", local / "etc/key"]
+    for path in kept:
+        path.write_text(SECRET)
+        path.chmod(0o600)
+    engine = local / "bin/apptainer"
+    engine.symlink_to(builder.env["SINGFACTORY_ENGINE"])
+    given = {"SINGFACTORY_ENGINE": str(engine), "LD_LIBRARY_PATH": str(local / "lib")}
+    there = " ".join(f"{path} /proc/*/root/{path}" for path in kept)
+    try:
+        done = replace(builder, env={**builder.env, **given}).attack(post(f"    cat {there}; echo has tried"))
+    finally:
+        shutil.rmtree(local)
+    assert done.code == 0, done.err
+    assert "without a sandbox" not in done.err
+    log = builder.log("hostile")
+    assert "has tried" in log
+    assert SECRET not in log
+
+
+@pytest.mark.parametrize("place", ["home/wheels", "home", "home/simple"])
+@pytest.mark.parametrize("variable", ["PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"])
+def test_where_pip_finds_packages_shows_no_post_the_victim_s_home(builder: Victim, variable: str, place: str) -> None:
+    (builder.folder / place).mkdir(exist_ok=True)
+    (builder.folder / place / "tool.whl").touch()
+    given = {variable: f"file://{builder.folder / place}"}
+    sources = "/tmp/singfactory-sources"
+    script = f"    ls -a {sources}/*; cat {sources}/*/.ssh/id_ed25519 {sources}/*/*/.ssh/id_ed25519; echo has tried"
+    done = replace(builder, env={**builder.env, **given}).attack(post(script))
+    assert done.code == 0, done.err
+    log = builder.log("hostile")
+    assert "has tried" in log
+    assert ("tool.whl" in log) == (place != "home"), "what was named is shown, and nothing else"
+    assert SECRET not in log
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "PIP_CERT", "CURL_CA_BUNDLE"])
+def test_a_key_behind_the_site_s_certificate_is_not_read_by_a_post(builder: Victim, variable: str) -> None:
+    path = builder.home / "client.pem"
+    path.write_text(f"-----BEGIN CERTIFICATE-----\n-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n")
+    script = f"    cat {path} /proc/*/root/{path} /tmp/singfactory-sources/*; echo has tried"
+    try:
+        replace(builder, env={**builder.env, variable: str(path)}).attack(post(script))
+    finally:
+        path.unlink()
     log = builder.log("hostile")
     assert "has tried" in log
     assert SECRET not in log
@@ -375,6 +429,180 @@ def test_the_keys_of_the_victim_s_session_are_not_in_reach_of_a_test(builder: Vi
     assert name.decode() not in seen
     assert "keyring   _ses" in seen  # one of its own: the session's is another one
     assert "_ses: empty" in seen
+
+
+ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(os.uname().machine, (0, 0))
+
+
+@contextlib.contextmanager
+def all_keys_taken(user: int) -> Iterator[None]:
+    """A process of that user holds as many keys as the user may have (/proc/sys/kernel/keys/maxkeys)."""
+    ready, hold = os.pipe(), os.pipe()
+    libc = ctypes.CDLL(None)
+    number = os.fork()
+    if not number:
+        os.close(hold[1])
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        process_keyring = ctypes.c_int(-2)
+        taken = 0
+        while taken < 10_000 and libc.syscall(ADD_KEY, b"user", b"%d" % taken, b"x", 1, process_keyring) >= 0:
+            taken += 1
+        os.write(ready[1], b"full" if 0 < taken < 10_000 else b"none")
+        os.read(hold[0], 1)
+        os._exit(0)
+    os.close(hold[0])
+    try:
+        if os.read(ready[0], 4) != b"full":
+            pytest.skip("this kernel keeps no keys, or as many as one likes")
+        yield
+    finally:
+        os.close(hold[1])
+        os.waitpid(number, 0)
+
+
+def test_where_a_recipe_has_filled_the_victim_s_keyrings_no_test_runs_with_the_keys_of_the_session(
+    builder: Victim,
+) -> None:
+    if builder.kind == HERE:
+        pytest.skip("root may have a million keys")
+    builder.recipe("hostile", definition=post(""), more=TEST)
+    builder.own()
+    builder.ok("build", "--force", "hostile")
+    with all_keys_taken(builder.home.stat().st_uid):
+        builder.run("test", "hostile")
+    report = json.loads((builder.folder / ".singfactory/candidates/hostile-amd64/report.json").read_text())
+    assert [test["outcome"] for test in report["tests"]] == ["failed"]
+    assert "no new session keyring" in report["tests"][0]["stderr"]
+
+
+@contextlib.contextmanager
+def abstract_socket(user: int) -> Iterator[str]:
+    """The name of a socket without a file, on which a program of that user answers."""
+    name = f"singfactory-attack-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("\0" + name)
+        listening.listen()
+        number = os.fork()
+        if not number:
+            os.setuid(user)
+            while True:
+                listening.accept()[0].sendall(b"welcome\n")
+        try:
+            yield name
+        finally:
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+
+
+CONNECT = "import socket, sys; s = socket.socket(1); s.connect(chr(0) + sys.argv[1]); print(s.recv(9))"
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_sockets_without_a_file_are_not_in_reach_of_a_test(root: bool) -> None:  # noqa: FBT001
+    """A session's D-Bus is one on some systems, and starts programs for whoever connects as its user."""
+    if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 12):
+        pytest.skip("this kernel cannot do it (Landlock, since 6.12), as docs/threats.md says")
+    if root and os.geteuid() != 0:
+        pytest.skip("the same as the other one")
+    as_nobody = {} if root or os.geteuid() != 0 else {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    python = sys.executable if root else shutil.which("python3", path=os.defpath) or sys.executable
+    with abstract_socket(os.geteuid() if root or not as_nobody else NOBODY) as name:
+        for allowed in (True, False):
+            arguments = process.command([python, "-c", CONNECT, name], bound=False, abstract_sockets=allowed)
+            done = subprocess.run([python, *arguments[1:]], capture_output=True, text=True, check=False, **as_nobody)  # type: ignore[call-overload]
+            assert ("welcome" in done.stdout) == allowed, done
+            assert ("Operation not permitted" in done.stderr) != allowed, done
+
+
+CROWDED = """
+import os, signal, sys, time
+from pathlib import Path
+from factory.engine.engine import find
+from factory.engine.host import probe
+limit, held = int(sys.argv[1]), int(sys.argv[2])
+Path("/proc/sys/user/max_ipc_namespaces").write_text(str(limit))
+import ctypes
+holders = []
+for _ in range(held):
+    ready, done = os.pipe()
+    holders.append(os.fork())
+    if not holders[-1]:
+        os.write(done, b"x" if ctypes.CDLL(None).unshare(0x08000000) == 0 else b"-")
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(ready, 1) == b"x"
+env = dict(os.environ)
+engine = find("", env, probe(env))
+try:
+    print(engine.confinement().kind or "none")
+except Exception as error:
+    print(type(error).__name__, error)
+for holder in holders:
+    os.kill(holder, signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "held", "told"),
+    [
+        (100, 1, ("shifted", "single", "subuid")),
+        (3, 3, ("BuildFailed no build can be shut in at the moment",)),
+        (0, 0, ("none",)),
+    ],
+)
+def test_a_recipe_that_takes_all_namespaces_does_not_have_the_next_one_built_without_a_sandbox(
+    engine: str, limit: int, held: int, told: tuple[str, ...]
+) -> None:
+    """In a user namespace whose limits are its own. Where none are allowed at all, that is another thing."""
+    mapped = ["--map", "identity" if os.geteuid() == 0 else "single"]
+    path = f"{Path(engine).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-I", launch.__file__, *mapped, "--", sys.executable, "-c", CROWDED, str(limit), str(held)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert done.stdout.startswith(told), done
+
+
+FULL = post(
+    "    $B ulimit -f unlimited; i=0; while [ $i -lt 3000 ]; do echo $i; $B head -c 20000 /dev/zero; i=$((i+1)); done"
+)
+
+
+def test_what_a_post_prints_does_not_fill_the_disk_of_who_builds_or_publishes_it(builder: Victim) -> None:
+    done = builder.attack(FULL)
+    assert done.code == 0, done.err
+    log = builder.log("hostile")
+    assert 32 << 20 < len(log) < 50 << 20
+    assert "bytes are left out" in log
+    assert "Build complete" in log[-1000:]
+
+
+def test_what_lies_in_a_kept_base_image_decides_nothing(builder: Victim, registry_process: Server) -> None:
+    """An archive, or a %post where there is no sandbox, brought other images into the work folder."""
+    show = post("    cat /base; echo")
+    evil = push_base(registry_process.host, tag="evil", text="EVIL")
+    builder.recipe("other", definition=show, base=evil)
+    builder.own()
+    builder.ok("build", "--force", "other")
+    builder.attack(show)
+    bases = builder.folder / ".singfactory/bases"
+    about = json.loads((builder.folder / ".singfactory/candidates/hostile-amd64/candidate.json").read_text())
+    good = bases / about["base_digest"].removeprefix("sha256:")
+    record = json.loads((builder.folder / ".singfactory/candidates/other-amd64/candidate.json").read_text())
+    other = bases / record["base_digest"].removeprefix("sha256:")
+    for blob in (other / "blobs/sha256").iterdir():
+        shutil.copy(blob, good / "blobs/sha256")
+    shutil.copy(other / "index.json", good)
+    builder.own()
+    assert builder.run("build", "--force", "hostile").code == 0
+    assert "EVIL" not in builder.log("hostile")
 
 
 ABOUT = '[recipe]\nname = "bad"\nversion = "1"\n[build]\nbase = "docker://debian:12"\n'

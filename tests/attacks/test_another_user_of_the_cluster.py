@@ -8,11 +8,12 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,23 +21,24 @@ import pytest
 
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io import locks
+from factory.io import files, locks
 from factory.io.progress import Silent
 from factory.names import Reference
 from factory.store import adopt as adopting
-from factory.store import seeds
+from factory.store import leases, seeds
 from factory.store import store as stores
 from factory.store.adopt import adopt
 from factory.store.gc import Rules, collect
 from factory.store.store import Store
 from factory.store.trust import Trust
 from factory.store.verify import verify
-from tests.attacks.another_user import GROUP, VICTIM, Account, as_user, child, exchange, finish, flipping
+from tests.attacks.another_user import GROUP, OTHER_GROUP, VICTIM, Account, as_user, child, exchange, finish, flipping
 from tests.attacks.conftest import STRANGER, needs_root
 from tests.factory_project import ROOT, Done
 from tests.integration.pull.cluster import User, until
 from tests.integration.pull.conftest import Upstream
 from tests.integration.pull.test_kills import watched
+from tests.unit.parts import candidate, report_of, write_recipe
 from tests.unit.store.stored import put, tree
 
 pytestmark = needs_root
@@ -435,12 +437,12 @@ class Scratch:
     def victims(self) -> Path:
         return self.folder / "victim"
 
-    def run(self, cwd: Path, *arguments: str, **env: str) -> Done:
+    def run(self, cwd: Path, *arguments: str, group: int = VICTIM, env: Mapping[str, str] | None = None) -> Done:
         """Run singfactory as the victim."""
         done = subprocess.run(
-            [sys.executable, AS_USER, str(VICTIM), str(VICTIM), "--", *arguments],
+            [sys.executable, AS_USER, str(VICTIM), str(group), "--", *arguments],
             cwd=cwd,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.victims), "PYTHONPATH": str(ROOT), **env},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.victims), "PYTHONPATH": str(ROOT), **(env or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -469,8 +471,8 @@ def settings_line(scratch: Scratch) -> str:
     return f'store = "{scratch.folder}/planted"\n'
 
 
-def are_used(scratch: Scratch, cwd: Path) -> bool:
-    return f"nothing in {scratch.folder}/planted" in scratch.run(cwd, "store", "list").err
+def are_used(scratch: Scratch, cwd: Path, group: int = VICTIM) -> bool:
+    return f"nothing in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
 
 
 def file_of(owner: int, path: Path, text: str = "", mode: int = 0o644) -> Path:
@@ -565,3 +567,205 @@ def test_the_users_own_settings_are_not_read_from_where_a_stranger_decides(scrat
     assert done.code == 2
     assert f"{config} could name programs to run" in done.err
     assert not are_used(scratch, scratch.victims)
+
+
+def grant(path: Path, *users: int) -> None:
+    """Let users write a file or folder by an access list (acl(5)): owner, those users, group, mask, others."""
+    bits, nobody = 7 if path.is_dir() else 6, 0xFFFFFFFF
+    rights = [(1, bits, nobody), *((2, bits, user) for user in sorted(users))]
+    rights += [(4, bits & 5, nobody), (0x10, bits, nobody), (0x20, bits & 5, nobody)]
+    packed = b"".join(struct.pack("<HHI", *one) for one in rights)
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "way",
+    [
+        "a file that their group may write",
+        "a file that another group may write",
+        "a file with an access list",
+        "another file in a folder of their group",
+        "another file in a folder of another group",
+        "a folder with an access list",
+    ],
+)
+def test_what_a_group_or_an_access_list_lets_others_write_names_no_program(scratch: Scratch, way: str) -> None:
+    project, file = scratch.victims / "project", scratch.victims / "project/factory.toml"
+    project.mkdir()
+    os.chown(project, VICTIM, VICTIM)
+    file_of(VICTIM, file, settings_line(scratch))
+    assert are_used(scratch, project)
+    group = OTHER_GROUP if "another group" in way else GROUP
+    if way == "a file with an access list":
+        grant(file, STRANGER)
+    elif "file that" in way:
+        os.chown(file, VICTIM, group)
+        file.chmod(0o664)
+    else:  # what the stranger may write gets the name
+        file.rename(project / "notes")
+        os.chown(project, VICTIM, group)
+        project.chmod(0o2775)
+        if way == "a folder with an access list":
+            grant(project, STRANGER)
+        else:
+            os.chown(project / "notes", VICTIM, group)
+            (project / "notes").chmod(0o664)
+        as_user(lambda: (project / "notes").rename(file), STRANGER, group)
+    assert not are_used(scratch, project, GROUP)
+    assert "could be another user's" in scratch.run(project, "plan", group=GROUP).err
+
+
+@needs_root
+@pytest.mark.parametrize("owner", [0, VICTIM], ids=["root", "victim"])
+def test_a_folder_that_an_access_list_opens_to_others_is_neither_a_stage_nor_a_store(
+    place: Path, victim: Account, owner: int
+) -> None:
+    local = place / "local"
+    local.mkdir()
+    os.chown(local, owner, owner)
+    local.chmod(0o755)
+    grant(local, STRANGER, VICTIM)
+    given = settings(place, filled(victim))
+    done = victim.run("stage", "tool", "--to", str(local), **given)
+    assert (done.code, "is not safe to use" in done.err) == (8, True), done
+    root = local / "store"
+    root.mkdir()
+    os.chown(root, VICTIM, VICTIM)
+    with pytest.raises(IntegrityFailure, match="is not safe to use"):
+        put(Store(root), GOOD, "tool", "1-1")
+    assert list(root.iterdir()) == []
+
+
+# Where builds keep what they put together
+
+
+def squatted(disk: Path, way: str) -> Path:
+    """A folder for temporary files that the stranger has made before the victim came."""
+    folder = disk / "victim"
+    if way == "a link":
+        (disk / "his").mkdir(mode=0o777)
+        folder.symlink_to("his")
+    else:
+        (folder / "deep").mkdir(parents=True)
+    for made in (folder, folder / "deep") if way != "a link" else (disk / "his",):
+        made.chmod(0o777)
+    return folder / "deep" if way == "two levels above" else folder
+
+
+@needs_root
+@pytest.mark.parametrize("way", ["itself", "two levels above", "a link"])
+@pytest.mark.parametrize("setting", ["TMPDIR", "SLURM_TMPDIR", "SINGFACTORY_TMPDIR", "SINGFACTORY_WORK"])
+def test_nothing_is_built_in_a_folder_that_a_stranger_made_first(scratch: Scratch, setting: str, way: str) -> None:
+    disk = shared_folder(scratch.folder / "disk")
+    as_user(lambda: squatted(disk, way))
+    named = disk / "victim/deep" if way == "two levels above" else disk / "victim"
+    project = scratch.victims / "project"
+    project.mkdir()
+    (project / "factory.toml").touch()
+    write_recipe(project / "recipes", "good")
+    for path in (project, *project.rglob("*")):
+        os.chown(path, VICTIM, VICTIM)
+    engine = scratch.victims / "apptainer"
+    engine.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
+    engine.chmod(0o755)
+    given = {"SINGFACTORY_ENGINE": str(engine), "SINGFACTORY_REGISTRY": f"oci:{scratch.victims}/images"}
+    done = scratch.run(project, "build", "good", env={**given, setting: str(named)})
+    assert (done.code, f"{named} is not safe to use" in done.err) == (8, True), done
+    assert "of your own" in done.err
+    assert [path for path in named.iterdir() if path.name != "deep"] == []
+
+
+@needs_root
+def test_root_hands_no_file_over_to_a_build_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots/key").touch()
+    (tmp_path / "link").symlink_to("roots")
+    files.hand_over(tmp_path / "link", STRANGER)
+    files.give_to_nobody(tmp_path / "link")
+    assert {path.stat().st_uid for path in (tmp_path / "roots", tmp_path / "roots/key")} == {0}
+
+
+# What is published
+
+
+@needs_root
+@pytest.mark.parametrize("theirs", ["image.sif", "candidate.json", "report.json", ".", "..", "../.."])
+@pytest.mark.parametrize("way", ["belongs to the stranger", "is for their group"])
+def test_a_candidate_that_a_stranger_could_have_put_there_is_not_published(
+    scratch: Scratch, theirs: str, way: str
+) -> None:
+    project = scratch.victims / "project"
+    (project / "recipes").mkdir(parents=True)
+    (project / "factory.toml").touch()
+    made = candidate(project / ".singfactory/candidates", write_recipe(project / "recipes"), b"evil")
+    report_of(made).save(made.folder)
+    for path in (project, *project.rglob("*")):
+        os.chown(path, VICTIM, VICTIM)
+    path = (made.folder / theirs).resolve()
+    if way == "belongs to the stranger":
+        os.chown(path, STRANGER, STRANGER)
+    else:
+        os.chown(path, VICTIM, GROUP)
+        path.chmod(path.stat().st_mode | 0o020)
+    done = scratch.run(project, "publish", "tool", env={"SINGFACTORY_REGISTRY": f"oci:{scratch.victims}/images"})
+    assert done.code != 0
+    assert f"{path} is not to be trusted" in done.err
+    assert not (scratch.victims / "images").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo"])
+def test_a_record_of_runs_is_not_written_through_a_link_of_a_strangers(place: Path, victim: Account, kind: str) -> None:
+    shared = shared_folder(place / "shared", 0o2777)
+    mine = victim.home / ".bashrc"
+    mine.write_text("mine\n")
+    os.chown(mine, VICTIM, GROUP)
+    record = shared / "runs.jsonl"
+    if kind == "fifo":
+        as_user(lambda: [os.umask(0), os.mkfifo(record, 0o666)])
+    else:
+        as_user(lambda: record.symlink_to(mine if kind == "link" else victim.home / ".profile"))
+    done = victim.run("exec", "--record", str(record), "tool", "--", "true", **settings(place, filled(victim)))
+    assert (done.code, "is no ordinary file" in done.err) == (2, True), done
+    assert mine.read_text() == "mine\n"
+    assert not (victim.home / ".profile").exists()
+
+
+# Leases
+
+
+@needs_root
+def test_who_takes_the_names_of_leases_hides_no_use_and_names_nobody_else(victim: Account) -> None:
+    root, digest = filled(victim), Digest.of(GOOD)
+    leases.take(root, digest)
+    (mine,) = (root / "leases").iterdir()
+    machine, written = mine.name.split(".")[1], json.loads(mine.read_text())
+    mine.unlink()
+    folder = mine.parent
+    folder.chmod(0o1777)
+    ready, go = os.pipe(), os.pipe()
+
+    def use() -> None:
+        os.write(ready[1], b"%20d" % os.getpid())
+        os.read(go[0], 1)
+        leases.take(root, digest)
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+
+    number = child(use, VICTIM)
+    pid = int(os.read(ready[0], 20))
+    taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{pid}.json"
+    as_user(lambda: taken.write_text("{}"))
+    false = {**written, "pid": 1, "start": leases.start_time(1), "user": 0}
+    as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
+    try:
+        os.write(go[1], b"x")
+        assert os.read(ready[0], 1) == b"x"
+        seen = {(lease.pid, lease.user) for lease in leases.read(root) if lease.readable}
+        assert (pid, VICTIM) in seen
+        assert (1, STRANGER) in seen
+        assert (1, 0) not in seen
+    finally:
+        os.write(go[1], b"x")
+        finish(number)

@@ -19,6 +19,7 @@ from tests.attacks.hostile_registry import Victim, folder_registry, lock_file, p
 from tests.attacks.network import PASSWORD, USER, Network, wants
 from tests.factory_project import ROOT
 from tests.servers import free_port
+from tests.unit.parts import write_recipe
 
 LOGIN = {"SINGFACTORY_USERNAME": USER, "SINGFACTORY_PASSWORD": PASSWORD}
 
@@ -41,6 +42,26 @@ def test_the_login_of_the_environment_is_not_sent_to_the_registry_of_a_stranger_
         assert nearby.logins() == []
         nearby.run("list", folder=clone, env={**LOGIN, "SINGFACTORY_REGISTRY": f"http://{evil}/x"})  # its advice
         assert nearby.logins(evil)
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("rebuild", "x"), ("update", "--propose"), ("status", "--keep-alive")]
+)
+def test_the_token_for_one_s_own_github_is_not_sent_to_the_server_that_a_clone_names(
+    nearby: Network, command: tuple[str, ...]
+) -> None:
+    evil = f"127.0.0.2:{free_port()}"
+    clone = nearby.folder / "clone"
+    (clone / "recipes").mkdir(parents=True)
+    (clone / "factory.toml").touch()
+    write_recipe(clone / "recipes", "x")
+    subprocess.run(["git", "init", "-q", clone], check=True)
+    subprocess.run(["git", "-C", clone, "remote", "add", "origin", f"http://{evil}/o/r.git"], check=True)
+    tokens = {"GH_ENTERPRISE_TOKEN": TOKEN, "GH_TOKEN": TOKEN, "GH_HOST": "github.mine.example"}
+    with nearby.serving([wants(at=evil)], evil):
+        done = nearby.run(*command, folder=clone, env=tokens)
+        assert nearby.requests(evil) == []
+    assert f"no token is sent to {evil}" in done.err
 
 
 @pytest.mark.parametrize("name", ["ca", "plain_http_logins", "token_services", "internal_hosts"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -165,7 +166,7 @@ def test_a_token_goes_to_the_github_that_it_is_for(
     asked_hosts: list[str], clone: Job, remote: str, variable: str, host: str
 ) -> None:
     clone.git("remote", "add", "origin", remote)
-    done = clone.ok("status", **{variable: TOKEN})
+    done = clone.ok("status", **{variable: TOKEN, "GH_HOST": "git.example.org"})
     assert done.out == "ok       tool (amd64)  1.0-1\n"
     assert set(asked_hosts) == ({host} if host else set())
     assert ("no token for git.example.org" in done.err) == (not host)
@@ -176,7 +177,8 @@ def test_the_api_of_github_enterprise_is_found_below_its_host(start: Callable[[s
     server.remote.workflows = {"publish.yml": "active", "scheduled.yml": "active"}
     server.remote.add_run("push", "completed", "success")
     clone.git("remote", "add", "origin", f"{server.api_url.removesuffix('/api/v3')}/{OWNER}/{NAME}.git")
-    done = clone.ok("status", GH_ENTERPRISE_TOKEN=TOKEN)
+    host = urlsplit(server.api_url).netloc
+    done = clone.ok("status", GH_ENTERPRISE_TOKEN=TOKEN, GH_HOST=host)
     assert [line.split()[0] for line in done.out.splitlines()] == ["ok", "run", "run"]
 
 

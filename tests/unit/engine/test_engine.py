@@ -318,6 +318,28 @@ def run_arguments(folder: Path, command: Command, host: Host) -> list[str]:
     return [line.strip("[]") for line in seen.decode().splitlines()]
 
 
+@pytest.mark.parametrize("setuid", [False, True])
+def test_a_test_gains_no_rights_and_a_setuid_engine_still_starts(tmp_path: Path, setuid: bool) -> None:  # noqa: FBT001
+    path = program(tmp_path / "bin/apptainer", "grep NoNewPrivs /proc/self/status")
+    if setuid:
+        program(tmp_path / "libexec/apptainer/bin/starter-suid", "true").chmod(0o4755)
+        (tmp_path / "lib").symlink_to("libexec")
+    said: list[bytes] = []
+    assert Engine(path, "apptainer", "1.3.0", HOST, {"PATH": SYSTEM}).run(COMMAND, said.append, said.append).status == 0
+    assert b"".join(said).split() == [b"NoNewPrivs:", b"0" if setuid else b"1"]
+
+
+@pytest.mark.parametrize("entry", ["bin", ".", "", "./bin"])
+def test_no_engine_is_found_by_an_entry_of_the_path_that_depends_on_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    for folder in (tmp_path, tmp_path / "bin"):
+        program(folder / "apptainer", "echo apptainer version 1.4.5")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFound, match="no Apptainer or Singularity on this machine"):
+        find("", {"PATH": f"{SYSTEM}:{entry}", "HOME": str(tmp_path)}, HOST)
+
+
 def test_a_test_command_runs_contained_without_a_home_and_its_arguments_reach_no_shell(tmp_path: Path) -> None:
     words = run_arguments(tmp_path, COMMAND, HOST)
     assert words[:2] == ["-q", "exec"]

@@ -92,6 +92,26 @@ def test_a_folder_of_wheels_is_bound_itself_and_once(tmp_path: Path, home: Path,
     assert dict(found.env)["PIP_FIND_LINKS"] == f"{inside} {inside} https://w/x ./here"
 
 
+@pytest.mark.parametrize("place", ["home", "."])
+def test_a_source_around_the_home_is_left_out_and_named(tmp_path: Path, home: Path, mounts: Path, place: str) -> None:
+    (tmp_path / "wheels").mkdir()
+    found = find({"HOME": str(home), "PIP_FIND_LINKS": f"{tmp_path}/wheels {tmp_path}/{place}"}, mounts)
+    assert [bind.source for bind in found.binds] == [tmp_path / "wheels"]
+    assert (dict(found.env), found.left_out) == ({"PIP_FIND_LINKS": f"{mounts}/0-wheels"}, ("PIP_FIND_LINKS",))
+
+
+def test_an_index_in_the_home_is_bound_without_the_home(home: Path, mounts: Path) -> None:
+    (home / "simple").mkdir()
+    found = find({"HOME": str(home), "PIP_INDEX_URL": f"file://{home}/simple"}, mounts)
+    assert [bind.source for bind in found.binds] == [home / "simple"]
+
+
+def test_a_certificate_with_a_key_behind_it_is_left_out_and_named(home: Path, mounts: Path) -> None:
+    path = write(home / "client.pem", "-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
+    found = find({"HOME": str(home), "PIP_CERT": str(path)}, mounts)
+    assert (found.env, found.binds, found.left_out) == ((), (), ("PIP_CERT",))
+
+
 def test_an_index_that_is_not_there_is_not_set(home: Path, mounts: Path) -> None:
     found = find({"HOME": str(home), "PIP_INDEX_URL": "file:///not/there/simple"}, mounts)
     assert (found.env, found.binds) == ((), ())
@@ -106,6 +126,7 @@ def test_an_index_that_is_not_there_is_not_set(home: Path, mounts: Path) -> None
         ("PIP_INDEX_URL", "https://__token__:s3cret@pypi.example/simple"),
         ("PIP_INDEX_URL", "https://token@[broken/simple"),
         ("PIP_EXTRA_INDEX_URL", "https://open/simple https://me:s3cret@pypi.example/simple"),
+        ("PIP_INDEX_URL", "https://pypi.example/simple/?token=s3cret"),
     ],
 )
 def test_what_holds_a_login_is_left_out_and_named(home: Path, mounts: Path, name: str, text: str) -> None:
