@@ -141,6 +141,9 @@ def _run(
         _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
     ):
         sources = place.find_sources(mounts, seen_as)
+        if sources.left_out:
+            names = " ".join(sources.left_out)
+            progress.note(f"builds do not get {names}: they hold a login, a token or a key, or lie around your home")
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",

@@ -94,7 +94,11 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     yield topic, "Debian mirror", found.debian_mirror or "unknown"
     yield topic, "builds get", " ".join(name for name, _ in found.env) or "no settings of this machine"
     if found.left_out:
-        yield topic, "builds miss", " ".join(found.left_out) + " (they hold a login or a key, or lie around your home)"
+        yield (
+            topic,
+            "builds miss",
+            " ".join(found.left_out) + " (they hold a login, a token or a key, or lie around your home)",
+        )
 
 
 def _places(context: Context) -> Iterator[tuple[str, str, str]]:

@@ -152,24 +152,28 @@ class Engine:
         The image has its name only when it is complete; the engine's leftovers are removed in any case.
         """
         output = Output(on_line)
-        try:
-            # What is built gets a folder of its own: there it can leave what it likes, and be looked at afterwards.
-            with files.temporary_folder(order.image.parent, order.image.name) as made:
-                partial = made / "image.sif"
-                done = self._build(order, partial, output)
-                if done.timed_out:
-                    raise BuildFailed(
-                        f"the build took longer than {order.timeout}",
-                        why=f"the log is {order.log}",
-                        fix="raise build.timeout in recipe.toml, or make the build shorter",
-                        detail=output.tail(),
-                    )
-                if done.status != 0 or not files.is_file_itself(partial):
-                    raise output.failure(done.status, order.log)
-                files.take_over(partial)
-                files.rename_into_place(partial, order.image)
-        finally:
-            self._clean(order.scratch)
+        # What is built gets a folder of its own: there it can leave what it likes, and be looked at afterwards. It may
+        # open that to everybody, and no more: the one above is ours, and closed.
+        with files.temporary_folder(order.image.parent, order.image.name) as closed:
+            try:
+                self._make(order, files.make_folder(closed / "made") / "image.sif", output)
+            finally:
+                self._clean(closed)
+                self._clean(order.scratch)
+
+    def _make(self, order: BuildOrder, partial: Path, output: Output) -> None:
+        done = self._build(order, partial, output)
+        if done.timed_out:
+            raise BuildFailed(
+                f"the build took longer than {order.timeout}",
+                why=f"the log is {order.log}",
+                fix="raise build.timeout in recipe.toml, or make the build shorter",
+                detail=output.tail(),
+            )
+        if done.status != 0 or not files.is_file_itself(partial):
+            raise output.failure(done.status, order.log)
+        files.take_over(partial, sandbox.owner(order.confined))
+        files.rename_into_place(partial, order.image)
 
     def _build(self, order: BuildOrder, image: Path, output: Output) -> process.Finished:
         with files.create(order.log) as file:
@@ -296,11 +300,11 @@ class Engine:
         needs_telling = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
         return ["--unsquash"] if needs_telling else []
 
-    def _clean(self, scratch: Path) -> None:
-        """Remove the engine's temporary files, those that belong to the user's subordinate ids included."""
-        if trees.remove_tree(scratch) or self.host.is_root:
+    def _clean(self, folder: Path) -> None:
+        """Remove what a build left, and what belongs to the user's subordinate ids among it."""
+        if trees.remove_tree(folder) or self.host.is_root:
             return
-        arguments = ["rm", "-rf", "--", str(scratch)]
+        arguments = ["rm", "-rf", "--", str(folder)]
         process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)
 
 

@@ -6,6 +6,7 @@ that it works by, and none that somebody may have put a token into.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 PROXIES = tuple(
@@ -16,6 +17,7 @@ PROXIES = tuple(
 CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 # LD_LIBRARY_PATH: an engine that came as an environment module may find its libraries by it alone.
 _PLAIN = frozenset({"PATH", "HOME", "LANG", "TERM", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_DIR", *CERTIFICATES})
+_DRAWN = re.compile(r"(?=[0-9]*[A-Za-z])(?=[A-Za-z]*[0-9])[A-Za-z0-9]{12,}", re.ASCII)
 _SAME_EVERYWHERE = {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
 
@@ -36,3 +38,9 @@ def holds_login(address: str) -> bool:
     authority, _, rest = address.rpartition("://")[2].partition("/")
     port = authority.rpartition(":")[2] if ":" in authority else "0"
     return "@" in authority or ("@" in rest and not port.isdigit())
+
+
+def holds_token(address: str) -> bool:
+    """Whether a part of a URL's path looks drawn at random, as the tokens that some package indexes put there."""
+    path = address.partition("://")[2].partition("/")[2]
+    return any(_DRAWN.fullmatch(part) for part in re.split(r"[/._-]", path))

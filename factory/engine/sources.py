@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from factory.engine import certificates
 from factory.engine.engine import Bind
-from factory.engine.environment import PROXIES, holds_login
+from factory.engine.environment import PROXIES, holds_login, holds_token
 from factory.io import files
 
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
@@ -157,7 +157,7 @@ class _Collected:
 
     def set(self, name: str, text: str) -> None:
         """Set a variable, unless it holds a login: what a build sees, a recipe can print."""
-        if any(holds_login(part) for part in text.split()):
+        if any(holds_login(part) or holds_token(part) for part in text.split()):
             self.left_out.append(name)
         else:
             self.env[name] = text

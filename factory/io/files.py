@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.digest import Digest
-from factory.errors import FactoryError, NoRoom, UsageError
+from factory.errors import FactoryError, IntegrityFailure, NoRoom, UsageError
 from factory.io.trees import remove_tree
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
@@ -157,17 +157,20 @@ def is_file_itself(path: Path) -> bool:
         return False
 
 
-def take_over(path: Path) -> None:
+def take_over(path: Path, owner: int) -> None:
     """Make a file that somebody untrusted wrote, and can write no more, a plain file of ours.
 
-    Refuses a link (O_NOFOLLOW). Whatever its mode was, it sets no user id, and only we may write it.
+    owner: whose it may be now, besides ours. Refuses a link (O_NOFOLLOW), another one's file, and one that has a second
+    name: somebody could have kept it open. Whatever its mode was, it sets no user id, and only we may write it.
     """
     with explained(path):
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise NoRoom(f"{path} is no file", fix="remove it")
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in (owner, os.geteuid()):
+                raise IntegrityFailure(
+                    f"{path} is not the file that was made", why="something else stands in its place"
+                )
             opened = Path(f"/proc/self/fd/{descriptor}")
             if found.st_uid != os.geteuid():
                 os.chown(opened, os.geteuid(), os.getegid())

@@ -25,7 +25,10 @@ _NETLOC = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
 )
 _NUMBERS = re.compile(r"[0-9a-fx.]+", re.ASCII | re.IGNORECASE)
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64, RFC 6052
+_TRANSLATED = tuple(  # IPv4 in IPv6: NAT64 (RFC 6052, RFC 8215), SIIT (RFC 7915), and compatible ones (RFC 4291)
+    map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
+)
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # of old (RFC 3879), and still routed inside some sites
 # The second label of country domains below which anybody registers (co.uk, edu.au), and the domains of hosts with many
 # customers. The full list has ten thousand lines. What is missing here weakens a second line of defence: who gets a
 # login is named by the registry that it is for.
@@ -34,10 +37,11 @@ _SECOND = frozenset({
     "ac", "co", "com", "edu", "go", "gob", "gouv", "gov", "gv", "mil", "ne", "net", "nom", "or", "org", "sch",
 })
 _SHARED = frozenset({
-    "amazonaws.com", "appspot.com", "azurecr.io", "azurewebsites.net", "cloudapp.net", "cloudfront.net", "duckdns.org",
-    "dyndns.org", "fly.dev", "github.io", "gitlab.io", "googleusercontent.com", "herokuapp.com", "netlify.app",
-    "ngrok-free.app", "ngrok.io", "onrender.com", "pages.dev", "r2.dev", "readthedocs.io", "run.app",
-    "trycloudflare.com", "vercel.app", "web.app", "windows.net", "workers.dev",
+    "amazonaws.com", "appspot.com", "azurecr.io", "azurewebsites.net", "cloudapp.net", "cloudfront.net",
+    "duckdns.org", "dyndns.org", "eu.org", "fly.dev", "github.io", "gitlab.io", "googleusercontent.com",
+    "herokuapp.com", "hf.space", "jfrog.io", "netlify.app", "ngrok-free.app", "ngrok.io", "onrender.com", "pages.dev",
+    "pkg.dev", "r2.dev", "readthedocs.io", "run.app", "surge.sh", "trycloudflare.com", "vercel.app", "web.app",
+    "windows.net", "workers.dev",
 })
 # fmt: on
 
@@ -59,7 +63,8 @@ def network_of(address: str) -> str:
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour
-        if inner is None and found in _TRANSLATED:
+        plain = found.is_loopback or found.is_unspecified
+        if inner is None and not plain and any(found in one for one in _TRANSLATED):
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
             return network_of(str(inner))
@@ -67,7 +72,7 @@ def network_of(address: str) -> str:
         return LOOPBACK
     if found.is_link_local:
         return LINK_LOCAL
-    return PUBLIC if found.is_global and not found.is_multicast else PRIVATE
+    return PUBLIC if found.is_global and not found.is_multicast and found not in _SITE_LOCAL else PRIVATE
 
 
 def network_of_literal(host: str) -> str:

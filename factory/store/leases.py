@@ -32,6 +32,7 @@ _NAME = re.compile(
 )
 _JOB = re.compile(r"[0-9]{1,18}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_MOST_PROCESSES = 1 << 22  # Linux gives no higher numbers (proc_sys_kernel(5), pid_max)
 _LIMIT = 4096  # bytes; a lease has some 300
 
 
@@ -172,7 +173,7 @@ def _parse(path: Path, content: bytes, used: float, digest: Digest, owner: int) 
     try:
         value = strict.json_object(content, _LIMIT)
         host, boot, namespace, start = (strict.text(value[name]) for name in ("host", "boot", "namespace", "start"))
-        pid = strict.integer(value["pid"], -1)
+        pid = strict.integer(value["pid"], 0, _MOST_PROCESSES)
         job = Job.parse(strict.text(value["job"]["number"]), strict.text(value["job"]["cluster"]))
         if value["sif_digest"] == str(digest):
             return Lease(path, used, digest, host, boot, namespace, pid, start, owner, job)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +25,16 @@ from pathlib import Path
 import pytest
 
 from factory.digest import Digest
-from factory.io import launch, process
+from factory.errors import IntegrityFailure
+from factory.io import files, launch, process
 from factory.io.files import NOBODY
 from factory.names import RegistryAddress
 from factory.recipes.epoch import epoch_of
 from factory.recipes.load import load_recipe
 from factory.registry.credentials import Keychain
 from factory.registry.open import open_registry
-from tests.attacks.conftest import needs_root
+from tests.attacks.another_user import child
+from tests.attacks.conftest import STRANGER, needs_root
 from tests.attacks.git_traps import TOKEN, TRAPS, Spy, Trap, commit, git, set_trap, traps
 from tests.attacks.victim import HERE, SECRET, USER, USER_WITH_IDS, Victim, victim
 from tests.factory_project import DEFINITION, ROOT, TEST, Done, Project, push_base
@@ -409,6 +412,9 @@ def test_a_program_of_the_victim_s_is_not_moved_to_another_control_group_by_a_te
     assert planted == []
 
 
+ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(os.uname().machine, (0, 0))
+
+
 def test_the_keys_of_the_victim_s_session_are_not_in_reach_of_a_test(builder: Victim) -> None:
     add_key, session = {"x86_64": 248, "aarch64": 217}[os.uname().machine], ctypes.c_int(-3)
     name = f"singfactory-attack-{os.getpid()}".encode()
@@ -429,9 +435,6 @@ def test_the_keys_of_the_victim_s_session_are_not_in_reach_of_a_test(builder: Vi
     assert name.decode() not in seen
     assert "keyring   _ses" in seen  # one of its own: the session's is another one
     assert "_ses: empty" in seen
-
-
-ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(os.uname().machine, (0, 0))
 
 
 @contextlib.contextmanager
@@ -514,6 +517,58 @@ def test_sockets_without_a_file_are_not_in_reach_of_a_test(root: bool) -> None: 
             done = subprocess.run([python, *arguments[1:]], capture_output=True, text=True, check=False, **as_nobody)  # type: ignore[call-overload]
             assert ("welcome" in done.stdout) == allowed, done
             assert ("Operation not permitted" in done.stderr) != allowed, done
+
+
+OPENED = post("""
+    for made in /proc/[0-9]*/root/@folder@/.singfactory/candidates/hostile-amd64/.image.sif.*/made; do
+        [ -d $made ] || continue
+        $B mkdir $made/open; $B cp $B $made/open/su; $B chown 1000:1000 $made/open
+        $B chmod 4755 $made/open/su; $B chmod 777 $made $made/.. $made/open; echo has tried
+        break
+    done
+    $B sleep 3
+""")
+
+
+def test_what_a_post_leaves_beside_its_image_is_in_reach_of_nobody_else_and_is_removed(builder: Victim) -> None:
+    """A set-user-id program of the victim's, or a socket by which an accomplice hands in a descriptor of ``/``."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become two users")
+    folder = builder.folder / ".singfactory/candidates"
+
+    def look() -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            for place in folder.glob("hostile-amd64/.image.sif.*"):
+                for name in ("made/open/su", "open/su", "made"):
+                    with contextlib.suppress(OSError):
+                        (place / name).stat()
+                        return
+        raise TimeoutError
+
+    number = child(look, STRANGER)
+    try:
+        done = builder.attack(OPENED)
+    finally:
+        os.kill(number, signal.SIGKILL)
+        _, status = os.waitpid(number, 0)
+    assert done.code == 0, done.err
+    assert "has tried" in builder.log("hostile")
+    assert os.WIFSIGNALED(status), "the stranger has seen it"
+    assert builder.leftovers() == []
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["another user's", "a second name"])
+def test_no_file_that_somebody_else_put_in_the_place_of_an_image_becomes_ones_own(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.sif"
+    path.touch()
+    os.chown(path, STRANGER if kind == "another user's" else 0x70000000, -1)
+    if kind == "a second name":
+        (tmp_path / "factory.toml").hardlink_to(path)
+    with pytest.raises(IntegrityFailure, match="is not the file that was made"):
+        files.take_over(path, 0x70000000)
+    assert path.stat().st_uid != 0
 
 
 CROWDED = """

@@ -127,6 +127,8 @@ def test_an_index_that_is_not_there_is_not_set(home: Path, mounts: Path) -> None
         ("PIP_INDEX_URL", "https://token@[broken/simple"),
         ("PIP_EXTRA_INDEX_URL", "https://open/simple https://me:s3cret@pypi.example/simple"),
         ("PIP_INDEX_URL", "https://pypi.example/simple/?token=s3cret"),
+        ("PIP_INDEX_URL", "https://pypi.example/1nAvBc9fXk20/me/"),
+        ("PIP_EXTRA_INDEX_URL", "https://dl.example/2f1b6c1e-8c1d-4f0a-9d8e-0a1b2c3d4e5f/org/repo/python/simple"),
     ],
 )
 def test_what_holds_a_login_is_left_out_and_named(home: Path, mounts: Path, name: str, text: str) -> None:
@@ -140,6 +142,7 @@ def test_addresses_without_a_login_are_carried_into_builds(home: Path, mounts: P
         "HTTPS_PROXY": "proxy:3128",
         "no_proxy": "localhost,.example.org",
         "PIP_INDEX_URL": "https://pypi.example/simple/@scope",
+        "PIP_EXTRA_INDEX_URL": "https://a.example/artifactory/api/pypi/pypi-local-2024/simple https://w.example/whl/cu121",
         "PIP_TRUSTED_HOST": "pypi.example:8080",
     }
     found = find(env | {"HOME": str(home), "SECRET": "x"}, mounts)

@@ -43,6 +43,10 @@ from factory.io.http_hosts import (
         ("224.0.0.1", PRIVATE),
         ("255.255.255.255", PRIVATE),
         ("64:ff9b::a00:1", PRIVATE),
+        ("64:ff9b:1::a00:1", PRIVATE),
+        ("::ffff:0:10.0.0.1", PRIVATE),
+        ("::10.0.0.1", PRIVATE),
+        ("fec0::1", PRIVATE),
     ],
 )
 def test_the_network_of_an_address_is_told_whatever_it_is_wrapped_in(address: str, network: str) -> None:
