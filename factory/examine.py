@@ -12,7 +12,7 @@ from pathlib import Path
 from factory.delta.index import index_image
 from factory.digest import Descriptor
 from factory.errors import IntegrityFailure
-from factory.io import files
+from factory.io import plain
 from factory.io.progress import Progress
 from factory.registry.protocol import SIF_LAYER
 from factory.sif.fingerprint import content_size, fingerprint_of
@@ -38,7 +38,7 @@ def examine(image: Path, progress: Progress) -> Examined:
         sif = Descriptor(SIF_LAYER, index.digest, index.size)
     except IntegrityFailure as error:
         progress.note(f"it is published without a chunk index and a fingerprint: {error}")
-        digest, size = files.digest_of(image)
+        digest, size = plain.digest_of(image)
         return Examined(Descriptor(SIF_LAYER, digest, size))
     try:
         with open_tree(image) as tree:

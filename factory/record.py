@@ -16,7 +16,7 @@ from typing import Any
 
 from factory import strict
 from factory.digest import Digest
-from factory.io import private
+from factory.io import plain
 
 _SECONDS = 1e9  # thirty years
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
@@ -34,7 +34,7 @@ class Record:
     @classmethod
     def read(cls, path: Path, limit: int) -> Record:
         """Read the record in a file of at most limit bytes. Raises FileNotFoundError, ValueError, IntegrityFailure."""
-        content = private.read_bounded(path, limit)
+        content = plain.read_plain(path, limit)
         try:
             return cls(json.loads(content, parse_constant=strict.no_number, object_pairs_hook=strict.once))
         except RecursionError as error:

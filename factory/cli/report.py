@@ -177,12 +177,12 @@ def _keep(context: Context, text: str) -> None:
 
 
 def _content(path: Path) -> bytes:
-    from factory.io import private  # noqa: PLC0415
+    from factory.io import plain  # noqa: PLC0415
 
     try:
-        return private.read_bounded(path, _LIMIT)
-    except IntegrityFailure as error:
-        raise IntegrityFailure("the report cannot be read", why=error.why, fix="look into that file") from error
+        return plain.read_plain(path, _LIMIT)
+    except plain.NotPlainError as error:
+        raise IntegrityFailure("the report cannot be read", why=f"it {error.how}", fix=error.fix) from error
     except OSError as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from factory.errors import FactoryError, IntegrityFailure, NoRoom
-from factory.io import files, private
+from factory.io import files, plain, private
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -120,17 +120,14 @@ class Folder:
         return os.stat(_entry(name), dir_fd=self.descriptor, follow_symlinks=False)
 
     def read(self, name: str, limit: int) -> tuple[bytes, float]:
-        """As factory.io.private.read_small."""
-        return private.read_small(self.path / _entry(name), limit, dir_fd=self.descriptor)
+        """As factory.io.plain.read_start."""
+        return plain.read_start(self.path / _entry(name), limit, dir_fd=self.descriptor)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[int]:
-        """The descriptor of an ordinary file, opened. Raises IntegrityFailure when something else stands there."""
-        descriptor = private.open_ordinary(self.path / _entry(name), dir_fd=self.descriptor)
-        try:
+        """As factory.io.plain.opened."""
+        with plain.opened(self.path / _entry(name), dir_fd=self.descriptor) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def update(self, name: str) -> contextlib.AbstractContextManager[FileIO]:
         """As factory.io.private.open_for_update."""

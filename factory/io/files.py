@@ -278,12 +278,6 @@ def link_atomically(link: Path, target: str) -> None:
         rename_into_place(temporary, link)
 
 
-def copy_file(source: Path, destination: Path, mode: int = 0o644) -> None:
-    """Copy a file to a new name, durable when this returns; shares blocks where the file system can."""
-    with source.open("rb") as reader, create(destination, mode) as writer:
-        copy_open(reader, writer, destination)
-
-
 def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
     """Copy an open file to a new one, which is called destination."""
     wanted = os.fstat(reader.fileno()).st_size
@@ -332,14 +326,6 @@ def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
         os.unlink(looked_up(path, dir_fd), dir_fd=dir_fd)
 
 
-def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
-    """A file's bytes from offset on, in blocks."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        while block := file.read(BLOCK):
-            yield block
-
-
 def digest_of_open(descriptor: int) -> Digest:
     """The SHA-256 digest of an open file, whatever its name means by now."""
     hasher = hashlib.sha256()
@@ -348,13 +334,3 @@ def digest_of_open(descriptor: int) -> Digest:
         hasher.update(block)
         at += len(block)
     return Digest("sha256", hasher.hexdigest())
-
-
-def digest_of(path: Path) -> tuple[Digest, int]:
-    """The SHA-256 digest and the size in bytes of a file, read in blocks."""
-    hasher = hashlib.sha256()
-    size = 0
-    for block in blocks_of(path):
-        hasher.update(block)
-        size += len(block)
-    return Digest("sha256", hasher.hexdigest()), size

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from factory.digest import Descriptor, Digest, verified
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, RegistryFailure, UsageError
+from factory.io import plain
 from factory.io.files import (
     BLOCK,
     atomic_write,
@@ -27,7 +28,7 @@ from factory.io.files import (
     temporary_in,
 )
 from factory.io.locks import lock
-from factory.io.private import planted, read_small
+from factory.io.private import planted
 from factory.io.progress import Progress, Silent
 from factory.io.sweep import sweep
 from factory.names import RegistryAddress, tag_name
@@ -201,7 +202,7 @@ class LayoutRegistry:
         path = self._folder(repository) / "index.json"
         try:
             with _reading(path):
-                content, _ = read_small(path, INDEX_LIMIT + 1)
+                content = plain.read_plain(path, INDEX_LIMIT)
         except (FileNotFoundError, NotADirectoryError):
             return LayoutIndex()
         return LayoutIndex.parse(content, str(path))
@@ -311,7 +312,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _file_blocks(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb", buffering=0) as file:
+        with plain.reading(path) as file:
             while block := file.read(BLOCK):
                 yield block
     except FileNotFoundError as error:
