@@ -33,6 +33,7 @@ from factory.io.http_hosts import LOOPBACK, MAY_NAME, PUBLIC, checked_origin, is
 from factory.io.http_rate import Rate
 from factory.io.http_retry import Patience
 from factory.io.http_settings import HttpSettings, host_of, origin_of, redacted
+from factory.io.plain import reading
 
 __all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "HttpSettings", "Reply", "Upload"]
 
@@ -71,7 +72,7 @@ class Upload:
     def __iter__(self) -> Iterator[bytes]:
         self.rewind()
         left = self.size
-        with self._path.open("rb", buffering=0) as file:
+        with reading(self._path) as file:
             file.seek(self._start)
             while left:
                 block = file.read(min(left, UPLOAD_BLOCK))

@@ -18,11 +18,19 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
+from factory import reuse as reusing
+from factory.delta.index import ChunkIndex, digest_of_chunk, index_image
+from factory.delta.match import Span, right_in_place
+from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io import locks
+from factory.io import locks, plain
+from factory.io.http import Upload
 from factory.io.progress import Silent
-from factory.names import Reference
+from factory.names import BuildTag, Reference
+from factory.registry.protocol import SIF_LAYER
+from factory.release import CHUNK_INDEX, Release
+from factory.reuse import Reuse
+from factory.sif.tree import open_tree
 from factory.store import adopt as adopting
 from factory.store import seeds
 from factory.store import store as stores
@@ -37,6 +45,8 @@ from tests.factory_project import ROOT, Done
 from tests.integration.pull.cluster import User, until
 from tests.integration.pull.conftest import Upstream
 from tests.integration.pull.test_kills import watched
+from tests.unit.delta.images import image, noise
+from tests.unit.parts import folder_registry
 from tests.unit.store.stored import put, tree
 
 pytestmark = needs_root
@@ -169,6 +179,74 @@ def test_a_folder_of_a_store_that_is_a_link_is_refused_with_its_owner(place: Pat
     done = victim.run("store", "gc", "--grace", "0", **settings(place, root))
     assert done.code == 5, done
     assert f"{root}/partial is a symbolic link, refused\n  it belongs to user id {STRANGER}" in done.err
+
+
+# What stands in the place of a file that is read
+
+
+READERS: dict[str, Callable[[Path, Path], object]] = {
+    "index": lambda path, _: index_image(path),
+    "chunks that came ahead": lambda path, _: list(right_in_place(index_of(GOOD), path, [Span(0, len(GOOD))])),
+    "tree": lambda path, _: open_tree(path).__enter__(),
+    "copy to a node": lambda path, _: list(plain.blocks_of(path)),
+    "copy out": lambda path, home: plain.copy_file(path, home / "out.sif"),
+    "hash": lambda path, _: plain.digest_of(path),
+    "upload": lambda path, _: list(Upload(path, 0, len(GOOD))),
+    "push to a folder": lambda path, home: folder_registry(home / "images").push_blob(
+        "tool", path, Descriptor.of(SIF_LAYER, GOOD), Silent()
+    ),
+}
+
+
+def index_of(content: bytes) -> ChunkIndex:
+    """The chunk index of bytes that are one chunk."""
+    return ChunkIndex(len(content), Digest.of(content), (len(content),), digest_of_chunk(content))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_takes_the_place_of_an_image_or_of_a_part_of_it_is_neither_waited_for_nor_followed(
+    place: Path, victim: Account, reader: str, kind: str
+) -> None:
+    path = shared_folder(place / "shared") / "image.sif"
+    as_user(lambda: (victim.home / "secret").write_bytes(GOOD), VICTIM)
+    as_user(lambda: os.mkfifo(path, 0o666) if kind == "pipe" else path.symlink_to(victim.home / "secret"))
+
+    def use() -> None:
+        with pytest.raises(IntegrityFailure, match="not an ordinary file"):
+            READERS[reader](path, victim.home)
+
+    as_user(use, VICTIM)
+    assert not (victim.home / "out.sif").exists()
+
+
+def test_an_older_image_that_turns_into_a_pipe_never_stops_a_pull(place: Path, victim: Account) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    old, new = image(noise(900_000, 1)), image(noise(900_000, 1), noise(30_000, 2))
+    as_user(lambda: put(Store(root), old, "tool", "1-1"), VICTIM)
+    seed = Store(root).blob(Digest.of(old))
+    as_user(lambda: os.mkfifo(seed.with_suffix(".pipe"), 0o666))
+
+    def plans() -> None:
+        reusing._WORTH_IT, reusing._FASTEST = 100_000, 1e6  # noqa: SLF001 - small images count
+        registry = folder_registry(victim.home / "images")
+        index = index_image(path_of(victim.home / "new.sif", new)).encode()
+        chunks = Descriptor.of(CHUNK_INDEX, index)
+        registry.push_blob("tool", index, chunks, Silent())
+        release = Release(
+            "tool", BuildTag("1.0", 2), Digest.of(b"m"), Descriptor.of(SIF_LAYER, new), "amd64", "", chunks=chunks
+        )
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            Reuse(release, registry, Store(root), Silent(), {}).plan(victim.home / "ahead")
+
+    with flipping(seed, seed.with_suffix(".pipe")):
+        as_user(plans, VICTIM)
+
+
+def path_of(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 # Where staged copies go
