@@ -70,7 +70,7 @@ def _check_folder(found: os.stat_result, name: str, trusted: Collection[int], *,
 
     public: whether anybody may add to the folder above. Only whose this one is tells then that it was not put there.
     """
-    given = not public and (_is_our_groups(found) or _is_unmapped(found.st_uid))
+    given = not public and (_is_our_groups(found) or is_unmapped(found.st_uid))
     if found.st_uid not in trusted and not given:
         raise ForeignError(f"{name} belongs to another user")
     everybody = bool(found.st_mode & stat.S_IWOTH)
@@ -96,7 +96,7 @@ def _is_our_groups(found: os.stat_result) -> bool:
     return bool(found.st_mode & stat.S_IWGRP) and found.st_gid in (os.getegid(), *os.getgroups())
 
 
-def _is_unmapped(user: int) -> bool:
+def is_unmapped(user: int) -> bool:
     """Whether this is how root looks in a user namespace without it, as in containers of an ordinary user."""
     try:
         unknown = int(_OVERFLOW.read_text(encoding="ascii"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from factory.io import locks, plain
 from factory.io.http import Upload
 from factory.io.progress import Silent
 from factory.names import BuildTag, Reference
-from factory.registry.protocol import SIF_LAYER
+from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, artifact
 from factory.release import CHUNK_INDEX, Release
 from factory.reuse import Reuse
 from factory.sif.tree import open_tree
@@ -179,6 +180,103 @@ def test_a_folder_of_a_store_that_is_a_link_is_refused_with_its_owner(place: Pat
     done = victim.run("store", "gc", "--grace", "0", **settings(place, root))
     assert done.code == 5, done
     assert f"{root}/partial is a symbolic link, refused\n  it belongs to user id {STRANGER}" in done.err
+
+
+# A registry in a folder that others can write to
+
+
+def pushes(root: Path) -> None:
+    """All that changes a registry in a folder, once; the attacker may make each of it fail."""
+    registry = folder_registry(root)
+    new = os.urandom(8).hex().encode()
+    config = Descriptor.of(SIF_CONFIG, EMPTY_JSON)
+    layer = Descriptor.of(SIF_LAYER, new)
+    raw = Manifest(config, (layer,)).raw()
+    report, blobs = artifact("application/x.report", new, raw.descriptor)
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: registry.push_blob("tool", EMPTY_JSON, config, Silent()),
+        lambda: registry.push_blob("tool", new, layer, Silent()),
+        lambda: registry.push_manifest("tool", raw, "1.0"),
+        lambda: registry.claim_tag("tool", raw, new.decode()),
+        *(functools.partial(registry.push_blob, "tool", *blob, Silent()) for blob in blobs),
+        lambda: registry.push_referrer("tool", report),
+        lambda: folder_registry(root).referrers("tool", raw.descriptor.digest),
+    )
+    for step in steps:
+        with contextlib.suppress(FactoryError, OSError):
+            step()
+
+
+def push(root: Path, content: bytes) -> None:
+    """An image of these bytes, under a tag of the same text."""
+    layer = Descriptor.of(SIF_LAYER, content)
+    registry = folder_registry(root)
+    registry.push_blob("tool", content, layer, Silent())
+    registry.push_manifest("tool", Manifest(layer, (layer,)).raw(), content.decode())
+
+
+def prepared_registry(root: Path) -> None:
+    """Every folder that a registry in a folder has, with something in each that looks abandoned."""
+    pushes(root)
+    for folder in (root / name for name in LAYOUT):
+        for left in ("thesis.tex", ".hidden"):
+            (folder / left).write_text("left by a broken run")
+            os.utime(folder / left, (0, 0))
+
+
+LAYOUT = (".partial", ".locks", "tool", "tool/blobs", "tool/blobs/sha256")
+
+
+@pytest.mark.parametrize("name", [".", *LAYOUT])
+def test_a_folder_of_a_registry_that_turns_into_a_link_never_leads_anybody_elsewhere(
+    place: Path, victim: Account, name: str
+) -> None:
+    root = shared_folder(shared_folder(place / "shared", 0o2775) / "registry", 0o2775)
+    as_user(lambda: prepared_registry(root), VICTIM)
+    private = victim.home / "private"
+    as_user(lambda: shutil.copytree(root / name, private, symlinks=True), VICTIM)
+    link = root.with_name("swapped") if name == "." else root / f"{name}.swapped"
+    as_user(lambda: link.symlink_to(private))
+    before = tree(private), private.stat().st_mtime_ns
+    deadline = time.monotonic() + SECONDS
+    rounds = 0
+    with flipping(root / name if name != "." else root, link):
+        while time.monotonic() < deadline or rounds < ROUNDS:
+            finish(child(lambda: pushes(root), VICTIM), 5)
+            rounds += 1
+    assert (tree(private), private.stat().st_mtime_ns) == before, "nothing outside of the registry has changed"
+
+
+@pytest.mark.parametrize("name", [".", *LAYOUT, "tool/index.json", "tool/blobs/sha256/image"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_stands_in_a_registry_in_the_place_of_a_file_or_folder_is_refused(
+    place: Path, victim: Account, name: str, kind: str
+) -> None:
+    root = shared_folder(shared_folder(place / "shared", 0o2775) / "registry", 0o2775)
+    as_user(lambda: prepared_registry(root), VICTIM)
+    as_user(lambda: push(root, b"more"), VICTIM)
+    path = root if name == "." else root / name.replace("image", Digest.of(b"more").hex)
+    as_user(lambda: path.rename(path.with_name("away")))
+    as_user(lambda: path.symlink_to(path.with_name("away")) if kind == "link" else os.mkfifo(path, 0o666))
+
+    def refused() -> None:
+        with pytest.raises(FactoryError) as told:
+            push(root, b"more")
+        assert str(path) in told.value.what
+        if kind == "link":
+            assert f"it belongs to user id {STRANGER}" in told.value.why
+
+    as_user(refused, victim.number)
+
+
+def test_a_group_that_shares_a_registry_shares_what_comes_into_it_and_others_do_not(
+    place: Path, victim: Account
+) -> None:
+    root = shared_folder(place / "registry", 0o2777)
+    as_user(lambda: push(root, b"1.0"), victim.number)
+    as_user(lambda: push(root, b"2.0"))
+    assert folder_registry(root).tags("tool") == ["1.0", "2.0"]
+    assert {(root / name).stat().st_mode & 0o7777 for name in LAYOUT} == {0o2775}
 
 
 # What stands in the place of a file that is read
