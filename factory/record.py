@@ -6,7 +6,6 @@ the length and the characters that ours have.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -36,9 +35,9 @@ class Record:
         """Read the record in a file of at most limit bytes. Raises FileNotFoundError, ValueError, IntegrityFailure."""
         content = plain.read_plain(path, limit)
         try:
-            return cls(json.loads(content, parse_constant=strict.no_number, object_pairs_hook=strict.once))
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+            return cls(strict.json_value(content, limit))
+        except strict.Malformed as error:
+            raise ValueError(error.why) from error
 
     def only(self, names: Iterable[str]) -> None:
         """Refuse every other key."""

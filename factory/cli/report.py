@@ -31,7 +31,6 @@ _MOST_MARKS = 200  # of one check: each 50 are a request
 _PREFIX = "recipe/"  # of the keys of issues
 _GONE = "This recipe is no longer in the repository."
 _ORIGIN = "This is what the pull request's own run says of itself. Nothing of it is published."
-_LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,10 +176,11 @@ def _keep(context: Context, text: str) -> None:
 
 
 def _content(path: Path) -> bytes:
+    from factory import summary  # noqa: PLC0415
     from factory.io import plain  # noqa: PLC0415
 
     try:
-        return plain.read_plain(path, _LIMIT)
+        return plain.read_plain(path, summary.LIMIT)
     except plain.NotPlainError as error:
         raise IntegrityFailure("the report cannot be read", why=f"it {error.how}", fix=error.fix) from error
     except OSError as error:
