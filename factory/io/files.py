@@ -307,17 +307,30 @@ def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file of the user's, durable when this returns; in one write, so that lines do not mix.
 
-    Raises NoRoom when the disk took only a part of it.
+    Links are followed. Raises NoRoom when the disk took only a part of it, or when it is no ordinary file: nothing
+    waits for who reads a pipe.
     """
     with explained(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
+            descriptor = os.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+                raise _in_the_way(path) from error
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _in_the_way(path)
             left = line.encode() + b"\n"
             while left:  # the second write of a full disk tells why
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _in_the_way(path: Path) -> NoRoom:
+    return NoRoom(f"{path} is in the way", why="it is no ordinary file", fix="move it, or name another place")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -19,15 +20,21 @@ from pathlib import Path
 
 import pytest
 
+from factory import lockfile
 from factory import reuse as reusing
+from factory.cli.plan import given as given_plan
 from factory.delta.index import ChunkIndex, digest_of_chunk, index_image
 from factory.delta.match import Span, right_in_place
 from factory.digest import Descriptor, Digest
+from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io import locks, plain
-from factory.io.http import Upload
+from factory.github.actions import Actions
+from factory.io import files, locks, plain
+from factory.io.http import Client, Upload
+from factory.io.http_settings import HttpSettings
 from factory.io.progress import Silent
 from factory.names import BuildTag, Reference
+from factory.registry.credentials import Keychain, logout
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, artifact
 from factory.release import CHUNK_INDEX, Release
 from factory.reuse import Reuse
@@ -345,6 +352,62 @@ def test_an_older_image_that_turns_into_a_pipe_never_stops_a_pull(place: Path, v
 def path_of(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+OWN: dict[str, Callable[[Path], object]] = {
+    "logins": lambda path: Keychain([path]).candidates("ghcr.io", "x"),
+    "logout": lambda path: logout(path, "ghcr.io"),
+    "certificates": lambda path: Client(HttpSettings(ca_bundle=str(path))),
+    "certificates of the environment": lambda path: asked_with(REQUESTS_CA_BUNDLE=path),
+    "plan": lambda path: given_plan(str(path)),
+    "lock file": lockfile.read,
+    "record of uses": lambda path: files.append_line(path, "{}"),
+    "event": lambda path: Actions(event_file=path).pull_request,
+    "summary": lambda path: Actions(summary_file=path).summary("x"),
+    "settings of pip": lambda path: told_nothing(path, pip_configuration({"PIP_CONFIG_FILE": str(path)})),
+}
+
+
+def told_nothing(path: Path, found: object) -> None:
+    """Who has nothing to tell of such a file goes on without it."""
+    if not found:
+        raise FactoryError(str(path))
+
+
+def asked_with(**env: Path) -> None:
+    """Ask a server that takes connections and says nothing."""
+    os.environ.update({name: str(path) for name, path in env.items()})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://localhost:{server.getsockname()[1]}/"
+        Client(HttpSettings(connect_timeout=1, idle_timeout=1, budget=1, attempts=1)).request("GET", url)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "pipe behind a link", "device", "huge"])
+@pytest.mark.parametrize("use", OWN)
+def test_a_pipe_in_the_place_of_a_file_of_ones_own_is_named_and_not_waited_for(
+    place: Path, victim: Account, use: str, kind: str
+) -> None:
+    if (use, kind) == ("record of uses", "huge"):
+        pytest.skip("it is only written to, at its end")
+    path = shared_folder(place / "shared") / "file"
+    if kind.startswith("pipe"):
+        real = path if kind == "pipe" else path.with_name("real")
+        as_user(lambda: os.mkfifo(real, 0o666))
+        if real != path:
+            path.symlink_to(real)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(20 * 1024**3)
+
+    def used() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+        with pytest.raises(FactoryError) as told:
+            OWN[use](path)
+        assert str(path) in "".join(told.value.lines())
+
+    as_user(used, victim.number)
 
 
 # Where staged copies go
