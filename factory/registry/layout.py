@@ -133,7 +133,7 @@ class LayoutRegistry:
         with self._files.writing(self._checked(repository)) as layout:
             if not there:
                 layout.store(raw.descriptor, iter([raw.content]))
-            return layout.list(raw.descriptor, tag, only_new=only_new)
+            return layout.list_manifest(raw.descriptor, tag, only_new=only_new)
 
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
         """Manifests whose subject this is, of those that index.json lists."""

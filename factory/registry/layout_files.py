@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest, verified
-from factory.errors import AccessDenied, IntegrityFailure, NoRoom, RegistryFailure
+from factory.errors import AccessDenied, NoRoom, RegistryFailure
 from factory.io.below import Folder
 from factory.io.files import explained, require_space
 from factory.io.locks import lock_in
@@ -102,7 +101,11 @@ class OpenLayout:
     locks: Folder
 
     def store(self, wanted: Descriptor, blocks: Iterator[bytes]) -> None:
-        """Write a blob: temporary, exact size, digest, fsync, rename, fsync of the folder. Raises what blocks raise."""
+        """Write a blob: temporary, exact size, digest, fsync, rename, fsync of the folder. Raises what blocks raise.
+
+        Others may do the same at the same time; and whoever may write here can put other bytes in its place, which
+        reading finds out.
+        """
         require_space(self.partial.path, wanted.size + _MARGIN, f"to push {wanted.digest.short}")
         with (
             _made(self.folder, "blobs") as blobs,
@@ -112,17 +115,9 @@ class OpenLayout:
             with self.partial.create(temporary) as file, explained(self.partial.path / temporary, wanted.size):
                 for block in verified(blocks, wanted):
                     file.write(block)
-                written = os.fstat(file.fileno())
             self.partial.rename(temporary, final, wanted.digest.hex)
-            if not os.path.samestat(final.stat(wanted.digest.hex), written):
-                final.remove(wanted.digest.hex)
-                raise IntegrityFailure(
-                    f"{final.path / wanted.digest.hex} is not what was written there",
-                    why="somebody else writes in this folder",
-                    fix="try again",
-                )
 
-    def list(self, manifest: Descriptor, tag: str, *, only_new: bool) -> bool:
+    def list_manifest(self, manifest: Descriptor, tag: str, *, only_new: bool) -> bool:
         """List a manifest, under a tag if one is given. False when only_new, and the tag names another manifest."""
         with lock_in(self.locks, self.folder.path.name, _LOCK_TIMEOUT, Silent()):
             if _MARKER not in self.folder.names():
