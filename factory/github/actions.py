@@ -20,6 +20,7 @@ from factory.io import files, plain
 OUTPUT_LIMIT = 1_000_000  # bytes of UTF-16, as GitHub counts: of one output, and of all outputs of a job
 OUTPUTS_LIMIT = 50_000_000  # the same, of all outputs of a run
 SUMMARY_LIMIT = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a longer one
+_SUMMARY_READ = 64 * SUMMARY_LIMIT  # what others in the same step have written may be longer
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 _PULL_REQUEST_REF = re.compile(r"refs/pull/([1-9][0-9]*)/(?:merge|head)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
@@ -178,7 +179,7 @@ def _required(path: Path | None, variable: str) -> Path:
 def _written(path: Path) -> bytes:
     """What a step's summary has so far. Raises UsageError."""
     try:
-        return plain.read_plain(path, SUMMARY_LIMIT, follow=True) if path.exists() else b""
+        return plain.read_plain(path, _SUMMARY_READ, follow=True) if path.exists() else b""
     except (OSError, plain.NotPlainError) as error:
         why = f"it {error.how}" if isinstance(error, plain.NotPlainError) else str(error)
         raise UsageError(f"the summary {path} cannot be read", why=why) from error

@@ -36,12 +36,14 @@ def check(bundle: str, named_by: str) -> None:
     named_by: what names it, for the fix.
     """
     path, why = Path(bundle), ""
-    if path.is_dir() or not path.exists():
-        return
     try:
+        if path.is_dir():
+            return
         with opened(path, follow=True) as descriptor:
             size = os.fstat(descriptor).st_size
         why = f"it has {readable_size(size)}" if size > _LIMIT else ""
+    except FileNotFoundError:
+        return
     except NotPlainError as error:
         why = f"it {error.how}"
     except OSError as error:
