@@ -29,7 +29,7 @@ from benchmarks.proxy import Link, through
 from benchmarks.published_pair import Pair
 from benchmarks.pull import engine
 from factory.engine.host import probe
-from factory.io.files import digest_of
+from factory.io.plain import digest_of
 from tests.servers import docker_registry
 
 _DELAY = 0.02  # seconds before each answer

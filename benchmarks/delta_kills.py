@@ -16,7 +16,7 @@ from benchmarks.images import OURS
 from benchmarks.measure import markdown
 from benchmarks.proxy import Link
 from benchmarks.published_pair import Pair
-from factory.io.files import digest_of
+from factory.io.plain import digest_of
 from factory.store.store import Store
 
 _LIMIT = 600.0  # seconds for one process; one that takes longer hangs

@@ -15,7 +15,7 @@ from pathlib import Path
 from factory.candidate import Candidate
 from factory.digest import Descriptor, Digest
 from factory.inputs import gather
-from factory.io.files import digest_of
+from factory.io.plain import digest_of
 from factory.recipes.load import load_recipe
 from factory.registry.protocol import SIF_LAYER
 from factory.report import TestReport, TestResult

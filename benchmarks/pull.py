@@ -24,7 +24,7 @@ from benchmarks.measure import Client, Report, alternate, cost_table, machine, m
 from benchmarks.proxy import Link, through
 from factory.engine.engine import find
 from factory.engine.host import Host, probe
-from factory.io.files import digest_of
+from factory.io.plain import digest_of
 from factory.io.process import command
 from factory.recipes.quantities import parse_size
 from tests.servers import docker_registry, tool

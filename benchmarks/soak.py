@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.images import NAME, OURS, Image, environment, publish
 from benchmarks.measure import Report, machine, markdown
 from benchmarks.proxy import Link, through
-from factory.io.files import digest_of
+from factory.io.plain import digest_of
 from factory.recipes.quantities import parse_size
 from factory.store.store import Store
 from tests.servers import docker_registry

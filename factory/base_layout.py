@@ -17,7 +17,7 @@ from typing import Any
 
 from factory.digest import Descriptor, Digest
 from factory.errors import BuildFailed, IntegrityFailure, NotFound
-from factory.io import files, trees
+from factory.io import files, plain, trees
 from factory.io.progress import Progress
 from factory.names import docker_reference
 from factory.recipes.definition import Definition, Stage
@@ -175,7 +175,7 @@ def _is_whole(layout: Path, blob: Descriptor) -> bool:
     path = _path(layout, blob.digest)
     if blob.digest.algorithm != "sha256" or not files.is_file_itself(path) or path.stat().st_size != blob.size:
         return False
-    return files.digest_of(path)[0] == blob.digest
+    return plain.digest_of(path)[0] == blob.digest
 
 
 def _fetch_blob(blob: Descriptor, read: Callable[[Descriptor], Iterator[bytes]], layout: Path, kept: Path) -> int:
@@ -184,7 +184,7 @@ def _fetch_blob(blob: Descriptor, read: Callable[[Descriptor], Iterator[bytes]],
     files.make_folder(path.parent)
     for older in kept.glob(f"[0-9a-f]*/blobs/{blob.digest.algorithm}/{blob.digest.hex}"):
         if _is_whole(older.parents[2], blob):
-            files.copy_file(older, path)
+            plain.copy_file(older, path)
             return blob.size
     with files.create(path) as file:
         for block in read(blob):

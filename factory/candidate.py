@@ -22,7 +22,7 @@ from typing import Any
 from factory.digest import Descriptor
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.inputs import Inputs
-from factory.io import files
+from factory.io import files, plain
 from factory.io.rights import whose
 from factory.names import version_name
 from factory.record import Record
@@ -212,5 +212,5 @@ def load_if_whole(candidates: Path, recipe: str, arch: str, key: str) -> Candida
         return None
     if candidate.key != key or candidate.image.lstat().st_size != candidate.sif.size:
         return None
-    digest, _ = files.digest_of(candidate.image)
+    digest, _ = plain.digest_of(candidate.image)
     return candidate if digest == candidate.sif.digest else None

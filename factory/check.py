@@ -9,7 +9,7 @@ from pathlib import Path
 from factory.digest import Digest
 from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
-from factory.io import files, search
+from factory.io import files, plain, search
 from factory.io.progress import Progress
 from factory.recipes.inside import LeavesFolderError, folder_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
@@ -37,7 +37,7 @@ def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlac
     The bytes are hashed before and the report names them; expected: the digest that they must have. Failed
     tests are in the report, not raised. Raises IntegrityFailure when the image is another one.
     """
-    digest, _ = files.digest_of(image)
+    digest, _ = plain.digest_of(image)
     if expected is not None and digest != expected:
         raise IntegrityFailure(
             f"{image} is not the image that was built",

@@ -10,7 +10,7 @@ from factory.candidate import Candidate
 from factory.delta.index import ChunkIndex, index_image, largest_index
 from factory.delta.match import compare as overlap_of
 from factory.errors import FactoryError, IntegrityFailure, NotFound
-from factory.io import private
+from factory.io import plain
 from factory.io.progress import Progress
 from factory.registry.protocol import Manifest, Registry, read_all
 from factory.release import Release
@@ -68,12 +68,12 @@ class Since:
 def since(made: Candidate, before: Release, registry: Registry) -> Since:
     """Compare a candidate with a release of the same recipe, by what lies beside it and what the registry has."""
     try:
-        want = ChunkIndex.decode(private.read_small(made.chunks, largest_index(made.sif.size))[0])
+        want = ChunkIndex.decode(plain.read_plain(made.chunks, largest_index(made.sif.size)))
     except (OSError, IntegrityFailure):
         want = None
     found = shared_bytes(index_of(before, registry) if want is not None else None, want)
     try:
-        packages = sbom.read(private.read_small(made.sbom, sbom.LIMIT)[0])
+        packages = sbom.read(plain.read_plain(made.sbom, sbom.LIMIT))
     except (OSError, IntegrityFailure):
         packages = None
     had = packages_of(before, registry) if packages is not None else None
@@ -102,4 +102,4 @@ def index_of_file(path: Path, progress: Progress) -> ChunkIndex:
     """The chunk index of a file here. Raises NotFound, IntegrityFailure when it is no SIF."""
     if not path.is_file():
         raise NotFound(f"there is no image {path}")
-    return index_image(path, progress)
+    return index_image(path.resolve(), progress)

@@ -13,6 +13,7 @@ from pathlib import Path
 from factory.delta.index import index_image
 from factory.digest import Descriptor
 from factory.errors import IntegrityFailure
+from factory.io import plain
 from factory.io.progress import Progress
 from factory.registry.protocol import SIF_LAYER
 from factory.sif.fingerprint import content_size, fingerprint_of
@@ -54,7 +55,7 @@ def examine(image: Path, progress: Progress) -> Examined:
 
 
 def _require_file_system(image: Path) -> None:
-    with image.open("rb") as file:
+    with plain.reading(image) as file:
         header = read_sif_header(file, file.seek(0, SEEK_END), image.name)
     if header.primary_system is None:
         raise IntegrityFailure(

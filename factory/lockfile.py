@@ -14,7 +14,7 @@ from typing import Any
 from factory import strict
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound, UsageError
-from factory.io import private
+from factory.io import plain
 from factory.names import Reference, RegistryAddress, recipe_name, tag_name
 from factory.store.refs import StoredImage
 
@@ -77,16 +77,13 @@ def render(images: Iterable[LockedImage]) -> str:
 def read(path: Path) -> tuple[LockedImage, ...]:
     """Read a lock file. Raises UsageError, which names the file and the key, and NotFound."""
     try:
-        content, _ = private.read_small(path.resolve(), _LIMIT + 1)  # a link is followed: whoever named it may use one
+        content = plain.read_plain(path, _LIMIT, follow=True)  # whoever named it may use a link
     except FileNotFoundError as error:
         raise NotFound(f"there is no lock file {path}", fix=f"singfactory lock REF -o {path}") from error
-    except IntegrityFailure as error:
-        raise UsageError(f"cannot read the lock file {path}", why="it is no ordinary file") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        why = (error.strerror if isinstance(error, OSError) else "") or "its links lead nowhere"
-        raise UsageError(f"cannot read the lock file {path}", why=why) from error
-    if len(content) > _LIMIT:
-        raise UsageError(f"{path} is no lock file", why=f"it has more than {_LIMIT} bytes")
+    except plain.NotPlainError as error:
+        raise UsageError(f"cannot read the lock file {path}", why=f"it {error.how}", fix=error.fix) from error
+    except OSError as error:
+        raise UsageError(f"cannot read the lock file {path}", why=error.strerror or "") from error
     return parse(content, str(path))
 
 

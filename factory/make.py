@@ -20,7 +20,7 @@ from factory.check import CheckPlace, check, require_passed
 from factory.digest import Digest
 from factory.errors import BuildFailed, FactoryError, IntegrityFailure, NotFound, UsageError
 from factory.inputs import Inputs, gather
-from factory.io import files
+from factory.io import plain
 from factory.io.progress import Progress
 from factory.plan import Job, Known, Plan, base_digest, base_release, plan
 from factory.publish import Built, Origin, finish, is_unchanged, publish, publish_set, require_publishable
@@ -254,7 +254,7 @@ def _checked(made: Candidate) -> Candidate:
     candidates.require_image(made)
     candidates.require_size(made)
     try:
-        digest, size = files.digest_of(made.image)
+        digest, size = plain.digest_of(made.image)
     except OSError as error:
         raise IntegrityFailure(f"{made.image} cannot be read", why=error.strerror or "") from error
     if (digest, size) != (made.sif.digest, made.sif.size):

@@ -21,7 +21,7 @@ from factory.delta.match import compare
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
 from factory.inputs import gather
-from factory.io import private
+from factory.io import plain
 from factory.io.progress import Progress
 from factory.names import LATEST, BuildTag
 from factory.published import ReleaseSet
@@ -270,7 +270,7 @@ def _push_image(
 def _chunks_of(made: Candidate) -> bytes:
     """The candidate's chunk index; b"" when it has none, or one of another image."""
     try:
-        content, _ = private.read_small(made.chunks, largest_index(made.sif.size))
+        content = plain.read_plain(made.chunks, largest_index(made.sif.size))
         return content if ChunkIndex.decode(content).digest == made.sif.digest else b""
     except (OSError, IntegrityFailure):
         return b""
@@ -279,7 +279,7 @@ def _chunks_of(made: Candidate) -> bytes:
 def _sbom_of(made: Candidate) -> bytes:
     """The candidate's bill of materials; b"" when it has none that can be read again."""
     try:
-        content, _ = private.read_small(made.sbom, sbom.LIMIT)
+        content = plain.read_plain(made.sbom, sbom.LIMIT)
         sbom.read(content)
     except (OSError, IntegrityFailure):
         return b""

@@ -11,7 +11,7 @@ from typing import Any
 
 from factory.digest import Digest
 from factory.errors import IntegrityFailure
-from factory.io import files
+from factory.io import files, plain
 from factory.io.progress import Progress
 from factory.names import Reference
 from factory.recipes.model import RunSpec
@@ -133,8 +133,8 @@ def copy_out(pulled: Pulled, destination: Path) -> Path:
     files.make_folder(final.parent)
     files.require_space(final.parent, pulled.image.size, "to copy the image")
     with files.temporary_in(final.parent, final.name) as temporary:
-        files.copy_file(pulled.path, temporary)
-        digest, _ = files.digest_of(temporary)
+        plain.copy_file(pulled.path, temporary)
+        digest, _ = plain.digest_of(temporary)
         if digest != pulled.image.sif_digest:
             raise IntegrityFailure(
                 f"the stored image {pulled.path} has changed",

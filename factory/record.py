@@ -6,7 +6,6 @@ the length and the characters that ours have.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 from factory import strict
 from factory.digest import Digest
-from factory.io import private
+from factory.io import plain
 
 _SECONDS = 1e9  # thirty years
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
@@ -34,11 +33,11 @@ class Record:
     @classmethod
     def read(cls, path: Path, limit: int) -> Record:
         """Read the record in a file of at most limit bytes. Raises FileNotFoundError, ValueError, IntegrityFailure."""
-        content = private.read_bounded(path, limit)
+        content = plain.read_plain(path, limit)
         try:
-            return cls(json.loads(content, parse_constant=strict.no_number, object_pairs_hook=strict.once))
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+            return cls(strict.json_value(content, limit))
+        except strict.Malformed as error:
+            raise ValueError(error.why) from error
 
     def only(self, names: Iterable[str]) -> None:
         """Refuse every other key."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.errors import IntegrityFailure
-from factory.io import files
+from factory.io import plain
 from factory.io.progress import Progress
 from factory.store.refs import StoredImage
 from factory.store.store import Store
@@ -28,7 +28,7 @@ def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) 
     source = store.file(image, hashed=False)
     on_node = replace(store, root=local, shared=())
     try:
-        path, copied = on_node.ingest(image.sif, lambda offset: files.blocks_of(source, offset), progress)
+        path, copied = on_node.ingest(image.sif, lambda offset: plain.blocks_of(source, offset), progress)
     except IntegrityFailure as error:
         raise IntegrityFailure(
             f"the stored image {source} is damaged",

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
 from factory import report as reports
+from factory import strict
 from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.digest import Digest
@@ -31,6 +32,7 @@ BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
 _MOST_ROWS = 10_000
 MOST_CHANGES = 1000  # packages of one recipe that are told
+LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
 _PATH_LIMIT = 200  # characters of a path in a recipe's folder
 _LINE_LIMIT = 1_000_000
@@ -269,10 +271,10 @@ def from_json(content: bytes) -> tuple[Row, ...]:
     Raises IntegrityFailure for anything unusual.
     """
     try:
-        value = json.loads(content)
+        value = strict.json_object(content, LIMIT)
         listed: Any = value["rows"] if value["format"] == _FORMAT else None
         return _apart(_row(row) for row in listed)
-    except (ValueError, KeyError, TypeError, RecursionError, FactoryError) as error:
+    except (ValueError, KeyError, TypeError, FactoryError) as error:
         # None of its words: the runner obeys some of what a log says, wherever in a line it stands.
         raise IntegrityFailure(
             "the report cannot be read", why="it is not what singfactory report writes", fix="look into that file"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from factory import strict
 from factory.candidate import folder_of
 from factory.errors import UsageError
 from factory.names import recipe_name
@@ -19,6 +20,7 @@ from factory.plan import Job, Plan
 from factory.recipes.load import ARCHITECTURES
 
 MOST_WAVES = 4  # as many as the workflow has jobs for, one after another
+PLAN_LIMIT = 32 * 1024 * 1024  # bytes of all matrices together
 MOST_ENTRIES = 256  # GitHub Actions: "A matrix will generate a maximum of 256 jobs per workflow run"
 MOST_BYTES = 100_000  # of a matrix: steps get it as a variable, and Linux takes 128 KiB for one (execve(2))
 LARGE = 14_000_000_000  # bytes; GitHub promises a job 14 GB of disk
@@ -124,11 +126,13 @@ def planned(text: str) -> frozenset[Place]:
 
     Raises UsageError for anything else.
     """
+    if len(text) > PLAN_LIMIT:
+        raise UsageError("the plan cannot be read", why=f"it has more than {PLAN_LIMIT} characters")
     try:
-        documents = [json.loads(line) for line in text.splitlines() if line.strip()]
-        matrices = [matrix for one in documents for matrix in one.get("waves", [one])]
+        documents = [strict.json_object(line, PLAN_LIMIT) for line in text.splitlines() if line.strip()]
+        matrices = [strict.mapping(matrix) for one in documents for matrix in one.get("waves", [one])]
         return frozenset(_place(entry) for one in matrices for entry in one["include"])
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError) as error:
+    except (ValueError, LookupError, TypeError, UsageError) as error:
         raise UsageError(
             "the plan cannot be read", why="it is not what the matrices are", fix="singfactory plan --github-matrix"
         ) from error

@@ -166,3 +166,22 @@ def test_only_what_goes_into_the_store_is_read_unverified() -> None:
         if "caller_verifies=True" in path.read_text(encoding="utf-8")
     }
     assert asking == {"pull.py"}
+
+
+# Who reads JSON without factory.strict, and why.
+OWN_JSON = {
+    "strict.py": "it is the reader",
+    "io/confine.py": "a program of its own, for the standard library alone; it reads what its parent has written",
+    "io/search.py": "the same",
+}
+
+
+def test_json_is_read_by_the_strict_reader_alone() -> None:
+    found = {
+        str(path.relative_to(FACTORY))
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "JSONDecoder")
+        if isinstance(node.value, ast.Name) and node.value.id == "json"
+    }
+    assert found == OWN_JSON.keys()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
 from contextlib import suppress
 from urllib.parse import quote, urlsplit
 
+from factory import strict
 from factory.cli.context import Context
 from factory.cli.network import http_settings
 from factory.errors import FactoryError, UsageError
@@ -42,7 +42,7 @@ def content(context: Context, branch: str, path: str) -> bytes | None:
     headers = {"Authorization": f"Bearer {_token(context)}", "Accept": "application/vnd.github+json"}
     with suppress(FactoryError, ValueError, KeyError, TypeError):
         answer = Client(http_settings(context), context.progress.note).request("GET", address, headers=headers)
-        return base64.b64decode(json.loads(answer.content)["content"])  # a refusal has none
+        return base64.b64decode(strict.json_object(answer.content)["content"])  # a refusal has none
     return None
 
 

@@ -41,14 +41,18 @@ def plan_argument(parser: argparse.ArgumentParser) -> None:
 
 def given(file: str | None) -> frozenset[tuple[str, str]] | None:
     """Recipe and architecture of each job of the plan in a file; None without one. Raises UsageError, NotFound."""
-    from factory.waves import planned  # noqa: PLC0415
+    from factory.io import plain  # noqa: PLC0415
+    from factory.waves import PLAN_LIMIT, planned  # noqa: PLC0415
 
     if file is None:
         return None
     try:
-        return planned(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+        content = plain.read_plain(Path(file), PLAN_LIMIT, follow=True) if file != "-" else b""
+        return planned(content.decode() if file != "-" else sys.stdin.read(PLAN_LIMIT + 1))
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is no plan", why="it is not UTF-8") from error
+    except plain.NotPlainError as error:
+        raise UsageError(f"{file} is no plan", why=f"it {error.how}", fix="pipe it in, and say --plan -") from error
     except OSError as error:
         raise NotFound(f"there is no plan {file}", why=error.strerror or "") from error
 

@@ -31,7 +31,6 @@ _MOST_MARKS = 200  # of one check: each 50 are a request
 _PREFIX = "recipe/"  # of the keys of issues
 _GONE = "This recipe is no longer in the repository."
 _ORIGIN = "This is what the pull request's own run says of itself. Nothing of it is published."
-_LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,12 +176,13 @@ def _keep(context: Context, text: str) -> None:
 
 
 def _content(path: Path) -> bytes:
-    from factory.io import private  # noqa: PLC0415
+    from factory import summary  # noqa: PLC0415
+    from factory.io import plain  # noqa: PLC0415
 
     try:
-        return private.read_bounded(path, _LIMIT)
-    except IntegrityFailure as error:
-        raise IntegrityFailure("the report cannot be read", why=error.why, fix="look into that file") from error
+        return plain.read_plain(path, summary.LIMIT)
+    except plain.NotPlainError as error:
+        raise IntegrityFailure("the report cannot be read", why=f"it {error.how}", fix=error.fix) from error
     except OSError as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
 

@@ -82,7 +82,7 @@ def _image(context: Context, text: str) -> Path:
     if text.endswith(".sif") or ("/" in text and Path(text).is_file()):
         if not Path(text).is_file():
             raise NotFound(f"there is no image {text}")
-        return Path(text).absolute()
+        return Path(text).resolve()
     from factory.pull import pull  # noqa: PLC0415
 
     reference = context.reference(text)

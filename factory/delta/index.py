@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 from factory.delta.cuts import LONGEST_CUT, Cutter, known_edges
 from factory.digest import Digest
 from factory.errors import IntegrityFailure
+from factory.io import plain
 from factory.io.progress import Progress, Silent
 
 # 128 bits of SHA-256. To pass off other bytes as a given chunk takes 2^128 tries; two chunks of one's own that
@@ -108,10 +109,10 @@ def digest_of_chunk(block: bytes | memoryview) -> bytes:
 def index_image(path: Path, progress: Progress | None = None) -> ChunkIndex:
     """Read a SIF once and index it; its SHA-256 comes out of the same pass.
 
-    Raises IntegrityFailure when the file is not a sound SIF, or changes meanwhile.
+    Raises IntegrityFailure when the file is no ordinary one, or not a sound SIF, or changes meanwhile; OSError.
     """
     progress = progress or Silent()
-    with path.open("rb") as file:
+    with plain.reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         cutter = Cutter(known_edges(file, size, str(path)))
         progress.begin(f"indexing {path.name}", size)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from factory.delta.index import DIGEST_SIZE, ChunkIndex, digest_of_chunk
+from factory.io import plain
 
 
 class Span(NamedTuple):
@@ -81,17 +82,17 @@ def coalesced(pieces: Iterable[Piece], gap: int) -> tuple[Piece, ...]:
 def right_in_place(want: ChunkIndex, path: Path, spans: Sequence[Span]) -> Iterator[Span]:
     """Where within these spans, ascending, a file already has the right bytes, each at its place in ``want``.
 
-    The file may have holes, or end early.
+    The file may have holes, or end early. Raises IntegrityFailure when it is no ordinary file, OSError.
     """
     left = deque(spans)
     start = end = 0
-    with path.open("rb") as file:
+    with plain.opened(path) as descriptor:
         for chunk in want.chunks():
             while left and sum(left[0]) <= chunk.offset:
                 left.popleft()
             if not left or chunk.offset < left[0].offset:
                 continue
-            block = os.pread(file.fileno(), chunk.length, chunk.offset)
+            block = os.pread(descriptor, chunk.length, chunk.offset)
             if digest_of_chunk(block) != chunk.digest:
                 continue
             if chunk.offset != end:

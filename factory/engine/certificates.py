@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from factory.engine.environment import CERTIFICATES
+from factory.io import plain
 
 _LARGEST = 16 << 20  # bytes; all authorities that browsers know take 300 kB
 _KEY = b"PRIVATE KEY-----"  # ends the line that begins a key of any kind (RFC 7468)
@@ -28,8 +29,6 @@ def left_out(env: Mapping[str, str]) -> list[str]:
 
 def _holds_key(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-    except OSError:
+        return _KEY in plain.read_plain(path, _LARGEST, follow=True)
+    except (OSError, plain.NotPlainError):
         return True
-    return len(content) > _LARGEST or _KEY in content

@@ -19,10 +19,11 @@ from urllib.parse import unquote, urlsplit
 from factory.engine import certificates
 from factory.engine.engine import Bind
 from factory.engine.environment import PROXIES, holds_login, holds_token
-from factory.io import files
+from factory.io import files, plain
 
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
 _INDEXES = ("index-url", "extra-index-url")
+_PIP_LIMIT = 1024 * 1024  # bytes of a file of its settings
 _PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
 _DISABLED = re.compile(r"^Enabled:\s*no\s*$", re.MULTILINE | re.IGNORECASE)
@@ -77,8 +78,8 @@ def pip_configuration(env: Mapping[str, str]) -> dict[str, str]:
     for place in _pip_files(env):
         parser = configparser.RawConfigParser(strict=False)
         try:
-            parser.read(place, encoding="utf-8")
-        except (configparser.Error, OSError, UnicodeDecodeError):
+            parser.read_string(plain.read_plain(place, _PIP_LIMIT, follow=True).decode())
+        except (configparser.Error, OSError, UnicodeDecodeError, plain.NotPlainError):
             continue  # pip itself will complain about it, where it matters
         for section in ("global", "install"):
             for option in _PIP_OPTIONS:

@@ -5,7 +5,6 @@ Specification: docs "Variables reference", "Workflow commands" (environment file
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -13,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.errors import UsageError
+from factory import strict
+from factory.errors import IntegrityFailure, UsageError
 from factory.github.texts import cut_at_line, writable
-from factory.io import files
+from factory.io import files, plain
 
 OUTPUT_LIMIT = 1_000_000  # bytes of UTF-16, as GitHub counts: of one output, and of all outputs of a job
 OUTPUTS_LIMIT = 50_000_000  # the same, of all outputs of a run
 SUMMARY_LIMIT = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a longer one
+_SUMMARY_READ = 64 * SUMMARY_LIMIT  # what others in the same step have written may be longer
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 _PULL_REQUEST_REF = re.compile(r"refs/pull/([1-9][0-9]*)/(?:merge|head)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+_EVENT_LIMIT = 32 * 1024 * 1024  # bytes; GitHub sends no payload of more than 25 MB
 _CUT = "\n_The rest of this summary is left out: GitHub shows at most 1 MiB of a step. The log has all of it._\n"
 
 
@@ -97,7 +99,7 @@ class Actions:
         Raises UsageError outside of a step, NoRoom.
         """
         path = _required(self.summary_file, "GITHUB_STEP_SUMMARY")
-        written = path.read_bytes() if path.exists() else b""
+        written = _written(path)
         if written.endswith(_CUT.encode()):
             return
         room = SUMMARY_LIMIT - len(written) - len(_CUT.encode()) - 1  # the line end that append_line adds
@@ -156,9 +158,10 @@ class Actions:
         if self.event_file is None or not self.event_file.exists():
             return {}
         try:
-            return _table(json.loads(self.event_file.read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"the event file {self.event_file} cannot be read", why=str(error)) from error
+            return _table(strict.json_value(plain.read_plain(self.event_file, _EVENT_LIMIT, follow=True), _EVENT_LIMIT))
+        except (OSError, IntegrityFailure) as error:
+            why = error.why or error.what if isinstance(error, IntegrityFailure) else str(error)
+            raise UsageError(f"the event file {self.event_file} cannot be read", why=why) from error
 
 
 def _required(path: Path | None, variable: str) -> Path:
@@ -171,6 +174,15 @@ def _required(path: Path | None, variable: str) -> Path:
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}", why=f"{variable} names it, and its folder is not there")
     return path
+
+
+def _written(path: Path) -> bytes:
+    """What a step's summary has so far. Raises UsageError."""
+    try:
+        return plain.read_plain(path, _SUMMARY_READ, follow=True) if path.exists() else b""
+    except (OSError, plain.NotPlainError) as error:
+        why = f"it {error.how}" if isinstance(error, plain.NotPlainError) else str(error)
+        raise UsageError(f"the summary {path} cannot be read", why=why) from error
 
 
 def _delimiter(value: str) -> str:

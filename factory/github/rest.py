@@ -20,6 +20,7 @@ from factory.github.calls import Calls, Doing
 from factory.github.commands import new_token
 from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
 from factory.github.texts import carries, key_of, marked, same
+from factory.io import certificates
 from factory.io.http_settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def connect(
         base_url=api_url.rstrip("/"),
         user_agent=settings.user_agent,
         timeout=math.ceil(settings.idle_timeout),
-        verify=settings.ca_bundle or True,
+        verify=certificates.trusted(settings.ca_bundle),
         per_page=_PAGE,
         retry=None,  # calls.py tries again
         seconds_between_requests=None,

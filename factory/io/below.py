@@ -9,17 +9,20 @@ links refused (openat(2) with O_NOFOLLOW and O_DIRECTORY), and all that happens 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from factory.errors import FactoryError, IntegrityFailure, NoRoom
-from factory.io import files, private
+from factory.io import files, plain, private
+from factory.io.rights import is_unmapped
 
+_MOST_LINKS = 40  # as the kernel
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -34,6 +37,60 @@ class Folder:
     def at(cls, path: Path) -> Folder:
         """The folder that a path names now. Raises OSError. For a path that no stranger can lead elsewhere."""
         return cls(path, _readable(path, os.O_DIRECTORY | os.O_CLOEXEC, None))
+
+    @classmethod
+    def reach(cls, path: Path) -> Folder:
+        """A folder to write to, made with those on the way to it where they are missing.
+
+        For a path on which others may write: it is opened step by step, and links are followed where they belong to
+        this user or to root. Raises IntegrityFailure for other links, NoRoom for a file in the way, OSError.
+        """
+        at = cls.at(Path("/"))
+        left = [*reversed(path.absolute().parts[1:])]
+        links = 0
+        try:
+            while left:
+                name = left.pop()
+                target = None if name == ".." else at._target(name)  # noqa: SLF001 - of this class
+                if target is not None:
+                    links += 1
+                    _refuse_circle(path, links)
+                    left += [part for part in reversed(target.parts) if part != "/"]
+                if target is None or target.is_absolute():
+                    before, at = at, cls.at(Path("/")) if target is not None else at._step(name)  # noqa: SLF001 - same
+                    before.close()
+        except BaseException:
+            at.close()
+            raise
+        return at
+
+    def _target(self, name: str) -> PurePosixPath | None:
+        """Where a link leads that somebody trusted has made; None for what is no link."""
+        try:
+            step = os.open(_entry(name), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            return None
+        try:
+            found = os.fstat(step)
+            if not stat.S_ISLNK(found.st_mode):
+                return None
+            if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
+                raise IntegrityFailure(
+                    f"{self.path / name} is a symbolic link, refused",
+                    why=f"it belongs to user id {found.st_uid}, who decides where it leads",
+                    fix="name the folder itself that you want to write to",
+                )
+            return PurePosixPath(os.readlink("", dir_fd=step))
+        finally:
+            os.close(step)
+
+    def _step(self, name: str) -> Folder:
+        if name == "..":
+            return Folder(self.path.parent, _readable(Path(".."), _FOLDER, self.descriptor))
+        try:
+            return self._enter(name)
+        except FileNotFoundError:
+            return self._made(name, 0o755)
 
     def __enter__(self) -> Folder:
         return self
@@ -55,7 +112,7 @@ class Folder:
         Who shares this one (mode 2775, say) shares what comes below it. Folders of ours that a kill left before they
         were opened are opened now. Raises as ``below`` does, and NoRoom where this user may not write.
         """
-        mine = stat.S_IMODE(os.fstat(self.descriptor).st_mode) if mode is None else mode
+        mine = self.mode() if mode is None else mode
         return self._walk(names, lambda at, name: at._made(name, mine))  # noqa: SLF001 - of this class
 
     def _walk(self, names: tuple[str, ...], step: Callable[[Folder, str], Folder]) -> Folder:
@@ -98,8 +155,8 @@ class Folder:
             if stat.S_ISLNK(found.st_mode):
                 return IntegrityFailure(
                     f"{path} is a symbolic link, refused",
-                    why=f"it belongs to user id {found.st_uid}; folders of a store are never links",
-                    fix="remove it after finding out who made it; to keep a store elsewhere, link the store as a whole",
+                    why=f"it belongs to user id {found.st_uid}; folders below a store or a registry are never links",
+                    fix="remove it after finding out who made it; link a store or a registry as a whole, or not at all",
                 )
         return NoRoom(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
 
@@ -119,18 +176,23 @@ class Folder:
         """What an entry is; of a link, the link."""
         return os.stat(_entry(name), dir_fd=self.descriptor, follow_symlinks=False)
 
+    def mode(self) -> int:
+        """Its rights, and the bits for user, group and sticky."""
+        return stat.S_IMODE(os.fstat(self.descriptor).st_mode)
+
+    def read_whole(self, name: str, limit: int) -> bytes:
+        """As factory.io.plain.read_plain."""
+        return plain.read_plain(self.path / _entry(name), limit, dir_fd=self.descriptor)
+
     def read(self, name: str, limit: int) -> tuple[bytes, float]:
-        """As factory.io.private.read_small."""
-        return private.read_small(self.path / _entry(name), limit, dir_fd=self.descriptor)
+        """As factory.io.plain.read_start."""
+        return plain.read_start(self.path / _entry(name), limit, dir_fd=self.descriptor)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[int]:
-        """The descriptor of an ordinary file, opened. Raises IntegrityFailure when something else stands there."""
-        descriptor = private.open_ordinary(self.path / _entry(name), dir_fd=self.descriptor)
-        try:
+        """As factory.io.plain.opened."""
+        with plain.opened(self.path / _entry(name), dir_fd=self.descriptor) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def update(self, name: str) -> contextlib.AbstractContextManager[FileIO]:
         """As factory.io.private.open_for_update."""
@@ -235,6 +297,11 @@ def make_way(path: Path, mode: int = 0o755) -> None:
 def entries(path: Path) -> list[Path]:
     """What lies in a folder, sorted; nothing when that is a link, or not there."""
     return sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
+
+
+def _refuse_circle(path: Path, links: int) -> None:
+    if links > _MOST_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def _entry(name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.digest import Digest
-from factory.errors import FactoryError, IntegrityFailure, NoRoom, UsageError
+from factory.errors import FactoryError, IntegrityFailure, NoRoom
 from factory.io.trees import remove_tree
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
@@ -281,12 +281,6 @@ def link_atomically(link: Path, target: str) -> None:
         rename_into_place(temporary, link)
 
 
-def copy_file(source: Path, destination: Path, mode: int = 0o644) -> None:
-    """Copy a file to a new name, durable when this returns; shares blocks where the file system can."""
-    with source.open("rb") as reader, create(destination, mode) as writer:
-        copy_open(reader, writer, destination)
-
-
 def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
     """Copy an open file to a new one, which is called destination."""
     wanted = os.fstat(reader.fileno()).st_size
@@ -316,20 +310,20 @@ def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
 def append_line(path: Path, line: str) -> None:
     """Add a line to an ordinary file, durable when this returns; in one write, so that lines do not mix.
 
-    No link is followed: in a folder that others write, it could lead to any file of this user's. Raises UsageError for
-    what is no file, NoRoom when the disk took only a part of it.
+    No link is followed: in a folder that others write, it could lead to any file of this user's. Raises NoRoom when the
+    disk took only a part of it, or when it is no ordinary file: nothing waits for who reads a pipe.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a pipe that nobody reads
-                raise _no_file(path) from error
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads, a socket
+                raise _in_the_way(path) from error
             raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _no_file(path)
+                raise _in_the_way(path)
             left = line.encode() + b"\n"
             while left:  # the second write of a full disk tells why
                 left = left[os.write(descriptor, left) :]
@@ -338,22 +332,14 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def _no_file(path: Path) -> UsageError:
-    return UsageError(f"{path} is no ordinary file", why="it is a link, a pipe or a device", fix="name a file itself")
+def _in_the_way(path: Path) -> NoRoom:
+    return NoRoom(f"{path} is in the way", why="it is no ordinary file", fix="move it, or name another place")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
     """Remove a file or link; nothing when it is not there. dir_fd: as ``create`` takes it."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(looked_up(path, dir_fd), dir_fd=dir_fd)
-
-
-def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
-    """A file's bytes from offset on, in blocks."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        while block := file.read(BLOCK):
-            yield block
 
 
 def digest_of_open(descriptor: int) -> Digest:
@@ -364,13 +350,3 @@ def digest_of_open(descriptor: int) -> Digest:
         hasher.update(block)
         at += len(block)
     return Digest("sha256", hasher.hexdigest())
-
-
-def digest_of(path: Path) -> tuple[Digest, int]:
-    """The SHA-256 digest and the size in bytes of a file, read in blocks."""
-    hasher = hashlib.sha256()
-    size = 0
-    for block in blocks_of(path):
-        hasher.update(block)
-        size += len(block)
-    return Digest("sha256", hasher.hexdigest()), size

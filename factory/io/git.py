@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.errors import FactoryError
-from factory.io import process
+from factory.io import plain, process
 
 # What git needs to start, and what says whose repositories it may use (safe.directory).
 _KEPT = (
@@ -52,6 +52,7 @@ _GIT = (
 )
 _LINK, _SUBMODULE = "120000", "160000"  # modes of entries in a tree, besides those of files
 _BLOCK = 1 << 20
+_GITFILE_LIMIT = 64 * 1024  # bytes of a .git that names another folder; a path has 4096
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,10 @@ def _means(entry: Path, data: Path) -> bool:
     """Whether a ``.git`` is this folder, or names it, as in linked worktrees and submodules."""
     try:
         if not entry.is_dir():
-            entry = entry.parent / entry.read_bytes().decode().removeprefix("gitdir:").strip()
+            said = plain.read_plain(entry, _GITFILE_LIMIT, follow=True).decode()
+            entry = entry.parent / said.removeprefix("gitdir:").strip()
         return entry.samefile(data)
-    except (OSError, ValueError):
+    except (OSError, ValueError, plain.NotPlainError):
         return False
 
 
@@ -171,7 +173,7 @@ def _is(path: Path, mode: str, name: str) -> bool:
         if not stat.S_ISREG(found.st_mode) or bool(found.st_mode & stat.S_IXUSR) != executable:
             return False
         return _is_content(path, name)
-    except OSError:
+    except (OSError, plain.NotPlainError):
         return False
 
 
@@ -180,9 +182,8 @@ def _is_content(path: Path, name: str) -> bool:
 
     Specification: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
+    with plain.reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
         whole, large = _hasher(len(name)), hashlib.sha256()
         whole.update(b"blob %d\0" % size)
         while block := file.read(_BLOCK):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +17,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from factory.errors import IntegrityFailure, UsageError
+from factory.errors import IntegrityFailure
+from factory.io import certificates
 from factory.io.http_connections import Gate, GatedAdapter, LeadsInside
 from factory.io.http_failures import (
     NETWORK_ERRORS,
@@ -33,6 +33,7 @@ from factory.io.http_hosts import LOOPBACK, MAY_NAME, PUBLIC, checked_origin, is
 from factory.io.http_rate import Rate
 from factory.io.http_retry import Patience
 from factory.io.http_settings import HttpSettings, host_of, origin_of, redacted
+from factory.io.plain import reading
 
 __all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "HttpSettings", "Reply", "Upload"]
 
@@ -71,7 +72,7 @@ class Upload:
     def __iter__(self) -> Iterator[bytes]:
         self.rewind()
         left = self.size
-        with self._path.open("rb", buffering=0) as file:
+        with reading(self._path) as file:
             file.seek(self._start)
             while left:
                 block = file.read(min(left, UPLOAD_BLOCK))
@@ -167,7 +168,7 @@ class Client:
         self.settings = settings or HttpSettings()
         self.notice = notice  # told about longer waits
         self.rate = Rate(self.settings.limit_rate)
-        self._verify = _trusted(self.settings.ca_bundle)
+        self._verify = certificates.trusted(self.settings.ca_bundle)
         self._session = requests.Session()
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"})
@@ -322,8 +323,8 @@ class Client:
         found = self._session.merge_environment_settings(url, {}, None, self._verify, None)
         if is_loopback(urlsplit(url).hostname or ""):
             found["proxies"] = {}
-        if found["verify"] is True or found["verify"] is None:
-            found["verify"] = _environment_bundle() or True
+        if self._verify is True:
+            found["verify"] = certificates.of_environment(found["verify"])
         return dict(found)
 
     def _proxy_for(self, url: str) -> str:
@@ -367,23 +368,6 @@ def _inside(found: LeadsInside, namer: str) -> HttpFailure:
         host=host,
         retryable=False,
     )
-
-
-def _trusted(ca_bundle: str | None) -> str | bool:
-    if ca_bundle is None:
-        return True
-    if not Path(ca_bundle).exists():
-        raise UsageError(
-            f"the file of trusted certificates is not there: {ca_bundle}",
-            fix="correct the setting ca; it names a file in PEM format",
-        )
-    return ca_bundle
-
-
-def _environment_bundle() -> str | None:
-    """What SSL_CERT_FILE names, as OpenSSL reads it: every other client on the machine obeys it."""
-    paths = ssl.get_default_verify_paths()
-    return paths.cafile if paths.cafile and paths.cafile != paths.openssl_cafile else None
 
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:

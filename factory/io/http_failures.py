@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import time
@@ -13,6 +12,7 @@ from email.utils import parsedate_to_datetime
 import requests
 import urllib3.exceptions
 
+from factory import strict
 from factory.errors import RegistryFailure
 from factory.io.http_settings import host_of, redacted
 
@@ -20,6 +20,7 @@ NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSErr
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529, 530})
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED, _NAME_MISMATCH = 9, 10, (62, 64)  # OpenSSL's X509_V_ERR_*
 _SHOWN = 300
+_MOST_ERRORS = 1000
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Answer:
     def said(self) -> str:
         """What the server gives as its reason (distribution-spec, "Error Codes"), safe for a terminal."""
         try:
-            first = json.loads(self.content)["errors"][0]
-            text = f"{first.get('code', '')}: {first.get('message', '')}"
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            errors = strict.array(strict.member(strict.json_object(self.content), "errors"), _MOST_ERRORS)
+            first = strict.mapping(errors[0])
+        except (strict.Malformed, IndexError):
             return ""
-        return safe_text(text.strip(": "))
+        said = (first.get(name) for name in ("code", "message"))
+        return safe_text(": ".join(text for text in said if isinstance(text, str) and text))
 
 
 def safe_text(text: str) -> str:

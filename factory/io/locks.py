@@ -31,6 +31,7 @@ REFRESH = 5.0  # seconds between two signs of life of a holder
 STALE = 60.0  # seconds without one after which a holder elsewhere counts as dead
 _POLL = 0.2
 _NOBODY = 1 << 32  # no process and no user has a number that large
+_LARGEST = 10**20  # that is read at all
 _LIMIT = 4096  # bytes of a lock
 
 
@@ -174,11 +175,12 @@ def _read(folder: Folder, name: str) -> Holder | None:
     except PermissionError as error:
         raise planted(folder.path / name, dir_fd=folder.descriptor) from error
     try:
-        value = json.loads(text)
-        pid, user = (min(int(value[key]), _NOBODY) for key in ("pid", "user"))
+        value = strict.json_object(text, _LIMIT)
+        numbers = (strict.integer(strict.member(value, key), -_NOBODY, _LARGEST) for key in ("pid", "user"))
+        pid, user = (min(number, _NOBODY) for number in numbers)
         host, token, processes = (strict.text(value.get(key, "")) for key in ("host", "token", "processes"))
         return Holder(host, pid, user, token, processes)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except strict.Malformed:
         return Holder("an unknown host", 0, -1, text[:80])
 
 

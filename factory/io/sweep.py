@@ -6,21 +6,16 @@ import contextlib
 import os
 import stat
 import time
-from pathlib import Path
+
+from factory.io.below import Folder
 
 
-def sweep(folder: Path, age: float) -> None:
-    """Remove this user's own files in a folder that are older than age seconds, as far as that works.
-
-    The folder is opened once, and never through a link: put in its place, one would have files removed elsewhere.
-    """
+def sweep(folder: Folder, age: float) -> None:
+    """Remove this user's own files in a folder that are older than age seconds, as far as that works."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            for name in os.listdir(descriptor):  # noqa: PTH208 - a Path is looked up again, and may be another by then
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        for name in folder.names():
+            with contextlib.suppress(OSError):
+                found = folder.stat(name)
                 ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
                 if ours and time.time() - found.st_mtime > age:
-                    os.unlink(name, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
+                    folder.remove(name)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from factory.digest import Digest
-from factory.io.plain import NotPlainError, digest_of_plain
+from factory.io.plain import NotPlainError, digest_of
 from factory.recipes.agents import section_problem
 from factory.recipes.arguments import MOVING
 from factory.recipes.copies import Copy
@@ -219,9 +219,9 @@ def refuse_shell(source: str, place: Place) -> None:
 
 def _digest(relative: str, path: Path, place: Place) -> Digest:
     try:
-        return digest_of_plain(path)
+        return digest_of(path)[0]
     except NotPlainError as error:
-        raise _problem(place, relative, str(error)) from error
+        raise _problem(place, relative, error.how) from error
     except OSError as error:
         raise _problem(place, relative, f"cannot be read: {error.strerror}") from error
 

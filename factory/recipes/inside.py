@@ -62,7 +62,7 @@ def read_inside(folder: Path, relative: str) -> bytes:
     except FileNotFoundError:
         raise
     except NotPlainError as error:
-        raise UnusableError(str(error)) from error
+        raise UnusableError(error.how) from error
     except OSError as error:
         raise UnusableError(f"cannot be read: {error.strerror}") from error
 

@@ -6,7 +6,6 @@ stored login that is refused does not stop a pull: the next one is tried, and in
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
+from factory import strict
 from factory.errors import AccessDenied, UsageError
 from factory.io.http import Answer, Client, HttpFailure
 from factory.io.http_hosts import checked_origin, is_listed, is_loopback, same_site
@@ -240,10 +240,10 @@ def denied(host: str, repository: str, actions: tuple[str, ...], answer: Answer,
 def _read_token(answer: Answer, host: str) -> _Token:
     """Read the token service's answer. Its times are not compared with this machine's clock."""
     try:
-        value = json.loads(answer.content)
+        value = strict.json_object(answer.content, _TOKEN_LIMIT)
         token = value.get("token") or value.get("access_token")
         life = float(value.get("expires_in") or _DEFAULT_LIFE)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError):
         token, life = None, 0.0
     if not isinstance(token, str) or _SENDABLE.fullmatch(token) is None:
         raise HttpFailure(

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from factory import strict
 from factory.errors import FactoryError, NoRoom, UsageError
+from factory.io import plain
 from factory.io.files import atomic_write, make_folder
 
 DOCKER_HUB = "docker.io"
@@ -89,11 +91,13 @@ class Keychain:
         asked = _DOCKER_HUB_KEY if place == DOCKER_HUB else place
         program = f"docker-credential-{name}"
         try:
-            answer = json.loads(self._run_helper([program, "get"], asked.encode()))
-            username, secret = answer["Username"], answer["Secret"]
+            answer = self._run_helper([program, "get"], asked.encode())
         except FactoryError:
             return None  # helpers fail when they know no login
-        except (ValueError, TypeError, LookupError, RecursionError):
+        try:
+            value = strict.json_object(answer, _CONFIG_LIMIT)
+            username, secret = strict.member(value, "Username"), strict.member(value, "Secret")
+        except strict.Malformed:
             self._notice(f"{program} gave an answer that cannot be read; going on without it")
             return None
         if not _are_texts(username, secret) or not secret:
@@ -118,21 +122,20 @@ def normal_host(key: str) -> str:
 def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """A configuration file, empty when there is none. Raises UsageError when it is broken."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_CONFIG_LIMIT + 1)
+        content = plain.read_plain(path, _CONFIG_LIMIT, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except plain.NotPlainError as error:
+        raise _broken(path, f"it {error.how}") from error
     except OSError as error:
         notice(f"{path} cannot be read ({error.strerror}); going on without the logins in it")
         return {}
     try:
-        value = json.loads(content) if content.strip() else {}
-    except (ValueError, RecursionError) as error:
-        reason = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it is no text"
-        raise _broken(path, f"it is not JSON ({reason})") from None  # the cause would quote the content
-    if not isinstance(value, dict) or len(content) > _CONFIG_LIMIT:
-        raise _broken(path, "it is not a JSON object of at most 1 MiB")
-    return value
+        return strict.json_object(content, _CONFIG_LIMIT) if content.strip() else {}
+    except strict.Malformed as error:
+        cause = error.__cause__
+        line = f" (line {cause.lineno})" if isinstance(cause, json.JSONDecodeError) else ""
+        raise _broken(path, error.why.partition(":")[0] + line) from None  # the rest would quote the content
 
 
 def login(path: Path, host: str, username: str, password: str) -> None:

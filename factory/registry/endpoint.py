@@ -89,7 +89,7 @@ class Endpoint:
             scheme, host, our_host, target = "", "", "", ""
         if scheme == "http" and host == our_host and self.base.startswith("https:"):
             # behind a TLS proxy a registry may not know its own scheme
-            target = urljoin(self.base, urlsplit(target)._replace(scheme="", netloc="").geturl())
+            target = urlsplit(target)._replace(scheme="https", netloc=urlsplit(self.base).netloc).geturl()
             scheme = "https"
         allowed = ("https",) if self.base.startswith("https:") else ("http", "https")
         if scheme not in allowed:

@@ -7,7 +7,6 @@ up, and leave no job. When this process is killed, the kernel ends srun, and sru
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
+from factory import strict
 from factory.digest import Digest
 from factory.errors import BuildFailed, FactoryError, NotFound, UsageError
 from factory.io import files, process
@@ -33,6 +33,7 @@ _UNKNOWN = 5.0  # seconds that an interrupted srun has to tell which job it got
 _SEEN_WITHIN = 10  # seconds until a new file must be seen on the node
 _VISIBLE_WITHIN = 60.0  # seconds: so long NFS clients may show what a folder held before (nfs(5), acdirmax)
 _DOCUMENT_LIMIT = 1 << 20
+_MOST_ROWS = 10_000  # of what a build prints, which has one
 
 # Runs on the node before the build. Its lines are read by SlurmOutput.
 _ON_NODE = r"""
@@ -217,8 +218,8 @@ def _result(document: bytes, recipe: str) -> dict[str, Any] | None:
         if line != "]" or start is None:
             continue
         try:
-            rows = json.loads("\n".join(lines[start : index + 1]))
-        except (ValueError, RecursionError):
+            rows = strict.array(strict.json_value("\n".join(lines[start : index + 1]), _DOCUMENT_LIMIT), _MOST_ROWS)
+        except strict.Malformed:
             rows = []
         start = None
         for row in rows:

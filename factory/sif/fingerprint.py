@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from factory import strict
 from factory.sif.tree import Entry, Tree, open_tree
 
 FORMAT = 1
@@ -262,11 +263,9 @@ def _without_time(blocks: Iterable[bytes], source: int | None) -> Iterator[bytes
 def _labels(raw: bytes) -> bytes:
     """The labels without those that differ in every build; what is not JSON stays as it is."""
     try:
-        labels = json.loads(raw)
-        if not isinstance(labels, dict):
-            return raw
+        labels = strict.json_object(raw)
         lasting = (name for name in labels if not name.startswith(_LABELS_OF_THE_DEFINITION))
         kept = {name: labels[name] for name in lasting if name not in _LABELS_OF_THE_BUILD}
         return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode("ascii")
-    except (ValueError, RecursionError):
+    except strict.Malformed:
         return raw

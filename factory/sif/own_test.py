@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from factory import strict
+from factory.io import plain
 from factory.sif.header import SifObject, read_sif_header
 from factory.sif.tree import open_tree
 
@@ -24,9 +25,9 @@ def has_own_test(image: Path) -> bool:
     """Whether a SIF file has a %test that says anything.
 
     Raises IntegrityFailure when it is not a sound SIF or its metadata are broken, FilesUnknown when it has no metadata
-    and its files cannot be read either, OSError as ``open``.
+    and its files cannot be read either, OSError.
     """
-    with image.open("rb") as file:
+    with plain.reading(image) as file:
         objects = read_sif_header(file, file.seek(0, SEEK_END), image.name).objects
         metadata = next((one for one in objects if (one.kind, one.name) == (_JSON, _METADATA)), None)
         if metadata is not None:

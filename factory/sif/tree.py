@@ -15,6 +15,7 @@ from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
+from factory.io import plain
 from factory.sif.data import Data
 from factory.sif.header import read_sif_header
 from factory.sif.inodes import KINDS, Inode, Inodes
@@ -99,9 +100,9 @@ class Tree:
 def open_tree(path: Path) -> Iterator[Tree]:
     """Read the tree of a SIF file; the file stays open for contents until the context ends.
 
-    Raises IntegrityFailure when it is not a SIF, FilesUnknown when its files cannot be read, OSError as ``open``.
+    Raises IntegrityFailure when it is not a SIF, FilesUnknown when its files cannot be read, OSError.
     """
-    with path.open("rb") as file:
+    with plain.reading(path) as file:
         with _telling(path.name):
             tree = _read(file, path)
         yield tree

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from factory.errors import IntegrityFailure
-from factory.io import private
+from factory.io import plain, private
 from factory.io.below import Entry
 from factory.io.progress import Progress
 from factory.store.parts import Parts
@@ -184,12 +183,12 @@ class _Coming:
 @contextlib.contextmanager
 def _for_reading(path: Path) -> Iterator[int]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = plain.open_plain(path)
+    except plain.NotPlainError as error:
+        raise unreadable(path, f"it {error.how}") from error
     except OSError as error:
         raise unreadable(path, error.strerror or "") from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise unreadable(path, "it is no ordinary file")
         yield descriptor
     finally:
         os.close(descriptor)

@@ -14,7 +14,7 @@ from typing import Any
 
 from factory import strict
 from factory.errors import FactoryError, NoRoom
-from factory.io import private
+from factory.io import plain
 from factory.io.below import Folder
 from factory.names import tag_name
 from factory.store.records import ADOPTED, Records
@@ -37,7 +37,7 @@ def read_refs(root: Path, recipe: str) -> Records:
     again, never the image.
     """
     try:
-        content, _ = private.read_small(refs_file(root, recipe), _LIMIT + 1)
+        content = plain.read_plain(refs_file(root, recipe), _LIMIT)
         value = strict.json_object(content, _LIMIT)
         found = list(_images(recipe, value))
     except (OSError, FactoryError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -19,11 +21,25 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
+from factory import lockfile
+from factory import reuse as reusing
+from factory.cli.plan import given as given_plan
+from factory.delta.index import ChunkIndex, digest_of_chunk, index_image
+from factory.delta.match import Span, right_in_place
+from factory.digest import Descriptor, Digest
+from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io import files, locks
+from factory.github.actions import Actions
+from factory.io import files, locks, plain
+from factory.io.http import Client, Upload
+from factory.io.http_settings import HttpSettings
 from factory.io.progress import Silent
-from factory.names import Reference
+from factory.names import BuildTag, Reference
+from factory.registry.credentials import Keychain, logout
+from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, artifact
+from factory.release import CHUNK_INDEX, Release
+from factory.reuse import Reuse
+from factory.sif.tree import open_tree
 from factory.store import adopt as adopting
 from factory.store import leases, seeds
 from factory.store import store as stores
@@ -38,7 +54,8 @@ from tests.factory_project import ROOT, Done
 from tests.integration.pull.cluster import User, until
 from tests.integration.pull.conftest import Upstream
 from tests.integration.pull.test_kills import watched
-from tests.unit.parts import candidate, report_of, write_recipe
+from tests.unit.delta.images import image, noise
+from tests.unit.parts import candidate, folder_registry, report_of, write_recipe
 from tests.unit.store.stored import put, tree
 
 pytestmark = needs_root
@@ -171,6 +188,227 @@ def test_a_folder_of_a_store_that_is_a_link_is_refused_with_its_owner(place: Pat
     done = victim.run("store", "gc", "--grace", "0", **settings(place, root))
     assert done.code == 5, done
     assert f"{root}/partial is a symbolic link, refused\n  it belongs to user id {STRANGER}" in done.err
+
+
+# A registry in a folder that others can write to
+
+
+def pushes(root: Path) -> None:
+    """All that changes a registry in a folder, once; the attacker may make each of it fail."""
+    registry = folder_registry(root)
+    new = os.urandom(8).hex().encode()
+    config = Descriptor.of(SIF_CONFIG, EMPTY_JSON)
+    layer = Descriptor.of(SIF_LAYER, new)
+    raw = Manifest(config, (layer,)).raw()
+    report, blobs = artifact("application/x.report", new, raw.descriptor)
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: registry.push_blob("tool", EMPTY_JSON, config, Silent()),
+        lambda: registry.push_blob("tool", new, layer, Silent()),
+        lambda: registry.push_manifest("tool", raw, "1.0"),
+        lambda: registry.claim_tag("tool", raw, new.decode()),
+        *(functools.partial(registry.push_blob, "tool", *blob, Silent()) for blob in blobs),
+        lambda: registry.push_referrer("tool", report),
+        lambda: folder_registry(root).referrers("tool", raw.descriptor.digest),
+    )
+    for step in steps:
+        with contextlib.suppress(FactoryError, OSError):
+            step()
+
+
+def push(root: Path, content: bytes) -> None:
+    """An image of these bytes, under a tag of the same text."""
+    layer = Descriptor.of(SIF_LAYER, content)
+    registry = folder_registry(root)
+    registry.push_blob("tool", content, layer, Silent())
+    registry.push_manifest("tool", Manifest(layer, (layer,)).raw(), content.decode())
+
+
+def prepared_registry(root: Path) -> None:
+    """Every folder that a registry in a folder has, with something in each that looks abandoned."""
+    pushes(root)
+    for folder in (root / name for name in LAYOUT):
+        for left in ("thesis.tex", ".hidden"):
+            (folder / left).write_text("left by a broken run")
+            os.utime(folder / left, (0, 0))
+
+
+LAYOUT = (".partial", ".locks", "tool", "tool/blobs", "tool/blobs/sha256")
+
+
+@pytest.mark.parametrize("name", [".", *LAYOUT])
+def test_a_folder_of_a_registry_that_turns_into_a_link_never_leads_anybody_elsewhere(
+    place: Path, victim: Account, name: str
+) -> None:
+    root = shared_folder(shared_folder(place / "shared", 0o2775) / "registry", 0o2775)
+    as_user(lambda: prepared_registry(root), VICTIM)
+    private = victim.home / "private"
+    as_user(lambda: shutil.copytree(root / name, private, symlinks=True), VICTIM)
+    link = root.with_name("swapped") if name == "." else root / f"{name}.swapped"
+    as_user(lambda: link.symlink_to(private))
+    before = tree(private), private.stat().st_mtime_ns
+    deadline = time.monotonic() + SECONDS
+    rounds = 0
+    with flipping(root / name if name != "." else root, link):
+        while time.monotonic() < deadline or rounds < ROUNDS:
+            finish(child(lambda: pushes(root), VICTIM), 5)
+            rounds += 1
+    assert (tree(private), private.stat().st_mtime_ns) == before, "nothing outside of the registry has changed"
+
+
+@pytest.mark.parametrize("name", [".", *LAYOUT, "tool/index.json", "tool/blobs/sha256/image"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_stands_in_a_registry_in_the_place_of_a_file_or_folder_is_refused(
+    place: Path, victim: Account, name: str, kind: str
+) -> None:
+    root = shared_folder(shared_folder(place / "shared", 0o2775) / "registry", 0o2775)
+    as_user(lambda: prepared_registry(root), VICTIM)
+    as_user(lambda: push(root, b"more"), VICTIM)
+    path = root if name == "." else root / name.replace("image", Digest.of(b"more").hex)
+    as_user(lambda: path.rename(path.with_name("away")))
+    as_user(lambda: path.symlink_to(path.with_name("away")) if kind == "link" else os.mkfifo(path, 0o666))
+
+    def refused() -> None:
+        with pytest.raises(FactoryError) as told:
+            push(root, b"more")
+        assert str(path) in told.value.what
+        if kind == "link":
+            assert f"it belongs to user id {STRANGER}" in told.value.why
+
+    as_user(refused, victim.number)
+
+
+def test_a_group_that_shares_a_registry_shares_what_comes_into_it_and_others_do_not(
+    place: Path, victim: Account
+) -> None:
+    root = shared_folder(place / "registry", 0o2777)
+    as_user(lambda: push(root, b"1.0"), victim.number)
+    as_user(lambda: push(root, b"2.0"))
+    assert folder_registry(root).tags("tool") == ["1.0", "2.0"]
+    assert {(root / name).stat().st_mode & 0o7777 for name in LAYOUT} == {0o2775}
+
+
+# What stands in the place of a file that is read
+
+
+READERS: dict[str, Callable[[Path, Path], object]] = {
+    "index": lambda path, _: index_image(path),
+    "chunks that came ahead": lambda path, _: list(right_in_place(index_of(GOOD), path, [Span(0, len(GOOD))])),
+    "tree": lambda path, _: open_tree(path).__enter__(),
+    "copy to a node": lambda path, _: list(plain.blocks_of(path)),
+    "copy out": lambda path, home: plain.copy_file(path, home / "out.sif"),
+    "hash": lambda path, _: plain.digest_of(path),
+    "upload": lambda path, _: list(Upload(path, 0, len(GOOD))),
+    "push to a folder": lambda path, home: folder_registry(home / "images").push_blob(
+        "tool", path, Descriptor.of(SIF_LAYER, GOOD), Silent()
+    ),
+}
+
+
+def index_of(content: bytes) -> ChunkIndex:
+    """The chunk index of bytes that are one chunk."""
+    return ChunkIndex(len(content), Digest.of(content), (len(content),), digest_of_chunk(content))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_takes_the_place_of_an_image_or_of_a_part_of_it_is_neither_waited_for_nor_followed(
+    place: Path, victim: Account, reader: str, kind: str
+) -> None:
+    path = shared_folder(place / "shared") / "image.sif"
+    as_user(lambda: (victim.home / "secret").write_bytes(GOOD), VICTIM)
+    as_user(lambda: os.mkfifo(path, 0o666) if kind == "pipe" else path.symlink_to(victim.home / "secret"))
+
+    def use() -> None:
+        with pytest.raises(IntegrityFailure, match="not an ordinary file"):
+            READERS[reader](path, victim.home)
+
+    as_user(use, VICTIM)
+    assert not (victim.home / "out.sif").exists()
+
+
+def test_an_older_image_that_turns_into_a_pipe_never_stops_a_pull(place: Path, victim: Account) -> None:
+    root = shared_folder(place / "store", 0o2775)
+    old, new = image(noise(900_000, 1)), image(noise(900_000, 1), noise(30_000, 2))
+    as_user(lambda: put(Store(root), old, "tool", "1-1"), VICTIM)
+    seed = Store(root).blob(Digest.of(old))
+    as_user(lambda: os.mkfifo(seed.with_suffix(".pipe"), 0o666))
+
+    def plans() -> None:
+        reusing._WORTH_IT, reusing._FASTEST = 100_000, 1e6  # noqa: SLF001 - small images count
+        registry = folder_registry(victim.home / "images")
+        index = index_image(path_of(victim.home / "new.sif", new)).encode()
+        chunks = Descriptor.of(CHUNK_INDEX, index)
+        registry.push_blob("tool", index, chunks, Silent())
+        release = Release(
+            "tool", BuildTag("1.0", 2), Digest.of(b"m"), Descriptor.of(SIF_LAYER, new), "amd64", "", chunks=chunks
+        )
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            Reuse(release, registry, Store(root), Silent(), {}).plan(victim.home / "ahead")
+
+    with flipping(seed, seed.with_suffix(".pipe")):
+        as_user(plans, VICTIM)
+
+
+def path_of(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+OWN: dict[str, Callable[[Path], object]] = {
+    "logins": lambda path: Keychain([path]).candidates("ghcr.io", "x"),
+    "logout": lambda path: logout(path, "ghcr.io"),
+    "certificates": lambda path: Client(HttpSettings(ca_bundle=str(path))),
+    "certificates of the environment": lambda path: asked_with(REQUESTS_CA_BUNDLE=path),
+    "plan": lambda path: given_plan(str(path)),
+    "lock file": lockfile.read,
+    "record of uses": lambda path: files.append_line(path, "{}"),
+    "event": lambda path: Actions(event_file=path).pull_request,
+    "summary": lambda path: Actions(summary_file=path).summary("x"),
+    "settings of pip": lambda path: told_nothing(path, pip_configuration({"PIP_CONFIG_FILE": str(path)})),
+}
+
+
+def told_nothing(path: Path, found: object) -> None:
+    """Who has nothing to tell of such a file goes on without it."""
+    if not found:
+        raise FactoryError(str(path))
+
+
+def asked_with(**env: Path) -> None:
+    """Ask a server that takes connections and says nothing."""
+    os.environ.update({name: str(path) for name, path in env.items()})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://localhost:{server.getsockname()[1]}/"
+        Client(HttpSettings(connect_timeout=1, idle_timeout=1, budget=1, attempts=1)).request("GET", url)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "pipe behind a link", "device", "huge"])
+@pytest.mark.parametrize("use", OWN)
+def test_a_pipe_in_the_place_of_a_file_of_ones_own_is_named_and_not_waited_for(
+    place: Path, victim: Account, use: str, kind: str
+) -> None:
+    if (use, kind) == ("record of uses", "huge"):
+        pytest.skip("it is only written to, at its end")
+    path = shared_folder(place / "shared") / "file"
+    if kind.startswith("pipe"):
+        real = path if kind == "pipe" else path.with_name("real")
+        as_user(lambda: os.mkfifo(real, 0o666))
+        if real != path:
+            path.symlink_to(real)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(20 * 1024**3)
+
+    def used() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+        with pytest.raises(FactoryError) as told:
+            OWN[use](path)
+        assert str(path) in "".join(told.value.lines())
+
+    as_user(used, victim.number)
 
 
 # Where staged copies go
@@ -728,7 +966,7 @@ def test_a_record_of_runs_is_not_written_through_a_link_of_a_strangers(place: Pa
     else:
         as_user(lambda: record.symlink_to(mine if kind == "link" else victim.home / ".profile"))
     done = victim.run("exec", "--record", str(record), "tool", "--", "true", **settings(place, filled(victim)))
-    assert (done.code, "is no ordinary file" in done.err) == (2, True), done
+    assert (done.code, "is in the way" in done.err) == (8, True), done
     assert mine.read_text() == "mine\n"
     assert not (victim.home / ".profile").exists()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -110,10 +111,14 @@ def test_a_lock_file_that_is_not_there_or_too_large_is_said(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="cannot read"):
         read(tmp_path)
     (tmp_path / "x").write_bytes(b"#" * (4 * 1024 * 1024 + 1))
-    with pytest.raises(UsageError, match="no lock file"):
+    with pytest.raises(UsageError, match=r"cannot read the lock file .*/x: it has more than 1.0 MB"):
         read(tmp_path / "x")
     (tmp_path / "x").write_text(TEXT)
-    assert read(tmp_path / "x") == (IMAGE,)
+    (tmp_path / "link").symlink_to("x")
+    assert read(tmp_path / "x") == read(tmp_path / "link") == (IMAGE,)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"cannot read the lock file .*/pipe: it is a pipe"):
+        read(tmp_path / "pipe")
 
 
 def test_references_choose_among_what_is_locked_and_nothing_else() -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.errors import FactoryError, IntegrityFailure
-from factory.io.private import read_bounded
+from factory.errors import FactoryError
 from factory.record import Record
 
 JSON = st.recursive(
@@ -20,29 +17,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
-
-
-def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for size in (0, 1, 200_000):
-        path.write_bytes(b"x" * size)
-        assert read_bounded(path, 200_000) == b"x" * size
-    with pytest.raises(IntegrityFailure, match="is too long"):
-        read_bounded(path, 199_999)
-    with pytest.raises(FileNotFoundError):
-        read_bounded(tmp_path / "none", 5)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("file"), lambda path: path.symlink_to(path)],
-    ids=["pipe", "folder", "link", "loop"],
-)
-def test_nothing_but_a_file_is_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    (tmp_path / "file").write_text("content")
-    make(tmp_path / "other")
-    with pytest.raises(IntegrityFailure, match="is no ordinary file"):
-        read_bounded(tmp_path / "other", 100)
 
 
 @given(JSON)

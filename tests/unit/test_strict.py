@@ -2,14 +2,26 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 
 import pytest
 
 from factory import strict
-from factory.errors import IntegrityFailure
+from factory.errors import IntegrityFailure, UsageError
+from factory.github.actions import Actions
+from factory.io.below import Folder
+from factory.io.http_failures import Answer, HttpFailure
+from factory.io.locks import holder_in
 from factory.names import recipe_name
+from factory.record import Record
+from factory.registry.auth import _read_token
+from factory.registry.credentials import Credential, Keychain
+from factory.runners.slurm import _result as result_of_slurm
 from factory.strict import Malformed
+from factory.summary import from_json
+from factory.waves import planned
 
 REFUSED = {
     "nothing": b"",
@@ -99,3 +111,85 @@ def test_a_name_that_its_parser_refuses_is_malformed() -> None:
         strict.parsed(recipe_name, "Tool")
     with pytest.raises(Malformed):
         strict.parsed(recipe_name, 1)
+
+
+# Wherever else JSON of strangers is read, the same is refused, with the error of that place.
+EVIL = {
+    "a key twice": '"x": 1, "x": 2',
+    "NaN": '"x": NaN',
+    "a number beyond all": '"x": 1e999',
+    "a number of 4000 digits": '"x": ' + "9" * 4000,
+    "half a character": '"x": "\\udc00"',
+    "a depth of 100,000": '"x": ' + "[" * 100_000,
+    "nothing but lists": '"x": [' + "[]," * 20_000 + "[]]",
+}
+
+
+def written(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def helper(answer: str, place: Path) -> list[Credential]:
+    config = written(place / "config.json", '{"credsStore": "x"}')
+    return Keychain([config], lambda _arguments, _text: answer.encode()).candidates("ghcr.io", "x")
+
+
+def holder(content: str, place: Path) -> str:
+    written(place / "x.lock", content)
+    with Folder.at(place) as folder:
+        return str(holder_in(folder, "x.lock"))
+
+
+Reader = Callable[[str, Path], object]
+READERS: dict[str, tuple[str, Reader, object]] = {
+    "token": (
+        '"token": "T"',
+        lambda text, _: _read_token(Answer(200, {}, text.encode(), "https://h/"), "h").header,
+        HttpFailure,
+    ),
+    "reason of a server": (
+        '"errors": [{"code": "DENIED", "message": "no"}]',
+        lambda text, _: Answer(403, {}, text.encode(), "https://h/").said(),
+        "",
+    ),
+    "answer of a credential helper": ('"Username": "me", "Secret": "s"', helper, []),
+    "logins": (
+        '"auths": {"ghcr.io": {"username": "a", "password": "b"}}',
+        lambda text, place: Keychain([written(place / "c", text)]).candidates("ghcr.io", "x"),
+        UsageError,
+    ),
+    "holder of a lock": (
+        '"host": "y", "pid": 1, "user": 1, "token": "t"',
+        holder,
+        "process 0 of user -1 on an unknown host",
+    ),
+    "event": (
+        '"pull_request": {"number": 1}',
+        lambda text, place: Actions(event_file=written(place / "e", text)).pull_request,
+        UsageError,
+    ),
+    "plan": ('"include": [{"recipe": "a", "arch": "amd64"}]', lambda text, _: planned(text), UsageError),
+    "rows of a report": ('"format": 1, "rows": []', lambda text, _: from_json(text.encode()), IntegrityFailure),
+    "row of a build": (
+        '"recipe": "tool", "sif_digest": "d"',
+        lambda text, _: result_of_slurm(f"[\n{text}\n]\n".encode(), "tool"),
+        None,
+    ),
+    "record": ('"a": 1', lambda text, place: Record.read(written(place / "r", text), 1_000_000), ValueError),
+}
+
+
+@pytest.mark.parametrize("evil", EVIL)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_the_strict_reader_refuses_is_refused_wherever_strangers_json_is_read(
+    tmp_path: Path, reader: str, evil: str
+) -> None:
+    good, read, refused = READERS[reader]
+    assert read("{" + good + "}", tmp_path) not in (refused, None)
+    text = "{" + good + ", " + EVIL[evil] + "}"
+    if isinstance(refused, type) and issubclass(refused, Exception):
+        with pytest.raises(refused):
+            read(text, tmp_path)
+    else:
+        assert read(text, tmp_path) == refused

@@ -20,6 +20,7 @@ from tests.attacks.fuzzing.hostile_squashfs import (
     metadata,
 )
 from tests.attacks.fuzzing.target import MIB
+from tests.factory_project import ROOT
 from tests.unit.delta.images import Part, Squashfs, noise, sif
 
 
@@ -228,6 +229,12 @@ def _claimed_chunks() -> bytes:
     return struct.pack("<8sHHIQ32s", b"SFCHUNKS", 1, 16, 10**9, 10**12, bytes(32)) + bytes(4096)
 
 
+def _unknown_keys() -> bytes:
+    """A recipe with as many keys before its first table as fit into what is read of one (256 kB)."""
+    keys = "".join(f"key-{number} = 1\n" for number in range(17_000))
+    return keys.encode() + (ROOT / "recipes/python-3.11/recipe.toml").read_bytes()
+
+
 def _descriptors(offset: int | None = None, size: int | None = None) -> Callable[[], bytes]:
     def make() -> bytes:
         system = Squashfs()
@@ -274,4 +281,7 @@ BOMBS = (
     Bomb("objects before the file", "sif-header", _descriptors(offset=-1)),
     Bomb("a chunk index of a thousand million chunks", "chunk-index", _claimed_chunks),
     Bomb("a chunk index as large as any that is read", "chunk-index", _chunks, 20.0, 768 * MIB),
+    Bomb("beginnings of a document without end", "document-of-slurm", lambda: b"[\n" * 100_000 + b"]\n" * 100),
+    Bomb("a document that is nested without end", "document-of-slurm", lambda: b"[\n" + b"[" * 100_000 + b"\n]\n"),
+    Bomb("17,000 unknown keys", "recipe.toml", _unknown_keys),
 )

@@ -219,8 +219,9 @@ def test_a_build_gives_the_image_its_name_when_it_is_complete_and_cleans_up(tmp_
     assert fake.lines == ["INFO:    Starting build...", str(tmp_path)]
     assert fake.order.log.read_text().splitlines() == fake.lines
     definition = fake.order.definition
-    seen = re.sub(r"\.image\.sif\.\d+\.[0-9a-f]{12}/image", ".image.sif.UNIQUE/image", fake.seen.read_text())
-    assert seen == f"build --notest --force --disable-cache {tmp_path}/out/.image.sif.UNIQUE/image.sif {definition}\n"
+    seen = re.sub(r"\.image\.sif\.\d+\.[0-9a-f]{12}/", ".image.sif.UNIQUE/", fake.seen.read_text())
+    made = f"{tmp_path}/out/.image.sif.UNIQUE/made/image.sif"
+    assert seen == f"build --notest --force --disable-cache {made} {definition}\n"
 
 
 def test_what_an_order_says_becomes_options_and_environment(tmp_path: Path) -> None:

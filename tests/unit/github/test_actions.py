@@ -165,6 +165,13 @@ def test_after_a_cut_summary_nothing_is_added(step: Actions) -> None:
     assert written(step.summary_file) == before
 
 
+def test_a_summary_that_another_program_has_filled_ends_in_the_notice(step: Actions) -> None:
+    assert step.summary_file is not None
+    step.summary_file.write_text("z" * (SUMMARY_LIMIT + 5) + "\n")
+    step.summary("y")
+    assert written(step.summary_file).endswith(NOTICE)
+
+
 def test_outside_of_a_step_writing_is_an_error_that_names_the_variable() -> None:
     step = Actions.of({})
     assert not step.active

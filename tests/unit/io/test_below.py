@@ -61,6 +61,33 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
             root.below("nothing")
 
 
+def test_a_way_is_gone_step_by_step_over_links_of_ones_own_and_made_where_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "real/deep").mkdir(parents=True)
+    (tmp_path / "relative").symlink_to("real/deep/../deep")
+    (tmp_path / "absolute").symlink_to(tmp_path / "relative")
+    for path in (tmp_path / "absolute/new/folder", tmp_path / "real/../relative/other"):
+        with Folder.reach(path) as folder:
+            folder.write("file", "text")
+        assert (path / "file").read_text() == "text"
+    assert mode(tmp_path / "real/deep/new") == 0o755
+    (tmp_path / "file").touch()
+    with pytest.raises(NoRoom, match="file is in the way"):
+        Folder.reach(tmp_path / "file/more")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        Folder.reach(tmp_path / "circle")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of somebody else")
+def test_a_link_of_somebody_else_on_a_way_is_refused_with_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    os.chown(tmp_path / "link", 61002, -1, follow_symlinks=False)
+    with pytest.raises(IntegrityFailure, match="link is a symbolic link, refused: it belongs to user id 61002"):
+        Folder.reach(tmp_path / "link/new")
+    assert not list((tmp_path / "real").iterdir())
+
+
 def test_what_is_done_in_a_folder_stays_in_it_when_its_name_means_another_one(tmp_path: Path) -> None:
     for name in ("folder", "victim"):
         (tmp_path / name).mkdir()

@@ -15,7 +15,7 @@ import pytest
 
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom
-from factory.io import files, private, trees
+from factory.io import files, plain, private, trees
 
 BLOCK = files.BLOCK
 
@@ -93,7 +93,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     files.atomic_write(folder / "private", "x", 0o600)
     with files.create(folder / "made", 0o640):
         pass
-    files.copy_file(folder / "made", folder / "copy", 0o444)
+    plain.copy_file(folder / "made", folder / "copy", 0o444)
     shared = files.make_folder(tmp_path / "shared" / "deep", 0o2775)
     assert [mode_of(path) for path in (folder, folder.parent, shared, shared.parent)] == [0o755, 0o755, 0o2775, 0o2775]
     assert {path.name: mode_of(path) for path in folder.iterdir()} == {
@@ -424,7 +424,7 @@ def test_a_copy_that_meets_a_real_limit_leaves_nothing(open_folder: Path) -> Non
 
     def body() -> None:
         with pytest.raises(NoRoom):
-            files.copy_file(source, open_folder / "copy")
+            plain.copy_file(source, open_folder / "copy")
         assert names_in(open_folder) == {"source"}
 
     in_limited_process(body)
@@ -490,7 +490,7 @@ def test_a_copy_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: 
 
     if not in_kernel:
         monkeypatch.setattr(os, "copy_file_range", sometimes)
-    files.copy_file(tmp_path / "source", tmp_path / "copy")
+    plain.copy_file(tmp_path / "source", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == content
 
 
@@ -498,17 +498,17 @@ def test_a_copy_does_not_write_over_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("new")
     (tmp_path / "copy").write_text("old")
     with pytest.raises(FileExistsError):
-        files.copy_file(tmp_path / "source", tmp_path / "copy")
+        plain.copy_file(tmp_path / "source", tmp_path / "copy")
     assert (tmp_path / "copy").read_text() == "old"
 
 
 def test_a_file_is_read_and_hashed_from_any_offset(tmp_path: Path) -> None:
     content = os.urandom(2 * BLOCK + 5)
     (tmp_path / "file").write_bytes(content)
-    assert b"".join(files.blocks_of(tmp_path / "file")) == content
-    assert b"".join(files.blocks_of(tmp_path / "file", BLOCK + 1)) == content[BLOCK + 1 :]
-    assert list(files.blocks_of(tmp_path / "file", 10 * BLOCK)) == []
-    assert files.digest_of(tmp_path / "file") == (Digest.of(content), len(content))
+    assert b"".join(plain.blocks_of(tmp_path / "file")) == content
+    assert b"".join(plain.blocks_of(tmp_path / "file", BLOCK + 1)) == content[BLOCK + 1 :]
+    assert list(plain.blocks_of(tmp_path / "file", 10 * BLOCK)) == []
+    assert plain.digest_of(tmp_path / "file") == (Digest.of(content), len(content))
 
 
 def test_a_planted_thing_that_is_gone_again_still_makes_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -208,6 +209,15 @@ def test_of_the_user_s_own_settings_those_count_that_say_whose_repositories_may_
 def test_what_a_git_hook_sets_does_not_lead_elsewhere(repository: Path) -> None:
     misleading = {"GIT_DIR": "/nowhere", "GIT_WORK_TREE": "/", "GIT_INDEX_FILE": "/nowhere"}
     assert found(repository, **misleading).revision(repository / "two") == run(repository, "rev-parse", "HEAD")
+
+
+def test_a_git_entry_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".git")
+    found: list[object] = []
+    looking = Thread(target=lambda: found.append(git.find(tmp_path, ENV)), daemon=True)
+    looking.start()
+    looking.join(20)
+    assert found == [None]
 
 
 @pytest.mark.parametrize("content", ["", "gitdir: /nowhere", "x", None])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from factory.digest import Digest
-from factory.io.plain import NotPlainError, digest_of_plain, read_plain
+from factory.io.plain import NotPlainError, blocks_of, copy_file, digest_of, read_plain, read_start, reading
 
 
 def _socket(path: Path) -> None:
@@ -16,23 +16,58 @@ def _socket(path: Path) -> None:
         server.bind(str(path))
 
 
-@pytest.mark.parametrize(
-    ("make", "kind"),
-    [
-        (Path.mkdir, "a folder"),
-        (os.mkfifo, "a pipe"),
-        (_socket, "a socket"),
-        (lambda path: path.symlink_to("/etc/passwd"), "a link"),
-        (lambda path: path.symlink_to("/dev/zero"), "a link"),
-    ],
-)
+PLANTED = [
+    (Path.mkdir, "a folder"),
+    (os.mkfifo, "a pipe"),
+    (_socket, "a socket"),
+    (lambda path: path.symlink_to("/etc/passwd"), "a symbolic link"),
+    (lambda path: path.symlink_to("/dev/zero"), "a symbolic link"),
+    (lambda path: path.symlink_to(path.name), "a symbolic link"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind"), PLANTED)
 def test_what_is_no_ordinary_file_is_neither_waited_for_nor_read(
     tmp_path: Path, make: Callable[[Path], None], kind: str
 ) -> None:
-    make(tmp_path / "x")
-    for use in (lambda path: read_plain(path, 10), digest_of_plain):
-        with pytest.raises(NotPlainError, match=f"^is {kind}, not an ordinary file$"):
-            use(tmp_path / "x")
+    path = tmp_path / "x"
+    make(path)
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: read_plain(path, 10),
+        lambda: read_start(path, 10),
+        lambda: digest_of(path),
+        lambda: list(blocks_of(path)),
+        lambda: copy_file(path, tmp_path / "copy"),
+        lambda: reading(path).__enter__(),
+    )
+    for use in uses:
+        with pytest.raises(NotPlainError) as told:
+            use()
+        assert told.value.how == f"is {kind}, not an ordinary file"
+        assert told.value.what == f"{path} {told.value.how}"
+        assert told.value.why == f"it belongs to user id {os.geteuid()}"
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_link_of_ones_own_is_followed_to_a_file_and_to_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "pipe", "loop"):
+        (tmp_path / f"to-{name}").symlink_to("to-loop" if name == "loop" else name)
+    assert read_plain(tmp_path / "to-file", 10, follow=True) == b"content"
+    with pytest.raises(NotPlainError, match="to-pipe is a pipe, not an ordinary file"):
+        read_plain(tmp_path / "to-pipe", 10, follow=True)
+    with pytest.raises(OSError, match="Too many levels"):
+        read_plain(tmp_path / "to-loop", 10, follow=True)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2_000_000])
+def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path, size: int) -> None:
+    (tmp_path / "x").write_bytes(b"x" * size)
+    assert read_plain(tmp_path / "x", size) == b"x" * size
+    if size:
+        with pytest.raises(NotPlainError, match="has more than"):
+            read_plain(tmp_path / "x", size - 1)
 
 
 def test_a_device_is_told_as_one() -> None:
@@ -43,7 +78,8 @@ def test_a_device_is_told_as_one() -> None:
 def test_files_are_read_up_to_the_limit(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     assert read_plain(tmp_path / "x", 10) == b"0123456789"
-    assert digest_of_plain(tmp_path / "x") == Digest.of(b"0123456789")
+    assert read_start(tmp_path / "x", 3) == (b"012", (tmp_path / "x").stat().st_mtime)
+    assert digest_of(tmp_path / "x") == (Digest.of(b"0123456789"), 10)
     with pytest.raises(NotPlainError, match="has more than 9 B"):
         read_plain(tmp_path / "x", 9)
 

@@ -87,6 +87,12 @@ def test_without_a_known_scheme_there_is_nothing_to_try() -> None:
         b'{"token": "a\\r\\nX: y"}',
         b'{"token": ""}',
         b'{"token":"a","expires_in":"x"}',
+        b'{"token":"a","expires_in":1e999}',
+        b'{"token":"a","expires_in":NaN}',
+        b'{"token":"a","token":"b"}',
+        b'{"token":"a","scope":"\\ud800"}',
+        b'{"token":"a","x":' + b"[" * 100_000,
+        '{"token": "a"}'.encode("utf-16"),
     ],
 )
 def test_an_answer_without_a_sendable_token_is_an_error(content: bytes) -> None:
@@ -94,7 +100,7 @@ def test_an_answer_without_a_sendable_token_is_an_error(content: bytes) -> None:
         _read_token(Answer(200, {}, content, "https://h/token"), "h")
 
 
-@pytest.mark.parametrize("life", ["60", "-1", "1e999", "NaN", "0", "null"])
+@pytest.mark.parametrize("life", ["60", "-1", "1e30", "0", "null"])
 def test_any_life_of_a_token_is_survived(life: str) -> None:
     token = _read_token(Answer(200, {}, f'{{"token": "T", "expires_in": {life}}}'.encode(), "https://h/"), "h")
     assert token.header == "Bearer T"

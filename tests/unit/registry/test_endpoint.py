@@ -35,6 +35,8 @@ def test_docker_hub_is_asked_where_its_registry_is(image: str) -> None:
         ("https://ghcr.io/up/1", "https://ghcr.io/up/1"),
         ("https://storage.example/up", "https://storage.example/up"),
         ("http://ghcr.io/up/1?a=b", "https://ghcr.io/up/1?a=b"),
+        ("http://ghcr.io//evil.example/up", "https://ghcr.io//evil.example/up"),
+        ("http://ghcr.io//:5[", "https://ghcr.io//:5["),
     ],
 )
 def test_a_location_is_resolved(location: str, wanted: str) -> None:

@@ -4,11 +4,12 @@ import json
 import os
 import time
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 
 from factory.digest import Descriptor
-from factory.errors import AccessDenied, IntegrityFailure, NoRoom, NotFound, UsageError
+from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NoRoom, NotFound, UsageError
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
 from factory.registry.layout import LayoutRegistry
@@ -135,6 +136,27 @@ def test_what_a_dead_process_left_is_removed_after_a_day(registry: LayoutRegistr
     push(registry)
     assert not old.exists()
     assert fresh.exists()
+
+
+def test_who_pushes_the_same_at_the_same_time_does_not_get_in_the_way(folder: Path) -> None:
+    together, failed = Barrier(6), []
+
+    def body() -> None:
+        registry = LayoutRegistry(RegistryAddress.parse(f"oci:{folder}"))
+        for number in range(20):
+            together.wait(30)
+            try:
+                registry.push_blob(f"tool-{number}", CONTENT, LAYER, Silent())
+            except (FactoryError, OSError) as error:
+                failed.append(error)
+
+    threads = [Thread(target=body) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert all((folder / f"tool-{number}/blobs/sha256/{LAYER.digest.hex}").exists() for number in range(20))
 
 
 def test_hundreds_of_referrers_are_found_quickly(registry: LayoutRegistry, folder: Path) -> None:
