@@ -86,6 +86,7 @@ def build(
             base_digest=inputs.parts.get("base", ""),
             fingerprint=seen.fingerprint,
         )
+        candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
         made.save()
         return made

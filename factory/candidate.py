@@ -204,6 +204,20 @@ def require_size(candidate: Candidate) -> None:
         )
 
 
+def require_within(candidate: Candidate, disk: int) -> None:
+    """Raise IntegrityFailure when its image is larger than the room that its recipe asks for, build.disk in bytes.
+
+    Nothing is read for that: a job that was taken over can hand over terabytes of zeros, which take days to hash.
+    """
+    size = max(candidate.sif.size, candidate.image.lstat().st_size)
+    if size > disk:
+        raise IntegrityFailure(
+            f"the image of {candidate.recipe} has {files.readable_size(size)}",
+            why=f"its recipe says that a build needs {files.readable_size(disk)} of disk",
+            fix="raise build.disk in recipe.toml, if the image is meant to be that large",
+        )
+
+
 def load_if_whole(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
     """A candidate with this input key whose image still has its digest; None when there is none."""
     try:

@@ -196,6 +196,7 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | Fa
             fix=f"see why {recipe.base_recipe} was not published",
         )
     try:
+        candidates.require_within(made, recipe.build.disk)
         report = reports.load(made.folder, recipe.name)
         _require_own_tests(recipe, report)
         require_ready(recipe, made, report)

@@ -248,3 +248,18 @@ def test_without_a_plan_malformed_candidates_stop_nothing_either(handover: Hando
     assert handover.run("publish", "--all").code == 5
     assert handover.published() == {"aaa": str(first.sif.digest), "zzz": str(last.sif.digest)}
     assert handover.run("report").code == 0
+
+
+def test_an_image_of_terabytes_of_zeros_does_not_keep_the_job_that_publishes_from_the_others(
+    handover: Handover,
+) -> None:
+    bad, good = handover.recipe("bad"), handover.recipe("good")
+    mine, theirs = handover.handed(bad), handover.handed(good)
+    with mine.image.open("r+b") as file:
+        file.truncate(1 << 40)
+    record = mine.folder / "candidate.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "size": 1 << 40}))
+    done = handover.run("publish", "--all", *handover.planned("bad", "good"))  # its own limit of time is a minute
+    assert done.code == 5
+    assert "the image of bad has 1.1 TB" in done.err
+    assert handover.published() == {"good": str(theirs.sif.digest)}
