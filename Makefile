@@ -33,7 +33,8 @@ unit: $(VENV)/.ready
 # Needs real parts: an engine, registries. The scripts install what is missing.
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
-	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration tests/attacks
+	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration && \
+	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest -n auto --dist loadfile tests/attacks
 
 # What strangers send, for as long as there is time. `make integration` tries a minute of it.
 TARGET ?= all

@@ -975,36 +975,36 @@ def test_a_record_of_runs_is_not_written_through_a_link_of_a_strangers(place: Pa
 
 
 @needs_root
-def test_who_takes_the_names_of_leases_hides_no_use_and_names_nobody_else(victim: Account) -> None:
-    root, digest = filled(victim), Digest.of(GOOD)
+def test_who_takes_the_names_of_leases_hides_no_use_and_names_nobody_else(place: Path) -> None:
+    root, digest = place / "store", Digest.of(GOOD)
+    put(Store(root), GOOD, "tool", "1-1")
     leases.take(root, digest)
-    (mine,) = (root / "leases").iterdir()
+    mine = next(path for path in (root / "leases").iterdir() if path.name.startswith(digest.hex))
     machine, written = mine.name.split(".")[1], json.loads(mine.read_text())
-    mine.unlink()
     folder = mine.parent
     folder.chmod(0o1777)
     ready, go = os.pipe(), os.pipe()
 
     def use() -> None:
-        os.write(ready[1], b"%20d" % os.getpid())
+        os.write(ready[1], b"r")
         os.read(go[0], 1)
         leases.take(root, digest)
         os.write(ready[1], b"x")
         os.read(go[0], 1)
 
     number = child(use, VICTIM)
-    pid = int(os.read(ready[0], 20))
-    taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{pid}.json"
-    as_user(lambda: taken.write_text("{}"))
-    false = {**written, "pid": 1, "start": leases.start_time(1), "user": 0}
-    as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
     try:
+        assert os.read(ready[0], 1) == b"r"
+        taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{number}.json"
+        as_user(lambda: taken.write_text("{}"))
+        false = {**written, "pid": 1, "start": leases.start_time(1), "user": 0}
+        as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
         os.write(go[1], b"x")
         assert os.read(ready[0], 1) == b"x"
         seen = {(lease.pid, lease.user) for lease in leases.read(root) if lease.readable}
-        assert (pid, VICTIM) in seen
+        assert (number, VICTIM) in seen
         assert (1, STRANGER) in seen
         assert (1, 0) not in seen
     finally:
-        os.write(go[1], b"x")
-        finish(number)
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)

@@ -45,7 +45,7 @@ def test_the_login_of_the_environment_is_not_sent_to_the_registry_of_a_stranger_
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("rebuild", "x"), ("update", "--propose"), ("status", "--keep-alive")]
+    "command", [("status",), ("rebuild", "x"), ("report", "--comment"), ("status", "--keep-alive")]
 )
 def test_the_token_for_one_s_own_github_is_not_sent_to_the_server_that_a_clone_names(
     nearby: Network, command: tuple[str, ...]

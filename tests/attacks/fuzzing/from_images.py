@@ -18,6 +18,7 @@ from factory.delta.match import coalesced, compare, match
 from factory.digest import Digest
 from factory.sif.fingerprint import fingerprint_of
 from factory.sif.header import read_sif_header
+from factory.sif.own_test import has_own_test
 from factory.sif.packages import installed
 from factory.sif.tree import open_tree
 from tests.attacks.fuzzing.hostile_squashfs import FILE, FileSystem, file, folder, listing, metadata
@@ -129,6 +130,22 @@ def _fingerprint(data: bytes, place: Path) -> None:
         fingerprint_of(tree)
 
 
+def _told(_place: Path) -> Sequence[bytes]:
+    """Images that tell by a JSON object of their own what their %test is."""
+    scripts: Sequence[dict[str, object]] = (
+        {},
+        {"test": "#!/bin/sh\n"},
+        {"test": "#!/bin/sh\ntrue\n", "labels": {"a": "b"}},
+    )
+    return [images.with_metadata(attributes) for attributes in scripts]
+
+
+def _own_test(data: bytes, place: Path) -> None:
+    path = place / "image.sif"
+    path.write_bytes(data)
+    assert has_own_test(path) in (True, False)
+
+
 def _chunks(_place: Path) -> Sequence[bytes]:
     blocks = [noise(5000, number) for number in range(6)]
     made = []
@@ -155,6 +172,7 @@ def _index(data: bytes, _place: Path) -> None:
 
 TARGETS = (
     Target("sif-header", _header, lambda place: [*_small(place), *_sifs(place)[:1]], "sif", inputs=1000),
+    Target("own-test", _own_test, _told, "sif", inputs=300),
     Target("blocks-of-squashfs", _edges, lambda place: [*_small(place), *_sifs(place)], "sif", inputs=300),
     Target("tree-of-squashfs", _tree, _sifs, "sif", inputs=400),
     Target("fingerprint", _fingerprint, _sifs, "sif", inputs=60, seconds=60.0),
