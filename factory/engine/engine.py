@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -130,9 +131,11 @@ class Engine:
     @property
     def is_setuid(self) -> bool:
         """Whether it was installed with its setuid starter."""
+        prefix = self.path.resolve().parent.parent
         return any(
-            starter.stat().st_mode & 0o4000
-            for starter in self.path.resolve().parent.parent.glob("lib*/**/bin/starter-suid")
+            starter.stat().st_mode & stat.S_ISUID
+            for place in ("libexec/*", "lib*/*", "lib/*/*")  # its own Makefile's, other prefixes', Debian's
+            for starter in prefix.glob(f"{place}/bin/starter-suid")
         )
 
     def environment(self, inside: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
