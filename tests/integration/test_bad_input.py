@@ -139,7 +139,7 @@ def test_a_build_that_takes_too_long_is_ended(project: Project) -> None:
 def test_too_little_space_is_told_before_the_build_begins(project: Project) -> None:
     folder = project.recipe("tool")
     text = (folder / "recipe.toml").read_text()
-    (folder / "recipe.toml").write_text(text.replace('disk = "10MB"', 'disk = "900TB"', 1))
+    (folder / "recipe.toml").write_text(text.replace('disk = "100MB"', 'disk = "900TB"', 1))
     done = project.run("make")
     assert done.code == 8
     assert "900.0 TB needed" in done.err
