@@ -88,7 +88,7 @@ class Context:
 
     @cached_property
     def work(self) -> Path:
-        """Where candidates are kept: in the project, or where it is set. Raises NoRoom when others rule there."""
+        """Where candidates are kept: in the project, or where it is set. Raises PlaceUnusable if others may write."""
         from factory.io.ancestors import safe_folder  # noqa: PLC0415
 
         named = self.settings.path("work")
@@ -96,7 +96,7 @@ class Context:
 
     @cached_property
     def scratch(self) -> Path:
-        """A folder on a local disk: set, or the job's, or the system's. Raises NoRoom when others rule there.
+        """A folder on a local disk: set, or the job's, or the system's. Raises PlaceUnusable when others rule there.
 
         All that runs while an image is built is put together there, by path.
         """

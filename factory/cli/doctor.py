@@ -15,7 +15,7 @@ from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
 from factory.engine import host, sources
 from factory.engine.engine import Engine
-from factory.errors import FactoryError, NoRoom
+from factory.errors import FactoryError, PlaceUnusable
 from factory.io.files import free_space, readable_size
 
 
@@ -110,7 +110,7 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
     for name, find in places.items():
         try:
             path = find()
-        except NoRoom as error:
+        except PlaceUnusable as error:
             yield "wrong", name, f"{error}; {error.fix}"
             continue
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
-from factory.errors import IntegrityFailure, NoRoom, NotFound, UsageError
+from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
 from factory.names import Reference, RegistryAddress
 from factory.store import leases
@@ -57,7 +57,7 @@ def _near(context: Context, image: StoredImage) -> Path:
         if local is not None:
             leases.take(local, image.sif_digest, context.job)
             return stage.copy(context, image, local)
-    except (NoRoom, IntegrityFailure) as error:
+    except (PlaceUnusable, IntegrityFailure) as error:
         context.progress.note(f"not staged ({error}): running from {context.store.root}; {error.fix}")
     return context.store.file(image)
 

@@ -53,7 +53,7 @@ def given(file: str | None) -> frozenset[tuple[str, str]] | None:
         raise UsageError(f"{file} is no plan", why="it is not UTF-8") from error
     except plain.NotPlainError as error:
         raise UsageError(f"{file} is no plan", why=f"it {error.how}", fix="pipe it in, and say --plan -") from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no plan {file}", why=error.strerror or "") from error
 
 

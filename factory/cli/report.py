@@ -183,7 +183,7 @@ def _content(path: Path) -> bytes:
         return plain.read_plain(path, summary.LIMIT)
     except plain.NotPlainError as error:
         raise IntegrityFailure("the report cannot be read", why=f"it {error.how}", fix=error.fix) from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
-from factory.errors import NoRoom, UsageError
+from factory.errors import PlaceUnusable, UsageError
 from factory.io.files import readable_size
 from factory.store import leases
 from factory.store.refs import StoredImage
@@ -42,15 +42,15 @@ def run(options: argparse.Namespace) -> int:
 def local_disk(context: Context) -> Path | None:
     """Where staged copies go on this node, this user's own folder; None outside of jobs, unless the site says where.
 
-    Raises NoRoom where there is none, or none that is safe. What all users share is never made by one of them, who
-    would own it, and could swap what the others run.
+    Raises PlaceUnusable where there is none, or none that is safe. What all users share is never made by one of
+    them, who would own it, and could swap what the others run.
     """
     from factory.io.ancestors import private_folder  # noqa: PLC0415
 
     named = context.settings.path("stage")
     if named is not None:
         if not named.is_dir():
-            raise NoRoom(
+            raise PlaceUnusable(
                 f"the folder for staged images, {named}, is not there",
                 why="all users of this node share it, so none of them makes it",
                 fix=f"ask the administrator for it: install -d -m 1777 {named}",
