@@ -11,6 +11,7 @@ from pathlib import Path
 from factory import __version__
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
 from factory.engine import host, sources
@@ -24,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common_arguments(parser, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CommonOptions) -> int:
     """Print what this machine can do, and every setting with its origin. Always exits 0: it only tells."""
     context = Context(options)
     wrong = list(_what_is_wrong(context))  # first: what follows needs settings

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from factory import __version__
+from factory.cli.options import CommonOptions, typed
 from factory.errors import FactoryError, Interrupted, UsageError
 
 
@@ -21,7 +22,7 @@ class Command(Protocol):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options."""
 
-    def run(self, options: argparse.Namespace) -> int:
+    def run(self, options: Any) -> int:  # noqa: ANN401 - of the dataclass that ``arguments`` names
         """Do it; returns the exit code. Raises FactoryError."""
 
 
@@ -115,7 +116,7 @@ def _dispatch(arguments: list[str]) -> int:
     return module.run(options)
 
 
-def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace]:
+def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
     """Find the command and read its options. Raises UsageError; --help and --version print and exit."""
     name = arguments[0]
     where = next((where for known, where, _ in COMMANDS if known == name), "")
@@ -133,11 +134,11 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace]:
     parser = _Parser(prog=f"singfactory {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.arguments(parser)
     if name not in _RUN_PROGRAMS or "--" not in arguments:
-        return module, parser.parse_args(arguments[1:])
+        return module, typed(parser.parse_args(arguments[1:]))
     end = arguments.index("--")  # argparse takes no options between REF and it
-    options = parser.parse_args(arguments[1:end])
-    options.arguments += arguments[end + 1 :]
-    return module, options
+    namespace = parser.parse_args(arguments[1:end])
+    namespace.arguments += arguments[end + 1 :]
+    return module, typed(namespace)
 
 
 def _overview() -> argparse.ArgumentParser:

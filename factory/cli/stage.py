@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.errors import PlaceUnusable, UsageError
 from factory.io.files import readable_size
 from factory.store import leases
 from factory.store.refs import StoredImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(CommonOptions):
+    """What `stage` is given."""
+
+    ref: str
+    to: Path | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +29,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="a folder on the node's own disk (default $SLURM_TMPDIR)"
     )
-    common_arguments(parser, registry=True, store=True)
+    common_arguments(parser, StageOptions, registry=True, store=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: StageOptions) -> int:
     """Copy a stored image to the node's own disk once; prints the copy's path."""
     context = Context(options)
     local = _asked_for(options.to.absolute()) if options.to else local_disk(context)

@@ -15,6 +15,7 @@ import pytest
 from factory import __version__
 from factory.cli import path as path_command
 from factory.cli import settings
+from factory.cli.execute import RunOptions
 from factory.cli.main import COMMANDS, fail, main, parse
 from factory.errors import (
     AccessDenied,
@@ -376,6 +377,7 @@ def test_the_commands_of_the_table_are_modules_with_one_face() -> None:
 )
 def test_everything_behind_the_first_two_dashes_belongs_to_the_program_inside(words: list[str]) -> None:
     _, options = parse(words)
+    assert isinstance(options, RunOptions)
     assert (options.ref, options.arguments) == ("tool", ["python", "-c", "x", "--", "y"])
     assert options.bind == (["/data"] if "-B" in words else [])
 
