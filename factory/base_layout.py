@@ -60,7 +60,7 @@ def fetched(
 ) -> tuple[Definition, tuple[Base, ...]]:
     """The definition with each docker:// image replaced by a folder, and these images; fetched unless they are here.
 
-    Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, NoRoom, BuildFailed (no image for arch).
+    Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, PlaceUnusable, BuildFailed (no image for arch).
     """
     bases = []
     for index, stage in enumerate(definition.stages):

@@ -52,9 +52,11 @@ def build(
 ) -> Candidate:
     """Build a recipe for one architecture; base_image is the SIF of a recipe:// base.
 
-    Raises BuildFailed, NoRoom, RegistryFailure (base image), RecipeError, UsageError (edited meanwhile). An older
-    candidate stays until the new one is complete; of two builds of one recipe, one waits for the other.
+    Raises BuildFailed, PlaceUnusable, Busy, RegistryFailure (base image), RecipeError, UsageError (edited meanwhile;
+    the factory's packages are not installed). An older candidate stays until the new one is complete; of two builds of
+    one recipe, one waits for the other.
     """
+    sbom.package_urls()
     engine = place.engine
     engine.host.how_it_builds(setuid_engine=engine.is_setuid)
     if arch != engine.host.arch:

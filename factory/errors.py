@@ -91,10 +91,36 @@ class TestsFailed(FactoryError):
     __test__ = False  # the name looks like a test class to pytest
 
 
-class NoRoom(FactoryError):
-    """No space left, a quota reached, or no permission to write."""
+class PlaceUnusable(FactoryError):
+    """A file or a folder cannot be used: something else stands in its place, or others could change it."""
 
     exit_code = 8
+
+
+class NoRoom(PlaceUnusable):
+    """No space is left, or a quota or a limit is reached."""
+
+
+class NotPermitted(PlaceUnusable):
+    """This user may not read or write a file or a folder."""
+
+
+class MachineFailure(FactoryError):
+    """This machine or its file systems failed, not the registry: an I/O error, say."""
+
+    exit_code = 9
+
+
+class Busy(MachineFailure):
+    """Another process holds a lock for longer than we wait."""
+
+    retryable = True
+
+
+class NoAnswer(MachineFailure):
+    """A program that should answer in seconds did not."""
+
+    retryable = True
 
 
 class Interrupted(FactoryError):

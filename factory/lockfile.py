@@ -15,6 +15,7 @@ from factory import strict
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound, UsageError
 from factory.io import plain
+from factory.io.files import system_error
 from factory.names import Reference, RegistryAddress, recipe_name, tag_name
 from factory.store.refs import StoredImage
 
@@ -75,7 +76,7 @@ def render(images: Iterable[LockedImage]) -> str:
 
 
 def read(path: Path) -> tuple[LockedImage, ...]:
-    """Read a lock file. Raises UsageError, which names the file and the key, and NotFound."""
+    """Read a lock file. Raises UsageError, which names the file and the key; NotFound; as system_error."""
     try:
         content = plain.read_plain(path, _LIMIT, follow=True)  # whoever named it may use a link
     except FileNotFoundError as error:
@@ -83,7 +84,7 @@ def read(path: Path) -> tuple[LockedImage, ...]:
     except plain.NotPlainError as error:
         raise UsageError(f"cannot read the lock file {path}", why=f"it {error.how}", fix=error.fix) from error
     except OSError as error:
-        raise UsageError(f"cannot read the lock file {path}", why=error.strerror or "") from error
+        raise system_error(error, path) from error
     return parse(content, str(path))
 
 

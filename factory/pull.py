@@ -66,8 +66,8 @@ def pull(
     """Fetch what a reference names into the store, verified, unless it is there: then it was verified when it came.
 
     locked: the only SIF digest to accept; then a file named the registry, and not the user. Raises NotFound,
-    RegistryFailure, IntegrityFailure, NoRoom. Whatever ends it, the store stays whole and the next pull goes on from
-    there.
+    RegistryFailure, IntegrityFailure, PlaceUnusable, Busy. Whatever ends it, the store stays whole and the next pull
+    goes on from there.
     """
     started = monotonic()
     found = resolve(reference, registry, arch)

@@ -23,7 +23,8 @@ class Staged:
 def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) -> Staged:
     """Make the image present below ``local``, a folder on this node's disk, verified like any blob of a store.
 
-    One process copies, the others wait for it. Raises NoRoom, Purged, IntegrityFailure (the store's file is damaged).
+    One process copies, the others wait for it. Raises PlaceUnusable, Busy, Purged, and IntegrityFailure (the store's
+    file is damaged).
     """
     source = store.file(image, hashed=False)
     on_node = replace(store, root=local, shared=())

@@ -27,7 +27,7 @@ TOUCHES_THE_WORLD = {
     "time",
 }
 CLUSTER_SIDE = ("pull", "path", "exec", "stage", "store")
-HEAVY = {"oras", "github", "jsonschema", "docker"}
+HEAVY = {"oras", "github", "jsonschema", "docker", "packageurl"}
 
 
 def rooms() -> dict[str, int]:

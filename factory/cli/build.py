@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit
 from factory.errors import BuildFailed, FactoryError, UsageError
 from factory.io.files import readable_size
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from factory.make import Works
     from factory.plan import Known
     from factory.recipes.model import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(CommonOptions):
+    """What `build` is given."""
+
+    output: Path | None
+    bases: Path | None
+    force: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +43,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="build anew even what was built from the same inputs")
     parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
     parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
-    common_arguments(parser, registry=True, json=True)
+    common_arguments(parser, BuildOptions, registry=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: BuildOptions) -> int:
     """Build the named recipes, published or not, bases first; prints the image of each.
 
     One that fails stops only what builds upon it; the exit code is that of the first failure.
@@ -56,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             if recipe.base_recipe in failed:
                 raise BuildFailed(f"{recipe.name} is not built", why=f"its base {recipe.base_recipe} failed")
-            made = _build_or_find(recipe, context, works, known)
+            made = _build_or_find(recipe, context, works, known, options)
         except FactoryError as error:
             failed.add(recipe.name)
             shown = fail(error)
@@ -71,12 +81,13 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _build_or_find(recipe: Recipe, context: Context, works: Works, known: Known) -> Candidate | None:
+def _build_or_find(
+    recipe: Recipe, context: Context, works: Works, known: Known, options: BuildOptions
+) -> Candidate | None:
     """The new candidate of a recipe that was named; of one that others build upon, what was built before, if any."""
     from factory.make import build_one, built_before  # noqa: PLC0415
     from factory.runners.local import LocalRunner  # noqa: PLC0415
 
-    options = context.options
     handed = options.bases.absolute() if options.bases is not None else None
     if recipe.name not in options.names:
         return built_before(recipe, context.arch, known, works, handed)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.names import RegistryAddress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions(CommonOptions):
+    """What `config` is given."""
+
+    name: str | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     names = [key.name for key in settings.KEYS]
     parser.add_argument("name", metavar="NAME", nargs="?", choices=names, help="print only the value of this setting")
-    common_arguments(parser, registry=True, store=True, json=True)
+    common_arguments(parser, ConfigOptions, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ConfigOptions) -> int:
     """Print settings, an empty line for one that is not set. The registry is checked, and printed in its one form."""
     found = Context(options).settings
     values = {name: value.text for name, value in found.values.items()}

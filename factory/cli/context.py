@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli import settings
+from factory.cli.options import CommonOptions, becomes
 from factory.cli.settings import Settings
 from factory.errors import FactoryError, UsageError
 from factory.names import Reference, RegistryAddress
@@ -30,9 +31,15 @@ _LOCAL_DISKS = ("SLURM_TMPDIR", "APPTAINER_TMPDIR", "TMPDIR")
 
 
 def common_arguments(
-    parser: argparse.ArgumentParser, *, registry: bool = False, store: bool = False, json: bool = False
+    parser: argparse.ArgumentParser,
+    kind: type[CommonOptions] = CommonOptions,
+    *,
+    registry: bool = False,
+    store: bool = False,
+    json: bool = False,
 ) -> None:
-    """The options that mean the same everywhere."""
+    """The options that mean the same everywhere. kind: the dataclass that all of the parser's options become."""
+    becomes(parser, kind)
     if registry:
         parser.add_argument("--registry", metavar="ADDRESS", help="ghcr.io/org/images, http://host:port/x, oci:/folder")
     if store:
@@ -47,14 +54,20 @@ def common_arguments(
 class Context:
     """What one run of a command works with."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: CommonOptions) -> None:
         self.options = options
         self.env = dict(os.environ)
 
     @cached_property
     def settings(self) -> Settings:
         """Every setting. Raises UsageError."""
-        flags = {name: getattr(self.options, name, None) for name in ("registry", "store", "tmpdir", "limit_rate")}
+        given = self.options
+        flags = {
+            "registry": given.registry,
+            "store": given.store,
+            "tmpdir": given.tmpdir,
+            "limit_rate": given.limit_rate,
+        }
         return settings.load(flags, self.env, Path.cwd())
 
     @cached_property
@@ -88,7 +101,7 @@ class Context:
 
     @cached_property
     def work(self) -> Path:
-        """Where candidates are kept: in the project, or where it is set. Raises NoRoom when others rule there."""
+        """Where candidates are kept: in the project, or where it is set. Raises PlaceUnusable if others may write."""
         from factory.io.ancestors import safe_folder  # noqa: PLC0415
 
         named = self.settings.path("work")
@@ -96,7 +109,7 @@ class Context:
 
     @cached_property
     def scratch(self) -> Path:
-        """A folder on a local disk: set, or the job's, or the system's. Raises NoRoom when others rule there.
+        """A folder on a local disk: set, or the job's, or the system's. Raises PlaceUnusable when others rule there.
 
         All that runs while an image is built is put together there, by path.
         """
@@ -140,7 +153,7 @@ class Context:
 
     def meant(self, reference: Reference) -> Reference:
         """A reference to something that may be in the store: --registry leaves no doubt which registry is meant."""
-        return reference.at(self.address) if getattr(self.options, "registry", None) else reference
+        return reference.at(self.address) if self.options.registry else reference
 
     @property
     def _own_registry(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.compare import changed_parts, index_of, index_of_file, package_lines, packages_of, shared_bytes
 from factory.delta.index import ChunkIndex
@@ -16,14 +17,22 @@ from factory.resolve import resolve
 from factory.sif.packages import PackageChanges, Packages, package_changes
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions(CommonOptions):
+    """What `diff` is given."""
+
+    before: str
+    after: str
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("before", metavar="REF")
     parser.add_argument("after", metavar="REF")
-    common_arguments(parser, registry=True, store=True, json=True)
+    common_arguments(parser, DiffOptions, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: DiffOptions) -> int:
     """Print what differs: inputs, packages, and the bytes that who has the first has to fetch for the second."""
     context = Context(options)
     (before, first), (after, second) = (_release(context, text) for text in (options.before, options.after))

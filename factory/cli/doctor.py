@@ -11,11 +11,12 @@ from pathlib import Path
 from factory import __version__
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
 from factory.engine import host, sources
 from factory.engine.engine import Engine
-from factory.errors import FactoryError, NoRoom
+from factory.errors import FactoryError, PlaceUnusable
 from factory.io.files import free_space, readable_size
 
 
@@ -24,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common_arguments(parser, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CommonOptions) -> int:
     """Print what this machine can do, and every setting with its origin. Always exits 0: it only tells."""
     context = Context(options)
     wrong = list(_what_is_wrong(context))  # first: what follows needs settings
@@ -110,7 +111,7 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
     for name, find in places.items():
         try:
             path = find()
-        except NoRoom as error:
+        except PlaceUnusable as error:
             yield "wrong", name, f"{error}; {error.fix}"
             continue
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"

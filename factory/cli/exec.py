@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from factory.cli.execute import declare, execute
+from factory.cli.execute import RunOptions, declare, execute
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +12,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     declare(parser, command=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: RunOptions) -> int:
     """Become the engine's ``exec``."""
     return execute("exec", options)

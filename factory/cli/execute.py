@@ -7,18 +7,32 @@ import json
 import os
 import pwd
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
-from factory.errors import IntegrityFailure, NoRoom, NotFound, UsageError
+from factory.cli.options import CommonOptions
+from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
 from factory.names import Reference, RegistryAddress
 from factory.store import leases
 from factory.store.refs import Purged, StoredImage
 
 GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(CommonOptions):
+    """What `exec`, `run` and `shell` are given. arguments: the program inside and its own; `shell` has none."""
+
+    ref: str
+    arguments: Sequence[str] = ()
+    bind: Sequence[str]
+    engine_option: Sequence[str]
+    no_gpu: bool
+    record: Path | None
 
 
 def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
@@ -32,13 +46,13 @@ def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
     )
     parser.add_argument("--no-gpu", action="store_true", help="do not ask for a GPU even if the recipe does")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append a line of JSON that tells what is run")
-    common_arguments(parser, registry=True, store=True)
+    common_arguments(parser, RunOptions, registry=True, store=True)
 
 
-def execute(verb: str, options: argparse.Namespace) -> int:
+def execute(verb: str, options: RunOptions) -> int:
     """Become the engine; returns only by an error."""
     context = Context(options)
-    arguments = list(getattr(options, "arguments", []))
+    arguments = list(options.arguments)
     if verb == "exec" and not arguments:
         raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
     engine = context.engine  # first: without one, nothing has to be fetched
@@ -57,7 +71,7 @@ def _near(context: Context, image: StoredImage) -> Path:
         if local is not None:
             leases.take(local, image.sif_digest, context.job)
             return stage.copy(context, image, local)
-    except (NoRoom, IntegrityFailure) as error:
+    except (PlaceUnusable, IntegrityFailure) as error:
         context.progress.note(f"not staged ({error}): running from {context.store.root}; {error.fix}")
     return context.store.file(image)
 
@@ -128,7 +142,7 @@ def _stored(context: Context, reference: Reference) -> StoredImage:
         ).image
 
 
-def _engine_options(context: Context, image: StoredImage, options: argparse.Namespace) -> Sequence[str]:
+def _engine_options(context: Context, image: StoredImage, options: RunOptions) -> Sequence[str]:
     from factory.engine.host import gpu_present  # noqa: PLC0415
 
     chosen = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import WORK, Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import RecipeError
 
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common_arguments(parser, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CommonOptions) -> int:
     """Print every problem; exit 2 when one of them is an error."""
     from factory.recipes import lint, load  # noqa: PLC0415
 

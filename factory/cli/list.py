@@ -7,6 +7,7 @@ from typing import Any
 
 from factory.catalog import Catalog, Entry
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 
@@ -16,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common_arguments(parser, registry=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CommonOptions) -> int:
     """Print the catalog, one line a recipe."""
     from factory import catalog  # noqa: PLC0415
 

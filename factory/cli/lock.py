@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.errors import NotFound
 from factory.io import files
@@ -18,16 +21,24 @@ from factory.store.refs import Purged
 LOCK_FILE = Path("singfactory.lock")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LockOptions(CommonOptions):
+    """What `lock` is given."""
+
+    refs: Sequence[str]
+    output: Path
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("refs", metavar="REF", nargs="+", help="NAME, NAME:TAG or NAME@sha256:HEX")
     parser.add_argument(
         "-o", "--output", type=Path, default=LOCK_FILE, metavar="FILE", help=f"default {LOCK_FILE}; - is stdout"
     )
-    common_arguments(parser, registry=True, store=True)
+    common_arguments(parser, LockOptions, registry=True, store=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: LockOptions) -> int:
     """Write a lock file of what `exec` would run now: the store's image, else the registry's. Fetches no image."""
     context = Context(options)
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -5,11 +5,22 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.errors import UsageError
 from factory.names import RegistryAddress
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginOptions(CommonOptions):
+    """What `login` is given."""
+
+    host: str
+    username: str
+    password_stdin: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,10 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("host", metavar="HOST", help="the registry's host, such as ghcr.io")
     parser.add_argument("-u", "--username", required=True)
     parser.add_argument("--password-stdin", action="store_true", help="read the password or token from standard input")
-    common_arguments(parser)
+    common_arguments(parser, LoginOptions)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: LoginOptions) -> int:
     """Try the login, then keep it in Docker's configuration file (0600), where Apptainer and Docker find it too."""
     from factory.cli.network import http_settings, login_files  # noqa: PLC0415
     from factory.registry import credentials  # noqa: PLC0415

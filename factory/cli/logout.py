@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.names import RegistryAddress
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogoutOptions(CommonOptions):
+    """What `logout` is given."""
+
+    host: str
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("host", metavar="HOST", help="the registry's host, such as ghcr.io")
-    common_arguments(parser)
+    common_arguments(parser, LogoutOptions)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: LogoutOptions) -> int:
     """Remove the login from every file that holds one."""
     from factory.cli.network import login_files  # noqa: PLC0415
     from factory.registry.credentials import logout  # noqa: PLC0415

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from factory import __version__
+from factory.cli.options import CommonOptions, typed
 from factory.errors import FactoryError, Interrupted, UsageError
 
 
@@ -21,7 +22,7 @@ class Command(Protocol):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options."""
 
-    def run(self, options: argparse.Namespace) -> int:
+    def run(self, options: Any) -> int:  # noqa: ANN401 - of the dataclass that ``arguments`` names
         """Do it; returns the exit code. Raises FactoryError."""
 
 
@@ -58,7 +59,7 @@ COMMANDS = (
 _RUN_PROGRAMS = ("exec", "run")
 # What workflows call: they show what recipes, registries and other jobs say. `exec` becomes another program.
 _QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
-_READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
+READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again; what is complete is not done twice")
 
 
@@ -85,10 +86,10 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return fail(_INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
-        return _READER_LEFT
+        _drop_output()  # the reader left; nothing more to say
+        return READER_LEFT
     except OSError as error:
-        return fail(_from_system(error))
+        return fail(_output_lost() or _from_system(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without being asked
         return _our_bug(error)
     return code
@@ -115,7 +116,7 @@ def _dispatch(arguments: list[str]) -> int:
     return module.run(options)
 
 
-def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace]:
+def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
     """Find the command and read its options. Raises UsageError; --help and --version print and exit."""
     name = arguments[0]
     where = next((where for known, where, _ in COMMANDS if known == name), "")
@@ -133,11 +134,11 @@ def parse(arguments: list[str]) -> tuple[Command, argparse.Namespace]:
     parser = _Parser(prog=f"singfactory {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.arguments(parser)
     if name not in _RUN_PROGRAMS or "--" not in arguments:
-        return module, parser.parse_args(arguments[1:])
+        return module, typed(parser.parse_args(arguments[1:]))
     end = arguments.index("--")  # argparse takes no options between REF and it
-    options = parser.parse_args(arguments[1:end])
-    options.arguments += arguments[end + 1 :]
-    return module, options
+    namespace = parser.parse_args(arguments[1:end])
+    namespace.arguments += arguments[end + 1 :]
+    return module, typed(namespace)
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -172,20 +173,36 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _drop_output() -> None:
+    """Python writes what is left of the output when it ends, and would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _output_lost() -> FactoryError | None:
+    """The error when standard output cannot be written; None when it can."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        from factory.errors import MachineFailure, NoRoom  # noqa: PLC0415
+        from factory.io.files import NO_SPACE  # noqa: PLC0415
+
+        _drop_output()
+        kind = NoRoom if error.errno in NO_SPACE else MachineFailure
+        return kind("the output could not be written", why=error.strerror or "", fix="write it to another place")
+    return None
+
+
 def _from_system(error: OSError) -> FactoryError:
     from pathlib import Path  # noqa: PLC0415 - only when something has failed
 
-    from factory.errors import NoRoom  # noqa: PLC0415
-    from factory.io.files import storage_error  # noqa: PLC0415
+    from factory.errors import MachineFailure  # noqa: PLC0415
+    from factory.io.files import storage_error, system_error  # noqa: PLC0415
 
-    where = Path(str(error.filename or "."))
-    if isinstance(error, PermissionError):  # what is written says so itself: this was read or run
-        return NoRoom(f"no permission to use {where}", why=error.strerror or "", fix="ask its owner")
-    known = storage_error(error, where)
-    if known is not None:
-        return known
+    if error.filename:
+        return system_error(error, Path(str(error.filename)))
     fix = "try again; if it repeats, the file system or the machine is at fault"
-    return FactoryError(f"the system refused: {error.strerror or error}", why=str(error.filename or ""), fix=fix)
+    failed = MachineFailure(f"the system refused: {error.strerror or error}", fix=fix)
+    return storage_error(error, Path()) or failed
 
 
 def _our_bug(error: Exception) -> int:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.make import Made
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeOptions(CommonOptions):
+    """What `make` is given."""
+
+    force: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +29,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
     parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
     parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
-    common_arguments(parser, registry=True, store=True, json=True)
+    common_arguments(parser, MakeOptions, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: MakeOptions) -> int:
     """Make all that is not published as it should be; the exit code is that of the first failure."""
     from factory.cli import plan as plan_command  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415

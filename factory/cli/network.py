@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from factory.cli.context import Context
 from factory.cli.settings import Value
-from factory.errors import FactoryError
+from factory.errors import NotFound
 from factory.io import process
 from factory.io.http_settings import HttpSettings
 from factory.names import RegistryAddress
@@ -100,7 +100,7 @@ def _run_helper(context: Context) -> Callable[[list[str], bytes], bytes]:
     def run(arguments: list[str], stdin: bytes) -> bytes:
         status, out, _ = process.output_of(arguments, env=context.env, stdin=stdin)
         if status != 0:
-            raise FactoryError(f"{arguments[0]} knows no login")
+            raise NotFound(f"{arguments[0]} knows no login")
         return out
 
     return run

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewOptions(CommonOptions):
+    """What `new` is given."""
+
+    name: str
+    base: str
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("name", metavar="NAME", help="the recipe's name, such as pytorch-2.1")
     parser.add_argument("--from", dest="base", metavar="IMAGE", required=True, help="the Docker image to begin with")
-    common_arguments(parser)
+    common_arguments(parser, NewOptions)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: NewOptions) -> int:
     """Write the recipe's folder and say what to do next."""
     from factory.recipes.scaffold import scaffold  # noqa: PLC0415
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathOptions(CommonOptions):
+    """What `path` is given."""
+
+    ref: str
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX")
-    common_arguments(parser, registry=True, store=True)
+    common_arguments(parser, PathOptions, registry=True, store=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: PathOptions) -> int:
     """Print the file of a stored image; exit 3 when it is not there."""
     context = Context(options)
     store = context.store

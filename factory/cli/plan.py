@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
 from factory.plan import Job, Plan, Stuck
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 _SHOWN = 20  # recipes that one line names
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(CommonOptions):
+    """What `plan` is given."""
+
+    all: bool
+    github_matrix: bool
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
@@ -27,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--github-matrix", action="store_true", help="the jobs as matrices for GitHub Actions, one after another"
     )
-    common_arguments(parser, registry=True, json=True)
+    common_arguments(parser, PlanOptions, registry=True, json=True)
 
 
 def plan_argument(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +63,11 @@ def given(file: str | None) -> frozenset[tuple[str, str]] | None:
         raise UsageError(f"{file} is no plan", why="it is not UTF-8") from error
     except plain.NotPlainError as error:
         raise UsageError(f"{file} is no plan", why=f"it {error.how}", fix="pipe it in, and say --plan -") from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no plan {file}", why=error.strerror or "") from error
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: PlanOptions) -> int:
     """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
     from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415

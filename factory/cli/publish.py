@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.plan import given, plan_argument
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, UsageError
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from factory.release import Release
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions(CommonOptions):
+    """What `publish` is given."""
+
+    all: bool
+    plan: str | None
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes that were built and tested")
@@ -25,24 +35,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="every candidate in the work folder; failures stop no others"
     )
     plan_argument(parser)
-    common_arguments(parser, registry=True, json=True)
+    common_arguments(parser, PublishOptions, registry=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: PublishOptions) -> int:
     """Publish the tested candidates; prints tag and digests of each."""
     if options.all == bool(options.names):
         raise UsageError("publish takes either names or --all", fix="singfactory publish NAME... or --all")
     if options.plan is not None and not options.all:
         raise UsageError("--plan says what --all may publish", fix="singfactory publish --all --plan FILE")
     context = Context(options)
-    return _all(context) if options.all else _named(context)
+    return _all(context, options) if options.all else _named(context, options)
 
 
-def _named(context: Context) -> int:
+def _named(context: Context, options: PublishOptions) -> int:
     from factory import candidate, report  # noqa: PLC0415
     from factory.make import publish_one  # noqa: PLC0415
 
-    works, options = context.works, context.options
+    works = context.works
     rows = []
     for recipe in context.recipes(options.names):
         if recipe.name not in options.names:
@@ -57,7 +67,7 @@ def _named(context: Context) -> int:
     return 0
 
 
-def _all(context: Context) -> int:
+def _all(context: Context, options: PublishOptions) -> int:
     """Publish all candidates, and bring the catalog up to date for the other recipes."""
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.handover import publish_all  # noqa: PLC0415
@@ -67,7 +77,7 @@ def _all(context: Context) -> int:
         (recipe,) = find(context.recipes_root, [name])
         return recipe
 
-    works, options = context.works, context.options
+    works = context.works
     rows, code = [], 0
     for handed in publish_all(works, recipe_of, given(options.plan)):
         rows.append(_handed_row(handed, works))

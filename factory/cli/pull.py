@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, absolute, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.io.files import readable_size
@@ -17,6 +19,15 @@ from factory.names import Reference, RegistryAddress
 if TYPE_CHECKING:
     from factory.pull import Pulled
     from factory.store.refs import StoredImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullOptions(CommonOptions):
+    """What `pull` is given."""
+
+    refs: Sequence[str]
+    output: Path | None
+    locked: Path | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +40,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit-rate", metavar="RATE", help="the most to take of the network, such as 20MB/s, over all connections"
     )
-    common_arguments(parser, registry=True, store=True, json=True)
+    common_arguments(parser, PullOptions, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: PullOptions) -> int:
     """Fetch each image into the store; prints its path and digest."""
     from factory.pull import copy_out  # noqa: PLC0415
 
@@ -43,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("-o takes one image, or a folder", fix="name one image, or make the folder first")
     references = [context.reference(text) for text in options.refs]
     rows = []
-    for done in _locked(context, references) if options.locked else _named(context, references):
+    for done in _locked(context, references, options.locked) if options.locked else _named(context, references):
         copied = copy_out(done, options.output.absolute()) if options.output is not None else None
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
@@ -79,12 +90,11 @@ def _named(context: Context, references: list[Reference]) -> Iterator[Pulled]:
         yield pull(reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress)
 
 
-def _locked(context: Context, references: list[Reference]) -> Iterator[Pulled]:
+def _locked(context: Context, references: list[Reference], path: Path) -> Iterator[Pulled]:
     """What the lock file names; --registry says where else these digests are, a mirror for example."""
     from factory import lockfile  # noqa: PLC0415
     from factory.locked import pull_locked  # noqa: PLC0415
 
-    path = context.options.locked
     for image in lockfile.select(lockfile.read(path), references, str(path)):
         address = context.address if context.options.registry else absolute(RegistryAddress.parse(image.registry))
         yield pull_locked(

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.recipes import load
 
 WORKFLOW = "publish.yml"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RebuildOptions(CommonOptions):
+    """What `rebuild` is given."""
+
+    branch: str | None
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
     parser.add_argument("--branch", metavar="BRANCH", help="the branch to build from (default: main)")
-    common_arguments(parser)
+    common_arguments(parser, RebuildOptions)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: RebuildOptions) -> int:
     """Start the workflow; prints the address of its run, or of all its runs where GitHub does not show that one yet."""
     from factory.cli.github_access import connect, default_branch, where  # noqa: PLC0415
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.plan import given, plan_argument
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, UsageError
 
@@ -33,6 +34,19 @@ _GONE = "This recipe is no longer in the repository."
 _ORIGIN = "This is what the pull request's own run says of itself. Nothing of it is published."
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(CommonOptions):
+    """What `report` is given."""
+
+    handed: Path | None
+    pull_request: bool
+    all: bool
+    comment: bool
+    issues: bool
+    annotate: bool
+    plan: str | None
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
@@ -51,10 +65,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--annotate", action="store_true", help="mark what failed in the recipes' files, by a check of the commit"
     )
     plan_argument(parser)
-    common_arguments(parser, registry=True)
+    common_arguments(parser, ReportOptions, registry=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ReportOptions) -> int:
     """Print the report as Markdown, add it to the step's summary, and keep it as a file beside the candidates."""
     from factory.github.actions import Actions  # noqa: PLC0415
     from factory.markdown import markdown  # noqa: PLC0415
@@ -67,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     if options.handed is not None:
         found = from_json(_content(options.handed))
     else:
-        found = _look(context)
+        found = _look(context, options)
         _keep(context, to_json(found))
     origin = _ORIGIN if options.handed is not None else ""
     text = markdown(found, where=str(context.address), run_url=_run_url(actions), origin=origin)
@@ -77,7 +91,10 @@ def run(options: argparse.Namespace) -> int:
     ways = (
         (options.comment, partial(_comment, context, actions, text)),
         (options.annotate, partial(_annotate, context, actions, found, text)),
-        (options.issues, partial(_issues, context, actions, found)),
+        (
+            options.issues,
+            partial(_issues, context, actions, found, closing=not options.names and options.handed is None),
+        ),
     )
     codes = [_code_of(way) for wanted, way in ways if wanted]
     return next((code for code in codes if code), 0)
@@ -93,22 +110,24 @@ def _code_of(way: Callable[[], int]) -> int:
         return fail(error)
 
 
-def _look(context: Context) -> tuple[Row, ...]:
+def _look(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     """What there is now: the plan tells what is still to be done, the candidates what was."""
     from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415
     from factory.summary import rows  # noqa: PLC0415
 
-    names, works, planned = context.options.names, context.works, given(context.options.plan)
+    names, works, planned = options.names, context.works, given(options.plan)
     recipes, broken = usable(context, names)
     decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
-    left = _left(context, works.candidates, decided, planned)
+    left = _left(works.candidates, decided, planned, options)
     found = rows(decided, left, known.catalog)
     compared = (_compared(row, left.made, known.catalog, works.registry) for row in found)
     return tuple(row for row in compared if not names or row.recipe in names)
 
 
-def _left(context: Context, candidates: Path, decided: Plan, planned: Collection[tuple[str, str]] | None) -> Handover:
+def _left(
+    candidates: Path, decided: Plan, planned: Collection[tuple[str, str]] | None, options: ReportOptions
+) -> Handover:
     """What the run has left; what is of no recipe is told on stderr."""
     from factory import handover  # noqa: PLC0415
     from factory.candidate import Candidate  # noqa: PLC0415
@@ -126,9 +145,9 @@ def _left(context: Context, candidates: Path, decided: Plan, planned: Collection
     tried = {
         (kept.recipe.name, kept.arch)
         for kept in decided.kept
-        if kept.release is not None and _was_tried(context, candidates, kept, planned)
+        if kept.release is not None and _was_tried(candidates, kept, planned, every=options.all)
     }
-    return Handover(tuple(made), refused, tried, planned, publishes=not context.options.pull_request)
+    return Handover(tuple(made), refused, tried, planned, publishes=not options.pull_request)
 
 
 def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: Registry) -> Row:
@@ -147,11 +166,11 @@ def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: R
     return replace(row, update=found.update or 0, changes=changes, same=same)
 
 
-def _was_tried(context: Context, candidates: Path, kept: Kept, planned: Collection[tuple[str, str]] | None) -> bool:
+def _was_tried(candidates: Path, kept: Kept, planned: Collection[tuple[str, str]] | None, *, every: bool) -> bool:
     """Whether the run was to build what is published as it should be: as planned, else as a failed build tells."""
     if planned is not None:
         return (kept.recipe.name, kept.arch) in planned
-    return context.options.all or _failed_since(candidates, kept)
+    return every or _failed_since(candidates, kept)
 
 
 def _failed_since(candidates: Path, kept: Kept) -> bool:
@@ -183,7 +202,7 @@ def _content(path: Path) -> bytes:
         return plain.read_plain(path, summary.LIMIT)
     except plain.NotPlainError as error:
         raise IntegrityFailure("the report cannot be read", why=f"it {error.how}", fix=error.fix) from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no report at {path}", why=error.strerror or "") from error
 
 
@@ -261,8 +280,11 @@ def _marks(context: Context, bad: Sequence[Row]) -> list[Annotation]:
     ]
 
 
-def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
-    """Keep the issues. One that GitHub refuses does not stop the others; returns the exit code of the first."""
+def _issues(context: Context, actions: Actions, found: tuple[Row, ...], *, closing: bool) -> int:
+    """Keep the issues. One that GitHub refuses does not stop the others; returns the exit code of the first.
+
+    closing: close those of recipes that are gone, too.
+    """
     from factory.cli.github_access import connect  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
 
@@ -270,7 +292,7 @@ def _issues(context: Context, actions: Actions, found: tuple[Row, ...]) -> int:
     recipes = sorted({row.recipe for row in found})
     reported = remote.failures(_PREFIX)
     code = 0
-    if not context.options.names and context.options.handed is None:
+    if closing:
         _close_gone(context, remote, actions, reported - {_key(recipe) for recipe in recipes})
     for recipe in recipes:
         mine = [row for row in found if row.recipe == recipe]

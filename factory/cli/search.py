@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from factory.cli import list as list_command
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.errors import NotFound
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(CommonOptions):
+    """What `search` is given."""
+
+    words: Sequence[str]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("words", metavar="WORD", nargs="+", help="words that must all be in the name or the summary")
-    common_arguments(parser, registry=True, json=True)
+    common_arguments(parser, SearchOptions, registry=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: SearchOptions) -> int:
     """Print the recipes that match; exit 3 when none does."""
     from factory import catalog  # noqa: PLC0415
 

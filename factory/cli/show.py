@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.names import Reference
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(CommonOptions):
+    """What `show` is given."""
+
+    ref: str
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX")
-    common_arguments(parser, registry=True, store=True, json=True)
+    common_arguments(parser, ShowOptions, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ShowOptions) -> int:
     """Print all that is known of an image, and whether it is in the store."""
     from factory.release import TEST_REPORT  # noqa: PLC0415
     from factory.resolve import resolve  # noqa: PLC0415

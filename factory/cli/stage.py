@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
-from factory.errors import NoRoom, UsageError
+from factory.cli.options import CommonOptions
+from factory.errors import PlaceUnusable, UsageError
 from factory.io.files import readable_size
 from factory.store import leases
 from factory.store.refs import StoredImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(CommonOptions):
+    """What `stage` is given."""
+
+    ref: str
+    to: Path | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +29,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="a folder on the node's own disk (default $SLURM_TMPDIR)"
     )
-    common_arguments(parser, registry=True, store=True)
+    common_arguments(parser, StageOptions, registry=True, store=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: StageOptions) -> int:
     """Copy a stored image to the node's own disk once; prints the copy's path."""
     context = Context(options)
     local = _asked_for(options.to.absolute()) if options.to else local_disk(context)
@@ -42,15 +52,15 @@ def run(options: argparse.Namespace) -> int:
 def local_disk(context: Context) -> Path | None:
     """Where staged copies go on this node, this user's own folder; None outside of jobs, unless the site says where.
 
-    Raises NoRoom where there is none, or none that is safe. What all users share is never made by one of them, who
-    would own it, and could swap what the others run.
+    Raises PlaceUnusable where there is none, or none that is safe. What all users share is never made by one of
+    them, who would own it, and could swap what the others run.
     """
     from factory.io.ancestors import private_folder  # noqa: PLC0415
 
     named = context.settings.path("stage")
     if named is not None:
         if not named.is_dir():
-            raise NoRoom(
+            raise PlaceUnusable(
                 f"the folder for staged images, {named}, is not there",
                 why="all users of this node share it, so none of them makes it",
                 fix=f"ask the administrator for it: install -d -m 1777 {named}",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError
 
@@ -20,15 +22,22 @@ _WORKFLOWS = ("publish.yml", _SCHEDULED)
 _RUNS = 3
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions(CommonOptions):
+    """What `status` is given."""
+
+    keep_alive: bool
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
         "--keep-alive", action="store_true", help="only enable the nightly workflow again, which GitHub stops in time"
     )
-    common_arguments(parser, registry=True, json=True)
+    common_arguments(parser, StatusOptions, registry=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: StatusOptions) -> int:
     """Print the state of each recipe; a recipe that is not what is published is told as drift."""
     from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import look, plan_for  # noqa: PLC0415

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
@@ -17,9 +19,25 @@ if TYPE_CHECKING:
     from factory.repair import Repaired
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(CommonOptions):
+    """What `store list` is given."""
+
+    action: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(CommonOptions):
+    """What `store verify` is given."""
+
+    action: str
+    repair: bool
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     more = {"gc": store_gc.arguments, "adopt": store_adopt.arguments}
+    kinds = {"verify": VerifyOptions, "list": ListOptions, "gc": store_gc.GcOptions, "adopt": store_adopt.AdoptOptions}
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("verify", "hash every image again"),
@@ -32,25 +50,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             more[name](action)
         if name == "verify":
             action.add_argument("--repair", action="store_true", help="fetch what is wrong or gone from its registry")
-        common_arguments(action, store=True, json=True)
+        common_arguments(action, kinds[name], store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.AdoptOptions) -> int:
     """Look after the store."""
     context = Context(options)
-    if options.action == "gc":
-        return store_gc.run(context)
-    if options.action == "adopt":
-        return store_adopt.run(context)
-    return _verify(context) if options.action == "verify" else _list(context)
+    if isinstance(options, store_gc.GcOptions):
+        return store_gc.run(context, options)
+    if isinstance(options, store_adopt.AdoptOptions):
+        return store_adopt.run(context, options)
+    return _verify(context, options) if isinstance(options, VerifyOptions) else _list(context)
 
 
-def _verify(context: Context) -> int:
+def _verify(context: Context, options: VerifyOptions) -> int:
     """Exit 5 when an image was wrong and is not back; with --repair, with the code of what failed to come back."""
     from factory.store.verify import verify  # noqa: PLC0415
 
     count, wrong = verify(context.store, context.progress)
-    repaired = list(_repaired(context)) if context.options.repair else []
+    repaired = list(_repaired(context)) if options.repair else []
     failures = [done.error for done in repaired if done.error is not None]
     if context.options.json:
         emit(
@@ -66,10 +84,10 @@ def _verify(context: Context) -> int:
         for done in repaired:
             say(_line(done))
         hint = " and moved away; singfactory store verify --repair fetches them again"
-        say(f"{count} images checked, {len(wrong)} wrong" + (hint if wrong and not context.options.repair else ""))
+        say(f"{count} images checked, {len(wrong)} wrong" + (hint if wrong and not options.repair else ""))
     if failures:
         return failures[0].exit_code
-    return IntegrityFailure.exit_code if wrong and not context.options.repair else 0
+    return IntegrityFailure.exit_code if wrong and not options.repair else 0
 
 
 def _repaired(context: Context) -> Iterator[Repaired]:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory.cli.context import Context
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.names import Reference
 
 _WAYS = {"reflink": "shared blocks", "link": "a second name of the same file", "copy": "a copy", "here": "it was here"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptOptions(CommonOptions):
+    """What `store adopt` is given."""
+
+    action: str
+    files: Sequence[Path]
+    name: str | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,11 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as", dest="name", metavar="NAME:TAG", help="what to call it (default: the file's name)")
 
 
-def run(context: Context) -> int:
+def run(context: Context, options: AdoptOptions) -> int:
     """Take each file into the store; prints its path there and its digest."""
     from factory.store.adopt import adopt  # noqa: PLC0415
 
-    options = context.options
     if options.name and len(options.files) > 1:
         raise UsageError("--as names one image", fix="adopt one file at a time, or leave --as out")
     named = [(path, _reference(path, options.name)) for path in options.files]

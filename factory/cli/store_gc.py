@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from factory.cli.context import Context
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.digest import Digest
 from factory.errors import FactoryError
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
     from factory.store.leases import Queue
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcOptions(CommonOptions):
+    """What `store gc` is given; times in seconds, sizes in bytes."""
+
+    action: str
+    dry_run: bool
+    older_than: float | None
+    keep: int | None
+    max_size: int | None
+    grace: float
+    lease_grace: float
+    lock_file: Sequence[Path]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +56,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--lock-file", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="keep what these name")
 
 
-def run(context: Context) -> int:
+def run(context: Context, options: GcOptions) -> int:
     """Remove what nobody needs; prints each file, its size and the reason."""
     from factory.store.gc import Rules, collect  # noqa: PLC0415
 
-    options = context.options
     rules = Rules(
         grace=options.grace,
         patience=options.lease_grace,
@@ -90,7 +105,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _locked(paths: list[Path]) -> dict[Digest, str]:
+def _locked(paths: Sequence[Path]) -> dict[Digest, str]:
     """What the lock files name. An unreadable one ends the command: nobody knows what it protects."""
     from factory import lockfile  # noqa: PLC0415
 

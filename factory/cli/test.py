@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
 from factory.inputs import gather
 from factory.recipes.model import Recipe
 from factory.report import TestReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(CommonOptions):
+    """What `test` is given."""
+
+    image: str | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="REF|FILE", help="test this image instead of the candidate")
     parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
     parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
-    common_arguments(parser, registry=True, store=True, json=True)
+    common_arguments(parser, TestOptions, registry=True, store=True, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: TestOptions) -> int:
     """Run the tests; exit 7 when one failed. Reports are kept beside each candidate.
 
     A recipe that cannot be tested does not stop the others; the exit code is that of the first failure.
@@ -37,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         if recipe.name not in options.names:
             continue
         try:
-            report = _test(recipe, context)
+            report = _test(recipe, context, options.image)
         except FactoryError as error:
             failed = fail(error)
             code = code or failed
@@ -51,12 +60,12 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _test(recipe: Recipe, context: Context) -> TestReport:
+def _test(recipe: Recipe, context: Context, named: str | None) -> TestReport:
     from factory import candidate, check  # noqa: PLC0415
 
     works = context.works
-    if context.options.image:
-        image = _image(context, context.options.image)
+    if named:
+        image = _image(context, named)
         return check.check(recipe, image, None, works.check_place(), works.progress)
     made = candidate.load(works.candidates, recipe.name, context.arch)
     if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):

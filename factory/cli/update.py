@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, UsageError
 
@@ -19,6 +21,13 @@ _BRANCH = "singfactory/base-images"
 _NOTHING_LEFT = "Nothing is left of this: every base image has the digest that its `base.lock` says."
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpdateOptions(CommonOptions):
+    """What `update` is given."""
+
+    propose: bool
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
@@ -27,10 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write nothing here: keep one pull request that moves the pins of bases that have moved",
     )
-    common_arguments(parser, json=True)
+    common_arguments(parser, UpdateOptions, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: UpdateOptions) -> int:
     """Pin every base; one that cannot be looked up, and a recipe that is broken, does not stop the others."""
     from factory import bases  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
@@ -59,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     return codes[0] if codes else 0
 
 
-def _tell(options: argparse.Namespace, done: Sequence[Pinned], url: str) -> None:
+def _tell(options: UpdateOptions, done: Sequence[Pinned], url: str) -> None:
     if options.json:
         rows = [
             {"recipe": one.recipe, "base": one.pin.base, "digest": one.pin.digest, "changed": _moved(one)}

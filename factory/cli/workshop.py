@@ -77,14 +77,14 @@ def make_works(context: Context) -> Works:
         )
 
     def check_place() -> CheckPlace:
-        return CheckPlace(context.engine, context.scratch, require_gpu=getattr(context.options, "gpu", False))
+        return CheckPlace(context.engine, context.scratch, require_gpu=context.options.gpu)
 
     def origin(recipe: Recipe) -> Origin:
         project = git.find(context.recipes_root, context.env)
         return Origin(project.revision(recipe.folder), project.remote()) if project else Origin()
 
     def runner(recipe: Recipe) -> Runner:
-        name = getattr(context.options, "runner", None) or recipe.build.runner
+        name = context.options.runner or recipe.build.runner
         return slurm_runner(context) if name == "slurm" else LocalRunner()
 
     return Works(
@@ -98,7 +98,7 @@ def make_works(context: Context) -> Works:
         runner=runner,
         open_host=host_opener(context),
         origin=origin,
-        all_recipes=lambda: usable(context, getattr(context.options, "names", ()))[0],
+        all_recipes=lambda: usable(context, context.options.names)[0],
         progress=context.progress,
     )
 

@@ -71,7 +71,7 @@ class Actions:
         )
 
     def output(self, name: str, value: str) -> None:
-        """Set an output of this step. Raises UsageError for a bad name and for more than GitHub takes, NoRoom.
+        """Set an output of this step. Raises UsageError for a bad name and for more than GitHub takes, PlaceUnusable.
 
         Of a job's other steps nothing can be known here, so the limit of a run is held for this step's outputs.
         """
@@ -96,7 +96,7 @@ class Actions:
     def summary(self, markdown: str) -> None:
         """Add to this step's summary. What GitHub would not take is cut at a line, with a sentence that says so.
 
-        Raises UsageError outside of a step, NoRoom.
+        Raises UsageError outside of a step, PlaceUnusable.
         """
         path = _required(self.summary_file, "GITHUB_STEP_SUMMARY")
         written = _written(path)

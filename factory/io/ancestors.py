@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from factory.errors import NoRoom
+from factory.errors import PlaceUnusable
 from factory.io.below import make_way
 from factory.io.rights import group_writes, is_unmapped
 
@@ -88,11 +88,11 @@ def doubt(
 def private_folder(path: Path, *, parents: bool = False) -> Path:
     """A folder that only this user can use, and that nobody else can replace; made when it is not there.
 
-    parents: make those above it as well, for this user only. Raises NoRoom when it is anything else, or when a folder
-    above it is another user's, or one that others may write without the sticky bit.
+    parents: make those above it as well, for this user only. Raises PlaceUnusable when it is anything else, or when a
+    folder above it is another user's, or one that others may write without the sticky bit.
     """
     if not parents and not path.parent.is_dir():
-        raise NoRoom(f"{path.parent} is not there", why="it is no folder", fix="make it, or name another one")
+        raise PlaceUnusable(f"{path.parent} is not there", why="it is no folder", fix="make it, or name another one")
     why = _not_ours(path)
     if not why:
         make_way(path, 0o700)
@@ -100,21 +100,21 @@ def private_folder(path: Path, *, parents: bool = False) -> Path:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
             why = "it is not a folder of yours alone: others could put their files there"
     if why := why or _not_ours(path):
-        raise NoRoom(f"{path} is not safe to use", why=why, fix="remove it, or name another place")
+        raise PlaceUnusable(f"{path} is not safe to use", why=why, fix="remove it, or name another place")
     return path
 
 
 def safe_folder(path: Path, fix: str) -> Path:
     """A folder in which what this user makes can be replaced by nobody else: `/tmp` is one, and so is a private one.
 
-    Made for this user only when it is not there. Raises NoRoom, with fix as what to do, where it is not safe.
+    Made for this user only when it is not there. Raises PlaceUnusable, with fix as what to do, where it is not safe.
     """
     why = _not_ours(path) or _open_to_others(path)
     if not why:
         make_way(path, 0o700)
         why = _not_ours(path) or _open_to_others(path)
     if why:
-        raise NoRoom(f"{path} is not safe to use", why=why, fix=fix)
+        raise PlaceUnusable(f"{path} is not safe to use", why=why, fix=fix)
     return path
 
 

@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from factory.errors import FactoryError, IntegrityFailure, NoRoom
+from factory.errors import FactoryError, IntegrityFailure, PlaceUnusable
 from factory.io import files, plain, private
 from factory.io.rights import is_unmapped
 
@@ -43,7 +43,7 @@ class Folder:
         """A folder to write to, made with those on the way to it where they are missing.
 
         For a path on which others may write: it is opened step by step, and links are followed where they belong to
-        this user or to root. Raises IntegrityFailure for other links, NoRoom for a file in the way, OSError.
+        this user or to root. Raises IntegrityFailure for other links, PlaceUnusable for a file in the way, OSError.
         """
         at = cls.at(Path("/"))
         left = [*reversed(path.absolute().parts[1:])]
@@ -103,14 +103,14 @@ class Folder:
         os.close(self.descriptor)
 
     def below(self, *names: str) -> Folder:
-        """A folder that is there. Raises FileNotFoundError; IntegrityFailure for a link, NoRoom for a file."""
+        """A folder that is there. Raises FileNotFoundError; IntegrityFailure for a link, PlaceUnusable for a file."""
         return self._walk(names, lambda at, name: at._enter(name))  # noqa: SLF001 - of this class
 
     def make(self, *names: str, mode: int | None = None) -> Folder:
         """A folder, made with those on the way to it where they are missing; mode None: each as open as this one.
 
         Who shares this one (mode 2775, say) shares what comes below it. Folders of ours that a kill left before they
-        were opened are opened now. Raises as ``below`` does, and NoRoom where this user may not write.
+        were opened are opened now. Raises as ``below`` does, and NotPermitted where this user may not write.
         """
         mine = self.mode() if mode is None else mode
         return self._walk(names, lambda at, name: at._made(name, mine))  # noqa: SLF001 - of this class
@@ -158,7 +158,7 @@ class Folder:
                     why=f"it belongs to user id {found.st_uid}; folders below a store or a registry are never links",
                     fix="remove it after finding out who made it; link a store or a registry as a whole, or not at all",
                 )
-        return NoRoom(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
+        return PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
 
     def sync(self) -> None:
         """Make its entries durable, where the file system can."""

@@ -18,12 +18,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.digest import Digest
-from factory.errors import FactoryError, IntegrityFailure, NoRoom
+from factory.errors import (
+    FactoryError,
+    IntegrityFailure,
+    MachineFailure,
+    NoRoom,
+    NotFound,
+    NotPermitted,
+    PlaceUnusable,
+)
 from factory.io.trees import remove_tree
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
 NOBODY = 65534  # the user id for whom nothing else on a system is writable
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -40,7 +48,7 @@ def readable_size(size: int) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turn what the file system refuses into NoRoom, which names the path; needed: bytes still to come."""
+    """Turn what the file system refuses into a PlaceUnusable that names the path; needed: bytes still to come."""
     try:
         yield
     except OSError as error:
@@ -51,8 +59,8 @@ def explained(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError | None:
-    """The error to show for an OSError of a full disk or missing rights; None when it is neither."""
-    if error.errno in _NO_SPACE:
+    """The error to show for an OSError of a full disk, of missing rights, or of a name that is taken; else None."""
+    if error.errno in NO_SPACE:
         need = f"; {readable_size(needed)} more are needed" if needed else ""
         return NoRoom(
             f"no space left to write {path}",
@@ -61,14 +69,29 @@ def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError |
         )
     if error.errno in _IN_THE_WAY:
         why = os.strerror(error.errno or 0)
-        return NoRoom(f"{path} is in the way", why=why, fix="move it, or name another place (--store, -o)")
+        return PlaceUnusable(f"{path} is in the way", why=why, fix="move it, or name another place (--store, -o)")
     if error.errno in NO_RIGHT:
-        return NoRoom(
+        return NotPermitted(
             f"not allowed to write {path}",
             why=os.strerror(error.errno or 0),
             fix="ask the owner of the folder, or name another place (--store, -o)",
         )
     return None
+
+
+def system_error(error: OSError, path: Path) -> FactoryError:
+    """The error to show for any OSError that came from using ``path``."""
+    why = error.strerror or ""
+    if isinstance(error, PermissionError):  # writing goes through ``explained``: this was read or run
+        return NotPermitted(f"no permission to use {path}", why=why, fix="ask its owner")
+    if isinstance(error, FileNotFoundError):
+        fix = "check the name; if another process has removed it, run the command again"
+        return NotFound(f"{path} is not there", why=why, fix=fix)
+    known = storage_error(error, path)
+    if known is not None:
+        return known
+    fix = "try again; if it repeats, the file system or the machine is at fault"
+    return MachineFailure(f"{path} cannot be used", why=why or str(error), fix=fix)
 
 
 def free_space(path: Path) -> int:
@@ -99,7 +122,7 @@ def make_folder(path: Path, mode: int = 0o755) -> Path:
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 _make_one_folder(place, mode)
     if not path.is_dir():
-        raise NoRoom(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
+        raise PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
     return path
 
 
@@ -298,7 +321,7 @@ def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
         try:
             count = os.copy_file_range(reader.fileno(), writer.fileno(), wanted - done, done, done)
         except OSError as error:
-            if error.errno in _NO_SPACE:
+            if error.errno in NO_SPACE:
                 raise
             return done
         if count == 0:
@@ -311,7 +334,7 @@ def append_line(path: Path, line: str) -> None:
     """Add a line to an ordinary file, durable when this returns; in one write, so that lines do not mix.
 
     No link is followed: in a folder that others write, it could lead to any file of this user's. Raises NoRoom when the
-    disk took only a part of it, or when it is no ordinary file: nothing waits for who reads a pipe.
+    disk took only a part of it, PlaceUnusable when it is no ordinary file: nothing waits for who reads a pipe.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
@@ -332,8 +355,8 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def _in_the_way(path: Path) -> NoRoom:
-    return NoRoom(f"{path} is in the way", why="it is no ordinary file", fix="move it, or name another place")
+def _in_the_way(path: Path) -> PlaceUnusable:
+    return PlaceUnusable(f"{path} is in the way", why="it is no ordinary file", fix="move it, or name another place")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:

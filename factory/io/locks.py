@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from factory import strict
-from factory.errors import RegistryFailure
+from factory.errors import Busy
 from factory.io.ancestors import name_of
 from factory.io.below import Folder
 from factory.io.files import make_folder, storage_error
@@ -74,7 +74,7 @@ def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, in
     """Hold the lock while the block runs. Waits up to timeout seconds, with a notice that names the holder.
 
     Where a dead holder's lock may not be removed, it goes on without one. instead: what to do when somebody else never
-    gives it back. Raises RegistryFailure (try again) when the time is over and the holder is still alive.
+    gives it back. Raises Busy when the time is over and the holder is still alive.
     """
     mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8), processes())
     held = _acquire(folder, name, mine, _Waiting(timeout, progress, instead))
@@ -105,13 +105,13 @@ class _Waiting:
     progress: Progress
     instead: str
 
-    def over(self, folder: Folder, name: str, holder: Holder) -> RegistryFailure:
+    def over(self, folder: Folder, name: str, holder: Holder) -> Busy:
         """The error at the end. A lock says itself who holds it; whose file it is, the system says."""
         owner = _owner(folder, name)
         others = owner not in (None, os.geteuid())
         whose = f", and {name_of(owner or 0)} made it" if others else ""
         end = f"ask {name_of(owner or 0)} to end that process" if others else "end that process if it hangs"
-        return RegistryFailure(
+        return Busy(
             f"gave up waiting for {holder}",
             why=f"it has held {folder.path / name} for longer than {self.timeout:.0f} s{whose}",
             fix=f"try again later, or {end}{f', or {self.instead}' if self.instead and others else ''}",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from factory.errors import FactoryError, NotFound
+from factory.errors import NoAnswer, NotFound
 from factory.io import launch
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
@@ -129,7 +129,7 @@ def output_of(
     mapped: str = "",
     sandbox: Sandbox | None = None,
 ) -> tuple[int, bytes, bytes]:
-    """Exit status, standard output and standard error of a short program. Raises NotFound, FactoryError (time)."""
+    """Exit status, standard output and standard error of a short program. Raises NotFound, NoAnswer (time)."""
     process = _start(
         command(arguments, mapped, sandbox=sandbox),
         program=arguments[0],
@@ -143,7 +143,7 @@ def output_of(
         try:
             out, err = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired as error:
-            raise FactoryError(f"{arguments[0]} did not answer within {timeout:.0f} s", fix="try it by hand") from error
+            raise NoAnswer(f"{arguments[0]} did not answer within {timeout:.0f} s", fix="try it by hand") from error
     return process.returncode, out, err
 
 

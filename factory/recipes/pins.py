@@ -34,7 +34,7 @@ def is_stale(recipe: Recipe) -> bool:
 
 
 def write_pin(recipe: Recipe, pin: BasePin) -> Path:
-    """Write `base.lock` and return its path. Raises IntegrityFailure for a bad digest, NoRoom."""
+    """Write `base.lock` and return its path. Raises IntegrityFailure for a bad digest, PlaceUnusable."""
     path = recipe.folder / FILE
     atomic_write(path, content(pin))
     return path

@@ -75,7 +75,7 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
     """Create the recipe NAME below the folder `recipes/` and return its folder.
 
     base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as docker pull takes it. The folder
-    appears complete or not at all. Raises UsageError for a bad name or an existing recipe, NoRoom.
+    appears complete or not at all. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
     """
     folder = root / recipe_name(name)
     base, version = _base_and_version(base)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from factory import strict
-from factory.errors import FactoryError, NoRoom, UsageError
+from factory.errors import FactoryError, MachineFailure, UsageError
 from factory.io import plain
-from factory.io.files import atomic_write, make_folder
+from factory.io.files import atomic_write, make_folder, storage_error
 
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -139,7 +139,7 @@ def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> d
 
 
 def login(path: Path, host: str, username: str, password: str) -> None:
-    """Store a login in a Docker configuration file; what else it holds stays. Raises UsageError, NoRoom."""
+    """Store a login in a Docker configuration file; what else it holds stays. Raises UsageError, PlaceUnusable."""
     if ":" in username or not username or not password or "\n" in username:
         raise UsageError("not a login", why="a user name without ':' and a password are wanted")
     config, auths, key = _entries(path, host)
@@ -173,7 +173,9 @@ def _write(path: Path, config: Mapping[str, Any]) -> None:
     try:
         atomic_write(target, json.dumps(config, indent=2) + "\n", 0o600)
     except OSError as error:
-        raise NoRoom(f"{path} cannot be written", why=error.strerror or "", fix="check its owner and rights") from error
+        fix = "try again; if it repeats, the file system is at fault"
+        failed = MachineFailure(f"{path} cannot be written", why=error.strerror or "", fix=fix)
+        raise storage_error(error, path) or failed from error
 
 
 def _from_auths(config: Mapping[str, Any], path: Path, place: str, repository: str) -> Credential | None:

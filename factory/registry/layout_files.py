@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest, verified
-from factory.errors import AccessDenied, NoRoom, RegistryFailure
+from factory.errors import AccessDenied, PlaceUnusable, RegistryFailure
 from factory.io.below import Folder
 from factory.io.files import explained, require_space
 from factory.io.locks import lock_in
@@ -64,7 +64,7 @@ class LayoutFiles:
     def writing(self, repository: str) -> Iterator[OpenLayout]:
         """A layout to write to, made where it is not there; what processes that died left behind is removed.
 
-        Raises IntegrityFailure for links below the root, and for those of others on the way to it; NoRoom.
+        Raises IntegrityFailure for links below the root, and for those of others on the way to it; PlaceUnusable.
         """
         with contextlib.ExitStack() as stack:
             with explained(self.root):
@@ -80,7 +80,11 @@ class LayoutFiles:
         try:
             with Folder.at(self.root) as root, root.below(*names) as folder:
                 yield folder
-        except (FileNotFoundError, NotADirectoryError, NoRoom) as error:  # NoRoom: a file in the place of a folder
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            PlaceUnusable,
+        ) as error:  # PlaceUnusable: a file in the place of a folder
             raise FileNotFoundError(path) from error
         except PermissionError as error:
             raise AccessDenied(
@@ -94,7 +98,10 @@ class LayoutFiles:
 
 @dataclass(frozen=True)
 class OpenLayout:
-    """A layout's folder, and those for work in progress, held open. Each call raises NoRoom and IntegrityFailure."""
+    """A layout's folder, and those for work in progress, held open.
+
+    Each call raises PlaceUnusable, Busy and IntegrityFailure.
+    """
 
     folder: Folder
     partial: Folder

@@ -13,8 +13,9 @@ from factory.errors import (
     FactoryError,
     IntegrityFailure,
     Interrupted,
-    NoRoom,
+    MachineFailure,
     NotFound,
+    PlaceUnusable,
     RegistryFailure,
     UsageError,
 )
@@ -31,7 +32,17 @@ _QUEUED = re.compile(r"job (\d{1,18}) queued and waiting for resources", re.ASCI
 _REFUSED = re.compile(r"error: Unable to (?:allocate resources|create step for job \d+): (.*)")
 _UNREACHABLE = re.compile(r"contact slurm controller|Socket timed out|Connection (?:refused|timed out)|_parse_file")
 _OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|Out Of Memory", re.IGNORECASE)
-_KINDS = (FactoryError, UsageError, NotFound, RegistryFailure, IntegrityFailure, BuildFailed, NoRoom, Interrupted)
+_KINDS = (
+    FactoryError,
+    UsageError,
+    NotFound,
+    RegistryFailure,
+    IntegrityFailure,
+    BuildFailed,
+    PlaceUnusable,
+    MachineFailure,
+    Interrupted,
+)
 _BY_CODE = {kind.exit_code: kind for kind in _KINDS}
 
 

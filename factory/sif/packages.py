@@ -2,7 +2,7 @@
 
 Read are dpkg (``/var/lib/dpkg/status``, and ``status.d`` of images without dpkg), apk, Python distributions (core
 metadata in ``*.dist-info`` and ``*.egg-info``), conda (``conda-meta``) and R (``DESCRIPTION`` of what was built).
-Binary databases, rpm's above all, are not: their manager is named as unknown.
+Binary databases, rpm's above all, are not read: their manager is named as unknown.
 
 What is found is text that the image's maker chose. Names and versions are cut to 200 characters and hold nothing
 that a terminal would act on.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+from factory.sif.distribution import distribution
 from factory.sif.tree import Entry, Tree
 
 _LARGEST_DATABASE = 64 << 20  # bytes; Debian with everything in it has 60
@@ -43,12 +44,14 @@ _UNREAD = {
 class Package:
     """An installed package. manager: ``apk``, ``conda``, ``dpkg``, ``python`` or ``r``.
 
-    Names of Python distributions are normalized (``typing-extensions``).
+    Names of Python distributions are normalized (``typing-extensions``). arch: as dpkg and apk call it, such as
+    ``amd64`` or ``all``; '' for other managers.
     """
 
     manager: str
     name: str
     version: str
+    arch: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class Packages:
     """The packages of an image, ordered, each once.
 
     unknown: managers, or files of theirs, that are in the image and were not read; where it is not empty, what is
-    not in ``found`` may be installed all the same.
+    not in ``found`` may be installed all the same. distribution: the ID in the image's os-release, such as
+    ``debian``; '' where the image does not say, and for packages that were read from a document.
     """
 
     found: tuple[Package, ...]
     unknown: tuple[str, ...] = ()
+    distribution: str = ""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -93,7 +98,7 @@ def installed(tree: Tree) -> Packages:
         for manager, (pattern, read) in _MANAGERS.items():
             if pattern.fullmatch(path):
                 collected.look_at(entry, manager, read)
-    return Packages(tuple(sorted(collected.found)), tuple(sorted(collected.unknown)))
+    return Packages(tuple(sorted(collected.found)), tuple(sorted(collected.unknown)), distribution(tree))
 
 
 def package_changes(before: Packages, after: Packages) -> PackageChanges:
@@ -146,8 +151,8 @@ class _Collected:
             return  # a million names of one file are one file
         self._seen.add(id(entry.inode))
         try:
-            for name, version in read(self, entry):
-                self._add(manager, name, version)
+            for name, version, arch in read(self, entry):
+                self._add(manager, name, version, arch)
         except _TooLarge:
             self.unknown.add(f"{manager}: {_clean(entry.path)}" if len(self.unknown) < _MOST_UNREAD else manager)
         except _Exhausted:
@@ -177,52 +182,53 @@ class _Collected:
             raise _Exhausted
         return self._tree.head(entry, size)
 
-    def _add(self, manager: str, name: str, version: str) -> None:
+    def _add(self, manager: str, name: str, version: str, arch: str) -> None:
         if not name or not version:
             return
-        package = Package(manager, _clean(name), _clean(version))
+        package = Package(manager, _clean(name), _clean(version), _clean(arch))
         if package in self.found:
             return
-        self._letters += len(package.name) + len(package.version)
+        self._letters += len(package.name) + len(package.version) + len(package.arch)
         if len(self.found) >= _MOST_PACKAGES or self._letters > _ALL_TEXTS:
             raise _Exhausted
         self.found.add(package)
 
 
-_Reader = Callable[[_Collected, Entry], Iterable[tuple[str, str]]]
+_Found = tuple[str, str, str]  # name, version, architecture
+_Reader = Callable[[_Collected, Entry], Iterable[_Found]]
 
 
 def _clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST])
 
 
-def _dpkg(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+def _dpkg(collected: _Collected, entry: Entry) -> Iterator[_Found]:
     for record in collected.records(entry):
         # A package that was removed keeps its record while its configuration is there; status.d has no such field.
         if (_field(record, "Status") or "install ok installed").endswith(" installed"):
-            yield _field(record, "Package"), _field(record, "Version")
+            yield _field(record, "Package"), _field(record, "Version"), _field(record, "Architecture")
 
 
-def _apk(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+def _apk(collected: _Collected, entry: Entry) -> Iterator[_Found]:
     for record in collected.records(entry):
-        yield _field(record, "P"), _field(record, "V")
+        yield _field(record, "P"), _field(record, "V"), _field(record, "A")
 
 
-def _python(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+def _python(collected: _Collected, entry: Entry) -> Iterator[_Found]:
     head = collected.head(entry)
-    yield re.sub(r"[-_.]+", "-", _field(head, "Name")).lower(), _field(head, "Version")
+    yield re.sub(r"[-_.]+", "-", _field(head, "Name")).lower(), _field(head, "Version"), ""
 
 
-def _conda(_collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+def _conda(_collected: _Collected, entry: Entry) -> Iterator[_Found]:
     # The file's name is the package's full name; the file lists everything in it, and may be large.
     if parts := _CONDA.fullmatch(entry.path):
-        yield parts["name"], parts["version"]
+        yield parts["name"], parts["version"], ""
 
 
-def _r(collected: _Collected, entry: Entry) -> Iterator[tuple[str, str]]:
+def _r(collected: _Collected, entry: Entry) -> Iterator[_Found]:
     head = collected.head(entry)
     if _field(head, "Built"):
-        yield _field(head, "Package"), _field(head, "Version")
+        yield _field(head, "Package"), _field(head, "Version"), ""
 
 
 def _paragraph(content: bytes) -> bytes:
@@ -242,7 +248,7 @@ _BLANKS = re.compile(rb"\n\n+")
 _EMPTY = re.compile(rb"(?:^|\n)\r*\n")
 _FIELDS = {
     name: re.compile(rb"^" + name.encode() + rb":([^\n]{0,2000})", re.MULTILINE)
-    for name in ("Status", "Package", "Version", "P", "V", "Name", "Built")
+    for name in ("Status", "Package", "Version", "Architecture", "P", "V", "A", "Name", "Built")
 }
 _MANAGERS: dict[str, tuple[re.Pattern[str], _Reader]] = {
     "dpkg": (_DPKG, _dpkg),

@@ -47,7 +47,7 @@ class Adopted:
 def adopt(store: Store, source: Path, reference: Reference, progress: Progress) -> Adopted:
     """Take a file into the store under NAME:TAG, hashed and read-only. An image of a registry keeps its tag.
 
-    Raises NotFound, UsageError (no SIF, a tag that is taken), IntegrityFailure (it changes meanwhile), NoRoom.
+    Raises NotFound, UsageError (no SIF, a tag that is taken), IntegrityFailure (it changes meanwhile), PlaceUnusable.
     """
     tag = reference.tag or DEFAULT_TAG
     with (

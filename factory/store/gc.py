@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.digest import Digest
-from factory.errors import NoRoom, RegistryFailure
+from factory.errors import Busy, PlaceUnusable
 from factory.io import files
 from factory.io.below import entries
 from factory.io.locks import STALE, holder_in, lock_in
@@ -87,7 +87,7 @@ def collect(
     """Remove what the rules do not keep; returns what became of every file. dry_run: only tell, write nothing.
 
     now: seconds, else the file system's own time. Raises IntegrityFailure for a link in the place of the leases,
-    RegistryFailure when another gc does not end, NoRoom when this user may not write the store.
+    Busy when another gc does not end, NotPermitted when this user may not write the store.
     """
     if not store.root.is_dir():
         return ()
@@ -236,9 +236,9 @@ class _Collector:
         try:
             blob = self.blobs.get(verdict.path)
             kept = self._remove_leftover(verdict.path) if blob is None else self._remove(blob)
-        except (NoRoom, OSError):
+        except (PlaceUnusable, OSError):
             kept = "this user may not remove it"
-        except RegistryFailure as error:  # the lock of its download, taken in this moment
+        except Busy as error:  # the lock of its download, taken in this moment
             kept = error.why or "being fetched"
         return replace(verdict, keep=True, why=kept, freed=0) if kept else verdict
 

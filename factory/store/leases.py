@@ -22,7 +22,7 @@ from pathlib import Path
 
 from factory import strict
 from factory.digest import Digest
-from factory.errors import FactoryError, NoRoom
+from factory.errors import FactoryError, PlaceUnusable
 from factory.io.below import Folder, make_way
 
 FOLDER = "leases"
@@ -110,10 +110,10 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
         "job": asdict(job),
         "taken": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    with contextlib.suppress(NoRoom, OSError), _folder(root) as folder:
+    with contextlib.suppress(PlaceUnusable, OSError), _folder(root) as folder:
         try:
             folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n")
-        except NoRoom:  # in a folder for everybody, somebody else may have taken the name
+        except PlaceUnusable:  # in a folder for everybody, somebody else may have taken the name
             folder.write(f"{mine}.{who}-{secrets.token_hex(4)}.json", json.dumps(value) + "\n")
         _forget_ended(folder, mine)
 
@@ -130,7 +130,7 @@ def _forget_ended(folder: Folder, mine: str) -> None:
     for name in folder.names():
         match = _NAME.fullmatch(name) if name.startswith(f"{mine}.") else None
         if match is not None and match[2] and start_time(int(match[2])) is None:
-            with contextlib.suppress(NoRoom):  # another user's file
+            with contextlib.suppress(PlaceUnusable):  # another user's file
                 folder.remove(name)
 
 

@@ -124,7 +124,7 @@ class Store:
     def opened(self) -> Iterator[Folder]:
         """The store's own folder, made where it is not there: all that is written goes below it.
 
-        Raises IntegrityFailure where a stranger could put another folder in its place, NoRoom.
+        Raises IntegrityFailure where a stranger could put another folder in its place, PlaceUnusable.
         """
         self._is_in_place()
         make_way(self.root)
@@ -161,8 +161,8 @@ class Store:
 
         fetch gives the blob's bytes from an offset on, parts the same over several connections, plan says what of it
         local files have; none is believed: size and digest are checked here. plan is asked when the bytes are really
-        needed, and only with parts. What an earlier, broken run left is hashed again and
-        continued. One process fetches; others wait for it. Raises what fetch raises, NoRoom and IntegrityFailure.
+        needed, and only with parts. What an earlier, broken run left is hashed again and continued. One process
+        fetches; others wait for it. Raises what fetch raises, PlaceUnusable, Busy and IntegrityFailure.
         """
         here = self.usable(wanted)
         if here is not None:

@@ -650,7 +650,7 @@ def test_who_holds_a_lock_for_ever_is_named_and_a_store_of_ones_own_is_the_way_o
     impatient, _ = watched(user, "--set", f"factory.store.{limit}=0.5")
     with held(lock, user=0):
         done = impatient.run("pull", "large")
-        assert done.code == 4, done
+        assert done.code == 9, done
         assert f"gave up waiting for process {os.getpid()} of user 0" in done.err
         assert f"user id {STRANGER} made it" in done.err, "whose file it is, whatever it says"
         assert "or use a store of your own (--store DIR)" in done.err

@@ -16,7 +16,12 @@ CODES = {
     "IntegrityFailure": 5,
     "BuildFailed": 6,
     "TestsFailed": 7,
+    "PlaceUnusable": 8,
     "NoRoom": 8,
+    "NotPermitted": 8,
+    "MachineFailure": 9,
+    "Busy": 9,
+    "NoAnswer": 9,
     "Interrupted": 130,
 }
 
@@ -30,8 +35,8 @@ def test_every_error_has_the_exit_code_of_the_design() -> None:
     assert {name: kind.exit_code for name, kind in all_errors().items()} == CODES
 
 
-def test_only_the_network_is_worth_trying_again() -> None:
-    assert [name for name, kind in all_errors().items() if kind.retryable] == ["RegistryFailure"]
+def test_only_the_network_and_what_others_hold_up_are_worth_trying_again() -> None:
+    assert [name for name, kind in all_errors().items() if kind.retryable] == ["RegistryFailure", "Busy", "NoAnswer"]
 
 
 def test_an_error_is_shown_in_three_lines_at_most_whatever_its_texts_hold() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from factory.digest import Descriptor, Digest
-from factory.errors import IntegrityFailure, NoRoom, NotFound, RegistryFailure
+from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, RegistryFailure
 from factory.io.progress import Silent
 from factory.names import Reference
 from factory.publish import Origin, publish
@@ -309,5 +309,5 @@ def test_a_file_where_a_folder_should_be_is_an_error_of_ours(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NoRoom):
+    with pytest.raises(PlaceUnusable):
         copy_out(get(registry, store), tmp_path / "file/copy.sif")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from factory.cli.main import COMMANDS, parse
+from factory.cli.main import COMMANDS, READER_LEFT, parse
 from factory.errors import (
     BuildFailed,
     IntegrityFailure,
     Interrupted,
+    MachineFailure,
     NoRoom,
     NotFound,
     RegistryFailure,
@@ -50,13 +51,14 @@ def test_the_readme_tells_every_exit_code() -> None:
         BuildFailed,
         IntegrityFailure,
         Interrupted,
+        MachineFailure,
         NoRoom,
         NotFound,
         RegistryFailure,
         TestsFailed,
         UsageError,
     )
-    assert told == {0, 1, *(error.exit_code for error in errors)}
+    assert told == {0, 1, READER_LEFT, *(error.exit_code for error in errors)}
 
 
 def test_the_readme_names_every_recipe_of_the_repository() -> None:

@@ -94,7 +94,7 @@ def test_who_waits_too_long_for_a_lock_is_told_who_holds_it(
     impatient, _ = watched(user, "--set", "factory.store.store.LOCK_TIMEOUT=0.5")
     done = impatient.run("pull", NAME)
     holder = f"process {first.pid} of user {os.getuid()} on {socket.gethostname()}"
-    assert done.code == 4, done
+    assert done.code == 9, done
     assert done.err.splitlines()[0] == f"waiting for {holder}, which does the same work"
     assert done.err.splitlines()[1] == f"singfactory: gave up waiting for {holder}"
     assert ended(first).code == 0

@@ -8,6 +8,7 @@ import pytest
 
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
+from factory.cli.options import typed
 from factory.errors import UsageError
 from factory.names import RegistryAddress
 
@@ -23,7 +24,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeContext:
     def made(*arguments: str, **env: str) -> Context:
         parser = argparse.ArgumentParser()
         common_arguments(parser, registry=True, store=True, json=True)
-        context = Context(parser.parse_args(arguments))
+        context = Context(typed(parser.parse_args(arguments)))
         context.env = {"HOME": str(tmp_path / "home"), **env}
         return context
 

@@ -15,15 +15,21 @@ import pytest
 from factory import __version__
 from factory.cli import path as path_command
 from factory.cli import settings
+from factory.cli.execute import RunOptions
 from factory.cli.main import COMMANDS, fail, main, parse
 from factory.errors import (
     AccessDenied,
     BuildFailed,
+    Busy,
     FactoryError,
     IntegrityFailure,
     Interrupted,
+    MachineFailure,
+    NoAnswer,
     NoRoom,
     NotFound,
+    NotPermitted,
+    PlaceUnusable,
     RecipeError,
     RegistryFailure,
     TestsFailed,
@@ -33,10 +39,15 @@ from factory.errors import (
 EVERY_ERROR = [
     AccessDenied,
     BuildFailed,
+    Busy,
     IntegrityFailure,
     Interrupted,
+    MachineFailure,
+    NoAnswer,
     NoRoom,
     NotFound,
+    NotPermitted,
+    PlaceUnusable,
     RecipeError,
     RegistryFailure,
     TestsFailed,
@@ -237,9 +248,12 @@ def test_who_asks_for_it_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> 
         (OSError(28, "No space left on device", "/"), 8, "no space left to write /"),
         (OSError(30, "Read-only file system", "/x"), 8, "not allowed to write /x"),
         (PermissionError(13, "Permission denied", "/x"), 8, "no permission to use /x"),
-        (OSError(5, "Input/output error", "/x"), 1, "the system refused: Input/output error"),
-        (FileNotFoundError(2, "No such file or directory", "/x"), 1, "the system refused: No such file or directory"),
-        (OSError("odd"), 1, "the system refused: odd"),
+        (OSError(5, "Input/output error", "/x"), 9, "/x cannot be used"),
+        (OSError(116, "Stale file handle", "/x"), 9, "/x cannot be used"),
+        (TimeoutError(110, "Connection timed out", "/x"), 9, "/x cannot be used"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 3, "/x is not there"),
+        (FileNotFoundError("odd"), 9, "the system refused: odd"),
+        (OSError("odd"), 9, "the system refused: odd"),
     ],
 )
 def test_what_the_system_refuses_is_told_without_a_traceback(
@@ -363,6 +377,7 @@ def test_the_commands_of_the_table_are_modules_with_one_face() -> None:
 )
 def test_everything_behind_the_first_two_dashes_belongs_to_the_program_inside(words: list[str]) -> None:
     _, options = parse(words)
+    assert isinstance(options, RunOptions)
     assert (options.ref, options.arguments) == ("tool", ["python", "-c", "x", "--", "y"])
     assert options.bind == (["/data"] if "-B" in words else [])
 

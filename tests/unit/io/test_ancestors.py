@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.errors import NoRoom
+from factory.errors import PlaceUnusable
 from factory.io import ancestors
 from factory.io.ancestors import doubt, private_folder, way_to
 
@@ -96,7 +96,7 @@ def test_a_link_of_a_stranger_counts_where_others_may_write(x: Path) -> None:
 def test_a_private_folder_is_made_and_taken_again(x: Path) -> None:
     assert private_folder(x / "mine") == private_folder(x / "mine") == x / "mine"
     assert stat.S_IMODE((x / "mine").stat().st_mode) == 0o700
-    with pytest.raises(NoRoom, match="none is not there"):
+    with pytest.raises(PlaceUnusable, match="none is not there"):
         private_folder(x / "none/mine")
     private_folder(x / "none/mine", parents=True)
     assert stat.S_IMODE((x / "none").stat().st_mode) == 0o700
@@ -113,14 +113,14 @@ def test_a_folder_that_others_could_use_is_not_private(x: Path, kind: str) -> No
         (x / "mine").touch()
     else:
         x.chmod(0o777)
-    with pytest.raises(NoRoom, match=r"is not safe to use|is in the way"):
+    with pytest.raises(PlaceUnusable, match=r"is not safe to use|is in the way"):
         private_folder(x / "mine")
 
 
 @only_root
 def test_no_private_folder_is_made_where_a_stranger_decides(x: Path) -> None:
     os.chown(x, STRANGER, -1)
-    with pytest.raises(NoRoom, match="is not safe to use"):
+    with pytest.raises(PlaceUnusable, match="is not safe to use"):
         private_folder(x / "mine")
     assert not (x / "mine").exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.errors import IntegrityFailure, NoRoom
+from factory.errors import IntegrityFailure, PlaceUnusable
 from factory.io.below import Folder, entries, make_way
 
 
@@ -55,7 +55,7 @@ def test_a_link_in_the_place_of_a_folder_is_refused_with_its_owner(tmp_path: Pat
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Folder.at(tmp_path) as root:
-        with pytest.raises(NoRoom, match="file is in the way"):
+        with pytest.raises(PlaceUnusable, match="file is in the way"):
             root.make("file")
         with pytest.raises(FileNotFoundError):
             root.below("nothing")
@@ -71,7 +71,7 @@ def test_a_way_is_gone_step_by_step_over_links_of_ones_own_and_made_where_it_end
         assert (path / "file").read_text() == "text"
     assert mode(tmp_path / "real/deep/new") == 0o755
     (tmp_path / "file").touch()
-    with pytest.raises(NoRoom, match="file is in the way"):
+    with pytest.raises(PlaceUnusable, match="file is in the way"):
         Folder.reach(tmp_path / "file/more")
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
@@ -120,7 +120,7 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path)
         with pytest.raises(ZeroDivisionError), root.create("new") as file:
             file.write(b"%d" % (1 // 0))
         (tmp_path / "folder").mkdir()
-        with pytest.raises(NoRoom, match="folder is in the way"):
+        with pytest.raises(PlaceUnusable, match="folder is in the way"):
             root.write("folder", "new")
         assert root.names() == ["file", "folder"]
 
@@ -144,7 +144,7 @@ def test_a_way_is_made_with_a_mode_and_no_link_on_it_is_followed(tmp_path: Path)
     with pytest.raises(IntegrityFailure):
         make_way(tmp_path / "dangling/x")
     (tmp_path / "file").touch()
-    with pytest.raises(NoRoom, match="in the way"):
+    with pytest.raises(PlaceUnusable, match="in the way"):
         make_way(tmp_path / "file/x")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from factory.digest import Digest
-from factory.errors import FactoryError, IntegrityFailure, NoRoom
+from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotPermitted, PlaceUnusable
 from factory.io import files, plain, private, trees
 
 BLOCK = files.BLOCK
@@ -113,13 +113,13 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "child", "child/grandchild"])
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(NoRoom, match="is in the way"):
+    with pytest.raises(PlaceUnusable, match="is in the way"):
         files.make_folder(tmp_path / "file" / below)
 
 
 def test_a_dangling_link_in_the_way_of_a_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NoRoom):
+    with pytest.raises(PlaceUnusable):
         files.make_folder(tmp_path / "link")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -382,7 +382,7 @@ def test_a_full_disk_and_a_quota_are_told_with_what_is_needed(tmp_path: Path, co
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_missing_rights_are_told_with_the_place(tmp_path: Path, code: int) -> None:
-    with pytest.raises(NoRoom, match="not allowed to write") as caught, files.explained(tmp_path):
+    with pytest.raises(NotPermitted, match="not allowed to write") as caught, files.explained(tmp_path):
         raise OSError(code, os.strerror(code))
     assert caught.value.why == os.strerror(code)
 
@@ -463,12 +463,12 @@ def test_a_folder_that_may_not_be_written_is_named(open_folder: Path) -> None:
     def body() -> None:
         folder = open_folder / "closed"
         folder.mkdir(mode=0o555)
-        with pytest.raises(NoRoom) as caught:
+        with pytest.raises(NotPermitted) as caught:
             files.atomic_write(folder / "file", "x")
         assert caught.value.why == "Permission denied"
         assert str(folder) in caught.value.what
         folder.chmod(0o000)
-        with pytest.raises(NoRoom, match="not allowed to write"):
+        with pytest.raises(NotPermitted, match="not allowed to write"):
             files.make_folder(folder / "a" / "b")
 
     as_ordinary_user(body)

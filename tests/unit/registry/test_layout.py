@@ -9,7 +9,7 @@ from threading import Barrier, Thread
 import pytest
 
 from factory.digest import Descriptor
-from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NoRoom, NotFound, UsageError
+from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NoRoom, NotFound, NotPermitted, UsageError
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
 from factory.registry.layout import LayoutRegistry
@@ -121,7 +121,7 @@ def test_a_folder_without_rights_is_told(registry: LayoutRegistry, folder: Path)
     (folder / "tool").chmod(0)
     with pytest.raises(AccessDenied):
         registry.tags("tool")
-    with pytest.raises(NoRoom):
+    with pytest.raises(NotPermitted):
         registry.push_blob("other", CONTENT, LAYER, Silent())
     (folder / "tool").chmod(0o700)
     folder.chmod(0o700)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from factory.errors import BuildFailed, FactoryError, NoRoom, RegistryFailure, UsageError
+from factory.errors import BuildFailed, FactoryError, MachineFailure, PlaceUnusable, RegistryFailure, UsageError
 from factory.io.progress import Silent
 from factory.runners.slurm_output import ClusterFailure, SlurmOutput
 
@@ -55,7 +55,10 @@ def test_words_of_srun_between_the_lines_do_not_tear_the_error_apart() -> None:
     assert error.lines() == ("%post failed", "exit status 1", "the whole log is /w/build.log")
 
 
-@pytest.mark.parametrize(("status", "kind"), [(1, FactoryError), (2, UsageError), (4, RegistryFailure), (8, NoRoom)])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(1, FactoryError), (2, UsageError), (4, RegistryFailure), (8, PlaceUnusable), (9, MachineFailure)],
+)
 def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[FactoryError]) -> None:
     error = after(f"{STARTED}singfactory: it failed\n  do this\n").failure(status)
     assert (type(error), error.exit_code, error.lines()) == (kind, status, ("it failed", "do this"))

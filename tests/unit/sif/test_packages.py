@@ -33,7 +33,7 @@ Package: zlib1g
 Status: install ok installed
 Version: 1:1.2.13.dfsg-1
 """
-APK = "C:Q1abc=\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nC:Q1def=\nP:zlib\nV:1.3.1-r1\n"
+APK = "C:Q1abc=\nP:musl\nV:1.2.5-r0\nA:x86_64\n\nC:Q1def=\nP:zlib\nV:1.3.1-r1\nA:x86_64\n"
 
 
 def found(root: Path) -> Packages:
@@ -48,6 +48,27 @@ def names(root: Path) -> list[str]:
 def test_dpkg_tells_what_is_installed_and_not_what_was(tmp_path: Path) -> None:
     write(tmp_path / "root", "var/lib/dpkg/status", DPKG)
     assert names(tmp_path / "root") == ["dpkg libc6 2.36-9+deb12u7", "dpkg zlib1g 1:1.2.13.dfsg-1"]
+
+
+def test_dpkg_and_apk_tell_the_architecture_of_each_package(tmp_path: Path) -> None:
+    write(tmp_path / "root", "var/lib/dpkg/status", DPKG)
+    write(tmp_path / "root", "lib/apk/db/installed", APK)
+    assert [item.arch for item in found(tmp_path / "root").found] == ["x86_64", "x86_64", "amd64", ""]
+
+
+def test_one_package_of_two_architectures_is_two_packages_and_changes_once(tmp_path: Path) -> None:
+    record = "Package: libc6\nArchitecture: {}\nVersion: 1\n\n"
+    write(tmp_path / "root", "var/lib/dpkg/status", record.format("amd64") + record.format("i386"))
+    both = found(tmp_path / "root")
+    assert [item.arch for item in both.found] == ["amd64", "i386"]
+    assert package_changes(Packages(both.found[:1]), both) == PackageChanges((), (), ())
+
+
+def test_packages_name_the_distribution_of_the_image(tmp_path: Path) -> None:
+    write(tmp_path / "root", "lib/apk/db/installed", APK)
+    assert found(tmp_path / "root").distribution == ""
+    write(tmp_path / "root", "etc/os-release", "NAME=Alpine\nID=alpine\n")
+    assert found(tmp_path / "root").distribution == "alpine"
 
 
 def test_an_image_without_dpkg_has_a_file_for_each_package(tmp_path: Path) -> None:
@@ -118,7 +139,7 @@ def test_a_database_that_is_elsewhere_or_too_large_is_unknown(tmp_path: Path, mo
 def test_more_packages_than_any_image_has_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "_MOST_PACKAGES", 1)
     write(tmp_path / "root", "lib/apk/db/installed", APK)
-    assert found(tmp_path / "root") == Packages((Package("apk", "musl", "1.2.5-r0"),), ("apk",))
+    assert found(tmp_path / "root") == Packages((Package("apk", "musl", "1.2.5-r0", "x86_64"),), ("apk",))
 
 
 @pytest.mark.parametrize("limit", ["_ALL_READ", "_MOST_RECORDS", "_ALL_TEXTS"])

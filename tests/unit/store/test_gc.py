@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from factory.digest import Digest
-from factory.errors import RegistryFailure
+from factory.errors import Busy
 from factory.io import files, trees
 from factory.io.below import Folder
 from factory.io.progress import Silent
@@ -350,7 +350,7 @@ def test_two_collections_do_not_work_at_once(store: Store, monkeypatch: pytest.M
     put(store, b"image")
     monkeypatch.setattr(gc, "_WAIT", 0.3)
     (store.root / "locks" / "gc.lock").write_text('{"host":"elsewhere","pid":1,"user":0,"token":"x"}')
-    with pytest.raises(RegistryFailure, match="gave up waiting for process 1 of user 0 on elsewhere"):
+    with pytest.raises(Busy, match="gave up waiting for process 1 of user 0 on elsewhere"):
         run(store)
 
 
