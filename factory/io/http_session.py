@@ -63,9 +63,12 @@ class BorrowedAdapter(requests.adapters.BaseAdapter):
 
 
 def borrow(session: requests.Session, client: Client, base: str) -> None:
-    """Let a session send everything through our client: no .netrc, no compression, few redirects."""
+    """Let a session send everything through our client: no .netrc, no compression, few redirects.
+
+    It keeps its own User-Agent: a proxy may treat clients differently by it.
+    """
     session.auth = _unchanged  # without one, requests would look into .netrc
-    session.headers.update({"User-Agent": client.settings.user_agent, "Accept-Encoding": "identity"})
+    session.headers["Accept-Encoding"] = "identity"
     session.max_redirects = _REDIRECTS
     session.adapters.clear()
     for scheme in ("https://", "http://"):
