@@ -14,6 +14,7 @@ from factory import bases, published
 from factory import candidate as candidates
 from factory import catalog as catalogs
 from factory import report as reports
+from factory.announce import finish
 from factory.build import BuildPlace, build
 from factory.candidate import Candidate
 from factory.check import CheckPlace, check, require_passed
@@ -22,8 +23,9 @@ from factory.errors import BuildFailed, FactoryError, IntegrityFailure, NotFound
 from factory.inputs import Inputs, gather
 from factory.io import plain
 from factory.io.progress import Progress
-from factory.plan import Job, Known, Plan, base_digest, base_release, plan
-from factory.publish import Built, Origin, finish, is_unchanged, publish, publish_set, require_publishable
+from factory.plan import Job, Known, Plan, Stuck, base_digest, base_release, plan
+from factory.publish import Built, Origin, is_unchanged, publish_set, require_publishable
+from factory.readback import ReadBack, ReadBackFailed
 from factory.recipes.lint import refuse_broken
 from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
@@ -39,7 +41,8 @@ class Works:
     """All that the factory works with. engine_label is '' where there is no engine; then it can only plan.
 
     arch is this machine's: what it makes images for. place and check_place are asked for when something has to be
-    built; they raise where that is impossible. runner gives the runner of a recipe.
+    built; they raise where that is impossible. runner gives the runner of a recipe. read_back: the second client that
+    has to read a release before it is announced.
     """
 
     registry: Registry
@@ -54,6 +57,7 @@ class Works:
     origin: Callable[[Recipe], Origin]
     all_recipes: Callable[[], Sequence[Recipe]]
     progress: Progress
+    read_back: ReadBack | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,15 @@ def make(
             works.progress.note(f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one")
     seen = look(recipes, works)
     decided, known = plan_for(recipes, works, seen, force=force, arch=(works.arch,), broken=broken)
-    finish_kept(decided, seen, known, works)
+    unread = finish_kept(decided, seen, known, works)
+    decided = replace(decided, stuck=(*decided.stuck, *unread))
     done: list[Made] = []
     for job in decided.jobs:
         base = (job.waits_for, job.arch)
+        if any((one.recipe.name, one.arch) == (job.recipe.base_recipe, job.arch) for one in unread):
+            why = f"its base {job.recipe.base_recipe} could not be read back"
+            done.append(Made(job, error=BuildFailed(f"{job.title} is not built", why=why)))
+            continue
         failed = next((one for one in done if (one.job.recipe.name, one.job.arch) == base and one.error), None)
         if failed is not None:
             error = BuildFailed(f"{job.title} is not built", why=f"its base {job.waits_for} failed")
@@ -141,17 +150,29 @@ def make(
     return decided, tuple(done)
 
 
-def finish_kept(decided: Plan, seen: Known, known: Known, works: Works) -> None:
+def finish_kept(decided: Plan, seen: Known, known: Known, works: Works) -> tuple[Stuck, ...]:
     """Bring the catalog up to date for what is not built: releases of runs that died, and what recipes say today.
 
-    seen, known: before and after the registry itself was asked, as ``look`` and ``plan_for`` gave them.
+    seen, known: before and after the registry itself was asked, as ``look`` and ``plan_for`` gave them. Returns the
+    releases that could not be read back; they are not announced.
     """
+    unread: list[Stuck] = []
     for kept in decided.kept:
         before = seen.catalog.entry(kept.recipe.name)
         entry = known.catalog.entry(kept.recipe.name).described_by(kept.recipe)
         if entry.releases and entry != before:
             late = kept.release.tag if kept.release and kept.release not in before.releases else None
-            finish(kept.recipe, late, registry=works.registry, progress=works.progress)
+            try:
+                finish(
+                    kept.recipe,
+                    late,
+                    registry=works.registry,
+                    progress=works.progress,
+                    read_back=works.read_back,
+                )
+            except ReadBackFailed as error:
+                unread.append(Stuck(kept.recipe, kept.arch, error))
+    return tuple(unread)
 
 
 def inputs_of(recipe: Recipe, arch: str, known: Known) -> Inputs:
@@ -317,7 +338,8 @@ def publish_one(recipe: Recipe, made: Candidate, report: TestReport, works: Work
     Raises IntegrityFailure before anything is sent, and what ``publish`` raises.
     """
     _checked(made)
-    return publish(recipe, made, report, registry=works.registry, origin=works.origin(recipe), progress=works.progress)
+    (release,) = publish_together(recipe, [(made, report)], works)
+    return release
 
 
 def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
@@ -328,7 +350,14 @@ def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
 
 def publish_together(recipe: Recipe, built: Sequence[Built], works: Works) -> tuple[Release, ...]:
     """Publish candidates for different architectures, each of which is ready, under one number; see ``publish_set``."""
-    return publish_set(recipe, built, registry=works.registry, origin=works.origin(recipe), progress=works.progress)
+    return publish_set(
+        recipe,
+        built,
+        registry=works.registry,
+        origin=works.origin(recipe),
+        progress=works.progress,
+        read_back=works.read_back,
+    )
 
 
 def _make_one(job: Job, known: Known, works: Works, *, force: bool) -> Made:

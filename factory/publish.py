@@ -1,4 +1,6 @@
-"""Publish: tested candidates become a release. Blobs, manifests, referrers, index, tags, catalog: in this order.
+"""Publish: tested candidates become a release. Blobs, manifests, referrers, index, immutable tag: in this order.
+
+Then a second client reads it back, and `announce` moves the tags and writes the catalog.
 
 Whatever dies in between, no tag names an incomplete image, and the next run finishes what is there.
 """
@@ -6,15 +8,14 @@ Whatever dies in between, no tag names an incomplete image, and the next run fin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from factory import catalog as catalogs
 from factory import published, sbom
+from factory.announce import finish
 from factory.candidate import Candidate
-from factory.catalog import Entry
 from factory.compare import index_of
 from factory.delta.index import ChunkIndex, largest_index
 from factory.delta.match import compare
@@ -24,7 +25,7 @@ from factory.inputs import gather
 from factory.io import plain
 from factory.io.progress import Progress
 from factory.names import LATEST, BuildTag
-from factory.published import ReleaseSet
+from factory.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.registry.image_index import Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, RawManifest, Registry, artifact
@@ -33,7 +34,6 @@ from factory.report import TestReport
 
 Built = tuple[Candidate, TestReport]
 _RACES = 5  # how often another publisher may take our build number before we give up
-_CATALOG_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,42 @@ class Origin:
     source: str = ""
 
 
+@dataclass(frozen=True)
+class _Pushed:
+    """What a build number names now, and the referrers that were pushed with each new image."""
+
+    releases: tuple[Release, ...] = ()
+    attached: Mapping[Digest, Sequence[Descriptor]] = field(default_factory=dict)
+
+
 def publish_set(
-    recipe: Recipe, built: Sequence[Built], *, registry: Registry, origin: Origin, progress: Progress
+    recipe: Recipe,
+    built: Sequence[Built],
+    *,
+    registry: Registry,
+    origin: Origin,
+    progress: Progress,
+    read_back: ReadBack | None = None,
 ) -> tuple[Release, ...]:
     """Publish under one build number what was built and tested of a recipe, one candidate for each architecture.
 
     Returns the release of each, in their order; the existing one where these bytes are published, or where the newest
     one has the same contents (``is_unchanged``): then the catalog is told that these inputs give it, too. Of a recipe
     for several architectures the number names an image index, which lists the newest images of the others as well.
+    read_back: has to read the release before it is announced.
 
+    Raises ReadBackFailed when it does not; then the release stays in the registry, and the next try announces it.
     Raises TestsFailed when a test failed or these bytes were not tested, UsageError when they are not of the recipe
     as it is now, IntegrityFailure when a file has changed, RegistryFailure and its kind. Safe to repeat at any time.
     """
     for made, report in built:
         require_publishable(recipe, made, report)
+    if read_back is not None:
+        read_back.prepare()
     for _ in range(_RACES):
         there = {made.arch: _published(recipe, made, registry) for made, _ in built}
         new = [(made, report) for made, report in built if there[made.arch] is None]
-        claimed = _push(recipe, new, registry=registry, origin=origin, progress=progress) if new else ()
+        claimed = _push(recipe, new, registry=registry, origin=origin, progress=progress) if new else _Pushed()
         if claimed is not None:
             break
     else:
@@ -70,11 +88,19 @@ def publish_set(
             why="other publishers took each of them first",
             fix="try again",
         )
-    fresh = {(release.arch, release.sif.digest): release for release in claimed}
+    fresh = {(release.arch, release.sif.digest): release for release in claimed.releases}
     found = [(made, _of_this_set(made, there[made.arch], fresh)) for made, _ in built]
     releases = tuple(_repeated(release, made) for made, release in found if release is not None)
     newest = max((one.tag for one in releases), default=None)
-    finish(recipe, newest, registry=registry, progress=progress, repeated=releases)
+    finish(
+        recipe,
+        newest,
+        registry=registry,
+        progress=progress,
+        repeated=releases,
+        read_back=read_back,
+        attached=claimed.attached,
+    )
     return releases
 
 
@@ -115,10 +141,19 @@ def _repeated(release: Release, made: Candidate) -> Release:
 
 
 def publish(
-    recipe: Recipe, made: Candidate, report: TestReport, *, registry: Registry, origin: Origin, progress: Progress
+    recipe: Recipe,
+    made: Candidate,
+    report: TestReport,
+    *,
+    registry: Registry,
+    origin: Origin,
+    progress: Progress,
+    read_back: ReadBack | None = None,
 ) -> Release:
     """Publish one candidate: ``publish_set`` for a single architecture."""
-    (release,) = publish_set(recipe, [(made, report)], registry=registry, origin=origin, progress=progress)
+    (release,) = publish_set(
+        recipe, [(made, report)], registry=registry, origin=origin, progress=progress, read_back=read_back
+    )
     return release
 
 
@@ -158,49 +193,9 @@ def require_publishable(recipe: Recipe, made: Candidate, report: TestReport) -> 
         )
 
 
-def finish(
-    recipe: Recipe, tag: BuildTag | None, *, registry: Registry, progress: Progress, repeated: Sequence[Release] = ()
-) -> None:
-    """Move the tags to what an immutable tag names, and bring the catalog's entry up to date, last.
-
-    What the catalog does not know yet is not finished. tag: None when only the recipe's own texts have changed.
-    repeated: releases that the catalog takes as they are here, with what only it knows of them.
-    """
-    if tag is not None:
-        _move_tags(recipe.name, tag, registry)
-
-    def refreshed(entry: Entry) -> Entry:
-        if tag is not None and tag.version != recipe.version:  # of today's version all that there is comes below
-            entry = published.with_build(registry, entry, tag)
-        entry = published.caught_up(registry, entry, recipe.version).described_by(recipe)
-        for release in repeated:
-            entry = entry.with_release(release)
-        return entry
-
-    change_entry(registry, recipe.name, refreshed, progress)
-
-
-def change_entry(registry: Registry, name: str, change: Callable[[Entry], Entry], progress: Progress) -> None:
-    """Change one entry of the catalog, and read it again: another writer may have come between.
-
-    Raises RegistryFailure when others keep overwriting it.
-    """
-    for _ in range(_CATALOG_ROUNDS):
-        known = catalogs.read(registry)
-        wanted = known.with_entry(change(known.entry(name)))
-        if wanted.content() == known.content():
-            return
-        catalogs.write(registry, wanted, progress)
-    raise RegistryFailure(
-        f"the catalog in {registry.describe()} could not be updated",
-        why="other publishers keep changing it",
-        fix="try again; nothing is lost, the image and its tags are published",
-    )
-
-
 def _push(
     recipe: Recipe, new: Sequence[Built], *, registry: Registry, origin: Origin, progress: Progress
-) -> tuple[Release, ...] | None:
+) -> _Pushed | None:
     """Push images and, last, the immutable tag; returns all that it names, or None when another took the number first.
 
     Of a recipe for one architecture the tag names the image's manifest. Else it names an index, pushed after all that
@@ -212,16 +207,18 @@ def _push(
         _push_image(recipe, tag, made, report, registry=registry, origin=origin, progress=progress)
         for made, report in new
     ]
-    named, releases = pushed[0][0], {release.arch: release for _, release in pushed}
+    named, releases = pushed[0][0], {release.arch: release for _, release, _ in pushed}
     if len(recipe.build.arch) > 1:
-        members = [Member(raw.descriptor, release.arch) for raw, release in pushed]
+        members = [Member(raw.descriptor, release.arch) for raw, release, _ in pushed]
         others = set(recipe.build.arch) - set(releases)
         for member, release in published.newest_images(registry, recipe.name, taken, others).values():
             members.append(member)
             releases[release.arch] = replace(release, tag=tag)
         named = to_index(recipe.name, tag, members).raw()
         registry.push_manifest(recipe.name, named)
-    return tuple(releases.values()) if registry.claim_tag(recipe.name, named, str(tag)) else None
+    if not registry.claim_tag(recipe.name, named, str(tag)):
+        return None
+    return _Pushed(tuple(releases.values()), {release.digest: attached for _, release, attached in pushed})
 
 
 def _push_image(
@@ -233,8 +230,8 @@ def _push_image(
     registry: Registry,
     origin: Origin,
     progress: Progress,
-) -> tuple[RawManifest, Release]:
-    """Push one image: blobs, manifest, referrers."""
+) -> tuple[RawManifest, Release, Sequence[Descriptor]]:
+    """Push one image: blobs, manifest, referrers, which are described last."""
     registry.push_blob(recipe.name, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
     registry.push_blob(recipe.name, made.image, made.sif, progress)
     chunks = _chunks_of(made)
@@ -263,8 +260,10 @@ def _push_image(
         CHUNK_INDEX: chunks,
         sbom.MEDIA_TYPE: _sbom_of(made),
     }
-    _push_referrers(recipe.name, raw, documents, created=report.started, registry=registry, progress=progress)
-    return raw, release
+    attached = _push_referrers(
+        recipe.name, raw, documents, created=report.started, registry=registry, progress=progress
+    )
+    return raw, release, attached
 
 
 def _chunks_of(made: Candidate) -> bytes:
@@ -303,42 +302,18 @@ def _push_referrers(
     created: str,
     registry: Registry,
     progress: Progress,
-) -> None:
+) -> Sequence[Descriptor]:
     """Push documents about an image, by their media types; empty ones are left out. created: ISO 8601."""
     told = {"org.opencontainers.image.created": created}
+    attached = []
     for artifact_type, content in documents.items():
         if not content:
             continue
         manifest, blobs = artifact(artifact_type, content, subject.descriptor, told)
         for blob, descriptor in blobs:
             registry.push_blob(recipe, blob, descriptor, progress)
-        registry.push_referrer(recipe, manifest)
-
-
-def _move_tags(recipe: str, tag: BuildTag, registry: Registry) -> None:
-    """Point `<version>` and `latest` at the newest build of the version, never backwards.
-
-    A later build may be published between our look at a tag and our writing it; so afterwards we look again, and
-    move the tags on to it. It was claimed before its publisher touched the tags.
-    """
-    newest = published.set_at(registry, recipe, tag)
-    while newest is not None:
-        for moving in (newest.tag.version, LATEST):
-            there = registry.head(recipe, moving)
-            if there is not None and there.digest == newest.digest:
-                continue
-            current = published.named(registry, recipe, moving) if there is not None else None
-            if current is None or not _is_newer(current, newest):
-                registry.push_manifest(recipe, newest.raw, moving)
-        newest = published.after(registry, recipe, newest.tag)
-
-
-def _is_newer(current: ReleaseSet, found: ReleaseSet) -> bool:
-    """Whether what a tag names now was made after what we found; no clock is asked within one version."""
-    if current.tag.version == found.tag.version:
-        return current.tag.build > found.tag.build
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return found.created < current.created <= now  # a time to come tells of a wrong clock, nothing else
+        attached.append(registry.push_referrer(recipe, manifest))
+    return attached
 
 
 def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:

@@ -53,7 +53,7 @@ maintainers = ["@tester"]
 
 [build]
 base = "{base}"
-disk = "10MB"
+disk = "100MB"
 timeout = "2m"
 
 [run]

@@ -81,8 +81,8 @@ def running(
 
 
 @contextlib.contextmanager
-def docker_registry(folder: Path, *, login: bool = False, port: int = 0) -> Iterator[Server]:
-    """CNCF distribution. login: only USER with PASSWORD may use it (Basic)."""
+def docker_registry(folder: Path, *, login: bool = False, port: int = 0, tls: Path | None = None) -> Iterator[Server]:
+    """CNCF distribution. login: only USER with PASSWORD may use it (Basic). tls: a folder with ca.pem and key.pem."""
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
@@ -94,6 +94,8 @@ def docker_registry(folder: Path, *, login: bool = False, port: int = 0) -> Iter
     if login:
         (folder / "htpasswd").write_text(_HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    if tls:
+        config["http"]["tls"] = {"certificate": str(tls / "ca.pem"), "key": str(tls / "key.pem")}
     (folder / "config.yml").write_text(json.dumps(config))  # JSON is YAML
     with running([tool("docker-registry"), "serve", str(folder / "config.yml")], port, folder) as server:
         yield server

@@ -51,6 +51,19 @@ def common_arguments(
     volume.add_argument("-q", "--quiet", action="store_true", help="only errors and results")
 
 
+def verify_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that says when published images are read back as a whole."""
+    from factory.readback import NEVER, VERIFY_BYTES  # noqa: PLC0415
+
+    parser.add_argument(
+        "--verify-bytes",
+        metavar="WHEN",
+        choices=VERIFY_BYTES,
+        default=NEVER,
+        help="read the published image itself back: never, first (of a recipe), always; manifests are always read back",
+    )
+
+
 class Context:
     """What one run of a command works with."""
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from factory.cli.context import Context, common_arguments
+from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
@@ -29,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
     parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
     parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    verify_argument(parser)
     common_arguments(parser, MakeOptions, registry=True, store=True, json=True)
 
 

@@ -13,7 +13,8 @@ _KIND = "options_kind"  # in argparse's namespace: which dataclass its values be
 class CommonOptions:
     """What any command may be given, and the Context works with. None, or empty: not given.
 
-    names: recipes. runner, gpu: how builds and tests run, for commands that have these options.
+    names: recipes. runner, gpu: how builds and tests run; verify_bytes: which images are read back; for commands that
+    have these options.
     """
 
     registry: str | None = None
@@ -26,6 +27,7 @@ class CommonOptions:
     names: Sequence[str] = ()
     runner: str | None = None
     gpu: bool = False
+    verify_bytes: str = "never"
 
 
 def becomes(parser: argparse.ArgumentParser, kind: type[CommonOptions]) -> None:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from factory.cli.context import Context, common_arguments
+from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
 from factory.cli.plan import given, plan_argument
 from factory.cli.terminal import emit, say
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from factory.candidate import Candidate
     from factory.handover import Handed
     from factory.make import Works
+    from factory.plan import Stuck
     from factory.recipes.model import Recipe
     from factory.release import Release
 
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="every candidate in the work folder; failures stop no others"
     )
     plan_argument(parser)
+    verify_argument(parser)
     common_arguments(parser, PublishOptions, registry=True, json=True)
 
 
@@ -87,8 +89,10 @@ def _all(context: Context, options: PublishOptions) -> int:
         elif handed.release is not None and handed.candidate is not None and not options.json:
             say(_line(handed.release, handed.candidate, works), flush=True)
     try:
-        _finish_others(context)
-    except FactoryError as error:
+        errors = [stuck.error for stuck in _finish_others(context)]
+    except FactoryError as failure:
+        errors = [failure]
+    for error in errors:
         last = fail(error)
         code = code or last
     if options.json:
@@ -96,7 +100,7 @@ def _all(context: Context, options: PublishOptions) -> int:
     return code
 
 
-def _finish_others(context: Context) -> None:
+def _finish_others(context: Context) -> tuple[Stuck, ...]:
     """What is published as it should be, and not in the catalog as it should be: after a run that died, say."""
     from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import finish_kept, look, plan_for  # noqa: PLC0415
@@ -104,7 +108,7 @@ def _finish_others(context: Context) -> None:
     works, (recipes, _) = context.works, usable(context, ())  # what is broken, plan and report tell
     seen = look(recipes, works)
     decided, known = plan_for(recipes, works, seen)
-    finish_kept(decided, seen, known, works)
+    return finish_kept(decided, seen, known, works)
 
 
 def _line(release: Release, made: Candidate, works: Works) -> str:

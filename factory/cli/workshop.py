@@ -17,9 +17,11 @@ from factory.errors import UsageError
 from factory.io import git
 from factory.make import Works
 from factory.publish import Origin
+from factory.readback import ReadBack
 from factory.recipes import load
 from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
+from factory.registry.open import open_reader
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
@@ -100,6 +102,7 @@ def make_works(context: Context) -> Works:
         origin=origin,
         all_recipes=lambda: usable(context, context.options.names)[0],
         progress=context.progress,
+        read_back=ReadBack(lambda: open_reader(context.registry), context.options.verify_bytes),
     )
 
 

@@ -276,13 +276,24 @@ class Client:
     ) -> Reply:
         """One request on one connection, around requests' own handling of redirects, cookies and logins."""
         prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers)))
-        times = (self.settings.connect_timeout, self.settings.idle_timeout)
-        if isinstance(body, Upload):
-            # urllib3 sends under the connect timeout
-            times = (self.settings.idle_timeout, max(UPLOAD_ANSWER, self.settings.idle_timeout))
         if body is not None:
             prepared.body = body  # type: ignore[assignment]
             prepared.headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body.size)
+        response = self.exchange(prepared, named_by, uploading=isinstance(body, Upload))
+        return Reply(response, method, url, elsewhere=False)
+
+    def exchange(
+        self, prepared: requests.PreparedRequest, named_by: str, *, uploading: bool = False
+    ) -> requests.Response:
+        """Send a request as it is, once, and give the answer with its body unread; the caller closes it.
+
+        Raises what NETWORK_ERRORS names, and HttpFailure for an address that named_by has no reason to name.
+        """
+        url = prepared.url or ""
+        times = (self.settings.connect_timeout, self.settings.idle_timeout)
+        if uploading:
+            # urllib3 sends under the connect timeout
+            times = (self.settings.idle_timeout, max(UPLOAD_ANSWER, self.settings.idle_timeout))
         where: dict[str, Any] = self._surroundings(url)
         try:
             response = self._adapter(url, named_by).send(
@@ -300,7 +311,7 @@ class Client:
                 status=response.status_code,
                 retryable=False,
             )
-        return Reply(response, method, url, elsewhere=False)
+        return response
 
     def _adapter(self, url: str, named_by: str) -> GatedAdapter:
         """Connections that lead no further than whoever named the address may send us. Raises LeadsInside."""

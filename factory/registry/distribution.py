@@ -48,6 +48,11 @@ class DistributionRegistry:
         return str(self._address)
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Its address and logins, for another client of the same registry."""
+        return self._endpoint
+
+    @property
     def connections(self) -> int:
         """As the settings say."""
         return self._endpoint.client.settings.connections

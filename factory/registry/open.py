@@ -11,6 +11,7 @@ from factory.registry.protocol import Registry
 if TYPE_CHECKING:
     from factory.io.http_settings import HttpSettings
     from factory.registry.credentials import Keychain
+    from factory.registry.oras_reader import OrasReader
 
 
 def open_registry(
@@ -33,3 +34,17 @@ def open_registry(
     from factory.registry.distribution import DistributionRegistry  # noqa: PLC0415 - as above
 
     return DistributionRegistry(address, settings=client_settings, keychain=credentials, notice=notice)
+
+
+def open_reader(registry: Registry) -> OrasReader | None:
+    """A second client (oras-py) that reads the same registry with the same logins; None for a folder.
+
+    Raises UsageError when oras-py is not installed.
+    """
+    from factory.registry.distribution import DistributionRegistry  # noqa: PLC0415 - as above
+
+    if not isinstance(registry, DistributionRegistry):
+        return None
+    from factory.registry.oras_reader import OrasReader  # noqa: PLC0415 - the factory side only
+
+    return OrasReader(registry.endpoint)

@@ -20,7 +20,7 @@ from factory.registry.paging import pages
 from factory.registry.protocol import INDEX, RawManifest, Registry
 
 _ATTEMPTS = 10
-_ABSENT = frozenset({400, 404, 405, 406, 415, 501})
+ABSENT = frozenset({400, 404, 405, 406, 415, 501})  # what registries without the referrers API answer
 
 
 def list_referrers(
@@ -56,7 +56,7 @@ def _from_api(endpoint: Endpoint, repository: str, subject: Digest, artifact_typ
     found: dict[Digest, Descriptor] = {}
     for answer in pages(endpoint, url, repository, follow=False):
         is_index = media_type(answer.headers.get("Content-Type", "")) == INDEX
-        if answer.status in _ABSENT or 300 <= answer.status < 400 or (answer.status == 200 and not is_index):  # noqa: PLR2004
+        if answer.status in ABSENT or 300 <= answer.status < 400 or (answer.status == 200 and not is_index):  # noqa: PLR2004
             return None
         if answer.status != 200:  # noqa: PLR2004
             raise endpoint.failure(answer, repository, "does not list referrers")

@@ -11,10 +11,11 @@ import pytest
 
 from factory import candidate as candidates
 from factory import catalog as catalogs
+from factory.announce import change_entry
 from factory.candidate import Candidate
 from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
-from factory.publish import Origin, change_entry, publish
+from factory.publish import Origin, publish
 from factory.recipes.model import Recipe
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import INDEX, RawManifest, Registry
