@@ -19,13 +19,12 @@ from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
+from factory.job import Kept, Plan, Stuck, Target
 from factory.names import NAME_LIMIT, recipe_name
-from factory.plan import Kept, Plan, Stuck
 from factory.recipes.lint import lint
 from factory.recipes.load import FILE, lines_of
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.toml_lines import nearest_line
-from factory.waves import Place
 
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck", "waiting"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
@@ -76,12 +75,12 @@ class Handover:
     """
 
     made: tuple[Candidate, ...] = ()
-    refused: Mapping[Place, FactoryError] = field(default_factory=dict)
-    tried: Collection[Place] = ()
-    planned: Collection[Place] | None = None
+    refused: Mapping[Target, FactoryError] = field(default_factory=dict)
+    tried: Collection[Target] = ()
+    planned: Collection[Target] | None = None
     publishes: bool = True
 
-    def waits(self, place: Place) -> bool:
+    def waits(self, place: Target) -> bool:
         """Whether the run had no room for it. A plan without any job is one that failed."""
         return bool(self.planned) and place not in (self.planned or ())
 
@@ -210,7 +209,7 @@ def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | N
     )
 
 
-def _built(place: Place, why: str, left: Handover, made: Candidate | None, catalog: Catalog) -> Row:
+def _built(place: Target, why: str, left: Handover, made: Candidate | None, catalog: Catalog) -> Row:
     """The row of what should be built and is not published."""
     recipe, arch = place
     newest = catalog.entry(recipe).newest(arch)
@@ -283,7 +282,7 @@ def from_json(content: bytes) -> tuple[Row, ...]:
 
 def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
     """Rows, each about something else, and not too many. Raises ValueError."""
-    by_place: dict[Place, Row] = {}
+    by_place: dict[Target, Row] = {}
     for row in found:
         if (row.recipe, row.arch) in by_place or len(by_place) >= _MOST_ROWS:
             raise ValueError("two rows are about the same, or there are too many")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from factory.cli.context import Context, common_arguments
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
-from factory.plan import Job, Plan, Stuck
+from factory.job import Job, Plan, Stuck
 
 if TYPE_CHECKING:
     from factory.github.actions import Actions
@@ -59,20 +59,21 @@ def given(file: str | None) -> frozenset[tuple[str, str]] | None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
-    from factory.cli.workshop import usable  # noqa: PLC0415
-    from factory.make import look, plan_for  # noqa: PLC0415
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
+    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
 
     context = Context(options)
-    recipes, broken = usable(context, options.names)
-    works = context.works
-    decided, known = plan_for(recipes, works, look(recipes, works), force=options.all, broken=broken)
+    recipes, broken = context.recipes.select(options.names)
+    adapters = open_adapters(context)
+    before = take_snapshot(recipes, adapters)
+    decided, _ = plan_for(recipes, adapters, before, force=options.all, broken=broken)
     if options.github_matrix:
         hand_over(decided, context)
     elif options.json:
         emit(to_json(decided))
     else:
         show(decided)
-        if not known.engine:
+        if not adapters.engine_label:
             context.progress.note("no Apptainer here: planned as if the engine had not changed")
     return exit_code(decided)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from factory.github.actions import Actions
     from factory.github.model import Annotation
     from factory.github.rest import GitHub
-    from factory.plan import Kept, Plan
+    from factory.job import Kept, Plan
     from factory.registry.protocol import Registry
     from factory.summary import Handover, Row
 
@@ -95,16 +95,16 @@ def _code_of(way: Callable[[], int]) -> int:
 
 def _look(context: Context) -> tuple[Row, ...]:
     """What there is now: the plan tells what is still to be done, the candidates what was."""
-    from factory.cli.workshop import usable  # noqa: PLC0415
-    from factory.make import look, plan_for  # noqa: PLC0415
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
+    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
     from factory.summary import rows  # noqa: PLC0415
 
-    names, works, planned = context.options.names, context.works, given(context.options.plan)
-    recipes, broken = usable(context, names)
-    decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
-    left = _left(context, works.candidates, decided, planned)
-    found = rows(decided, left, known.catalog)
-    compared = (_compared(row, left.made, known.catalog, works.registry) for row in found)
+    names, adapters, planned = context.options.names, open_adapters(context), given(context.options.plan)
+    recipes, broken = context.recipes.select(names)
+    decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
+    left = _left(context, adapters.candidates, decided, planned)
+    found = rows(decided, left, snapshot.catalog)
+    compared = (_compared(row, left.made, snapshot.catalog, adapters.registry) for row in found)
     return tuple(row for row in compared if not names or row.recipe in names)
 
 
@@ -116,11 +116,11 @@ def _left(context: Context, candidates: Path, decided: Plan, planned: Collection
     from factory.summary import Handover  # noqa: PLC0415
 
     made, refused = [], {}
-    for entry in handover.look(candidates, planned):
+    for entry in handover.candidates_in(candidates, planned):
         if isinstance(entry.made, Candidate):
             made.append(entry.made)
-        elif entry.made is not None and entry.place is not None:
-            refused[entry.place] = entry.made
+        elif entry.made is not None and entry.target is not None:
+            refused[entry.target] = entry.made
         elif entry.made is not None:
             fail(entry.made)
     tried = {

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from factory import catalog as catalogs
 from factory.errors import IntegrityFailure, RecipeError
 from factory.inputs import gather
+from factory.job import Plan, Stuck
 from factory.markdown import markdown, plain
-from factory.plan import Known, Plan, Stuck, plan
+from factory.plan import Snapshot, plan
 from factory.publish import Origin, publish
 from factory.recipes.load import load_usable
 from factory.recipes.model import Recipe
@@ -36,7 +37,7 @@ def release(tmp_path: Path, recipe: Recipe, registry: LayoutRegistry, content: b
 
 
 def planned(recipes: Sequence[Recipe], registry: LayoutRegistry, *, force: bool = False) -> Plan:
-    known = Known(catalogs.read(registry), {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
+    known = Snapshot(catalogs.read(registry), {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
     return plan(recipes, known, gather, force=force)
 
 
@@ -262,7 +263,7 @@ def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, regi
     made = candidate(work, failing, b"sif")
     report_of(made, TestResult("second", "failed", 0.1, "exit 1")).save(made.folder)
     _, broken = load_usable(root)
-    known = Known(catalogs.read(registry), dict.fromkeys(("failing", "wrong"), BASE_DIGEST), ENGINE, NOW)
+    known = Snapshot(catalogs.read(registry), dict.fromkeys(("failing", "wrong"), BASE_DIGEST), ENGINE, NOW)
     decided = plan([failing, wrong], known, gather, broken=broken)
     found = {row.recipe: row for row in rows(decided, Handover((made,)), catalogs.read(registry))}
     line = (failing.folder / "recipe.toml").read_text().splitlines().index('name = "second"') + 1

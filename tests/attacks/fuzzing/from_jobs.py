@@ -39,8 +39,8 @@ def _candidate(data: bytes, place: Path) -> None:
     folder.mkdir()
     folder.joinpath("image.sif").write_bytes(b"sif one")
     folder.joinpath("candidate.json").write_bytes(data)
-    candidates.load_if_whole(place, "tool", "amd64", "x")
-    for handed in handover.look(place, {("tool", "amd64")}):
+    candidates.load_if_intact(place, "tool", "amd64", "x")
+    for handed in handover.candidates_in(place, {("tool", "amd64")}):
         if isinstance(handed.made, FactoryError):
             "\n".join(handed.made.lines()).encode()
     found = candidates.load(place, "tool", "amd64")
