@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Handover:
+class RunResult:
     """What a run has left here: made, and why what else lies here does not count, by recipe and architecture.
 
     tried: what the run was to build, though it is published as it should be. planned: all that it was to build, None
@@ -85,7 +85,7 @@ class Handover:
         return bool(self.planned) and place not in (self.planned or ())
 
 
-def rows(decided: Plan, left: Handover, catalog: Catalog) -> tuple[Row, ...]:
+def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
     """What became of everything: decided is the plan after the run."""
     candidates = {(one.recipe, one.arch): one for one in left.made}
     seen = (_published(one, catalog, publishes=left.publishes) for one in candidates.values())
@@ -209,7 +209,7 @@ def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | N
     )
 
 
-def _built(place: Target, why: str, left: Handover, made: Candidate | None, catalog: Catalog) -> Row:
+def _built(place: Target, why: str, left: RunResult, made: Candidate | None, catalog: Catalog) -> Row:
     """The row of what should be built and is not published."""
     recipe, arch = place
     newest = catalog.entry(recipe).newest(arch)
