@@ -116,8 +116,8 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | Fa
 
 def _require_own_tests(recipe: Recipe, report: TestReport) -> None:
     """Raise IntegrityFailure for a report of tests that the recipe does not have: its words go into the catalog."""
-    told = [result.name for result in report.results]
-    if len(set(told)) < len(told) or not set(told) <= {OWN_TEST, *(test.name for test in recipe.tests)}:
+    named = [result.name for result in report.results]
+    if len(set(named)) < len(named) or not set(named) <= {OWN_TEST, *(test.name for test in recipe.tests)}:
         raise IntegrityFailure(
             f"the test report of {recipe.name} tells of tests that its recipe does not have",
             why="singfactory test did not write it",

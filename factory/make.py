@@ -147,7 +147,7 @@ def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
 
 
 def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: Adapters) -> Release:
-    """Publish a tested candidate, after a look at its bytes: whatever handed them over, they are those of the records.
+    """Publish a tested candidate, once its image was hashed: whoever handed it over, it is the one of the records.
 
     Raises IntegrityFailure before anything is sent, and what ``publish`` raises.
     """

@@ -32,7 +32,7 @@ from factory.store.store import Store
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What became of one recipe that was to be built: its candidate, or the error that stopped it."""
 
     recipe: Recipe
@@ -48,7 +48,7 @@ def build_named(
     *,
     force: bool = False,
     handed: Path | None = None,
-) -> Iterator[Built]:
+) -> Iterator[BuildResult]:
     """Build the named recipes for this machine, published or not, bases first, and yield each as it is done.
 
     recipes: the named ones and those that they build upon. Of the latter nothing is built: they serve as they are, as
@@ -69,12 +69,12 @@ def build_named(
                 made = built_before(recipe, adapters.arch, snapshot, adapters, handed)
         except FactoryError as error:
             failed.add(recipe.name)
-            yield Built(recipe, error=error)
+            yield BuildResult(recipe, error=error)
             continue
         if made is not None and not _is_published(made, recipe, snapshot):
             snapshot = snapshot.with_built(made)
         if named:
-            yield Built(recipe, made)
+            yield BuildResult(recipe, made)
 
 
 def _require_runner_for(recipe: Recipe, handed: Path | None, adapters: Adapters) -> None:

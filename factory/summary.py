@@ -30,7 +30,7 @@ Outcome = Literal["published", "tested", "tests failed", "not tested", "not buil
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
 _MOST_ROWS = 10_000
-MOST_CHANGES = 1000  # packages of one recipe that are told
+MOST_CHANGES = 1000  # packages of one recipe that a report lists
 LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
 _PATH_LIMIT = 200  # characters of a path in a recipe's folder
@@ -97,7 +97,7 @@ def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
         for kept in decided.kept
         if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in left.tried
     ]
-    told = done | {(name, arch) for name, arch, _ in waiting}
+    decided_already = done | {(name, arch) for name, arch, _ in waiting}
     built = [_built(one[:2], one[2], left, candidates.get(one[:2]), catalog) for one in waiting if one[:2] not in done]
     recipes = {job.recipe.name: job.recipe for job in decided.jobs}
     recipes |= {kept.recipe.name: kept.recipe for kept in decided.kept}
@@ -110,7 +110,7 @@ def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
                 *(
                     Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
                     for kept in decided.kept
-                    if (kept.recipe.name, kept.arch) not in told
+                    if (kept.recipe.name, kept.arch) not in decided_already
                 ),
             ],
             key=lambda row: (row.recipe, row.arch),

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def hand_over(decided: Plan, context: Context) -> None:
-    """Print the waves as JSON, and in a job of GitHub Actions set them as its outputs, before anything stuck is told.
+    """Print the waves as JSON, and in a job of GitHub Actions set them as its outputs, before the stuck ones are shown.
 
     So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
     """

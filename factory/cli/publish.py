@@ -101,8 +101,8 @@ def _line(release: Release, made: Candidate, adapters: Adapters) -> str:
 
 
 def _row(release: Release, made: Candidate, adapters: Adapters) -> dict[str, Any]:
-    told = {"recipe": release.recipe, "registry": adapters.registry.describe(), **release.to_json()}
-    return {**told, "unchanged": _is_unchanged(release, made)}
+    row = {"recipe": release.recipe, "registry": adapters.registry.describe(), **release.to_json()}
+    return {**row, "unchanged": _is_unchanged(release, made)}
 
 
 def _is_unchanged(release: Release, made: Candidate) -> bool:

@@ -88,7 +88,7 @@ def _code_of(way: Callable[[], int]) -> int:
 
 
 def _rows(context: Context) -> tuple[Row, ...]:
-    """The rows of this run. What lies among the candidates and is of no recipe is told on stderr."""
+    """The rows of this run. What lies among the candidates and belongs to no recipe is shown on stderr."""
     from factory.artifacts import artifacts_in  # noqa: PLC0415
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the state of each recipe; a recipe that is not what is published is told as drift."""
+    """Print the state of each recipe; a recipe that differs from what is published is shown as drift."""
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.make import plan_for, take_snapshot  # noqa: PLC0415
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from factory.catalog import Catalog, Entry
 from factory.errors import FactoryError, NotFound, RecipeError, RegistryFailure
 from factory.inputs import Inputs, gather
-from factory.job import Job, Kept, Plan
-from factory.plan import Snapshot, base_of, in_order, plan
+from factory.job import Base, Job, Kept, Plan
+from factory.plan import GatherInputs, Snapshot, base_of, in_order, plan, settled
 from factory.recipes.model import BuildSpec, Recipe
 from factory.release import Release
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, candidate, release_of, write_recipe
@@ -349,6 +349,49 @@ def test_what_was_built_and_is_not_published_counts_as_the_base_before_what_is_p
     with pytest.raises(RecipeError, match="nothing is published for arm64"):
         base_of(top, "arm64", full.with_built(made))
     assert base_of(base, "amd64", full.with_built(made)).digest == BASE_DIGEST
+
+
+def counted() -> tuple[list[str], GatherInputs]:
+    """Reads inputs, and the names of the recipes whose inputs it has read."""
+    read: list[str] = []
+
+    def counting(recipe: Recipe, arch: str, base: str, engine: str) -> Inputs:
+        read.append(recipe.name)
+        return gather(recipe, arch, base, engine)
+
+    return read, counting
+
+
+def test_a_job_carries_its_inputs_and_its_base(recipe: Recipe) -> None:
+    (job,) = decided(recipe, known()).jobs
+    assert job.inputs == gather(recipe, "amd64", BASE_DIGEST, ENGINE)
+    assert job.base == Base(BASE_DIGEST)
+
+
+def test_a_job_that_waited_for_its_base_is_settled_without_reading_its_files_again(tmp_path: Path) -> None:
+    base, top = write_recipe(tmp_path, "base"), write_recipe(tmp_path, "top", base="recipe://base")
+    read, counting = counted()
+    _, job = plan([base, top], known(recipes=("base",)), counting).jobs
+    assert (read, job.base, job.inputs.base_digest) == (["base", "top"], None, "")
+    with pytest.raises(RecipeError, match="nothing is published"):
+        settled(job, known())
+    built = release_of(base)
+    ready = settled(job, known(built))
+    assert isinstance(ready, Job)
+    assert (ready.base, ready.reasons) == (Base(str(built.sif.digest), built), ("its base base is built first",))
+    assert ready.inputs == gather(top, "amd64", str(built.sif.digest), ENGINE)
+    same = settled(job, known(built, release_of(top, base=str(built.sif.digest))))
+    assert isinstance(same, Kept)
+    assert same.why == "1.0-1 has these inputs"
+    assert read == ["base", "top"]
+
+
+def test_a_recipe_whose_files_cannot_be_read_is_stuck_although_its_base_is_built_first(tmp_path: Path) -> None:
+    base = write_recipe(tmp_path, "base")
+    top = write_recipe(tmp_path, "top", base="recipe://base", definition="Bootstrap: recipe\nFrom: {{ missing }}\n")
+    result = plan([base, top], known(recipes=("base",)), gather)
+    assert [job.recipe.name for job in result.jobs] == ["base"]
+    assert [stuck.recipe.name for stuck in result.stuck] == ["top"]
 
 
 def test_a_circle_is_told_with_its_names() -> None:
