@@ -32,7 +32,7 @@ from factory.digest import Descriptor
 from factory.inputs import gather
 from factory.io.progress import Silent
 from factory.names import LATEST, BuildTag, RegistryAddress
-from factory.plan import Known, plan
+from factory.plan import Snapshot, plan
 from factory.recipes.load import load_all
 from factory.recipes.model import Recipe
 from factory.registry.open import open_registry
@@ -249,7 +249,7 @@ def inside(project: Path, registry: Registry, report: Report, *, profile: bool) 
         assert isinstance(catalog, Catalog)
         pins = timed("read all base.lock", lambda: bases.look_up(recipes, lambda _: registry))
         assert isinstance(pins, Mapping)
-        known = Known(catalog, pins, ENGINE, datetime.now(timezone.utc))
+        known = Snapshot(catalog, pins, ENGINE, datetime.now(timezone.utc))
         decided = timed("read definitions, hash files, decide", lambda: plan(recipes, known, gather))
         assert decided
         versions = {job.recipe.name: job.recipe.version for job in plan(recipes, known, gather).jobs}

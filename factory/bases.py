@@ -1,4 +1,4 @@
-"""Base images: which digest each has now, and the SIF of a base that is another recipe."""
+"""Base images: which digest each docker:// base has now, and moving the pins in base.lock."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
-from factory import candidate as candidates
 from factory.errors import FactoryError, NotFound
-from factory.io.progress import Progress
-from factory.names import Reference, docker_reference
-from factory.pull import pull
+from factory.names import docker_reference
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import read_pin, write_pin
 from factory.registry.protocol import Registry
-from factory.release import Release
-from factory.store.store import Store
 
 OpenHost = Callable[[str], Registry]
 """Opens the registry of a host name, for anybody's images: no namespace of ours."""
@@ -91,16 +85,6 @@ def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
     if done is not None and done.before != done.pin.digest:
         write_pin(recipe, done.pin)
     return done
-
-
-def base_image(base: Release, *, made: Path, registry: Registry, store: Store, progress: Progress) -> Path:
-    """The SIF of a release that others build upon: the candidate that it was, if that is still here, else pulled."""
-    ready = candidates.load_if_whole(made, base.recipe, base.arch, base.inputs)
-    if ready is not None and ready.sif.digest == base.sif.digest:
-        return ready.image
-    # By digest: a tag may have moved since it was decided what to build upon, and a withdrawn base has none.
-    wanted = Reference(base.recipe, digest=base.digest)
-    return pull(wanted, registry=registry, store=store, arch=base.arch, progress=progress).path
 
 
 def _ask(base: str, open_host: OpenHost) -> str | FactoryError:

@@ -18,10 +18,11 @@ from factory.engine.sandbox import Confinement
 from factory.engine.sources import PackageSources
 from factory.errors import IntegrityFailure, UsageError
 from factory.examine import Examined, examine
-from factory.inputs import BASE_FILE, Inputs, definition_for, gather, needs_mirror
+from factory.inputs import BASE_FILE, definition_for, gather, needs_mirror
 from factory.io import files, trees
 from factory.io.locks import lock
 from factory.io.progress import Progress
+from factory.job import Job
 from factory.recipes import quiet
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
@@ -47,17 +48,15 @@ class BuildPlace:
     sandbox_required: bool = False
 
 
-def build(
-    recipe: Recipe, arch: str, *, inputs: Inputs, base_image: Path | None, place: BuildPlace, progress: Progress
-) -> Candidate:
-    """Build a recipe for one architecture; base_image is the SIF of a recipe:// base.
+def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Candidate:
+    """Do a job on this machine; base_image is the SIF of a recipe:// base.
 
-    Raises BuildFailed, PlaceUnusable, Busy, RegistryFailure (base image), RecipeError, UsageError (edited meanwhile;
-    the factory's packages are not installed). An older candidate stays until the new one is complete; of two builds of
-    one recipe, one waits for the other.
+    Raises BuildFailed, PlaceUnusable, Busy, RegistryFailure (base image), RecipeError, UsageError (the recipe is not
+    what it was when the job was planned; that is looked at once, after the build; the factory's packages are not
+    installed). An older candidate stays until the new one is complete; of two builds of one recipe, one waits.
     """
     sbom.package_urls()
-    engine = place.engine
+    recipe, arch, inputs, engine = job.recipe, job.arch, job.inputs, place.engine
     engine.host.how_it_builds(setuid_engine=engine.is_setuid)
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
@@ -69,9 +68,8 @@ def build(
         for leftover in folder.glob(".image.sif.*"):  # of a build that was killed
             trees.remove_tree(leftover)
         started = monotonic()
-        _same_as_planned(recipe, arch, inputs, engine)
-        _run(recipe, inputs, folder / "image.sif", arch=arch, base_image=base_image, place=place, progress=progress)
-        _same_as_planned(recipe, arch, inputs, engine)
+        _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
+        _require_unchanged(job, engine)
         seen = _examined(folder, progress)
         made = Candidate(
             folder=folder,
@@ -85,7 +83,7 @@ def build(
             parts=inputs.parts,
             key=str(inputs.key),
             base=recipe.build.base,
-            base_digest=inputs.parts.get("base", ""),
+            base_digest=inputs.base_digest,
             fingerprint=seen.fingerprint,
         )
         candidates.require_within(made, recipe.build.disk)
@@ -114,28 +112,20 @@ def _keep(seen: Examined, made: Candidate) -> None:
         files.atomic_write(made.sbom, sbom.write(seen.packages, name=name, sif=made.sif.digest, created=made.created))
 
 
-def _same_as_planned(recipe: Recipe, arch: str, inputs: Inputs, engine: Engine) -> None:
-    """Raise UsageError when somebody edits the recipe while it is being built: the record would be of another image."""
-    now = gather(recipe, arch, inputs.parts.get("base", ""), engine.label)
-    if changed := now.changed(inputs.parts):
+def _require_unchanged(job: Job, engine: Engine) -> None:
+    """Raise UsageError when somebody has edited the recipe meanwhile: the record would be of another image."""
+    now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label)
+    if changed := now.changed(job.inputs.parts):
         raise UsageError(
-            f"{recipe.name} was changed while it was being built",
+            f"{job.recipe.name} was changed while it was being built",
             why=f"different now: {', '.join(changed)}",
             fix="build it again",
         )
 
 
-def _run(
-    recipe: Recipe,
-    inputs: Inputs,
-    image: Path,
-    *,
-    arch: str,
-    base_image: Path | None,
-    place: BuildPlace,
-    progress: Progress,
-) -> None:
+def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
     """Have the engine make the image, and the log beside it."""
+    recipe, arch = job.recipe, job.arch
     confined = place.engine.confinement()
     if not confined.kind:
         _without_sandbox(recipe, confined, place, progress)
@@ -154,7 +144,7 @@ def _run(
                 fix='set it in factory.toml: debian_mirror = "http://…/debian"',
             )
         epoch = epoch_of(recipe, place.engine.base_env)
-        definition = definition_for(recipe, arch, inputs.parts.get("base", ""), sources.debian_mirror, epoch)
+        definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
         context = _context(work, recipe, base_image)
         base_layout.put_into(context, bases)

@@ -204,6 +204,22 @@ def require_size(candidate: Candidate) -> None:
         )
 
 
+def require_intact(candidate: Candidate) -> None:
+    """Raise IntegrityFailure when its image is not the one that its record names; all of it is hashed for that."""
+    require_image(candidate)
+    require_size(candidate)
+    try:
+        digest, size = plain.digest_of(candidate.image)
+    except OSError as error:
+        raise IntegrityFailure(f"{candidate.image} cannot be read", why=error.strerror or "") from error
+    if (digest, size) != (candidate.sif.digest, candidate.sif.size):
+        raise IntegrityFailure(
+            f"{candidate.image} is not the image that was built",
+            why=f"wanted {candidate.sif.digest} and {candidate.sif.size} bytes, got {digest} and {size}",
+            fix=f"build it again: singfactory build --force {candidate.recipe}",
+        )
+
+
 def require_within(candidate: Candidate, disk: int) -> None:
     """Raise IntegrityFailure when its image is larger than the room that its recipe asks for, build.disk in bytes.
 
@@ -218,7 +234,7 @@ def require_within(candidate: Candidate, disk: int) -> None:
         )
 
 
-def load_if_whole(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
+def load_if_intact(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
     """A candidate with this input key whose image still has its digest; None when there is none."""
     try:
         candidate = load(candidates, recipe, arch)

@@ -1,44 +1,28 @@
 """Publishing what other jobs built and tested: every candidate of a folder, each judged by itself.
 
-A candidate's folder travels as the artifact of the job that made it. Whoever made it may be a stranger: with the plan
-at hand, a folder counts only for the recipe and architecture whose job hands over a folder of that name, and nothing
-else that lies there counts at all.
+Which of them count is decided in factory.artifacts.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from factory import candidate as candidates
 from factory import catalog as catalogs
 from factory import report as reports
+from factory.adapters import Adapters
+from factory.artifacts import Artifact, artifacts_in
 from factory.candidate import Candidate
-from factory.errors import BuildFailed, FactoryError, IntegrityFailure, UsageError
-from factory.make import Works, publish_together, require_ready
-from factory.names import recipe_name
+from factory.errors import BuildFailed, FactoryError, IntegrityFailure
+from factory.job import Target
+from factory.make import publish_together, require_ready
 from factory.plan import in_order
-from factory.recipes.load import ARCHITECTURES
 from factory.recipes.model import Recipe
 from factory.release import Release
 from factory.report import OWN_TEST, TestReport
-from factory.waves import Place
 
 FindRecipe = Callable[[str], Recipe]
-
-
-@dataclass(frozen=True)
-class Found:
-    """One entry of a folder of candidates: what it holds, or why that does not count; None for a build that failed.
-
-    name: the entry's own; place: what it should be a candidate of, None for what is no candidate's folder.
-    """
-
-    name: str
-    place: Place | None
-    made: Candidate | FactoryError | None
 
 
 @dataclass(frozen=True)
@@ -51,105 +35,30 @@ class Handed:
     error: FactoryError | None = None
 
 
-def look(folder: Path, planned: Collection[Place] | None = None) -> tuple[Found, ...]:
-    """What lies in a folder of candidates, by name; hidden entries are ours: locks, and files on their way.
-
-    planned: the jobs of this run. Then each entry is the artifact of one of them, and holds nothing else.
-    """
-    try:
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    places = None if planned is None else {candidates.folder_of(folder, *place).name: place for place in planned}
-    return tuple(_found(folder, name, places) for name in names)
-
-
-def _found(folder: Path, name: str, places: dict[str, Place] | None) -> Found:
-    place: Place | None = None
-    try:
-        place = _place(folder, name) if places is None else _planned(folder, name, places)
-        if places is not None:
-            _require_only_ours(folder / name, place)
-        return Found(name, place, _read(folder, place))
-    except FactoryError as error:
-        return Found(name, place, error)
-    except OSError as error:
-        why = error.strerror or ""
-        return Found(name, place, IntegrityFailure(f"{name!a} cannot be read", why=why, fix=f"remove it from {folder}"))
-
-
-def _place(folder: Path, name: str) -> Place:
-    """Of what the folder should hold a candidate, by its name. Raises UsageError."""
-    recipe, _, arch = name.rpartition("-")
-    fix = f"remove it from {folder}"
-    if arch not in ARCHITECTURES or not _is_folder(folder / name):
-        raise UsageError(f"{name!a} is no candidate", why="wanted a folder RECIPE-ARCHITECTURE", fix=fix)
-    try:
-        return recipe_name(recipe), arch
-    except UsageError as error:
-        raise UsageError(f"{name!a} is no candidate", why=str(error), fix=fix) from error
-
-
-def _planned(folder: Path, name: str, places: dict[str, Place]) -> Place:
-    """The job that hands over an artifact of this name. Raises IntegrityFailure."""
-    if name in places and _is_folder(folder / name):
-        return places[name]
-    raise IntegrityFailure(
-        f"{name!a} was handed over, and no job of the plan makes it",
-        why="nothing outside of the plan is published: some job of this run put it there, or a checkout brought it",
-        fix="find out which, before anything that it made is used",
-    )
-
-
-def _require_only_ours(folder: Path, place: Place) -> None:
-    """Raise IntegrityFailure for what no build and no test leaves in a candidate's folder."""
-    for path in sorted(folder.iterdir()):
-        if path.name not in candidates.FILES or not stat.S_ISREG(path.lstat().st_mode):
-            recipe, arch = place
-            raise IntegrityFailure(
-                f"the job {recipe} ({arch}) handed over what no build leaves: {path.name[:100]!a}",
-                why="something in that job wrote beside its own image, so nothing of it is published",
-                fix=f"look at what the recipe {recipe} runs, and at that job's log",
-            )
-
-
-def _is_folder(path: Path) -> bool:
-    return stat.S_ISDIR(path.lstat().st_mode)
-
-
-def _read(folder: Path, place: Place) -> Candidate | None:
-    """The candidate of a folder; None for what a failed build left. Raises FactoryError."""
-    here = candidates.folder_of(folder, *place)
-    if not any(path.exists() or path.is_symlink() for path in (here / "candidate.json", here / "image.sif")):
-        return None
-    made = candidates.load(folder, *place)
-    candidates.require_size(made)
-    return made
-
-
-def publish_all(works: Works, find: FindRecipe, planned: Collection[Place] | None = None) -> Iterator[Handed]:
+def publish_all(adapters: Adapters, find: FindRecipe, planned: Collection[Target] | None = None) -> Iterator[Handed]:
     """Publish every candidate of the work folder, bases before what builds upon them, and tell of each as it is done.
 
     All architectures of a recipe get one number. One that cannot be published does not stop the others; what was built
-    upon an image that is not published stays behind with it. find: the recipe of a name. planned: see ``look``.
+    upon an image that is not published stays behind with it. find: the recipe of a name.
+    planned: as for ``artifacts_in``.
 
     Raises RegistryFailure and its kind when the catalog cannot be read.
     """
     found: list[tuple[Recipe, Candidate]] = []
-    for entry in look(works.candidates, planned):
+    for entry in artifacts_in(adapters.candidates, planned):
         read = _of_recipe(entry, find)
         if isinstance(read, FactoryError):
             yield Handed(entry.name, error=read)
         elif read is not None:
             found.append(read)
-        elif entry.place is not None:
-            where = works.candidates / entry.name
-            works.progress.note(f"{entry.place[0]} ({entry.place[1]}) was not built; {where} holds no image")
-    catalog = catalogs.read(works.registry)
+        elif entry.target is not None:
+            where = adapters.candidates / entry.name
+            adapters.progress.note(f"{entry.target[0]} ({entry.target[1]}) was not built; {where} holds no image")
+    catalog = catalogs.read(adapters.registry)
     there = {name: {str(one.sif.digest) for one in entry.releases} for name, entry in catalog.entries.items()}
     for recipe in in_order([recipe for recipe, _ in found]):
         group = [made for one, made in found if one.name == recipe.name]
-        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), works):
+        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), adapters):
             if (
                 done.candidate is not None and done.release is not None
             ):  # of an unchanged one, too: the files are the same
@@ -158,18 +67,18 @@ def publish_all(works: Works, find: FindRecipe, planned: Collection[Place] | Non
             yield done
 
 
-def _of_recipe(entry: Found, find: FindRecipe) -> tuple[Recipe, Candidate] | FactoryError | None:
+def _of_recipe(entry: Artifact, find: FindRecipe) -> tuple[Recipe, Candidate] | FactoryError | None:
     """The recipe and the candidate of an entry, or why it does not count; None where nothing was built."""
-    if entry.place is None:
+    if entry.target is None:
         return entry.made if isinstance(entry.made, FactoryError) else None
     try:
-        recipe = find(entry.place[0])
+        recipe = find(entry.target[0])
     except FactoryError as error:
         return error
     return (recipe, entry.made) if isinstance(entry.made, Candidate) else entry.made
 
 
-def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], works: Works) -> Iterator[Handed]:
+def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters) -> Iterator[Handed]:
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of what it builds upon."""
     ready = []
     for made in group:
@@ -179,7 +88,7 @@ def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], works:
         else:
             ready.append((made, judged))
     try:
-        releases = publish_together(recipe, ready, works) if ready else ()
+        releases = publish_together(recipe, ready, adapters) if ready else ()
     except FactoryError as error:
         yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
     else:
@@ -207,8 +116,8 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | Fa
 
 def _require_own_tests(recipe: Recipe, report: TestReport) -> None:
     """Raise IntegrityFailure for a report of tests that the recipe does not have: its words go into the catalog."""
-    told = [result.name for result in report.results]
-    if len(set(told)) < len(told) or not set(told) <= {OWN_TEST, *(test.name for test in recipe.tests)}:
+    named = [result.name for result in report.results]
+    if len(set(named)) < len(named) or not set(named) <= {OWN_TEST, *(test.name for test in recipe.tests)}:
         raise IntegrityFailure(
             f"the test report of {recipe.name} tells of tests that its recipe does not have",
             why="singfactory test did not write it",

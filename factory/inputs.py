@@ -30,6 +30,19 @@ class Inputs:
         """One digest over all parts."""
         return Digest.of(json.dumps(dict(self.parts), sort_keys=True).encode())
 
+    @property
+    def base_digest(self) -> str:
+        """The digest of what is built upon; '' for nothing."""
+        return self.parts.get("base", "")
+
+    def upon(self, base_digest: str) -> Inputs:
+        """The same inputs upon another base."""
+        return Inputs({**self.parts, "base": base_digest})
+
+    def with_engine(self, engine: str) -> Inputs:
+        """The same inputs for another engine."""
+        return Inputs({**self.parts, "engine": engine})
+
     def changed(self, before: Mapping[str, str]) -> tuple[str, ...]:
         """The names of the parts that differ from earlier ones."""
         return tuple(sorted(name for name in {*self.parts, *before} if self.parts.get(name) != before.get(name)))

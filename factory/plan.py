@@ -1,4 +1,4 @@
-"""What must be built and why, and what must not and why: a pure function of what is known."""
+"""Plan: what must be built and why, and what must not and why. A pure function of a snapshot and the recipes' files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.errors import FactoryError, RecipeError
 from factory.inputs import Inputs
+from factory.job import Base, Job, Kept, Plan, Stuck
 from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.release import Release
@@ -18,56 +19,11 @@ GatherInputs = Callable[[Recipe, str, str, str], Inputs]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One recipe for one architecture that must be built. waits_for: the recipe whose image it needs first."""
+class Snapshot:
+    """The state that planning starts from. bases: the digest of each recipe's docker:// base, or why it has none.
 
-    recipe: Recipe
-    arch: str
-    reasons: tuple[str, ...]
-    waits_for: str = ""
-    wave: int = 0
-
-    @property
-    def title(self) -> str:
-        """For people: ``pytorch-2.1 (amd64)``."""
-        return f"{self.recipe.name} ({self.arch})"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """One recipe for one architecture that is published as it should be; release is None when withdrawn."""
-
-    recipe: Recipe
-    arch: str
-    release: Release | None
-    why: str
-
-
-@dataclass(frozen=True)
-class Stuck:
-    """One recipe for which nothing can be said, and why."""
-
-    recipe: Recipe
-    arch: str
-    error: FactoryError
-
-
-@dataclass(frozen=True)
-class Plan:
-    """jobs are in an order that respects recipe:// bases; wave n needs only images of waves before it."""
-
-    jobs: tuple[Job, ...] = ()
-    kept: tuple[Kept, ...] = ()
-    stuck: tuple[Stuck, ...] = ()
-
-
-@dataclass(frozen=True)
-class Known:
-    """What planning looks at. bases: the digest of each recipe's docker:// base, or why it could not be had.
-
-    engine: name and version of the engine that would build, '' where there is none to ask. built: by recipe and
-    architecture, whole candidates of the inputs that their recipes have now; what builds upon these recipes is built
-    upon them, published or not.
+    engine: name and version of the engine that would build, '' on a machine without one. built: whole candidates of
+    the inputs that their recipes have now, by recipe and architecture; they serve as bases before what is published.
     """
 
     catalog: Catalog
@@ -76,14 +32,14 @@ class Known:
     now: datetime
     built: Mapping[tuple[str, str], Candidate] = field(default_factory=dict)
 
-    def with_built(self, made: Candidate) -> Known:
+    def with_built(self, made: Candidate) -> Snapshot:
         """The same, and a candidate more."""
         return replace(self, built={**self.built, (made.recipe, made.arch): made})
 
 
 def plan(
     recipes: Sequence[Recipe],
-    known: Known,
+    snapshot: Snapshot,
     gather: GatherInputs,
     *,
     force: bool = False,
@@ -92,15 +48,16 @@ def plan(
 ) -> Plan:
     """Decide for each recipe and architecture. recipes: those asked for and the recipes that they build upon.
 
-    arch: only these architectures; all when empty. broken: recipes that are stuck, and stop no others.
+    gather reads a recipe's inputs; it is called at most once for each architecture. arch: only these architectures;
+    all when empty. broken: recipes that are stuck, and stop no others.
     """
     only = frozenset(arch)
-    told = [(one, arch) for one in broken for arch in one.recipe.build.arch if not only or arch in only]
-    result = Plan(stuck=tuple(Stuck(one.recipe, arch, one.error) for one, arch in told))
+    wrong = [(one, arch) for one in broken for arch in one.recipe.build.arch if not only or arch in only]
+    result = Plan(stuck=tuple(Stuck(one.recipe, arch, one.error) for one, arch in wrong))
     for recipe in in_order(recipes):
         for one in recipe.build.arch:
             if not only or one in only:
-                result = _decide(result, recipe, one, known, gather, force=force)
+                result = _decide(result, recipe, one, snapshot, gather, force=force)
     return result
 
 
@@ -124,53 +81,71 @@ def in_order(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
     return tuple(done.values())
 
 
-def _decide(result: Plan, recipe: Recipe, arch: str, known: Known, gather: GatherInputs, *, force: bool) -> Plan:
-    release = known.catalog.entry(recipe.name).newest(arch)
+def job_for(
+    recipe: Recipe, arch: str, snapshot: Snapshot, gather: GatherInputs, reasons: tuple[str, ...] = ("asked for",)
+) -> Job:
+    """The job of building a recipe now, published or not. Raises FactoryError, for one when its base cannot be had."""
+    base = base_of(recipe, arch, snapshot)
+    return Job(recipe, arch, reasons, gather(recipe, arch, base.digest, _engine(recipe, arch, snapshot)), base)
+
+
+def settled(job: Job, snapshot: Snapshot, *, force: bool = False) -> Job | Kept:
+    """Decide again on a job that waited for its base, which is built by now: the base may have stayed the same.
+
+    The inputs that the job carries are used. Raises RecipeError when there is still no base.
+    """
+    ready = job.upon(base_of(job.recipe, job.arch, snapshot))
+    if force or is_stale(ready, snapshot):
+        return ready
+    return _kept(ready, snapshot)
+
+
+def is_stale(job: Job, snapshot: Snapshot) -> bool:
+    """Whether a job whose base is known must be done, as things are in the snapshot."""
+    if job.recipe.lifecycle.status == "withdrawn":
+        return False
+    return bool(_reasons(job.recipe, _newest(job.recipe, job.arch, snapshot), job.inputs, snapshot.now))
+
+
+def _decide(result: Plan, recipe: Recipe, arch: str, snapshot: Snapshot, gather: GatherInputs, *, force: bool) -> Plan:
+    release = _newest(recipe, arch, snapshot)
     if recipe.lifecycle.status == "withdrawn":
         return replace(result, kept=(*result.kept, Kept(recipe, arch, None, "withdrawn")))
-    base_job = next((job for job in result.jobs if (job.recipe.name, job.arch) == (recipe.base_recipe, arch)), None)
-    waits_for, wave = (base_job.recipe.name, base_job.wave + 1) if base_job is not None else ("", 0)
-    if base_job is not None and (release is None or force or "base-changed" in recipe.rebuild.when):
-        job = Job(recipe, arch, (f"its base {recipe.base_recipe} is built first",), waits_for, wave)
-        return replace(result, jobs=(*result.jobs, job))
+    first = next((job for job in result.jobs if job.target == (recipe.base_recipe, arch)), None)
+    waits_for, wave = (first.recipe.name, first.wave + 1) if first is not None else ("", 0)
+    follows = first is not None and (release is None or force or "base-changed" in recipe.rebuild.when)
     try:
-        base = base_digest(recipe, arch, known)
-        inputs = gather(recipe, arch, base, known.engine or (release.engine if release else ""))
+        base = Base() if follows else base_of(recipe, arch, snapshot)
+        inputs = gather(recipe, arch, base.digest, _engine(recipe, arch, snapshot))
     except FactoryError as error:
         return replace(result, stuck=(*result.stuck, Stuck(recipe, arch, error)))
-    if release is None:
-        reasons: tuple[str, ...] = ("new: nothing is published",)
-    else:
-        reasons = _reasons(recipe, release, inputs, known.now)
-    if force:
-        reasons = (*reasons, "forced")
-    if reasons:
-        return replace(result, jobs=(*result.jobs, Job(recipe, arch, reasons, waits_for, wave)))
-    return replace(result, kept=(*result.kept, Kept(recipe, arch, release, _why_kept(release, inputs))))
+    reasons: tuple[str, ...] = (f"its base {waits_for} is built first",)
+    if not follows:
+        reasons = _reasons(recipe, release, inputs, snapshot.now) + (("forced",) if force else ())
+    job = Job(recipe, arch, reasons, inputs, base)
+    if not reasons:
+        return replace(result, kept=(*result.kept, _kept(job, snapshot)))
+    if waits_for:
+        job = replace(job, inputs=inputs.upon(""), base=None, waits_for=waits_for, wave=wave)
+    return replace(result, jobs=(*result.jobs, job))
 
 
-def base_digest(recipe: Recipe, arch: str, known: Known) -> str:
-    """The digest of what a recipe builds upon: a pinned image, or another recipe's SIF. Raises FactoryError.
+def base_of(recipe: Recipe, arch: str, snapshot: Snapshot) -> Base:
+    """What a recipe builds upon: a pinned image, or another recipe's SIF. Raises FactoryError.
 
     Of another recipe, what was built counts before what is published.
     """
-    built = known.built.get((recipe.base_recipe, arch))
-    if built is not None:
-        return str(built.sif.digest)
-    release = base_release(recipe, arch, known)
-    if release is not None:
-        return str(release.sif.digest)
-    found = known.bases.get(recipe.name, "")
+    if recipe.base_recipe:
+        image = snapshot.built.get((recipe.base_recipe, arch)) or _base_release(recipe, arch, snapshot)
+        return Base(str(image.sif.digest), image)
+    found = snapshot.bases.get(recipe.name, "")
     if isinstance(found, FactoryError):
         raise found
-    return found
+    return Base(found)
 
 
-def base_release(recipe: Recipe, arch: str, known: Known) -> Release | None:
-    """The release of a recipe:// base that would be built upon; None for other bases. Raises RecipeError."""
-    if not recipe.base_recipe:
-        return None
-    release = known.catalog.entry(recipe.base_recipe).newest(arch)
+def _base_release(recipe: Recipe, arch: str, snapshot: Snapshot) -> Release:
+    release = snapshot.catalog.entry(recipe.base_recipe).newest(arch)
     if release is None:
         raise RecipeError(
             f"{recipe.name} builds upon {recipe.base_recipe}, of which nothing is published for {arch}",
@@ -179,8 +154,25 @@ def base_release(recipe: Recipe, arch: str, known: Known) -> Release | None:
     return release
 
 
-def _reasons(recipe: Recipe, release: Release, inputs: Inputs, now: datetime) -> tuple[str, ...]:
-    """Why a published image is stale; empty when it is not, or when `[rebuild] when` leaves it."""
+def _newest(recipe: Recipe, arch: str, snapshot: Snapshot) -> Release | None:
+    return snapshot.catalog.entry(recipe.name).newest(arch)
+
+
+def _engine(recipe: Recipe, arch: str, snapshot: Snapshot) -> str:
+    """The engine that would build; on a machine without one, as if it had not changed."""
+    release = _newest(recipe, arch, snapshot)
+    return snapshot.engine or (release.engine if release else "")
+
+
+def _kept(job: Job, snapshot: Snapshot) -> Kept:
+    release = _newest(job.recipe, job.arch, snapshot)
+    return Kept(job.recipe, job.arch, release, _why_kept(release, job.inputs))
+
+
+def _reasons(recipe: Recipe, release: Release | None, inputs: Inputs, now: datetime) -> tuple[str, ...]:
+    """Why an image must be built; none when what is published is right, or when `[rebuild] when` leaves it."""
+    if release is None:
+        return ("new: nothing is published",)
     reasons = []
     latest = release.repeat or release
     if str(inputs.key) not in (release.inputs, latest.inputs):

@@ -304,12 +304,12 @@ def _push_referrers(
     progress: Progress,
 ) -> Sequence[Descriptor]:
     """Push documents about an image, by their media types; empty ones are left out. created: ISO 8601."""
-    told = {"org.opencontainers.image.created": created}
+    annotations = {"org.opencontainers.image.created": created}
     attached = []
     for artifact_type, content in documents.items():
         if not content:
             continue
-        manifest, blobs = artifact(artifact_type, content, subject.descriptor, told)
+        manifest, blobs = artifact(artifact_type, content, subject.descriptor, annotations)
         for blob, descriptor in blobs:
             registry.push_blob(recipe, blob, descriptor, progress)
         attached.append(registry.push_referrer(recipe, manifest))

@@ -19,19 +19,18 @@ from factory.candidate import Candidate
 from factory.catalog import Catalog
 from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
+from factory.job import Kept, Plan, Stuck, Target
 from factory.names import NAME_LIMIT, recipe_name
-from factory.plan import Kept, Plan, Stuck
 from factory.recipes.lint import lint
 from factory.recipes.load import FILE, lines_of
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.toml_lines import nearest_line
-from factory.waves import Place
 
 Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck", "waiting"]
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
 _MOST_ROWS = 10_000
-MOST_CHANGES = 1000  # packages of one recipe that are told
+MOST_CHANGES = 1000  # packages of one recipe that a report lists
 LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
 _TEXT_LIMIT = 500  # characters of a text that comes from a recipe
 _PATH_LIMIT = 200  # characters of a path in a recipe's folder
@@ -68,7 +67,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Handover:
+class RunResult:
     """What a run has left here: made, and why what else lies here does not count, by recipe and architecture.
 
     tried: what the run was to build, though it is published as it should be. planned: all that it was to build, None
@@ -76,17 +75,17 @@ class Handover:
     """
 
     made: tuple[Candidate, ...] = ()
-    refused: Mapping[Place, FactoryError] = field(default_factory=dict)
-    tried: Collection[Place] = ()
-    planned: Collection[Place] | None = None
+    refused: Mapping[Target, FactoryError] = field(default_factory=dict)
+    tried: Collection[Target] = ()
+    planned: Collection[Target] | None = None
     publishes: bool = True
 
-    def waits(self, place: Place) -> bool:
+    def waits(self, place: Target) -> bool:
         """Whether the run had no room for it. A plan without any job is one that failed."""
         return bool(self.planned) and place not in (self.planned or ())
 
 
-def rows(decided: Plan, left: Handover, catalog: Catalog) -> tuple[Row, ...]:
+def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
     """What became of everything: decided is the plan after the run."""
     candidates = {(one.recipe, one.arch): one for one in left.made}
     seen = (_published(one, catalog, publishes=left.publishes) for one in candidates.values())
@@ -98,7 +97,7 @@ def rows(decided: Plan, left: Handover, catalog: Catalog) -> tuple[Row, ...]:
         for kept in decided.kept
         if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in left.tried
     ]
-    told = done | {(name, arch) for name, arch, _ in waiting}
+    decided_already = done | {(name, arch) for name, arch, _ in waiting}
     built = [_built(one[:2], one[2], left, candidates.get(one[:2]), catalog) for one in waiting if one[:2] not in done]
     recipes = {job.recipe.name: job.recipe for job in decided.jobs}
     recipes |= {kept.recipe.name: kept.recipe for kept in decided.kept}
@@ -111,7 +110,7 @@ def rows(decided: Plan, left: Handover, catalog: Catalog) -> tuple[Row, ...]:
                 *(
                     Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
                     for kept in decided.kept
-                    if (kept.recipe.name, kept.arch) not in told
+                    if (kept.recipe.name, kept.arch) not in decided_already
                 ),
             ],
             key=lambda row: (row.recipe, row.arch),
@@ -210,7 +209,7 @@ def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | N
     )
 
 
-def _built(place: Place, why: str, left: Handover, made: Candidate | None, catalog: Catalog) -> Row:
+def _built(place: Target, why: str, left: RunResult, made: Candidate | None, catalog: Catalog) -> Row:
     """The row of what should be built and is not published."""
     recipe, arch = place
     newest = catalog.entry(recipe).newest(arch)
@@ -283,7 +282,7 @@ def from_json(content: bytes) -> tuple[Row, ...]:
 
 def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
     """Rows, each about something else, and not too many. Raises ValueError."""
-    by_place: dict[Place, Row] = {}
+    by_place: dict[Target, Row] = {}
     for row in found:
         if (row.recipe, row.arch) in by_place or len(by_place) >= _MOST_ROWS:
             raise ValueError("two rows are about the same, or there are too many")

@@ -15,8 +15,8 @@ from typing import Any
 from factory import strict
 from factory.candidate import folder_of
 from factory.errors import UsageError
+from factory.job import Job, Plan, Target
 from factory.names import recipe_name
-from factory.plan import Job, Plan
 from factory.recipes.load import ARCHITECTURES
 
 MOST_WAVES = 4  # as many as the workflow has jobs for, one after another
@@ -24,9 +24,6 @@ PLAN_LIMIT = 32 * 1024 * 1024  # bytes of all matrices together
 MOST_ENTRIES = 256  # GitHub Actions: "A matrix will generate a maximum of 256 jobs per workflow run"
 MOST_BYTES = 100_000  # of a matrix: steps get it as a variable, and Linux takes 128 KiB for one (execve(2))
 LARGE = 14_000_000_000  # bytes; GitHub promises a job 14 GB of disk
-
-Place = tuple[str, str]
-"""A recipe's name, and an architecture."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +80,21 @@ def schedule(plan: Plan, runners: Runners) -> Schedule:
 
     Raises UsageError for a chain of recipes that is longer than there are waves.
     """
-    by_place = {(job.recipe.name, job.arch): job for job in plan.jobs}
+    by_target = {job.target: job for job in plan.jobs}
     deepest = max(plan.jobs, key=lambda job: job.wave, default=None)
     if deepest is not None and deepest.wave >= MOST_WAVES:
         raise UsageError(
             f"{deepest.recipe.name} builds upon too many recipes in a row",
-            why=f"{' -> '.join(job.recipe.name for job in _chain(deepest, by_place))}; "
+            why=f"{' -> '.join(job.recipe.name for job in _chain(deepest, by_target))}; "
             f"the workflow builds {MOST_WAVES} one after another",
             fix="let one of them build upon an earlier recipe, or build some of them first: singfactory make NAME",
         )
     waves: list[list[Entry]] = [[] for _ in range(MOST_WAVES)]
     sizes = [0] * MOST_WAVES
-    number_of: dict[Place, int] = {}
+    number_of: dict[Target, int] = {}
     left = []
     for job in _urgent_first(plan):
-        entry = _entry(job, _chain(job, by_place)[:-1], runners)
+        entry = _entry(job, _chain(job, by_target)[:-1], runners)
         size = len(compact(entry.to_json())) + 1
         base = number_of.get((job.waits_for, job.arch), MOST_WAVES) if job.waits_for else -1
         rooms = (number for number in range(base + 1, MOST_WAVES) if len(waves[number]) < MOST_ENTRIES)
@@ -105,7 +102,7 @@ def schedule(plan: Plan, runners: Runners) -> Schedule:
         if number is None:
             left.append(job)
             continue
-        number_of[job.recipe.name, job.arch] = number
+        number_of[job.target] = number
         waves[number].append(entry)
         sizes[number] += size
     return Schedule(tuple(tuple(wave) for wave in waves if wave), tuple(left))
@@ -121,7 +118,7 @@ def compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def planned(text: str) -> frozenset[Place]:
+def planned(text: str) -> frozenset[Target]:
     """What the jobs of these matrices build: JSON, one matrix a line, or all as ``plan --github-matrix`` prints them.
 
     Raises UsageError for anything else.
@@ -131,14 +128,14 @@ def planned(text: str) -> frozenset[Place]:
     try:
         documents = [strict.json_object(line, PLAN_LIMIT) for line in text.splitlines() if line.strip()]
         matrices = [strict.mapping(matrix) for one in documents for matrix in one.get("waves", [one])]
-        return frozenset(_place(entry) for one in matrices for entry in one["include"])
+        return frozenset(_target(entry) for one in matrices for entry in one["include"])
     except (ValueError, LookupError, TypeError, UsageError) as error:
         raise UsageError(
             "the plan cannot be read", why="it is not what the matrices are", fix="singfactory plan --github-matrix"
         ) from error
 
 
-def _place(entry: dict[str, Any]) -> Place:
+def _target(entry: dict[str, Any]) -> Target:
     if entry["arch"] not in ARCHITECTURES:
         raise ValueError("there is no such architecture")
     return recipe_name(entry["recipe"]), entry["arch"]
@@ -146,19 +143,19 @@ def _place(entry: dict[str, Any]) -> Place:
 
 def _urgent_first(plan: Plan) -> list[Job]:
     """The jobs, bases first; of one depth, those first upon which the longest chains wait."""
-    below = dict.fromkeys(((job.recipe.name, job.arch) for job in plan.jobs), 0)
+    below = dict.fromkeys((job.target for job in plan.jobs), 0)
     for job in reversed(plan.jobs):
         base = (job.waits_for, job.arch)
         if job.waits_for:
-            below[base] = max(below[base], below[job.recipe.name, job.arch] + 1)
-    return sorted(plan.jobs, key=lambda job: (job.wave, -below[job.recipe.name, job.arch]))
+            below[base] = max(below[base], below[job.target] + 1)
+    return sorted(plan.jobs, key=lambda job: (job.wave, -below[job.target]))
 
 
-def _chain(last: Job, by_place: Mapping[Place, Job]) -> list[Job]:
+def _chain(last: Job, by_target: Mapping[Target, Job]) -> list[Job]:
     """The jobs that a job builds upon, and it, in this order."""
     found = [last]
     while found[0].waits_for:
-        found.insert(0, by_place[found[0].waits_for, last.arch])
+        found.insert(0, by_target[found[0].waits_for, last.arch])
     return found
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ TOUCHES_THE_WORLD = {
     "requests",
     "time",
 }
+APART = (4, 5)  # layers whose rows do not import each other: stages, and what is built of them
 CLUSTER_SIDE = ("pull", "path", "exec", "stage", "store")
 HEAVY = {"oras", "github", "jsonschema", "docker", "packageurl"}
 
@@ -38,6 +39,13 @@ def rooms() -> dict[str, int]:
         if row:
             found |= dict.fromkeys(re.findall(r"`([^`]+)`", row[2]), int(row[1]))
     return found
+
+
+def rows() -> dict[str, int]:
+    """Every place that the table names, and the number of its row: those of one row may know each other."""
+    lines = (re.match(r"\| \d \| (.*?) \|", line) for line in TABLE.read_text(encoding="utf-8").splitlines())
+    named = (re.findall(r"`([^`]+)`", line[1]) for line in lines if line)
+    return {room: number for number, places in enumerate(named) for room in places}
 
 
 def modules() -> list[Path]:
@@ -70,7 +78,7 @@ def imports(source: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 def breaches(room: str, source: str) -> Iterator[str]:
     """Every import that the layers forbid to a module of this room."""
-    layers = rooms()
+    layers, row = rooms(), rows()
     own = layers[room]
     for line, name in imports(source):
         if name[0] == "relative":
@@ -84,13 +92,15 @@ def breaches(room: str, source: str) -> Iterator[str]:
             continue
         if layers[theirs] > own:
             yield f"{line}: layer {own} imports {'.'.join(name)} of layer {layers[theirs]}"
+        elif own in APART and layers[theirs] == own and row[theirs] != row[room]:
+            yield f"{line}: {room} imports {'.'.join(name)} of another row of layer {own}"
         elif layers[theirs] == own == 2 and name[1:3] != ("registry", "protocol"):
             yield f"{line}: {room} imports its sibling {'.'.join(name)}"
 
 
 def test_every_room_of_the_table_exists_and_every_module_is_in_a_room() -> None:
     layers = rooms()
-    assert {0, 1, 2, 3, 4} == set(layers.values())
+    assert {0, 1, 2, 3, 4, 5, 6} == set(layers.values())
     missing = [room for room in layers if not (FACTORY / room).exists()]
     assert not missing, f"the table names rooms that do not exist: {missing}"
     homeless = {own_room(path) for path in modules()}
@@ -106,16 +116,66 @@ def test_imports_go_downwards_and_siblings_do_not_know_each_other(path: Path) ->
 @pytest.mark.parametrize(
     ("room", "planted", "found"),
     [
-        ("store/", "import factory.cli.main", "1: layer 2 imports factory.cli.main of layer 4"),
-        ("store/", "from factory import plan", "1: layer 2 imports factory.plan of layer 3"),
+        ("store/", "import factory.cli.main", "1: layer 2 imports factory.cli.main of layer 6"),
+        ("store/", "from factory import plan", "1: layer 2 imports factory.plan of layer 4"),
         ("store/", "from factory.engine import host", "1: store/ imports its sibling factory.engine.host"),
         ("io/", "def f():\n    from factory.store.store import Store", "2: layer 1 imports factory.store.store.Store"),
         ("digest.py", "import os", "1: layer 0 imports os, which touches the world"),
+        (
+            "plan.py",
+            "from factory.build import build",
+            "1: plan.py imports factory.build.build of another row of layer 4",
+        ),
+        ("build.py", "from factory import make", "1: layer 4 imports factory.make of layer 5"),
+        ("summary.py", "from factory import make", "1: summary.py imports factory.make of another row of layer 5"),
         ("pull.py", "from .store import store", "1: a relative import"),
     ],
 )
 def test_a_forbidden_import_is_found(room: str, planted: str, found: str) -> None:
-    assert [told[: len(found)] for told in breaches(room, planted)] == [found]
+    assert [breach[: len(found)] for breach in breaches(room, planted)] == [found]
+
+
+def module_name(path: Path) -> str:
+    parts = ("factory", *path.relative_to(FACTORY).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def known_module(name: tuple[str, ...], known: Collection[str]) -> str:
+    """The module of ours that an imported name is, or is in; '' for what is not ours."""
+    return next((".".join(one) for one in (name, name[:-1]) if ".".join(one) in known), "")
+
+
+def circles(sources: Mapping[str, str]) -> list[list[str]]:
+    """Modules that import each other, by way of others or not; lazy imports and those for types alone count too."""
+    imported = {
+        module: {known_module(name, sources) for _, name in imports(source)} - {"", module}
+        for module, source in sources.items()
+    }
+    found = []
+    while imported:
+        free = {module for module, others in imported.items() if not others & imported.keys()}
+        if not free:  # all that is left leads into a circle: walk on until a module comes again
+            way = [min(imported)]
+            while way[-1] not in way[:-1]:
+                way.append(min(imported[way[-1]] & imported.keys()))
+            found.append(way[way.index(way[-1]) :])
+            free = {way[-1]}
+        imported = {module: others for module, others in imported.items() if module not in free}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles({module_name(path): path.read_text(encoding="utf-8") for path in modules()}) == []
+
+
+def test_a_circle_is_found() -> None:
+    planted = {
+        "factory.cli": "from factory.cli.a import run",
+        "factory.cli.a": "from factory.cli import b",
+        "factory.cli.b": "def f():\n    from factory.cli.c import g",
+        "factory.cli.c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import factory.cli.a",
+    }
+    assert circles(planted) == [["factory.cli.a", "factory.cli.b", "factory.cli.c", "factory.cli.a"]]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(FACTORY)))

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit
-from factory.errors import BuildFailed, FactoryError, UsageError
 from factory.io.files import readable_size
 
 if TYPE_CHECKING:
     from factory.candidate import Candidate
-    from factory.make import Works
-    from factory.plan import Known
-    from factory.recipes.model import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,53 +47,29 @@ def run(options: BuildOptions) -> int:
 
     One that fails stops only what builds upon it; the exit code is that of the first failure.
     """
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make import look, needed  # noqa: PLC0415
-    from factory.plan import in_order  # noqa: PLC0415
+    from factory.make import take_snapshot  # noqa: PLC0415
+    from factory.make_builds import build_named  # noqa: PLC0415
 
     context = Context(options)
-    recipes = context.recipes(options.names)
-    works = context.works
+    recipes = context.recipes.with_bases(options.names)
+    adapters = open_adapters(context)
     if options.output is not None:
-        works = replace(works, candidates=options.output.absolute())
-    known = look(recipes, works)
-    rows, failed, code = [], set(), 0
-    for recipe in in_order(recipes):
-        try:
-            if recipe.base_recipe in failed:
-                raise BuildFailed(f"{recipe.name} is not built", why=f"its base {recipe.base_recipe} failed")
-            made = _build_or_find(recipe, context, works, known, options)
-        except FactoryError as error:
-            failed.add(recipe.name)
-            shown = fail(error)
-            code = code or shown
-            continue
-        known = known.with_built(made) if made is not None and needed(made, recipe, known) else known
-        if made is not None and recipe.name in options.names:
+        adapters = replace(adapters, candidates=options.output.absolute())
+    handed = options.bases.absolute() if options.bases is not None else None
+    snapshot = take_snapshot(recipes, adapters)
+    rows, code = [], 0
+    for built in build_named(recipes, options.names, snapshot, adapters, force=options.force, handed=handed):
+        if built.error is not None:
+            failed = fail(built.error)
+            code = code or failed
+        if (made := built.candidate) is not None:
             rows.append({**made.to_json(), "path": str(made.image), "log": str(made.log)})
             _show(made, context)
     if options.json:
         emit(rows)
     return code
-
-
-def _build_or_find(
-    recipe: Recipe, context: Context, works: Works, known: Known, options: BuildOptions
-) -> Candidate | None:
-    """The new candidate of a recipe that was named; of one that others build upon, what was built before, if any."""
-    from factory.make import build_one, built_before  # noqa: PLC0415
-    from factory.runners.local import LocalRunner  # noqa: PLC0415
-
-    handed = options.bases.absolute() if options.bases is not None else None
-    if recipe.name not in options.names:
-        return built_before(recipe, context.arch, known, works, handed)
-    if handed is not None and recipe.base_recipe and not isinstance(works.runner(recipe), LocalRunner):
-        raise UsageError(
-            f"{recipe.name} cannot be built elsewhere upon images in {handed}",
-            why="--bases is for builds on this machine",
-            fix="--runner local, or put the candidates into the work folder",
-        )
-    return build_one(recipe, context.arch, known, works, force=options.force)
 
 
 def _show(made: Candidate, context: Context) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +19,7 @@ from factory.names import Reference, RegistryAddress
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
     from factory.cli.terminal import Terminal
     from factory.engine.engine import Engine
-    from factory.make import Works
-    from factory.recipes.model import Recipe
+    from factory.recipes.collection import Recipes
     from factory.registry.protocol import Registry
     from factory.store.leases import Job
     from factory.store.store import Store
@@ -204,7 +202,7 @@ class Context:
         """The registry at an address, with this user's logins."""
         from factory.cli.network import open_with_logins  # noqa: PLC0415
 
-        return open_with_logins(address, self)
+        return open_with_logins(address, self.settings, self.env, self.progress.note)
 
     @cached_property
     def registry(self) -> Registry:
@@ -230,26 +228,11 @@ class Context:
         return engine.find(self.settings.text("engine"), self.env, host.probe(self.env))
 
     @cached_property
-    def works(self) -> Works:
-        """All that the factory side works with."""
-        from factory.cli.workshop import make_works  # noqa: PLC0415
+    def recipes(self) -> Recipes:
+        """The recipes of the project."""
+        from factory.recipes.collection import Recipes  # noqa: PLC0415
 
-        return make_works(self)
-
-    def recipes(self, names: Sequence[str]) -> tuple[Recipe, ...]:
-        """The named recipes, all without names, and those they build upon. Raises RecipeError, NotFound."""
-        from factory.recipes import load  # noqa: PLC0415
-
-        if not names:
-            return load.load_all(self.recipes_root)
-        found = {recipe.name: recipe for recipe in load.find(self.recipes_root, names)}
-        missing = [recipe.base_recipe for recipe in found.values()]
-        while missing:
-            name = missing.pop()
-            if name and name not in found:
-                (found[name],) = load.find(self.recipes_root, [name])
-                missing.append(found[name].base_recipe)
-        return tuple(found[name] for name in sorted(found))
+        return Recipes(self.recipes_root)
 
     def engine_label(self) -> str:
         """Name and version of the engine; '' on machines without one, where planning is still possible."""

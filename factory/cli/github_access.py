@@ -28,7 +28,7 @@ def connect(context: Context) -> GitHub:
     token = _token(context)
     author = WORKFLOW_LOGIN if actions.active and token.startswith("ghs_") else ""
     return connect_to(
-        api, repository, token, author=author, settings=http_settings(context), notice=context.progress.note
+        api, repository, token, author=author, settings=http_settings(context.settings), notice=context.progress.note
     )
 
 
@@ -41,7 +41,7 @@ def content(context: Context, branch: str, path: str) -> bytes | None:
     address = f"{api}/repos/{repository}/contents/{quote(path)}?ref={quote(branch, safe='')}"
     headers = {"Authorization": f"Bearer {_token(context)}", "Accept": "application/vnd.github+json"}
     with suppress(FactoryError, ValueError, KeyError, TypeError):
-        answer = Client(http_settings(context), context.progress.note).request("GET", address, headers=headers)
+        answer = Client(http_settings(context.settings), context.progress.note).request("GET", address, headers=headers)
         return base64.b64decode(strict.json_object(answer.content)["content"])  # a refusal has none
     return None
 

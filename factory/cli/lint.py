@@ -74,7 +74,7 @@ def run(options: CommonOptions) -> int:
 
 def _tracked_work(context: Context) -> list[Problem]:
     """The problem of a work folder that came with the repository."""
-    from factory.cli.workshop import tracked_work  # noqa: PLC0415
+    from factory.cli.adapters import tracked_work  # noqa: PLC0415
     from factory.recipes.model import Place, Problem  # noqa: PLC0415
 
     if context.settings.project is None:

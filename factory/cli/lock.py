@@ -12,11 +12,10 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
-from factory.errors import NotFound
 from factory.io import files
 from factory.lockfile import LockedImage, render
+from factory.locking import lock_image
 from factory.names import Reference
-from factory.store.refs import Purged
 
 LOCK_FILE = Path("singfactory.lock")
 
@@ -54,19 +53,12 @@ def run(options: LockOptions) -> int:
 
 
 def _locked(context: Context, reference: Reference, date: str) -> LockedImage:
-    try:
-        return LockedImage.of(context.store.find(context.meant(reference)), date)
-    except Purged as gone:
-        return LockedImage.of(gone.image, date)
-    except NotFound:
-        from factory.resolve import resolve  # noqa: PLC0415 - most images that are locked were used
-
-        registry = context.registry_of(reference)
-        found = resolve(reference, registry, context.arch)
-    if found.notice:
-        context.progress.note(found.notice)
-    release = found.release
-    tag = str(release.tag) if release.tag.build else found.tags[0]
-    return LockedImage(
-        release.recipe, registry.describe(), tag, release.digest, release.sif.digest, release.sif.size, date
+    return lock_image(
+        reference,
+        context.meant(reference),
+        store=context.store,
+        open_registry=context.registry_of,
+        arch=context.arch,
+        date=date,
+        progress=context.progress,
     )

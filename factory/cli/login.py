@@ -47,8 +47,8 @@ def run(options: LoginOptions) -> int:
         raise UsageError("no password", why="standard input is no terminal", fix="give it with --password-stdin")
     given = {address.host: credentials.Credential(options.username, password, source="login")}
     keychain = credentials.Keychain(given=given)
-    DistributionRegistry(address, settings=http_settings(context), keychain=keychain).check_login()
-    path = login_files(context)[0]
+    DistributionRegistry(address, settings=http_settings(context.settings), keychain=keychain).check_login()
+    path = login_files(context.env)[0]
     credentials.login(path, address.host, options.username, password)
     say(f"login for {address.host} kept in {path}")
     return 0

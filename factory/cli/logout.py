@@ -30,7 +30,7 @@ def run(options: LogoutOptions) -> int:
     from factory.registry.credentials import logout  # noqa: PLC0415
 
     host = RegistryAddress.parse(options.host).host
-    changed = [path for path in login_files(Context(options)) if path.is_file() and logout(path, host)]
+    changed = [path for path in login_files(Context(options).env) if path.is_file() and logout(path, host)]
     for path in changed:
         say(f"login for {host} removed from {path}")
     if not changed:

@@ -36,14 +36,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: MakeOptions) -> int:
     """Make all that is not published as it should be; the exit code is that of the first failure."""
     from factory.cli import plan as plan_command  # noqa: PLC0415
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.make import make  # noqa: PLC0415
 
     context = Context(options)
-    recipes, broken = usable(context, options.names)
-    decided, done = make(recipes, context.works, force=options.force, broken=broken)
-    where = context.works.registry.describe()
+    recipes, broken = context.recipes.select(options.names)
+    decided, done = make(recipes, open_adapters(context), force=options.force, broken=broken)
+    where = context.registry.describe()
     if options.json:
         emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})
     else:

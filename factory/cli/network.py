@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factory.cli.context import Context
-from factory.cli.settings import Value
+from factory.cli.settings import Settings, Value
 from factory.errors import NotFound
 from factory.io import process
 from factory.io.http_settings import HttpSettings
@@ -21,19 +20,21 @@ if TYPE_CHECKING:
     from factory.bases import OpenHost
 
 
-def open_with_logins(address: RegistryAddress, context: Context) -> Registry:
+def open_with_logins(
+    address: RegistryAddress, settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]
+) -> Registry:
     """A registry, with the logins that Docker, Apptainer, Podman or `singfactory login` stored."""
     return open_registry(
         address,
-        client_settings=http_settings(context),
-        credentials=keychain(context),
-        notice=context.progress.note,
+        client_settings=http_settings(settings),
+        credentials=keychain(settings, env, notice),
+        notice=notice,
     )
 
 
-def http_settings(context: Context) -> HttpSettings:
+def http_settings(settings: Settings) -> HttpSettings:
     """How patient and how trusting connections are."""
-    usual, settings = HttpSettings(), context.settings
+    usual = HttpSettings()
     ca = settings.path("ca")
     return HttpSettings(
         idle_timeout=settings.seconds("idle_timeout", usual.idle_timeout),
@@ -47,16 +48,15 @@ def http_settings(context: Context) -> HttpSettings:
     )
 
 
-def keychain(context: Context) -> Keychain:
+def keychain(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> Keychain:
     """Where logins are found, the most particular place first.
 
     The environment's login is for the registry that the environment, the user's file or the site's names, and for no
     other: an option may come from a form, and a project from a stranger.
     """
-    username, password = context.env.get("SINGFACTORY_USERNAME"), context.env.get("SINGFACTORY_PASSWORD")
+    username, password = env.get("SINGFACTORY_USERNAME"), env.get("SINGFACTORY_PASSWORD")
     given, withheld = {}, {}
     if username and password:
-        settings = context.settings
         bound, named = (_host(found.get("registry")) for found in (settings.own, settings.values))
         if named and named != bound:
             origin = settings.values["registry"].origin
@@ -66,16 +66,15 @@ def keychain(context: Context) -> Keychain:
             )
         if bound:
             given[bound] = Credential(username, password, source="SINGFACTORY_USERNAME")
-    return Keychain(login_files(context), _run_helper(context), given, context.progress.note, withheld)
+    return Keychain(login_files(env), _run_helper(env), given, notice, withheld)
 
 
 def _host(registry: Value | None) -> str:
     return RegistryAddress.parse(registry.text).host if registry else ""
 
 
-def login_files(context: Context) -> tuple[Path, ...]:
+def login_files(env: Mapping[str, str]) -> tuple[Path, ...]:
     """The files that hold logins; the first is the one that `singfactory login` writes."""
-    env = context.env
     home = Path(env.get("HOME") or "/")
     docker = Path(env.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
     engines = [home / ".apptainer/docker-config.json", home / ".singularity/docker-config.json"]
@@ -85,20 +84,20 @@ def login_files(context: Context) -> tuple[Path, ...]:
     return (docker, *engines, *podman)
 
 
-def host_opener(context: Context) -> OpenHost:
+def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
     """Opens the registries of base images; each once."""
-    plain = frozenset(context.settings.listed("plain_http"))
+    plain = frozenset(settings.listed("plain_http"))
 
     @lru_cache(maxsize=64)
     def open_host(host: str) -> Registry:
-        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), context)
+        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), settings, env, notice)
 
     return open_host
 
 
-def _run_helper(context: Context) -> Callable[[list[str], bytes], bytes]:
+def _run_helper(env: Mapping[str, str]) -> Callable[[list[str], bytes], bytes]:
     def run(arguments: list[str], stdin: bytes) -> bytes:
-        status, out, _ = process.output_of(arguments, env=context.env, stdin=stdin)
+        status, out, _ = process.output_of(arguments, env=env, stdin=stdin)
         if status != 0:
             raise NotFound(f"{arguments[0]} knows no login")
         return out

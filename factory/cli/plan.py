@@ -13,7 +13,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
-from factory.plan import Job, Plan, Stuck
+from factory.job import Job, Plan, Stuck
 
 if TYPE_CHECKING:
     from factory.github.actions import Actions
@@ -69,26 +69,27 @@ def given(file: str | None) -> frozenset[tuple[str, str]] | None:
 
 def run(options: PlanOptions) -> int:
     """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
-    from factory.cli.workshop import usable  # noqa: PLC0415
-    from factory.make import look, plan_for  # noqa: PLC0415
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
+    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
 
     context = Context(options)
-    recipes, broken = usable(context, options.names)
-    works = context.works
-    decided, known = plan_for(recipes, works, look(recipes, works), force=options.all, broken=broken)
+    recipes, broken = context.recipes.select(options.names)
+    adapters = open_adapters(context)
+    before = take_snapshot(recipes, adapters)
+    decided, _ = plan_for(recipes, adapters, before, force=options.all, broken=broken)
     if options.github_matrix:
         hand_over(decided, context)
     elif options.json:
         emit(to_json(decided))
     else:
         show(decided)
-        if not known.engine:
+        if not adapters.engine_label:
             context.progress.note("no Apptainer here: planned as if the engine had not changed")
     return exit_code(decided)
 
 
 def hand_over(decided: Plan, context: Context) -> None:
-    """Print the waves as JSON, and in a job of GitHub Actions set them as its outputs, before anything stuck is told.
+    """Print the waves as JSON, and in a job of GitHub Actions set them as its outputs, before the stuck ones are shown.
 
     So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
     """

@@ -13,10 +13,12 @@ from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from factory.adapters import Adapters
     from factory.candidate import Candidate
     from factory.handover import Handed
-    from factory.make import Works
-    from factory.plan import Stuck
+    from factory.job import Stuck
     from factory.recipes.model import Recipe
     from factory.release import Release
 
@@ -52,18 +54,19 @@ def run(options: PublishOptions) -> int:
 
 def _named(context: Context, options: PublishOptions) -> int:
     from factory import candidate, report  # noqa: PLC0415
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.make import publish_one  # noqa: PLC0415
 
-    works = context.works
+    adapters = open_adapters(context)
     rows = []
-    for recipe in context.recipes(options.names):
+    for recipe in context.recipes.with_bases(options.names):
         if recipe.name not in options.names:
             continue
-        made = candidate.load(works.candidates, recipe.name, context.arch)
-        release = publish_one(recipe, made, report.load(made.folder, recipe.name), works)
-        rows.append(_row(release, made, works))
+        made = candidate.load(adapters.candidates, recipe.name, context.arch)
+        release = publish_one(recipe, made, report.load(made.folder, recipe.name), adapters)
+        rows.append(_row(release, made, adapters))
         if not options.json:
-            say(_line(release, made, works))
+            say(_line(release, made, adapters))
     if options.json:
         emit(rows)
     return 0
@@ -71,25 +74,22 @@ def _named(context: Context, options: PublishOptions) -> int:
 
 def _all(context: Context, options: PublishOptions) -> int:
     """Publish all candidates, and bring the catalog up to date for the other recipes."""
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.handover import publish_all  # noqa: PLC0415
-    from factory.recipes.load import find  # noqa: PLC0415
 
-    def recipe_of(name: str) -> Recipe:
-        (recipe,) = find(context.recipes_root, [name])
-        return recipe
-
-    works = context.works
+    adapters = open_adapters(context)
+    recipes, _ = context.recipes.usable()  # what is broken, plan and report tell
     rows, code = [], 0
-    for handed in publish_all(works, recipe_of, given(options.plan)):
-        rows.append(_handed_row(handed, works))
+    for handed in publish_all(adapters, context.recipes.named, given(options.plan)):
+        rows.append(_handed_row(handed, adapters))
         if handed.error is not None:
             first = fail(handed.error)
             code = code or first
         elif handed.release is not None and handed.candidate is not None and not options.json:
-            say(_line(handed.release, handed.candidate, works), flush=True)
+            say(_line(handed.release, handed.candidate, adapters), flush=True)
     try:
-        errors = [stuck.error for stuck in _finish_others(context)]
+        errors = [stuck.error for stuck in _finish_others(recipes, adapters)]
     except FactoryError as failure:
         errors = [failure]
     for error in errors:
@@ -100,25 +100,23 @@ def _all(context: Context, options: PublishOptions) -> int:
     return code
 
 
-def _finish_others(context: Context) -> tuple[Stuck, ...]:
+def _finish_others(recipes: Sequence[Recipe], adapters: Adapters) -> tuple[Stuck, ...]:
     """What is published as it should be, and not in the catalog as it should be: after a run that died, say."""
-    from factory.cli.workshop import usable  # noqa: PLC0415
-    from factory.make import finish_kept, look, plan_for  # noqa: PLC0415
+    from factory.make import finish_kept, plan_for, take_snapshot  # noqa: PLC0415
 
-    works, (recipes, _) = context.works, usable(context, ())  # what is broken, plan and report tell
-    seen = look(recipes, works)
-    decided, known = plan_for(recipes, works, seen)
-    return finish_kept(decided, seen, known, works)
+    before = take_snapshot(recipes, adapters)
+    decided, after = plan_for(recipes, adapters, before)
+    return finish_kept(decided, before, after, adapters)
 
 
-def _line(release: Release, made: Candidate, works: Works) -> str:
-    place = f"{works.registry.describe()}/{release.recipe}:{release.tag}@{release.digest}"
+def _line(release: Release, made: Candidate, adapters: Adapters) -> str:
+    place = f"{adapters.registry.describe()}/{release.recipe}:{release.tag}@{release.digest}"
     return f"{place} sif {release.sif.digest}{' (unchanged)' if _is_unchanged(release, made) else ''}"
 
 
-def _row(release: Release, made: Candidate, works: Works) -> dict[str, Any]:
-    told = {"recipe": release.recipe, "registry": works.registry.describe(), **release.to_json()}
-    return {**told, "unchanged": _is_unchanged(release, made)}
+def _row(release: Release, made: Candidate, adapters: Adapters) -> dict[str, Any]:
+    row = {"recipe": release.recipe, "registry": adapters.registry.describe(), **release.to_json()}
+    return {**row, "unchanged": _is_unchanged(release, made)}
 
 
 def _is_unchanged(release: Release, made: Candidate) -> bool:
@@ -126,14 +124,14 @@ def _is_unchanged(release: Release, made: Candidate) -> bool:
     return release.sif.digest != made.sif.digest
 
 
-def _handed_row(handed: Handed, works: Works) -> dict[str, Any]:
+def _handed_row(handed: Handed, adapters: Adapters) -> dict[str, Any]:
     """The row of a release, or of a candidate that was not published; error is null for a release."""
     if handed.release is not None and handed.candidate is not None:
-        return {**_row(handed.release, handed.candidate, works), "folder": handed.name, "error": None}
+        return {**_row(handed.release, handed.candidate, adapters), "folder": handed.name, "error": None}
     made, error = handed.candidate, handed.error
     return {
         "recipe": made.recipe if made else None,
-        "registry": works.registry.describe(),
+        "registry": adapters.registry.describe(),
         "arch": made.arch if made else None,
         "folder": handed.name,
         "error": str(error) if error else None,

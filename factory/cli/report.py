@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +16,12 @@ from factory.cli.plan import given, plan_argument
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, UsageError
 
 if TYPE_CHECKING:
-    from factory.candidate import Candidate
-    from factory.catalog import Catalog
     from factory.github.actions import Actions
     from factory.github.model import Annotation
     from factory.github.rest import GitHub
-    from factory.plan import Kept, Plan
-    from factory.registry.protocol import Registry
-    from factory.summary import Handover, Row
+    from factory.summary import Row
 
-FILE = "report.json"
+FILE = "run-report.json"
 _CHECK = "singfactory"
 _MOST_MARKS = 200  # of one check: each 50 are a request
 _PREFIX = "recipe/"  # of the keys of issues
@@ -81,7 +76,7 @@ def run(options: ReportOptions) -> int:
     if options.handed is not None:
         found = from_json(_content(options.handed))
     else:
-        found = _look(context, options)
+        found = _rows(context, options)
         _keep(context, to_json(found))
     origin = _ORIGIN if options.handed is not None else ""
     text = markdown(found, where=str(context.address), run_url=_run_url(actions), origin=origin)
@@ -110,81 +105,33 @@ def _code_of(way: Callable[[], int]) -> int:
         return fail(error)
 
 
-def _look(context: Context, options: ReportOptions) -> tuple[Row, ...]:
-    """What there is now: the plan tells what is still to be done, the candidates what was."""
-    from factory.cli.workshop import usable  # noqa: PLC0415
-    from factory.make import look, plan_for  # noqa: PLC0415
-    from factory.summary import rows  # noqa: PLC0415
-
-    names, works, planned = options.names, context.works, given(options.plan)
-    recipes, broken = usable(context, names)
-    decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
-    left = _left(works.candidates, decided, planned, options)
-    found = rows(decided, left, known.catalog)
-    compared = (_compared(row, left.made, known.catalog, works.registry) for row in found)
-    return tuple(row for row in compared if not names or row.recipe in names)
-
-
-def _left(
-    candidates: Path, decided: Plan, planned: Collection[tuple[str, str]] | None, options: ReportOptions
-) -> Handover:
-    """What the run has left; what is of no recipe is told on stderr."""
-    from factory import handover  # noqa: PLC0415
-    from factory.candidate import Candidate  # noqa: PLC0415
+def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
+    """The rows of this run. What lies among the candidates and belongs to no recipe is shown on stderr."""
+    from factory.artifacts import artifacts_in  # noqa: PLC0415
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.summary import Handover  # noqa: PLC0415
+    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
+    from factory.run_report import run_report  # noqa: PLC0415
 
-    made, refused = [], {}
-    for entry in handover.look(candidates, planned):
-        if isinstance(entry.made, Candidate):
-            made.append(entry.made)
-        elif entry.made is not None and entry.place is not None:
-            refused[entry.place] = entry.made
-        elif entry.made is not None:
-            fail(entry.made)
-    tried = {
-        (kept.recipe.name, kept.arch)
-        for kept in decided.kept
-        if kept.release is not None and _was_tried(candidates, kept, planned, every=options.all)
-    }
-    return Handover(tuple(made), refused, tried, planned, publishes=not options.pull_request)
-
-
-def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: Registry) -> Row:
-    """The row with what its candidate changes for who has what is published, or was before it."""
-    from factory.compare import since  # noqa: PLC0415
-    from factory.summary import MOST_CHANGES  # noqa: PLC0415
-
-    built = next((one for one in made if (one.recipe, one.arch) == (row.recipe, row.arch)), None)
-    releases = [one for one in catalog.entry(row.recipe).releases if one.arch == row.arch]
-    others = [one for one in releases if built is not None and one.sif.digest != built.sif.digest]
-    if built is None or not others or row.outcome == "unchanged":
-        return row
-    found = since(built, others[-1], registry)
-    same = row.outcome != "published" and others[-1].fingerprint == built.fingerprint != ""
-    changes = (found.packages or ())[:MOST_CHANGES]
-    return replace(row, update=found.update or 0, changes=changes, same=same)
-
-
-def _was_tried(candidates: Path, kept: Kept, planned: Collection[tuple[str, str]] | None, *, every: bool) -> bool:
-    """Whether the run was to build what is published as it should be: as planned, else as a failed build tells."""
-    if planned is not None:
-        return (kept.recipe.name, kept.arch) in planned
-    return every or _failed_since(candidates, kept)
-
-
-def _failed_since(candidates: Path, kept: Kept) -> bool:
-    """True for what a failed build has left in the work folder, when that is younger than what is published."""
-    from factory.candidate import folder_of  # noqa: PLC0415
-
-    folder = folder_of(candidates, kept.recipe.name, kept.arch)
-    if kept.release is None or (folder / "candidate.json").exists():
-        return False
-    try:
-        left = (folder / "build.log").lstat().st_mtime
-        return left > datetime.fromisoformat(kept.release.created.replace("Z", "+00:00")).timestamp()
-    except (OSError, ValueError):
-        return False
+    adapters = open_adapters(context)
+    planned = given(options.plan)
+    recipes, broken = context.recipes.select(options.names)
+    decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
+    artifacts = artifacts_in(adapters.candidates, planned)
+    for artifact in artifacts:
+        if artifact.target is None and isinstance(artifact.made, FactoryError):
+            fail(artifact.made)
+    found = run_report(
+        decided,
+        artifacts,
+        adapters.candidates,
+        catalog=snapshot.catalog,
+        registry=adapters.registry,
+        planned=planned,
+        forced=options.all,
+        publishes=not options.pull_request,
+    )
+    return tuple(row for row in found if not options.names or row.recipe in options.names)
 
 
 def _keep(context: Context, text: str) -> None:

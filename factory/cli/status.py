@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from factory.catalog import Catalog
     from factory.github.model import Run
     from factory.github.rest import GitHub
-    from factory.plan import Plan
+    from factory.job import Plan
 
 _SCHEDULED = "scheduled.yml"
 _WORKFLOWS = ("publish.yml", _SCHEDULED)
@@ -38,16 +38,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: StatusOptions) -> int:
-    """Print the state of each recipe; a recipe that is not what is published is told as drift."""
-    from factory.cli.workshop import usable  # noqa: PLC0415
-    from factory.make import look, plan_for  # noqa: PLC0415
+    """Print the state of each recipe; a recipe that differs from what is published is shown as drift."""
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
+    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
 
     context = Context(options)
     if options.keep_alive:
         return _keep_alive(context)
-    (recipes, broken), works = usable(context, ()), context.works
-    decided, known = plan_for(recipes, works, look(recipes, works), broken=broken)
-    states = sorted(_states(decided, known.catalog), key=lambda row: (row["recipe"], row["arch"]))
+    recipes, broken = context.recipes.usable()
+    adapters = open_adapters(context)
+    decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
+    states = sorted(_states(decided, snapshot.catalog), key=lambda row: (row["recipe"], row["arch"]))
     runs = _runs(context)
     if options.json:
         emit({"recipes": states, "runs": [_run(name, found) for name, found in runs]})

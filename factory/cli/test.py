@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
@@ -13,6 +14,9 @@ from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
 from factory.inputs import gather
 from factory.recipes.model import Recipe
 from factory.report import TestReport
+
+if TYPE_CHECKING:
+    from factory.adapters import Adapters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +40,19 @@ def run(options: TestOptions) -> int:
 
     A recipe that cannot be tested does not stop the others; the exit code is that of the first failure.
     """
+    from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
 
     context = Context(options)
     if options.image and len(options.names) > 1:
         raise UsageError("--image takes one recipe", fix="name the recipe whose tests to run on it")
+    adapters = open_adapters(context)
     reports, code = [], 0
-    for recipe in context.recipes(options.names):
+    for recipe in context.recipes.with_bases(options.names):
         if recipe.name not in options.names:
             continue
         try:
-            report = _test(recipe, context, options.image)
+            report = _test(recipe, context, adapters, options.image)
         except FactoryError as error:
             failed = fail(error)
             code = code or failed
@@ -60,17 +66,16 @@ def run(options: TestOptions) -> int:
     return code
 
 
-def _test(recipe: Recipe, context: Context, named: str | None) -> TestReport:
+def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | None) -> TestReport:
     from factory import candidate, check  # noqa: PLC0415
 
-    works = context.works
     if named:
         image = _image(context, named)
-        return check.check(recipe, image, None, works.check_place(), works.progress)
-    made = candidate.load(works.candidates, recipe.name, context.arch)
+        return check.check(recipe, image, None, adapters.check_place(), adapters.progress)
+    made = candidate.load(adapters.candidates, recipe.name, context.arch)
     if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
-        works.progress.note(f"{recipe.name} was changed since it was built: {', '.join(changed)}")
-    report = check.check(recipe, made.image, made.sif.digest, works.check_place(), works.progress)
+        adapters.progress.note(f"{recipe.name} was changed since it was built: {', '.join(changed)}")
+    report = check.check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
     report.save(made.folder)
     return report
 

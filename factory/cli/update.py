@@ -44,14 +44,13 @@ def run(options: UpdateOptions) -> int:
     from factory import bases  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.cli.network import host_opener  # noqa: PLC0415
-    from factory.cli.workshop import usable  # noqa: PLC0415
     from factory.recipes.pins import read_pin  # noqa: PLC0415
 
     context = Context(options)
-    open_host = host_opener(context)
+    open_host = host_opener(context.settings, context.env, context.progress.note)
     pin = bases.pin_now if options.propose else bases.update
     done: list[tuple[Recipe, Pinned]] = []
-    recipes, broken = usable(context, options.names)
+    recipes, broken = context.recipes.select(options.names)
     codes = [fail(one.error) for one in broken]
     for recipe in recipes:
         try:

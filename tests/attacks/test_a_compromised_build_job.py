@@ -64,7 +64,7 @@ class Handover:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The rows of the report, by recipe."""
-        found = json.loads((self.work / "report.json").read_text())["rows"]
+        found = json.loads((self.work / "run-report.json").read_text())["rows"]
         return {row["recipe"]: row for row in found}
 
 

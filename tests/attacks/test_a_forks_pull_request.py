@@ -36,7 +36,7 @@ _ROW = asdict(Row("pytorch", "amd64", "tested", "new", "1 passed", 5, 4, 1.5))
 def test_what_a_pull_request_says_of_itself_is_never_shown_as_published(
     project: Project, namespace: str, tmp_path: Path, claim: dict[str, Any]
 ) -> None:
-    handed = tmp_path / "report.json"
+    handed = tmp_path / "run-report.json"
     handed.write_text(json.dumps({"format": 1, "rows": [_ROW | claim]}))
     done = project.run("report", "--from", str(handed), "--registry", namespace)
     assert (done.code, done.out) == (5, "")
@@ -44,14 +44,14 @@ def test_what_a_pull_request_says_of_itself_is_never_shown_as_published(
 
 
 def test_what_a_pull_request_says_of_itself_is_shown_as_such(project: Project, namespace: str, tmp_path: Path) -> None:
-    handed = tmp_path / "report.json"
+    handed = tmp_path / "run-report.json"
     handed.write_text(json.dumps({"format": 1, "rows": [_ROW]}))
     done = project.ok("report", "--from", str(handed), "--registry", namespace)
     assert "_This is what the pull request's own run says of itself. Nothing of it is published._" in done.out
 
 
 def test_what_a_pull_request_says_of_itself_opens_and_closes_no_issue(project: Project, tmp_path: Path) -> None:
-    handed = tmp_path / "report.json"
+    handed = tmp_path / "run-report.json"
     handed.write_text(json.dumps({"format": 1, "rows": [_ROW | {"outcome": "unchanged"}]}))
     done = project.run("report", "--from", str(handed), "--issues")
     assert done.code == 2
@@ -60,7 +60,7 @@ def test_what_a_pull_request_says_of_itself_opens_and_closes_no_issue(project: P
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_the_report_of_a_pull_request_is_an_ordinary_file(project: Project, tmp_path: Path, kind: str) -> None:
-    real, handed = tmp_path / "real.json", tmp_path / "report.json"
+    real, handed = tmp_path / "real.json", tmp_path / "run-report.json"
     real.write_text(json.dumps({"format": 1, "rows": [_ROW]}))
     if kind == "link":
         handed.symlink_to(real)

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from factory.adapters import Adapters
 from factory.candidate import Candidate, folder_of
 from factory.digest import Descriptor, Digest
 from factory.engine.engine import Engine
 from factory.engine.host import Host
 from factory.inputs import gather
 from factory.io.progress import Progress, Silent
+from factory.make_builds import build_one
 from factory.names import BuildTag, RegistryAddress
+from factory.plan import Snapshot, job_for
 from factory.recipes.load import load_recipe
 from factory.recipes.model import Recipe
 from factory.registry.layout import LayoutRegistry
@@ -112,6 +115,11 @@ def candidate(
     )
     made.save()
     return made
+
+
+def build_now(recipe: Recipe, snapshot: Snapshot, adapters: Adapters, *, force: bool = False) -> Candidate:
+    """Build a recipe as `singfactory build` does."""
+    return build_one(job_for(recipe, "amd64", snapshot, gather), snapshot, adapters, force=force)
 
 
 def report_of(made: Candidate, *results: TestResult) -> TestReport:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from factory.candidate import Candidate, load, load_if_whole
+from factory.candidate import Candidate, load, load_if_intact
 from factory.errors import IntegrityFailure, NotFound
 from tests.unit.parts import candidate, write_recipe
 
@@ -38,7 +38,7 @@ def test_a_record_without_its_image_is_no_candidate(tmp_path: Path, made: Candid
     made.image.unlink()
     with pytest.raises(NotFound, match="the image of tool is gone"):
         load(tmp_path / "candidates", "tool", "amd64")
-    assert load_if_whole(tmp_path / "candidates", "tool", "amd64", made.key) is None
+    assert load_if_intact(tmp_path / "candidates", "tool", "amd64", made.key) is None
 
 
 def changed(made: Candidate, **values: Any) -> bytes:
@@ -73,22 +73,22 @@ def test_a_broken_record_is_told_with_the_way_out(tmp_path: Path, made: Candidat
     record(made).write_bytes(changed(made, **wrong) if wrong else content)
     with pytest.raises(IntegrityFailure):
         load(tmp_path / "candidates", "tool", "amd64")
-    assert load_if_whole(tmp_path / "candidates", "tool", "amd64", made.key) is None
+    assert load_if_intact(tmp_path / "candidates", "tool", "amd64", made.key) is None
 
 
 def test_a_whole_candidate_of_the_same_inputs_is_taken(tmp_path: Path, made: Candidate) -> None:
-    assert load_if_whole(tmp_path / "candidates", "tool", "amd64", made.key) == made
+    assert load_if_intact(tmp_path / "candidates", "tool", "amd64", made.key) == made
 
 
 def test_a_candidate_of_other_inputs_is_not_taken(tmp_path: Path, made: Candidate) -> None:
-    assert load_if_whole(tmp_path / "candidates", "tool", "amd64", "sha256:" + "0" * 64) is None
-    assert load_if_whole(tmp_path / "candidates", "tool", "arm64", made.key) is None
+    assert load_if_intact(tmp_path / "candidates", "tool", "amd64", "sha256:" + "0" * 64) is None
+    assert load_if_intact(tmp_path / "candidates", "tool", "arm64", made.key) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"sif on", b"sif two", b"sif one more"])
 def test_a_candidate_whose_bytes_changed_is_not_taken(tmp_path: Path, made: Candidate, content: bytes) -> None:
     made.image.write_bytes(content)
-    assert load_if_whole(tmp_path / "candidates", "tool", "amd64", made.key) is None
+    assert load_if_intact(tmp_path / "candidates", "tool", "amd64", made.key) is None
 
 
 def test_a_record_is_replaced_in_one_step(made: Candidate) -> None:

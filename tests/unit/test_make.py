@@ -12,6 +12,7 @@ import pytest
 
 from factory import catalog as catalogs
 from factory import published
+from factory.adapters import Adapters
 from factory.base_layout import BasePlace
 from factory.build import BuildPlace
 from factory.check import CheckPlace
@@ -26,9 +27,10 @@ from factory.errors import (
     UsageError,
 )
 from factory.handover import publish_all
-from factory.make import Made, Works, build_one, built_before, look, make, plan_for, publish_one
+from factory.job import Plan
+from factory.make import Made, make, plan_for, publish_one, take_snapshot
 from factory.make import test_one as run_tests
-from factory.plan import Plan
+from factory.make_builds import built_before
 from factory.publish import Origin
 from factory.recipes.load import load_usable
 from factory.recipes.model import ProblemError, Recipe
@@ -45,6 +47,7 @@ from tests.unit.parts import (
     Heard,
     Watched,
     assert_every_tag_is_complete,
+    build_now,
     folder_registry,
     stand_in_engine,
     write_recipe,
@@ -72,7 +75,7 @@ class Factory:
         self.recipes[name] = write_recipe(self.root / "recipes", name, **parts)  # type: ignore[arg-type]
         return self.recipes[name]
 
-    def works(self, registry: Registry | None = None) -> Works:
+    def adapters(self, registry: Registry | None = None) -> Adapters:
         place = BuildPlace(
             engine=self._engine,
             candidates=self.root / "candidates",
@@ -80,13 +83,13 @@ class Factory:
             find_sources=lambda *_: PackageSources(),
             bases=BasePlace(lambda _: self.bases.registry(), self.root / "bases"),
         )
-        return Works(
+        return Adapters(
             registry=registry or self.registry,
             store=Store(self.root / "store"),
             candidates=self.root / "candidates",
             arch="amd64",
             engine_label=ENGINE,
-            place=lambda: place,
+            build_place=lambda: place,
             check_place=lambda: CheckPlace(self._engine, self.root / "scratch"),
             runner=lambda _: LocalRunner(),
             open_host=lambda _: self.registry,
@@ -96,7 +99,7 @@ class Factory:
         )
 
     def make(self, registry: Registry | None = None, *, force: bool = False) -> tuple[Plan, tuple[Made, ...]]:
-        return make(tuple(self.recipes.values()), self.works(registry), force=force)
+        return make(tuple(self.recipes.values()), self.adapters(registry), force=force)
 
     def made(self, registry: Registry | None = None, *, force: bool = False) -> dict[str, str]:
         """What became of each job: the tag that was published, or the error."""
@@ -287,11 +290,11 @@ def test_planning_alone_writes_nothing(factory: Factory) -> None:
     catalogs.write(factory.registry, catalogs.Catalog(), QUIET)
     changes: list[str] = []
     watched = Watched(factory.registry, lambda call: changes.append(call.method))
-    works = factory.works(watched)
+    adapters = factory.adapters(watched)
     recipes = tuple(factory.recipes.values())
-    plan, known = plan_for(recipes, works, look(recipes, works))
+    plan, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters))
     assert [kept.why for kept in plan.kept] == ["1.0-1 has these inputs"]
-    assert known.catalog.entry("one").releases
+    assert snapshot.catalog.entry("one").releases
     assert not set(changes) & set(CHANGES)
 
 
@@ -300,9 +303,11 @@ def test_the_catalog_is_read_once_however_many_recipes_are_planned(factory: Fact
         factory.write(f"r{number:02}")
     factory.made()
     calls: list[str] = []
-    works = factory.works(Watched(factory.registry, lambda call: calls.append(call.about) if call.begins else None))
+    adapters = factory.adapters(
+        Watched(factory.registry, lambda call: calls.append(call.about) if call.begins else None)
+    )
     recipes = tuple(factory.recipes.values())
-    plan, _ = plan_for(recipes, works, look(recipes, works))
+    plan, _ = plan_for(recipes, adapters, take_snapshot(recipes, adapters))
     assert (len(plan.kept), calls) == (6, ["catalog:latest"])
 
 
@@ -359,21 +364,21 @@ def test_a_new_description_does_not_undo_what_another_published_meanwhile(factor
 
 def test_building_twice_from_the_same_inputs_takes_the_first_image(factory: Factory) -> None:
     recipe = factory.write("one")
-    works = factory.works()
-    known = look([recipe], works)
-    first = build_one(recipe, "amd64", known, works)
-    assert build_one(recipe, "amd64", known, works) == replace(first, seconds=round(first.seconds, 3))
+    adapters = factory.adapters()
+    snapshot = take_snapshot([recipe], adapters)
+    first = build_now(recipe, snapshot, adapters)
+    assert build_now(recipe, snapshot, adapters) == replace(first, seconds=round(first.seconds, 3))
     assert factory.heard.notes[-1] == "one (amd64) was built before from the same inputs; taking that image"
-    assert build_one(recipe, "amd64", known, works, force=True).sif != first.sif
+    assert build_now(recipe, snapshot, adapters, force=True).sif != first.sif
 
 
 def test_a_damaged_candidate_is_built_again(factory: Factory) -> None:
     recipe = factory.write("one")
-    works = factory.works()
-    known = look([recipe], works)
-    first = build_one(recipe, "amd64", known, works)
+    adapters = factory.adapters()
+    snapshot = take_snapshot([recipe], adapters)
+    first = build_now(recipe, snapshot, adapters)
     first.image.write_bytes(first.image.read_bytes()[::-1])
-    again = build_one(recipe, "amd64", known, works)
+    again = build_now(recipe, snapshot, adapters)
     assert again.sif != first.sif
     assert sum(note.startswith("building one; the log is ") for note in factory.heard.notes) == 2
 
@@ -389,20 +394,20 @@ def test_a_recipe_is_built_upon_a_candidate_that_is_not_published_and_both_are_p
     factory: Factory,
 ) -> None:
     base, top = pair(factory)
-    works = factory.works()
-    known = look([base, top], works)
+    adapters = factory.adapters()
+    snapshot = take_snapshot([base, top], adapters)
     with pytest.raises(RecipeError, match="nothing is published"):
-        build_one(top, "amd64", known, works)
-    assert built_before(base, "amd64", known, works) is None
-    lower = build_one(base, "amd64", known, works)
-    found = built_before(base, "amd64", known, works)
+        build_now(top, snapshot, adapters)
+    assert built_before(base, "amd64", snapshot, adapters) is None
+    lower = build_now(base, snapshot, adapters)
+    found = built_before(base, "amd64", snapshot, adapters)
     assert found is not None
     assert found.sif == lower.sif
-    upper = build_one(top, "amd64", known.with_built(found), works)
+    upper = build_now(top, snapshot.with_built(found), adapters)
     assert upper.base_digest == upper.parts["base"] == str(lower.sif.digest)
     assert lower.image.read_bytes() in upper.image.read_bytes()
     releases = [
-        publish_one(recipe, made, run_tests(recipe, made, works), works)
+        publish_one(recipe, made, run_tests(recipe, made, adapters), adapters)
         for recipe, made in ((base, lower), (top, upper))
     ]
     assert [release.sif for release in releases] == [lower.sif, upper.sif]
@@ -412,10 +417,10 @@ def test_a_recipe_is_built_upon_a_candidate_that_is_not_published_and_both_are_p
 def test_what_earlier_jobs_handed_over_comes_before_all_else(factory: Factory, tmp_path: Path) -> None:
     base, _ = pair(factory)
     factory.made()
-    works = factory.works()
-    known = look([base], works)
-    handed = build_one(base, "amd64", known, replace(works, candidates=tmp_path / "bases"), force=True)
-    found = built_before(base, "amd64", known, works, tmp_path / "bases")
+    adapters = factory.adapters()
+    snapshot = take_snapshot([base], adapters)
+    handed = build_now(base, snapshot, replace(adapters, candidates=tmp_path / "bases"), force=True)
+    found = built_before(base, "amd64", snapshot, adapters, tmp_path / "bases")
     assert found is not None
     assert found.image == tmp_path / "bases/base-amd64/image.sif"
     assert found.sif == handed.sif
@@ -423,16 +428,16 @@ def test_what_earlier_jobs_handed_over_comes_before_all_else(factory: Factory, t
 
 def test_what_lies_in_the_work_folder_gives_way_to_a_younger_release_of_the_same_inputs(factory: Factory) -> None:
     base, _ = pair(factory)
-    works = factory.works()
-    made = build_one(base, "amd64", look([base], works), works)
+    adapters = factory.adapters()
+    made = build_now(base, take_snapshot([base], adapters), adapters)
     replace(made, created="2024-01-01T00:00:00Z").save()
-    assert built_before(base, "amd64", look([base], works), works) is not None
-    other = replace(works, candidates=works.candidates.with_name("other"))
-    younger = build_one(base, "amd64", look([base], works), other)
+    assert built_before(base, "amd64", take_snapshot([base], adapters), adapters) is not None
+    other = replace(adapters, candidates=adapters.candidates.with_name("other"))
+    younger = build_now(base, take_snapshot([base], adapters), other)
     publish_one(base, younger, run_tests(base, younger, other), other)
-    assert built_before(base, "amd64", look([base], works), works) is None
+    assert built_before(base, "amd64", take_snapshot([base], adapters), adapters) is None
     replace(made, created="2094-01-01T00:00:00Z").save()  # a forced build, after that release
-    assert built_before(base, "amd64", look([base], works), works) is not None
+    assert built_before(base, "amd64", take_snapshot([base], adapters), adapters) is not None
 
 
 Damage = Callable[[Factory, Path], object]
@@ -463,13 +468,13 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_candidate_that_is_not_whole_or_not_of_these_inputs_is_nobodys_base(factory: Factory, damage: str) -> None:
     base, _ = pair(factory)
-    works = factory.works()
-    build_one(base, "amd64", look([base], works), works).folder.rename(factory.root / "base-amd64")
+    adapters = factory.adapters()
+    build_now(base, take_snapshot([base], adapters), adapters).folder.rename(factory.root / "base-amd64")
     act, why = DAMAGES[damage]
     act(factory, factory.root / "base-amd64")
     now = factory.recipes["base"]
     with pytest.raises(BuildFailed, match=r"what builds upon base \(amd64\) is not built") as caught:
-        built_before(now, "amd64", look([now], works), works, factory.root)
+        built_before(now, "amd64", take_snapshot([now], adapters), adapters, factory.root)
     assert caught.value.why == f"base was to be built first, and {factory.root} has no image of it that can be used"
     assert why in factory.heard.notes[-1]
 
@@ -478,12 +483,12 @@ def test_a_base_that_is_published_as_it_should_be_need_not_be_handed_over(factor
     base, _ = pair(factory)
     factory.made()
     shutil.rmtree(factory.root / "candidates")
-    works = factory.works()
-    assert built_before(base, "amd64", look([base], works), works, tmp_path / "bases") is None
+    adapters = factory.adapters()
+    assert built_before(base, "amd64", take_snapshot([base], adapters), adapters, tmp_path / "bases") is None
     changed = factory.write("base", version="2.0")
     with pytest.raises(BuildFailed, match="is not built"):
-        built_before(changed, "amd64", look([changed], works), works, tmp_path / "bases")
-    assert built_before(changed, "amd64", look([changed], works), works) is None
+        built_before(changed, "amd64", take_snapshot([changed], adapters), adapters, tmp_path / "bases")
+    assert built_before(changed, "amd64", take_snapshot([changed], adapters), adapters) is None
 
 
 # --- the bytes that are published
@@ -497,12 +502,12 @@ def flip(path: Path) -> None:
 
 def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_sent(factory: Factory) -> None:
     one, two = factory.write("one"), factory.write("two")
-    works = factory.works()
-    known = look([one, two], works)
-    first, second = (build_one(recipe, "amd64", known, works) for recipe in (one, two))
-    report, other = run_tests(one, first, works), run_tests(two, second, works)
+    adapters = factory.adapters()
+    snapshot = take_snapshot([one, two], adapters)
+    first, second = (build_now(recipe, snapshot, adapters) for recipe in (one, two))
+    report, other = run_tests(one, first, adapters), run_tests(two, second, adapters)
     calls: list[str] = []
-    watched = factory.works(Watched(factory.registry, lambda call: calls.append(call.method)))
+    watched = factory.adapters(Watched(factory.registry, lambda call: calls.append(call.method)))
     whole = first.image.read_bytes()
     flip(first.image)
     with pytest.raises(IntegrityFailure, match="is not the image that was built"):
@@ -522,22 +527,22 @@ def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_
 
 def test_a_job_that_dies_while_it_publishes_what_others_built_is_finished_by_the_next(factory: Factory) -> None:
     base, top = pair(factory)
-    works = factory.works()
-    known = look([base, top], works)
-    lower = build_one(base, "amd64", known, works)
-    upper = build_one(top, "amd64", known.with_built(lower), works)
+    adapters = factory.adapters()
+    snapshot = take_snapshot([base, top], adapters)
+    lower = build_now(base, snapshot, adapters)
+    upper = build_now(top, snapshot.with_built(lower), adapters)
     for recipe, made in ((base, lower), (top, upper)):
-        run_tests(recipe, made, works)
+        run_tests(recipe, made, adapters)
     number, crash = 0, Crash(1)
     while number == 0 or crash.fired:
         number += 1
         factory.registry = folder_registry(factory.root / f"images{number}")
         crash = Crash(number)
         with contextlib.suppress(KeyboardInterrupt):
-            list(publish_all(factory.works(Watched(factory.registry, crash)), factory.recipes.__getitem__))
+            list(publish_all(factory.adapters(Watched(factory.registry, crash)), factory.recipes.__getitem__))
         for name in factory.recipes:
             assert_every_tag_is_complete(factory.registry, name)
-        done = list(publish_all(factory.works(), factory.recipes.__getitem__))
+        done = list(publish_all(factory.adapters(), factory.recipes.__getitem__))
         told = [(one.name, str(one.release.tag), one.release.sif) for one in done if one.release is not None]
         assert told == [("base-amd64", "1.0-1", lower.sif), ("top-amd64", "1.0-1", upper.sif)]
         assert [len(factory.releases(name)) for name in factory.recipes] == [1, 1]
@@ -560,7 +565,7 @@ def test_a_broken_recipe_is_stuck_and_the_others_are_made(factory: Factory) -> N
     torn = factory.write("torn")
     (torn.folder / "recipe.toml").write_text("[recipe]\nname = \n")
     recipes, broken = load_usable(factory.root / "recipes")
-    decided, (made,) = make(recipes, factory.works(), broken=broken)
+    decided, (made,) = make(recipes, factory.adapters(), broken=broken)
     assert [(stuck.recipe.name, stuck.arch) for stuck in decided.stuck] == [("torn", "amd64")]
     assert made.release is not None
 
@@ -568,15 +573,15 @@ def test_a_broken_recipe_is_stuck_and_the_others_are_made(factory: Factory) -> N
 @pytest.mark.parametrize("where", ["handed over", "in the work folder"])
 def test_nothing_is_built_upon_a_candidate_whose_tests_failed(factory: Factory, tmp_path: Path, where: str) -> None:
     base = factory.write("base", more='[[test]]\nname = "loads"\nrun = "false"')
-    known, works = look([base], factory.works()), factory.works()
-    folder = tmp_path / "bases" if where == "handed over" else works.candidates
-    made = build_one(base, "amd64", known, replace(works, candidates=folder))
+    snapshot, adapters = take_snapshot([base], factory.adapters()), factory.adapters()
+    folder = tmp_path / "bases" if where == "handed over" else adapters.candidates
+    made = build_now(base, snapshot, replace(adapters, candidates=folder))
     bases = folder if where == "handed over" else None
-    assert built_before(base, "amd64", known, works, bases) is not None  # not tested yet
+    assert built_before(base, "amd64", snapshot, adapters, bases) is not None  # not tested yet
     with pytest.raises(TestsFailed):
-        run_tests(base, made, replace(works, candidates=folder))
+        run_tests(base, made, replace(adapters, candidates=folder))
     with pytest.raises(BuildFailed) as caught:
-        built_before(base, "amd64", known, works, bases)
+        built_before(base, "amd64", snapshot, adapters, bases)
     what, why, fix = caught.value.lines()
     assert what == "what builds upon base (amd64) is not built"
     assert why.startswith("the test 'loads' of base failed: ")
@@ -585,11 +590,11 @@ def test_nothing_is_built_upon_a_candidate_whose_tests_failed(factory: Factory, 
 
 def test_a_report_about_other_bytes_does_not_stop_what_builds_upon_a_candidate(factory: Factory) -> None:
     base = factory.write("base", more='[[test]]\nname = "loads"\nrun = "false"')
-    known, works = look([base], factory.works()), factory.works()
-    made = build_one(base, "amd64", known, works)
+    snapshot, adapters = take_snapshot([base], factory.adapters()), factory.adapters()
+    made = build_now(base, snapshot, adapters)
     with pytest.raises(TestsFailed):
-        run_tests(base, made, works)
-    again = build_one(base, "amd64", known, works, force=True)
+        run_tests(base, made, adapters)
+    again = build_now(base, snapshot, adapters, force=True)
     report = made.folder / "report.json"
     report.write_text(report.read_text().replace(str(again.sif.digest), "sha256:" + "0" * 64))
-    assert built_before(base, "amd64", known, works) is not None
+    assert built_before(base, "amd64", snapshot, adapters) is not None

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from factory.catalog import Catalog, Entry
 from factory.errors import FactoryError, NotFound, RecipeError, RegistryFailure
 from factory.inputs import Inputs, gather
-from factory.plan import Job, Kept, Known, Plan, base_digest, in_order, plan
+from factory.job import Base, Job, Kept, Plan
+from factory.plan import GatherInputs, Snapshot, base_of, in_order, plan, settled
 from factory.recipes.model import BuildSpec, Recipe
 from factory.release import Release
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, candidate, release_of, write_recipe
@@ -24,23 +25,23 @@ OTHER_DIGEST = "sha256:" + "c" * 64
 
 def known(
     *releases: Release, engine: str = ENGINE, base: str | FactoryError = BASE_DIGEST, recipes: Sequence[str] = ("tool",)
-) -> Known:
+) -> Snapshot:
     catalog = Catalog()
     for release in releases:
         catalog = catalog.with_entry(catalog.entry(release.recipe).with_release(release))
-    return Known(catalog, dict.fromkeys(recipes, base), engine, NOW)
+    return Snapshot(catalog, dict.fromkeys(recipes, base), engine, NOW)
 
 
-def decided(recipe: Recipe, seen: Known, *, force: bool = False) -> Plan:
+def decided(recipe: Recipe, seen: Snapshot, *, force: bool = False) -> Plan:
     return plan([recipe], seen, gather, force=force)
 
 
-def reasons(recipe: Recipe, seen: Known, *, force: bool = False) -> tuple[str, ...]:
+def reasons(recipe: Recipe, seen: Snapshot, *, force: bool = False) -> tuple[str, ...]:
     (job,) = decided(recipe, seen, force=force).jobs
     return job.reasons
 
 
-def why_kept(recipe: Recipe, seen: Known) -> str:
+def why_kept(recipe: Recipe, seen: Snapshot) -> str:
     (kept,) = decided(recipe, seen).kept
     return kept.why
 
@@ -212,7 +213,7 @@ def test_a_deprecated_recipe_is_still_built(tmp_path: Path) -> None:
 def test_a_base_that_cannot_be_looked_up_leaves_its_recipe_stuck_and_no_other(tmp_path: Path) -> None:
     one, two = write_recipe(tmp_path, "one"), write_recipe(tmp_path, "two")
     error = RegistryFailure("no answer")
-    result = plan([one, two], Known(Catalog(), {"one": error, "two": BASE_DIGEST}, ENGINE, NOW), gather)
+    result = plan([one, two], Snapshot(Catalog(), {"one": error, "two": BASE_DIGEST}, ENGINE, NOW), gather)
     assert [(stuck.recipe.name, stuck.error) for stuck in result.stuck] == [("one", error)]
     assert [job.recipe.name for job in result.jobs] == ["two"]
 
@@ -340,14 +341,57 @@ def test_what_was_built_and_is_not_published_counts_as_the_base_before_what_is_p
     made = candidate(tmp_path / "candidates", base)
     empty, full = known(recipes=("base",)), known(old, recipes=("base",))
     with pytest.raises(RecipeError, match="nothing is published for amd64"):
-        base_digest(top, "amd64", empty)
-    assert base_digest(top, "amd64", full) == str(old.sif.digest)
+        base_of(top, "amd64", empty)
+    assert base_of(top, "amd64", full).digest == str(old.sif.digest)
     for seen in (empty, full):
-        assert base_digest(top, "amd64", seen.with_built(made)) == str(made.sif.digest)
+        assert base_of(top, "amd64", seen.with_built(made)).digest == str(made.sif.digest)
         assert seen.built == {}
     with pytest.raises(RecipeError, match="nothing is published for arm64"):
-        base_digest(top, "arm64", full.with_built(made))
-    assert base_digest(base, "amd64", full.with_built(made)) == BASE_DIGEST
+        base_of(top, "arm64", full.with_built(made))
+    assert base_of(base, "amd64", full.with_built(made)).digest == BASE_DIGEST
+
+
+def counted() -> tuple[list[str], GatherInputs]:
+    """Reads inputs, and the names of the recipes whose inputs it has read."""
+    read: list[str] = []
+
+    def counting(recipe: Recipe, arch: str, base: str, engine: str) -> Inputs:
+        read.append(recipe.name)
+        return gather(recipe, arch, base, engine)
+
+    return read, counting
+
+
+def test_a_job_carries_its_inputs_and_its_base(recipe: Recipe) -> None:
+    (job,) = decided(recipe, known()).jobs
+    assert job.inputs == gather(recipe, "amd64", BASE_DIGEST, ENGINE)
+    assert job.base == Base(BASE_DIGEST)
+
+
+def test_a_job_that_waited_for_its_base_is_settled_without_reading_its_files_again(tmp_path: Path) -> None:
+    base, top = write_recipe(tmp_path, "base"), write_recipe(tmp_path, "top", base="recipe://base")
+    read, counting = counted()
+    _, job = plan([base, top], known(recipes=("base",)), counting).jobs
+    assert (read, job.base, job.inputs.base_digest) == (["base", "top"], None, "")
+    with pytest.raises(RecipeError, match="nothing is published"):
+        settled(job, known())
+    built = release_of(base)
+    ready = settled(job, known(built))
+    assert isinstance(ready, Job)
+    assert (ready.base, ready.reasons) == (Base(str(built.sif.digest), built), ("its base base is built first",))
+    assert ready.inputs == gather(top, "amd64", str(built.sif.digest), ENGINE)
+    same = settled(job, known(built, release_of(top, base=str(built.sif.digest))))
+    assert isinstance(same, Kept)
+    assert same.why == "1.0-1 has these inputs"
+    assert read == ["base", "top"]
+
+
+def test_a_recipe_whose_files_cannot_be_read_is_stuck_although_its_base_is_built_first(tmp_path: Path) -> None:
+    base = write_recipe(tmp_path, "base")
+    top = write_recipe(tmp_path, "top", base="recipe://base", definition="Bootstrap: recipe\nFrom: {{ missing }}\n")
+    result = plan([base, top], known(recipes=("base",)), gather)
+    assert [job.recipe.name for job in result.jobs] == ["base"]
+    assert [stuck.recipe.name for stuck in result.stuck] == ["top"]
 
 
 def test_a_circle_is_told_with_its_names() -> None:
@@ -384,7 +428,7 @@ def test_any_graph_of_bases_without_a_circle_is_ordered_bases_first(bases: list[
     assert ordered == [recipe.name for recipe in in_order(sorted(recipes, key=lambda recipe: recipe.name))]
 
     empty = Inputs({})
-    jobs = plan(recipes, Known(Catalog(), {}, ENGINE, NOW), lambda *_: empty).jobs
+    jobs = plan(recipes, Snapshot(Catalog(), {}, ENGINE, NOW), lambda *_: empty).jobs
     done: dict[str, Job] = {}
     for job in jobs:
         if job.waits_for:
@@ -416,7 +460,7 @@ def test_a_thousand_published_recipes_are_planned(tmp_path: Path) -> None:
         entries[release.recipe] = Entry(release.recipe).with_release(release)
     # Through bytes, as it comes from a registry.
     catalog = Catalog.parse(Catalog(entries).content())
-    seen = Known(catalog, {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
+    seen = Snapshot(catalog, {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
     started = monotonic()
     result = plan(recipes, seen, gather)
     print(f"1000 recipes planned in {monotonic() - started:.2f} s")  # noqa: T201 - a figure to look at, not a promise

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from factory import catalog as catalogs
 from factory.errors import IntegrityFailure, RecipeError
 from factory.inputs import gather
+from factory.job import Plan, Stuck
 from factory.markdown import markdown, plain
-from factory.plan import Known, Plan, Stuck, plan
+from factory.plan import Snapshot, plan
 from factory.publish import Origin, publish
 from factory.recipes.load import load_usable
 from factory.recipes.model import Recipe
 from factory.registry.layout import LayoutRegistry
 from factory.release import Repeat
 from factory.report import TestResult
-from factory.summary import Handover, Row, from_json, lasting, rows, to_json
+from factory.summary import Row, RunResult, from_json, lasting, rows, to_json
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, QUIET, candidate, folder_registry, report_of, write_recipe
 
 
@@ -36,7 +37,7 @@ def release(tmp_path: Path, recipe: Recipe, registry: LayoutRegistry, content: b
 
 
 def planned(recipes: Sequence[Recipe], registry: LayoutRegistry, *, force: bool = False) -> Plan:
-    known = Known(catalogs.read(registry), {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
+    known = Snapshot(catalogs.read(registry), {recipe.name: BASE_DIGEST for recipe in recipes}, ENGINE, NOW)
     return plan(recipes, known, gather, force=force)
 
 
@@ -60,7 +61,7 @@ def test_each_recipe_is_told_as_what_became_of_it(tmp_path: Path, registry: Layo
         progress=QUIET,
     )
     decided = planned(list(recipes.values()), registry)
-    found = {row.recipe: row for row in rows(decided, Handover(tuple(made.values())), catalogs.read(registry))}
+    found = {row.recipe: row for row in rows(decided, RunResult(tuple(made.values())), catalogs.read(registry))}
     assert {name: row.outcome for name, row in found.items()} == {
         "published": "published",
         "tested": "tested",
@@ -72,7 +73,7 @@ def test_each_recipe_is_told_as_what_became_of_it(tmp_path: Path, registry: Layo
     assert found["published"].tag == "1.0-1"
     assert found["failing"].tests == "0 passed; failed: starts"
     assert found["unbuilt"].why == "new: nothing is published"
-    proposed = rows(decided, Handover(tuple(made.values()), publishes=False), catalogs.read(registry))
+    proposed = rows(decided, RunResult(tuple(made.values()), publishes=False), catalogs.read(registry))
     assert {row.recipe: row.outcome for row in proposed} == {
         name: "unchanged" if row.outcome == "published" else row.outcome for name, row in found.items()
     }
@@ -84,11 +85,11 @@ def test_the_size_is_compared_with_the_release_before(tmp_path: Path, registry: 
     release(tmp_path, recipe, registry, b"x" * 1000)
     made = candidate(tmp_path / "work", recipe, b"y" * 1500)
     report_of(made).save(made.folder)
-    (row,) = rows(planned([recipe], registry, force=True), Handover((made,)), catalogs.read(registry))
+    (row,) = rows(planned([recipe], registry, force=True), RunResult((made,)), catalogs.read(registry))
     assert (row.outcome, row.size, row.before) == ("tested", 1500, 1000)
     assert "1.5 kB (+50.0%)" in markdown([row], where="x") or "2 kB (+50.0%)" in markdown([row], where="x")
     release(tmp_path, recipe, registry, b"y" * 1500)
-    (row,) = rows(planned([recipe], registry), Handover((made,)), catalogs.read(registry))
+    (row,) = rows(planned([recipe], registry), RunResult((made,)), catalogs.read(registry))
     assert (row.outcome, row.before, row.tag) == ("published", 1000, "1.0-2")
 
 
@@ -96,7 +97,7 @@ def test_a_report_about_other_bytes_does_not_count(tmp_path: Path, registry: Lay
     recipe = write_recipe(tmp_path / "recipes")
     report_of(candidate(tmp_path / "work", recipe, b"one")).save(tmp_path / "work" / "tool-amd64")
     made = candidate(tmp_path / "work", recipe, b"two")
-    (row,) = rows(planned([recipe], registry), Handover((made,)), catalogs.read(registry))
+    (row,) = rows(planned([recipe], registry), RunResult((made,)), catalogs.read(registry))
     assert (row.outcome, row.tests) == ("not tested", "its report is about another image")
 
 
@@ -110,12 +111,12 @@ def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_p
     report_of(high).save(high.folder)
     found = {
         row.recipe: row
-        for row in rows(planned([base, upper], registry), Handover((low, high)), catalogs.read(registry))
+        for row in rows(planned([base, upper], registry), RunResult((low, high)), catalogs.read(registry))
     }
     assert (found["base"].outcome, found["upper"].outcome) == ("tests failed", "stuck")
     assert found["upper"].why == "its base base cannot be published"
     found = {
-        row.recipe: row for row in rows(planned([base, upper], registry), Handover((low,)), catalogs.read(registry))
+        row.recipe: row for row in rows(planned([base, upper], registry), RunResult((low,)), catalogs.read(registry))
     }
     assert (found["upper"].outcome, found["upper"].why) == ("stuck", "its base base cannot be published")
 
@@ -123,7 +124,7 @@ def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_p
 def test_what_nobody_can_say_is_told_with_its_reason(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     stuck = Plan(stuck=(Stuck(recipe, "amd64", RecipeError("no base", why="gone", fix="find it")),))
-    (row,) = rows(stuck, Handover(), catalogs.Catalog())
+    (row,) = rows(stuck, RunResult(), catalogs.Catalog())
     assert (row.outcome, row.why) == ("stuck", "no base; gone; find it")
 
 
@@ -143,11 +144,11 @@ def test_texts_are_cut_to_what_the_reader_takes() -> None:
 def test_what_was_refused_says_why_and_what_no_job_was_left_for_waits(tmp_path: Path, registry: LayoutRegistry) -> None:
     decided = planned([write_recipe(tmp_path / "recipes", name) for name in ("bad", "late")], registry)
     bad, late = ("bad", "amd64"), ("late", "amd64")
-    left = Handover(refused={bad: IntegrityFailure("no")}, planned={bad})
+    left = RunResult(refused={bad: IntegrityFailure("no")}, planned={bad})
     found = {row.recipe: (row.outcome, row.why) for row in rows(decided, left, catalogs.Catalog())}
     assert found == {"bad": ("not built", "no"), "late": ("waiting", "new: nothing is published")}
     for by in (None, (), (late,)):  # nobody says; a plan that failed; a build that failed
-        row = next(row for row in rows(decided, Handover(planned=by), catalogs.Catalog()) if row.recipe == "late")
+        row = next(row for row in rows(decided, RunResult(planned=by), catalogs.Catalog()) if row.recipe == "late")
         assert row.outcome == "not built"
 
 
@@ -248,7 +249,7 @@ def test_a_row_is_one_line_of_the_table_whatever_it_says(why: str, tests: str) -
 def test_a_folder_of_any_name_can_be_told_as_stuck(tmp_path: Path) -> None:
     for name in ("Not a name", "a\u202eb", "x" * 200, "caf\udce9"):
         odd = Recipe(tmp_path / name, name, "0", "")
-        (row,) = rows(Plan(stuck=(Stuck(odd, "amd64", RecipeError("broken")),)), Handover(), catalogs.Catalog())
+        (row,) = rows(Plan(stuck=(Stuck(odd, "amd64", RecipeError("broken")),)), RunResult(), catalogs.Catalog())
         assert from_json(to_json([row]).encode()) == (row,)
 
 
@@ -262,9 +263,9 @@ def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, regi
     made = candidate(work, failing, b"sif")
     report_of(made, TestResult("second", "failed", 0.1, "exit 1")).save(made.folder)
     _, broken = load_usable(root)
-    known = Known(catalogs.read(registry), dict.fromkeys(("failing", "wrong"), BASE_DIGEST), ENGINE, NOW)
+    known = Snapshot(catalogs.read(registry), dict.fromkeys(("failing", "wrong"), BASE_DIGEST), ENGINE, NOW)
     decided = plan([failing, wrong], known, gather, broken=broken)
-    found = {row.recipe: row for row in rows(decided, Handover((made,)), catalogs.read(registry))}
+    found = {row.recipe: row for row in rows(decided, RunResult((made,)), catalogs.read(registry))}
     line = (failing.folder / "recipe.toml").read_text().splitlines().index('name = "second"') + 1
     assert (found["failing"].file, found["failing"].line) == ("recipe.toml", line)
     assert (found["wrong"].file, found["wrong"].line) == ("image.def", 3)
@@ -283,10 +284,10 @@ def test_what_was_to_be_built_is_not_told_as_unchanged(tmp_path: Path, registry:
     recipe = write_recipe(tmp_path / "recipes")
     release(tmp_path, recipe, registry, b"one")
     decided, catalog = planned([recipe], registry), catalogs.read(registry)
-    assert [row.outcome for row in rows(decided, Handover(), catalog)] == ["unchanged"]
-    (row,) = rows(decided, Handover(tried={("tool", "amd64")}), catalog)
+    assert [row.outcome for row in rows(decided, RunResult(), catalog)] == ["unchanged"]
+    (row,) = rows(decided, RunResult(tried={("tool", "amd64")}), catalog)
     assert (row.outcome, row.why) == ("not built", "built anew")
-    assert [row.outcome for row in rows(decided, Handover(tried={("tool", "arm64")}), catalog)] == ["unchanged"]
+    assert [row.outcome for row in rows(decided, RunResult(tried={("tool", "arm64")}), catalog)] == ["unchanged"]
 
 
 def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
@@ -298,7 +299,7 @@ def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
     entry = catalogs.read(registry).entry("tool")
     again = replace(entry.releases[0], repeat=Repeat(made.key, made.parts, made.created))
     catalog = catalogs.Catalog().with_entry(replace(entry, releases=(again,)))
-    (row,) = rows(planned([recipe], registry), Handover((made,), tried={("tool", "amd64")}), catalog)
+    (row,) = rows(planned([recipe], registry), RunResult((made,), tried={("tool", "amd64")}), catalog)
     assert (row.outcome, row.why) == ("unchanged", "built anew: 1.0-1 has the same contents")
 
 

@@ -16,12 +16,13 @@ from factory.compare import index_of, packages_of
 from factory.delta.index import index_image
 from factory.digest import Digest
 from factory.io import files
-from factory.make import build_one, built_before, look, publish_one
+from factory.make import publish_one, take_snapshot
 from factory.make import test_one as run_tests
+from factory.make_builds import built_before
 from factory.publish import Origin, is_unchanged, publish
 from factory.release import CHUNK_INDEX, Release, Repeat
 from tests.unit.delta.images import DEFINITION, Part, sif
-from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
+from tests.unit.parts import QUIET, build_now, candidate, folder_registry, report_of, write_recipe
 from tests.unit.sif.packing import image, write
 from tests.unit.test_make import Factory
 from tests.unit.test_publish_sets import BOTH, built, put
@@ -135,13 +136,14 @@ def test_a_candidate_that_was_found_unchanged_is_not_taken_for_the_next_rebuild(
     factory.make()
     factory.make(force=True)
     first = load_candidate(factory.root / "candidates", "one", "amd64")
-    known = catalogs.read(factory.registry)
+    catalog = catalogs.read(factory.registry)
     release = newest(factory)
     assert release.repeat is not None
     longago = (datetime.now(timezone.utc) - timedelta(days=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
     aged = replace(release, created=longago, repeat=replace(release.repeat, created=longago))
     replace(first, created=longago).save()
-    catalogs.write(factory.registry, known.with_entry(replace(known.entry("one"), releases=(aged,))), factory.heard)
+    aged_catalog = catalog.with_entry(replace(catalog.entry("one"), releases=(aged,)))
+    catalogs.write(factory.registry, aged_catalog, factory.heard)
     (made,) = factory.make()[1]
     assert made.unchanged
     assert made.candidate is not None
@@ -168,27 +170,27 @@ def test_jobs_apart_build_upon_the_published_image_when_the_new_one_is_the_same(
     recipe = factory.write("base")
     factory.make()
     recipe = factory.write("base", definition=REMARK)
-    works = factory.works()
-    known = look([recipe], works)
+    adapters = factory.adapters()
+    snapshot = take_snapshot([recipe], adapters)
     made = build(factory)
     handed = factory.root / "handed"
     files.make_folder(handed / "base-amd64")
     for path in made.folder.iterdir():
         (handed / "base-amd64" / path.name).write_bytes(path.read_bytes())
-    assert built_before(recipe, "amd64", known, works, handed) is None
+    assert built_before(recipe, "amd64", snapshot, adapters, handed) is None
     builds(factory, "else")
     other = build(factory)
     for path in other.folder.iterdir():
         (handed / "base-amd64" / path.name).write_bytes(path.read_bytes())
-    found = built_before(recipe, "amd64", known, works, handed)
+    found = built_before(recipe, "amd64", snapshot, adapters, handed)
     assert found is not None
     assert found.sif.digest == other.sif.digest
 
 
 def build(factory: Factory, name: str = "base") -> Candidate:
-    works = factory.works()
+    adapters = factory.adapters()
     recipe = factory.recipes[name]
-    return build_one(recipe, "amd64", look([recipe], works), works, force=True)
+    return build_now(recipe, take_snapshot([recipe], adapters), adapters, force=True)
 
 
 def test_contents_that_are_not_known_are_never_the_same(factory: Factory) -> None:
@@ -204,13 +206,13 @@ def test_contents_that_are_not_known_are_never_the_same(factory: Factory) -> Non
 def test_a_chunk_index_of_another_image_is_not_published(factory: Factory) -> None:
     builds(factory)
     factory.write("one")
-    works = factory.works()
+    adapters = factory.adapters()
     made = build(factory, "one")
     builds(factory, "two")
     (factory.root / "other.sif").write_bytes((factory.root / "engine/built.sif").read_bytes())
     made.chunks.write_bytes(index_image(factory.root / "other.sif").encode())
     recipe = factory.recipes["one"]
-    release = publish_one(recipe, made, run_tests(recipe, made, works), works)
+    release = publish_one(recipe, made, run_tests(recipe, made, adapters), adapters)
     assert release.chunks is None
     assert release.sif.digest == made.sif.digest != Digest.of(b"")
 
@@ -249,12 +251,12 @@ def test_a_link_beside_an_image_is_not_published(factory: Factory) -> None:
     secret = factory.root / "secret"
     secret.write_text("token")
     builds(factory)
-    recipe, works = factory.write("one"), factory.works()
+    recipe, adapters = factory.write("one"), factory.adapters()
     made = build(factory, "one")
     for path in (made.sbom, made.chunks):
         path.unlink()
         path.symlink_to(secret)
-    release = publish_one(recipe, made, run_tests(recipe, made, works), works)
+    release = publish_one(recipe, made, run_tests(recipe, made, adapters), adapters)
     assert release.chunks is None
     assert packages_of(release, factory.registry) is None
 

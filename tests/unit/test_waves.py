@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.errors import UsageError
-from factory.plan import Job, Plan
+from factory.inputs import Inputs
+from factory.job import Job, Plan
 from factory.recipes.model import BuildSpec, Recipe
 from factory.waves import MOST_BYTES, MOST_ENTRIES, Entry, Runners, Schedule, compact, matrix, planned, schedule
 
@@ -19,7 +20,7 @@ SMALL, LARGE = 14_000_000_000, 14_000_000_001
 
 def job(name: str, wave: int = 0, *, arch: str = "amd64", disk: int = SMALL, waits_for: str = "") -> Job:
     recipe = Recipe(Path(), name, "1", "", build=BuildSpec(arch=(arch,), disk=disk))
-    return Job(recipe, arch, ("new",), waits_for, wave)
+    return Job(recipe, arch, ("new",), Inputs({}), waits_for=waits_for, wave=wave)
 
 
 def chain(length: int) -> Plan:

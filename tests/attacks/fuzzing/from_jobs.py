@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from factory import artifacts, summary
 from factory import candidate as candidates
-from factory import handover, summary
 from factory import report as reports
 from factory.candidate import Candidate
 from factory.engine.output import Output
@@ -39,8 +39,8 @@ def _candidate(data: bytes, place: Path) -> None:
     folder.mkdir()
     folder.joinpath("image.sif").write_bytes(b"sif one")
     folder.joinpath("candidate.json").write_bytes(data)
-    candidates.load_if_whole(place, "tool", "amd64", "x")
-    for handed in handover.look(place, {("tool", "amd64")}):
+    candidates.load_if_intact(place, "tool", "amd64", "x")
+    for handed in artifacts.artifacts_in(place, {("tool", "amd64")}):
         if isinstance(handed.made, FactoryError):
             "\n".join(handed.made.lines()).encode()
     found = candidates.load(place, "tool", "amd64")

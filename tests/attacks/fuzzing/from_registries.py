@@ -16,7 +16,7 @@ from factory.inputs import gather
 from factory.io.http_failures import Answer, retry_after
 from factory.io.http_settings import redacted
 from factory.names import BuildTag, Reference, RegistryAddress, docker_reference
-from factory.plan import Known, plan
+from factory.plan import Snapshot, plan
 from factory.recipes.model import RunSpec
 from factory.registry.challenge import parse_challenges
 from factory.registry.documents import as_referrer, named, read_manifest, referrer_index, referrer_list, subject_of
@@ -119,7 +119,7 @@ def _catalogs(_place: Path) -> Sequence[bytes]:
 def _catalog(data: bytes, place: Path) -> None:
     catalog = Catalog.parse(data)
     recipe = write_recipe(place, "tool", more='[rebuild]\nmax_age = "1d"\n')
-    plan([recipe], Known(catalog, {"tool": BASE_DIGEST}, ENGINE, NOW), gather)
+    plan([recipe], Snapshot(catalog, {"tool": BASE_DIGEST}, ENGINE, NOW), gather)
     Catalog.parse(catalog.content())
     for entry in list(catalog.entries.values())[:100]:
         for one in (entry.release("latest", "amd64"), entry.newest("amd64")):

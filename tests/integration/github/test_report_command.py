@@ -39,7 +39,7 @@ def test_a_report_goes_to_stdout_the_summary_and_a_file_and_asks_github_nothing(
     assert done.out.startswith("### singfactory: 1 published, 1 tests failed, 1 not built\n")
     assert f"[The logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/7/attempts/1)" in done.out
     assert job.summary == done.out
-    rows = json.loads((job.factory / ".singfactory/report.json").read_bytes())["rows"]
+    rows = json.loads((job.factory / ".singfactory/run-report.json").read_bytes())["rows"]
     outcomes = [(row["recipe"], row["outcome"]) for row in rows]
     assert outcomes == [("bad", "tests failed"), ("good", "published"), ("new", "not built")]
     assert server.requests == []
@@ -310,7 +310,7 @@ def test_what_a_push_has_published_is_marked_on_that_commit(job: Job, server: Gi
     assert told["recipes/torn/recipe.toml"][0] == 2
     assert "Not a name has no recipe.toml" in told["recipes/Not a name/recipe.toml"][1]
     assert str(job.recipes) not in str(told)
-    rows = (job.factory / ".singfactory/report.json").read_bytes()
+    rows = (job.factory / ".singfactory/run-report.json").read_bytes()
     assert [row.recipe for row in from_json(rows)] == ["Not a name", "failing", "torn", "wrong"]
 
 

@@ -154,7 +154,7 @@ def test_a_pull_request_is_built_and_tested_and_publishes_nothing(
 
 
 def outcomes(run: Run) -> dict[str, str]:
-    rows = json.loads((run.artifacts["report"] / "report.json").read_text())["rows"]
+    rows = json.loads((run.artifacts["report"] / "run-report.json").read_text())["rows"]
     return {row["recipe"]: row["outcome"] for row in rows}
 
 

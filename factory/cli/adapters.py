@@ -1,11 +1,11 @@
-"""The adapters of the factory side."""
+"""Opens the adapters of the factory side, as they are configured."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from factory.adapters import Adapters
 from factory.base_layout import BasePlace
 from factory.build import BuildPlace
 from factory.check import CheckPlace
@@ -15,11 +15,8 @@ from factory.cli.settings import PREFIX
 from factory.engine import sources
 from factory.errors import UsageError
 from factory.io import git
-from factory.make import Works
 from factory.publish import Origin
 from factory.readback import ReadBack
-from factory.recipes import load
-from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.registry.open import open_reader
 from factory.runners.local import LocalRunner
@@ -30,14 +27,6 @@ from factory.runners.slurm import SlurmRunner
 _START = (
     "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
 )
-
-
-def usable(context: Context, names: Sequence[str]) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
-    """The named recipes and what they build upon; without names all, and those of which nothing can be made.
-
-    Raises NotFound, and RecipeError for a broken one that was named.
-    """
-    return (context.recipes(names), ()) if names else load.load_usable(context.recipes_root)
 
 
 def tracked_work(context: Context, folder: Path) -> str:
@@ -59,14 +48,16 @@ def _require_own_work(context: Context) -> None:
         )
 
 
-def make_works(context: Context) -> Works:
-    """All that the factory side works with; the engine is looked for when something is to be built.
+def open_adapters(context: Context) -> Adapters:
+    """The adapters of the factory side, as they are configured; the engine is looked for when something is to be built.
 
     Raises UsageError for a work folder that git tracks.
     """
     _require_own_work(context)
 
-    def place() -> BuildPlace:
+    open_host = host_opener(context.settings, context.env, context.progress.note)
+
+    def build_place() -> BuildPlace:
         return BuildPlace(
             engine=context.engine,
             candidates=context.work / "candidates",
@@ -74,7 +65,7 @@ def make_works(context: Context) -> Works:
             find_sources=lambda folder, seen_as: sources.find(
                 context.env, folder, context.settings.text("debian_mirror"), seen_as
             ),
-            bases=BasePlace(host_opener(context), context.work / "bases"),
+            bases=BasePlace(open_host, context.work / "bases"),
             sandbox_required=context.settings.sandbox_required,
         )
 
@@ -89,18 +80,18 @@ def make_works(context: Context) -> Works:
         name = context.options.runner or recipe.build.runner
         return slurm_runner(context) if name == "slurm" else LocalRunner()
 
-    return Works(
+    return Adapters(
         registry=context.registry,
         store=context.store,
         candidates=context.work / "candidates",
         arch=context.arch,
         engine_label=context.engine_label(),
-        place=place,
+        build_place=build_place,
         check_place=check_place,
         runner=runner,
-        open_host=host_opener(context),
+        open_host=open_host,
         origin=origin,
-        all_recipes=lambda: usable(context, context.options.names)[0],
+        all_recipes=lambda: context.recipes.select(context.options.names)[0],
         progress=context.progress,
         read_back=ReadBack(lambda: open_reader(context.registry), context.options.verify_bytes),
     )
