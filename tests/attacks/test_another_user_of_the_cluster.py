@@ -28,7 +28,7 @@ from factory.digest import Descriptor, Digest
 from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
 from factory.github.actions import Actions
-from factory.io import files, locks, plain
+from factory.io import alive, files, locks, plain
 from factory.io.http import Client, Upload
 from factory.io.http_settings import HttpSettings
 from factory.io.progress import Silent
@@ -987,7 +987,7 @@ def test_who_takes_the_names_of_leases_hides_no_use_and_names_nobody_else(victim
     pid = int(os.read(ready[0], 20))
     taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{pid}.json"
     as_user(lambda: taken.write_text("{}"))
-    false = {**written, "pid": 1, "start": leases.start_time(1), "user": 0}
+    false = {**written, "pid": 1, "start": alive.start_time(1), "user": 0}
     as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
     try:
         os.write(go[1], b"x")
