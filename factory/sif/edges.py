@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import BinaryIO
 
-from factory.sif.inodes import FOLDER_INDEX, Content, read_body, read_header
+from factory.sif.inodes import FOLDER_INDEX, Content, read_body, read_type
 from factory.sif.squashfs import (
     METADATA_BLOCK,
     MOST_BLOCKS,
@@ -78,7 +78,7 @@ class _Edges:
 
 def _read_inodes(table: _Metadata, superblock: Superblock, edges: _Edges) -> None:
     for _ in range(superblock.inodes):
-        body = read_body(table, read_header(table).type)
+        body = read_body(table, read_type(table))
         if body.content is not None:
             _read_block_list(table, superblock, edges, body.content)
         for _ in range(body.index_entries):

@@ -104,6 +104,11 @@ def read_header(fields: Fields) -> Header:
     return Header(*_HEADER.unpack(fields.take(_HEADER.size)))
 
 
+def read_type(fields: Fields) -> int:
+    """The type of an inode; the rest of its header is passed over."""
+    return int.from_bytes(fields.take(_HEADER.size)[:2], "little")
+
+
 def read_body(fields: Fields, kind: int) -> Body:
     """The rest of an inode; a file's list of blocks and an extended folder's index come behind it."""
     extended = kind > _EXTENDED
