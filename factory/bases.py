@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from factory.errors import FactoryError, NotFound
-from factory.names import docker_reference
+from factory.names import docker_base, docker_name, is_docker_base
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import read_pin, write_pin
 from factory.registry.protocol import Registry
@@ -17,7 +17,6 @@ OpenHost = Callable[[str], Registry]
 """Opens the registry of a host name, for anybody's images: no namespace of ours."""
 
 _AT_ONCE = 8
-_DOCKER = "docker://"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
     found: dict[str, str | FactoryError] = {}
     unpinned: dict[str, str] = {}
     for recipe in recipes:
-        if not recipe.build.base.startswith(_DOCKER):
+        if not is_docker_base(recipe.build.base):
             continue
         try:
             pin = read_pin(recipe)
@@ -56,11 +55,11 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
 
 def digest_now(base: str, open_host: OpenHost) -> str:
     """The digest that a docker:// base has in its registry now. Raises NotFound, RegistryFailure."""
-    host, repository, tag = docker_reference(base.removeprefix(_DOCKER))
+    host, repository, tag = docker_base(base)
     there = open_host(host).head(repository, tag)
     if there is None:
         raise NotFound(
-            f"the base image {base.removeprefix(_DOCKER)} does not exist",
+            f"the base image {docker_name(base)} does not exist",
             why=f"{host} has no {repository}:{tag}",
             fix="check build.base in recipe.toml",
         )
@@ -69,7 +68,7 @@ def digest_now(base: str, open_host: OpenHost) -> str:
 
 def pin_now(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
     """What base.lock should say now; None when the recipe has no docker:// base. Raises NotFound, RegistryFailure."""
-    if not recipe.build.base.startswith(_DOCKER):
+    if not is_docker_base(recipe.build.base):
         return None
     before = read_pin(recipe)
     digest = digest_now(recipe.build.base, open_host)
@@ -91,7 +90,7 @@ def _ask(base: str, open_host: OpenHost) -> str | FactoryError:
     try:
         return digest_now(base, open_host)
     except FactoryError as error:
-        name = base.removeprefix(_DOCKER)
+        name = docker_name(base)
         if name in error.what:
             return error
         return type(error)(f"the base image {name} could not be looked up", why=str(error), fix=error.fix)

@@ -23,6 +23,7 @@ _HOST = re.compile(
 )
 NAME_LIMIT = 100
 RESERVED_NAMES = frozenset({"catalog"})
+_DOCKER = "docker://"
 LATEST = "latest"
 
 
@@ -185,6 +186,21 @@ def docker_reference(text: str) -> tuple[str, str, str]:
         except IntegrityFailure as error:
             raise UsageError(f"not an image name: {_shown(text)}", why=error.why) from error
     return host.lower(), repository, tag_name(tag) if colon else LATEST
+
+
+def is_docker_base(base: str) -> bool:
+    """Whether a recipe's base is an image of a Docker registry: ``docker://NAME:TAG``."""
+    return base.startswith(_DOCKER)
+
+
+def docker_name(base: str) -> str:
+    """The image name in a ``docker://`` address, as docker pull takes it; other text as it is."""
+    return base.removeprefix(_DOCKER)
+
+
+def docker_base(base: str) -> tuple[str, str, str]:
+    """As ``docker_reference``, for a ``docker://`` address."""
+    return docker_reference(docker_name(base))
 
 
 def _shown(text: str) -> str:

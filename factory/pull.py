@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from factory.digest import Digest
+from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure
 from factory.io import files, plain
 from factory.io.progress import Progress
 from factory.names import Reference
+from factory.pull_plan import forget_indexes, make_plan
 from factory.recipes.model import RunSpec
 from factory.registry.protocol import Registry
 from factory.release import Release
 from factory.resolve import confirm, resolve
-from factory.reuse import Reuse
-from factory.store.parts import Parts
+from factory.store.fetch.partial import open_partial
+from factory.store.fetch.pool import Source
+from factory.store.fetch.transfer import SLEPT, transfer
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
@@ -86,19 +89,8 @@ def pull(
         release = replace(release, run=run)  # what an image is run with is the manifest's to say
     store.lease(release.sif.digest)
 
-    def read(offset: int, length: int | None) -> Iterator[bytes]:
-        return registry.blob(release.recipe, release.sif, offset, length, caller_verifies=True)
-
     indexes = {other.sif.digest: other.chunks for other in found.others if other.chunks is not None}
-    reuse = Reuse(release, registry, store, progress, indexes)
-    path, transferred = store.ingest(
-        release.sif,
-        lambda offset: read(offset, None),
-        progress,
-        parts=Parts(read, registry.connections),
-        plan=reuse.plan,
-    )
-    reuse.done(transferred)
+    path, transferred, overhead = _bring(release, indexes, registry, store, progress)
     image = StoredImage(
         recipe=release.recipe,
         tag=str(release.tag) if release.tag.build else found.tags[0],
@@ -118,7 +110,34 @@ def pull(
         )
     store.record(image, found.tags, asked=locked is None)
     reused = max(0, release.sif.size - transferred)
-    return Pulled(image, path, transferred + reuse.fetched, reused, monotonic() - started)
+    return Pulled(image, path, transferred + overhead, reused, monotonic() - started)
+
+
+def _bring(
+    release: Release, indexes: Mapping[Digest, Descriptor], registry: Registry, store: Store, progress: Progress
+) -> tuple[Path, int, int]:
+    """Make the image present in the store: its path, and the bytes of it and of chunk indexes that were fetched.
+
+    indexes: as make_plan takes them.
+    """
+    read = partial(registry.blob, release.recipe, release.sif, caller_verifies=True)
+    source = Source(read, registry.connections)
+    fetched = overhead = 0
+    while True:
+        here = store.usable(release.sif)
+        if here is not None:
+            return here, fetched, overhead
+        with open_partial(store, release.sif, progress) as unfinished:
+            if unfinished is None:  # another process has fetched it
+                continue
+            planned = make_plan(release, registry=registry, store=store, progress=progress, indexes=indexes)
+            overhead += planned.fetched
+            fetched += transfer(planned.plan, source, unfinished, progress)
+            path = unfinished.publish()
+        forget_indexes(planned, store, fetched)
+        if path is not None:
+            return path, fetched, overhead
+        progress.note(SLEPT)
 
 
 def _known(release: Release, store: Store) -> StoredImage | None:

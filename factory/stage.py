@@ -8,6 +8,8 @@ from pathlib import Path
 from factory.errors import IntegrityFailure
 from factory.io import plain
 from factory.io.progress import Progress
+from factory.store.fetch.pool import Source
+from factory.store.fetch.transfer import fetch_whole
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
@@ -29,7 +31,9 @@ def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) 
     source = store.file(image, hashed=False)
     on_node = replace(store, root=local, shared=())
     try:
-        path, copied = on_node.ingest(image.sif, lambda offset: plain.blocks_of(source, offset), progress)
+        blocks = Source(lambda offset, _: plain.blocks_of(source, offset))
+        # Who copies an image to a node's disk runs it there now; who pulls one runs it elsewhere, or later.
+        path, copied = fetch_whole(on_node, image.sif, blocks, progress, cached=True)
     except IntegrityFailure as error:
         raise IntegrityFailure(
             f"the stored image {source} is damaged",

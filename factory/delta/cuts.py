@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import BinaryIO
 
+from factory.sif.edges import block_edges, distinct
 from factory.sif.header import SifHeader, read_sif_header
-from factory.sif.squashfs import BlocksUnknown, block_edges, distinct, read_superblock
+from factory.sif.squashfs import BlocksUnknown, read_superblock
 
 LONGEST_CUT = 128 * 1024  # bytes; a block of Apptainer's default size stays whole even where it is not compressed
 _TINY = 2048  # smaller pieces join the one before them: their digests would weigh more than what they save

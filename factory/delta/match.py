@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from array import array
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import NamedTuple
 
-from factory.delta.index import DIGEST_SIZE, ChunkIndex, digest_of_chunk
-from factory.io import plain
+from factory.delta.index import DIGEST_SIZE, ChunkIndex
 
 
 class Span(NamedTuple):
@@ -77,31 +73,6 @@ def coalesced(pieces: Iterable[Piece], gap: int) -> tuple[Piece, ...]:
             last = len(result)
         result.append(piece)
     return tuple(result)
-
-
-def right_in_place(want: ChunkIndex, path: Path, spans: Sequence[Span]) -> Iterator[Span]:
-    """Where within these spans, ascending, a file already has the right bytes, each at its place in ``want``.
-
-    The file may have holes, or end early. Raises IntegrityFailure when it is no ordinary file, OSError.
-    """
-    left = deque(spans)
-    start = end = 0
-    with plain.opened(path) as descriptor:
-        for chunk in want.chunks():
-            while left and sum(left[0]) <= chunk.offset:
-                left.popleft()
-            if not left or chunk.offset < left[0].offset:
-                continue
-            block = os.pread(descriptor, chunk.length, chunk.offset)
-            if digest_of_chunk(block) != chunk.digest:
-                continue
-            if chunk.offset != end:
-                if start < end:
-                    yield Span(start, end - start)
-                start = chunk.offset
-            end = chunk.offset + chunk.length
-    if start < end:
-        yield Span(start, end - start)
 
 
 def _placed(want: ChunkIndex, seeds: Sequence[ChunkIndex]) -> Iterator[Piece]:

@@ -27,6 +27,7 @@ from factory.errors import (
     NotPermitted,
     PlaceUnusable,
 )
+from factory.io.copying import copy_range
 from factory.io.trees import remove_tree
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
@@ -307,27 +308,10 @@ def link_atomically(link: Path, target: str) -> None:
 def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
     """Copy an open file to a new one, which is called destination."""
     wanted = os.fstat(reader.fileno()).st_size
-    with explained(destination, wanted):
-        done = _copy_in_kernel(reader, writer, wanted)
-        reader.seek(done)
-        writer.seek(done)
-        shutil.copyfileobj(reader, writer, BLOCK)
-
-
-def _copy_in_kernel(reader: BinaryIO, writer: BinaryIO, wanted: int) -> int:
-    """Copy with copy_file_range as far as it goes; the number of bytes done."""
     done = 0
-    while done < wanted:
-        try:
-            count = os.copy_file_range(reader.fileno(), writer.fileno(), wanted - done, done, done)
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise
-            return done
-        if count == 0:
-            return done
-        done += count
-    return done
+    with explained(destination, wanted):
+        while count := copy_range(reader.fileno(), writer.fileno(), done, max(wanted - done, BLOCK)):
+            done += count
 
 
 def append_line(path: Path, line: str) -> None:

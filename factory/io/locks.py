@@ -21,6 +21,7 @@ from pathlib import Path
 
 from factory import strict
 from factory.errors import Busy
+from factory.io.alive import boot, namespace, start_time
 from factory.io.ancestors import name_of
 from factory.io.below import Folder
 from factory.io.files import make_folder, storage_error
@@ -203,22 +204,13 @@ def _dead(holder: Holder) -> bool:
     """True when the holder certainly runs no more: same host and process numbers, and no such process."""
     if (holder.host, holder.processes) != (socket.gethostname(), processes()) or holder.pid <= 0:
         return False
-    try:
-        os.kill(holder.pid, 0)
-    except (ProcessLookupError, OverflowError):  # no process has a number that large
-        return True
-    except PermissionError:
-        return False
-    return False
+    return start_time(holder.pid) is None
 
 
 def processes() -> str:
-    """What this start of the machine and the namespace of process numbers are called (pid_namespaces(7))."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
+    """What this start of the machine and the namespace of process numbers are called; '' where one is not known."""
+    machine, numbers = boot(), namespace()
+    return f"{machine} {numbers}" if machine and numbers else ""
 
 
 def _take_away(folder: Folder, name: str, holder: Holder) -> bool:

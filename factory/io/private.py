@@ -14,8 +14,6 @@ from factory.errors import FactoryError, IntegrityFailure
 from factory.io.files import NO_RIGHT, explained, looked_up
 
 _PIECE = 128 * 1024  # bytes
-# Between two file systems, on one that cannot do it, an old kernel, a container that forbids it.
-_CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @contextlib.contextmanager
@@ -49,45 +47,6 @@ def write_all(file: FileIO, block: bytes) -> None:
     left = memoryview(block)
     while left:
         left = left[file.write(left[:_PIECE]) :]
-
-
-def write_at(file: FileIO, block: bytes, offset: int) -> None:
-    """Write a whole block to a place in a file that was opened for update."""
-    left = memoryview(block)
-    while left:
-        count = os.pwrite(file.fileno(), left, offset)
-        left, offset = left[count:], offset + count
-
-
-def write_from(file: FileIO, source: int, offset: int, size: int) -> None:
-    """Write bytes of another open file (its descriptor) at this file's position.
-
-    Where the kernel can, they do not pass through this process, and file systems with shared extents store them once
-    (copy_file_range(2)). Raises EOFError when the source ends before.
-    """
-    copy = _copy_in_kernel
-    while size:
-        try:
-            count = copy(source, file.fileno(), offset, size)
-        except OSError as error:
-            if copy is _copy_through_memory or error.errno not in _CANNOT_COPY:
-                raise
-            copy = _copy_through_memory
-            continue
-        if count == 0:
-            if copy is _copy_through_memory:
-                raise EOFError
-            copy = _copy_through_memory  # some kernels give nothing where there is something
-            continue
-        offset, size = offset + count, size - count
-
-
-def _copy_in_kernel(source: int, target: int, offset: int, size: int) -> int:
-    return os.copy_file_range(source, target, size, offset)
-
-
-def _copy_through_memory(source: int, target: int, offset: int, size: int) -> int:
-    return os.write(target, os.pread(source, min(size, _PIECE), offset))
 
 
 def start_writing(file: FileIO, start: int, size: int) -> None:

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from factory.errors import NoAnswer, NotFound
 from factory.io import launch
+from factory.io.alive import stat_of
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _LAUNCH = Path(launch.__file__)
@@ -271,18 +272,8 @@ def _group_lives(group: int) -> bool:
         return False
     except PermissionError:
         return True
-    states = [_state_and_group(entry) for entry in Path("/proc").glob("[0-9]*/stat")]
-    return not states or any(found == group and state not in "ZX" for state, found in states)
-
-
-def _state_and_group(entry: Path) -> tuple[str, int]:
-    """Two fields of /proc/PID/stat (proc_pid_stat(5)); the name before them may hold anything, `)` included."""
-    try:
-        text = entry.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "X", 0  # it ended meanwhile
-    state, _parent, group, *_ = text.rpartition(")")[2].split()
-    return state, int(group)
+    found = [stat_of(entry) for entry in Path("/proc").glob("[0-9]*/stat")]
+    return not found or any(one is not None and one.group == group and one.runs for one in found)
 
 
 def _ticks(seconds: float) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from factory.names import docker_reference
+from factory.names import docker_base, is_docker_base
 from factory.recipes.model import Recipe
 
 BUILT_IN = frozenset({"base", "debian_mirror", "name", "version", "arch"})
@@ -32,9 +32,9 @@ def base_address(recipe: Recipe, digest: str = "") -> str:
 
     Tag and digest at once are never given: Apptainer refuses a docker reference with both.
     """
-    if not recipe.build.base.startswith("docker://"):
+    if not is_docker_base(recipe.build.base):
         return recipe.base_recipe
-    host, repository, tag = docker_reference(recipe.build.base.removeprefix("docker://"))
+    host, repository, tag = docker_base(recipe.build.base)
     if digest:
         return f"{host}/{repository}@{digest}"
     return f"{host}/{repository}{'@' if ':' in tag else ':'}{tag}"

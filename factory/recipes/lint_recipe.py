@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from factory.names import LATEST, docker_reference
+from factory.names import LATEST, docker_base, is_docker_base
 from factory.recipes import pins
 from factory.recipes.model import Place, Problem, ProblemError
 from factory.recipes.subject import Subject
@@ -72,7 +72,7 @@ def _base_recipe(subject: Subject) -> Iterator[Problem]:
 
 def _pin(subject: Subject) -> Iterator[Problem]:
     recipe = subject.recipe
-    if not recipe.build.base.startswith("docker://"):
+    if not is_docker_base(recipe.build.base):
         return
     place = Place(recipe.folder / pins.FILE)
     remedy = f"run: singfactory update {recipe.name}"
@@ -82,7 +82,7 @@ def _pin(subject: Subject) -> Iterator[Problem]:
     except ProblemError as error:
         yield error.problem
         return
-    _, _, tag = docker_reference(recipe.build.base.removeprefix("docker://"))
+    _, _, tag = docker_base(recipe.build.base)
     if stale:
         yield Problem(place, f"it is for another base than {recipe.build.base}", remedy, warning=True)
     elif not pinned and ":" not in tag:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from factory.errors import NotFound, RecipeError, UsageError
-from factory.names import docker_reference, recipe_name, version_name
+from factory.names import docker_base, is_docker_base, recipe_name, version_name
 from factory.recipes.arguments import BUILT_IN
 from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import (
@@ -293,8 +293,8 @@ def _base(table: Table) -> str:
 
 
 def _check_base(base: str) -> None:
-    if base.startswith("docker://"):
-        docker_reference(base.removeprefix("docker://"))
+    if is_docker_base(base):
+        docker_base(base)
     elif base.startswith("recipe://"):
         recipe_name(base.removeprefix("recipe://"))
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from factory.errors import UsageError
 from factory.io.files import atomic_write, make_folder, rename_into_place
 from factory.io.trees import remove_tree
-from factory.names import docker_reference, recipe_name, version_name
+from factory.names import docker_name, docker_reference, recipe_name, version_name
 
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)
 
@@ -95,7 +95,7 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
 
 
 def _files(name: str, base: str, version: str, maintainer: str) -> dict[str, str]:
-    said = base.removeprefix("docker://").removeprefix("recipe://")
+    said = docker_name(base).removeprefix("recipe://")
     return {
         "recipe.toml": _RECIPE.format(
             name=name,
@@ -112,7 +112,7 @@ def _base_and_version(base: str) -> tuple[str, str]:
     """The base with its scheme, and a guess at the version: the digits that its tag begins with."""
     if base.startswith("recipe://"):
         return f"recipe://{recipe_name(base.removeprefix('recipe://'))}", "1.0"
-    image = base.removeprefix("docker://")
+    image = docker_name(base)
     _, _, tag = docker_reference(image)
     match = None if ":" in tag else _VERSION.match(tag)
     return f"docker://{image}", version_name(match[1]) if match else "1.0"

@@ -1,19 +1,12 @@
-"""Where the blocks of a squashfs file system begin and end (squashfs 4.0; Linux, fs/squashfs/squashfs_fs.h).
-
-squashfs compresses every block by itself and packs blocks without gaps, so a file that two images share is
-stored as the same bytes at different offsets. The edges of the blocks are found in the block lists of the
-file inodes and in the fragment table; no data block is read.
-"""
+"""The superblock, metadata blocks and fragment table of a squashfs (squashfs 4.0; Linux, fs/squashfs/squashfs_fs.h)."""
 
 from __future__ import annotations
 
 import lzma
 import struct
 import zlib
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import BinaryIO
 
 from factory.errors import FactoryError
@@ -27,24 +20,13 @@ _LARGEST_BLOCK = 1 << 20  # the format's limit for data blocks
 METADATA_BLOCK = 8192  # bytes, unpacked
 STORED_BLOCK = 1 << 24  # in a data block's size: not compressed
 _STORED = 0x8000  # the same in a metadata block's header
-_SIZE = STORED_BLOCK - 1
 _NO_TABLE = 0xFFFFFFFFFFFFFFFF
 NO_FRAGMENT = 0xFFFFFFFF
 _FRAGMENTS_PER_BLOCK = METADATA_BLOCK // 16
 _FRAGMENT = struct.Struct("<QII")
-_BLOCKS_AT_ONCE = 1 << 16
 
 # What a hostile file can make us hold: honest images stay far below (a million blocks are some 40 GB of files).
-_MOST_EDGES = 1_000_000
-_LARGEST_INODE_TABLE = 64 << 20  # bytes, unpacked
-
-_INODE_HEADER = 16
-_BASIC_FILE = struct.Struct("<IIII")  # start, fragment, offset in it, file size
-_EXTENDED_FILE = struct.Struct("<QQQIIII")  # start, file size, sparse, links, fragment, offset in it, xattr
-_EXTENDED_FOLDER = struct.Struct("<IIIIHHI")  # links, size, block, parent, index entries, offset, xattr
-_FOLDER_INDEX = struct.Struct("<III")  # index, start, length of the name less one
-_SYMLINK = struct.Struct("<II")  # links, length of the target
-_BODY_SIZES = {1: 16, 4: 8, 5: 8, 6: 4, 7: 4, 11: 12, 12: 12, 13: 8, 14: 8}  # inodes without anything after them
+MOST_BLOCKS = 1_000_000
 
 
 class BlocksUnknown(FactoryError):
@@ -115,95 +97,6 @@ def read_superblock(file: BinaryIO, start: int, size: int) -> Superblock:
     )
 
 
-def block_edges(file: BinaryIO, superblock: Superblock) -> array[int]:
-    """The offsets in the file, ascending, where a data block, a fragment block or a table begins or ends.
-
-    Raises BlocksUnknown when the tables are broken, packed by a compressor outside of Python's standard
-    library (gzip and xz are in it), or larger than any honest image needs.
-    """
-    edges = _Edges(superblock)
-    _read_inodes(_Metadata(file, superblock), superblock, edges)
-    _read_fragments(file, superblock, edges)
-    edges.found.extend((superblock.start + SUPERBLOCK_SIZE, *superblock.tables, superblock.end))
-    return distinct(edges.found)
-
-
-def distinct(offsets: Iterable[int]) -> array[int]:
-    """The offsets in ascending order, each once; a set of a million of them would take ten times the memory."""
-    return array("Q", (offset for offset, _ in groupby(sorted(offsets))))
-
-
-class _Edges:
-    """Collects the edges of runs of blocks, and refuses those outside of the data area."""
-
-    def __init__(self, superblock: Superblock) -> None:
-        self._start = superblock.start
-        self._first = superblock.start + SUPERBLOCK_SIZE
-        self._last = superblock.inode_table
-        self._largest = superblock.block_size
-        self.found = array("Q")
-
-    def add(self, start: int, sizes: list[int]) -> int:
-        """Take blocks that follow each other from ``start``, as far from the superblock; where they end."""
-        at = start + self._start
-        if at < self._first:
-            raise unknown(f"a block begins at {start}, in the superblock")
-        if len(self.found) + len(sizes) >= _MOST_EDGES:
-            raise unknown(f"it has more than {_MOST_EDGES} blocks")
-        self.found.append(min(at, self._last))
-        for size in sizes:
-            if size > self._largest:
-                raise unknown(f"a block of {size} bytes is larger than the {self._largest} it may have")
-            at += size
-            if at > self._last:
-                raise unknown(f"a block ends at {at - self._start}, after the data")
-            self.found.append(at)
-        return at - self._start
-
-
-def _read_inodes(table: _Metadata, superblock: Superblock, edges: _Edges) -> None:
-    for _ in range(superblock.inodes):
-        kind = int.from_bytes(table.take(_INODE_HEADER)[:2], "little")
-        if kind == 2:  # noqa: PLR2004 - the numbers of inode types are the format's
-            start, fragment, _offset, size = _BASIC_FILE.unpack(table.take(_BASIC_FILE.size))
-            _read_block_list(table, superblock, edges, start, size, has_tail=fragment != NO_FRAGMENT)
-        elif kind == 9:  # noqa: PLR2004
-            start, size, _sparse, _links, fragment, _offset, _xattr = _EXTENDED_FILE.unpack(
-                table.take(_EXTENDED_FILE.size)
-            )
-            _read_block_list(table, superblock, edges, start, size, has_tail=fragment != NO_FRAGMENT)
-        elif kind in (3, 10):
-            _links, length = _SYMLINK.unpack(table.take(_SYMLINK.size))
-            table.take(length + (4 if kind == 10 else 0))  # noqa: PLR2004
-        elif kind == 8:  # noqa: PLR2004
-            _links, _size, _block, _parent, entries, _offset, _xattr = _EXTENDED_FOLDER.unpack(
-                table.take(_EXTENDED_FOLDER.size)
-            )
-            for _ in range(entries):
-                table.take(_FOLDER_INDEX.unpack(table.take(_FOLDER_INDEX.size))[2] + 1)
-        elif kind in _BODY_SIZES:
-            table.take(_BODY_SIZES[kind])
-        else:
-            raise unknown(f"there is no inode type {kind}")
-
-
-def _read_block_list(
-    table: _Metadata, superblock: Superblock, edges: _Edges, start: int, size: int, *, has_tail: bool
-) -> None:
-    whole, tail = divmod(size, superblock.block_size)
-    count = whole + (1 if tail and not has_tail else 0)
-    while count > 0:
-        now = min(count, _BLOCKS_AT_ONCE)  # a sparse file may have any number of them
-        sizes = [size & _SIZE for size in struct.unpack(f"<{now}I", table.take(4 * now))]
-        start = edges.add(start, [size for size in sizes if size])
-        count -= now
-
-
-def _read_fragments(file: BinaryIO, superblock: Superblock, edges: _Edges) -> None:
-    for start, size in fragment_blocks(file, superblock):
-        edges.add(start, [size & _SIZE])
-
-
 def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[int, int]]:
     """Start (from the superblock) and size of each fragment block; the size may have the bit STORED_BLOCK.
 
@@ -211,7 +104,7 @@ def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[in
     """
     if superblock.fragment_table is None or superblock.fragments == 0:
         return
-    if superblock.fragments > _MOST_EDGES:
+    if superblock.fragments > MOST_BLOCKS:
         raise unknown(f"it claims {superblock.fragments} fragment blocks")
     blocks = -(-superblock.fragments // _FRAGMENTS_PER_BLOCK)
     file.seek(superblock.fragment_table)
@@ -221,7 +114,7 @@ def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[in
     left = superblock.fragments
     for (place,) in struct.iter_unpack("<Q", raw):
         file.seek(min(superblock.start + place, superblock.end))
-        entries = _metadata_block(file, superblock)
+        entries = metadata_block(file, superblock)
         now = min(left, _FRAGMENTS_PER_BLOCK)
         if len(entries) < now * _FRAGMENT.size:
             raise unknown("its fragment table is cut off")
@@ -230,36 +123,7 @@ def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[in
         left -= now
 
 
-class _Metadata:
-    """The inode table as one stream of unpacked bytes."""
-
-    def __init__(self, file: BinaryIO, superblock: Superblock) -> None:
-        self._blocks = _table_blocks(file, superblock)
-        self._buffer = bytearray()
-        self._seen = 0
-
-    def take(self, count: int) -> bytes:
-        """Exactly ``count`` more bytes."""
-        while len(self._buffer) < count:
-            block = next(self._blocks, b"")
-            self._seen += METADATA_BLOCK  # only the last one has less, and each takes its time
-            if not block:
-                raise unknown("its inode table is cut off")
-            if self._seen > _LARGEST_INODE_TABLE:
-                raise unknown(f"its inode table is longer than {_LARGEST_INODE_TABLE} bytes")
-            self._buffer += block
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
-
-
-def _table_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[bytes]:
-    file.seek(superblock.inode_table)
-    while file.tell() < superblock.directory_table:
-        yield _metadata_block(file, superblock)
-
-
-def _metadata_block(file: BinaryIO, superblock: Superblock) -> bytes:
+def metadata_block(file: BinaryIO, superblock: Superblock) -> bytes:
     """The metadata block at the file's position, unpacked: at most 8 KiB."""
     header = file.read(2)
     return unpack_metadata(header, file.read(metadata_size(header)), superblock.compressor)

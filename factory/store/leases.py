@@ -23,6 +23,7 @@ from pathlib import Path
 from factory import strict
 from factory.digest import Digest
 from factory.errors import FactoryError, PlaceUnusable
+from factory.io.alive import boot, namespace, start_time
 from factory.io.below import Folder, make_way
 
 FOLDER = "leases"
@@ -95,15 +96,15 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
     Do this first, and look whether the image is there afterwards: `store gc` does it the other way round. In a
     store that this user may not write nothing happens, nor on a full disk: an image that is here must run.
     """
-    machine = hashlib.sha256(f"{_host()} {_boot()} {_namespace()}".encode()).hexdigest()[:12]
+    machine = hashlib.sha256(f"{_host()} {boot()} {namespace()}".encode()).hexdigest()[:12]
     mine = f"{digest.hex}.{machine}.{os.getuid()}"
     who = str(os.getpid()) if process else f"job-{job.number}" if job.number else "use"
     value = {
         "format": _FORMAT,
         "sif_digest": str(digest),
         "host": _host(),
-        "boot": _boot(),
-        "namespace": _namespace(),
+        "boot": boot(),
+        "namespace": namespace(),
         "pid": os.getpid() if process else 0,
         "start": (start_time(os.getpid()) or "") if process else "",
         "user": os.getuid(),
@@ -184,7 +185,7 @@ def _parse(path: Path, content: bytes, used: float, digest: Digest, owner: int) 
 
 def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) -> bool:
     """Whether the use goes on. Where that cannot be found out, it is believed for patience seconds."""
-    here = bool(lease.boot) and (lease.boot, lease.namespace) == (_boot(), _namespace())
+    here = bool(lease.boot) and (lease.boot, lease.namespace) == (boot(), namespace())
     if lease.readable and lease.pid and here:
         return start_time(lease.pid) in (lease.start, "")
     if lease.readable and queue is not None and queue.knows_about(lease):
@@ -192,26 +193,6 @@ def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) 
     if lease.readable and not lease.pid and not lease.job.number:
         return False
     return abs(now - lease.used) <= patience  # who dates a file far ahead says nothing
-
-
-def start_time(pid: int) -> str | None:
-    """When a process started, in ticks since the machine did; '' when it may not be seen, None when it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # it has ended, or /proc hides other users' processes (hidepid)
-        return "" if _exists(pid) else None
-    state, *rest = text.rpartition(")")[2].split()
-    return None if state in "ZX" else rest[18]
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def queue_of(ask: Callable[[list[str]], str | None], user: int) -> Queue | None:
@@ -237,19 +218,3 @@ def refresh(root: Path) -> float:
 
 def _host() -> str:
     return os.uname().nodename
-
-
-def _boot() -> str:
-    """What this start of the machine is called; '' on systems that do not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def _namespace() -> str:
-    """Where process numbers count: containers have their own (pid_namespaces(7))."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""

@@ -16,26 +16,22 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure
-from factory.io import private
 from factory.io.below import Entry, Folder, entries, make_way
-from factory.io.locks import Held, lock_in
-from factory.io.progress import Progress, Silent
+from factory.io.locks import lock_in
+from factory.io.progress import Silent
 from factory.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
-from factory.store.assemble import AHEAD, Assembly, Plan, ahead_of
 from factory.store.leases import Job
 from factory.store.links import link_of, wrong_links
-from factory.store.parts import Parts
 from factory.store.record_files import read_refs, refs_file, write_refs
 from factory.store.records import Records, absent
 from factory.store.refs import Purged, StoredImage
-from factory.store.transfer import Sources, complete
 from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
@@ -91,9 +87,13 @@ class Store:
         hashed: False where its bytes will be hashed anyway. Raises IntegrityFailure when the one in this store must
         not be used; a shared store's is passed over then.
         """
-        path = self._usable_in(self.root, wanted, hashed=hashed)
+        path = self.usable_here(wanted, hashed=hashed)
         lower = (self._acceptable_in(root, wanted, hashed=hashed) for root in self.shared)
         return path or next(filter(None, lower), None)
+
+    def usable_here(self, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
+        """As ``usable``, in this store's own folder only."""
+        return self._usable_in(self.root, wanted, hashed=hashed)
 
     def _acceptable_in(self, root: Path, wanted: Descriptor, *, hashed: bool) -> Path | None:
         try:
@@ -147,89 +147,6 @@ class Store:
                 there = root == self.root or _blob(root, digest).exists()
                 if there and not self.trust.doubt_of_place(root):
                     leases.take(root, digest, job or Job(), process=process)
-
-    def ingest(
-        self,
-        wanted: Descriptor,
-        fetch: Callable[[int], Iterable[bytes]],
-        progress: Progress,
-        *,
-        parts: Parts | None = None,
-        plan: Plan | None = None,
-    ) -> tuple[Path, int]:
-        """Make the blob present; returns its path and how many bytes were fetched for it.
-
-        fetch gives the blob's bytes from an offset on, parts the same over several connections, plan says what of it
-        local files have; none is believed: size and digest are checked here. plan is asked when the bytes are really
-        needed, and only with parts. What an earlier, broken run left is hashed again and continued. One process
-        fetches; others wait for it. Raises what fetch raises, PlaceUnusable, Busy and IntegrityFailure.
-        """
-        here = self.usable(wanted)
-        if here is not None:
-            return here, 0
-        path = self.blob(wanted.digest)
-        with self.opened() as root, root.make("partial") as partial, root.make("locks") as locks:
-            if why := self.trust.doubt_of_folders(path, self.root):
-                raise IntegrityFailure(
-                    f"the store {self.root} cannot be shared like this",
-                    why=why,
-                    fix="use a store of your own, or one whose group may write it: install -d -m 2775 -g GROUP FOLDER",
-                )
-            name = f"{wanted.digest.hex}.lock"
-            with lock_in(locks, name, LOCK_TIMEOUT, progress, instead=ELSEWHERE) as held:
-                if self._usable_in(self.root, wanted) is not None:
-                    return path, 0
-                mine = self._partial(partial, wanted.digest, held)
-                sources = Sources(fetch, parts, self._assembly(mine, parts, plan))
-                with mine.update() as file:
-                    fetched = complete(file, mine, wanted, sources, progress)
-                    os.fchmod(file.fileno(), _READ_ONLY)
-                    os.fsync(file.fileno())
-                    with root.make(*path.relative_to(self.root).parent.parts) as final:
-                        _drop(ahead_of(mine))  # first: who is killed after the rename has nobody who looks for it
-                        with contextlib.suppress(FileNotFoundError):
-                            partial.rename(mine.name, final, path.name)
-                            self._approve(final.named(path.name), os.fstat(file.fileno()), wanted.digest)
-                            return path, fetched
-        progress.note("this pull slept, and another one took its place")
-        path, more = self.ingest(wanted, fetch, progress, parts=parts, plan=plan)
-        return path, fetched + more
-
-    def _approve(self, final: Entry, written: os.stat_result, digest: Digest) -> None:
-        """Last look: what has the blob's name is the file that was hashed, and no other. Raises IntegrityFailure."""
-        found = final.folder.stat(final.name)
-        if not os.path.samestat(found, written) or found.st_size != written.st_size:
-            final.remove()
-            raise IntegrityFailure(
-                f"{final.path} is not what was written there", why="somebody else writes in this store", fix="try again"
-            )
-        self.trust.vouch(digest, written, self.root)
-
-    def _partial(self, partial: Folder, digest: Digest, held: Held) -> Entry:
-        """The file for the bytes of this download, with those that an earlier one has left.
-
-        Each download has a name of its own. Who may still be writing is not shared with: a file that gets its final
-        name would change under the hands of one that wakes up. Then the bytes are fetched anew.
-        """
-        mine = partial.named(f"{digest.hex}.{os.getuid()}.{held.token}")
-        if not held.alone:
-            return mine
-        before = (partial.named(name) for name in partial.names() if name.startswith(f"{digest.hex}.{os.getuid()}."))
-        found = sorted(before, key=lambda entry: private.private_size(entry.path, dir_fd=partial.descriptor))
-        left = [entry for entry in found if not entry.name.endswith(AHEAD)]
-        if left and not held.doubtful:
-            ahead = ahead_of(left[-1])
-            partial.rename(left[-1].name, partial, mine.name)
-            with contextlib.suppress(FileNotFoundError):
-                partial.rename(ahead.name, partial, ahead_of(mine).name)
-        for entry in found:
-            entry.remove()
-        return mine
-
-    def _assembly(self, mine: Entry, parts: Parts | None, plan: Plan | None) -> Assembly | None:
-        """What local images have of an image, as far as that helps."""
-        pieces = plan(ahead_of(mine).path) if plan is not None and parts is not None else None
-        return Assembly(ahead_of(mine), tuple(pieces), parts) if pieces and parts is not None else None
 
     def record(self, image: StoredImage, tags: Iterable[str], *, asked: bool = True) -> None:
         """Remember a present image under its registry's tags, and link those tags that are this registry's to give.
@@ -377,12 +294,6 @@ class Store:
     def leftovers(self) -> Iterator[Path]:
         """Unfinished downloads."""
         yield from entries(self.root / "partial")
-
-
-def _drop(ahead: Entry) -> None:
-    """Remove what came ahead, if it can be: the image is complete without it."""
-    with contextlib.suppress(OSError, FactoryError):
-        ahead.remove()
 
 
 def _recipes(*roots: Path) -> list[str]:

@@ -21,16 +21,15 @@ from pathlib import Path
 
 import pytest
 
-from factory import lockfile
-from factory import reuse as reusing
+from factory import lockfile, pull_plan
 from factory.cli.plan import given as given_plan
-from factory.delta.index import ChunkIndex, digest_of_chunk, index_image
-from factory.delta.match import Span, right_in_place
+from factory.delta.index import index_image
 from factory.digest import Descriptor, Digest
 from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
 from factory.github.actions import Actions
-from factory.io import files, locks, plain
+from factory.io import alive, files, locks, plain
+from factory.io.alive import start_time
 from factory.io.http import Client, Upload
 from factory.io.http_settings import HttpSettings
 from factory.io.progress import Silent
@@ -38,7 +37,6 @@ from factory.names import BuildTag, Reference
 from factory.registry.credentials import Keychain, logout
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, artifact
 from factory.release import CHUNK_INDEX, Release
-from factory.reuse import Reuse
 from factory.sif.tree import open_tree
 from factory.store import adopt as adopting
 from factory.store import leases, seeds
@@ -292,7 +290,6 @@ def test_a_group_that_shares_a_registry_shares_what_comes_into_it_and_others_do_
 
 READERS: dict[str, Callable[[Path, Path], object]] = {
     "index": lambda path, _: index_image(path),
-    "chunks that came ahead": lambda path, _: list(right_in_place(index_of(GOOD), path, [Span(0, len(GOOD))])),
     "tree": lambda path, _: open_tree(path).__enter__(),
     "copy to a node": lambda path, _: list(plain.blocks_of(path)),
     "copy out": lambda path, home: plain.copy_file(path, home / "out.sif"),
@@ -302,11 +299,6 @@ READERS: dict[str, Callable[[Path, Path], object]] = {
         "tool", path, Descriptor.of(SIF_LAYER, GOOD), Silent()
     ),
 }
-
-
-def index_of(content: bytes) -> ChunkIndex:
-    """The chunk index of bytes that are one chunk."""
-    return ChunkIndex(len(content), Digest.of(content), (len(content),), digest_of_chunk(content))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])
@@ -334,7 +326,7 @@ def test_an_older_image_that_turns_into_a_pipe_never_stops_a_pull(place: Path, v
     as_user(lambda: os.mkfifo(seed.with_suffix(".pipe"), 0o666))
 
     def plans() -> None:
-        reusing._WORTH_IT, reusing._FASTEST = 100_000, 1e6  # noqa: SLF001 - small images count
+        pull_plan._WORTH_IT, pull_plan._FASTEST = 100_000, 1e6  # noqa: SLF001 - small images count
         registry = folder_registry(victim.home / "images")
         index = index_image(path_of(victim.home / "new.sif", new)).encode()
         chunks = Descriptor.of(CHUNK_INDEX, index)
@@ -344,7 +336,7 @@ def test_an_older_image_that_turns_into_a_pipe_never_stops_a_pull(place: Path, v
         )
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            Reuse(release, registry, Store(root), Silent(), {}).plan(victim.home / "ahead")
+            pull_plan.make_plan(release, registry=registry, store=Store(root), progress=Silent(), indexes={})
 
     with flipping(seed, seed.with_suffix(".pipe")):
         as_user(plans, VICTIM)
@@ -993,11 +985,16 @@ def test_who_takes_the_names_of_leases_hides_no_use_and_names_nobody_else(place:
         os.read(go[0], 1)
 
     number = child(use, VICTIM)
+    pid = int(os.read(ready[0], 20))
+    taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{pid}.json"
+    as_user(lambda: taken.write_text("{}"))
+    false = {**written, "pid": 1, "start": alive.start_time(1), "user": 0}
+    as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
     try:
         assert os.read(ready[0], 1) == b"r"
         taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{number}.json"
         as_user(lambda: taken.write_text("{}"))
-        false = {**written, "pid": 1, "start": leases.start_time(1), "user": 0}
+        false = {**written, "pid": 1, "start": start_time(1), "user": 0}
         as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
         os.write(go[1], b"x")
         assert os.read(ready[0], 1) == b"x"

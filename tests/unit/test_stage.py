@@ -12,6 +12,7 @@ from factory.stage import Staged, stage
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 from tests.unit.parts import QUIET
+from tests.unit.store.stored import ingest
 
 CONTENT = b"the image " * 200_000
 
@@ -24,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def image(store: Store) -> StoredImage:
     sif = Descriptor.of(SIF_LAYER, CONTENT)
-    store.ingest(sif, lambda offset: [CONTENT[offset:]], QUIET)
+    ingest(store, sif, lambda offset: [CONTENT[offset:]], QUIET)
     stored = StoredImage("tool", "1.0-1", "oci:/x", Digest.of(b"m"), sif.digest, sif.size, "2024-05-01T12:00:00Z")
     store.record(stored, ["latest"])
     return stored
@@ -63,7 +64,7 @@ def test_a_copy_that_broke_off_is_continued(tmp_path: Path, store: Store, image:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        local.ingest(wanted, broken, QUIET)
+        ingest(local, wanted, broken, QUIET)
     (partial,) = local.leftovers()
     partial.write_bytes(CONTENT[:1_000_000])
     assert stage(image, store=store, local=local.root, progress=QUIET).copied == len(CONTENT) - 1_000_000

@@ -21,7 +21,8 @@ from factory.io.http import HttpFailure, HttpSettings
 from factory.io.progress import Silent
 from factory.registry.distribution import DistributionRegistry
 from factory.registry.protocol import SIF_LAYER
-from factory.store.parts import Parts
+from factory.store.fetch.pool import Source
+from factory.store.fetch.transfer import fetch_whole
 from factory.store.store import Store
 from factory.store.verify import verify
 from tests.factory_project import ROOT
@@ -45,13 +46,14 @@ from factory.digest import Descriptor, Digest
 from factory.io.progress import Silent
 from factory.names import RegistryAddress
 from factory.registry.open import open_registry
-from factory.store.parts import Parts
+from factory.store.fetch.pool import Source
+from factory.store.fetch.transfer import fetch_whole
 from factory.store.store import Store
 address, root, digest, size = sys.argv[1:]
 wanted = Descriptor("a/b", Digest.parse(digest), int(size))
 registry = open_registry(RegistryAddress.parse(address))
 read = lambda offset, length: registry.blob("tool", wanted, offset, length, caller_verifies=True)
-Store(Path(root)).ingest(wanted, lambda at: read(at, None), Silent(), parts=Parts(read, registry.connections))
+fetch_whole(Store(Path(root)), wanted, Source(read, registry.connections), Silent())
 """
 
 
@@ -87,8 +89,7 @@ def ingest(store: Store, faulty: Faulty, **settings: Any) -> int:
     def read(offset: int, length: int | None) -> Iterator[bytes]:
         return registry.blob(NAME, LAYER, offset, length, caller_verifies=True)
 
-    parts = Parts(read, registry.connections)
-    path, fetched = store.ingest(LAYER, lambda at: read(at, None), Silent(), parts=parts)
+    path, fetched = fetch_whole(store, LAYER, Source(read, registry.connections), Silent())
     assert path.read_bytes() == CONTENT
     assert list(store.leftovers()) == []
     return fetched

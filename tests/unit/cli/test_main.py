@@ -340,10 +340,11 @@ def test_path_prints_the_file_and_nothing_else(tmp_path: Path) -> None:
     from factory.io.progress import Silent  # noqa: PLC0415
     from factory.store.refs import StoredImage  # noqa: PLC0415
     from factory.store.store import Store  # noqa: PLC0415
+    from tests.unit.store.stored import ingest  # noqa: PLC0415
 
     store = Store(tmp_path / "store")
     content = Descriptor.of("a/b", b"sif")
-    path, _ = store.ingest(content, lambda _: [b"sif"], Silent())
+    path, _ = ingest(store, content, lambda _: [b"sif"], Silent())
     store.record(StoredImage("x", "1-1", "ghcr.io/o", Digest.of(b"m"), content.digest, 3, "2024"), ["1-1"])
     started = time.monotonic()
     done = subprocess.run(program("path", "x", "--store", str(store.root)), check=True, capture_output=True, text=True)

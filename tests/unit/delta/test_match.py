@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.delta.index import ChunkIndex, digest_of_chunk, index_image
-from factory.delta.match import Overlap, Piece, Span, coalesced, compare, match, right_in_place
+from factory.delta.index import ChunkIndex, index_image
+from factory.delta.match import Overlap, Piece, Span, coalesced, compare, match
 from factory.digest import Digest
 from tests.unit.delta.images import image, noise
 
@@ -97,20 +97,3 @@ def test_small_reused_pieces_between_missing_ones_are_fetched_with_them() -> Non
 def test_what_is_reused_at_an_end_is_not_fetched_however_small_it_is() -> None:
     pieces = (Piece(0, 1, 0, 0), Piece(1, 5, None, 0), Piece(6, 1, 0, 6))
     assert coalesced(pieces, 100) == pieces
-
-
-def test_what_is_right_at_its_place_in_an_unfinished_file_is_found_and_nothing_else(tmp_path: Path) -> None:
-    blocks = [noise(100 + number, number) for number in range(6)]
-    whole, digests = b"".join(blocks), b"".join(map(digest_of_chunk, blocks))
-    want = ChunkIndex(len(whole), Digest.of(whole), tuple(map(len, blocks)), digests)
-    offsets = [sum(map(len, blocks[:number])) for number in range(7)]
-    place = tmp_path / "ahead"
-    with place.open("wb") as file:  # a hole, the chunks 1 and 2, a wrong 3, 4, and the beginning of 5
-        file.seek(offsets[1])
-        file.write(blocks[1] + blocks[2] + blocks[3][::-1] + blocks[4] + blocks[5][:7])
-    everything = [Span(0, len(whole))]
-    found = [Span(offsets[1], offsets[3] - offsets[1]), Span(offsets[4], len(blocks[4]))]
-    assert list(right_in_place(want, place, everything)) == found
-    assert list(right_in_place(want, place, [Span(offsets[2], len(blocks[2])), Span(offsets[5], len(blocks[5]))])) == [
-        Span(offsets[2], len(blocks[2]))
-    ]

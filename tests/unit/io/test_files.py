@@ -481,11 +481,11 @@ def test_a_copy_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: 
     (tmp_path / "source").write_bytes(content)
     real, calls = os.copy_file_range, 0
 
-    def sometimes(source: int, target: int, count: int, at: int, to: int) -> int:
+    def sometimes(source: int, target: int, count: int, at: int) -> int:
         nonlocal calls
         calls += 1
         if in_kernel is None and calls == 1:
-            return real(source, target, min(count, 1000), at, to)
+            return real(source, target, min(count, 1000), at)
         raise OSError(errno.EXDEV, "not between these file systems")
 
     if not in_kernel:

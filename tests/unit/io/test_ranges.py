@@ -17,8 +17,8 @@ from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io.http import Client, HttpSettings
 from factory.io.http_stream import download
 from factory.io.progress import Silent
-from factory.store import parts as parts_module
-from factory.store.parts import MEMORY, Parts
+from factory.store.fetch import pool as pool_module
+from factory.store.fetch.pool import MEMORY, Source, rest
 
 CONTENT = hashlib.shake_128(b"ranges").digest(200_000)
 RANGE = re.compile(r"bytes=(\d+)-(\d+)")
@@ -137,7 +137,7 @@ def test_what_lies_outside_is_refused_and_never_asked(
 
 @given(size=st.integers(0, 2**60), connections=st.integers(1, 10))
 def test_parts_are_neither_empty_nor_more_than_memory_holds(size: int, connections: int) -> None:
-    part = Parts(lambda _offset, _length: (), connections).size_of_part(size)
+    part = Source(lambda _offset, _length: (), connections).part_size(size)
     assert part > 0
     assert part * (connections + 1) <= MEMORY
 
@@ -167,14 +167,20 @@ def test_parts_that_break_anywhere_cover_all_of_it_without_overlap(
     server.begin(size, cuts)
     asked: list[tuple[int, int]] = []
 
-    def read(offset: int, length: int) -> Iterator[bytes]:
-        asked.append((offset, length))
+    def read(offset: int, length: int | None) -> Iterator[bytes]:
+        asked.append((offset, size - offset if length is None else length))
         return download(client, server.url, size=size, offset=offset, length=length)
 
     with pytest.MonkeyPatch.context() as patched:
-        for name, value in {"_SMALLEST": part, "_LARGEST": part, "_ALONE": 3 * part, "_FAST": fast}.items():
-            patched.setattr(parts_module, name, value)
-        blocks = list(Parts(read, connections).in_order(start, size, Silent()))
+        for name, value in {
+            "WORTH_IT": 0,
+            "_SMALLEST": part,
+            "_LARGEST": part,
+            "_ALONE": 3 * part,
+            "_FAST": fast,
+        }.items():
+            patched.setattr(pool_module, name, value)
+        blocks = list(rest(Source(read, connections), start, size, Silent()))
     assert b"".join(blocks) == CONTENT[start:size]
     at = start
     for offset, length in sorted(asked):

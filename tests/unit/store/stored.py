@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from factory.digest import Descriptor, Digest
-from factory.io.progress import Silent
+from factory.io.progress import Progress, Silent
+from factory.store.fetch.pool import Source
+from factory.store.fetch.transfer import fetch_whole
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
@@ -18,10 +20,17 @@ ROOT = Path(__file__).resolve().parents[3]
 DAY = 86400.0
 
 
+def ingest(
+    store: Store, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
+) -> tuple[Path, int]:
+    """Bring a blob into a store, all of it from what gives its bytes from an offset on, over one connection."""
+    return fetch_whole(store, wanted, Source(lambda offset, _: fetch(offset)), progress)
+
+
 def put(store: Store, content: bytes, name: str = "", *tags: str) -> Digest:
     """Ingest an image, and tag it when it has a name."""
     wanted = Descriptor.of("a/b", content)
-    store.ingest(wanted, lambda offset: [content[offset:]], Silent())
+    ingest(store, wanted, lambda offset: [content[offset:]], Silent())
     if name:
         store.record(image(content, name, tags[0]), tags)
     return wanted.digest

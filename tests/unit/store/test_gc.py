@@ -242,12 +242,13 @@ from typing import Any
 from factory.digest import Descriptor
 from factory.io.progress import Silent
 from factory.store.store import Store
+from tests.unit.store.stored import ingest
 def fetch(offset):
     yield b"ima"
     print("fetching", flush=True)
     sys.stdin.readline()
     yield b"ge"
-Store(Path(sys.argv[1])).ingest(Descriptor.of("a/b", b"image"), fetch, Silent())
+ingest(Store(Path(sys.argv[1])), Descriptor.of("a/b", b"image"), fetch, Silent())
 print("done", flush=True)
 """
 
@@ -440,13 +441,13 @@ from factory.digest import Descriptor
 from factory.io.progress import Silent
 from factory.store import leases
 from factory.store.store import Store
-from tests.unit.store.stored import image
+from tests.unit.store.stored import image, ingest
 store, content = Store(Path(sys.argv[1])), b"image" * 100
 wanted = Descriptor.of("a/b", content)
 until = time.monotonic() + 3
 while time.monotonic() < until:
     leases.take(store.root, wanted.digest)
-    path, _ = store.ingest(wanted, lambda offset: [content[offset:]], Silent())
+    path, _ = ingest(store, wanted, lambda offset: [content[offset:]], Silent())
     store.record(image(content, "tool", "1-1"), ["1-1"])
     assert path.read_bytes() == content, "it has its lease, and looked afterwards"
     for lease in (store.root / "leases").glob("*.json"):

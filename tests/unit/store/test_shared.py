@@ -17,7 +17,7 @@ from factory.store.refs import StoredImage
 from factory.store.store import Store
 from factory.store.trust import Trust
 from factory.store.verify import verify
-from tests.unit.store.stored import ANOTHER, image, put, tree
+from tests.unit.store.stored import ANOTHER, image, ingest, put, tree
 
 SIF = b"the bytes of an image"
 WANTED = Descriptor.of("a/b", SIF)
@@ -74,7 +74,7 @@ def find(store: Store, text: str = "tool") -> StoredImage:
 
 
 def test_what_the_site_has_is_used_and_never_fetched(world: World) -> None:
-    assert world.own.ingest(WANTED, not_fetched, Silent()) == (world.blob, 0)
+    assert ingest(world.own, WANTED, not_fetched, Silent()) == (world.blob, 0)
     assert list(world.own.blobs()) == []
 
 
@@ -107,7 +107,7 @@ def test_the_first_of_several_sites_wins(world: World, tmp_path: Path) -> None:
 
 def test_a_site_that_is_not_there_is_as_good_as_an_empty_one(world: World, tmp_path: Path) -> None:
     alone = replace(world.own, shared=(tmp_path / "nowhere",))
-    assert alone.ingest(WANTED, fetched, Silent())[1] == len(SIF)
+    assert ingest(alone, WANTED, fetched, Silent())[1] == len(SIF)
     with pytest.raises(NotFound):
         find(alone)
 
@@ -118,7 +118,7 @@ def test_an_image_that_the_site_removes_comes_back_by_digest(world: World) -> No
     with pytest.raises(NotFound) as caught:
         find(world.own)
     assert "/tool@sha256:" in caught.value.fix
-    assert world.own.ingest(WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
+    assert ingest(world.own, WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
 
 
 def test_a_lease_is_taken_where_the_image_lies_as_well(world: World) -> None:
@@ -132,7 +132,7 @@ def test_a_lease_is_taken_where_the_image_lies_as_well(world: World) -> None:
 @only_root
 def test_the_file_of_a_stranger_is_passed_over_and_fetched_instead(world: World) -> None:
     world.give(world.blob)
-    assert world.own.ingest(WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
+    assert ingest(world.own, WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
     assert any(f"belongs to user id {STRANGER}, who is not trusted" in notice for notice in world.notices)
 
 
@@ -140,7 +140,7 @@ def test_the_file_of_a_stranger_is_passed_over_and_fetched_instead(world: World)
 def test_the_file_of_a_stranger_in_the_store_itself_is_refused(world: World) -> None:
     world.give(world.blob)
     with pytest.raises(IntegrityFailure) as caught:
-        world.site.ingest(WANTED, fetched, Silent())
+        ingest(world.site, WANTED, fetched, Silent())
     assert str(STRANGER) in caught.value.why
     assert "trusted_owners" in caught.value.fix
 
@@ -150,14 +150,14 @@ def test_a_named_owner_is_trusted_after_one_hashing(world: World, monkeypatch: p
     monkeypatch.setattr(trust, "_SETTLED", -1.0)
     world.give(world.blob)
     for _ in range(2):
-        assert world.trusting(STRANGER).ingest(WANTED, not_fetched, Silent()) == (world.blob, 0)
+        assert ingest(world.trusting(STRANGER), WANTED, not_fetched, Silent()) == (world.blob, 0)
     assert len([notice for notice in world.notices if notice.startswith("hashing")]) == 1
 
 
 @only_root
 def test_the_owner_of_the_stores_folder_is_trusted(world: World) -> None:
     world.give(*world.everything())
-    assert world.own.ingest(WANTED, not_fetched, Silent()) == (world.blob, 0)
+    assert ingest(world.own, WANTED, not_fetched, Silent()) == (world.blob, 0)
     assert find(world.own).tag == "1.0-1"
 
 
@@ -169,7 +169,7 @@ def test_a_trusted_owners_file_that_was_written_since_is_hashed_again_and_not_us
     world.give(world.blob)
     assert world.own.usable(WANTED) is None
     assert any("is damaged" in notice for notice in world.notices)
-    assert world.own.ingest(WANTED, fetched, Silent())[1] == len(SIF)
+    assert ingest(world.own, WANTED, fetched, Silent())[1] == len(SIF)
 
 
 @only_root
@@ -362,7 +362,7 @@ def test_what_one_has_just_stored_oneself_is_not_hashed_again(world: World, tmp_
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(0o2775)
     store = Store(tmp_path / "group", trust=world.trust)
-    assert store.ingest(WANTED, fetched, Silent())[1] == len(SIF)
+    assert ingest(store, WANTED, fetched, Silent())[1] == len(SIF)
     assert store.usable(WANTED) == store.blob(WANTED.digest)
     assert world.notices == []
 
@@ -381,7 +381,7 @@ def test_a_file_that_is_replaced_while_it_gets_its_name_is_not_taken(
 
     monkeypatch.setattr(Folder, "rename", swapped)
     with pytest.raises(IntegrityFailure, match="is not what was written there"):
-        Store(world.own.root).ingest(WANTED, fetched, Silent())
+        ingest(Store(world.own.root), WANTED, fetched, Silent())
     assert not world.own.blob(WANTED.digest).exists()
 
 

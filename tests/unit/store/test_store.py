@@ -19,13 +19,13 @@ from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotFound, Not
 from factory.io import files, trees
 from factory.io.progress import Silent
 from factory.names import Reference
-from factory.store import store as store_module
+from factory.store.fetch import partial as partial_module
 from factory.store.record_files import read_refs, write_refs
 from factory.store.records import Records
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 from factory.store.verify import verify
-from tests.unit.store.stored import ANOTHER, run_as_another
+from tests.unit.store.stored import ANOTHER, ingest, run_as_another
 
 CONTENT = bytes(range(256)) * 400
 WANTED = Descriptor.of("application/vnd.sylabs.sif.layer.v1.sif", CONTENT)
@@ -92,7 +92,7 @@ def image(content: bytes = CONTENT, **changed: object) -> StoredImage:
 
 
 def put(store: Store, content: bytes = CONTENT) -> Path:
-    return store.ingest(Descriptor.of("a/b", content), Source(content), Silent())[0]
+    return ingest(store, Descriptor.of("a/b", content), Source(content), Silent())[0]
 
 
 def everything_in(root: Path) -> set[str]:
@@ -108,7 +108,7 @@ def partial_of(store: Store, wanted: Descriptor = WANTED) -> Path:
 
 def test_a_blob_is_ingested_under_its_digest_and_nothing_else_is_left(store: Store) -> None:
     source, heard = Source(), Heard()
-    path, fetched = store.ingest(WANTED, source, heard)
+    path, fetched = ingest(store, WANTED, source, heard)
     assert path == store.root / "blobs" / "sha256" / WANTED.digest.hex[:2] / f"{WANTED.digest.hex}.sif"
     assert path.read_bytes() == CONTENT
     assert fetched == len(CONTENT)
@@ -121,7 +121,7 @@ def test_a_blob_that_is_there_is_not_fetched_and_nothing_is_written(store: Store
     put(store)
     before = everything_in(store.root)
     source = Source()
-    assert store.ingest(WANTED, source, Silent()) == (store.blob(WANTED.digest), 0)
+    assert ingest(store, WANTED, source, Silent()) == (store.blob(WANTED.digest), 0)
     assert source.offsets == []
     assert everything_in(store.root) == before
 
@@ -174,11 +174,11 @@ def test_the_order_is_bytes_then_sync_then_rename_then_sync_of_the_folder(
 
 def test_a_broken_fetch_is_continued_from_where_it_broke(store: Store) -> None:
     with pytest.raises(RegistryFailure, match="the connection broke"):
-        store.ingest(WANTED, Source(breaks_after=3 * BLOCK), Silent())
+        ingest(store, WANTED, Source(breaks_after=3 * BLOCK), Silent())
     assert not store.usable(WANTED)
     assert list(store.leftovers()) == [partial_of(store)]
     source, heard = Source(), Heard()
-    path, fetched = store.ingest(WANTED, source, heard)
+    path, fetched = ingest(store, WANTED, source, heard)
     assert source.offsets == [3 * BLOCK]
     assert fetched == len(CONTENT) - 3 * BLOCK
     assert heard.done == len(CONTENT)
@@ -190,7 +190,7 @@ def test_a_complete_leftover_is_hashed_and_not_fetched_again(store: Store) -> No
     files.make_folder(store.root / "partial")
     partial_of(store).write_bytes(CONTENT)
     source = Source()
-    assert store.ingest(WANTED, source, Silent())[1] == 0
+    assert ingest(store, WANTED, source, Silent())[1] == 0
     assert source.offsets == []
     assert store.blob(WANTED.digest).read_bytes() == CONTENT
 
@@ -199,7 +199,7 @@ def test_wrong_bytes_in_a_leftover_cost_one_clean_fetch(store: Store) -> None:
     files.make_folder(store.root / "partial")
     partial_of(store).write_bytes(b"x" * 5000)
     source, heard = Source(), Heard()
-    path, fetched = store.ingest(WANTED, source, heard)
+    path, fetched = ingest(store, WANTED, source, heard)
     assert source.offsets == [5000, 0]
     assert (path.read_bytes(), fetched) == (CONTENT, 2 * len(CONTENT) - 5000)
     assert heard.notes == ["the bytes were not right; fetching the image once more"]
@@ -209,14 +209,14 @@ def test_a_leftover_longer_than_the_image_is_started_anew(store: Store) -> None:
     files.make_folder(store.root / "partial")
     partial_of(store).write_bytes(CONTENT + b"x")
     source = Source()
-    assert store.ingest(WANTED, source, Silent())[0].read_bytes() == CONTENT
+    assert ingest(store, WANTED, source, Silent())[0].read_bytes() == CONTENT
     assert source.offsets == [0]
 
 
 @pytest.mark.parametrize("first", [WRONG, CONTENT[:-1], CONTENT + b"x", b"", CONTENT * 3])
 def test_wrong_bytes_once_are_fetched_again_from_the_start(store: Store, first: bytes) -> None:
     source = Source(first, CONTENT)
-    assert store.ingest(WANTED, source, Silent())[0].read_bytes() == CONTENT
+    assert ingest(store, WANTED, source, Silent())[0].read_bytes() == CONTENT
     assert source.offsets == [0, 0]
     assert list(store.leftovers()) == []
 
@@ -225,7 +225,7 @@ def test_wrong_bytes_once_are_fetched_again_from_the_start(store: Store, first: 
 def test_wrong_bytes_twice_are_an_integrity_failure_and_leave_nothing(store: Store, wrong: bytes) -> None:
     source = Source(wrong)
     with pytest.raises(IntegrityFailure):
-        store.ingest(WANTED, source, Silent())
+        ingest(store, WANTED, source, Silent())
     assert source.offsets == [0, 0]
     assert everything_in(store.root) == set()
     assert list(store.blobs()) == []
@@ -241,7 +241,7 @@ def test_an_endless_body_is_cut_at_the_size_of_the_image(store: Store) -> None:
             yield b"x" * BLOCK
 
     with pytest.raises(IntegrityFailure, match="longer"):
-        store.ingest(WANTED, endless, Silent())
+        ingest(store, WANTED, endless, Silent())
     assert sent <= 2 * (len(CONTENT) + 2 * BLOCK)
     assert everything_in(store.root) == set()
 
@@ -254,7 +254,7 @@ def test_too_little_space_is_told_before_anything_is_fetched(store: Store) -> No
     huge = Descriptor("a/b", WANTED.digest, 10**17)
     source = Source()
     with pytest.raises(NoRoom, match="to pull the image") as caught:
-        store.ingest(huge, source, Silent())
+        ingest(store, huge, source, Silent())
     assert "100000.0 TB needed" in caught.value.why
     assert source.offsets == []
 
@@ -270,11 +270,11 @@ def test_a_disk_that_fills_in_the_middle_keeps_what_came_and_the_other_images(
 
     monkeypatch.setattr(files, "BLOCK", BLOCK)
     with pytest.raises(NoRoom, match="no space left to write"):
-        store.ingest(WANTED, full, Silent())
+        ingest(store, WANTED, full, Silent())
     assert other.read_bytes() == b"another image"
     assert not store.usable(WANTED)
     source = Source()
-    assert store.ingest(WANTED, source, Silent())[0].read_bytes() == CONTENT
+    assert ingest(store, WANTED, source, Silent())[0].read_bytes() == CONTENT
     assert source.offsets == [2 * BLOCK]
 
 
@@ -293,7 +293,7 @@ def test_what_was_planted_in_place_of_a_partial_file_is_refused_and_left_as_evid
         partial_of(store).hardlink_to(victim)
     source = Source()
     with pytest.raises(IntegrityFailure, match="refused") as caught:
-        store.ingest(WANTED, source, Silent())
+        ingest(store, WANTED, source, Silent())
     assert caught.value.why == f"it belongs to user id {os.getuid()}"
     assert source.offsets == []
     assert victim.read_text() == "precious"
@@ -343,6 +343,7 @@ from pathlib import Path
 from factory.digest import Descriptor
 from factory.io.progress import Silent
 from factory.store.store import Store
+from tests.unit.store.stored import ingest
 content = bytes(range(256)) * 400
 def fetch(offset):
     with open(sys.argv[2], "a") as log:
@@ -351,7 +352,7 @@ def fetch(offset):
     time.sleep(float(sys.argv[3]))
     yield content[20000:]
 print("started", flush=True)
-path, fetched = Store(Path(sys.argv[1])).ingest(Descriptor.of("a/b", content), fetch, Silent())
+path, fetched = ingest(Store(Path(sys.argv[1])), Descriptor.of("a/b", content), fetch, Silent())
 print(fetched)
 """
 
@@ -385,7 +386,7 @@ def test_what_a_killed_pull_left_is_continued_by_the_next(store: Store, tmp_path
     assert 0 < kept <= 20_000
     source = Source()
     started = time.monotonic()
-    path, fetched = store.ingest(WANTED, source, Silent())
+    path, fetched = ingest(store, WANTED, source, Silent())
     assert time.monotonic() - started < 5
     assert (source.offsets, fetched) == ([kept], len(CONTENT) - kept)
     assert path.read_bytes() == CONTENT
@@ -405,7 +406,7 @@ def test_a_store_that_may_only_be_read_serves_what_it_has() -> None:
 
 
 def read_only_use(store: Store) -> None:
-    assert store.ingest(WANTED, Source(), Silent())[1] == 0
+    assert ingest(store, WANTED, Source(), Silent())[1] == 0
     store.record(image(pulled="2025-01-01T00:00:00Z"), ["latest"])
     assert store.find(Reference.parse("pytorch-2.1")).tag == "2.1.2-3"
     with pytest.raises(NotPermitted):
@@ -432,7 +433,7 @@ def test_two_users_share_a_store_whose_folder_is_open_to_their_group() -> None:
 
 
 def use_as_second(store: Store) -> None:
-    assert store.ingest(WANTED, Source(), Silent())[1] == 0
+    assert ingest(store, WANTED, Source(), Silent())[1] == 0
     put(store, b"second")
     store.record(image(b"second"), ["second"])
 
@@ -661,7 +662,7 @@ def test_nothing_is_in_a_store_that_was_never_used(store: Store) -> None:
 
 
 def test_a_holder_that_hangs_is_not_waited_for_without_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(partial_module, "LOCK_TIMEOUT", 0.3)
     entered, leave = threading.Event(), threading.Event()
 
     def slow(_: int) -> Iterable[bytes]:
@@ -669,7 +670,7 @@ def test_a_holder_that_hangs_is_not_waited_for_without_end(store: Store, monkeyp
         leave.wait(20)
         return [CONTENT]
 
-    thread = threading.Thread(target=store.ingest, args=(WANTED, slow, Silent()))
+    thread = threading.Thread(target=ingest, args=(store, WANTED, slow, Silent()))
     thread.start()
     assert entered.wait(10)
     try:

@@ -1,27 +1,25 @@
-"""Reuse: what an image shares with those that are here already is copied from them, only the rest is fetched.
+"""What a pull copies and what it fetches: a plan, out of the chunk indexes of the release and of images that are here.
 
-Its chunk index tells what it consists of, theirs tell where that is. Nothing is believed: an index that is wrong or
-hostile costs a full pull, never wrong bytes, since the digest of the whole image decides in the store.
+The release's index says what the image consists of, the others say where that is. Nothing is believed: an index that is
+wrong or hostile costs a full pull, never wrong bytes, since the digest of the whole image decides.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from factory.delta.index import ChunkIndex, index_image, largest_index
-from factory.delta.match import Piece, Span, coalesced, match, right_in_place
+from factory.delta.match import Piece, coalesced, match
 from factory.digest import Descriptor, Digest
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NotFound, RegistryFailure
-from factory.io.private import private_size
 from factory.io.progress import Progress
 from factory.registry.protocol import Registry, read_all
 from factory.release import Release
-from factory.store.assemble import Piece as StoredPiece
+from factory.store.fetch.plan import Plan, Span
 from factory.store.seeds import Seed, forget, remember, remembered, seeds
 from factory.store.store import Store
 
@@ -36,12 +34,45 @@ _REQUEST = 0.002  # seconds of each request, beside its round trip
 _PIECE = 0.0001  # seconds of each piece
 
 
-@dataclass
-class Reuse:
-    """Looks for what can be reused for one release. fetched: bytes of chunk indexes that came over the network.
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what making it took.
+
+    fetched: bytes of chunk indexes that came over the network. images: those whose indexes the plan follows.
+    """
+
+    plan: Plan
+    fetched: int = 0
+    images: tuple[Digest, ...] = ()
+
+
+def make_plan(
+    release: Release, *, registry: Registry, store: Store, progress: Progress, indexes: Mapping[Digest, Descriptor]
+) -> Planned:
+    """Decide where the bytes of a release come from; all from the registry, where that is better or nothing else works.
 
     indexes: where the registry has the indexes of other images of the recipe, by their SIF digests.
     """
+    planner = _Planner(release, registry, store, progress, indexes)
+    try:
+        planned = planner.plan()
+    except (RegistryFailure, NotFound, AccessDenied):  # no index to be had
+        planned = None
+    except (IntegrityFailure, OSError) as error:
+        progress.note(f"the whole image is fetched: {error}")
+        planned = None
+    return planned or Planned(Plan.whole(release.sif), planner.fetched)
+
+
+def forget_indexes(planned: Planned, store: Store, fetched: int) -> None:
+    """Keep the indexes of a plan no longer when all bytes were fetched in the end: one of them was wrong."""
+    for digest in planned.images if fetched >= planned.plan.wanted.size else ():
+        forget(store, digest)
+
+
+@dataclass
+class _Planner:
+    """fetched, indexes: as ``Planned`` and ``make_plan`` call them."""
 
     release: Release
     registry: Registry
@@ -49,46 +80,23 @@ class Reuse:
     progress: Progress
     indexes: Mapping[Digest, Descriptor]
     fetched: int = 0
-    _used: tuple[Digest, ...] = ()
 
-    def plan(self, ahead: Path) -> Sequence[StoredPiece] | None:
-        """Where the bytes of the image are: factory.store.assemble.Plan. None where a full pull is better.
-
-        Whatever goes wrong here, the image can be had without it.
-        """
-        try:
-            return self._plan(ahead)
-        except (RegistryFailure, NotFound, AccessDenied):  # no index to be had
-            return None
-        except (IntegrityFailure, OSError) as error:
-            self.progress.note(f"the whole image is fetched: {error}")
-            return None
-
-    def done(self, transferred: int) -> None:
-        """The image is here, with so many bytes of it fetched.
-
-        Where reuse was tried, and all of it was fetched in the end, some index was wrong: none of them is kept.
-        """
-        for digest in self._used if transferred >= self.release.sif.size else ():
-            forget(self.store, digest)
-
-    def _plan(self, ahead: Path) -> Sequence[StoredPiece] | None:
+    def plan(self) -> Planned | None:
+        """A plan that copies; None where a full pull is better."""
         wanted, descriptor = self.release.sif, self.release.chunks
         if descriptor is None or wanted.size < _WORTH_IT or descriptor.size > largest_index(wanted.size):
             return None
         near = seeds(self.store, self.release.recipe, wanted)
-        if not near and not _is_there(ahead):
+        if not near:
             return None
         want, took = self._index(wanted, descriptor)
         speed = min(_FASTEST, _WARMED_UP * descriptor.size / took)
         having = self._indexed(near, wanted.size / speed)
         found = coalesced(match(want, [index for _, index in having]), _GAP)
-        located = tuple(_located(found, [seed.path for seed, _ in having]))
-        pieces = tuple(_with_ahead(want, located, ahead))
-        if not pays(pieces, wanted.size, took, speed, self.registry.connections):
+        plan = Plan(wanted, tuple(_located(found, [seed.path for seed, _ in having])))
+        if not pays(plan, took, speed, self.registry.connections):
             return None
-        self._used = (wanted.digest, *(seed.digest for seed, _ in having))
-        return pieces
+        return Planned(plan, self.fetched, (wanted.digest, *(seed.digest for seed, _ in having)))
 
     def _index(self, wanted: Descriptor, descriptor: Descriptor) -> tuple[ChunkIndex, float]:
         """The index of the wanted image, and how many seconds it took to come.
@@ -154,41 +162,17 @@ def _sound(content: bytes, seed: Seed, size: int) -> ChunkIndex | None:
     return index if (index.digest, index.size) == (seed.digest, size) else None
 
 
-def _is_there(ahead: Path) -> bool:
-    """Raises IntegrityFailure when somebody else's file, or a link, stands there."""
-    with contextlib.suppress(FileNotFoundError):
-        return private_size(ahead) > 0
-    return False
-
-
-def _located(pieces: Iterable[Piece], paths: Sequence[Path]) -> Iterator[StoredPiece]:
+def _located(pieces: Iterable[Piece], paths: Sequence[Path]) -> Iterator[Span]:
     for offset, length, seed, at in pieces:
-        yield StoredPiece(offset, length, None if seed is None else paths[seed], at)
+        yield Span(offset, length) if seed is None else Span(offset, length, paths[seed], at)
 
 
-def _with_ahead(want: ChunkIndex, pieces: Sequence[StoredPiece], ahead: Path) -> Iterator[StoredPiece]:
-    """Look into what an earlier run had fetched ahead: what is right in it, at its own place, is not missing."""
-    missing = [Span(piece.offset, piece.length) for piece in pieces if piece.file is None]
-    right = deque(right_in_place(want, ahead, missing) if _is_there(ahead) else ())
-    for piece in pieces:
-        at, end = piece.offset, piece.offset + piece.length
-        while right and right[0].offset < end:
-            span = right.popleft()
-            if at < span.offset:
-                yield StoredPiece(at, span.offset - at, None, 0)
-            at = sum(span)
-            yield StoredPiece(*span, ahead, span.offset)
-        if at < end:
-            yield StoredPiece(at, end - at, piece.file, piece.at)
-
-
-def pays(pieces: Sequence[StoredPiece], size: int, took: float, speed: float, connections: int) -> bool:
-    """Whether this is sooner done than a full pull.
+def pays(plan: Plan, took: float, speed: float, connections: int) -> bool:
+    """Whether a plan is sooner done than a full pull.
 
     took: seconds of one request; speed: bytes a second.
     """
-    missing = [piece.length for piece in pieces if piece.file is None]
-    saved = (size - sum(missing)) / speed
-    asking = len(missing) * max(took / connections, _REQUEST)
-    # What is fetched is written twice: where it came ahead, and in its place.
-    return saved > asking + size / _COPYING + len(pieces) * _PIECE
+    requests = sum(span.file is None for span in plan.spans)
+    copied = plan.wanted.size - plan.missing
+    asking = requests * max(took / connections, _REQUEST)
+    return copied / speed > asking + copied / _COPYING + len(plan.spans) * _PIECE

@@ -10,8 +10,11 @@ import pytest
 from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, OnlyWhole, RegistryFailure
 from factory.io.progress import Silent
-from factory.store import parts as parts_module
-from factory.store.parts import Parts
+from factory.store.fetch import pool as pool_module
+from factory.store.fetch.plan import Span
+from factory.store.fetch.pool import Pool, rest
+from factory.store.fetch.pool import Source as BlobSource
+from factory.store.fetch.transfer import fetch_whole
 from factory.store.store import Store
 from factory.store.verify import verify
 
@@ -33,7 +36,8 @@ class Source:
         self.most = self._active = 0
         self._lock = threading.Lock()
 
-    def part(self, offset: int, length: int) -> Iterator[bytes]:
+    def read(self, offset: int, length: int | None) -> Iterator[bytes]:
+        length = len(self.content) - offset if length is None else length
         with self._lock:
             self.asked.append((offset, length))
             self._active += 1
@@ -46,9 +50,6 @@ class Source:
         finally:
             with self._lock:
                 self._active -= 1
-
-    def whole(self, offset: int) -> Iterator[bytes]:
-        return self.part(offset, len(self.content) - offset)
 
 
 class Counted(Silent):
@@ -69,7 +70,7 @@ class Counted(Silent):
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 10 kB, and the network counts as slow whatever the machine."""
     for name, value in {"WORTH_IT": 2 * PART, "_SMALLEST": PART, "_LARGEST": PART, "_FAST": 1e18}.items():
-        monkeypatch.setattr(parts_module, name, value)
+        monkeypatch.setattr(pool_module, name, value)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def ingest(store: Store, source: Source, progress: Silent, connections: int = 4) -> int:
-    return store.ingest(WANTED, source.whole, progress, parts=Parts(source.part, connections))[1]
+    return fetch_whole(store, WANTED, BlobSource(source.read, connections), progress)[1]
 
 
 def partial_of(store: Store) -> bytes:
@@ -106,10 +107,10 @@ def test_parts_are_put_together_in_their_order_whatever_the_order_they_come_in(s
     assert verify(store, Silent()) == (1, ())
 
 
-@pytest.mark.usefixtures("store")
-def test_workers_do_not_run_away_from_a_reader_that_is_slow() -> None:
+def test_workers_do_not_run_away_from_a_reader_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MEMORY", 5 * PART)
     source = Source()
-    blocks = Parts(source.part, 4).in_order(0, len(CONTENT), Silent())
+    blocks = rest(BlobSource(source.read, 4), 0, len(CONTENT), Silent())
     for _ in range(5):  # the first part, which comes alone, and one block of the next
         next(blocks)
     time.sleep(0.3)
@@ -121,7 +122,7 @@ def test_a_small_image_and_one_connection_take_one_request(store: Store, monkeyp
     source = Source()
     assert ingest(store, source, Silent(), connections=1) == len(CONTENT)
     assert source.asked == [(0, len(CONTENT))]
-    monkeypatch.setattr(parts_module, "WORTH_IT", len(CONTENT) + 1)
+    monkeypatch.setattr(pool_module, "WORTH_IT", len(CONTENT) + 1)
     other = Source()
     ingest(Store(store.root / "other"), other, Silent())
     assert other.asked == [(0, len(CONTENT))]
@@ -130,7 +131,7 @@ def test_a_small_image_and_one_connection_take_one_request(store: Store, monkeyp
 def test_a_network_that_is_as_fast_as_hashing_gets_one_connection(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts_module, "_FAST", 0)
+    monkeypatch.setattr(pool_module, "_FAST", 0)
     source = Source()
     ingest(store, source, Silent())
     assert source.asked == [(0, PART), (PART, len(CONTENT) - PART)]
@@ -175,7 +176,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_came_in_order(store: Store
         ingest(store, Source(), Interrupting())
     assert threading.active_count() == threads
     source = Source()
-    blocks = Parts(source.part, 4).in_order(0, len(CONTENT), Silent())
+    blocks = rest(BlobSource(source.read, 4), 0, len(CONTENT), Silent())
     for _ in range(6):
         next(blocks)
     blocks.close()
@@ -203,10 +204,10 @@ def test_a_worker_that_waits_for_the_network_holds_nobody_up(store: Store) -> No
 
 def test_where_there_are_no_parts_the_whole_comes_over_one_connection(store: Store) -> None:
     class Whole(Source):
-        def part(self, offset: int, length: int) -> Iterator[bytes]:
-            if offset and offset + length != len(CONTENT):
+        def read(self, offset: int, length: int | None) -> Iterator[bytes]:
+            if offset and length is not None:
                 raise OnlyWhole("no parts here")
-            return super().part(offset, length)
+            return super().read(offset, length)
 
     source, heard = Whole(), Counted()
     assert ingest(store, source, heard) == len(CONTENT)
@@ -228,10 +229,19 @@ def test_a_wrong_byte_in_one_part_costs_one_clean_fetch_and_then_fails(store: St
 @pytest.mark.parametrize("change", [b"", b"more"])
 def test_a_part_of_a_wrong_size_is_refused(store: Store, change: bytes) -> None:
     class Wrong(Source):
-        def part(self, offset: int, length: int) -> Iterator[bytes]:
-            yield from super().part(offset, length - 1)
+        def read(self, offset: int, length: int | None) -> Iterator[bytes]:
+            yield from super().read(offset, None if length is None else length - 1)
             yield change
 
     with pytest.raises(IntegrityFailure, match="another size"):
         ingest(store, Wrong(), Silent())
     assert list(store.leftovers()) == []
+
+
+def test_spans_that_are_far_apart_come_in_their_order_and_are_not_asked_around() -> None:
+    source = Source()
+    spans = [Span(5, 100), Span(40_000, 2 * PART + 1), Span(len(CONTENT) - 7, 7)]
+    with Pool(BlobSource(source.read, 3), spans, Silent()) as pool:
+        for span in spans:
+            assert b"".join(pool.blocks(span.length)) == CONTENT[span.offset : span.offset + span.length]
+    assert sorted(source.asked) == [(5, 100), (40_000, PART), (50_000, PART), (60_000, 1), (len(CONTENT) - 7, 7)]

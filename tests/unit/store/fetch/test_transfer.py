@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from factory.digest import Descriptor
-from factory.errors import IntegrityFailure, NoRoom, OnlyWhole, RegistryFailure
-from factory.io import private
+from factory.errors import IntegrityFailure, OnlyWhole, RegistryFailure
+from factory.io import copying
 from factory.io.progress import Silent
-from factory.store import assemble
-from factory.store.assemble import Piece
-from factory.store.parts import Parts
+from factory.store.fetch import pool as pool_module
+from factory.store.fetch import transfer as transfer_module
+from factory.store.fetch.partial import open_partial
+from factory.store.fetch.plan import Plan, Span
+from factory.store.fetch.pool import Source as BlobSource
+from factory.store.fetch.transfer import transfer
 from factory.store.store import Store
 from factory.store.verify import verify
 from tests.unit.delta.images import noise
@@ -36,7 +39,10 @@ class Source:
         self._fault = fault
         self._lock = threading.Lock()
 
-    def part(self, offset: int, length: int) -> Iterator[bytes]:
+    def read(self, offset: int, length: int | None) -> Iterator[bytes]:
+        return self._rest(offset) if length is None else self._part(offset, length)
+
+    def _part(self, offset: int, length: int) -> Iterator[bytes]:
         with self._lock:
             self.asked.append((offset, length))
         for at in range(offset, offset + length, 3_000):
@@ -46,15 +52,16 @@ class Source:
                 self.sent += len(block)
             yield block
 
-    def rest(self, offset: int) -> Iterator[bytes]:
+    def _rest(self, offset: int) -> Iterator[bytes]:
         self.whole.append(offset)
         yield CONTENT[offset:]
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "_PART", 7_000)
-    monkeypatch.setattr(assemble, "_STRETCH", 9_000)
+    for name in ("_SMALLEST", "_LARGEST"):
+        monkeypatch.setattr(pool_module, name, 7_000)
+    monkeypatch.setattr(transfer_module, "_STRETCH", 9_000)
 
 
 @pytest.fixture
@@ -73,22 +80,31 @@ def seed(tmp_path: Path) -> Path:
     return path
 
 
-def pieces_from(seed: Path, missing: Sequence[tuple[int, int]] = MISSING) -> list[Piece]:
+def spans_from(seed: Path, missing: Sequence[tuple[int, int]] = MISSING) -> list[Span]:
     """The cover: what is missing is fetched, all else is in the seed."""
     found, at = [], 0
     for offset, length in [*missing, (len(CONTENT), 0)]:
         if at < offset:
-            found.append(Piece(at, offset - at, seed, at + 500))
+            found.append(Span(at, offset - at, seed, at + 500))
         if length:
-            found.append(Piece(offset, length, None, 0))
+            found.append(Span(offset, length))
         at = offset + length
     return found
 
 
-def ingest(store: Store, source: Source, pieces: Sequence[Piece] | None, heard: Silent | None = None) -> int:
-    path, fetched = store.ingest(
-        WANTED, source.rest, heard or Silent(), parts=Parts(source.part, 3), plan=lambda _: pieces
-    )
+def carry_out(store: Store, plan: Plan, source: BlobSource, heard: Silent | None = None) -> tuple[Path, int]:
+    """What a pull does with a plan."""
+    with open_partial(store, plan.wanted, Silent()) as partial:
+        assert partial is not None
+        fetched = transfer(plan, source, partial, heard or Silent())
+        path = partial.publish()
+    assert path is not None
+    return path, fetched
+
+
+def ingest(store: Store, source: Source, spans: Sequence[Span] | None, heard: Silent | None = None) -> int:
+    plan = Plan.whole(WANTED) if spans is None else Plan(WANTED, tuple(spans))
+    path, fetched = carry_out(store, plan, BlobSource(source.read, 3), heard)
     assert path.read_bytes() == CONTENT
     assert list(store.leftovers()) == []
     assert verify(store, Silent()) == (1, ())
@@ -97,7 +113,7 @@ def ingest(store: Store, source: Source, pieces: Sequence[Piece] | None, heard: 
 
 def test_only_what_is_missing_is_fetched(store: Store, seed: Path) -> None:
     source = Source()
-    assert ingest(store, source, pieces_from(seed)) == sum(length for _, length in MISSING)
+    assert ingest(store, source, spans_from(seed)) == sum(length for _, length in MISSING)
     assert source.whole == []
     asked = sorted(source.asked)
     assert asked == [
@@ -112,7 +128,7 @@ def test_an_image_of_which_everything_is_here_is_not_fetched_at_all(store: Store
     (tmp_path / "a").write_bytes(CONTENT[:90_000])
     (tmp_path / "b").write_bytes(b"-" + CONTENT[90_000:])
     source = Source()
-    assert ingest(store, source, [Piece(0, 90_000, tmp_path / "a", 0), Piece(90_000, 110_000, tmp_path / "b", 1)]) == 0
+    assert ingest(store, source, [Span(0, 90_000, tmp_path / "a", 0), Span(90_000, 110_000, tmp_path / "b", 1)]) == 0
     assert (source.asked, source.whole) == ([], [])
 
 
@@ -127,7 +143,7 @@ def test_a_seed_that_lies_costs_one_full_fetch_and_a_notice(store: Store, seed: 
     content[150_000] ^= 1
     seed.write_bytes(content)
     source, heard = Source(), Heard()
-    assert ingest(store, source, pieces_from(seed), heard) == len(CONTENT) + 41_000
+    assert ingest(store, source, spans_from(seed), heard) == len(CONTENT) + 41_000
     assert source.whole == [0]
     (note,) = heard.notes
     assert note.startswith("what is reused does not give the image, all of it is fetched")
@@ -137,10 +153,10 @@ def test_a_seed_that_lies_costs_one_full_fetch_and_a_notice(store: Store, seed: 
 def test_a_seed_that_is_gone_or_cut_off_costs_a_full_fetch(
     store: Store, seed: Path, spoil: Callable[[Path], None]
 ) -> None:
-    pieces = pieces_from(seed)
+    spans = spans_from(seed)
     spoil(seed)
     source, heard = Source(), Heard()
-    ingest(store, source, pieces, heard)
+    ingest(store, source, spans, heard)
     assert source.whole == [0]
     assert len(heard.notes) == 1
 
@@ -151,39 +167,31 @@ def test_a_registry_that_serves_no_parts_is_asked_for_the_rest_without_a_word(st
 
     seed.write_bytes(b"x" * 500 + CONTENT)
     source, heard = Source(refuse), Heard()
-    pieces = pieces_from(seed, MISSING[1:])
-    assert ingest(store, source, pieces, heard) == len(CONTENT) - 60_000
+    spans = spans_from(seed, MISSING[1:])
+    assert ingest(store, source, spans, heard) == len(CONTENT) - 60_000
     assert (source.whole, heard.notes) == ([60_000], [])
 
 
-def test_a_failure_keeps_what_was_fetched_ahead_and_the_next_run_uses_it(store: Store, seed: Path) -> None:
-    came = threading.Event()
-
+def test_a_failure_keeps_what_came_in_order_and_the_next_run_goes_on_there(store: Store, seed: Path) -> None:
     def fault(at: int) -> None:
-        if at >= 199_000:
-            came.set()
-        if at == 0:
-            came.wait(10)  # the first part comes last: all else is ahead of it
+        if at >= 80_000:
             raise RegistryFailure("the network is gone")
 
-    source = Source(fault)
     with pytest.raises(RegistryFailure, match="the network is gone"):
-        ingest(store, source, pieces_from(seed))
-    partial, ahead = sorted(store.leftovers())
-    assert (partial.stat().st_size, ahead.name) == (0, partial.name + assemble.AHEAD)
-    assert ahead.read_bytes()[199_000:] == CONTENT[199_000:]
-
-    def plan(found: Path) -> list[Piece]:
-        assert found.read_bytes()[199_000:] == CONTENT[199_000:]
-        return [
-            piece._replace(file=found, at=piece.offset) if piece.offset == 199_000 else piece
-            for piece in pieces_from(seed)
-        ]
-
+        ingest(store, Source(fault), spans_from(seed))
+    (partial,) = store.leftovers()
+    kept = partial.stat().st_size
+    assert partial.read_bytes() == CONTENT[:kept]
+    assert 70_000 <= kept <= 81_000
     again = Source()
-    path, fetched = store.ingest(WANTED, again.rest, Silent(), parts=Parts(again.part, 3), plan=plan)
-    assert (path.read_bytes(), fetched, again.whole) == (CONTENT, 40_000, [])
-    assert list(store.leftovers()) == []
+    assert ingest(store, again, spans_from(seed)) == 91_000 - kept
+    assert min(again.asked)[0] == kept
+
+
+def test_a_plan_that_leaves_a_gap_is_no_plan(seed: Path) -> None:
+    for spans in ([Span(0, 10)], [*spans_from(seed)[:2], *spans_from(seed)[3:]], [Span(0, 0), *spans_from(seed)]):
+        with pytest.raises(IntegrityFailure, match="does not cover the image"):
+            Plan(WANTED, tuple(spans))
 
 
 def test_the_beginning_that_an_earlier_run_left_is_kept(store: Store, seed: Path) -> None:
@@ -191,64 +199,28 @@ def test_the_beginning_that_an_earlier_run_left_is_kept(store: Store, seed: Path
     partial.parent.mkdir(parents=True)
     partial.write_bytes(CONTENT[:70_000])
     source = Source()
-    assert ingest(store, source, pieces_from(seed)) == 21_000
+    assert ingest(store, source, spans_from(seed)) == 21_000
     assert min(source.asked) == (70_000, 7_000)
 
 
 def test_wrong_parts_end_with_one_full_fetch(store: Store, seed: Path) -> None:
     source = Source(content=CONTENT[:61_000] + b"?" + CONTENT[61_001:])
-    ingest(store, source, pieces_from(seed), Heard())
+    ingest(store, source, spans_from(seed), Heard())
     assert source.whole == [0]
 
 
 def test_more_bytes_than_a_part_has_are_refused(store: Store, seed: Path) -> None:
     source = Source()
 
-    def more(offset: int, length: int) -> Iterator[bytes]:
-        yield from source.part(offset, length)
-        yield b"more"
+    def more(offset: int, length: int | None) -> Iterator[bytes]:
+        yield from source.read(offset, length)
+        if length is not None:
+            yield b"more"
 
     heard = Heard()
-    path, _ = store.ingest(WANTED, source.rest, heard, parts=Parts(more, 3), plan=lambda _: pieces_from(seed))
+    path, _ = carry_out(store, Plan(WANTED, tuple(spans_from(seed))), BlobSource(more, 3), heard)
     assert path.read_bytes() == CONTENT
     assert "a part of the image has another size" in heard.notes[0] or "got more" in heard.notes[0]
-
-
-def test_a_link_planted_where_bytes_come_ahead_is_refused(
-    store: Store, seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    opened = private.open_for_update
-
-    def plant(path: Path, *, dir_fd: int) -> object:
-        if path.name.endswith(assemble.AHEAD):
-            path.symlink_to(victim)
-        return opened(path, dir_fd=dir_fd)
-
-    monkeypatch.setattr(private, "open_for_update", plant)
-    heard = Heard()
-    source = Source()
-    store.ingest(WANTED, source.rest, heard, parts=Parts(source.part, 3), plan=lambda _: pieces_from(seed))
-    assert victim.read_bytes() == b"precious"
-
-
-def test_without_room_for_what_comes_ahead_the_image_is_fetched_whole(
-    store: Store, seed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    margin = 64 * 1024 * 1024
-
-    def little(_: Path, size: int, __: str) -> None:
-        asked.append(size - margin)
-        if size > len(CONTENT) + margin:
-            raise NoRoom("full")
-
-    monkeypatch.setattr("factory.store.transfer.files.require_space", little)
-    source = Source()
-    assert ingest(store, source, pieces_from(seed)) == len(CONTENT)
-    assert source.whole == [0]
-    assert asked == [len(CONTENT) + 41_000, len(CONTENT)]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
@@ -261,7 +233,7 @@ def test_what_is_no_file_is_not_copied_from(store: Store, tmp_path: Path, kind: 
     else:
         place.symlink_to(tmp_path / "seed")
     source, heard = Source(), Heard()
-    assert ingest(store, source, pieces_from(place), heard) >= len(CONTENT)
+    assert ingest(store, source, spans_from(place), heard) >= len(CONTENT)
     assert source.whole == [0]
     assert len(heard.notes) == 1
 
@@ -272,9 +244,9 @@ def test_a_bad_sector_under_a_seed_costs_a_full_fetch(
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(private, "write_from", broken)
+    monkeypatch.setattr(copying, "copy_range", broken)
     source, heard = Source(), Heard()
-    ingest(store, source, pieces_from(seed), heard)
+    ingest(store, source, spans_from(seed), heard)
     assert source.whole == [0]
     assert "Input/output error" in heard.notes[0]
 
@@ -296,22 +268,22 @@ def test_progress_ends_at_all_of_it_although_parts_came_in_vain(store: Store, se
             self.done += count
 
     counted = Counted()
-    ingest(store, Source(fault), pieces_from(seed), counted)
+    ingest(store, Source(fault), spans_from(seed), counted)
     assert counted.done == len(CONTENT)
 
 
-def test_files_that_came_ahead_of_downloads_that_are_gone_do_not_stay(store: Store, seed: Path) -> None:
+def test_files_of_ended_downloads_do_not_stay_and_neither_do_those_of_older_versions(store: Store, seed: Path) -> None:
     folder = store.root / "partial"
     folder.mkdir(parents=True)
     for name in ("one", "two.ahead", "three", "three.ahead"):
         (folder / f"{WANTED.digest.hex}.{os.getuid()}.{name}").write_bytes(b"")
-    ingest(store, Source(), pieces_from(seed))
+    ingest(store, Source(), spans_from(seed))
 
 
 def test_a_wrong_image_is_refused_in_the_end(store: Store, seed: Path) -> None:
     source = Source()
     wanted = Descriptor.of("a/b", CONTENT[::-1])
     with pytest.raises(IntegrityFailure):
-        store.ingest(wanted, source.rest, Heard(), parts=Parts(source.part, 3), plan=lambda _: pieces_from(seed))
+        carry_out(store, Plan(wanted, tuple(spans_from(seed))), BlobSource(source.read, 3), Heard())
     assert list(store.leftovers()) == []
     assert not store.blob(wanted.digest).exists()

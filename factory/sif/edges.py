@@ -1,0 +1,131 @@
+"""Where the blocks of a squashfs file system begin and end.
+
+squashfs compresses every block by itself and packs blocks without gaps, so a file that two images share is
+stored as the same bytes at different offsets. The edges of the blocks are found in the block lists of the
+file inodes and in the fragment table; no data block is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import BinaryIO
+
+from factory.sif.inodes import FOLDER_INDEX, Content, read_body, read_type
+from factory.sif.squashfs import (
+    METADATA_BLOCK,
+    MOST_BLOCKS,
+    STORED_BLOCK,
+    SUPERBLOCK_SIZE,
+    Superblock,
+    fragment_blocks,
+    metadata_block,
+    unknown,
+)
+
+_SIZE = STORED_BLOCK - 1
+_BLOCKS_AT_ONCE = 1 << 16
+_LARGEST_INODE_TABLE = 64 << 20  # bytes, unpacked: honest images stay far below
+
+
+def block_edges(file: BinaryIO, superblock: Superblock) -> array[int]:
+    """The offsets in the file, ascending, where a data block, a fragment block or a table begins or ends.
+
+    Raises BlocksUnknown when the tables are broken, packed by a compressor outside of Python's standard
+    library (gzip and xz are in it), or larger than any honest image needs.
+    """
+    edges = _Edges(superblock)
+    _read_inodes(_Metadata(file, superblock), superblock, edges)
+    _read_fragments(file, superblock, edges)
+    edges.found.extend((superblock.start + SUPERBLOCK_SIZE, *superblock.tables, superblock.end))
+    return distinct(edges.found)
+
+
+def distinct(offsets: Iterable[int]) -> array[int]:
+    """The offsets in ascending order, each once; a set of a million of them would take ten times the memory."""
+    return array("Q", (offset for offset, _ in groupby(sorted(offsets))))
+
+
+class _Edges:
+    """Collects the edges of runs of blocks, and refuses those outside of the data area."""
+
+    def __init__(self, superblock: Superblock) -> None:
+        self._start = superblock.start
+        self._first = superblock.start + SUPERBLOCK_SIZE
+        self._last = superblock.inode_table
+        self._largest = superblock.block_size
+        self.found = array("Q")
+
+    def add(self, start: int, sizes: list[int]) -> int:
+        """Take blocks that follow each other from ``start``, as far from the superblock; where they end."""
+        at = start + self._start
+        if at < self._first:
+            raise unknown(f"a block begins at {start}, in the superblock")
+        if len(self.found) + len(sizes) >= MOST_BLOCKS:
+            raise unknown(f"it has more than {MOST_BLOCKS} blocks")
+        self.found.append(min(at, self._last))
+        for size in sizes:
+            if size > self._largest:
+                raise unknown(f"a block of {size} bytes is larger than the {self._largest} it may have")
+            at += size
+            if at > self._last:
+                raise unknown(f"a block ends at {at - self._start}, after the data")
+            self.found.append(at)
+        return at - self._start
+
+
+def _read_inodes(table: _Metadata, superblock: Superblock, edges: _Edges) -> None:
+    for _ in range(superblock.inodes):
+        body = read_body(table, read_type(table))
+        if body.content is not None:
+            _read_block_list(table, superblock, edges, body.content)
+        for _ in range(body.index_entries):
+            table.take(FOLDER_INDEX.unpack(table.take(FOLDER_INDEX.size))[2] + 1)
+
+
+def _read_block_list(table: _Metadata, superblock: Superblock, edges: _Edges, content: Content) -> None:
+    whole, tail = divmod(content.size, superblock.block_size)
+    count = whole + (1 if tail and content.fragment is None else 0)
+    start = content.start
+    while count > 0:
+        now = min(count, _BLOCKS_AT_ONCE)  # a sparse file may have any number of them
+        sizes = [size & _SIZE for size in struct.unpack(f"<{now}I", table.take(4 * now))]
+        start = edges.add(start, [size for size in sizes if size])
+        count -= now
+
+
+def _read_fragments(file: BinaryIO, superblock: Superblock, edges: _Edges) -> None:
+    for start, size in fragment_blocks(file, superblock):
+        edges.add(start, [size & _SIZE])
+
+
+class _Metadata:
+    """The inode table as one stream of unpacked bytes."""
+
+    def __init__(self, file: BinaryIO, superblock: Superblock) -> None:
+        self._blocks = _table_blocks(file, superblock)
+        self._buffer = bytearray()
+        self._seen = 0
+        self.reference = 0  # no inode is read by its reference here
+
+    def take(self, count: int) -> bytes:
+        """Exactly ``count`` more bytes."""
+        while len(self._buffer) < count:
+            block = next(self._blocks, b"")
+            self._seen += METADATA_BLOCK  # only the last one has less, and each takes its time
+            if not block:
+                raise unknown("its inode table is cut off")
+            if self._seen > _LARGEST_INODE_TABLE:
+                raise unknown(f"its inode table is longer than {_LARGEST_INODE_TABLE} bytes")
+            self._buffer += block
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+
+def _table_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[bytes]:
+    file.seek(superblock.inode_table)
+    while file.tell() < superblock.directory_table:
+        yield metadata_block(file, superblock)

@@ -1,0 +1,1 @@
+"""One transfer: a plan of what is fetched and what is copied, a pool of workers, one partial file."""

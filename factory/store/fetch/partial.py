@@ -1,0 +1,106 @@
+"""The partial file of a download: private, locked, and the beginning of the blob, in order.
+
+It lies in ``partial/`` as ``<sif hex>.<user>.<token>``; each download has a name of its own. One process fetches a blob
+and others wait for it. What an earlier process left is continued, unless that process may still be writing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from factory.digest import Descriptor, Digest
+from factory.errors import IntegrityFailure
+from factory.io import private
+from factory.io.below import Entry, Folder
+from factory.io.locks import Held, lock_in
+from factory.io.progress import Progress
+from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
+
+_READ_ONLY = 0o444
+_SCATTERED = ".ahead"  # of version 0.1: a second file beside the partial one, with holes
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An open partial file, in a store's folders that are held open."""
+
+    wanted: Descriptor
+    file: FileIO
+    entry: Entry
+    store: Store
+    root: Folder
+
+    def publish(self) -> Path | None:
+        """Give the file, whose bytes are right, its name among the blobs; read-only and durable.
+
+        None when it is gone: this process slept so long that another one took its place. Raises IntegrityFailure when
+        something else than this file has the name in the end, NoRoom.
+        """
+        os.fchmod(self.file.fileno(), _READ_ONLY)
+        os.fsync(self.file.fileno())
+        path = self.store.blob(self.wanted.digest)
+        with self.root.make(*path.relative_to(self.store.root).parent.parts) as final:
+            try:
+                self.entry.folder.rename(self.entry.name, final, path.name)
+            except FileNotFoundError:
+                return None
+            self._approve(final.named(path.name))
+        return path
+
+    def _approve(self, final: Entry) -> None:
+        """Last look: what has the blob's name is the file that was hashed."""
+        written, found = os.fstat(self.file.fileno()), final.folder.stat(final.name)
+        if not os.path.samestat(found, written) or found.st_size != written.st_size:
+            final.remove()
+            raise IntegrityFailure(
+                f"{final.path} is not what was written there", why="somebody else writes in this store", fix="try again"
+            )
+        self.store.trust.vouch(self.wanted.digest, written, self.store.root)
+
+
+@contextlib.contextmanager
+def open_partial(store: Store, wanted: Descriptor, progress: Progress) -> Iterator[Partial | None]:
+    """The partial file of a blob, with what an earlier run left in it, once no other process fetches that blob.
+
+    None when the store has the blob by then. Raises IntegrityFailure where others could change the store, NoRoom.
+    """
+    with store.opened() as root, root.make("partial") as folder, root.make("locks") as locks:
+        if why := store.trust.doubt_of_folders(store.blob(wanted.digest), store.root):
+            raise IntegrityFailure(
+                f"the store {store.root} cannot be shared like this",
+                why=why,
+                fix="use a store of your own, or one whose group may write it: install -d -m 2775 -g GROUP FOLDER",
+            )
+        name = f"{wanted.digest.hex}.lock"
+        with lock_in(locks, name, LOCK_TIMEOUT, progress, instead=ELSEWHERE) as held:
+            if store.usable_here(wanted) is not None:
+                yield None
+                return
+            mine = _continued(folder, wanted.digest, held)
+            with mine.update() as file:
+                yield Partial(wanted, file, mine, store, root)
+
+
+def _continued(folder: Folder, digest: Digest, held: Held) -> Entry:
+    """A name for this download; the file of an earlier one gets it, all others of this user are removed.
+
+    A process that may still be writing does not share its file: after the rename it would go on changing the blob when
+    it wakes up. Then nothing is continued.
+    """
+    prefix = f"{digest.hex}.{os.getuid()}."
+    mine = folder.named(f"{prefix}{held.token}")
+    if not held.alone:
+        return mine
+    before = (folder.named(name) for name in folder.names() if name.startswith(prefix))
+    found = sorted(before, key=lambda entry: private.private_size(entry.path, dir_fd=folder.descriptor))
+    left = [entry for entry in found if not entry.name.endswith(_SCATTERED)]
+    if left and not held.doubtful:
+        folder.rename(left[-1].name, folder, mine.name)
+    for entry in found:
+        entry.remove()
+    return mine
