@@ -292,6 +292,7 @@ def test_a_far_registry_is_not_asked_a_thousand_times() -> None:
     assert reuse_module.pays(alternating[:2], 100_000_000, took=0.2, speed=10e6, connections=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1200), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
