@@ -91,7 +91,7 @@ def _run_and_compare(example: Example) -> str | None:
     reader: Reader = example.namespace["reader"]
     told = list(sessions(str(example.parsed)))
     # One shell for all of them: what is exported by one is there for the next.
-    printed_by_each = reader.types("\nprintf '\\001'\n".join(command for command, _ in told)).split("\1")
+    printed_by_each = reader.types("\nprintf '\\001\\n'\n".join(command for command, _ in told)).split("\1\n")
     for (command, expected), printed in zip(told, printed_by_each, strict=True):
         if not matches(expected, printed):
             return f"$ {command}\nis documented to print:\n{expected}\nand prints:\n{printed}"
