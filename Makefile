@@ -1,15 +1,25 @@
-# Two commands are enough: make demo, make test. Both do all their own set-up.
+# To try it: make demo. While you work: make quick, make fix. Before a change lands: make test. Each does its own set-up.
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SHELL := /bin/bash
 
-.PHONY: demo test lint workflows types unit integration fuzz bench requirements clean
+.PHONY: demo test quick fix lint workflows types unit integration fuzz bench requirements clean
 
 demo: $(VENV)/.ready
 	$(PYTHON) scripts/demo
 
 test: lint types unit integration
+
+# Under a minute on two cores: all checks that need no engine and no registry, without the unit tests marked slow.
+quick: lint types
+	$(PYTHON) -m pytest -q -n auto --dist worksteal -m "not slow" tests/unit tests/test_architecture.py
+
+# Formats the code and makes the corrections that ruff calls safe.
+fix: $(VENV)/.ready
+	$(VENV)/bin/ruff check --fix --exit-zero --quiet
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check
 
 lint: $(VENV)/.ready workflows
 	$(VENV)/bin/ruff check
@@ -30,11 +40,12 @@ unit: $(VENV)/.ready
 	PATH="$$PATH:/usr/sbin:/sbin" command -v mksquashfs >/dev/null || scripts/install-apptainer >/dev/null
 	$(PYTHON) -m pytest -n auto --dist loadfile tests/unit tests/test_architecture.py
 
-# Needs real parts: an engine, registries. The scripts install what is missing.
+# Needs real parts: an engine, registries. The scripts install what is missing. One worker for each core; all tests of a
+# file run in one worker, which shares the engine, the registry and what the file sets up.
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
-	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest tests/integration && \
-	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m pytest -n auto --dist loadfile tests/attacks
+	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" \
+	  $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 tests/integration tests/attacks
 
 # What strangers send, for as long as there is time. `make integration` tries a minute of it.
 TARGET ?= all

@@ -53,7 +53,7 @@ maintainers = ["@tester"]
 
 [build]
 base = "{base}"
-disk = "100MB"
+disk = "{disk}"
 timeout = "2m"
 
 [run]
@@ -150,12 +150,14 @@ class Project:
     def store(self) -> Path:
         return self.folder / "store"
 
-    def recipe(self, name: str, *, definition: str = DEFINITION, more: str = TEST, base: str = "") -> Path:
+    def recipe(
+        self, name: str, *, definition: str = DEFINITION, more: str = TEST, base: str = "", disk: str = "10MB"
+    ) -> Path:
         """Write a recipe; returns its folder."""
         folder = self.folder / "recipes" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "recipe.toml").write_text(RECIPE.format(name=name, base=base or self.base) + more)
+        (folder / "recipe.toml").write_text(RECIPE.format(name=name, base=base or self.base, disk=disk) + more)
         (folder / "image.def").write_text(definition)
         return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -50,11 +51,29 @@ def tool(name: str) -> str:
     return found
 
 
+def _ports() -> Iterator[int]:
+    """Ports for servers, never the same twice in one run.
+
+    They lie below the range from which the kernel takes ports for outgoing connections, and each pytest-xdist worker
+    has a thousand of its own. Two test runs on one machine begin at different places.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20
+    first, begin = 12_000 + 1000 * worker, os.getpid()
+    for number in itertools.count(begin):
+        yield first + number % 1000
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on."""
+    for port in itertools.islice(_PORTS, 1000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port between 12000 and 32000 is free for this worker", pytrace=False)
 
 
 @contextlib.contextmanager

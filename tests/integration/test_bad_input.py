@@ -139,7 +139,7 @@ def test_a_build_that_takes_too_long_is_ended(project: Project) -> None:
 def test_too_little_space_is_told_before_the_build_begins(project: Project) -> None:
     folder = project.recipe("tool")
     text = (folder / "recipe.toml").read_text()
-    (folder / "recipe.toml").write_text(text.replace('disk = "100MB"', 'disk = "900TB"', 1))
+    (folder / "recipe.toml").write_text(text.replace('disk = "10MB"', 'disk = "900TB"', 1))
     done = project.run("make")
     assert done.code == 8
     assert "900.0 TB needed" in done.err
@@ -154,7 +154,7 @@ def test_a_full_disk_in_the_middle_of_a_build_is_told_as_such(project: Project, 
 
 
 def test_a_full_disk_under_the_store_leaves_the_store_whole(project: Project, small_disk: Path) -> None:
-    project.recipe("tool", definition=LARGE)
+    project.recipe("tool", definition=LARGE, disk="100MB")
     project.ok("make")
     done = project.run("pull", "tool", "--store", str(small_disk / "store"))
     assert done.code == 8
@@ -164,7 +164,7 @@ def test_a_full_disk_under_the_store_leaves_the_store_whole(project: Project, sm
 
 
 def test_a_full_disk_under_the_registry_publishes_nothing(project: Project, small_disk: Path) -> None:
-    project.recipe("tool", definition=LARGE)
+    project.recipe("tool", definition=LARGE, disk="100MB")
     done = project.run("make", "--registry", f"oci:{small_disk}/images")
     assert done.code == 8, done.err
     assert tags(f"oci:{small_disk}/images", "tool") == []
@@ -225,7 +225,7 @@ def test_an_interrupted_test_publishes_nothing_and_keeps_the_image(project: Proj
 def test_an_interrupted_publish_names_nothing_and_the_next_one_finishes(
     project: Project, registry_process: Server, tmp_path: Path
 ) -> None:
-    project.recipe("tool", definition=LARGE)
+    project.recipe("tool", definition=LARGE, disk="100MB")
     project.ok("build", "tool")
     project.ok("test", "tool")
     rules = [{"method": "PUT", "path": "/manifests/1.0-1", "delay": 30}]
@@ -241,7 +241,7 @@ def test_an_interrupted_publish_names_nothing_and_the_next_one_finishes(
 
 def test_an_interrupted_pull_goes_on_where_it_was(project: Project, registry_process: Server, tmp_path: Path) -> None:
     space = f"http://{registry_process.host}/halfway"
-    project.recipe("tool", definition=LARGE)
+    project.recipe("tool", definition=LARGE, disk="100MB")
     project.ok("make", "--registry", space)
     rules = [{"method": "GET", "path": "/blobs/", "rate": 8_000_000}]
     with faulty_registry(tmp_path, registry_process.host, rules) as proxy:

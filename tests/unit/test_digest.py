@@ -103,6 +103,7 @@ def test_a_descriptor_may_leave_out_or_null_what_is_optional() -> None:
         assert (descriptor.annotations, descriptor.artifact_type) == ({}, "")
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_any_other_json_is_refused_and_never_a_surprise(value: object) -> None:
     with pytest.raises(IntegrityFailure):

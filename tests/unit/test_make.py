@@ -245,6 +245,7 @@ class Crash:
                 raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_while_publishing_is_finished_without_building_again(factory: Factory) -> None:
     factory.write("one")
     number, digests = 0, set()
@@ -298,6 +299,7 @@ def test_planning_alone_writes_nothing(factory: Factory) -> None:
     assert not set(changes) & set(CHANGES)
 
 
+@pytest.mark.slow
 def test_the_catalog_is_read_once_however_many_recipes_are_planned(factory: Factory) -> None:
     for number in range(6):
         factory.write(f"r{number:02}")
@@ -525,6 +527,7 @@ def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_
     assert str(publish_one(one, first, report, watched).tag) == "1.0-1"
 
 
+@pytest.mark.slow
 def test_a_job_that_dies_while_it_publishes_what_others_built_is_finished_by_the_next(factory: Factory) -> None:
     base, top = pair(factory)
     adapters = factory.adapters()

@@ -449,6 +449,7 @@ def test_the_same_inputs_give_the_same_plan_and_are_left_as_they_were(tmp_path: 
     assert seen == before
 
 
+@pytest.mark.slow
 def test_a_thousand_published_recipes_are_planned(tmp_path: Path) -> None:
     recipes: list[Recipe] = []
     entries: dict[str, Entry] = {}

@@ -409,6 +409,7 @@ def test_a_release_that_somebody_gave_a_higher_number_by_hand_is_not_moved_to(
 # --- a push that dies (row 23)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_publish_that_dies_at_any_change_is_finished_by_the_next(tmp_path: Path, recipe: Recipe, when: str) -> None:
     undisturbed = folder_registry(tmp_path / "undisturbed")
@@ -438,6 +439,7 @@ def test_a_publish_that_dies_at_any_change_is_finished_by_the_next(tmp_path: Pat
     assert number > 12  # blobs, manifest, referrers, three tags, catalog
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_publish_that_died_keeps_its_number_although_another_came_between(
     tmp_path: Path, recipe: Recipe, when: str
@@ -509,6 +511,7 @@ def race(tmp_path: Path, recipe: Recipe, number: int) -> str:
     return hook.interrupted
 
 
+@pytest.mark.slow
 def test_two_publishers_get_different_numbers_wherever_they_meet(tmp_path: Path, recipe: Recipe) -> None:
     met, number = [], 0
     while True:

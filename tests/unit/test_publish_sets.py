@@ -317,6 +317,7 @@ class DiesAt:
                 raise RegistryFailure(f"the connection was lost, {call}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_publish_of_a_set_that_dies_at_any_change_is_finished_by_the_next(
     tmp_path: Path, recipe: Recipe, when: str
@@ -344,6 +345,7 @@ def test_a_publish_of_a_set_that_dies_at_any_change_is_finished_by_the_next(
     assert number > 18  # blobs, manifests, referrers, index, three tags, catalog
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_publish_that_died_and_one_of_another_architecture_leave_both(
     tmp_path: Path, recipe: Recipe, when: str
@@ -394,6 +396,7 @@ class Between:
         self._seen = now
 
 
+@pytest.mark.slow
 def test_two_publishers_of_two_architectures_lose_nothing_wherever_they_meet(tmp_path: Path, recipe: Recipe) -> None:
     amd, arm = (built(tmp_path, recipe, arch) for arch in ARCHS)
     met, number = [], 0

@@ -268,6 +268,7 @@ def test_a_far_registry_is_not_asked_a_thousand_times() -> None:
     assert plan_module.pays(Plan(wanted, few), took=0.2, speed=10e6, connections=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1200), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),

@@ -27,8 +27,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def commands() -> list[str]:
     """Every singfactory command line in the code of the README: blocks and spans."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     spans = re.findall(r"`(singfactory [a-z]+ [^`]+)`", README)
     found = [line.partition(" #")[0].strip() for line in [*lines, *spans]]
     return [line for line in found if line.startswith("singfactory ")]

@@ -119,6 +119,7 @@ def test_a_matrix_is_never_longer_than_a_variable_may_be() -> None:
 KINDS = st.tuples(st.sampled_from(["amd64", "arm64"]), st.sampled_from([SMALL, LARGE]), st.integers(0, 3))
 
 
+@pytest.mark.slow
 @given(st.lists(KINDS, max_size=40), st.integers(1, 60))
 def test_every_job_is_in_exactly_one_entry_after_its_base_or_left(
     kinds: list[tuple[str, int, int]], copies: int

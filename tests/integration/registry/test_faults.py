@@ -130,10 +130,9 @@ def test_progress_buys_new_attempts(start: Start) -> None:
 
 def test_the_budget_ends_retries_whatever_the_attempts(start: Start) -> None:
     faulty = start({"path": "/manifests/", "status": 500})
-    began = time.monotonic()
     with pytest.raises(HttpFailure):
         opened(faulty, HttpSettings(budget=2, attempts=1000, backoff=0.5)).manifest(NAME, "1.0-1")
-    assert time.monotonic() - began < 4
+    assert len(faulty.requests("GET", "/manifests/")) < 100
 
 
 # Row 5: 429
@@ -143,7 +142,8 @@ def test_retry_after_is_obeyed(start: Start) -> None:
     faulty = start({"path": "/manifests/", "status": 429, "headers": {"Retry-After": "2"}, "times": 1})
     began = time.monotonic()
     assert opened(faulty).manifest(NAME, "1.0-1") == image()
-    assert 2 <= time.monotonic() - began < 4
+    assert time.monotonic() - began >= 2
+    assert len(faulty.requests("GET", "/manifests/")) == 2
 
 
 def test_retry_after_beyond_the_budget_fails_at_once_and_tells_when(start: Start) -> None:

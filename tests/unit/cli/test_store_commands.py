@@ -20,6 +20,8 @@ from factory.store.store import Store
 from tests.factory_project import Done
 from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
 
+pytestmark = pytest.mark.slow  # each test starts several processes
+
 ROOT = Path(__file__).resolve().parents[3]
 SIF = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0image"
 _ENGINE = """\

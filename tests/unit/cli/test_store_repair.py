@@ -12,6 +12,8 @@ import pytest
 from factory.digest import Digest
 from tests.unit.cli.test_store_commands import SIF, Cluster
 
+pytestmark = pytest.mark.slow  # each test starts several processes
+
 FIRST = b"first"
 
 

@@ -101,6 +101,7 @@ def test_what_is_not_a_sif_is_refused() -> None:
         known_edges(io.BytesIO(b"hello"), 5, "image.sif")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 400_000), min_size=1, max_size=9), st.integers(1, 300_000))
 def test_any_edges_and_any_reads_give_pieces_that_cover_the_file(lengths: list[int], room: int) -> None:

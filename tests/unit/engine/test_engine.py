@@ -289,6 +289,7 @@ def test_a_build_that_fails_leaves_only_its_log(tmp_path: Path, then: str, what:
     assert fake.order.log.exists()
 
 
+@pytest.mark.slow
 def test_a_build_that_takes_too_long_is_ended_and_shows_where_it_was(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo "INFO:    Running post scriptlet"; echo "+ sleep"; echo half > "$image"; sleep 60')
     with pytest.raises(BuildFailed, match="the build took longer than 0:00:01") as caught:

@@ -171,6 +171,7 @@ def test_bytes_that_are_no_text_do_no_harm() -> None:
     assert lines_of([b"\xff\xfe\n", b"ok\n"]) == ["\ufffd\ufffd", "ok"]
 
 
+@pytest.mark.slow
 def test_a_stream_without_newlines_or_without_end_does_not_fill_the_memory() -> None:
     output = Output(lambda _: None)
     tracemalloc.start()
@@ -183,6 +184,7 @@ def test_a_stream_without_newlines_or_without_end_does_not_fill_the_memory() -> 
     assert most < 60_000_000
 
 
+@pytest.mark.slow
 def test_last_words_without_end_take_no_more_memory_than_others() -> None:
     output = Output(lambda _: None)
     tracemalloc.start()

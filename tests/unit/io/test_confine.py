@@ -107,6 +107,7 @@ def test_a_source_that_is_not_there_is_one_line_and_nothing_runs(tmp_path: Path)
     assert b"Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
 def test_nobody_inside_outlives_the_process_outside(tmp_path: Path, kind: signal.Signals) -> None:
     if KIND == "shifted":
@@ -126,6 +127,7 @@ def test_nobody_inside_outlives_the_process_outside(tmp_path: Path, kind: signal
     assert alive.stat().st_size == before
 
 
+@pytest.mark.slow
 def test_a_program_s_time_ends_for_all_that_it_started() -> None:
     done = process.run(
         ["/bin/sh", "-c", "setsid sleep 61 & sleep 61"], on_output=print, env=ENV, timeout=1, sandbox=sandbox()

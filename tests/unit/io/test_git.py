@@ -126,6 +126,7 @@ def test_a_folder_s_place_is_its_path_below_the_top(repository: Path, tmp_path: 
     assert run(repository / "one", "rev-parse", "--show-prefix") == "one/"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "dirty"),
     [

@@ -86,6 +86,7 @@ def unused_pid() -> int:
     return process.pid
 
 
+@pytest.mark.slow
 def test_many_processes_enter_one_after_the_other_and_none_gets_lost(tmp_path: Path, path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
@@ -148,6 +149,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_who_waits_is_told_once_for_whom_and_gives_up_with_the_name_of_the_holder(path: Path) -> None:
     notes = Notes()
     with holder(path) as process:
@@ -188,6 +190,7 @@ def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_taken_over(path:
     assert list(path.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_holder_on_another_host_that_gives_signs_of_life_is_not(path: Path) -> None:
     write_lock(path)
@@ -255,6 +258,7 @@ def test_what_was_planted_in_place_of_a_lock_is_refused_without_waiting(tmp_path
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "content",

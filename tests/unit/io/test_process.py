@@ -130,6 +130,7 @@ def test_the_end_of_time_ends_the_whole_group(no_leftover: Path) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_group_that_does_not_want_to_end_is_killed(no_leftover: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE", 0.3)
     done, _ = shell(f"trap '' TERM; echo $$ > {no_leftover}; while :; do sleep 0.1; done", timeout=0.5)
@@ -187,6 +188,7 @@ def test_a_process_left_in_the_background_is_not_waited_for_and_does_not_stay(no
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_process_left_in_the_background_that_writes_for_ever_does_not_hold_us(no_leftover: Path) -> None:
     blocks = 0
 

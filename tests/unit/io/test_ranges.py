@@ -91,6 +91,7 @@ def client() -> Iterator[Client]:
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @given(data=st.data(), size=sizes, cuts=cuts)
 @quick
 def test_a_download_that_breaks_anywhere_gives_exactly_the_bytes_that_were_asked_for(
@@ -142,6 +143,7 @@ def test_parts_are_neither_empty_nor_more_than_memory_holds(size: int, connectio
     assert part * (connections + 1) <= MEMORY
 
 
+@pytest.mark.slow
 @given(
     data=st.data(),
     size=sizes,

@@ -21,6 +21,7 @@ def test_expressions_are_found_as_python_finds_them(pattern: str, text: str, exp
     assert found(pattern, text, 10) is expected
 
 
+@pytest.mark.slow
 def test_an_expression_that_takes_years_is_given_up() -> None:
     started = time.monotonic()
     assert found("^(a+)+$", "a" * 60 + "b", 1) is None

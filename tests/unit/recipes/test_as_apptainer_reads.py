@@ -70,6 +70,7 @@ def test_lines_to_copy_are_read_alike(line: str, values: dict[str, str]) -> None
     differs(f"Bootstrap: docker\n%files\n{line}\n x {line}\n{line} y\n", values)
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(st.sampled_from(["From: ", "Stage:", "%post ", "%apprun ", "%files from ", "%", ""]), LINES, VALUES)
 def test_headers_and_heads_of_sections_are_read_alike(before: str, line: str, values: dict[str, str]) -> None:

@@ -110,6 +110,7 @@ def test_success_without_a_result_is_a_failure(tmp_path: Path) -> None:
         fake_srun(tmp_path, STEP).build(task(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_not_to_be_seen_yet_is_waited_for(tmp_path: Path) -> None:
     answers: list[str | Exception] = [NotFound("not yet"), "made"]
 

@@ -46,6 +46,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Fingerprint
     return root, of(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -62,6 +62,7 @@ def contents(found: Tree) -> dict[str, str]:
     return sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -294,6 +295,7 @@ def test_files_that_unpack_to_far_more_than_the_image_are_given_up(
         opened(tmp_path, system)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", ["gzip", "xz"])
 def test_a_block_that_unpacks_to_more_than_it_may_have_is_refused(compressor: str) -> None:
     pack = zlib.compress if compressor == "gzip" else lambda data: lzma.compress(data, check=lzma.CHECK_CRC32)
@@ -322,6 +324,7 @@ def packed_small(tmp_path_factory: pytest.TempPathFactory, plain: bytes) -> tupl
     return plain, squashfs(root, "-b", "4K", "-comp", "xz")
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), which=st.integers(0, 1))
 def test_any_damage_gives_a_tree_or_our_own_error(

@@ -379,6 +379,7 @@ gc.collect(Store(Path(sys.argv[1])), rules, queue=None, dry_run=False, progress=
 """
 
 
+@pytest.mark.slow
 def test_a_collection_that_is_killed_at_any_step_leaves_the_store_whole(tmp_path: Path) -> None:
     steps = 0
     while True:
@@ -456,6 +457,7 @@ print("well")
 """
 
 
+@pytest.mark.slow
 def test_pulls_and_collections_at_once_never_take_an_image_from_who_uses_it(
     store: Store, processes: list[subprocess.Popen[str]]
 ) -> None:

@@ -362,6 +362,7 @@ def start_ingest(store: Store, log: Path, pause: float) -> subprocess.Popen[str]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_of_many_processes_that_want_the_same_image_one_fetches_it(store: Store, tmp_path: Path) -> None:
     processes = [start_ingest(store, tmp_path / "log", 0.3) for _ in range(4)]
     told = [process.communicate(timeout=60)[0].split() for process in processes]
@@ -387,7 +388,7 @@ def test_what_a_killed_pull_left_is_continued_by_the_next(store: Store, tmp_path
     source = Source()
     started = time.monotonic()
     path, fetched = ingest(store, WANTED, source, Silent())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # the killed process would have slept for 60 s
     assert (source.offsets, fetched) == ([kept], len(CONTENT) - kept)
     assert path.read_bytes() == CONTENT
     assert verify(store, Silent()) == (1, ())
@@ -474,6 +475,7 @@ def test_a_link_that_somebody_removed_is_made_again(store: Store) -> None:
     assert link.read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_records_of_many_at_once_lose_none(store: Store) -> None:
     put(store)
     tags = [f"1.0-{number}" for number in range(1, 13)]

@@ -183,6 +183,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_came_in_order(store: Store
     assert threading.active_count() == threads
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_for_the_network_holds_nobody_up(store: Store) -> None:
     stuck = threading.Event()
 
@@ -195,7 +196,7 @@ def test_a_worker_that_waits_for_the_network_holds_nobody_up(store: Store) -> No
     began = time.monotonic()
     with pytest.raises(RegistryFailure):
         ingest(store, Source(fault=fault), Silent())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25  # the stuck worker waits for 30 s
     kept = partial_of(store)
     stuck.set()
     time.sleep(0.1)
