@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from factory.delta.index import ChunkIndex, index_image
 from factory.delta.match import Span, coalesced, match
-from factory.pull_plan import _GAP
+from factory.pull.plan import _GAP
 from factory.sif.header import read_sif_header
 from factory.sif.squashfs import STORED_BLOCK, SUPERBLOCK_SIZE, Superblock, fragment_blocks, read_superblock
 from factory.sif.tree import Entry, Tree, open_tree

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from factory.candidate import Candidate
-from factory.digest import Descriptor, Digest
-from factory.inputs import gather
 from factory.io.plain import digest_of
+from factory.oci.digest import Descriptor, Digest
 from factory.recipes.load import load_recipe
+from factory.records.candidate import Candidate
+from factory.records.inputs import gather
+from factory.records.report import TestReport, TestResult
 from factory.registry.protocol import SIF_LAYER
-from factory.report import TestReport, TestResult
 from tests.unit.delta.images import Part, Squashfs, sif
 
 ROOT = Path(__file__).resolve().parent.parent

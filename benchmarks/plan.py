@@ -25,19 +25,20 @@ from pathlib import Path
 
 from benchmarks.images import OURS, environment
 from benchmarks.measure import Client, Report, alternate, cost_table, machine, markdown
-from factory import bases, published
-from factory import catalog as catalogs
-from factory.catalog import Catalog
-from factory.digest import Descriptor
-from factory.inputs import gather
 from factory.io.progress import Silent
-from factory.names import LATEST, BuildTag, RegistryAddress
-from factory.plan import Snapshot, plan
+from factory.oci.digest import Descriptor
+from factory.oci.names import LATEST, BuildTag, RegistryAddress
+from factory.plan import bases
+from factory.plan.plan import Snapshot, plan
+from factory.publish import published
 from factory.recipes.load import load_all
 from factory.recipes.model import Recipe
+from factory.records import catalog as catalogs
+from factory.records.catalog import Catalog
+from factory.records.inputs import gather
+from factory.records.release import Release, to_manifest
 from factory.registry.open import open_registry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Registry
-from factory.release import Release, to_manifest
 from tests.servers import docker_registry, faulty_registry
 
 ENGINE = "apptainer 1.4.0"

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.delta_bytes import index_of
-from factory import catalog as catalogs
-from factory.catalog import Entry
-from factory.digest import Descriptor
 from factory.io.progress import Silent
-from factory.names import BuildTag, RegistryAddress
+from factory.oci.digest import Descriptor
+from factory.oci.names import BuildTag, RegistryAddress
+from factory.records import catalog as catalogs
+from factory.records.catalog import Entry
+from factory.records.release import CHUNK_INDEX, Release, to_manifest
 from factory.registry.open import open_registry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Registry
-from factory.release import CHUNK_INDEX, Release, to_manifest
 
 _VERSION = "1.0"
 SPACE = "pairs"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.images import OURS, ROOT
-from factory.recipes import quiet
+from factory.recipes.quiet import quiet
 from tests.servers import tool
 
 BASE = "python-3.11"

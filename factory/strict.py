@@ -137,7 +137,7 @@ def member(value: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - JSON v
 
 
 def parsed(parse: Callable[[str], _T], value: object) -> _T:
-    """What one of the parsers of factory.names and factory.digest makes of a text; their errors become Malformed."""
+    """What a parser of factory.oci makes of a text; its errors become Malformed."""
     try:
         return parse(text(value))
     except Malformed:

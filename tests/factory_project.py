@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.digest import Descriptor
 from factory.io.progress import Silent
-from factory.names import RegistryAddress
+from factory.oci.digest import Descriptor
+from factory.oci.names import RegistryAddress
 from factory.registry.open import open_registry
 from factory.registry.protocol import Manifest, Registry
 from tests.servers import tool

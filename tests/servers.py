@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 
 USER, PASSWORD = "robot", "s3cret"
 # bcrypt of PASSWORD, made once with crypt(3): no test needs to make another

@@ -53,7 +53,7 @@ def modules() -> list[Path]:
 
 
 def room_of(parts: tuple[str, ...]) -> str:
-    """The room of a module: ``("factory", "io", "files")`` is in ``io/``, ``("factory", "plan")`` is ``plan.py``."""
+    """The room of a module: ``factory.io.files`` is in ``io/``, ``factory.errors`` is ``errors.py``."""
     if len(parts) < 2:
         return ""
     return f"{parts[1]}/" if (FACTORY / parts[1]).is_dir() else f"{parts[1]}.py"
@@ -120,15 +120,15 @@ def test_imports_go_downwards_and_siblings_do_not_know_each_other(path: Path) ->
         ("store/", "from factory import plan", "1: layer 2 imports factory.plan of layer 4"),
         ("store/", "from factory.engine import host", "1: store/ imports its sibling factory.engine.host"),
         ("io/", "def f():\n    from factory.store.store import Store", "2: layer 1 imports factory.store.store.Store"),
-        ("digest.py", "import os", "1: layer 0 imports os, which touches the world"),
+        ("oci/", "import os", "1: layer 0 imports os, which touches the world"),
         (
-            "plan.py",
-            "from factory.build import build",
-            "1: plan.py imports factory.build.build of another row of layer 4",
+            "plan/",
+            "from factory.build.build import build",
+            "1: plan/ imports factory.build.build.build of another row of layer 4",
         ),
-        ("build.py", "from factory import make", "1: layer 4 imports factory.make of layer 5"),
-        ("summary.py", "from factory import make", "1: summary.py imports factory.make of another row of layer 5"),
-        ("pull.py", "from .store import store", "1: a relative import"),
+        ("build/", "from factory.make import make", "1: layer 4 imports factory.make.make of layer 5"),
+        ("report/", "from factory.make import make", "1: report/ imports factory.make.make of another row of layer 5"),
+        ("pull/", "from .store import store", "1: a relative import"),
     ],
 )
 def test_a_forbidden_import_is_found(room: str, planted: str, found: str) -> None:
@@ -225,7 +225,7 @@ def test_only_what_goes_into_the_store_is_read_unverified() -> None:
         for path in modules()
         if "caller_verifies=True" in path.read_text(encoding="utf-8")
     }
-    assert asking == {"pull.py"}
+    assert asking == {"pull/pull.py"}
 
 
 # Who reads JSON without factory.strict, and why.

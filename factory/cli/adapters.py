@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from factory.adapters import Adapters
-from factory.base_layout import BasePlace
-from factory.build import BuildPlace
-from factory.check import CheckPlace
+from factory.build.base_layout import BasePlace
+from factory.build.build import BuildPlace
+from factory.check.check import CheckPlace
 from factory.cli.context import Context
 from factory.cli.network import host_opener
 from factory.cli.settings import PREFIX
 from factory.engine import sources
 from factory.errors import UsageError
 from factory.io import git
-from factory.publish import Origin
-from factory.readback import ReadBack
+from factory.make.adapters import Adapters
+from factory.publish.publish import Origin
+from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.registry.open import open_reader
 from factory.runners.local import LocalRunner

@@ -13,7 +13,7 @@ from factory.cli.terminal import emit
 from factory.io.files import readable_size
 
 if TYPE_CHECKING:
-    from factory.candidate import Candidate
+    from factory.records.candidate import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ def run(options: BuildOptions) -> int:
     """
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make import take_snapshot  # noqa: PLC0415
-    from factory.make_builds import build_named  # noqa: PLC0415
+    from factory.make.builds import build_named  # noqa: PLC0415
+    from factory.make.make import take_snapshot  # noqa: PLC0415
 
     context = Context(options)
     recipes = context.recipes.with_bases(options.names)

@@ -9,7 +9,7 @@ from factory.cli import settings
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from factory.cli import settings
 from factory.cli.options import CommonOptions, becomes
 from factory.cli.settings import Settings
 from factory.errors import FactoryError, UsageError
-from factory.names import Reference, RegistryAddress
+from factory.oci.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
     from factory.cli.terminal import Terminal
@@ -51,7 +51,7 @@ def common_arguments(
 
 def verify_argument(parser: argparse.ArgumentParser) -> None:
     """The option that says when published images are read back as a whole."""
-    from factory.readback import NEVER, VERIFY_BYTES  # noqa: PLC0415
+    from factory.publish.readback import NEVER, VERIFY_BYTES  # noqa: PLC0415
 
     parser.add_argument(
         "--verify-bytes",

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
-from factory.compare import changed_parts, index_of, index_of_file, package_lines, packages_of, shared_bytes
 from factory.delta.index import ChunkIndex
 from factory.io.files import readable_size
+from factory.pull.resolve import resolve
+from factory.records.compare import changed_parts, index_of, index_of_file, package_lines, packages_of, shared_bytes
+from factory.records.release import Release
 from factory.registry.protocol import Registry
-from factory.release import Release
-from factory.resolve import resolve
 from factory.sif.packages import PackageChanges, Packages, package_changes
 
 

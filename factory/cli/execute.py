@@ -16,7 +16,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
-from factory.names import Reference, RegistryAddress
+from factory.oci.names import Reference, RegistryAddress
 from factory.store import leases
 from factory.store.refs import Purged, StoredImage
 
@@ -84,7 +84,7 @@ def _in_use(context: Context, image: StoredImage) -> StoredImage:
 
 def _fetch_again(context: Context, image: StoredImage) -> StoredImage:
     """What a scratch file system has deleted comes back as the same digest, whatever its tag names by now."""
-    from factory.pull import pull  # noqa: PLC0415
+    from factory.pull.pull import pull  # noqa: PLC0415
 
     reference = Reference(image.recipe, digest=image.digest)
     if not image.registry:
@@ -134,7 +134,7 @@ def _stored(context: Context, reference: Reference) -> StoredImage:
     except Purged as gone:
         return gone.image
     except NotFound:
-        from factory.pull import pull  # noqa: PLC0415 - most runs find their image in the store
+        from factory.pull.pull import pull  # noqa: PLC0415 - most runs find their image in the store
 
         registry = context.registry_of(reference)
         return pull(

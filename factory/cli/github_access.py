@@ -14,7 +14,7 @@ from factory.github.actions import Actions
 from factory.github.rest import PUBLIC_API, WORKFLOW_LOGIN, GitHub
 from factory.github.rest import connect as connect_to
 from factory.io import git
-from factory.io.http import Client
+from factory.io.http.client import Client
 
 _TOKENS = ("GITHUB_TOKEN", "GH_TOKEN")
 _ENTERPRISE_TOKENS = ("GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")

@@ -25,7 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: CommonOptions) -> int:
     """Print every problem; exit 2 when one of them is an error."""
-    from factory.recipes import lint, load  # noqa: PLC0415
+    from factory.recipes import load  # noqa: PLC0415
+    from factory.recipes.lint import lint  # noqa: PLC0415
 
     context = Context(options)
     root = context.recipes_root

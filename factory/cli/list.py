@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from factory.catalog import Catalog, Entry
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
+from factory.records.catalog import Catalog, Entry
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: CommonOptions) -> int:
     """Print the catalog, one line a recipe."""
-    from factory import catalog  # noqa: PLC0415
+    from factory.records import catalog  # noqa: PLC0415
 
     context = Context(options)
     known = catalog.read(context.registry)

@@ -13,9 +13,9 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.io import files
-from factory.lockfile import LockedImage, render
-from factory.locking import lock_image
-from factory.names import Reference
+from factory.oci.names import Reference
+from factory.pull.locking import lock_image
+from factory.records.lockfile import LockedImage, render
 
 LOCK_FILE = Path("singfactory.lock")
 

@@ -11,7 +11,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.errors import UsageError
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 
 
 @dataclass(frozen=True, kw_only=True)

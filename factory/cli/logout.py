@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 
 
 @dataclass(frozen=True, kw_only=True)

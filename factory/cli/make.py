@@ -10,7 +10,7 @@ from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
-from factory.make import Made
+from factory.make.make import Made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def run(options: MakeOptions) -> int:
     from factory.cli import plan as plan_command  # noqa: PLC0415
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make import make  # noqa: PLC0415
+    from factory.make.make import make  # noqa: PLC0415
 
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from factory.cli.settings import Settings, Value
 from factory.errors import NotFound
 from factory.io import process
-from factory.io.http_settings import HttpSettings
-from factory.names import RegistryAddress
+from factory.io.http.settings import HttpSettings
+from factory.oci.names import RegistryAddress
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_registry
 from factory.registry.protocol import Registry
 
 if TYPE_CHECKING:
-    from factory.bases import OpenHost
+    from factory.plan.bases import OpenHost
 
 
 def open_with_logins(

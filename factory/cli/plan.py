@@ -13,7 +13,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
-from factory.job import Job, Plan, Stuck
+from factory.records.job import Job, Plan, Stuck
 
 if TYPE_CHECKING:
     from factory.github.actions import Actions
@@ -52,7 +52,7 @@ def plan_argument(parser: argparse.ArgumentParser) -> None:
 def given(file: str | None) -> frozenset[tuple[str, str]] | None:
     """Recipe and architecture of each job of the plan in a file; None without one. Raises UsageError, NotFound."""
     from factory.io import plain  # noqa: PLC0415
-    from factory.waves import PLAN_LIMIT, planned  # noqa: PLC0415
+    from factory.plan.waves import PLAN_LIMIT, planned  # noqa: PLC0415
 
     if file is None:
         return None
@@ -70,7 +70,7 @@ def given(file: str | None) -> frozenset[tuple[str, str]] | None:
 def run(options: PlanOptions) -> int:
     """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
+    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
 
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
@@ -94,7 +94,7 @@ def hand_over(decided: Plan, context: Context) -> None:
     So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
     """
     from factory.github.actions import Actions  # noqa: PLC0415
-    from factory.waves import MOST_WAVES, Runners, compact, matrix, schedule  # noqa: PLC0415
+    from factory.plan.waves import MOST_WAVES, Runners, compact, matrix, schedule  # noqa: PLC0415
 
     usual, settings = Runners(), context.settings
     runners = Runners(
@@ -120,7 +120,7 @@ def _tell_left(left: Sequence[Job], actions: Actions) -> None:
     """Say on stderr what no matrix has room for. It is planned again by the next run."""
     from factory.cli.quoting import command  # noqa: PLC0415
     from factory.github.commands import annotation  # noqa: PLC0415
-    from factory.waves import MOST_ENTRIES  # noqa: PLC0415
+    from factory.plan.waves import MOST_ENTRIES  # noqa: PLC0415
 
     names = ", ".join(job.title for job in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
     text = f"{len(left)} are left for the next run, since GitHub takes {MOST_ENTRIES} jobs a matrix: {names}"

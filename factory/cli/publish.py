@@ -15,12 +15,12 @@ from factory.errors import FactoryError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from factory.adapters import Adapters
-    from factory.candidate import Candidate
-    from factory.handover import Handed
-    from factory.job import Stuck
+    from factory.make.adapters import Adapters
+    from factory.make.handover import Handed
     from factory.recipes.model import Recipe
-    from factory.release import Release
+    from factory.records.candidate import Candidate
+    from factory.records.job import Stuck
+    from factory.records.release import Release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,9 @@ def run(options: PublishOptions) -> int:
 
 
 def _named(context: Context, options: PublishOptions) -> int:
-    from factory import candidate, report  # noqa: PLC0415
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make import publish_one  # noqa: PLC0415
+    from factory.make.make import publish_one  # noqa: PLC0415
+    from factory.records import candidate, report  # noqa: PLC0415
 
     adapters = open_adapters(context)
     rows = []
@@ -76,7 +76,7 @@ def _all(context: Context, options: PublishOptions) -> int:
     """Publish all candidates, and bring the catalog up to date for the other recipes."""
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.handover import publish_all  # noqa: PLC0415
+    from factory.make.handover import publish_all  # noqa: PLC0415
 
     adapters = open_adapters(context)
     recipes, _ = context.recipes.usable()  # what is broken, plan and report tell
@@ -102,7 +102,7 @@ def _all(context: Context, options: PublishOptions) -> int:
 
 def _finish_others(recipes: Sequence[Recipe], adapters: Adapters) -> tuple[Stuck, ...]:
     """What is published as it should be, and not in the catalog as it should be: after a run that died, say."""
-    from factory.make import finish_kept, plan_for, take_snapshot  # noqa: PLC0415
+    from factory.make.make import finish_kept, plan_for, take_snapshot  # noqa: PLC0415
 
     before = take_snapshot(recipes, adapters)
     decided, after = plan_for(recipes, adapters, before)

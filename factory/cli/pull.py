@@ -14,10 +14,10 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.io.files import readable_size
-from factory.names import Reference, RegistryAddress
+from factory.oci.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:
-    from factory.pull import Pulled
+    from factory.pull.pull import Pulled
     from factory.store.refs import StoredImage
 
 
@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: PullOptions) -> int:
     """Fetch each image into the store; prints its path and digest."""
-    from factory.pull import copy_out  # noqa: PLC0415
+    from factory.pull.pull import copy_out  # noqa: PLC0415
 
     context = Context(options)
     if not options.refs and options.locked is None:
@@ -83,7 +83,7 @@ def _got(done: Pulled) -> str:
 
 
 def _named(context: Context, references: list[Reference]) -> Iterator[Pulled]:
-    from factory.pull import pull  # noqa: PLC0415
+    from factory.pull.pull import pull  # noqa: PLC0415
 
     for reference in references:
         registry = context.registry_of(reference)
@@ -92,8 +92,8 @@ def _named(context: Context, references: list[Reference]) -> Iterator[Pulled]:
 
 def _locked(context: Context, references: list[Reference], path: Path) -> Iterator[Pulled]:
     """What the lock file names; --registry says where else these digests are, a mirror for example."""
-    from factory import lockfile  # noqa: PLC0415
-    from factory.locked import pull_locked  # noqa: PLC0415
+    from factory.pull.locked import pull_locked  # noqa: PLC0415
+    from factory.records import lockfile  # noqa: PLC0415
 
     for image in lockfile.select(lockfile.read(path), references, str(path)):
         address = context.address if context.options.registry else absolute(RegistryAddress.parse(image.registry))

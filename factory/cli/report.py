@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from factory.github.actions import Actions
     from factory.github.model import Annotation
     from factory.github.rest import GitHub
-    from factory.summary import Row
+    from factory.report.summary import Row
 
 FILE = "run-report.json"
 _CHECK = "singfactory"
@@ -66,8 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: ReportOptions) -> int:
     """Print the report as Markdown, add it to the step's summary, and keep it as a file beside the candidates."""
     from factory.github.actions import Actions  # noqa: PLC0415
-    from factory.markdown import markdown  # noqa: PLC0415
-    from factory.summary import from_json, to_json  # noqa: PLC0415
+    from factory.report.markdown import markdown  # noqa: PLC0415
+    from factory.report.summary import from_json, to_json  # noqa: PLC0415
 
     if options.handed is not None and options.issues:
         raise UsageError("--issues is for what this run has found itself", fix="leave out --from, or --issues")
@@ -107,11 +107,11 @@ def _code_of(way: Callable[[], int]) -> int:
 
 def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     """The rows of this run. What lies among the candidates and belongs to no recipe is shown on stderr."""
-    from factory.artifacts import artifacts_in  # noqa: PLC0415
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
-    from factory.run_report import run_report  # noqa: PLC0415
+    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
+    from factory.records.artifacts import artifacts_in  # noqa: PLC0415
+    from factory.report.run_report import run_report  # noqa: PLC0415
 
     adapters = open_adapters(context)
     planned = given(options.plan)
@@ -142,8 +142,8 @@ def _keep(context: Context, text: str) -> None:
 
 
 def _content(path: Path) -> bytes:
-    from factory import summary  # noqa: PLC0415
     from factory.io import plain  # noqa: PLC0415
+    from factory.report import summary  # noqa: PLC0415
 
     try:
         return plain.read_plain(path, summary.LIMIT)
@@ -184,7 +184,7 @@ def _pull_request(remote: GitHub, actions: Actions) -> int | None:
 def _annotate(context: Context, actions: Actions, found: tuple[Row, ...], text: str) -> int:
     """Mark what failed, as one check of the commit; where all is well, only take back an earlier one."""
     from factory.cli.github_access import connect  # noqa: PLC0415
-    from factory.summary import BAD  # noqa: PLC0415
+    from factory.report.summary import BAD  # noqa: PLC0415
 
     sha = actions.reported_sha
     if not sha:
@@ -210,8 +210,8 @@ def _marks(context: Context, bad: Sequence[Row]) -> list[Annotation]:
     """A remark for each row. Where recipes are, this checkout says; a row names no more than a file of its recipe."""
     from factory.github.model import Annotation  # noqa: PLC0415
     from factory.io import git  # noqa: PLC0415
-    from factory.markdown import one_line  # noqa: PLC0415
     from factory.recipes.load import FILE as RECIPE  # noqa: PLC0415
+    from factory.report.markdown import one_line  # noqa: PLC0415
 
     project = git.find(context.recipes_root, context.env)
     place = (project and project.place(context.recipes_root)) or "recipes/"
@@ -279,8 +279,8 @@ def _close_gone(context: Context, remote: GitHub, actions: Actions, keys: Collec
 
 def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Row], *, reported: bool) -> None:
     """Open or update the issue of one recipe, or close it. What is tested and not published yet leaves it as it is."""
-    from factory.markdown import markdown  # noqa: PLC0415
-    from factory.summary import BAD, lasting  # noqa: PLC0415
+    from factory.report.markdown import markdown  # noqa: PLC0415
+    from factory.report.summary import BAD, lasting  # noqa: PLC0415
 
     recipe, where = mine[0].recipe, str(context.address)
     outcomes = {row.outcome for row in mine}

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: SearchOptions) -> int:
     """Print the recipes that match; exit 3 when none does."""
-    from factory import catalog  # noqa: PLC0415
+    from factory.records import catalog  # noqa: PLC0415
 
     context = Context(options)
     words = [word.casefold() for word in options.words]

@@ -10,7 +10,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
-from factory.names import Reference
+from factory.oci.names import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ShowOptions) -> int:
     """Print all that is known of an image, and whether it is in the store."""
-    from factory.release import TEST_REPORT  # noqa: PLC0415
-    from factory.resolve import resolve  # noqa: PLC0415
+    from factory.pull.resolve import resolve  # noqa: PLC0415
+    from factory.records.release import TEST_REPORT  # noqa: PLC0415
 
     context = Context(options)
     reference = context.reference(options.ref)
@@ -63,6 +63,6 @@ def run(options: ShowOptions) -> int:
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:
-    from factory.published import builds  # noqa: PLC0415
+    from factory.publish.published import builds  # noqa: PLC0415
 
     return builds(context.registry_of(reference), reference.name)

@@ -79,7 +79,7 @@ def _asked_for(folder: Path) -> Path:
 
 def copy(context: Context, image: StoredImage, local: Path) -> Path:
     """Stage an image and tell what was copied."""
-    from factory.stage import stage  # noqa: PLC0415
+    from factory.pull.stage import stage  # noqa: PLC0415
 
     done = stage(image, store=context.store, local=local, progress=context.progress)
     if done.copied:

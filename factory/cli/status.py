@@ -12,10 +12,10 @@ from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError
 
 if TYPE_CHECKING:
-    from factory.catalog import Catalog
     from factory.github.model import Run
     from factory.github.rest import GitHub
-    from factory.job import Plan
+    from factory.records.catalog import Catalog
+    from factory.records.job import Plan
 
 _SCHEDULED = "scheduled.yml"
 _WORKFLOWS = ("publish.yml", _SCHEDULED)
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: StatusOptions) -> int:
     """Print the state of each recipe; a recipe that differs from what is published is shown as drift."""
     from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make import plan_for, take_snapshot  # noqa: PLC0415
+    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
 
     context = Context(options)
     if options.keep_alive:

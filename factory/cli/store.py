@@ -13,10 +13,10 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 
 if TYPE_CHECKING:
-    from factory.repair import Repaired
+    from factory.pull.repair import Repaired
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def _verify(context: Context, options: VerifyOptions) -> int:
 
 
 def _repaired(context: Context) -> Iterator[Repaired]:
-    from factory.repair import repair  # noqa: PLC0415
+    from factory.pull.repair import repair  # noqa: PLC0415
 
     return repair(
         context.store,

@@ -11,7 +11,7 @@ from factory.cli.context import Context
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import UsageError
-from factory.names import Reference
+from factory.oci.names import Reference
 
 _WAYS = {"reflink": "shared blocks", "link": "a second name of the same file", "copy": "a copy", "here": "it was here"}
 

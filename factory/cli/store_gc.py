@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from factory.cli.context import Context
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
-from factory.digest import Digest
 from factory.errors import FactoryError
 from factory.io.files import readable_size
+from factory.oci.digest import Digest
 from factory.recipes.quantities import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
 
 def _locked(paths: Sequence[Path]) -> dict[Digest, str]:
     """What the lock files name. An unreadable one ends the command: nobody knows what it protects."""
-    from factory import lockfile  # noqa: PLC0415
+    from factory.records import lockfile  # noqa: PLC0415
 
     return {image.sif_digest: str(path) for path in paths for image in lockfile.read(path)}
 

@@ -11,12 +11,12 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
-from factory.inputs import gather
 from factory.recipes.model import Recipe
-from factory.report import TestReport
+from factory.records.inputs import gather
+from factory.records.report import TestReport
 
 if TYPE_CHECKING:
-    from factory.adapters import Adapters
+    from factory.make.adapters import Adapters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ def run(options: TestOptions) -> int:
 
 
 def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | None) -> TestReport:
-    from factory import candidate, check  # noqa: PLC0415
+    from factory.check import check  # noqa: PLC0415
+    from factory.records import candidate  # noqa: PLC0415
 
     if named:
         image = _image(context, named)
@@ -97,7 +98,7 @@ def _image(context: Context, text: str) -> Path:
         if not Path(text).is_file():
             raise NotFound(f"there is no image {text}")
         return Path(text).resolve()
-    from factory.pull import pull  # noqa: PLC0415
+    from factory.pull.pull import pull  # noqa: PLC0415
 
     reference = context.reference(text)
     registry = context.registry_of(reference)

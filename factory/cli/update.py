@@ -13,8 +13,8 @@ from factory.cli.terminal import emit, say
 from factory.errors import FactoryError, UsageError
 
 if TYPE_CHECKING:
-    from factory.bases import Pinned
     from factory.github.rest import GitHub
+    from factory.plan.bases import Pinned
     from factory.recipes.model import Recipe
 
 _BRANCH = "singfactory/base-images"
@@ -41,9 +41,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: UpdateOptions) -> int:
     """Pin every base; one that cannot be looked up, and a recipe that is broken, does not stop the others."""
-    from factory import bases  # noqa: PLC0415
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.cli.network import host_opener  # noqa: PLC0415
+    from factory.plan import bases  # noqa: PLC0415
     from factory.recipes.pins import read_pin  # noqa: PLC0415
 
     context = Context(options)
@@ -105,7 +105,7 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, comple
 def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
     from factory.cli.github_access import default_branch  # noqa: PLC0415
     from factory.github.model import Change  # noqa: PLC0415
-    from factory.markdown import plain  # noqa: PLC0415
+    from factory.report.markdown import plain  # noqa: PLC0415
 
     names = ", ".join(one.recipe for _, one in moved)
     lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from factory.delta.cuts import LONGEST_CUT, Cutter, known_edges
-from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io import plain
 from factory.io.progress import Progress, Silent
+from factory.oci.digest import Digest
 
 # 128 bits of SHA-256. To pass off other bytes as a given chunk takes 2^128 tries; two chunks of one's own that
 # collide take 2^64, and would only make an assembled file miss its whole-file digest, which is always checked.

@@ -13,9 +13,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from factory.errors import AccessDenied, FactoryError, NotFound, RegistryFailure, UsageError
-from factory.io.http_failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, Trouble, explain, retry_after, safe_text
-from factory.io.http_retry import Patience
-from factory.io.http_settings import HttpSettings, host_of
+from factory.io.http.failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, Trouble, explain, retry_after, safe_text
+from factory.io.http.retry import Patience
+from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
     from github import GithubException

@@ -20,8 +20,8 @@ from factory.github.calls import Calls, Doing
 from factory.github.commands import new_token
 from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
 from factory.github.texts import carries, key_of, marked, same
-from factory.io import certificates
-from factory.io.http_settings import HttpSettings, host_of
+from factory.io.http import certificates
+from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
     import github

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from factory.digest import Digest
 from factory.errors import (
     FactoryError,
     IntegrityFailure,
@@ -29,6 +28,7 @@ from factory.errors import (
 )
 from factory.io.copying import copy_range
 from factory.io.trees import remove_tree
+from factory.oci.digest import Digest
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
 NOBODY = 65534  # the user id for whom nothing else on a system is writable

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io import files
+from factory.oci.digest import Digest
 
 _LINK = "a symbolic link"
 _KINDS = (

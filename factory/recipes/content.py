@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from factory.digest import Digest
 from factory.io.plain import NotPlainError, digest_of
-from factory.recipes.agents import section_problem
-from factory.recipes.arguments import MOVING
-from factory.recipes.copies import Copy
-from factory.recipes.definition import Definition
+from factory.oci.digest import Digest
+from factory.recipes.definition.agents import section_problem
+from factory.recipes.definition.arguments import MOVING
+from factory.recipes.definition.copies import Copy
+from factory.recipes.definition.definition import Definition
 from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe
 

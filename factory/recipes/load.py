@@ -14,8 +14,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from factory.errors import NotFound, RecipeError, UsageError
-from factory.names import docker_base, is_docker_base, recipe_name, version_name
-from factory.recipes.arguments import BUILT_IN
+from factory.oci.names import docker_base, is_docker_base, recipe_name, version_name
+from factory.recipes.definition.arguments import BUILT_IN
+from factory.recipes.definition.templates import NAME, shown
 from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import (
     BuildSpec,
@@ -30,9 +31,8 @@ from factory.recipes.model import (
     TestSpec,
     one_line,
 )
-from factory.recipes.templates import NAME, shown
-from factory.recipes.toml_lines import KeyPath
-from factory.recipes.toml_table import Report, Table
+from factory.recipes.toml.lines import KeyPath
+from factory.recipes.toml.table import Report, Table
 
 FILE = "recipe.toml"
 ARCHITECTURES = ("amd64", "arm64")

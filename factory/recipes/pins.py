@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io.files import atomic_write
+from factory.oci.digest import Digest
 from factory.recipes.model import BasePin, Problem, ProblemError, Recipe
-from factory.recipes.toml_table import Report, Table
+from factory.recipes.toml.table import Report, Table
 
 FILE = "base.lock"
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})")

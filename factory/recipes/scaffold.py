@@ -10,7 +10,7 @@ from pathlib import Path
 from factory.errors import UsageError
 from factory.io.files import atomic_write, make_folder, rename_into_place
 from factory.io.trees import remove_tree
-from factory.names import docker_name, docker_reference, recipe_name, version_name
+from factory.oci.names import docker_name, docker_reference, recipe_name, version_name
 
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)
 

@@ -15,9 +15,9 @@ from urllib.parse import urlencode, urlsplit
 
 from factory import strict
 from factory.errors import AccessDenied, UsageError
-from factory.io.http import Answer, Client, HttpFailure
-from factory.io.http_hosts import checked_origin, is_listed, is_loopback, same_site
-from factory.io.http_settings import host_of, origin_of, redacted
+from factory.io.http.client import Answer, Client, HttpFailure
+from factory.io.http.hosts import checked_origin, is_listed, is_loopback, same_site
+from factory.io.http.settings import host_of, origin_of, redacted
 from factory.registry.challenge import Challenge, parse_challenges
 from factory.registry.credentials import Credential, Keychain
 
@@ -201,7 +201,7 @@ class RegistryLogin:
 
 
 class ScopedLogin:
-    """The login for one operation, in the shape that ``factory.io.http`` asks (Authorizer)."""
+    """The login for one operation, in the shape that ``factory.io.http.client`` asks (Authorizer)."""
 
     def __init__(self, login: RegistryLogin, repository: str, actions: tuple[str, ...]) -> None:
         self._login = login

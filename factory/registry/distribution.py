@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from factory import strict
-from factory.digest import Descriptor, Digest, verified
 from factory.errors import IntegrityFailure, NotFound, UsageError
-from factory.io.http import Answer, Client, HttpFailure, HttpSettings
-from factory.io.http_stream import download
+from factory.io.http.client import Answer, Client, HttpFailure, HttpSettings
+from factory.io.http.stream import download
 from factory.io.progress import Progress
-from factory.names import RegistryAddress, tag_name
+from factory.oci.digest import Descriptor, Digest, verified
+from factory.oci.names import RegistryAddress, tag_name
 from factory.registry.credentials import Keychain
 from factory.registry.documents import MANIFEST_TYPES, as_referrer, media_type, read_manifest
 from factory.registry.endpoint import Endpoint

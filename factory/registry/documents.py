@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, UsageError
-from factory.names import RegistryAddress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import RegistryAddress
 from factory.registry.protocol import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RawManifest
 
 MANIFEST_TYPES = (MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST)

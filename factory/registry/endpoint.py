@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
 from factory.errors import FactoryError, IntegrityFailure, NotFound
-from factory.io.http import Answer, Client, HttpFailure
-from factory.io.http_hosts import checked_origin
-from factory.io.http_settings import origin_of, redacted
-from factory.names import RegistryAddress
+from factory.io.http.client import Answer, Client, HttpFailure
+from factory.io.http.hosts import checked_origin
+from factory.io.http.settings import origin_of, redacted
+from factory.oci.names import RegistryAddress
 from factory.registry.auth import PULL, PUSH, RegistryLogin, ScopedLogin, denied
 from factory.registry.credentials import DOCKER_HUB, Keychain, normal_host
 from factory.registry.documents import checked_repository

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure
+from factory.oci.digest import Descriptor
 from factory.registry.protocol import INDEX, MANIFEST, RawManifest
 
 MOST_MEMBERS = 16  # images of one index that we look at; each costs a request

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from factory.digest import Descriptor, Digest, verified
 from factory.errors import FactoryError, IntegrityFailure, NotFound, RegistryFailure, UsageError
 from factory.io import plain
 from factory.io.files import BLOCK
 from factory.io.progress import Progress
-from factory.names import RegistryAddress, tag_name
+from factory.oci.digest import Descriptor, Digest, verified
+from factory.oci.names import RegistryAddress, tag_name
 from factory.registry.documents import as_referrer, checked_repository, named, read_manifest, subject_of
 from factory.registry.layout_files import LayoutFiles
 from factory.registry.layout_index import LayoutIndex

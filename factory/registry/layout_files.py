@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.digest import Descriptor, Digest, verified
 from factory.errors import AccessDenied, PlaceUnusable, RegistryFailure
 from factory.io.below import Folder
 from factory.io.files import explained, require_space
 from factory.io.locks import lock_in
 from factory.io.progress import Silent
 from factory.io.sweep import sweep
+from factory.oci.digest import Descriptor, Digest, verified
 from factory.registry.layout_index import INDEX_LIMIT, LayoutIndex
 
 _LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"})

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory import strict
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, UsageError
-from factory.names import tag_name
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import tag_name
 from factory.registry.protocol import INDEX
 
 INDEX_LIMIT = 16 * 1024 * 1024  # bytes; some 50,000 manifests

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 from factory.registry.protocol import Registry
 
 if TYPE_CHECKING:
-    from factory.io.http_settings import HttpSettings
+    from factory.io.http.settings import HttpSettings
     from factory.registry.credentials import Keychain
     from factory.registry.oras_reader import OrasReader
 

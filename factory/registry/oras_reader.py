@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 import requests
 
-from factory.digest import Descriptor, Digest, verified
 from factory.errors import IntegrityFailure, NotFound, UsageError
-from factory.io.http import NETWORK_ERRORS, Answer, Client
-from factory.io.http_failures import WORTH_ANOTHER_TRY, bad_status, safe_text
-from factory.io.http_retry import Patience
-from factory.io.http_session import borrow
-from factory.io.http_settings import redacted
+from factory.io.http.client import NETWORK_ERRORS, Answer, Client
+from factory.io.http.failures import WORTH_ANOTHER_TRY, bad_status, safe_text
+from factory.io.http.retry import Patience
+from factory.io.http.session import borrow
+from factory.io.http.settings import redacted
 from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Digest, verified
 from factory.registry.auth import ScopedLogin
 from factory.registry.documents import fallback_tag, media_type, referrer_list
 from factory.registry.endpoint import Endpoint

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from factory.errors import IntegrityFailure
-from factory.io.http import Answer
+from factory.io.http.client import Answer
 from factory.registry.endpoint import Endpoint
 
 _PAGES = 1000

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from factory import strict
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure
 from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Digest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, NotFound, RegistryFailure
-from factory.io.http import Answer
+from factory.io.http.client import Answer
+from factory.oci.digest import Descriptor, Digest
 from factory.registry.documents import as_referrer, fallback_tag, media_type, referrer_index, referrer_list, subject_of
 from factory.registry.endpoint import Endpoint
 from factory.registry.paging import pages

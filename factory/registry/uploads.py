@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, NotFound
-from factory.io.http import NETWORK_ERRORS, Answer, Upload
-from factory.io.http_failures import WORTH_ANOTHER_TRY, Trouble, bad_status
-from factory.io.http_retry import Patience
+from factory.io.http.client import NETWORK_ERRORS, Answer, Upload
+from factory.io.http.failures import WORTH_ANOTHER_TRY, Trouble, bad_status
+from factory.io.http.retry import Patience
 from factory.io.progress import Progress
+from factory.oci.digest import Descriptor
 from factory.registry.endpoint import Endpoint
 from factory.registry.limits import check_size, check_time
 

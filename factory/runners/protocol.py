@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from factory.digest import Digest
+from factory.oci.digest import Digest
 
 Made = TypeVar("Made")
 

@@ -19,10 +19,10 @@ from time import monotonic, sleep
 from typing import Any
 
 from factory import strict
-from factory.digest import Digest
 from factory.errors import BuildFailed, FactoryError, NotFound, UsageError
 from factory.io import files, process
 from factory.io.progress import Progress
+from factory.oci.digest import Digest
 from factory.runners.protocol import BuildTask, Made
 from factory.runners.slurm_output import SlurmOutput
 

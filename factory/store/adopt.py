@@ -23,7 +23,7 @@ from factory.io import files
 from factory.io.below import Entry
 from factory.io.locks import lock_in
 from factory.io.progress import Progress
-from factory.names import Reference
+from factory.oci.names import Reference
 from factory.store.refs import StoredImage
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 

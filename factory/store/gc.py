@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from factory.digest import Digest
 from factory.errors import Busy, PlaceUnusable
 from factory.io import files
 from factory.io.below import entries
 from factory.io.locks import STALE, holder_in, lock_in
 from factory.io.progress import Progress, Silent
+from factory.oci.digest import Digest
 from factory.store import leases, tags
 from factory.store.leases import Lease, Queue
 from factory.store.seeds import stale_indexes

@@ -21,10 +21,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from factory import strict
-from factory.digest import Digest
 from factory.errors import FactoryError, PlaceUnusable
 from factory.io.alive import boot, namespace, start_time
 from factory.io.below import Folder, make_way
+from factory.oci.digest import Digest
 
 FOLDER = "leases"
 _FORMAT = 1

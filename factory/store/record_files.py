@@ -16,7 +16,7 @@ from factory import strict
 from factory.errors import FactoryError, NoRoom
 from factory.io import plain
 from factory.io.below import Folder
-from factory.names import tag_name
+from factory.oci.names import tag_name
 from factory.store.records import ADOPTED, Records
 from factory.store.refs import StoredImage
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from factory.digest import Digest
 from factory.errors import FactoryError, NotFound, UsageError
-from factory.names import Reference, RegistryAddress
+from factory.oci.digest import Digest
+from factory.oci.names import Reference, RegistryAddress
 from factory.store.refs import StoredImage
 
 ADOPTED = ""  # in the place of a registry: the image was a file here (factory.store.adopt)

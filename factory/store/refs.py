@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from factory import strict
-from factory.digest import Descriptor, Digest
 from factory.errors import NotFound
-from factory.names import Reference, RegistryAddress, recipe_name, tag_name
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
 
 GPUS = ("none", "nvidia", "rocm")
 _TIME_LIMIT = 40  # characters of a moment
@@ -55,7 +55,7 @@ class StoredImage:
 
     @classmethod
     def from_json(cls, value: object) -> StoredImage:
-        """Read back, as strictly as what a registry says is read (factory.release). Raises Malformed."""
+        """Read back, as strictly as what a registry says is read (factory.records.release). Raises Malformed."""
         image = strict.mapping(value)
         run = strict.mapping(strict.member(image, "run"))
         env = strict.texts(strict.member(run, "env"), most=strict.MOST_VARIABLES)

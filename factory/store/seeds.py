@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError
 from factory.io.below import entries
+from factory.oci.digest import Descriptor, Digest
 from factory.store.store import Store
 
 _FOLDER = "chunks"

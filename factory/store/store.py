@@ -20,12 +20,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.below import Entry, Folder, entries, make_way
 from factory.io.locks import lock_in
 from factory.io.progress import Silent
-from factory.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
 from factory.store.leases import Job
 from factory.store.links import link_of, wrong_links

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from factory.digest import Digest
 from factory.io.locks import lock_in
 from factory.io.progress import Silent
+from factory.oci.digest import Digest
 from factory.store.record_files import read_refs, write_refs
 from factory.store.store import ELSEWHERE, Store
 

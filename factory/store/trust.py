@@ -21,10 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io import ancestors, files
 from factory.io.ancestors import name_of
+from factory.oci.digest import Digest
 
 _ROOT = 0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

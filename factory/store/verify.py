@@ -7,10 +7,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.digest import Digest
 from factory.io import files
 from factory.io.below import Entry
 from factory.io.progress import Progress
+from factory.oci.digest import Digest
 from factory.store.store import Store
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.digest import Descriptor, Digest
 from factory.io.progress import Silent
-from factory.names import BuildTag, RegistryAddress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import BuildTag, RegistryAddress
+from factory.records.release import Release, to_manifest
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
-from factory.release import Release, to_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0  # a command that takes longer hangs

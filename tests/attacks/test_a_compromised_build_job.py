@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from factory.candidate import Candidate
 from factory.recipes.model import Recipe
-from factory.report import TestResult
+from factory.records.candidate import Candidate
+from factory.records.report import TestResult
 from tests.factory_project import Done, Project
 from tests.unit.parts import candidate, report_of, write_recipe
 

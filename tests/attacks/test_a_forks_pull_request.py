@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from factory.summary import Row
+from factory.report.summary import Row
 from tests.attacks.conftest import needs_root
 from tests.attacks.test_a_merged_recipe import finished
 from tests.factory_project import DEFINITION, TEST, Project

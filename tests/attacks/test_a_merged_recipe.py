@@ -24,11 +24,11 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io import files, launch, process
 from factory.io.files import NOBODY
-from factory.names import RegistryAddress
+from factory.oci.digest import Digest
+from factory.oci.names import RegistryAddress
 from factory.recipes.epoch import epoch_of
 from factory.recipes.load import load_recipe
 from factory.registry.credentials import Keychain

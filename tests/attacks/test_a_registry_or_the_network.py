@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from factory.catalog import MEDIA_TYPE
-from factory.digest import Descriptor, Digest
 from factory.io.progress import Silent
-from factory.names import BuildTag
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import BuildTag
+from factory.records.catalog import MEDIA_TYPE
+from factory.records.release import Release
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import artifact
-from factory.release import Release
 from tests.attacks.conftest import needs_root
 from tests.attacks.hostile_registry import ROOT, Victim, folder_registry, push
 from tests.attacks.network import BASIC, INSIDE, OUTSIDE, PASSWORD, USER, Network, wants

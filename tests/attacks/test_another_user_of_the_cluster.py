@@ -21,22 +21,23 @@ from pathlib import Path
 
 import pytest
 
-from factory import lockfile, pull_plan
 from factory.cli.plan import given as given_plan
 from factory.delta.index import index_image
-from factory.digest import Descriptor, Digest
 from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
 from factory.github.actions import Actions
-from factory.io import alive, files, locks, plain
+from factory.io import files, locks, plain
 from factory.io.alive import start_time
-from factory.io.http import Client, Upload
-from factory.io.http_settings import HttpSettings
+from factory.io.http.client import Client, Upload
+from factory.io.http.settings import HttpSettings
 from factory.io.progress import Silent
-from factory.names import BuildTag, Reference
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import BuildTag, Reference
+from factory.pull import plan as pull_plan
+from factory.records import lockfile
+from factory.records.release import CHUNK_INDEX, Release
 from factory.registry.credentials import Keychain, logout
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, artifact
-from factory.release import CHUNK_INDEX, Release
 from factory.sif.tree import open_tree
 from factory.store import adopt as adopting
 from factory.store import leases, seeds
@@ -985,11 +986,6 @@ def test_who_takes_the_names_of_leases_hides_no_use_and_names_nobody_else(place:
         os.read(go[0], 1)
 
     number = child(use, VICTIM)
-    pid = int(os.read(ready[0], 20))
-    taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{pid}.json"
-    as_user(lambda: taken.write_text("{}"))
-    false = {**written, "pid": 1, "start": alive.start_time(1), "user": 0}
-    as_user(lambda: (folder / f"{digest.hex}.{machine}.0.1.json").write_text(json.dumps(false)))
     try:
         assert os.read(ready[0], 1) == b"r"
         taken = folder / f"{digest.hex}.{machine}.{VICTIM}.{number}.json"

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from factory import candidate as candidates
-from factory import report as reports
-from factory.candidate import Candidate
-from factory.digest import Descriptor
-from factory.inputs import gather
+from factory.oci.digest import Descriptor
 from factory.recipes.load import load_recipe
+from factory.records import candidate as candidates
+from factory.records import report as reports
+from factory.records.candidate import Candidate
+from factory.records.inputs import gather
 from factory.registry.protocol import INDEX, SIF_LAYER
 from tests.factory_project import ROOT, Done, Project
 from tests.servers import crane_registry, docker_registry, tool

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 from factory.registry.open import open_registry
 from tests.factory_project import DEFINITION, TEST, Project
 from tests.servers import Server, docker_registry, faulty_registry

@@ -17,9 +17,9 @@ from factory.engine import engine as engines
 from factory.engine.engine import Bind, BuildOrder, Command, Engine
 from factory.engine.host import probe
 from factory.errors import BuildFailed
-from factory.recipes import quiet
-from factory.recipes.definition_parser import parse
+from factory.recipes.definition.parser import parse
 from factory.recipes.model import QuietSpec
+from factory.recipes.quiet import quiet
 from tests.factory_project import DEFINITION, Project
 from tests.servers import tool
 

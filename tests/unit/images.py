@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from factory.digest import Descriptor
 from factory.errors import NotFound
+from factory.oci.digest import Descriptor
 from factory.registry.documents import read_manifest
 from factory.registry.protocol import MANIFEST, RawManifest, Registry
 

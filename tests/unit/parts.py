@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from factory.adapters import Adapters
-from factory.candidate import Candidate, folder_of
-from factory.digest import Descriptor, Digest
 from factory.engine.engine import Engine
 from factory.engine.host import Host
-from factory.inputs import gather
 from factory.io.progress import Progress, Silent
-from factory.make_builds import build_one
-from factory.names import BuildTag, RegistryAddress
-from factory.plan import Snapshot, job_for
+from factory.make.adapters import Adapters
+from factory.make.builds import build_one
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import BuildTag, RegistryAddress
+from factory.plan.plan import Snapshot, job_for
 from factory.recipes.load import load_recipe
 from factory.recipes.model import Recipe
+from factory.records.candidate import Candidate, folder_of
+from factory.records.inputs import gather
+from factory.records.release import Release
+from factory.records.report import TestReport, TestResult
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, RawManifest, Registry
-from factory.release import Release
-from factory.report import TestReport, TestResult
 from tests.unit.delta.images import with_metadata
 
 ENGINE = "apptainer 1.4.0"

@@ -12,16 +12,16 @@ from factory import strict
 from factory.errors import IntegrityFailure, UsageError
 from factory.github.actions import Actions
 from factory.io.below import Folder
-from factory.io.http_failures import Answer, HttpFailure
+from factory.io.http.failures import Answer, HttpFailure
 from factory.io.locks import holder_in
-from factory.names import recipe_name
-from factory.record import Record
+from factory.oci.names import recipe_name
+from factory.plan.waves import planned
+from factory.records.record import Record
 from factory.registry.auth import _read_token
 from factory.registry.credentials import Credential, Keychain
+from factory.report.summary import from_json
 from factory.runners.slurm import _result as result_of_slurm
 from factory.strict import Malformed
-from factory.summary import from_json
-from factory.waves import planned
 
 REFUSED = {
     "nothing": b"",

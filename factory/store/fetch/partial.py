@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure
 from factory.io import private
 from factory.io.below import Entry, Folder
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Digest
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 _READ_ONLY = 0o444

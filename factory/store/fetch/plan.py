@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure
+from factory.oci.digest import Descriptor
 
 
 class Span(NamedTuple):

@@ -15,10 +15,10 @@ from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
 
-from factory.digest import Descriptor, Verifier, too_long
 from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io import copying, files, plain, private
 from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Verifier, too_long
 from factory.store.fetch.partial import Partial, open_partial
 from factory.store.fetch.plan import Plan, Span
 from factory.store.fetch.pool import Pool, Source, cut, rest, to_the_end

@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError
-from factory.io.http import Client, HttpSettings
-from factory.names import RegistryAddress
+from factory.io.http.client import Client, HttpSettings
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import RegistryAddress
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.distribution import DistributionRegistry
 from factory.registry.endpoint import Endpoint

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from factory import lockfile
 from factory.cli import settings
-from factory.digest import Digest
 from factory.errors import FactoryError
 from factory.io.below import Folder
 from factory.io.locks import lock
 from factory.io.progress import Silent
-from factory.lockfile import LockedImage
-from factory.names import Reference
+from factory.oci.digest import Digest
+from factory.oci.names import Reference
 from factory.recipes import pins
-from factory.recipes.definition_parser import bind, scan
-from factory.recipes.lint import lint
+from factory.recipes.definition.parser import bind, scan
+from factory.recipes.lint.lint import lint
 from factory.recipes.load import load_recipe, load_usable
 from factory.recipes.model import BasePin
+from factory.records import lockfile
+from factory.records.lockfile import LockedImage
 from factory.registry.credentials import Keychain, read_config
 from factory.store import leases
 from factory.store.record_files import read_refs, refs_file, write_refs

@@ -15,7 +15,7 @@ from pathlib import Path
 from factory.delta.cuts import known_edges
 from factory.delta.index import LONGEST_CHUNK, ChunkIndex, index_image
 from factory.delta.match import coalesced, compare, match
-from factory.digest import Digest
+from factory.oci.digest import Digest
 from factory.sif.fingerprint import fingerprint_of
 from factory.sif.header import read_sif_header
 from factory.sif.own_test import has_own_test

@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from factory import artifacts, summary
-from factory import candidate as candidates
-from factory import report as reports
-from factory.candidate import Candidate
 from factory.engine.output import Output
 from factory.errors import FactoryError
 from factory.github.actions import Actions
 from factory.github.texts import carries, key_of, marked
 from factory.io.progress import Silent
-from factory.markdown import markdown
-from factory.names import BuildTag
+from factory.oci.names import BuildTag
+from factory.plan.waves import planned
+from factory.records import artifacts
+from factory.records import candidate as candidates
+from factory.records import report as reports
+from factory.records.candidate import Candidate
+from factory.report import summary
+from factory.report.markdown import markdown
+from factory.report.summary import Row
 from factory.runners.slurm import _result as result_of_slurm
 from factory.runners.slurm_output import SlurmOutput
-from factory.summary import Row
-from factory.waves import planned
 from tests.attacks.fuzzing.target import Target
 from tests.unit.parts import candidate, report_of, write_recipe
 

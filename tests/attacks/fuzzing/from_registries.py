@@ -6,18 +6,29 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from factory import sbom
-from factory.catalog import Catalog, Entry
-from factory.catalog import read as read_catalog
-from factory.catalog import write as write_catalog
-from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError
-from factory.inputs import gather
-from factory.io.http_failures import Answer, retry_after
-from factory.io.http_settings import redacted
-from factory.names import BuildTag, Reference, RegistryAddress, docker_reference
-from factory.plan import Snapshot, plan
+from factory.io.http.failures import Answer, retry_after
+from factory.io.http.settings import redacted
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import BuildTag, Reference, RegistryAddress, docker_reference
+from factory.plan.plan import Snapshot, plan
+from factory.pull.resolve import resolve
 from factory.recipes.model import RunSpec
+from factory.records import sbom
+from factory.records.catalog import Catalog, Entry
+from factory.records.catalog import read as read_catalog
+from factory.records.catalog import write as write_catalog
+from factory.records.inputs import gather
+from factory.records.release import (
+    CHUNK_INDEX,
+    Release,
+    Repeat,
+    Update,
+    from_manifest,
+    index_tag,
+    to_index,
+    to_manifest,
+)
 from factory.registry.challenge import parse_challenges
 from factory.registry.documents import as_referrer, named, read_manifest, referrer_index, referrer_list, subject_of
 from factory.registry.image_index import ImageIndex, Member, platforms
@@ -25,8 +36,6 @@ from factory.registry.layout import LayoutRegistry
 from factory.registry.layout_index import LayoutIndex
 from factory.registry.paging import next_link
 from factory.registry.protocol import INDEX, MANIFEST, SIF_LAYER, Manifest, artifact
-from factory.release import CHUNK_INDEX, Release, Repeat, Update, from_manifest, index_tag, to_index, to_manifest
-from factory.resolve import resolve
 from factory.sif.packages import Package, Packages, package_changes
 from tests.attacks.fuzzing.target import Target
 from tests.unit.parts import BASE_DIGEST, CREATED, ENGINE, NOW, QUIET, folder_registry, write_recipe

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from factory.recipes.toml_lines import tomllib
+from factory.recipes.toml.lines import tomllib
 from tests.attacks.fuzzing import text_shape
 from tests.attacks.fuzzing.nasty import DIGITS, NUMBERS, TEXTS, bent, size, some
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from factory.github.rest import GitHub, connect
-from factory.io.http_settings import HttpSettings
+from factory.io.http.settings import HttpSettings
 from tests.integration.github.description import ENTERPRISE, GITHUB, load
 from tests.integration.github.github_server import TOKEN, GitHubServer
 from tests.integration.github.repository import NAME, OWNER

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from factory.candidate import Candidate
-from factory.publish import Origin, publish
+from factory.publish.publish import Origin, publish
 from factory.recipes.model import Recipe
-from factory.report import TestResult
+from factory.records.candidate import Candidate
+from factory.records.report import TestResult
 from tests.factory_project import ROOT, Done, Project
 from tests.integration.github.github_server import TOKEN, GitHubServer
 from tests.integration.github.repository import HOST, NAME, OWNER

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from factory import catalog as catalogs
 from factory.github.rest import WORKFLOW_LOGIN
+from factory.records import catalog as catalogs
 from tests.integration.github.description import ENTERPRISE
 from tests.integration.github.github_server import TOKEN, GitHubServer
 from tests.integration.github.jobs import Job, make_job

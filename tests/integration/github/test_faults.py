@@ -13,7 +13,7 @@ import pytest
 from factory.errors import AccessDenied, FactoryError, NotFound, RegistryFailure
 from factory.github.model import Annotation, Change
 from factory.github.rest import GitHub
-from factory.io.http_failures import HttpFailure
+from factory.io.http.failures import HttpFailure
 from tests.integration.github.conftest import QUICK, connected
 from tests.integration.github.github_server import TOKEN, GitHubServer
 

@@ -13,7 +13,7 @@ import pytest
 
 from factory.github.rest import WORKFLOW_LOGIN
 from factory.github.texts import BODY_LIMIT, marker
-from factory.summary import Row, from_json, to_json
+from factory.report.summary import Row, from_json, to_json
 from tests.integration.github.github_server import GitHubServer
 from tests.integration.github.jobs import FAILED, Job, make_job
 from tests.integration.github.repository import HOST, NAME, OWNER, REPO, Login

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from factory.digest import Digest
 from factory.io.progress import Silent
-from factory.publish import Origin, publish
+from factory.oci.digest import Digest
+from factory.publish.publish import Origin, publish
+from factory.records.release import Release
 from factory.registry.protocol import Registry
-from factory.release import Release
 from tests.factory_project import ROOT, Done
 from tests.unit.parts import candidate, report_of, write_recipe
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 from factory.registry.distribution import DistributionRegistry
 from tests.integration.pull.cluster import Image, User, content_of, publish_image
 from tests.servers import Faulty, Server, docker_registry, faulty_registry

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from factory.delta.index import ChunkIndex, index_image
-from factory.digest import Digest
+from factory.oci.digest import Digest
 from tests.integration.pull.cluster import NAME, Image, User, ended, publish_image, stop
 from tests.integration.pull.conftest import Start, Upstream, registry_at
 from tests.integration.pull.test_kills import at_each, copy_of, steps_of, watched
@@ -148,8 +148,8 @@ def test_a_hostile_chunk_index_ends_with_the_right_bytes(
     registry = registry_at(upstream.server.host, space)
     publish_image(tmp_path, registry, contents(0), chunks=indexed)
     # Our own publishing refuses such an index; whoever writes to the registry by other means does not.
-    monkeypatch.setattr("factory.publish._chunks_of", lambda made: made.chunks.read_bytes())
-    monkeypatch.setattr("factory.publish._update", lambda *_: None)
+    monkeypatch.setattr("factory.publish.publish._chunks_of", lambda made: made.chunks.read_bytes())
+    monkeypatch.setattr("factory.publish.publish._update", lambda *_: None)
     new = publish_image(tmp_path, registry, contents(1), chunks=lambda path: HOSTILE[lie](indexed(path)))
     assert new.release.chunks is not None
     user = new_user(registry=str(start(FAR).address).replace("/images", f"/{space}"))

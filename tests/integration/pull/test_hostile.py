@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from factory import catalog as catalogs
-from factory.digest import Descriptor
 from factory.io.progress import Silent
+from factory.oci.digest import Descriptor
+from factory.records import catalog as catalogs
 from factory.registry.protocol import EMPTY_JSON, MANIFEST, SIF_CONFIG, SIF_LAYER
 from tests.integration.pull.cluster import NAME, Image, User, content_of, ended, publish_image, stand_in_engine, until
 from tests.integration.pull.conftest import LARGE, SMALL, Start, Upstream, registry_at

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NotFound, RegistryFailure, UsageError
 from factory.io.progress import Silent
-from factory.names import RegistryAddress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import RegistryAddress
 from factory.registry.image_index import ImageIndex, Member
 from factory.registry.open import open_registry
 from factory.registry.protocol import (

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from factory.errors import UsageError
-from factory.io.http import Client, HttpFailure, HttpSettings
+from factory.io.http.client import Client, HttpFailure, HttpSettings
 from tests.servers import free_port, tool
 
 ENVIRONMENT = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")

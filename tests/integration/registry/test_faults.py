@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from factory.digest import Descriptor, Digest
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, OnlyWhole, RegistryFailure
-from factory.io.http import HttpFailure, HttpSettings
+from factory.io.http.client import HttpFailure, HttpSettings
 from factory.io.progress import Silent
-from factory.names import RegistryAddress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import RegistryAddress
 from factory.registry import limits
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.distribution import DistributionRegistry

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Descriptor
 from factory.errors import AccessDenied
 from factory.io.progress import Silent
+from factory.oci.digest import Descriptor
 from factory.registry.credentials import Credential, Keychain, login
 from factory.registry.distribution import DistributionRegistry
 from factory.registry.protocol import SIF_LAYER

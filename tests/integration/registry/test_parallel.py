@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, RegistryFailure
-from factory.io.http import HttpFailure, HttpSettings
+from factory.io.http.client import HttpFailure, HttpSettings
 from factory.io.progress import Silent
+from factory.oci.digest import Descriptor
 from factory.registry.distribution import DistributionRegistry
 from factory.registry.protocol import SIF_LAYER
 from factory.store.fetch.pool import Source

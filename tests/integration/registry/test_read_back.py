@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from factory import catalog as catalogs
-from factory.candidate import Candidate
 from factory.errors import FactoryError
-from factory.io.http_settings import HttpSettings
-from factory.names import RegistryAddress
-from factory.publish import Origin, publish, publish_set
-from factory.readback import ALWAYS, FIRST, NEVER, ReadBack, ReadBackFailed
+from factory.io.http.settings import HttpSettings
+from factory.oci.names import RegistryAddress
+from factory.publish.publish import Origin, publish, publish_set
+from factory.publish.readback import ALWAYS, FIRST, NEVER, ReadBack, ReadBackFailed
 from factory.recipes.model import Recipe
+from factory.records import catalog as catalogs
+from factory.records.candidate import Candidate
+from factory.records.release import PROVENANCE, TEST_REPORT, Release
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_reader, open_registry
 from factory.registry.protocol import Registry
-from factory.release import PROVENANCE, TEST_REPORT, Release
 from tests.factory_project import DEFINITION, Project
 from tests.integration.workflows.tls import certificate
 from tests.servers import (

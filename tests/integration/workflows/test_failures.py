@@ -24,7 +24,7 @@ def test_the_others_are_published_when_some_recipes_fail(
     project.recipe("bad", more=WRONG)
     project.recipe("upon-bad", base="recipe://bad", definition=DEFINITION.replace("docker", "recipe"))
     project.recipe("broken", definition=f"{DEFINITION}    false\n")
-    project.recipe("lost", base=project.base.replace(":1", ":no-such-tag"))
+    project.recipe("lost", base=project.base.removesuffix(":1") + ":no-such-tag")
     (project.recipe("torn") / "recipe.toml").write_text('[recipe]\nname = "torn"\nversion =\n')
     project.recipe("upon-torn", base="recipe://torn", definition=DEFINITION.replace("docker", "recipe"))
     write_waves_out(repository, "publish.yml")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from factory.github.rest import connect
-from factory.io.http_settings import HttpSettings
+from factory.io.http.settings import HttpSettings
 from tests.factory_project import DEFINITION
 from tests.integration.github.github_server import TOKEN
 from tests.integration.github.repository import NAME, OWNER

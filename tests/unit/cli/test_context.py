@@ -10,7 +10,7 @@ from factory.cli import settings
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import typed
 from factory.errors import UsageError
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 
 MakeContext = Callable[..., Context]
 

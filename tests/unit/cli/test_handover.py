@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from factory import catalog as catalogs
-from factory.candidate import Candidate
-from factory.catalog import Catalog
 from factory.cli import settings
 from factory.cli.main import main
 from factory.recipes.model import Recipe
+from factory.records import catalog as catalogs
+from factory.records.candidate import Candidate
+from factory.records.catalog import Catalog
+from factory.records.report import TestResult
 from factory.registry.layout import LayoutRegistry
-from factory.report import TestResult
 from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
 
 

@@ -336,8 +336,8 @@ def test_path_imports_nothing_that_takes_long() -> None:
 
 
 def test_path_prints_the_file_and_nothing_else(tmp_path: Path) -> None:
-    from factory.digest import Descriptor, Digest  # noqa: PLC0415
     from factory.io.progress import Silent  # noqa: PLC0415
+    from factory.oci.digest import Descriptor, Digest  # noqa: PLC0415
     from factory.store.refs import StoredImage  # noqa: PLC0415
     from factory.store.store import Store  # noqa: PLC0415
     from tests.unit.store.stored import ingest  # noqa: PLC0415

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from factory import catalog as catalogs
-from factory.catalog import Catalog
 from factory.cli import settings
 from factory.cli.main import main
+from factory.records import catalog as catalogs
+from factory.records.catalog import Catalog
 from tests.unit.github.test_commands import Runner
 from tests.unit.parts import ENGINE, QUIET, folder_registry, release_of, write_recipe
 
@@ -246,7 +246,7 @@ def test_make_goes_on_with_the_others_and_ends_with_the_error(
 def test_what_no_matrix_has_room_for_is_a_warning_and_left_for_the_next_run(
     project: Path, outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("factory.waves.MOST_ENTRIES", 1)
+    monkeypatch.setattr("factory.plan.waves.MOST_ENTRIES", 1)
     for number in range(6):
         write_recipe(project / "recipes", f"r{number}")
     assert [len(wave) for wave in planned(capsys)] == [1, 1, 1, 1]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
-from factory.lockfile import read
-from factory.publish import Origin, publish
+from factory.oci.digest import Digest
+from factory.publish.publish import Origin, publish
+from factory.records.lockfile import read
 from factory.registry.layout import LayoutRegistry
 from factory.store import leases
 from factory.store.store import Store

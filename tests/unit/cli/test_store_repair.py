@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
+from factory.oci.digest import Digest
 from tests.unit.cli.test_store_commands import SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts several processes

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from factory.delta import index
 from factory.delta.index import ChunkIndex, index_image
-from factory.digest import Digest
 from factory.errors import IntegrityFailure
 from factory.io.progress import Silent
+from factory.oci.digest import Digest
 from tests.unit.delta.images import Part, image, noise, sif
 
 IMAGE = image(*(noise(20_000 + number, number) for number in range(40)), noise(50))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from factory.delta.index import ChunkIndex, index_image
 from factory.delta.match import Overlap, Piece, Span, coalesced, compare, match
-from factory.digest import Digest
+from factory.oci.digest import Digest
 from tests.unit.delta.images import image, noise
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotPermitted, PlaceUnusable
 from factory.io import files, plain, private, trees
+from factory.oci.digest import Digest
 
 BLOCK = files.BLOCK
 

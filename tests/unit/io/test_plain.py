@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
 from factory.io.plain import NotPlainError, blocks_of, copy_file, digest_of, read_plain, read_start, reading
+from factory.oci.digest import Digest
 
 
 def _socket(path: Path) -> None:

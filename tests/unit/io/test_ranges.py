@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factory.errors import IntegrityFailure, OnlyWhole
-from factory.io.http import Client, HttpSettings
-from factory.io.http_stream import download
+from factory.io.http.client import Client, HttpSettings
+from factory.io.http.stream import download
 from factory.io.progress import Silent
 from factory.store.fetch import pool as pool_module
 from factory.store.fetch.pool import MEMORY, Source, rest

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.errors import RecipeError
-from factory.recipes.definition import Definition, Stage
-from factory.recipes.definition_parser import APP_SECTIONS, SECTIONS, bind, parse
+from factory.recipes.definition.definition import Definition, Stage
+from factory.recipes.definition.parser import APP_SECTIONS, SECTIONS, bind, parse
 from tests.unit.recipes import apptainer
 from tests.unit.recipes.apptainer import Read
 

@@ -10,7 +10,7 @@ import pytest
 
 from factory.errors import RecipeError
 from factory.recipes.content import build_inputs
-from factory.recipes.definition_parser import parse
+from factory.recipes.definition.parser import parse
 from factory.recipes.load import load_recipe
 from factory.recipes.model import Recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from factory.errors import IntegrityFailure, RecipeError
-from factory.recipes.arguments import argument_values, base_address
+from factory.recipes.definition.arguments import argument_values, base_address
 from factory.recipes.load import load_recipe
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import is_stale, read_pin, write_pin

@@ -6,7 +6,7 @@ import pytest
 
 from factory.errors import UsageError
 from factory.recipes import scaffold as module
-from factory.recipes.lint import lint_all
+from factory.recipes.lint.lint import lint_all
 from factory.recipes.load import load_recipe
 from factory.recipes.scaffold import scaffold
 

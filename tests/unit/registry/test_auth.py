@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from factory.errors import UsageError
-from factory.io.http import Answer, Client, HttpFailure, HttpSettings
+from factory.io.http.client import Answer, Client, HttpFailure, HttpSettings
 from factory.registry.auth import PULL, RegistryLogin, _read_token
 from factory.registry.credentials import Credential, Keychain
 

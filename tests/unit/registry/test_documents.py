@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, UsageError
+from factory.oci.digest import Descriptor, Digest
 from factory.registry.documents import (
     as_referrer,
     checked_repository,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from factory.errors import AccessDenied, IntegrityFailure, NotFound, UsageError
-from factory.io.http import Answer, Client, HttpFailure
-from factory.names import RegistryAddress, docker_reference
+from factory.io.http.client import Answer, Client, HttpFailure
+from factory.oci.names import RegistryAddress, docker_reference
 from factory.registry.credentials import Keychain
 from factory.registry.endpoint import Endpoint
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure
+from factory.oci.digest import Descriptor, Digest
 from factory.registry.image_index import MOST_MEMBERS, ImageIndex, Member, platforms
 from factory.registry.protocol import INDEX, MANIFEST, RawManifest
 

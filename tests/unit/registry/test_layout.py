@@ -8,10 +8,10 @@ from threading import Barrier, Thread
 
 import pytest
 
-from factory.digest import Descriptor, Digest
 from factory.errors import AccessDenied, FactoryError, IntegrityFailure, NoRoom, NotFound, NotPermitted, UsageError
 from factory.io.progress import Silent
-from factory.names import RegistryAddress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import RegistryAddress
 from factory.registry.layout import LayoutRegistry
 from factory.registry.layout_index import REF_NAME, LayoutIndex
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest, RawManifest, artifact

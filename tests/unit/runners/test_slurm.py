@@ -10,9 +10,9 @@ from time import process_time
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import BuildFailed, IntegrityFailure, NotFound, UsageError
 from factory.io.progress import Silent
+from factory.oci.digest import Digest
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import BuildTask
 from factory.runners.slurm import SlurmRunner, _result

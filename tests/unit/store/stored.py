@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from factory.digest import Descriptor, Digest
 from factory.io.progress import Progress, Silent
+from factory.oci.digest import Descriptor, Digest
 from factory.store.fetch.pool import Source
 from factory.store.fetch.transfer import fetch_whole
 from factory.store.refs import StoredImage

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.io import files
 from factory.io.progress import Silent
-from factory.names import Reference
+from factory.oci.digest import Digest
+from factory.oci.names import Reference
 from factory.store import adopt as adopt_module
 from factory.store.adopt import Adopted, adopt
 from factory.store.store import Store

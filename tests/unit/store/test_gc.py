@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import Busy
 from factory.io import files, trees
 from factory.io.below import Folder
 from factory.io.progress import Silent
+from factory.oci.digest import Digest
 from factory.store import gc, leases, tags
 from factory.store.gc import Rules, Verdict, collect
 from factory.store.leases import Job, Queue
@@ -112,7 +112,7 @@ def test_what_a_living_process_uses_stays_whatever_is_chosen(
     store: Store, processes: list[subprocess.Popen[str]]
 ) -> None:
     digest = put(store, b"image", "tool", "1-1")
-    code = "import os, sys; from pathlib import Path; from factory.digest import Digest\n"
+    code = "import os, sys; from pathlib import Path; from factory.oci.digest import Digest\n"
     code += "from factory.store import leases\nleases.take(Path(sys.argv[1]), Digest.of(b'image'))\n"
     code += "os.execvp('sh', ['sh', '-c', 'echo ready; read line'])"
     processes.append(python(code, str(store.root)))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import IntegrityFailure
+from factory.oci.digest import Digest
 from factory.store import leases
 from factory.store.leases import Job, Lease, Queue
 from tests.unit.store.stored import DAY, end, line_of, python

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from factory.digest import Digest
 from factory.errors import NoRoom
 from factory.io.below import Folder
+from factory.oci.digest import Digest
 from factory.store import record_files
 from factory.store.record_files import read_refs, refs_file, write_refs
 from factory.store.records import Records

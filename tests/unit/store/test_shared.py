@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Descriptor, Digest
 from factory.errors import IntegrityFailure, NotFound
 from factory.io.below import Folder
 from factory.io.progress import Silent
-from factory.names import Reference
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import Reference
 from factory.store import trust
 from factory.store.refs import StoredImage
 from factory.store.store import Store

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Descriptor, Digest
 from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotFound, NotPermitted, RegistryFailure, UsageError
 from factory.io import files, trees
 from factory.io.progress import Silent
-from factory.names import Reference
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import Reference
 from factory.store.fetch import partial as partial_module
 from factory.store.record_files import read_refs, write_refs
 from factory.store.records import Records

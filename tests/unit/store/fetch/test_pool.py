@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, OnlyWhole, RegistryFailure
 from factory.io.progress import Silent
+from factory.oci.digest import Descriptor
 from factory.store.fetch import pool as pool_module
 from factory.store.fetch.plan import Span
 from factory.store.fetch.pool import Pool, rest

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from factory.digest import Descriptor
 from factory.errors import IntegrityFailure, OnlyWhole, RegistryFailure
 from factory.io import copying
 from factory.io.progress import Silent
+from factory.oci.digest import Descriptor
 from factory.store.fetch import pool as pool_module
 from factory.store.fetch import transfer as transfer_module
 from factory.store.fetch.partial import open_partial

@@ -1,0 +1,1 @@
+"""Build: a job becomes a candidate."""

@@ -1,0 +1,207 @@
+"""The docker:// images that a definition begins with, fetched by us and laid out for the engine.
+
+So no login is needed where a recipe runs, each byte is checked against the digest that is recorded, and the engine's
+cache, which it believes, is not touched. The engine gets a folder (OCI image-spec, image-layout.md), and its definition
+says so: ``From: .base/docker.io/library/debian=12``, the same on every machine.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.errors import BuildFailed, IntegrityFailure, NotFound
+from factory.io import files, plain, trees
+from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import docker_reference
+from factory.recipes.definition.definition import Definition, Stage
+from factory.registry.image_index import platforms
+from factory.registry.protocol import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RawManifest, Registry
+
+FOLDER = ".base"  # in the folder where a build starts
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_KINDS = {  # Docker's media types of what is the same in both (OCI image-spec, media-types.md, "Compatibility Matrix")
+    "application/vnd.docker.container.image.v1+json": _CONFIG,
+    "application/vnd.docker.image.rootfs.diff.tar": _LAYER,
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{_LAYER}+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{_LAYER}+zstd",
+}
+_TAKEN = frozenset({*_KINDS.values(), f"{_LAYER}+zstd"})
+_MOST_LAYERS = 512
+_AT_ONCE = 4
+_KEPT_SECONDS = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class BasePlace:
+    """Where images are fetched from, and kept: open_host opens the registry of a host name, with the user's logins."""
+
+    open_host: Callable[[str], Registry]
+    kept: Path
+
+
+@dataclass(frozen=True)
+class Base:
+    """An image in a folder, and how a definition names it."""
+
+    layout: Path
+    name: str
+
+
+def fetched(
+    definition: Definition, arch: str, place: BasePlace, progress: Progress
+) -> tuple[Definition, tuple[Base, ...]]:
+    """The definition with each docker:// image replaced by a folder, and these images; fetched unless they are here.
+
+    Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, PlaceUnusable, BuildFailed (no image for arch).
+    """
+    bases = []
+    for index, stage in enumerate(definition.stages):
+        if stage.value("Bootstrap").lower() != "docker":
+            continue
+        base = _fetch(_image_of(stage), arch, place, progress)
+        bases.append(base)
+        headers = {"Bootstrap": "oci", "From": base.name, "Registry": None, "Namespace": None}
+        definition = definition.with_headers(index, headers)
+    return definition, tuple(bases)
+
+
+def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
+    """Let the names that ``fetched`` gave lead to the images, for a build that starts in this folder.
+
+    What a recipe has under that name itself is removed from the copy of its folder: it could be a link to anywhere.
+    """
+    if trees.remove_tree(folder / FOLDER) is False:
+        files.remove_file(folder / FOLDER)
+    for base in bases:
+        link = folder / base.name
+        files.make_folder(link.parent)
+        files.link_atomically(link, str(base.layout))
+
+
+def _image_of(stage: Stage) -> str:
+    parts = (stage.value("Registry"), stage.value("Namespace"), stage.value("From").removeprefix("//"))
+    return "/".join(part.strip("/") for part in parts if part)
+
+
+def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
+    host, repository, tag = docker_reference(image)
+    registry = place.open_host(host)
+
+    def read(blob: Descriptor) -> Iterator[bytes]:
+        return registry.blob(repository, blob)
+
+    shown = f"{host}/{repository}{'@' if ':' in tag else ':'}{tag}"
+    raw = _for_arch(registry, repository, tag, arch, shown)
+    layout = place.kept / raw.descriptor.digest.hex
+    # No colon, no @: the engine takes what follows them for something else.
+    name = f"{FOLDER}/{host.replace(':', '_')}/{repository}={tag.replace(':', '-')}"
+    blobs, manifest = _manifest(raw, shown)
+    _forget_old(place.kept)
+    if not layout.is_symlink() and layout.is_dir() and all(_is_whole(layout, blob) for blob in blobs):
+        _write_index(layout, manifest)  # again: it is what the engine begins with, and somebody may have written there
+        layout.touch()
+        return Base(layout, name)
+    if trees.remove_tree(layout) is False:
+        files.remove_file(layout)
+    progress.begin(f"fetch {shown}", sum(blob.size for blob in blobs))
+    try:
+        with files.temporary_folder(place.kept, layout.name) as made:
+            made.chmod(0o755)
+            files.require_space(made, sum(blob.size for blob in blobs), f"to fetch {shown}")
+            files.make_folder(made / "blobs/sha256")
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                for _ in pool.map(lambda blob: progress.advance(_fetch_blob(blob, read, made, place.kept)), blobs):
+                    pass
+            _write_index(made, manifest)
+            files.rename_into_place(made, layout)
+    finally:
+        progress.end()
+    return Base(layout, name)
+
+
+def _for_arch(registry: Registry, repository: str, tag: str, arch: str, shown: str) -> RawManifest:
+    """The image manifest for an architecture."""
+    try:
+        raw = registry.manifest(repository, tag)
+    except NotFound as error:
+        fix = "check build.base in recipe.toml, or From: in the definition; a private image needs a login"
+        raise NotFound(f"the base image {shown} does not exist", why=error.why or error.what, fix=fix) from error
+    if raw.descriptor.media_type not in (INDEX, DOCKER_LIST):
+        return raw
+    for offered, entry in platforms(raw):
+        if offered == arch:
+            return registry.manifest(repository, str(Descriptor.from_json(entry).digest))
+    offers = ", ".join(sorted({offered for offered, _ in platforms(raw)})) or "none for Linux"
+    raise BuildFailed(f"the base image {shown} is not there for {arch}", why=f"it is for: {offers}")
+
+
+def _manifest(raw: RawManifest, shown: str) -> tuple[tuple[Descriptor, ...], bytes]:
+    """The blobs of an image, and its manifest in OCI's words, whatever the registry's were."""
+    value = raw.json()
+    layers = value.get("layers")
+    if raw.descriptor.media_type not in (MANIFEST, DOCKER_MANIFEST) or not isinstance(layers, list):
+        why = f"it is {ascii(raw.descriptor.media_type)[:80]}"
+        raise IntegrityFailure(f"{shown} is no image that can be built upon", why=why)
+    if len(layers) > _MOST_LAYERS:
+        raise IntegrityFailure(f"{shown} is no image that can be built upon", why=f"it has {len(layers)} layers")
+    read = [Descriptor.from_json(item) for item in (value.get("config"), *layers)]
+    blobs = [Descriptor(_KINDS.get(blob.media_type, blob.media_type), blob.digest, blob.size) for blob in read]
+    if foreign := {blob.media_type for blob in blobs} - _TAKEN:
+        raise IntegrityFailure(f"{shown} is no image that can be built upon", why=f"it holds {ascii(foreign)[:120]}")
+    document: Mapping[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": blobs[0].to_json(),
+        "layers": [blob.to_json() for blob in blobs[1:]],
+    }
+    unique = {blob.digest: blob for blob in blobs}
+    return tuple(unique.values()), json.dumps(document, separators=(",", ":")).encode()
+
+
+def _path(layout: Path, digest: Digest) -> Path:
+    return layout / "blobs" / digest.algorithm / digest.hex
+
+
+def _is_whole(layout: Path, blob: Descriptor) -> bool:
+    """Whether the blob is here with its size and its digest: hashed each time, as a build lasts longer."""
+    path = _path(layout, blob.digest)
+    if blob.digest.algorithm != "sha256" or not files.is_file_itself(path) or path.stat().st_size != blob.size:
+        return False
+    return plain.digest_of(path)[0] == blob.digest
+
+
+def _fetch_blob(blob: Descriptor, read: Callable[[Descriptor], Iterator[bytes]], layout: Path, kept: Path) -> int:
+    """One blob: of an older image that is kept, else from the registry, which verifies what it gives; its size."""
+    path = _path(layout, blob.digest)
+    files.make_folder(path.parent)
+    for older in kept.glob(f"[0-9a-f]*/blobs/{blob.digest.algorithm}/{blob.digest.hex}"):
+        if _is_whole(older.parents[2], blob):
+            plain.copy_file(older, path)
+            return blob.size
+    with files.create(path) as file:
+        for block in read(blob):
+            file.write(block)
+    return blob.size
+
+
+def _write_index(layout: Path, manifest: bytes) -> None:
+    described = Descriptor.of(MANIFEST, manifest)
+    files.atomic_write(_path(layout, described.digest), manifest)
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [described.to_json()]}
+    files.atomic_write(layout / "index.json", json.dumps(index))
+    files.atomic_write(layout / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}))
+
+
+def _forget_old(kept: Path) -> None:
+    """Remove images that no build has used for a month."""
+    for layout in kept.glob("[0-9a-f]*"):
+        if time.time() - layout.stat().st_mtime > _KEPT_SECONDS:
+            trees.remove_tree(layout)

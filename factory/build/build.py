@@ -1,0 +1,220 @@
+"""Build: a job becomes a candidate, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from time import monotonic
+
+from factory.build import base_layout
+from factory.build.base_layout import BasePlace
+from factory.build.examine import Examined, examine
+from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
+from factory.engine.sandbox import Confinement
+from factory.engine.sources import PackageSources
+from factory.errors import IntegrityFailure, UsageError
+from factory.io import files, trees
+from factory.io.locks import lock
+from factory.io.progress import Progress
+from factory.recipes.epoch import epoch_of
+from factory.recipes.inside import leaves
+from factory.recipes.model import Recipe
+from factory.recipes.quiet import quiet
+from factory.records import candidate as candidates
+from factory.records import sbom
+from factory.records.candidate import Candidate
+from factory.records.inputs import BASE_FILE, definition_for, gather, needs_mirror
+from factory.records.job import Job
+
+_SOURCES = "singfactory-sources"
+_LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same recipe
+
+
+@dataclass(frozen=True)
+class BuildPlace:
+    """Where builds happen: candidates is kept, scratch holds temporary files and should be a local disk.
+
+    find_sources reads this machine's package sources: it is told a folder for mount points, and that folder's name in
+    builds. sandbox_required: better no image than one whose build was not shut in.
+    """
+
+    engine: Engine
+    candidates: Path
+    scratch: Path
+    find_sources: Callable[[Path, Path], PackageSources]
+    bases: BasePlace
+    sandbox_required: bool = False
+
+
+def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Candidate:
+    """Do a job on this machine; base_image is the SIF of a recipe:// base.
+
+    Raises BuildFailed, PlaceUnusable, Busy, RegistryFailure (base image), RecipeError, UsageError (the recipe is not
+    what it was when the job was planned; that is looked at once, after the build; the factory's packages are not
+    installed). An older candidate stays until the new one is complete; of two builds of one recipe, one waits.
+    """
+    sbom.package_urls()
+    recipe, arch, inputs, engine = job.recipe, job.arch, job.inputs, place.engine
+    engine.host.how_it_builds(setuid_engine=engine.is_setuid)
+    if arch != engine.host.arch:
+        raise cannot_build_for(arch, engine.host)
+    folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
+    files.make_folder(place.scratch)
+    for where in (place.scratch, folder):
+        files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
+    with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
+        for leftover in folder.glob(".image.sif.*"):  # of a build that was killed
+            trees.remove_tree(leftover)
+        started = monotonic()
+        _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
+        _require_unchanged(job, engine)
+        seen = _examined(folder, progress)
+        made = Candidate(
+            folder=folder,
+            recipe=recipe.name,
+            version=recipe.version,
+            arch=arch,
+            sif=seen.sif,
+            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seconds=monotonic() - started,
+            engine=engine.label,
+            parts=inputs.parts,
+            key=str(inputs.key),
+            base=recipe.build.base,
+            base_digest=inputs.base_digest,
+            fingerprint=seen.fingerprint,
+        )
+        candidates.require_within(made, recipe.build.disk)
+        _keep(seen, made)
+        made.save()
+        return made
+
+
+def _examined(folder: Path, progress: Progress) -> Examined:
+    """What was built. What is no image is not left where one is expected."""
+    try:
+        return examine(folder / "image.sif", progress)
+    except IntegrityFailure:
+        for name in ("candidate.json", "image.sif"):
+            files.remove_file(folder / name)
+        raise
+
+
+def _keep(seen: Examined, made: Candidate) -> None:
+    """Put what the image was found to be beside it, in the place of what was known of an older one."""
+    for path in (made.chunks, made.sbom):
+        files.remove_file(path)
+    files.atomic_write(made.chunks, seen.chunks)
+    if seen.packages is not None:
+        name = f"{made.recipe}-{made.version}-{made.arch}"
+        files.atomic_write(made.sbom, sbom.write(seen.packages, name=name, sif=made.sif.digest, created=made.created))
+
+
+def _require_unchanged(job: Job, engine: Engine) -> None:
+    """Raise UsageError when somebody has edited the recipe meanwhile: the record would be of another image."""
+    now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label)
+    if changed := now.changed(job.inputs.parts):
+        raise UsageError(
+            f"{job.recipe.name} was changed while it was being built",
+            why=f"different now: {', '.join(changed)}",
+            fix="build it again",
+        )
+
+
+def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
+    """Have the engine make the image, and the log beside it."""
+    recipe, arch = job.recipe, job.arch
+    confined = place.engine.confinement()
+    if not confined.kind:
+        _without_sandbox(recipe, confined, place, progress)
+    with (
+        files.temporary_folder(place.scratch, "build") as work,
+        _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
+    ):
+        sources = place.find_sources(mounts, seen_as)
+        if sources.left_out:
+            names = " ".join(sources.left_out)
+            progress.note(f"builds do not get {names}: they hold a login, a token or a key, or lie around your home")
+        if needs_mirror(recipe) and not sources.debian_mirror:
+            raise UsageError(
+                "no Debian mirror is known on this machine",
+                why=f"{recipe.definition_path} asks for it",
+                fix='set it in factory.toml: debian_mirror = "http://…/debian"',
+            )
+        epoch = epoch_of(recipe, place.engine.base_env)
+        definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+        context = _context(work, recipe, base_image)
+        base_layout.put_into(context, bases)
+        log = image.with_name("build.log")
+        files.remove_file(log)
+        order = BuildOrder(
+            definition=_write_definition(work, definition.text()),
+            folder=context,
+            image=image,
+            scratch=work / "tmp",
+            log=log,
+            timeout=recipe.build.timeout,
+            arch=arch,
+            binds=sources.binds,
+            env=dict(sources.env),
+            epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
+            mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
+            confined=confined.kind,
+            reads=(*(base.layout.resolve() for base in bases), *([base_image.resolve()] if base_image else [])),
+        )
+        progress.note(f"building {recipe.name}; the log is {log}")
+        progress.begin(f"build {recipe.name}")
+        try:
+            place.engine.build(order, progress.line)
+        finally:
+            progress.end()
+
+
+def _write_definition(work: Path, text: str) -> Path:
+    path = work / "image.def"
+    files.atomic_write(path, text)
+    return path
+
+
+def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
+    """A copy of the recipe's folder, with a link to the base image in it: what a build does to it harms nobody.
+
+    Links of the recipe's own that leave its folder are not there.
+    """
+    folder = recipe.folder.resolve()
+    context = files.copy_tree(folder, work / "recipe")
+    for entry in sorted(context.iterdir()):
+        if leaves(folder, entry.name):
+            files.remove_file(entry)
+    if base_image is not None:
+        files.link_atomically(context / BASE_FILE, str(base_image.resolve()))
+    return context
+
+
+@contextmanager
+def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path]]:
+    """A folder below the /tmp that builds see: where it is, and its name there."""
+    files.make_folder(scratch)
+    if confined:
+        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - theirs
+    else:
+        with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - what builds share
+            yield shared, shared
+
+
+def _without_sandbox(recipe: Recipe, confined: Confinement, place: BuildPlace, progress: Progress) -> None:
+    """Say what it means that this machine cannot shut a build in. Raises UsageError where the settings forbid it."""
+    if place.sandbox_required:
+        raise UsageError(
+            f"{recipe.name} is not built: this machine cannot shut a build in",
+            why=confined.why,
+            fix='build it in a pull request, or allow it for recipes that you trust: SINGFACTORY_SANDBOX="wanted"',
+        )
+    progress.note(
+        f"{recipe.name} is built without a sandbox ({confined.why}): its %post can read and change all files that "
+        "you can; build only what you would run yourself"
+    )

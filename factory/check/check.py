@@ -1,0 +1,155 @@
+"""Check: the tests of an image, run as its users run it: unprivileged, on the read-only SIF, with time limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
+from factory.errors import IntegrityFailure, TestsFailed
+from factory.io import files, plain, search
+from factory.io.progress import Progress
+from factory.oci.digest import Digest
+from factory.recipes.inside import LeavesFolderError, folder_inside
+from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
+from factory.records.report import TestReport, TestResult
+from factory.sif.own_test import has_own_test
+
+_KEPT = 64 * 1024  # bytes kept of each output: its end
+_OWN_TEST = TestSpec(name="%test", run="")
+_SHOWN_LINES = 8
+_LEAST_SECONDS = 1.0  # for comparing what a test printed, which may have ended at the last moment
+
+
+@dataclass(frozen=True)
+class CheckPlace:
+    """Where tests run. scratch: a local disk; require_gpu: a GPU test without a GPU fails instead of untested."""
+
+    engine: Engine
+    scratch: Path
+    require_gpu: bool = False
+
+
+def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlace, progress: Progress) -> TestReport:
+    """Run %test and every [[test]] of a recipe on an image.
+
+    The bytes are hashed before and the report names them; expected: the digest that they must have. Failed
+    tests are in the report, not raised. Raises IntegrityFailure when the image is another one.
+    """
+    digest, _ = plain.digest_of(image)
+    if expected is not None and digest != expected:
+        raise IntegrityFailure(
+            f"{image} is not the image that was built",
+            why=f"wanted {expected}, got {digest}",
+            fix=f"singfactory build {recipe.name}",
+        )
+    started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    wanted = recipe.tests
+    if has_own_test(image):
+        wanted = (_OWN_TEST, *wanted)
+    results = []
+    progress.begin(f"test {recipe.name}")
+    try:
+        for test in wanted:
+            progress.line(f"test {test.name}")
+            results.append(_run(recipe, image, test, place))
+    finally:
+        progress.end()
+    return TestReport(recipe.name, digest, place.engine.label, place.engine.host.gpu, started, tuple(results))
+
+
+def require_passed(report: TestReport, folder: Path) -> None:
+    """Raise TestsFailed, which shows the first failure's output, unless nothing failed."""
+    if not report.failed:
+        return
+    first = report.failed[0]
+    shown = [line for text in (first.stdout, first.stderr) for line in text.splitlines() if line.strip()]
+    names = ", ".join(result.name for result in report.failed)
+    raise TestsFailed(
+        f"{report.recipe}: {len(report.failed)} of {len(report.results)} tests failed: {names}",
+        why=f"{first.name}: {first.why}",
+        fix=f"all output is in {folder / 'report.json'}",
+        detail=shown[-_SHOWN_LINES:],
+    )
+
+
+def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> TestResult:
+    host = place.engine.host
+    gpu = recipe.run.gpu if recipe.run.gpu != "none" else "nvidia"
+    if test.gpu and host.gpu != gpu:
+        why = f"no {gpu} GPU on this machine" if host.gpu else "no GPU on this machine"
+        return TestResult(test.name, "failed" if place.require_gpu else "untested", 0.0, why)
+    stdout, stderr = _Tail(), _Tail()
+    with files.temporary_folder(place.scratch, "test") as folder:
+        home, scratch = files.make_folder(folder / "home"), files.make_folder(folder / "tmp")
+        if host.is_root:
+            files.give_to_nobody(folder, home, scratch)
+        finished = place.engine.run(
+            Command(
+                image=image,
+                arguments=("/bin/sh", "-c", test.run) if test.run else (),
+                home=home,
+                scratch=scratch,
+                timeout=test.timeout,
+                binds=_tests_of(recipe),
+                gpu=host.gpu if test.gpu or host.gpu == recipe.run.gpu else "",
+                env=recipe.run.env,
+            ),
+            stdout.take,
+            stderr.take,
+        )
+    out, err = stdout.text(), stderr.text()
+    if finished.timed_out:
+        why = f"it did not end within {test.timeout}"
+    elif finished.status != test.exit:
+        why = f"exit status {finished.status}, wanted {test.exit}"
+    else:
+        why = _wrong_output(test, out, test.timeout.total_seconds() - finished.seconds)
+    return TestResult(test.name, "failed" if why else "passed", finished.seconds, why, out, err)
+
+
+def _tests_of(recipe: Recipe) -> tuple[Bind, ...]:
+    """The recipe's folder `tests`, for the container. Raises ProblemError for a link out of the recipe's folder.
+
+    Its path goes to the engine, which would follow a link to any folder of this machine. Links further down are
+    resolved inside of the container, and reach what is there.
+    """
+    try:
+        tests = folder_inside(recipe.folder.resolve(), "tests")
+    except LeavesFolderError as error:
+        place = Place(recipe.folder / "tests")
+        raise ProblemError(Problem(place, f"tests {error}", "put the tests themselves there")) from error
+    return (Bind(tests, f"{HOME_INSIDE}/tests"),) if tests is not None else ()
+
+
+def _wrong_output(test: TestSpec, out: str, seconds: float) -> str:
+    """What is wrong with what a test printed; '' when nothing is. seconds: what is left of the test's time."""
+    if test.stdout and test.stdout not in out:
+        return f"{test.stdout!r} is not in its output"
+    if not test.stdout_regex:
+        return ""
+    matches = search.found(test.stdout_regex, out, max(seconds, _LEAST_SECONDS))
+    if matches is None:
+        return f"its output could not be compared with {test.stdout_regex!r} within {test.timeout}: write it simpler"
+    return "" if matches else f"its output does not match {test.stdout_regex!r}"
+
+
+class _Tail:
+    """The end of a stream; memory does not grow with it."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._cut = False
+
+    def take(self, block: bytes) -> None:
+        """The next block."""
+        self._kept += block
+        if len(self._kept) > 2 * _KEPT:
+            del self._kept[:-_KEPT]
+            self._cut = True
+
+    def text(self) -> str:
+        """What is kept, as text; it says when something is missing before it."""
+        text = bytes(self._kept).decode("utf-8", "replace")
+        return f"[…]\n{text}" if self._cut else text

@@ -1,0 +1,1 @@
+"""The HTTP client: connections, retries, rates, failures in words."""

@@ -1,0 +1,156 @@
+"""Connections that are watched: which network they lead into, and how much a server may say besides its answer.
+
+The address that counts is the one that is connected to, whatever a name resolved to a moment ago. Through a proxy
+names are the proxy's to resolve: there only addresses that are written out can be judged.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Callable, Collection, MutableMapping
+from typing import Any
+
+import requests.adapters
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from factory.io.http.hosts import EVERYWHERE, MAY_NAME, is_listed, network_of
+
+_INTERIM = 16  # answers of status 100 before the real one
+_TRAILERS = 100  # as many as http.client takes headers
+_LINE = 65536
+
+Reached = MutableMapping[tuple[str, int], str]
+"""The network that each host and port was in when it was first connected to."""
+
+
+class LeadsInside(Exception):
+    """An address lies in a network that the one who named it may not send us to. Not sent: nothing."""
+
+    def __init__(self, host: str, address: str, network: str) -> None:
+        super().__init__(f"{host} is {address}")
+        self.host = host
+        self.address = address
+        self.network = network
+
+
+class Gate:
+    """Lets connections through into some networks only.
+
+    allowed: those networks; None: for addresses that the user named himself. They may be anywhere, but a name that was
+    outside once leads to nothing inside later. excepted: hosts that the settings allow anyway.
+    """
+
+    def __init__(self, reached: Reached, allowed: frozenset[str] | None, excepted: Collection[str]) -> None:
+        self._reached = reached
+        self._allowed = allowed
+        self._excepted = excepted
+
+    def dialled(self, host: str, port: int, dial: Callable[[], socket.socket]) -> socket.socket:
+        """Connect. Raises LeadsInside, before it where a name already tells, and what dial raises."""
+        allowed = self._allowed
+        if allowed is None:
+            allowed = MAY_NAME[self._reached[host, port]] if (host, port) in self._reached else EVERYWHERE
+        if is_listed(host, port, self._excepted):
+            allowed = EVERYWHERE
+        if self._allowed is not None and allowed != EVERYWHERE:
+            for address in _addresses(host, port):
+                _check(host, address, allowed)
+        connection = dial()
+        try:
+            network = _check(host, connection.getpeername()[0], allowed)
+        except BaseException:
+            connection.close()
+            raise
+        self._reached.setdefault((host, port), network)
+        return connection
+
+
+class GatedAdapter(requests.adapters.HTTPAdapter):
+    """requests' adapter with a gate before its connections. Those to a proxy, which the user named, have none."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._pools = _pools(gate)
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - what requests gives us
+        """As requests does, with connections of ours."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401 - as above
+        """As requests does; a SOCKS proxy brings connections of its own."""
+        manager = super().proxy_manager_for(proxy, **options)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _TO_PROXIES
+        return manager
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that begins and ends some time: http.client itself reads interim answers and trailers for ever."""
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        self._interim += 1
+        if self._interim > _INTERIM:
+            raise http.client.HTTPException(f"more than {_INTERIM} interim answers")
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc] # typeshed leaves it out
+        return found
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_TRAILERS):
+            line = self.fp.readline(_LINE + 1)
+            if len(line) > _LINE:
+                raise http.client.LineTooLong("trailer line")
+            if line in (b"\r\n", b"\n", b""):
+                return
+        raise http.client.HTTPException(f"more than {_TRAILERS} trailers")
+
+
+def _pools(gate: Gate | None) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pools by scheme, with the gate before each connection."""
+
+    def opened(connection: HTTPConnection, dial: Callable[[], socket.socket]) -> socket.socket:
+        host: str = connection._dns_host  # noqa: SLF001 - urllib3's hook for look-ups
+        return gate.dialled(host.strip("[]").lower(), connection.port or 0, dial) if gate else dial()
+
+    class Plain(HTTPConnection):
+        response_class = _Answer
+
+        def _new_conn(self) -> socket.socket:
+            return opened(self, super()._new_conn)
+
+    class Secure(HTTPSConnection):
+        response_class = _Answer
+
+        def _new_conn(self) -> socket.socket:
+            return opened(self, super()._new_conn)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+_TO_PROXIES = _pools(None)
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """What a name resolves to; nothing when it does not: then the connection fails, and tells why."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(place[0]) for *_, place in found]
+
+
+def _check(host: str, address: str, allowed: frozenset[str]) -> str:
+    network = network_of(address)
+    if network not in allowed:
+        raise LeadsInside(host, address, network)
+    return network

@@ -1,0 +1,67 @@
+"""When to try again and when to stop: bounded attempts, full jitter, a total budget, Retry-After."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from factory.io.http.failures import Trouble
+from factory.io.http.settings import HttpSettings
+
+_LONGEST_WAIT = 30.0
+_WORTH_TELLING = 2.0
+_WITHOUT_CONNECTION = 3  # attempts when nobody answered at all: a wrong address should not cost minutes
+
+
+class Patience:
+    """Counts one row of failures of one request. ``progressed`` ends the row."""
+
+    def __init__(self, settings: HttpSettings, host: str, notice: Callable[[str], None] = lambda _: None) -> None:
+        self._settings = settings
+        self._host = host
+        self._notice = notice
+        self.failures = 0
+        self._since = 0.0
+
+    def progressed(self) -> None:
+        """Something arrived: the next failure is the first of a new row."""
+        self.failures = 0
+
+    def moved(self) -> None:
+        """The last attempt took its time and did some work: the budget starts anew, the attempts still count."""
+        self._since = time.monotonic()
+
+    def failed(self, trouble: Trouble, cause: BaseException | None = None, *, again: bool = True) -> None:
+        """Wait before the next attempt, or raise HttpFailure when there is none (again: whether there may be)."""
+        now = time.monotonic()
+        if self.failures == 0:
+            self._since = now
+        self.failures += 1
+        allowed = self._settings.attempts
+        if not trouble.connected:
+            allowed = min(allowed, _WITHOUT_CONNECTION)
+        left = self._settings.budget - (now - self._since)
+        if trouble.wait is not None and trouble.wait > left:
+            raise self._come_back(trouble, trouble.wait) from cause
+        wait = self._wait(trouble)
+        if trouble.final or not again or self.failures >= allowed or wait > left:
+            raise trouble.failure(self._host, self.failures) from cause
+        if wait > _WORTH_TELLING:
+            self._notice(f"{trouble.what}; trying again in {wait:.0f} s")
+        time.sleep(wait)
+
+    def _wait(self, trouble: Trouble) -> float:
+        """Full jitter, so that many clients do not come back together; at least what the server asked for."""
+        longest = min(_LONGEST_WAIT, self._settings.backoff * 2 ** (self.failures - 1))
+        jitter = random.uniform(0, longest)  # noqa: S311 - spreading load, no secret
+        return jitter if trouble.wait is None else trouble.wait + min(jitter, 0.1 * trouble.wait)
+
+    def _come_back(self, trouble: Trouble, wait: float) -> Exception:
+        when = time.strftime("%H:%M:%S" if wait < 12 * 3600 else "%Y-%m-%d %H:%M", time.localtime(time.time() + wait))
+        return trouble.failure(
+            self._host,
+            self.failures,
+            why=f"it asks to wait {wait:.0f} s, longer than the {self._settings.budget:.0f} s that a request may take",
+            fix=f"try again after {when}",
+        )

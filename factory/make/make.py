@@ -1,0 +1,230 @@
+"""The whole factory in one call: plan, build, test, publish, in dependency order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from time import monotonic
+
+from factory.check.check import check, require_passed
+from factory.errors import BuildFailed, FactoryError
+from factory.make.adapters import Adapters
+from factory.make.builds import build_one
+from factory.plan import bases
+from factory.plan.plan import GatherInputs, Snapshot, plan, settled
+from factory.publish import published
+from factory.publish.announce import finish
+from factory.publish.publish import Built, publish_set, require_publishable
+from factory.publish.readback import ReadBackFailed
+from factory.recipes.load import Broken
+from factory.recipes.model import Recipe
+from factory.records import candidate as candidates
+from factory.records import catalog as catalogs
+from factory.records.candidate import Candidate
+from factory.records.inputs import Inputs, gather
+from factory.records.job import Job, Kept, Plan, Stuck, Target
+from factory.records.release import Release
+from factory.records.report import TestReport
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one job; error is set when it failed. seconds by stage: build, test, publish.
+
+    candidate: None where nothing was built: what it builds upon turned out to be what it was built upon before.
+    """
+
+    job: Job
+    candidate: Candidate | None = None
+    report: TestReport | None = None
+    release: Release | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: FactoryError | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the release was there before: what was built has the same contents, or nothing had to be built."""
+        return self.release is not None and (
+            self.candidate is None or self.candidate.sif.digest != self.release.sif.digest
+        )
+
+
+def take_snapshot(recipes: Sequence[Recipe], adapters: Adapters) -> Snapshot:
+    """The state that planning starts from: the catalog and the digests of base images, fetched once."""
+    return Snapshot(
+        catalog=catalogs.read(adapters.registry),
+        bases=bases.look_up(recipes, adapters.open_host),
+        engine=adapters.engine_label,
+        now=datetime.now(timezone.utc),
+    )
+
+
+def plan_for(
+    recipes: Sequence[Recipe],
+    adapters: Adapters,
+    before: Snapshot,
+    *,
+    force: bool = False,
+    arch: Sequence[str] = (),
+    broken: Sequence[Broken] = (),
+) -> tuple[Plan, Snapshot]:
+    """The plan for these recipes. Of what the catalog calls stale or new, the registry itself is asked what it has.
+
+    before: as ``take_snapshot`` made it; returned with a catalog that has what was missing. arch: only these
+    architectures; all when empty. broken: recipes that are reported as stuck.
+    """
+    gather_once = _gather_once()
+    first = plan(recipes, before, gather_once, force=force, arch=arch, broken=broken)
+    versions = {job.recipe.name: job.recipe.version for job in first.jobs}
+    catalog = published.reconciled(adapters.registry, before.catalog, versions)
+    if catalog == before.catalog:
+        return first, before
+    snapshot = replace(before, catalog=catalog)
+    return plan(recipes, snapshot, gather_once, force=force, arch=arch, broken=broken), snapshot
+
+
+def _gather_once() -> GatherInputs:
+    """Reads the inputs of each recipe and architecture once, however often they are asked for."""
+    read: dict[Target, Inputs] = {}
+
+    def gather_once(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
+        target = (recipe.name, arch)
+        if target not in read:
+            read[target] = gather(recipe, arch, base_digest, engine)
+        return read[target].upon(base_digest).with_engine(engine)
+
+    return gather_once
+
+
+def make(
+    recipes: Sequence[Recipe], adapters: Adapters, *, force: bool = False, broken: Sequence[Broken] = ()
+) -> tuple[Plan, tuple[Made, ...]]:
+    """Make everything for this machine's architecture that is not published as it should be.
+
+    One recipe's failure does not stop the others. broken: recipes that are reported as stuck.
+    """
+    for recipe in recipes:
+        if elsewhere := [arch for arch in recipe.build.arch if arch != adapters.arch]:
+            adapters.progress.note(
+                f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one"
+            )
+    before = take_snapshot(recipes, adapters)
+    decided, snapshot = plan_for(recipes, adapters, before, force=force, arch=(adapters.arch,), broken=broken)
+    unread = finish_kept(decided, before, snapshot, adapters)
+    decided = replace(decided, stuck=(*decided.stuck, *unread))
+    not_read = {(one.recipe.name, one.arch) for one in unread}
+    done: dict[Target, Made] = {}
+    for job in decided.jobs:
+        if (job.recipe.base_recipe, job.arch) in not_read:
+            why = f"its base {job.recipe.base_recipe} could not be read back"
+            done[job.target] = Made(job, error=BuildFailed(f"{job.title} is not built", why=why))
+            continue
+        base = done.get((job.waits_for, job.arch))
+        if base is not None and base.error is not None:
+            error = BuildFailed(f"{job.title} is not built", why=f"its base {job.waits_for} failed")
+            done[job.target] = Made(job, error=error)
+            continue
+        made = _make_one(job, snapshot, adapters, force=force)
+        if made.release is not None:
+            entry = snapshot.catalog.entry(job.recipe.name).with_release(made.release)
+            snapshot = replace(snapshot, catalog=snapshot.catalog.with_entry(entry))
+        done[job.target] = made
+    return decided, tuple(done.values())
+
+
+def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: Adapters) -> tuple[Stuck, ...]:
+    """Bring the catalog up to date for what is not built: releases of runs that died, and what recipes say today.
+
+    before, snapshot: the state before and after the registry itself was asked, as ``plan_for`` took and gave it.
+    Returns the releases that could not be read back; they are not announced.
+    """
+    unread: list[Stuck] = []
+    for kept in decided.kept:
+        listed = before.catalog.entry(kept.recipe.name)
+        entry = snapshot.catalog.entry(kept.recipe.name).described_by(kept.recipe)
+        if entry.releases and entry != listed:
+            late = kept.release.tag if kept.release and kept.release not in listed.releases else None
+            try:
+                finish(
+                    kept.recipe,
+                    late,
+                    registry=adapters.registry,
+                    progress=adapters.progress,
+                    read_back=adapters.read_back,
+                )
+            except ReadBackFailed as error:
+                unread.append(Stuck(kept.recipe, kept.arch, error))
+    return tuple(unread)
+
+
+def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
+    """Test a candidate and keep the report beside it. Raises TestsFailed after keeping it."""
+    report = check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
+    report.save(made.folder)
+    require_passed(report, made.folder)
+    return report
+
+
+def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: Adapters) -> Release:
+    """Publish a tested candidate, once its image was hashed: whoever handed it over, it is the one of the records.
+
+    Raises IntegrityFailure before anything is sent, and what ``publish`` raises.
+    """
+    candidates.require_intact(made)
+    (release,) = _publish(recipe, [(made, report)], adapters)
+    return release
+
+
+def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+    """Raise what ``publish_one`` would raise before it sends anything; nothing is sent here."""
+    candidates.require_intact(made)
+    require_publishable(recipe, made, report)
+
+
+def publish_together(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+    """Publish candidates for different architectures, each of which is ready, under one number; see ``publish_set``."""
+    return _publish(recipe, built, adapters)
+
+
+def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+    return publish_set(
+        recipe,
+        built,
+        registry=adapters.registry,
+        origin=adapters.origin(recipe),
+        progress=adapters.progress,
+        read_back=adapters.read_back,
+    )
+
+
+def _make_one(job: Job, snapshot: Snapshot, adapters: Adapters, *, force: bool) -> Made:
+    made = Made(job)
+    recipe = job.recipe
+    try:
+        decision = settled(job, snapshot, force=force) if job.waits_for else job
+        if isinstance(decision, Kept):
+            return replace(made, release=decision.release)
+        made = replace(made, job=decision)
+        with _timed(made, "build"):
+            candidate = build_one(decision, snapshot, adapters, force=force, renew=True)
+        made = replace(made, candidate=candidate)
+        with _timed(made, "test"):
+            report = test_one(recipe, candidate, adapters)
+        made = replace(made, report=report)
+        with _timed(made, "publish"):
+            release = publish_one(recipe, candidate, report, adapters)
+        return replace(made, release=release)
+    except FactoryError as error:
+        return replace(made, error=error)
+
+
+@contextlib.contextmanager
+def _timed(made: Made, stage: str) -> Iterator[None]:
+    """Measure the wall seconds of a block into ``made.seconds``, of a failed one too."""
+    started = monotonic()
+    try:
+        yield
+    finally:
+        made.seconds[stage] = round(monotonic() - started, 3)

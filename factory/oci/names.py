@@ -1,0 +1,216 @@
+"""The only parser of recipe names, tags, references and registry addresses: allow-lists, no I/O.
+
+Grammar: the OCI distribution specification (repository names, tags, digests), narrowed to what is safe
+as a folder name, a command argument and a URL part without any quoting.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from factory.errors import IntegrityFailure, UsageError
+from factory.oci.digest import Digest
+
+_RECIPE = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,99}", re.ASCII)
+_BUILD_TAG = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.]{0,99})-([1-9][0-9]{0,8})", re.ASCII)
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
+_HOST = re.compile(
+    r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?",
+    re.ASCII | re.IGNORECASE,
+)
+NAME_LIMIT = 100
+RESERVED_NAMES = frozenset({"catalog"})
+_DOCKER = "docker://"
+LATEST = "latest"
+
+
+def recipe_name(text: str) -> str:
+    """Check a recipe's name and return it. Raises UsageError."""
+    if len(text) > NAME_LIMIT or _RECIPE.fullmatch(text) is None:
+        raise UsageError(
+            f"not a recipe name: {_shown(text)}",
+            why=f"a name has at most {NAME_LIMIT} of a-z 0-9 . _ - and starts and ends with a letter or digit",
+            fix="rename it, for example to pytorch-2.1",
+        )
+    if text in RESERVED_NAMES:
+        raise UsageError(f"the name {text!r} is taken", why="the factory keeps its catalog there", fix="rename it")
+    return text
+
+
+def tag_name(text: str) -> str:
+    """Check a tag (OCI distribution-spec grammar) and return it. Raises UsageError."""
+    if _TAG.fullmatch(text) is None:
+        raise UsageError(
+            f"not a tag: {_shown(text)}",
+            why="a tag has at most 128 of A-Z a-z 0-9 . _ - and does not start with . or -",
+            fix="singfactory show NAME lists the tags there are",
+        )
+    return text
+
+
+def version_name(text: str) -> str:
+    """Check an upstream version and return it: a tag without ``-``, which parts version from build."""
+    if _VERSION.fullmatch(text) is None:
+        raise UsageError(
+            f"not a version: {_shown(text)}",
+            why="a version has at most 100 of A-Z a-z 0-9 . _ (a - parts the version from the build number)",
+            fix="write 2.1.2 or 2.1.2_rc1",
+        )
+    return text
+
+
+@dataclass(frozen=True, order=True)
+class BuildTag:
+    """An immutable release tag, ``<version>-<build>``, for example ``2.1.2-3``."""
+
+    version: str
+    build: int
+
+    @classmethod
+    def parse(cls, text: str) -> BuildTag | None:
+        """Read a tag; None when it is of another kind (``latest``, ``sha256-…``)."""
+        match = _BUILD_TAG.fullmatch(text)
+        return cls(match[1], int(match[2])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.build}"
+
+
+@dataclass(frozen=True)
+class RegistryAddress:
+    """Where a factory's images are: a registry over HTTP(S), or a folder of OCI image layouts.
+
+    host is ``ghcr.io`` or ``127.0.0.1:5000`` and path the namespace; for a folder host is empty and path
+    the folder.
+    """
+
+    host: str
+    path: str
+    plain_http: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> RegistryAddress:
+        """Read ``ghcr.io/org/images``, ``http://localhost:5000/images`` or ``oci:/path/to/folder``."""
+        if text.startswith("oci:"):
+            folder = text[len("oci:") :]
+            if not folder.isprintable() or not folder:
+                raise _bad_address(text, "oci: is followed by a folder, whose name holds no control characters")
+            return cls("", folder)
+        scheme, separator, bare = text.partition("://")
+        if not separator:
+            scheme, bare = "", text
+        if scheme not in ("", "http", "https", "oras"):
+            raise _bad_address(text, f"{_shown(scheme)} is not a way to reach a registry")
+        plain = scheme == "http"
+        host, _, path = bare.rstrip("/").partition("/")
+        if "@" in host:
+            raise _bad_address("the address", "it holds a login; keep that in: singfactory login HOST")
+        if _HOST.fullmatch(host) is None or (path and _REPOSITORY.fullmatch(path) is None):
+            raise _bad_address(text, "wanted HOST[:PORT]/NAMESPACE")
+        if not ("." in host or ":" in host or host == "localhost"):
+            raise _bad_address(text, f"{host!r} is not a host name")
+        return cls(host.lower(), path, plain)
+
+    @property
+    def is_folder(self) -> bool:
+        """True for ``oci:``."""
+        return not self.host
+
+    def repository(self, name: str) -> str:
+        """The repository of a recipe on the host, ``namespace/name``."""
+        return f"{self.path}/{name}" if self.path and self.host else name
+
+    def __str__(self) -> str:
+        if self.is_folder:
+            return f"oci:{self.path}"
+        return ("http://" if self.plain_http else "") + f"{self.host}/{self.path}".rstrip("/")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a user names: ``[REGISTRY/NAMESPACE/]NAME[:TAG][@DIGEST]``; the digest is the manifest's."""
+
+    name: str
+    tag: str = ""
+    digest: Digest | None = None
+    registry: RegistryAddress | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read a reference. Raises UsageError, which says which part is wrong."""
+        if len(text) > 1024:  # noqa: PLR2004 - far above host, namespace, name, tag and digest together
+            raise UsageError(f"not a reference: {_shown(text)}", why=f"it has {len(text)} characters")
+        rest, at, digest_text = text.partition("@")
+        try:
+            digest = Digest.parse(digest_text) if at else None
+        except IntegrityFailure as error:
+            raise UsageError(error.what, why=error.why, fix="wanted NAME@sha256:HEX") from error
+        head, slash, last = rest.rpartition("/")
+        name, colon, tag = last.partition(":")
+        registry = RegistryAddress.parse(head) if slash else None
+        return cls(recipe_name(name), tag_name(tag) if colon else "", digest, registry)
+
+    def at(self, registry: RegistryAddress) -> Reference:
+        """The same reference in a registry, unless it names one itself."""
+        return self if self.registry else replace(self, registry=registry)
+
+    def __str__(self) -> str:
+        where = f"{self.registry}/" if self.registry else ""
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{where}{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+def docker_reference(text: str) -> tuple[str, str, str]:
+    """Split a Docker image name as Docker does: ``(host, repository, tag or digest)``.
+
+    ``pytorch/pytorch:2.1`` gives ``("docker.io", "pytorch/pytorch", "2.1")``; ``debian`` gives
+    ``("docker.io", "library/debian", "latest")``. Raises UsageError.
+    """
+    name, at, digest = text.partition("@")
+    head, slash, rest = name.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost"):
+        host, name = head, rest
+    else:
+        host = "docker.io"
+    if host in ("docker.io", "index.docker.io"):
+        host, name = "docker.io", name if "/" in name else f"library/{name}"
+    repository, colon, tag = name.partition(":")
+    if _HOST.fullmatch(host) is None or _REPOSITORY.fullmatch(repository) is None:
+        raise UsageError(f"not an image name: {_shown(text)}", fix="wanted [HOST/]NAME[:TAG], as docker pull takes it")
+    if at:
+        try:
+            return host.lower(), repository, str(Digest.parse(digest))
+        except IntegrityFailure as error:
+            raise UsageError(f"not an image name: {_shown(text)}", why=error.why) from error
+    return host.lower(), repository, tag_name(tag) if colon else LATEST
+
+
+def is_docker_base(base: str) -> bool:
+    """Whether a recipe's base is an image of a Docker registry: ``docker://NAME:TAG``."""
+    return base.startswith(_DOCKER)
+
+
+def docker_name(base: str) -> str:
+    """The image name in a ``docker://`` address, as docker pull takes it; other text as it is."""
+    return base.removeprefix(_DOCKER)
+
+
+def docker_base(base: str) -> tuple[str, str, str]:
+    """As ``docker_reference``, for a ``docker://`` address."""
+    return docker_reference(docker_name(base))
+
+
+def _shown(text: str) -> str:
+    """Untrusted text for an error message: escaped, and short."""
+    return ascii(text if len(text) <= 60 else text[:57] + "...")  # noqa: PLR2004
+
+
+def _bad_address(text: str, why: str) -> UsageError:
+    return UsageError(
+        f"not a registry address: {_shown(text)}",
+        why=why,
+        fix="write ghcr.io/org/images, http://localhost:5000/images, or oci:/path/to/folder",
+    )

@@ -1,0 +1,1 @@
+"""Plan: which recipes must be built, and why."""

@@ -1,0 +1,1 @@
+"""Publish: a tested candidate becomes a release."""

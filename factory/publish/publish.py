@@ -1,0 +1,369 @@
+"""Publish: tested candidates become a release. Blobs, manifests, referrers, index, immutable tag: in this order.
+
+Then a second client reads it back, and `announce` moves the tags and writes the catalog.
+
+Whatever dies in between, no tag names an incomplete image, and the next run finishes what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from factory.delta.index import ChunkIndex, largest_index
+from factory.delta.match import compare
+from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
+from factory.io import plain
+from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import LATEST, BuildTag
+from factory.publish import published
+from factory.publish.announce import finish
+from factory.publish.readback import ReadBack
+from factory.recipes.model import Recipe
+from factory.records import catalog as catalogs
+from factory.records import sbom
+from factory.records.candidate import Candidate
+from factory.records.compare import index_of
+from factory.records.inputs import gather
+from factory.records.release import (
+    CHUNK_INDEX,
+    PROVENANCE,
+    TEST_REPORT,
+    Release,
+    Repeat,
+    Update,
+    to_index,
+    to_manifest,
+)
+from factory.records.report import TestReport
+from factory.registry.image_index import Member
+from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, RawManifest, Registry, artifact
+
+Built = tuple[Candidate, TestReport]
+_RACES = 5  # how often another publisher may take our build number before we give up
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a recipe comes from: the git commit (`revision`) and the repository's URL; '' where unknown."""
+
+    revision: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class _Pushed:
+    """What a build number names now, and the referrers that were pushed with each new image."""
+
+    releases: tuple[Release, ...] = ()
+    attached: Mapping[Digest, Sequence[Descriptor]] = field(default_factory=dict)
+
+
+def publish_set(
+    recipe: Recipe,
+    built: Sequence[Built],
+    *,
+    registry: Registry,
+    origin: Origin,
+    progress: Progress,
+    read_back: ReadBack | None = None,
+) -> tuple[Release, ...]:
+    """Publish under one build number what was built and tested of a recipe, one candidate for each architecture.
+
+    Returns the release of each, in their order; the existing one where these bytes are published, or where the newest
+    one has the same contents (``is_unchanged``): then the catalog is told that these inputs give it, too. Of a recipe
+    for several architectures the number names an image index, which lists the newest images of the others as well.
+    read_back: has to read the release before it is announced.
+
+    Raises ReadBackFailed when it does not; then the release stays in the registry, and the next try announces it.
+    Raises TestsFailed when a test failed or these bytes were not tested, UsageError when they are not of the recipe
+    as it is now, IntegrityFailure when a file has changed, RegistryFailure and its kind. Safe to repeat at any time.
+    """
+    for made, report in built:
+        require_publishable(recipe, made, report)
+    if read_back is not None:
+        read_back.prepare()
+    for _ in range(_RACES):
+        there = {made.arch: _published(recipe, made, registry) for made, _ in built}
+        new = [(made, report) for made, report in built if there[made.arch] is None]
+        claimed = _push(recipe, new, registry=registry, origin=origin, progress=progress) if new else _Pushed()
+        if claimed is not None:
+            break
+    else:
+        raise RegistryFailure(
+            f"no build number could be had for {recipe.name}:{recipe.version}",
+            why="other publishers took each of them first",
+            fix="try again",
+        )
+    fresh = {(release.arch, release.sif.digest): release for release in claimed.releases}
+    found = [(made, _of_this_set(made, there[made.arch], fresh)) for made, _ in built]
+    releases = tuple(_repeated(release, made) for made, release in found if release is not None)
+    newest = max((one.tag for one in releases), default=None)
+    finish(
+        recipe,
+        newest,
+        registry=registry,
+        progress=progress,
+        repeated=releases,
+        read_back=read_back,
+        attached=claimed.attached,
+    )
+    return releases
+
+
+def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bool:
+    """Whether a release is what was built again: the same files, to be run in the same way, of the same version."""
+    return (
+        release is not None
+        and release.fingerprint == made.fingerprint != ""
+        and (release.tag.version, release.arch, release.run) == (recipe.version, made.arch, recipe.run)
+    )
+
+
+def _published(recipe: Recipe, made: Candidate, registry: Registry) -> Release | None:
+    """The release of these bytes, or the newest one if it has the same contents; None when they are to be published."""
+    same = published.of_bytes(registry, recipe.name, recipe.version, made.sif, made.arch)
+    if same is not None or not made.fingerprint:
+        return same
+    taken = published.builds(registry, recipe.name, recipe.version)
+    _, newest = published.newest_images(registry, recipe.name, taken, {made.arch}).get(made.arch, (None, None))
+    if newest is None or not is_unchanged(newest, recipe, made):
+        return None
+    latest = published.named(registry, recipe.name, LATEST)
+    leads = latest is not None and latest.tag.version == recipe.version  # else users have gone on to another version
+    blobs = (newest.sif, newest.chunks) if newest.chunks is not None else (newest.sif,)
+    return newest if leads and all(registry.has_blob(recipe.name, blob) for blob in blobs) else None
+
+
+def _of_this_set(made: Candidate, there: Release | None, fresh: Mapping[tuple[str, Digest], Release]) -> Release | None:
+    """The release that a candidate became: of the number taken now, where that lists its image, else as it was."""
+    return fresh.get((made.arch, there.sif.digest if there is not None else made.sif.digest), there)
+
+
+def _repeated(release: Release, made: Candidate) -> Release:
+    """The release, with what was built again and gave the same contents."""
+    if (release.sif.digest, release.inputs, release.created) == (made.sif.digest, made.key, made.created):
+        return release
+    return replace(release, repeat=Repeat(made.key, made.parts, made.created))
+
+
+def publish(
+    recipe: Recipe,
+    made: Candidate,
+    report: TestReport,
+    *,
+    registry: Registry,
+    origin: Origin,
+    progress: Progress,
+    read_back: ReadBack | None = None,
+) -> Release:
+    """Publish one candidate: ``publish_set`` for a single architecture."""
+    (release,) = publish_set(
+        recipe, [(made, report)], registry=registry, origin=origin, progress=progress, read_back=read_back
+    )
+    return release
+
+
+def require_publishable(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+    """Raise TestsFailed or UsageError unless the candidate is the recipe as it is now, tested, and no test failed."""
+    now = gather(recipe, made.arch, made.base_digest, made.engine)
+    if changed := now.changed(made.parts):
+        raise UsageError(
+            f"{recipe.name} was changed after it was built",
+            why=f"different from what the candidate was built with: {', '.join(changed)}",
+            fix=f"singfactory make {recipe.name}",
+        )
+    if made.arch not in recipe.build.arch:
+        raise UsageError(
+            f"{recipe.name} is not published for {made.arch}",
+            why=f"its recipe is for {', '.join(recipe.build.arch)}",
+            fix="add it to build.arch in recipe.toml",
+        )
+    if report.sif_digest != made.sif.digest:
+        raise TestsFailed(
+            f"{recipe.name} was built again after it was tested",
+            why=f"tested {report.sif_digest}, built {made.sif.digest}",
+            fix=f"singfactory test {recipe.name}",
+        )
+    missing = sorted({test.name for test in recipe.tests} - {result.name for result in report.results})
+    if missing:
+        raise TestsFailed(
+            f"{recipe.name} is not published",
+            why=f"its report says nothing of {', '.join(missing)}",
+            fix=f"singfactory test {recipe.name}",
+        )
+    if report.failed:
+        raise TestsFailed(
+            f"{recipe.name} is not published",
+            why=report.summary(),
+            fix=f"mend it, then: singfactory make {recipe.name}",
+        )
+
+
+def _push(
+    recipe: Recipe, new: Sequence[Built], *, registry: Registry, origin: Origin, progress: Progress
+) -> _Pushed | None:
+    """Push images and, last, the immutable tag; returns all that it names, or None when another took the number first.
+
+    Of a recipe for one architecture the tag names the image's manifest. Else it names an index, pushed after all that
+    it lists; the architectures that are not built anew are carried over.
+    """
+    taken = published.builds(registry, recipe.name, recipe.version)
+    tag = published.next_build(recipe.version, taken)
+    pushed = [
+        _push_image(recipe, tag, made, report, registry=registry, origin=origin, progress=progress)
+        for made, report in new
+    ]
+    named, releases = pushed[0][0], {release.arch: release for _, release, _ in pushed}
+    if len(recipe.build.arch) > 1:
+        members = [Member(raw.descriptor, release.arch) for raw, release, _ in pushed]
+        others = set(recipe.build.arch) - set(releases)
+        for member, release in published.newest_images(registry, recipe.name, taken, others).values():
+            members.append(member)
+            releases[release.arch] = replace(release, tag=tag)
+        named = to_index(recipe.name, tag, members).raw()
+        registry.push_manifest(recipe.name, named)
+    if not registry.claim_tag(recipe.name, named, str(tag)):
+        return None
+    return _Pushed(tuple(releases.values()), {release.digest: attached for _, release, attached in pushed})
+
+
+def _push_image(
+    recipe: Recipe,
+    tag: BuildTag,
+    made: Candidate,
+    report: TestReport,
+    *,
+    registry: Registry,
+    origin: Origin,
+    progress: Progress,
+) -> tuple[RawManifest, Release, Sequence[Descriptor]]:
+    """Push one image: blobs, manifest, referrers, which are described last."""
+    registry.push_blob(recipe.name, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
+    registry.push_blob(recipe.name, made.image, made.sif, progress)
+    chunks = _chunks_of(made)
+    release = Release(
+        recipe=recipe.name,
+        tag=tag,
+        digest=made.sif.digest,  # replaced below: a manifest cannot hold its own digest
+        sif=made.sif,
+        arch=made.arch,
+        created=made.created,
+        inputs=made.key,
+        parts=made.parts,
+        engine=made.engine,
+        tested=report.summary(),
+        run=recipe.run,
+        fingerprint=made.fingerprint,
+        chunks=Descriptor.of(CHUNK_INDEX, chunks) if chunks else None,
+        update=_update(recipe, made, chunks, registry),
+    )
+    raw = to_manifest(release, _about(recipe, made, origin), beside_others=len(recipe.build.arch) > 1).raw()
+    release = replace(release, digest=raw.descriptor.digest)
+    registry.push_manifest(recipe.name, raw)
+    documents = {
+        TEST_REPORT: report.content(),
+        PROVENANCE: json.dumps(provenance(release, made, origin), indent=1).encode(),
+        CHUNK_INDEX: chunks,
+        sbom.MEDIA_TYPE: _sbom_of(made),
+    }
+    attached = _push_referrers(
+        recipe.name, raw, documents, created=report.started, registry=registry, progress=progress
+    )
+    return raw, release, attached
+
+
+def _chunks_of(made: Candidate) -> bytes:
+    """The candidate's chunk index; b"" when it has none, or one of another image."""
+    try:
+        content = plain.read_plain(made.chunks, largest_index(made.sif.size))
+        return content if ChunkIndex.decode(content).digest == made.sif.digest else b""
+    except (OSError, IntegrityFailure):
+        return b""
+
+
+def _sbom_of(made: Candidate) -> bytes:
+    """The candidate's bill of materials; b"" when it has none that can be read again."""
+    try:
+        content = plain.read_plain(made.sbom, sbom.LIMIT)
+        sbom.read(content)
+    except (OSError, IntegrityFailure):
+        return b""
+    return content
+
+
+def _update(recipe: Recipe, made: Candidate, chunks: bytes, registry: Registry) -> Update | None:
+    """What those have to fetch who have the release before; None when that is not known."""
+    before = catalogs.read(registry).entry(recipe.name).newest(made.arch) if chunks else None
+    have = index_of(before, registry) if before is not None else None
+    if before is None or have is None:
+        return None
+    return Update(str(before.tag), compare(have, ChunkIndex.decode(chunks)).missing)
+
+
+def _push_referrers(
+    recipe: str,
+    subject: RawManifest,
+    documents: Mapping[str, bytes],
+    *,
+    created: str,
+    registry: Registry,
+    progress: Progress,
+) -> Sequence[Descriptor]:
+    """Push documents about an image, by their media types; empty ones are left out. created: ISO 8601."""
+    annotations = {"org.opencontainers.image.created": created}
+    attached = []
+    for artifact_type, content in documents.items():
+        if not content:
+            continue
+        manifest, blobs = artifact(artifact_type, content, subject.descriptor, annotations)
+        for blob, descriptor in blobs:
+            registry.push_blob(recipe, blob, descriptor, progress)
+        attached.append(registry.push_referrer(recipe, manifest))
+    return attached
+
+
+def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:
+    """The `org.opencontainers.image.*` annotations (annotations.md) that come from the recipe."""
+    return {
+        "description": recipe.summary,
+        "licenses": recipe.license,
+        "url": recipe.homepage,
+        "revision": origin.revision,
+        "source": origin.source,
+        "base.name": made.base.removeprefix("docker://"),
+        "base.digest": made.base_digest,
+    }
+
+
+def provenance(release: Release, made: Candidate, origin: Origin) -> dict[str, Any]:
+    """How the image came about: an in-toto statement (v1) with SLSA provenance (v1)."""
+    materials: list[dict[str, Any]] = []
+    if made.base_digest:
+        materials.append({"uri": made.base, "digest": _digest_set(Digest.parse(made.base_digest))})
+    if origin.revision:
+        materials.append({"uri": origin.source, "digest": {"gitCommit": origin.revision}})
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": f"{release.recipe}-{release.tag}.sif", "digest": _digest_set(release.sif.digest)}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "https://singfactory.io/recipe/v1",
+                "externalParameters": {"recipe": release.recipe, "arch": release.arch},
+                "internalParameters": dict(release.parts),
+                "resolvedDependencies": materials,
+            },
+            "runDetails": {
+                "builder": {"id": f"https://singfactory.io/engine/{release.engine.replace(' ', '/')}"},
+                "metadata": {"invocationId": release.inputs, "finishedOn": made.created},
+            },
+        },
+    }
+
+
+def _digest_set(digest: Digest) -> dict[str, str]:
+    return {digest.algorithm: digest.hex}

@@ -1,0 +1,1 @@
+"""Pull: a release becomes an image in the store, and a copy on a node."""

@@ -1,0 +1,56 @@
+"""Fetching what a lock file names: by digest, whatever its tag, its recipe's status or the catalog say by now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from factory.errors import FactoryError, IntegrityFailure
+from factory.io.progress import Progress
+from factory.pull.pull import Pulled, pull
+from factory.records.lockfile import LockedImage
+from factory.registry.protocol import DOCKER_LIST, INDEX, Registry
+from factory.store.refs import StoredImage
+from factory.store.store import Store
+
+
+def pull_locked(
+    image: LockedImage, *, open_registry: Callable[[], Registry], store: Store, arch: str, progress: Progress
+) -> Pulled:
+    """Bring exactly the locked image into the store; without any request when it is there.
+
+    Tells when its tag names another image by now. Raises IntegrityFailure when the manifest's image is not the
+    locked one, and what pull raises.
+    """
+    started = monotonic()
+    here = _here(image, store)
+    if here is not None:
+        return Pulled(here, store.file(here), 0, here.size, monotonic() - started)
+    registry = open_registry()
+    if _has_moved(image, registry):
+        progress.note(f"{image.name}:{image.tag} names another image now; {image.digest} is fetched, as it is locked")
+    return pull(image.reference, registry=registry, store=store, arch=arch, progress=progress, locked=image.sif_digest)
+
+
+def _here(image: LockedImage, store: Store) -> StoredImage | None:
+    try:
+        found = store.find(image.reference)
+    except FactoryError:
+        return None
+    if found.sif_digest != image.sif_digest:
+        raise IntegrityFailure(
+            f"{image.name}@{image.digest} is not the image that is locked",
+            why=f"wanted the SIF {image.sif_digest}, the store has {found.sif_digest}",
+            fix="ask whoever wrote the lock file",
+        )
+    store.lease(found.sif_digest)
+    return found if store.holds(found) else None
+
+
+def _has_moved(image: LockedImage, registry: Registry) -> bool:
+    """Whether the tag names another manifest; an index of several architectures does not tell that."""
+    try:
+        now = registry.head(image.name, image.tag)
+    except FactoryError:
+        return False  # the tag is only looked at to tell of it
+    return now is not None and now.media_type not in (INDEX, DOCKER_LIST) and now.digest != image.digest

@@ -1,0 +1,164 @@
+"""Pull: a release becomes a verified, read-only image in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from factory.errors import IntegrityFailure
+from factory.io import files, plain
+from factory.io.progress import Progress
+from factory.oci.digest import Descriptor, Digest
+from factory.oci.names import Reference
+from factory.pull.plan import forget_indexes, make_plan
+from factory.pull.resolve import confirm, resolve
+from factory.recipes.model import RunSpec
+from factory.records.release import Release
+from factory.registry.protocol import Registry
+from factory.store.fetch.partial import open_partial
+from factory.store.fetch.pool import Source
+from factory.store.fetch.transfer import SLEPT, transfer
+from factory.store.refs import StoredImage
+from factory.store.store import Store
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    transferred: bytes fetched from the registry, chunk indexes included; reused: bytes of the image that were here
+    before, in this image's own beginning or in others.
+    """
+
+    image: StoredImage
+    path: Path
+    transferred: int
+    reused: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `pull --json` prints it."""
+        return {
+            "name": self.image.recipe,
+            "tag": self.image.tag,
+            "digest": str(self.image.digest),
+            "sif_digest": str(self.image.sif_digest),
+            "path": str(self.path),
+            "size": self.image.size,
+            "transferred": self.transferred,
+            "reused": self.reused,
+            "seconds": round(self.seconds, 3),
+            "registry": self.image.registry,
+        }
+
+
+def pull(
+    reference: Reference,
+    *,
+    registry: Registry,
+    store: Store,
+    arch: str,
+    progress: Progress,
+    locked: Digest | None = None,
+) -> Pulled:
+    """Fetch what a reference names into the store, verified, unless it is there: then it was verified when it came.
+
+    locked: the only SIF digest to accept; then a file named the registry, and not the user. Raises NotFound,
+    RegistryFailure, IntegrityFailure, PlaceUnusable, Busy. Whatever ends it, the store stays whole and the next pull
+    goes on from there.
+    """
+    started = monotonic()
+    found = resolve(reference, registry, arch)
+    release = found.release
+    if locked is not None and release.sif.digest != locked:
+        raise IntegrityFailure(
+            f"{reference} is not the image that is locked",
+            why=f"wanted the SIF {locked}, the registry has {release.sif.digest}",
+            fix="ask whoever wrote the lock file; nothing was fetched",
+        )
+    if found.notice:
+        progress.note(found.notice)
+    if found.told:
+        before = _known(release, store)
+        run = RunSpec(before.gpu, before.env, before.binds) if before else confirm(release, registry).run
+        release = replace(release, run=run)  # what an image is run with is the manifest's to say
+    store.lease(release.sif.digest)
+
+    indexes = {other.sif.digest: other.chunks for other in found.others if other.chunks is not None}
+    path, transferred, overhead = _bring(release, indexes, registry, store, progress)
+    image = StoredImage(
+        recipe=release.recipe,
+        tag=str(release.tag) if release.tag.build else found.tags[0],
+        registry=registry.describe(),
+        digest=release.digest,
+        sif_digest=release.sif.digest,
+        size=release.sif.size,
+        pulled=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        gpu=release.run.gpu,
+        env=release.run.env,
+        binds=release.run.binds,
+    )
+    before = store.known(image.recipe).of(image.registry).get(image.tag)
+    if before is not None and before.sif_digest != image.sif_digest:
+        progress.note(
+            f"{image.recipe}:{image.tag} was {before.sif_digest} from {before.registry}; it is another image now"
+        )
+    store.record(image, found.tags, asked=locked is None)
+    reused = max(0, release.sif.size - transferred)
+    return Pulled(image, path, transferred + overhead, reused, monotonic() - started)
+
+
+def _bring(
+    release: Release, indexes: Mapping[Digest, Descriptor], registry: Registry, store: Store, progress: Progress
+) -> tuple[Path, int, int]:
+    """Make the image present in the store: its path, and the bytes of it and of chunk indexes that were fetched.
+
+    indexes: as make_plan takes them.
+    """
+    read = partial(registry.blob, release.recipe, release.sif, caller_verifies=True)
+    source = Source(read, registry.connections)
+    fetched = overhead = 0
+    while True:
+        here = store.usable(release.sif)
+        if here is not None:
+            return here, fetched, overhead
+        with open_partial(store, release.sif, progress) as unfinished:
+            if unfinished is None:  # another process has fetched it
+                continue
+            planned = make_plan(release, registry=registry, store=store, progress=progress, indexes=indexes)
+            overhead += planned.fetched
+            fetched += transfer(planned.plan, source, unfinished, progress)
+            path = unfinished.publish()
+        forget_indexes(planned, store, fetched)
+        if path is not None:
+            return path, fetched, overhead
+        progress.note(SLEPT)
+
+
+def _known(release: Release, store: Store) -> StoredImage | None:
+    """The same image, if its manifest was read before: then it names this SIF for ever."""
+    same = (release.digest, release.sif.digest)
+    return next((one for one in store.known(release.recipe).images if (one.digest, one.sif_digest) == same), None)
+
+
+def copy_out(pulled: Pulled, destination: Path) -> Path:
+    """Put a copy of a stored image at a path of the user's choice (`pull -o`), complete or not at all."""
+    final = destination / f"{pulled.image.recipe}-{pulled.image.tag}.sif" if destination.is_dir() else destination
+    files.make_folder(final.parent)
+    files.require_space(final.parent, pulled.image.size, "to copy the image")
+    with files.temporary_in(final.parent, final.name) as temporary:
+        plain.copy_file(pulled.path, temporary)
+        digest, _ = plain.digest_of(temporary)
+        if digest != pulled.image.sif_digest:
+            raise IntegrityFailure(
+                f"the stored image {pulled.path} has changed",
+                why=f"wanted {pulled.image.sif_digest}, got {digest}",
+                fix="singfactory store verify --repair",
+            )
+        files.rename_into_place(temporary, final)
+    return final

@@ -1,0 +1,1 @@
+"""Apptainer definition files: read, checked, bound to arguments."""

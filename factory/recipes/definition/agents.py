@@ -1,0 +1,197 @@
+"""What a definition's headers may say: the bootstrap agents that recipes can use, and the shape of every value.
+
+An agent stands here only where, whatever its headers say, nothing that the recipe chose runs on the build host outside
+of the container, and no login goes to a host that the recipe chose. As Apptainer has it (1.4,
+internal/pkg/build/sources/conveyorPacker_*.go):
+
+- docker, oras, library and shub fetch an image and unpack it. `Library:` and a host in a library's name choose who is
+  sent the user's token of that library; `Registry:` and `Namespace:` are put before a name that was checked without
+  them.
+- debootstrap runs the host's debootstrap, which takes `OSVersion:` for the name of a script of its own, and knows
+  mirrors such as `file:` and `ssh:`. It checks the archive's signature where the host has the archive's keyring, and
+  its packages' scripts run in a mere chroot: so a recipe names the archives of Debian and Ubuntu, and whoever runs the
+  factory names any other.
+- busybox downloads a program and runs it on the host. arch downloads a configuration of pacman, in which hooks are
+  programs. yum and dnf check no signature (`gpgcheck=0`), and take options, files and URLs among the packages;
+  `SetOpt:` is any option. zypper imports whatever key its URLs offer; its registration code is a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from factory.errors import UsageError
+from factory.oci.names import docker_reference, recipe_name
+from factory.recipes.definition.definition import Definition, Header, Stage
+from factory.recipes.definition.templates import TEMPLATE, shown
+from factory.recipes.model import Place, Problem, ProblemError
+
+Wrong = tuple[str, str]
+"""What is wrong with a header's value, and the way out."""
+
+Shape = Callable[[str], Wrong | None]
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_PACKAGES = re.compile(r"[a-z0-9][a-z0-9+.-]*(?:[ ,]+[a-z0-9][a-z0-9+.-]*)*", re.ASCII)
+_LIBRARY = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/){0,2}[A-Za-z0-9][A-Za-z0-9._-]*(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_ARCHIVE = re.compile(
+    r"https?://(?:[a-z0-9-]+\.)*(?:debian\.org|ubuntu\.com)(?::[0-9]{1,5})?(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*/?", re.ASCII
+)
+_HOST_SECTIONS = ("setup", "pre", "appfiles")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A bootstrap agent: the headers that it needs, and those that it may have beside them."""
+
+    needs: Mapping[str, Shape]
+    may_have: Mapping[str, Shape]
+
+    @property
+    def headers(self) -> Mapping[str, Shape]:
+        """All of its headers but `Bootstrap:`."""
+        return {**self.needs, **self.may_have, "Stage": _word}
+
+
+def _word(value: str) -> Wrong | None:
+    return None if _WORD.fullmatch(value) else (f"{shown(value)} is not a plain word", "write, say, bookworm")
+
+
+def _packages(value: str) -> Wrong | None:
+    if any(word.startswith("-") for word in value.replace(",", " ").split()):
+        return "holds an option", "name packages only"
+    return None if _PACKAGES.fullmatch(value) else ("holds what is no package's name", "name packages only")
+
+
+def _named(check: Callable[[str], object]) -> Shape:
+    """A shape that a parser of names knows."""
+
+    def shape(value: str) -> Wrong | None:
+        try:
+            check(value)
+        except UsageError as error:
+            return str(error), error.fix or "write NAME:TAG"
+        return None
+
+    return shape
+
+
+def _library(value: str) -> Wrong | None:
+    if _LIBRARY.fullmatch(value):
+        return None
+    return f"{shown(value)} is not an image of the library", "write ENTITY/COLLECTION/CONTAINER:TAG, without a host"
+
+
+def _archive(value: str) -> Wrong | None:
+    if _ARCHIVE.fullmatch(value):
+        return None
+    remedy = "write {{ debian_mirror }}, and set debian_mirror in factory.toml"
+    return f"{shown(value)} is not an archive of Debian or Ubuntu", remedy
+
+
+_IMAGE = Agent({"From": _named(docker_reference)}, {})
+AGENTS: Mapping[str, Agent] = {
+    "docker": _IMAGE,
+    "oras": _IMAGE,
+    "recipe": Agent({"From": _named(recipe_name)}, {}),
+    "library": Agent({"From": _library}, {}),
+    "shub": Agent({"From": _library}, {}),
+    "debootstrap": Agent({"OSVersion": _word, "MirrorURL": _archive}, {"Include": _packages}),
+    "scratch": Agent({}, {}),
+}
+_FILES_OF_THE_HOST = "reads files of the build host"
+_RUNS = "runs what it downloads on the build host, outside of the container"
+_UNSIGNED = "takes packages that nobody signed to the build host's own package manager"
+_BUILD_UPON = "build upon docker://NAME or recipe://NAME, named in recipe.toml under [build] base"
+# The agents that the engines know and recipes cannot use: why, and what to build upon instead.
+_REFUSED: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("localimage", "oci", "oci-archive", "docker-archive", "docker-daemon", "dockerfile"),
+        (_FILES_OF_THE_HOST, _BUILD_UPON),
+    ),
+    "busybox": (_RUNS, 'write Bootstrap: docker, and base = "docker://busybox:1.36" under [build] in recipe.toml'),
+    "arch": (_RUNS, 'write Bootstrap: docker, and base = "docker://archlinux:base" under [build] in recipe.toml'),
+    **dict.fromkeys(
+        ("yum", "dnf"),
+        (_UNSIGNED, 'write Bootstrap: docker, and base = "docker://rockylinux:9" under [build] in recipe.toml'),
+    ),
+    "zypper": (
+        _UNSIGNED,
+        'write Bootstrap: docker, and base = "docker://opensuse/leap:15" under [build] in recipe.toml',
+    ),
+}
+
+
+def host_problems(definition: Definition, debian_mirror: str) -> Iterator[Problem]:
+    """All of a bound definition that would reach the machine that builds it.
+
+    debian_mirror: what was put for that argument. It is the factory's own, and may be any mirror.
+    """
+    for stage in definition.stages:
+        for name in _HOST_SECTIONS:
+            for section in stage.named(name):
+                yield section_problem(name, Place(definition.path, section.line))
+        for line, message, remedy in _header_problems(stage, debian_mirror):
+            yield Problem(Place(definition.path, line), message, remedy)
+
+
+def refuse_host(definition: Definition, debian_mirror: str) -> None:
+    """Raise ProblemError, with the first problem, for a bound definition that would reach the build host."""
+    found = next(host_problems(definition, debian_mirror), None)
+    if found is not None:
+        raise ProblemError(found)
+
+
+def section_problem(name: str, place: Place) -> Problem:
+    """The problem of a section that the engine carries out on the host."""
+    if name == "appfiles":  # any path of the host, and with .. in a destination it writes to the host as well
+        remedy = "copy with %files, to /scif/apps/NAME/…"
+        return Problem(place, "%appfiles copies between the build host and the image unchecked", remedy)
+    message = f"%{name} runs on the build host, outside of the container"
+    return Problem(place, message, "do it in %post, and bring files in with %files")
+
+
+def _header_problems(stage: Stage, debian_mirror: str) -> Iterator[tuple[int, str, str]]:
+    header = stage.header("Bootstrap")
+    name, line = (header.value, header.line) if header else ("", stage.line)
+    agent = AGENTS.get(name)
+    if agent is None:
+        if TEMPLATE.search(name) is None:  # an argument without a value, which has its own problem
+            yield line, *_refusal(name)
+        return
+    for key in agent.needs:
+        if not stage.value(key) and not (key == "MirrorURL" and stage.header(key) and not debian_mirror):
+            yield line, f"Bootstrap: {name} needs {key}:", f"write {key}: below it"
+    for header in stage.headers:
+        if header.key != "Bootstrap":
+            yield from _value_problems(name, agent, header, debian_mirror)
+
+
+def _value_problems(name: str, agent: Agent, header: Header, debian_mirror: str) -> Iterator[tuple[int, str, str]]:
+    shape = agent.headers.get(header.key)
+    if shape is None:
+        known = ", ".join(f"{key}:" for key in agent.headers)
+        message = f"{header.key}: cannot be used with Bootstrap: {name}"
+        yield header.line, message, _INSTEAD.get(header.key, f"remove it; known here are {known}")
+    elif header.value and not TEMPLATE.search(header.value):
+        is_configured = header.key == "MirrorURL" and header.value == debian_mirror
+        if not is_configured and (wrong := shape(header.value)):
+            yield header.line, f"{header.key}: {wrong[0]}", wrong[1]
+
+
+_INSTEAD = {
+    "Registry": "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG",
+    "Namespace": "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG",
+    "Library": "remove it; which library that is, the engine's own settings say (apptainer remote)",
+}
+
+
+def _refusal(name: str) -> tuple[str, str]:
+    if name.lower() in AGENTS:
+        return f"Bootstrap: {shown(name)} is not what the engine calls it", f"write Bootstrap: {name.lower()}"
+    if name.lower() in _REFUSED:
+        why, remedy = _REFUSED[name.lower()]
+        return f"Bootstrap: {name.lower()} {why}", remedy
+    return f"Bootstrap: {shown(name)} is unknown", f"known are {', '.join(sorted(AGENTS))}"

@@ -1,0 +1,256 @@
+"""Read an Apptainer definition file, line by line, and find everything that is wrong with it.
+
+It follows Apptainer 1.4 (pkg/build/types/parser/deffile.go) and is stricter where Apptainer guesses:
+headers twice or continued with a backslash, `%files` lines of three words, text before the first header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from factory.recipes.definition.copies import parse_copy
+from factory.recipes.definition.definition import STAGE_START, Definition, Header, Section, Stage
+from factory.recipes.definition.templates import TEMPLATE, shown
+from factory.recipes.inside import UnusableError, read_inside
+from factory.recipes.model import Place, Problem, ProblemError
+
+SECTIONS = frozenset(
+    {"help", "setup", "files", "labels", "environment", "pre", "post", "runscript", "test", "startscript", "arguments"}
+)
+APP_SECTIONS = frozenset({"appinstall", "applabels", "appfiles", "appenv", "apptest", "apphelp", "apprun", "appstart"})
+HEADERS = (
+    *("Bootstrap", "From", "IncludeCmd", "MirrorURL", "UpdateURL", "OSVersion", "Include", "Library", "Registry"),
+    *("Namespace", "Stage", "Product", "User", "Regcode", "ProductPGP", "RegisterURL", "Modules", "Fingerprints"),
+    *("ConfURL", "SetOpt"),
+)
+_SPELLING = {key.lower(): key for key in HEADERS}
+_OTHER_URL = re.compile(r"otherurl[0-9]+", re.ASCII)
+_APP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_ARGUMENT = re.compile(r"\s*\w+\s*=.*", re.ASCII)
+
+# Control characters: engines, shells and terminals see something else than a reviewer does. So they do with those
+# that change the direction of a text (CVE-2021-42574). A carriage return may end a line.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+    r"|\r(?!\n|\Z)"
+)
+_MOST_STAGES = 50
+_MOST_PROBLEMS = 100  # told of a file
+
+_Lines = list[tuple[int, str]]
+
+
+def read(folder: Path, relative: str) -> Definition:
+    """Read and parse a definition file in a recipe's folder. Raises ProblemError with the first problem."""
+    definition, problems = scan_file(folder, relative)
+    return _sound(definition, problems)
+
+
+def parse(text: str, path: Path) -> Definition:
+    """Parse a definition file's text; path is for messages. Raises ProblemError with the first problem."""
+    return _sound(*scan(text, path))
+
+
+def _sound(definition: Definition, problems: Sequence[Problem]) -> Definition:
+    if problems:
+        raise ProblemError(problems[0], more=len(problems) - 1, see="singfactory lint")
+    return definition
+
+
+def bind(definition: Definition, values: Mapping[str, str]) -> Definition:
+    """The definition as the engine is handed it: arguments replaced, `%arguments` gone; line numbers stay.
+
+    Whatever the values hold, its text reads back as these headers, sections and stages. Raises ProblemError, naming
+    file and line, as Definition.bind does, and for values that the checks of a definition refuse where they stand.
+    """
+    bound = definition.bind(values)
+    parser = _Parser(definition.path)
+    for stage in bound.stages:
+        parser.look_at_values(stage)
+    if parser.problems:
+        raise ProblemError(parser.problems[0], more=len(parser.problems) - 1, see="singfactory lint")
+    return require_same(bound)
+
+
+def require_same(definition: Definition) -> Definition:
+    """The definition itself, if its text reads back as what it is. Raises ProblemError."""
+    again, problems = scan(definition.text(), definition.path)
+    if problems or not again.same_as(definition):
+        raise ProblemError(
+            Problem(
+                Place(definition.path),
+                "an argument's value changes the structure of the definition",
+                "write headers and sections in the file itself, and no # or \\ into the values of headers",
+            ),
+            why=problems[0].message if problems else "",
+        )
+    return definition
+
+
+def scan_file(folder: Path, relative: str) -> tuple[Definition, tuple[Problem, ...]]:
+    """What `scan` finds in a file of a recipe's folder; a file that cannot be read is a problem too."""
+    path = folder / relative
+    nothing = Definition(path, ())
+    content = b""
+    try:
+        content = read_inside(folder, relative)
+        # Decoded by hand: text mode would take a lone carriage return for the end of a line; Apptainer does not.
+        text = content.decode("utf-8")
+    except FileNotFoundError as error:
+        problem = Problem(Place(path), f"no definition file: {error.strerror}", "write it, or correct its name")
+    except UnusableError as error:
+        problem = Problem(Place(path), f"{relative} {error}", "put the definition itself there, as a file of its own")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        problem = Problem(Place(path, line), "the file is not UTF-8", "save it as UTF-8 text")
+    else:
+        return scan(text, path)
+    return nothing, (problem,)
+
+
+def scan(text: str, path: Path) -> tuple[Definition, tuple[Problem, ...]]:
+    """Parse a definition file's text: what was understood, and every problem, in the file's order."""
+    parser = _Parser(path)
+    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1)]
+    if lines[-1][1] == "":
+        lines.pop()
+    parser.look_at_text(text)
+    before, pieces = _cut(lines, lambda line: STAGE_START.match(line) is not None)
+    parser.before_the_first_stage(before, more=bool(pieces))
+    parser.look_at_number(pieces)
+    stages = tuple(parser.stage(piece) for piece in pieces[:_MOST_STAGES])
+    return Definition(path, stages), tuple(sorted(parser.problems, key=lambda problem: problem.place.line))
+
+
+class _Parser:
+    """Collects problems while it turns lines into stages."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.problems: list[Problem] = []
+
+    def _complain(self, line: int, message: str, remedy: str) -> None:
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(Problem(Place(self._path, line), message, remedy))
+
+    def look_at_text(self, text: str) -> None:
+        if match := _UNPRINTABLE.search(text):
+            line = text.count("\n", 0, match.start()) + 1
+            message = f"the file holds a character that no editor shows, {match[0]!a}"
+            self._complain(line, message, "remove it; scripts can write it as \\033 or the like")
+        match = next((match for match in TEMPLATE.finditer(text) if "\n" in match[0]), None)
+        if match:
+            line = text.count("\n", 0, match.start()) + 1
+            self._complain(line, f"{{{{ {match[1]} }}}} spans two lines", "write it on one line")
+
+    def look_at_number(self, stages: Sequence[_Lines]) -> None:
+        if len(stages) > _MOST_STAGES:
+            line = stages[_MOST_STAGES][0][0]
+            self._complain(line, f"the file has {len(stages)} stages", f"keep at most {_MOST_STAGES}")
+
+    def look_at_values(self, stage: Stage) -> None:
+        """Check a stage whose arguments are replaced, as one that was written so."""
+        for header in stage.headers:
+            if "#" in header.value or header.value.endswith("\\"):
+                message = f"{header.key}: {shown(header.value)} is cut at # or continued at \\ by the engine"
+                self._complain(header.line, message, "write the value without them")
+        for section in stage.sections:
+            self._check_args(section)
+            self._check_body(section)
+
+    def before_the_first_stage(self, lines: _Lines, *, more: bool) -> None:
+        number, line = next((item for item in lines if not _blank(item[1])), (0, ""))
+        if line:
+            what = f"{shown(line.strip())} stands before the first header"
+            self._complain(number, what, "begin the file with Bootstrap: at the start of a line")
+        elif not more:
+            self._complain(0, "there is no Bootstrap: header", "begin the file with: Bootstrap: docker")
+
+    def stage(self, lines: _Lines) -> Stage:
+        before, pieces = _cut(lines, lambda line: line.lstrip().startswith("%"))
+        headers = self._headers(before)
+        sections = (self._section(piece[0], piece[1:]) for piece in pieces)
+        return Stage(headers, tuple(section for section in sections if section), lines[0][0])
+
+    def _headers(self, lines: _Lines) -> tuple[Header, ...]:
+        found: dict[str, Header] = {}
+        for number, line in lines:
+            if _blank(line):
+                continue
+            key, colon, value = line.split("#")[0].partition(":")
+            key, value = key.strip(), value.strip()
+            spelling = key.upper() if _OTHER_URL.fullmatch(key.lower()) else _SPELLING.get(key.lower(), "")
+            if not colon:
+                self._complain(number, f"not a header: {shown(line.strip())}", "write Key: value, or a %section first")
+            elif not spelling:
+                self._complain(number, f"unknown header {shown(key)}", self._nearest(key, HEADERS, "did you mean {}:?"))
+            elif spelling in found:
+                self._complain(number, f"{spelling}: stands twice in a stage", "remove one of the two")
+            elif value.endswith("\\"):
+                self._complain(number, f"{spelling}: is continued with a backslash", "write it on one line")
+            else:
+                found[spelling] = Header(spelling, value, number)
+        return tuple(found.values())
+
+    def _section(self, head: tuple[int, str], body: _Lines) -> Section | None:
+        number, line = head
+        name, _, rest = line.lstrip("%").partition(" ")
+        name = name.lower()
+        if not line.startswith("%") or name not in SECTIONS | APP_SECTIONS:
+            known = sorted(SECTIONS | APP_SECTIONS)
+            remedy = self._nearest(name or line.strip().lstrip("%"), known, "did you mean %{}?")
+            self._complain(
+                number,
+                f"unknown section {shown(line.strip())}",
+                f"{remedy}; Apptainer takes every line that starts with % for a section, in scripts too",
+            )
+            return None
+        args = " ".join(TEMPLATE.sub(r"{{ \1 }}", rest.split("#")[0]).split())
+        section = Section(name, args, "".join(f"{text}\n" for _, text in body), number)
+        self._check_args(section)
+        self._check_body(section)
+        return section
+
+    def _nearest(self, word: str, known: Sequence[str], hint: str) -> str:
+        """A remedy that names the nearest known word, or all of them."""
+        spelled = {item.lower(): item for item in known}
+        near = [] if len(self.problems) >= _MOST_PROBLEMS else get_close_matches(word.lower()[:100], spelled, n=1)
+        return hint.format(spelled[near[0]]) if near else "known are " + ", ".join(known)
+
+    def _check_args(self, section: Section) -> None:
+        words = TEMPLATE.sub("x", section.args).split()
+        # Apptainer makes a folder of this name, and writes to the host when it holds ..
+        if section.name in APP_SECTIONS and (len(words) != 1 or _APP.fullmatch(words[0]) is None):
+            self._complain(section.line, f"%{section.name} needs the name of one app", f"write %{section.name} NAME")
+        if section.name == "files" and words and (len(words) != 2 or words[0] != "from"):  # noqa: PLR2004
+            self._complain(section.line, f"%files {shown(section.args)} is not understood", "write %files from STAGE")
+
+    def _check_body(self, section: Section) -> None:
+        for number, text in section.lines():
+            if section.name == "files":
+                wrong = parse_copy(text, number)
+                if isinstance(wrong, str):
+                    remedy = "write SOURCE /PATH/IN/THE/IMAGE, with double quotes around names that hold spaces"
+                    self._complain(number, f"%files: {wrong}", remedy)
+            elif section.name == "arguments" and not _blank(text) and _ARGUMENT.fullmatch(text) is None:
+                self._complain(number, f"%arguments: {shown(text.strip())} is not understood", "write NAME=value")
+
+
+def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Lines]]:
+    """What stands before the first line that begins a piece, and the pieces."""
+    before: _Lines = []
+    pieces: list[_Lines] = []
+    for item in lines:
+        if begins(item[1]):
+            pieces.append([item])
+        else:
+            (pieces[-1] if pieces else before).append(item)
+    return before, pieces
+
+
+def _blank(line: str) -> bool:
+    """Whether a line outside of scripts says nothing: empty, or a comment."""
+    return not line.strip() or line.strip().startswith("#")

@@ -1,0 +1,1 @@
+"""What lint checks in a recipe and in a repository of recipes."""

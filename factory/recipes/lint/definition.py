@@ -1,0 +1,98 @@
+"""Checks of a definition's arguments, bases and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from factory.errors import UsageError
+from factory.oci.names import LATEST, docker_reference
+from factory.recipes.content import refuse_moving
+from factory.recipes.definition.arguments import BUILT_IN, base_address, values_by_arch
+from factory.recipes.definition.parser import bind
+from factory.recipes.definition.templates import TEMPLATE, undefined, uses
+from factory.recipes.lint.subject import Subject
+from factory.recipes.model import Problem, ProblemError
+
+
+def _arguments(subject: Subject) -> Iterator[Problem]:
+    args = subject.recipe.build.args
+    used = subject.definition.variables()
+    known = BUILT_IN | args.keys()
+    for use in used:
+        if use.name not in known and not use.defined:
+            yield undefined(use.name, subject.error(use.line, "", "").place)
+    for name in sorted(args.keys() - {use.name for use in used} - BUILT_IN):
+        remedy = f"write {{{{ {name} }}}} in {subject.recipe.build.definition}, or remove it"
+        yield subject.about_recipe(
+            ("build", "args", name), f"the argument {name!r} of [build] args is not used", remedy, warning=False
+        )
+
+
+def _values(subject: Subject) -> Iterator[Problem]:
+    """Values that would say something else than they should where they stand, such as the beginning of a section."""
+    # Names without a value are told of above; here they must not hide what the others do.
+    missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
+    try:
+        for values in values_by_arch(subject.recipe):
+            refuse_moving(subject.definition, {**missing, **values})
+            if subject.is_sound:
+                bind(subject.definition, {**missing, **values})
+    except ProblemError as error:
+        yield error.problem
+
+
+def _base(subject: Subject) -> Iterator[Problem]:
+    base = subject.recipe.build.base
+    lines = [use.line for use in subject.definition.variables() if use.name == "base"]
+    if lines and not base:
+        remedy = 'write base = "docker://NAME:TAG" under [build] in recipe.toml'
+        yield subject.error(lines[0], "{{ base }} is used, and the recipe has no base", remedy)
+    if base and not lines:
+        remedy = "write From: {{ base }} in the definition, or remove the key"
+        yield subject.about_recipe(
+            ("build", "base"), f"base is {base}, and the definition does not use {{{{ base }}}}", remedy, warning=False
+        )
+
+
+def _bootstrap(subject: Subject) -> Iterator[Problem]:
+    scheme = subject.recipe.build.base.partition("://")[0]
+    for stage in subject.definition.stages:
+        source, agent = stage.header("From"), stage.header("Bootstrap")
+        of_base = source is not None and "base" in uses(source.value)
+        if agent is None or TEMPLATE.search(agent.value):
+            continue
+        if of_base and scheme and agent.value.lower() != scheme:
+            message = f"Bootstrap: {agent.value} does not fit the base {subject.recipe.build.base}"
+            yield subject.error(agent.line, message, f"write Bootstrap: {scheme}")
+        if not of_base and agent.value.lower() == "recipe":
+            remedy = 'write From: {{ base }} here, and base = "recipe://NAME" under [build] in recipe.toml'
+            yield subject.error(agent.line, "Bootstrap: recipe works with the recipe's base only", remedy)
+
+
+def _moving_tags(subject: Subject) -> Iterator[Problem]:
+    own = base_address(subject.recipe)
+    for stage in subject.stages():
+        source = stage.header("From")
+        if source is None or stage.value("Bootstrap").lower() != "docker" or source.value == own:
+            continue
+        try:
+            _, _, tag = docker_reference(source.value)
+        except UsageError:  # lint_host tells of it
+            continue
+        if tag == LATEST:
+            remedy = "name a version, or use {{ base }}, which base.lock pins"
+            yield subject.warning(source.line, f"From: {source.value} moves with every release", remedy)
+
+
+def _stages(subject: Subject) -> Iterator[Problem]:
+    for definition in subject.bound:
+        earlier: set[str] = set()
+        for stage in definition.stages:
+            for section in stage.named("files"):
+                if section.source_stage and section.source_stage not in earlier:
+                    message = f"%files from {section.source_stage}: there is no such stage before this one"
+                    yield subject.error(section.line, message, "name an earlier stage with the header Stage:")
+            earlier.add(stage.value("Stage"))
+
+
+CHECKS = (_arguments, _values, _base, _bootstrap, _moving_tags, _stages)

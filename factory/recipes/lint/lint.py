@@ -1,0 +1,94 @@
+"""Everything that can be said about a recipe before it is built.
+
+A check takes a Subject and yields problems; adding one is a function and its name in a tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from factory.recipes.definition.arguments import values_by_arch
+from factory.recipes.definition.definition import Definition
+from factory.recipes.definition.parser import bind, scan_file
+from factory.recipes.lint import (
+    definition as lint_definition,
+)
+from factory.recipes.lint import (
+    host as lint_host,
+)
+from factory.recipes.lint import (
+    quiet as lint_quiet,
+)
+from factory.recipes.lint import (
+    recipe as lint_recipe,
+)
+from factory.recipes.lint import (
+    repository as lint_repository,
+)
+from factory.recipes.lint import (
+    shell as lint_shell,
+)
+from factory.recipes.lint.subject import Subject
+from factory.recipes.load import FILE, lines_of, read_leniently, recipe_folders, twin_problems
+from factory.recipes.model import Place, Problem, ProblemError, Recipe
+
+_MOST = 200  # problems of a recipe
+Check = Callable[[Subject], Iterator[Problem]]
+CHECKS: tuple[Check, ...] = (
+    *lint_recipe.CHECKS,
+    *lint_host.CHECKS,
+    *lint_definition.CHECKS,
+    *lint_shell.CHECKS,
+    *lint_quiet.CHECKS,
+)
+
+
+def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
+    """Every problem of one recipe, by file and line. all_recipes: what a `recipe://` base can name."""
+    recipe, problems = read_leniently(folder)
+    found = [*problems, *lint_repository.check_folder(folder)]
+    if recipe is not None:
+        definition, unread = scan_file(folder, recipe.build.definition)
+        # A missing file is told of once, at the key that names it.
+        found += unread if recipe.definition_path.is_file() else ()
+        others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
+        subject = Subject(recipe, definition, _bound(recipe, definition), others, lines_of(folder), not unread)
+        for check in CHECKS if definition.stages else lint_recipe.CHECKS:
+            found += check(subject)
+    return _first(folder, dict.fromkeys(found))
+
+
+def _first(folder: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems by file and line; errors before warnings, and not all, when there are more than anybody reads."""
+    kept = sorted(problems, key=lambda problem: problem.warning)
+    if left := kept[_MOST:]:
+        message = f"{len(left)} more problems are not shown"
+        kept = [*kept[:_MOST], Problem(Place(folder / FILE), message, "begin with the others", warning=left[0].warning)]
+    return tuple(sorted(kept, key=lambda problem: (problem.place.path, problem.place.line, problem.warning)))
+
+
+def refuse_broken(recipe: Recipe, all_recipes: Iterable[Recipe]) -> None:
+    """Raise ProblemError unless the recipe is free of errors: what lint refuses is never built."""
+    errors = [problem for problem in lint(recipe.folder, all_recipes) if not problem.warning]
+    if errors:
+        raise ProblemError(errors[0], more=len(errors) - 1, see=f"singfactory lint {recipe.name}")
+
+
+def lint_all(root: Path) -> tuple[Problem, ...]:
+    """Every problem of every recipe below the folder `recipes/`. Raises RecipeError when there is none such."""
+    folders = recipe_folders(root)
+    recipes = [recipe for recipe, _ in map(read_leniently, folders) if recipe is not None]
+    found = list(twin_problems(folders))
+    for folder in folders:
+        found += lint(folder, recipes)
+    told = set(found)  # those in hidden folders, and in the folder of recipes itself, are no recipe's
+    return (*found, *(problem for problem in lint_repository.check_root(root) if problem not in told))
+
+
+def _bound(recipe: Recipe, definition: Definition) -> tuple[Definition, ...]:
+    """The definition for each architecture; the plain one when its arguments cannot be replaced."""
+    try:
+        return tuple(bind(definition, values) for values in values_by_arch(recipe))
+    except ProblemError:  # lint_definition tells which argument, or which value
+        return (definition,)

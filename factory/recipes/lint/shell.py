@@ -1,0 +1,145 @@
+"""Hints about the shell commands of `%post`: what makes images large, hang, or miss what was written.
+
+These read commands roughly, as a person skims them. They are warnings, never errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from factory.recipes.definition.definition import Stage
+from factory.recipes.lint.subject import Subject
+from factory.recipes.model import Problem
+
+_SEPARATORS = re.compile(r"&&|\|\||;|\||\bthen\b|\bdo\b|\belse\b")
+_YES = re.compile(r"-[a-xzA-Z]*y[a-zA-Z]*|-qq[a-zA-Z]*|--yes|--assume-yes")
+PIP = re.compile(r"(?:.*/)?pip[0-9.]*")
+_LISTS = "/var/lib/apt/lists"
+_LOST = re.compile(r"[\"']?(/tmp|/root|~|\$HOME|\$\{HOME\})(?:/|[\"']?$)")
+_LONGEST_PATH = 4096  # characters (PATH_MAX)
+_WRITERS = frozenset({"cp", "mv", "ln", "install", "mkdir", "touch", "tee", "rsync"})
+_TARGET_OPTIONS = frozenset({"-o", "-O", "-C", "-d", "-p", "--output", "--prefix", "--directory", "--target", "-P"})
+
+
+@dataclass(frozen=True)
+class Command:
+    """A simple command of a script: its words, and the line it begins on."""
+
+    words: tuple[str, ...]
+    line: int
+
+    def calls(self, *names: str) -> bool:
+        """Whether one of its words is a program of these names."""
+        return any(word.rpartition("/")[2] in names for word in self.words)
+
+
+def commands_of(stage: Stage) -> tuple[Command, ...]:
+    """The simple commands of a stage's `%post`, as far as they can be told apart by a glance."""
+    found = []
+    for section in stage.named("post"):
+        start, parts = 0, list[str]()
+        for number, line in section.lines():
+            if not parts:
+                start = number
+            if line.endswith("\\"):
+                parts.append(line[:-1])
+                continue
+            text = " ".join([*parts, line])
+            if not text.lstrip().startswith("#"):
+                found += [Command(tuple(part.split()), start) for part in _SEPARATORS.split(text) if part.split()]
+            parts = []
+    return tuple(found)
+
+
+def is_apt(command: Command, action: str) -> bool:
+    """Whether it is `apt-get install`, or another action."""
+    return command.calls("apt-get", "apt") and action in command.words
+
+
+def _apt_asks(subject: Subject) -> Iterator[Problem]:
+    for stage in subject.definition.stages:
+        for command in commands_of(stage):
+            if is_apt(command, "install") and not any(_YES.fullmatch(word) for word in command.words):
+                yield subject.warning(command.line, "apt-get install without -y waits for an answer", "add -y")
+
+
+def _apt_lists(subject: Subject) -> Iterator[Problem]:
+    for stage in subject.definition.stages:
+        commands = commands_of(stage)
+        installs = [index for index, command in enumerate(commands) if is_apt(command, "install")]
+        if not installs:
+            continue
+        line = commands[installs[0]].line
+        if not any(is_apt(command, "update") for command in commands[: installs[0]]):
+            remedy = "add apt-get update before it"
+            yield subject.warning(
+                line, "apt-get install with no apt-get update before it finds old or no packages", remedy
+            )
+        kept = not subject.recipe.quiet.caches
+        if kept and not any(_LISTS in word for command in commands[installs[-1] :] for word in command.words):
+            remedy = f"end with rm -rf {_LISTS}/*"
+            yield subject.warning(line, "the package lists of apt-get stay in the image", remedy)
+
+
+def _pip_cache(subject: Subject) -> Iterator[Problem]:
+    if subject.recipe.quiet.caches:
+        return
+    for stage in subject.definition.stages:
+        without = False
+        for command in commands_of(stage):
+            without = without or any("PIP_NO_CACHE_DIR=" in word for word in command.words)
+            pip = next((index for index, word in enumerate(command.words) if PIP.fullmatch(word)), None)
+            if pip is None or without or "install" not in command.words[pip:]:
+                continue
+            if "--no-cache-dir" not in command.words:
+                message = "pip install keeps its downloads in a cache"
+                yield subject.warning(command.line, message, "add --no-cache-dir")
+
+
+def _lost_files(subject: Subject) -> Iterator[Problem]:
+    """Files that are left in places which are not the image's when it runs."""
+    for stage in subject.definition.stages:
+        removed: set[str] = set()  # by the commands that follow
+        found: list[tuple[Command, str, str]] = []
+        for command in reversed(commands_of(stage)):
+            for target in _targets(command):
+                match = _LOST.match(target)
+                if match and not _is_removed(target, removed):
+                    found.append((command, target.strip('"'), match[1]))
+            if command.calls("rm"):
+                removed |= {word.strip("\"'").rstrip("*").rstrip("/") for word in command.words[1:]}
+        for command, target, where in reversed(found):
+            whose = "the host's" if where == "/tmp" else "the user's own, or not readable,"  # noqa: S108
+            message = f"{target} is written in %post, and {where} is {whose} when the image runs"
+            yield subject.warning(command.line, message, "write below /opt or /usr/local, or remove it again")
+
+
+def _targets(command: Command) -> Iterator[str]:
+    """The words that a command writes to, as far as they can be told."""
+    words = command.words
+    for index, word in enumerate(words):
+        following = words[index + 1] if index + 1 < len(words) else ""
+        if word in (">", ">>") or word in _TARGET_OPTIONS:
+            yield following
+        elif word.startswith(">"):
+            yield word.lstrip(">")
+        elif "=" in word and word.partition("=")[0] in _TARGET_OPTIONS:
+            yield word.partition("=")[2]
+    is_clone = command.calls("git") and "clone" in words
+    if (words[0].rpartition("/")[2] in _WRITERS or is_clone) and ">" not in words:
+        yield words[-1]
+
+
+def _is_removed(target: str, removed: set[str]) -> bool:
+    """Whether the target, or a folder above it, is among what is removed later."""
+    path = target.strip("\"'").rstrip("/")[:_LONGEST_PATH]
+    while path:
+        if path in removed:
+            return True
+        path = path.rpartition("/")[0]
+    return False
+
+
+CHECKS = (_apt_asks, _apt_lists, _pip_cache, _lost_files)

@@ -1,0 +1,1 @@
+"""Recipes whose rebuilds give the same files."""

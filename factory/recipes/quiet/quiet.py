@@ -1,0 +1,193 @@
+"""Quiet builds: a rebuilt image differs only where its contents differ.
+
+The rules are the factory's own, on by default, each with a switch in the table `[quiet]` of recipe.toml. Those that
+act inside the image stand around the recipe's own `%post`, which becomes a script of its own: it keeps its
+interpreter, its line numbers and its status, and the rules run whether it ends with `exit 0`, with `exec` or not
+at all. docs/reproducible.md tells people about them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from factory.oci.digest import Digest
+from factory.recipes.definition.definition import Definition, Section, Stage
+from factory.recipes.model import QuietSpec
+from factory.recipes.quiet import scripts
+
+_USUAL_SHELL = ("/bin/sh", "-ex")  # what Apptainer and SingularityCE start %post with
+_SCRIPT = "/.post.recipe"
+# Bases that are made here, by a program that leaves logs and caches; they have a shell.
+_MADE_HERE = frozenset({"debootstrap"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. what and why are for people; before runs ahead of `%post`, after at its end, with mksquashfs_options.
+
+    `{epoch}` in before is the time that stands for now, in seconds since 1970.
+    """
+
+    name: str
+    what: str
+    why: str
+    before: str = ""
+    after: str = ""
+    mksquashfs_options: tuple[str, ...] = ()
+
+
+RULES = (
+    Rule(
+        "epoch",
+        "`SOURCE_DATE_EPOCH` and the build-date label are the time of the last commit to the recipe",
+        "no file is newer than the recipe, and programs that honour the variable write that time instead of now",
+        before="export SOURCE_DATE_EPOCH={epoch}\n",
+    ),
+    Rule(
+        "locale",
+        "`TZ=UTC` and `LC_ALL=C.UTF-8` (`C` where the image lacks it) in `%post`",
+        "sorting, messages and local times do not depend on who builds",
+        before=scripts.LOCALE,
+    ),
+    Rule(
+        "caches",
+        "package managers' caches and lists are removed, logs are emptied",
+        "they hold times and what the mirror had that day, and nobody needs them in an image",
+        after=scripts.CACHES,
+    ),
+    Rule(
+        "identity",
+        "machine-id, SSH host keys, random seeds and the build machine's host name are removed",
+        "they differ in every build, and no two machines should share them",
+        after=scripts.IDENTITY,
+    ),
+    Rule(
+        "bytecode",
+        "Python's `.pyc` files hold a hash of their source, not its time (PEP 552)",
+        "a time differs in every build, and no longer fits once times are clamped: Python would compile at each import",
+        after=scripts.BYTECODE,
+    ),
+    Rule(
+        "fragments",
+        "`mksquashfs -no-fragments` (Apptainer 1.4 and later)",
+        "the ends of many files share no block, so one changed file does not change its neighbours",
+        mksquashfs_options=("-no-fragments",),
+    ),
+)
+
+NO_RULES = QuietSpec(**{rule.name: False for rule in RULES})
+
+
+def rules_of(spec: QuietSpec) -> tuple[Rule, ...]:
+    """The rules that a recipe keeps switched on, in their order."""
+    return tuple(rule for rule in RULES if getattr(spec, rule.name))
+
+
+def record(spec: QuietSpec) -> str:
+    """The rules as a part of an input key: their names, and a digest over all that they do."""
+    rules = rules_of(spec)
+    content = "".join(text for rule in rules for text in (rule.before, rule.after, *rule.mksquashfs_options))
+    around = _DATE + scripts.COMMON + _BEGIN + _TIDY_UP + _RUN
+    names = " ".join(rule.name for rule in rules)
+    digest = Digest.of((content + around).encode())
+    return f"{names} {digest.short}".strip()
+
+
+def mksquashfs_options(spec: QuietSpec) -> tuple[str, ...]:
+    """What the rules want mksquashfs to be told."""
+    return tuple(option for rule in rules_of(spec) for option in rule.mksquashfs_options)
+
+
+def clamps_times(spec: QuietSpec, definition: Definition) -> bool:
+    """Whether the engine may be told the epoch, so that no file of the image is newer.
+
+    Only where the bytecode rule runs: else `.pyc` files that hold times would be stale.
+    """
+    return spec.epoch and spec.bytecode and _is_scripted(definition.stages[-1])
+
+
+def with_rules(definition: Definition, spec: QuietSpec, epoch: int, first: Sequence[str] = ()) -> Definition:
+    """Apply the rules to a bound definition: those for the time before `%post` to each stage, all to the last one.
+
+    epoch: in seconds since 1970. first: shell commands that the last stage's `%post` begins with in any case. A stage
+    without `%post` gets none, unless programs of the build machine made its base or first asks for it: an image
+    base without a shell stays possible.
+    """
+    rules = rules_of(spec)
+    before = "".join(rule.before for rule in rules).replace("{epoch}", str(epoch))
+    after = "".join(rule.after for rule in rules)
+    *earlier, last = definition.stages
+    if spec.epoch:
+        last = _labelled(last, epoch)
+    stages = [_wrapped(stage, before, "") if stage.named("post") else stage for stage in earlier]
+    commands = "".join(f"{command}\n" for command in first)
+    if _is_scripted(last) or commands:
+        last = _wrapped(last, before + commands, after)
+    return replace(definition, stages=(*stages, last))
+
+
+def _labelled(stage: Stage, epoch: int) -> Stage:
+    """The stage with the label that engines else fill with the time of the build; a label of the recipe's own wins."""
+    time = datetime.fromtimestamp(epoch, timezone.utc)
+    label = Section("labels", "", f"    {_DATE.format(time, day=time.day)}\n", stage.line)
+    names = [section.name for section in stage.sections]
+    at = names.index("labels") if "labels" in names else len(names)
+    return replace(stage, sections=(*stage.sections[:at], label, *stage.sections[at:]))
+
+
+def _is_scripted(stage: Stage) -> bool:
+    return bool(stage.named("post")) or stage.value("Bootstrap").lower() in _MADE_HERE
+
+
+_DATE = "org.label-schema.build-date {:%A_{day}_%B_%Y_%H:%M:%S_UTC}"  # as the engines write it
+_BEGIN = """\
+# The factory's own lines around the recipe's, which stand below as they were written.
+{ set +ex; } 2>/dev/null
+"""
+_TIDY_UP = """\
+tidy_up() {
+%s}
+trap 'status=$?; { set +ex; } 2>/dev/null; [ "$status" -ne 0 ] || (tidy_up); exit "$status"' EXIT
+"""
+# The lines are read and written by the shell alone: an image may have few programs.
+_RUN = """\
+while IFS= read -r line; do printf '%%s\\n' "$line"; done >%(script)s <<'%(end)s'
+%(body)s%(end)s
+%(interpreter)s %(script)s || exit
+rm -f %(script)s || :
+"""
+
+
+def _wrapped(stage: Stage, before: str, after: str) -> Stage:
+    """The stage with one `%post`: before, the recipe's own as a script, and after once that has succeeded."""
+    if not before and not after:
+        return stage
+    sections = stage.named("post")
+    parts = [_BEGIN, before]
+    if after:
+        parts.append(_TIDY_UP % (scripts.COMMON + after))
+    if body := "".join(section.body for section in sections):
+        parts.append(_RUN % _script(body, _interpreter(sections)))
+    if stage.named("appinstall"):  # the engine appends these to %post
+        parts.append("set -ex\n")
+    line = sections[0].line if sections else stage.line
+    post = Section("post", "", "".join(parts), line)
+    at = stage.sections.index(sections[0]) if sections else len(stage.sections)
+    kept = [section for section in stage.sections[at:] if section.name != "post"]
+    return replace(stage, sections=(*stage.sections[:at], post, *kept))
+
+
+def _script(body: str, interpreter: Sequence[str]) -> dict[str, str]:
+    end = "END_OF_POST"
+    while f"{end}\n" in body:
+        end += "_"
+    return {"script": _SCRIPT, "end": end, "body": body, "interpreter": shlex.join(interpreter)}
+
+
+def _interpreter(sections: Sequence[Section]) -> tuple[str, ...]:
+    """What the engine would start `%post` with: of several sections, the last one that says something counts."""
+    words = next((section.args.split() for section in reversed(sections) if section.args), [])
+    return tuple(words[words.index("-c") + 1 :]) if "-c" in words else (*_USUAL_SHELL, *words)

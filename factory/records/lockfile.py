@@ -1,0 +1,180 @@
+"""Lock files: the images of an experiment by digest, so that the same bytes can be fetched in five years."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from factory import strict
+from factory.errors import FactoryError, IntegrityFailure, NotFound, UsageError
+from factory.io import plain
+from factory.io.files import system_error
+from factory.oci.digest import Digest
+from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
+from factory.store.refs import StoredImage
+
+_FORMAT = 1
+_LIMIT = 1024 * 1024  # bytes; some 2,500 images
+_LINE_LIMIT = 4096  # bytes
+# A dot before any = or quote, or a key in quotes: keys in keys, whose reading takes time by the square of their number.
+_NESTED = re.compile(rb"^(?:[^=\"'#\n]*\.|[ \t\[]*[\"'])", re.MULTILINE)
+_FIX = "write the file anew with singfactory lock, or mend that line"
+
+
+@dataclass(frozen=True)
+class LockedImage:
+    """One image of a lock file. digest is the manifest's; size in bytes; date is when it was locked, ISO 8601, UTC."""
+
+    name: str
+    registry: str
+    tag: str
+    digest: Digest
+    sif_digest: Digest
+    size: int
+    date: str
+
+    @classmethod
+    def of(cls, image: StoredImage, date: str) -> LockedImage:
+        """Lock an image. Raises UsageError for one that no registry has."""
+        if not image.registry:
+            raise UsageError(
+                f"{image.recipe}:{image.tag} cannot be locked",
+                why="it was adopted from a file: no registry has it",
+                fix="publish it, and lock what was published",
+            )
+        return cls(image.recipe, image.registry, image.tag, image.digest, image.sif_digest, image.size, date)
+
+    @property
+    def reference(self) -> Reference:
+        """What it is fetched by: the manifest's digest, never the tag."""
+        return Reference(self.name, digest=self.digest)
+
+    def is_meant_by(self, reference: Reference) -> bool:
+        """Whether a user's reference names this image."""
+        return (
+            reference.name == self.name
+            and reference.tag in ("", self.tag)
+            and reference.digest in (None, self.digest)
+            and (reference.registry is None or str(reference.registry) == self.registry)
+        )
+
+
+def render(images: Iterable[LockedImage]) -> str:
+    """The file: TOML, one table an image, the same for the same images."""
+    parts = [f"# Images by digest: singfactory pull --locked FILE fetches exactly these.\nformat = {_FORMAT}\n"]
+    for image in images:
+        fields = {key: str(getattr(image, key)) for key in ("name", "registry", "tag", "digest", "sif_digest")}
+        lines = [f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in fields.items()]
+        parts.append("\n".join(["[[image]]", *lines, f"size = {image.size}", f'date = "{image.date}"']) + "\n")
+    return "\n".join(parts)
+
+
+def read(path: Path) -> tuple[LockedImage, ...]:
+    """Read a lock file. Raises UsageError, which names the file and the key; NotFound; as system_error."""
+    try:
+        content = plain.read_plain(path, _LIMIT, follow=True)  # whoever named it may use a link
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no lock file {path}", fix=f"singfactory lock REF -o {path}") from error
+    except plain.NotPlainError as error:
+        raise UsageError(f"cannot read the lock file {path}", why=f"it {error.how}", fix=error.fix) from error
+    except OSError as error:
+        raise system_error(error, path) from error
+    return parse(content, str(path))
+
+
+def parse(content: bytes, source: str) -> tuple[LockedImage, ...]:
+    """Read the content of a lock file; source is its name for messages. Raises UsageError."""
+    document = _document(content, source)
+    if type(document.get("format")) is not int or document["format"] != _FORMAT:
+        raise _wrong(source, "format", f"wanted {_FORMAT}", fix="update singfactory on this machine")
+    _no_others(source, "", document, ("format", "image"))
+    tables = document.get("image", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise _wrong(source, "image", "write [[image]] above each image")
+    images = tuple(_image(table, source, f"image[{number}].") for number, table in enumerate(tables, 1))
+    if len({(image.registry, image.name, image.digest) for image in images}) < len(images):
+        raise _wrong(source, "image", "it names an image twice")
+    return images
+
+
+def select(images: Iterable[LockedImage], references: Iterable[Reference], source: str) -> tuple[LockedImage, ...]:
+    """The locked images that are meant, all without references. Raises NotFound for what is not locked."""
+    images = tuple(images)
+    chosen: dict[LockedImage, None] = {}
+    wanted = tuple(references)
+    for reference in wanted:
+        found = [image for image in images if image.is_meant_by(reference)]
+        if not found:
+            names = ", ".join(f"{image.name}:{image.tag}" for image in images[:8])
+            raise NotFound(f"{reference} is not in {source}", why=f"it has {names or 'no image'}")
+        chosen |= dict.fromkeys(found)
+    return tuple(chosen) if wanted else images
+
+
+def _document(content: bytes, source: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):  # imported here, as in factory.cli.settings: most commands read no TOML
+        import tomllib  # noqa: PLC0415
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+    if _NESTED.search(content) or any(len(line) > _LINE_LIMIT for line in content.splitlines()):
+        raise UsageError(
+            f"{source} is no lock file", why="it has keys in keys, or lines that nobody would write", fix=_FIX
+        )
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} is no lock file", why="it is not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is no lock file", why=f"not TOML: {error}", fix=_FIX) from error
+    except (RecursionError, ValueError) as error:  # nested without end; a number of thousands of digits
+        raise UsageError(f"{source} is no lock file", why="not TOML that anybody would write", fix=_FIX) from error
+
+
+def _image(table: Mapping[str, Any], source: str, where: str) -> LockedImage:
+    def text(key: str, check: Callable[[str], object]) -> str:
+        value = table.get(key)
+        if not isinstance(value, str):
+            raise _wrong(source, where + key, "it is missing" if value is None else "wanted a string")
+        try:
+            check(value)
+        except FactoryError as error:
+            raise _wrong(source, where + key, str(error)) from error
+        except ValueError as error:
+            raise _wrong(source, where + key, f"not a date: {value[:60]!a}") from error
+        return value
+
+    _no_others(source, where, table, tuple(LockedImage.__dataclass_fields__))
+    size = table.get("size")
+    if type(size) is not int or not 0 <= size <= strict.LARGEST_SIZE:
+        raise _wrong(source, f"{where}size", "wanted a number of bytes")
+    return LockedImage(
+        name=text("name", recipe_name),
+        registry=text("registry", _same_address),
+        tag=text("tag", tag_name),
+        digest=Digest.parse(text("digest", Digest.parse)),
+        sif_digest=Digest.parse(text("sif_digest", Digest.parse)),
+        size=size,
+        date=text("date", lambda value: datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ")),  # noqa: DTZ007 - checked only
+    )
+
+
+def _same_address(text: str) -> None:
+    """An address in the one way that it is written."""
+    if str(RegistryAddress.parse(text)) != text:
+        raise IntegrityFailure("another way to write an address", why=f"wanted {RegistryAddress.parse(text)}")
+
+
+def _no_others(source: str, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            raise _wrong(source, where + ascii(key[:60]), f"unknown; known are {', '.join(known)}")
+
+
+def _wrong(source: str, key: str, why: str, fix: str = _FIX) -> UsageError:
+    return UsageError(f"{source}: {key} is wrong", why=why, fix=fix)

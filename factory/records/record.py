@@ -1,0 +1,112 @@
+"""A record that another job wrote: a JSON object in a file of its own, read as strictly as it is written.
+
+Whoever wrote it may be a stranger: no link is followed, nothing is read without a bound, and every value has the type,
+the length and the characters that ours have.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from factory import strict
+from factory.io import plain
+from factory.oci.digest import Digest
+
+_SECONDS = 1e9  # thirty years
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
+_NAME_LIMIT = 60
+
+
+class Record:
+    """One JSON object. Whatever is not as it should be raises ValueError, which names the key and no value."""
+
+    def __init__(self, value: object) -> None:
+        if not isinstance(value, dict):
+            raise ValueError("not an object")  # noqa: TRY004 - one kind of error for all that a stranger may write
+        self._value: dict[str, Any] = value
+
+    @classmethod
+    def read(cls, path: Path, limit: int) -> Record:
+        """Read the record in a file of at most limit bytes. Raises FileNotFoundError, ValueError, IntegrityFailure."""
+        content = plain.read_plain(path, limit)
+        try:
+            return cls(strict.json_value(content, limit))
+        except strict.Malformed as error:
+            raise ValueError(error.why) from error
+
+    def only(self, names: Iterable[str]) -> None:
+        """Refuse every other key."""
+        if not self._value.keys() <= frozenset(names):
+            raise ValueError("it has a key that no such record has")
+
+    def text(self, name: str, most: int, pattern: re.Pattern[str] | None = None) -> str:
+        """A text of at most so many printable characters; pattern: what all of it matches."""
+        found = self.output(name, most)
+        if not found.isprintable() or (pattern is not None and pattern.fullmatch(found) is None):
+            raise ValueError(f"{name} is not what it should be")
+        return found
+
+    def output(self, name: str, most: int) -> str:
+        """What a program printed: a text of at most so many characters, whatever they are, that UTF-8 can hold."""
+        found = self._get(name)
+        if not isinstance(found, str) or len(found) > most or any("\ud800" <= letter <= "\udfff" for letter in found):
+            raise ValueError(f"{name} is not a text of at most {most} characters")
+        return found
+
+    def size(self, name: str) -> int:
+        """A number of bytes."""
+        found = self._get(name)
+        if type(found) is not int or not 0 <= found < 2**63:
+            raise ValueError(f"{name} is no size")
+        return found
+
+    def seconds(self, name: str) -> float:
+        """A time span."""
+        found = self._get(name)
+        if type(found) not in (int, float) or not 0 <= found <= _SECONDS or not math.isfinite(found):
+            raise ValueError(f"{name} is no number of seconds")
+        return float(found)
+
+    def time(self, name: str) -> str:
+        """A moment: ISO 8601, UTC, to the second."""
+        found = self.text(name, 20, _TIME)
+        datetime.strptime(found, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+        return found
+
+    def digest(self, name: str) -> Digest:
+        """A digest. Raises IntegrityFailure as well."""
+        return Digest.parse(self._get(name))
+
+    def texts(self, name: str, most: int, longest: int) -> Mapping[str, str]:
+        """At most so many texts by name, each of at most so many printable characters."""
+        found = Record(self._get(name))
+        names = found._value.keys()
+        if len(names) > most or any(len(one) > _NAME_LIMIT or not one.isprintable() for one in names):
+            raise ValueError(f"{name} is not what it should be")
+        return {one: found.text(one, longest) for one in names}
+
+    def records(self, name: str) -> tuple[Record, ...]:
+        """A list of records."""
+        found = self._get(name)
+        if not isinstance(found, list):
+            raise ValueError(f"{name} is no list")  # noqa: TRY004 - as above
+        return tuple(Record(one) for one in found)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a key."""
+        return name in self._value
+
+    def format(self, known: int) -> None:
+        """Refuse another format than the one that is known."""
+        if type(self._value.get("format")) is not int or self._value["format"] != known:
+            raise ValueError("it has another format")
+
+    def _get(self, name: str) -> Any:  # noqa: ANN401 - JSON values are of any type
+        if name not in self._value:
+            raise ValueError(f"{name} is missing")
+        return self._value[name]

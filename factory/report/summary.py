@@ -1,0 +1,330 @@
+"""What a run of the factory has to tell: one row for each recipe and architecture, as data.
+
+Rows travel between jobs as JSON, and the job that shows them may write to the repository, while the one that made them
+ran a stranger's pull request. So rows are read strictly. factory.report.markdown shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any, Literal, get_args
+
+from factory import strict
+from factory.errors import FactoryError, IntegrityFailure
+from factory.oci.digest import Digest
+from factory.oci.names import NAME_LIMIT, recipe_name
+from factory.recipes.lint.lint import lint
+from factory.recipes.load import FILE, lines_of
+from factory.recipes.model import Problem, ProblemError, Recipe
+from factory.recipes.toml.lines import nearest_line
+from factory.records import report as reports
+from factory.records.candidate import Candidate
+from factory.records.catalog import Catalog
+from factory.records.job import Kept, Plan, Stuck, Target
+
+Outcome = Literal["published", "tested", "tests failed", "not tested", "not built", "unchanged", "stuck", "waiting"]
+BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
+_FORMAT = 1
+_MOST_ROWS = 10_000
+MOST_CHANGES = 1000  # packages of one recipe that a report lists
+LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
+_TEXT_LIMIT = 500  # characters of a text that comes from a recipe
+_PATH_LIMIT = 200  # characters of a path in a recipe's folder
+_LINE_LIMIT = 1_000_000
+_ARCH = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe for one architecture. size and before: bytes of the image and of the newest published one, 0: none.
+
+    why: the reasons for building, or what is wrong; tests: in words; tag, digest: of the release, '' without one.
+    file, line: of the recipe's folder, where what is wrong stands; '' and 0 where no place is known.
+    update: bytes to fetch for who has the published one before, 0: not known. changes: of its packages, a line each.
+    same: it has the contents of what is published. waiting: GitHub takes no more jobs, a later run builds it.
+    """
+
+    recipe: str
+    arch: str
+    outcome: Outcome
+    why: str = ""
+    tests: str = ""
+    size: int = 0
+    before: int = 0
+    seconds: float = 0.0
+    tag: str = ""
+    digest: str = ""
+    sif_digest: str = ""
+    file: str = ""
+    line: int = 0
+    update: int = 0
+    changes: tuple[str, ...] = ()
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has left here: made, and why what else lies here does not count, by recipe and architecture.
+
+    tried: what the run was to build, though it is published as it should be. planned: all that it was to build, None
+    when nobody says. publishes: whether it was to publish anything, as a pull request's run never is.
+    """
+
+    made: tuple[Candidate, ...] = ()
+    refused: Mapping[Target, FactoryError] = field(default_factory=dict)
+    tried: Collection[Target] = ()
+    planned: Collection[Target] | None = None
+    publishes: bool = True
+
+    def waits(self, place: Target) -> bool:
+        """Whether the run had no room for it. A plan without any job is one that failed."""
+        return bool(self.planned) and place not in (self.planned or ())
+
+
+def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
+    """What became of everything: decided is the plan after the run."""
+    candidates = {(one.recipe, one.arch): one for one in left.made}
+    seen = (_published(one, catalog, publishes=left.publishes) for one in candidates.values())
+    published = [row for row in seen if row is not None]
+    done = {(row.recipe, row.arch) for row in published}
+    waiting = [(job.recipe.name, job.arch, "; ".join(job.reasons)) for job in decided.jobs]
+    waiting += [
+        (kept.recipe.name, kept.arch, "built anew")
+        for kept in decided.kept
+        if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in left.tried
+    ]
+    decided_already = done | {(name, arch) for name, arch, _ in waiting}
+    built = [_built(one[:2], one[2], left, candidates.get(one[:2]), catalog) for one in waiting if one[:2] not in done]
+    recipes = {job.recipe.name: job.recipe for job in decided.jobs}
+    recipes |= {kept.recipe.name: kept.recipe for kept in decided.kept}
+    return tuple(
+        sorted(
+            [
+                *published,
+                *(_located(row, recipes) for row in _after_their_bases(built, decided)),
+                *(_stuck(stuck) for stuck in decided.stuck),
+                *(
+                    Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
+                    for kept in decided.kept
+                    if (kept.recipe.name, kept.arch) not in decided_already
+                ),
+            ],
+            key=lambda row: (row.recipe, row.arch),
+        )
+    )
+
+
+def _anew(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
+    """True when there is a younger candidate of what is published as it should be: it was built by force.
+
+    Or by a new engine: the job that reports may have none, and then cannot plan that one is a reason to build.
+    """
+    made, release = candidates.get((kept.recipe.name, kept.arch)), kept.release
+    if made is None or release is None or made.created <= (release.repeat or release).created:
+        return False
+    return {name for name, _ in made.parts.items() ^ release.parts.items()} <= {"engine"}
+
+
+def _after_their_bases(built: Sequence[Row], decided: Plan) -> Iterator[Row]:
+    """The rows; what builds upon a recipe that cannot be published cannot be published either. Bases come first."""
+    bases = {(job.recipe.name, job.arch): (job.waits_for, job.arch) for job in decided.jobs}
+    order = {place: number for number, place in enumerate(bases)}
+    bad: set[tuple[str, str]] = set()
+    for row in sorted(built, key=lambda row: order.get((row.recipe, row.arch), 0)):
+        here = (row.recipe, row.arch)
+        if bases.get(here) in bad and row.outcome not in BAD - {"not built"}:
+            row = replace(row, outcome="stuck", why=f"its base {bases[here][0]} cannot be published")  # noqa: PLW2901
+        if row.outcome in BAD:
+            bad.add(here)
+        yield row
+
+
+def _stuck(stuck: Stuck) -> Row:
+    """The row of a recipe about which nothing can be said. Its folder may have any name."""
+    name = "".join(letter if letter.isprintable() and letter not in "/\\" else "?" for letter in stuck.recipe.name)
+    problem = stuck.error.problem if isinstance(stuck.error, ProblemError) else None
+    why = "; ".join(stuck.error.lines()).replace(f"{stuck.recipe.folder.parent}/", "")  # where that is, is no news
+    file, line = _place(stuck.recipe, problem) if problem is not None else ("", 0)
+    return Row(name[:NAME_LIMIT], stuck.arch, "stuck", why, file=file, line=line)
+
+
+def _located(row: Row, recipes: Mapping[str, Recipe]) -> Row:
+    """The row with the place of what is wrong: the first test that failed, or what lint says of what was not built."""
+    recipe = recipes[row.recipe]
+    if row.outcome == "tests failed":
+        return replace(row, file=FILE, line=_line_of_test(recipe, row.tests))
+    problems = lint(recipe.folder, recipes.values()) if row.outcome == "not built" else ()
+    problem = next((problem for problem in problems if not problem.warning), None)
+    if problem is None:
+        return row
+    file, line = _place(recipe, problem)
+    return replace(row, why=f"{file}:{line}: {problem.message}; {problem.remedy}", file=file, line=line)
+
+
+def _place(recipe: Recipe, problem: Problem) -> tuple[str, int]:
+    """Where a problem stands; nowhere for what ``from_json`` would refuse."""
+    path, line = problem.place.path, problem.place.line
+    file = path.relative_to(recipe.folder).as_posix() if recipe.folder in path.parents else ""
+    return (file, line) if file and _inside(file) and line <= _LINE_LIMIT else ("", 0)
+
+
+def _line_of_test(recipe: Recipe, tests: str) -> int:
+    """Where in recipe.toml the first test of those stands that the summary of a report names as failed."""
+    failed = tests.partition("failed: ")[2]
+    number = next((number for number, test in enumerate(recipe.tests) if failed.startswith(test.name)), -1)
+    return nearest_line(lines_of(recipe.folder), ("test", number, "name"))
+
+
+def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | None:
+    """The row of a candidate whose bytes are published; None when they are not."""
+    releases = [release for release in catalog.entry(made.recipe).releases if release.arch in ("", made.arch)]
+    here = next((release for release in releases if release.sif.digest == made.sif.digest), None)
+    if here is None:
+        same = (
+            one
+            for one in releases
+            if one.repeat and (one.repeat.inputs, one.repeat.created) == (made.key, made.created)
+        )
+        known = next(same, None)
+        why = f"built anew: {known.tag} has the same contents" if known else ""
+        return Row(made.recipe, made.arch, "unchanged", why) if known else None
+    if not publishes:
+        return Row(made.recipe, made.arch, "unchanged", f"{here.tag} is this very image")
+    before = max((one for one in releases if one.tag < here.tag), key=lambda one: one.tag, default=None)
+    return Row(
+        made.recipe,
+        made.arch,
+        "published",
+        tests=here.tested,
+        size=made.sif.size,
+        before=before.sif.size if before else 0,
+        seconds=made.seconds,
+        tag=str(here.tag),
+        digest=str(here.digest),
+        sif_digest=str(made.sif.digest),
+    )
+
+
+def _built(place: Target, why: str, left: RunResult, made: Candidate | None, catalog: Catalog) -> Row:
+    """The row of what should be built and is not published."""
+    recipe, arch = place
+    newest = catalog.entry(recipe).newest(arch)
+    before = newest.sif.size if newest else 0
+    refused = left.refused.get(place)
+    if refused is not None:
+        return Row(recipe, arch, "not built", str(refused), before=before)
+    if made is None:
+        outcome: Outcome = "waiting" if left.waits(place) else "not built"
+        return Row(recipe, arch, outcome, why, before=before)
+    outcome, tests = _tests_of(made)
+    return Row(recipe, arch, outcome, why, tests, made.sif.size, before, made.seconds, sif_digest=str(made.sif.digest))
+
+
+def _tests_of(made: Candidate) -> tuple[Outcome, str]:
+    try:
+        report = reports.load(made.folder, made.recipe)
+    except FactoryError:
+        return "not tested", ""
+    if report.sif_digest != made.sif.digest:
+        return "not tested", "its report is about another image"
+    return ("tests failed" if report.failed else "tested"), report.summary()
+
+
+def lasting(found: Iterable[Row]) -> tuple[Row, ...]:
+    """The rows without what differs from one night to the next while nothing has changed: sizes, ages, times."""
+    kept = [(row, row.why if row.outcome == "stuck" or _is_lint(row) else "") for row in found]
+    return tuple(
+        replace(row, why=why, size=0, before=0, seconds=0.0, update=0, changes=(), same=False) for row, why in kept
+    )
+
+
+def _is_lint(row: Row) -> bool:
+    return row.outcome == "not built" and row.file != ""
+
+
+def to_json(found: Sequence[Row]) -> str:
+    """The rows, to hand them to another job."""
+    return json.dumps({"format": _FORMAT, "rows": [asdict(_short(row)) for row in found]}, indent=1) + "\n"
+
+
+def _short(row: Row) -> Row:
+    """The row with no text that is longer than the reader takes."""
+    return replace(
+        row, why=shortened(row.why), tests=shortened(row.tests), changes=tuple(shortened(line) for line in row.changes)
+    )
+
+
+def shortened(text: str) -> str:
+    """A text of others on one line, no longer than fits there."""
+    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return words if len(words) <= _TEXT_LIMIT else words[: _TEXT_LIMIT - 1] + "…"
+
+
+def from_json(content: bytes) -> tuple[Row, ...]:
+    """Read the rows of a pull request's run, which a stranger may have written. None of them can be published.
+
+    Raises IntegrityFailure for anything unusual.
+    """
+    try:
+        value = strict.json_object(content, LIMIT)
+        listed: Any = value["rows"] if value["format"] == _FORMAT else None
+        return _apart(_row(row) for row in listed)
+    except (ValueError, KeyError, TypeError, FactoryError) as error:
+        # None of its words: the runner obeys some of what a log says, wherever in a line it stands.
+        raise IntegrityFailure(
+            "the report cannot be read", why="it is not what singfactory report writes", fix="look into that file"
+        ) from error
+
+
+def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows, each about something else, and not too many. Raises ValueError."""
+    by_place: dict[Target, Row] = {}
+    for row in found:
+        if (row.recipe, row.arch) in by_place or len(by_place) >= _MOST_ROWS:
+            raise ValueError("two rows are about the same, or there are too many")
+        by_place[row.recipe, row.arch] = row
+    return tuple(by_place.values())
+
+
+def _row(value: dict[str, Any]) -> Row:
+    changes = value.get("changes", []) if type(value) is dict else None
+    if type(changes) is not list or len(changes) > MOST_CHANGES:
+        raise ValueError("a row is not what it should be")
+    row = Row(**{**value, "changes": tuple(changes)})
+    texts = (row.why, row.tests, *row.changes)
+    numbers = (row.size, row.before, row.update, row.seconds)
+    if (
+        not _named(row)
+        or not _inside(row.file)
+        or type(row.line) is not int
+        or not 0 <= row.line <= _LINE_LIMIT
+        or _ARCH.fullmatch(row.arch) is None
+        or row.outcome not in get_args(Outcome)
+        or row.outcome == "published"
+        or (row.tag, row.digest) != ("", "")
+        or not all(isinstance(text, str) and len(text) <= _TEXT_LIMIT for text in (*texts, row.sif_digest))
+        or type(row.same) is not bool
+        or not all(type(number) is int for number in numbers[:3])
+        or not all(type(number) in (int, float) and 0 <= number < 2**63 for number in numbers)
+        or (row.sif_digest and str(Digest.parse(row.sif_digest)) != row.sif_digest)
+    ):
+        raise ValueError("a row is not what it should be")
+    return row
+
+
+def _named(row: Row) -> bool:
+    """A recipe that can be used has a recipe's name; a folder in which nothing can be read has any."""
+    if row.outcome != "stuck":
+        return recipe_name(row.recipe) == row.recipe
+    return _inside(row.recipe) and len(PurePosixPath(row.recipe).parts) == 1 and len(row.recipe) <= NAME_LIMIT
+
+
+def _inside(path: str) -> bool:
+    """True for '' and for the path of a file below a folder: it cannot lead out, and is what it looks like."""
+    parts = PurePosixPath(path).parts
+    plain_path = path == "/".join(parts) and ".." not in parts and "\\" not in path
+    return plain_path and path.isprintable() and len(path) <= _PATH_LIMIT
