@@ -42,9 +42,9 @@ Start = Callable[..., Faulty]
 PULL = """
 import sys
 from pathlib import Path
-from factory.digest import Descriptor, Digest
+from factory.oci.digest import Descriptor, Digest
 from factory.io.progress import Silent
-from factory.names import RegistryAddress
+from factory.oci.names import RegistryAddress
 from factory.registry.open import open_registry
 from factory.store.fetch.pool import Source
 from factory.store.fetch.transfer import fetch_whole

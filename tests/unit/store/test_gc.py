@@ -239,7 +239,7 @@ HOLDS = """
 import sys
 from pathlib import Path
 from typing import Any
-from factory.digest import Descriptor
+from factory.oci.digest import Descriptor
 from factory.io.progress import Silent
 from factory.store.store import Store
 from tests.unit.store.stored import ingest
@@ -438,7 +438,7 @@ def test_a_user_removes_own_images_only_and_names_stay_for_the_others() -> None:
 PULLS = """
 import sys, time
 from pathlib import Path
-from factory.digest import Descriptor
+from factory.oci.digest import Descriptor
 from factory.io.progress import Silent
 from factory.store import leases
 from factory.store.store import Store

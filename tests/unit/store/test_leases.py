@@ -20,7 +20,7 @@ DIGEST = Digest.of(b"image")
 BECOMES = """
 import os, sys
 from pathlib import Path
-from factory.digest import Digest
+from factory.oci.digest import Digest
 from factory.store import leases
 leases.take(Path(sys.argv[1]), Digest.of(b"image"))
 os.execvp("sh", ["sh", "-c", "echo ready; read line"])

@@ -340,7 +340,7 @@ def test_a_link_is_not_taken_for_a_blob_even_when_its_own_size_is_right(store: S
 INGEST = """
 import sys, time
 from pathlib import Path
-from factory.digest import Descriptor
+from factory.oci.digest import Descriptor
 from factory.io.progress import Silent
 from factory.store.store import Store
 from tests.unit.store.stored import ingest
