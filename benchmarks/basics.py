@@ -62,7 +62,7 @@ def run(folder: Path, image: Path, host: str, rounds: int) -> Costs:
         step("singfactory publish (oci:)", project, *OURS, "publish", NAME, "--registry", f"oci:{layouts}")
         step("singfactory pull (registry)", project, *OURS, "pull", NAME, "--registry", space)
         step("singfactory pull, again", project, *OURS, "pull", NAME, "--registry", space)
-        step("singfactory path", project, *OURS, "path", NAME)
+        step("singfactory path", project, *OURS, "path", NAME, "--registry", space)
         shutil.rmtree(store)
         step("oras pull", project, tool("oras"), "pull", "--plain-http", other, "-o", str(folder / "oras"))
         shutil.rmtree(folder / "oras")
