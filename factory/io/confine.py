@@ -98,15 +98,16 @@ def _inner(cwd: str, program: list[str]) -> int:
     """The first process of the inner namespaces: it waits for the program, and for all that this leaves behind."""
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.chdir(cwd)
-    _leave_keys_behind()
+    leave_keys_behind()
     shun_abstract_sockets()
     return _in_child(lambda: _become(program), linked=False)
 
 
-def _leave_keys_behind() -> None:
+def leave_keys_behind() -> None:
     """The session's keys, a Kerberos ticket say, are inherited by every process: join a new session (keyctl(2)).
 
-    Some kernels and containers have no keys. A quota that somebody has filled is another thing.
+    Some kernels and containers have no keys. A quota that somebody has filled is another thing: raises OSError, since
+    the program would inherit the session's keys.
     """
     number = _KEYCTL.get(os.uname().machine)
     if number is not None and _libc.syscall(number, _JOIN_SESSION_KEYRING, None) < 0:

@@ -21,7 +21,6 @@ Standard library only, and nothing of the package: `-I` keeps the start at a few
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import signal
 import stat
@@ -35,8 +34,6 @@ _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _IDS = 65536
 _SHIFT = 0x7000_0000
-_KEYCTL = {"x86_64": 250, "aarch64": 219}
-_JOIN_SESSION_KEYRING = 1
 _CANNOT = 126  # as shells do: found, and cannot be run
 
 
@@ -45,9 +42,12 @@ def main(arguments: list[str]) -> int:
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
-    if "--new-keyring" in options and (why := leave_keys_behind(libc)):
-        sys.stderr.write(f"no new session keyring: {why}\n")
-        return _CANNOT
+    if "--new-keyring" in options:
+        try:
+            _sibling("confine").leave_keys_behind()
+        except OSError as error:
+            sys.stderr.write(f"{error.strerror}: {os.strerror(error.errno or 0)}\n")
+            return _CANNOT
     if "--sandbox" in options:
         parent = int(options[options.index("--die-with-parent") + 1]) if "--die-with-parent" in options else 0
         uid, gid = os.getuid(), os.getgid()
@@ -69,18 +69,6 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{program[0]}: {error.strerror}\n")
     return _CANNOT
-
-
-def leave_keys_behind(libc: ctypes.CDLL) -> str:
-    """Join a new session keyring (keyctl(2)); why that failed, '' also where the kernel, or a container, has no keys.
-
-    A full quota is a failure: whoever fills it would have the next program inherit the session's keys.
-    """
-    number = _KEYCTL.get(os.uname().machine)
-    if number is None or libc.syscall(number, _JOIN_SESSION_KEYRING, None) >= 0:
-        return ""
-    error = ctypes.get_errno()
-    return "" if error in (errno.ENOSYS, errno.EPERM) else os.strerror(error)
 
 
 def _hand_over_pipes(owner: int) -> None:

@@ -8,6 +8,7 @@ import ctypes
 import http.server
 import json
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -453,7 +454,8 @@ def all_keys_taken(user: int) -> Iterator[None]:
         while taken < 10_000 and libc.syscall(ADD_KEY, b"user", b"%d" % taken, b"x", 1, process_keyring) >= 0:
             taken += 1
         os.write(ready[1], b"full" if 0 < taken < 10_000 else b"none")
-        os.read(hold[0], 1)
+        while not select.select([hold[0]], [], [], 0.001)[0]:  # what others of this user give back is taken as well
+            taken += libc.syscall(ADD_KEY, b"user", b"%d" % taken, b"x", 1, process_keyring) >= 0
         os._exit(0)
     os.close(hold[0])
     try:
@@ -502,13 +504,11 @@ def abstract_socket(user: int) -> Iterator[str]:
 CONNECT = "import socket, sys; s = socket.socket(1); s.connect(chr(0) + sys.argv[1]); print(s.recv(9))"
 
 
-@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("root", [True, False] if os.geteuid() == 0 else [False])
 def test_sockets_without_a_file_are_not_in_reach_of_a_test(root: bool) -> None:  # noqa: FBT001
     """A session's D-Bus is one on some systems, and starts programs for whoever connects as its user."""
     if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (6, 12):
         pytest.skip("this kernel cannot do it (Landlock, since 6.12), as docs/threats.md says")
-    if root and os.geteuid() != 0:
-        pytest.skip("the same as the other one")
     as_nobody = {} if root or os.geteuid() != 0 else {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     python = sys.executable if root else shutil.which("python3", path=os.defpath) or sys.executable
     with abstract_socket(os.geteuid() if root or not as_nobody else NOBODY) as name:
