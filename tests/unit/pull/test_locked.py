@@ -73,7 +73,7 @@ def test_a_locked_tag_that_names_another_image_now_is_told(
     push_foreign(registry, "tool", "stable", b"second")
     heard = Heard()
     assert get(image, registry, store, heard).path.read_bytes() == b"first"
-    assert heard.notes == [f"tool:stable names another image now; {image.digest} is fetched, as it is locked"]
+    assert heard.notes == [f"tool:stable names another image now; fetching the locked {image.digest}"]
 
 
 @pytest.mark.parametrize("status", ["deprecated", "withdrawn"])
@@ -93,7 +93,7 @@ def test_an_image_whose_sif_is_not_the_locked_one_is_refused_before_a_byte_of_it
 ) -> None:
     release(tmp_path, registry, b"first")
     image = replace(lock(tmp_path, registry), sif_digest=Digest.of(b"another"))
-    with pytest.raises(IntegrityFailure, match="is not the image that is locked") as caught:
+    with pytest.raises(IntegrityFailure, match="is not the locked image") as caught:
         get(image, registry, store)
     assert caught.value.exit_code == 5
     assert not store.root.exists()

@@ -197,7 +197,7 @@ def test_a_wrong_index_is_told_and_the_image_fetched_whole(
     made = planned(released(registry, tmp_path, index=wrong), registry, store, heard)
     assert is_whole(made)
     assert len(heard.notes) == 1
-    assert heard.notes[0].startswith("the whole image is fetched: ")
+    assert heard.notes[0].startswith("fetching the whole image: ")
     forget_indexes(made, store, 0)
     assert remembered(store, Digest.of(NEW), 1 << 20) is None
 

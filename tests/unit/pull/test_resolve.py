@@ -68,7 +68,7 @@ def test_every_way_to_name_a_release_finds_it(tmp_path: Path, recipe: Recipe, re
         f"tool:1.0@{release.digest}": ("1.0", "1.0-1"),
     }
     assert {reference: find(registry, reference) for reference in tags} == {
-        reference: Resolved(release, expected, told="@" not in reference, others=(release,))
+        reference: Resolved(release, expected, from_catalog="@" not in reference, others=(release,))
         for reference, expected in tags.items()
     }
 
@@ -165,11 +165,11 @@ def test_an_unknown_name_is_told_with_similar_names(tmp_path: Path, recipe: Reci
     assert unfound(registry, "tol") == [
         "there is no image tol in WHERE",
         "did you mean tool?",
-        "singfactory list shows what there is",
+        "singfactory list shows all images",
     ]
     assert unfound(registry, "quite-different") == [
         "there is no image quite-different in WHERE",
-        "singfactory list shows what there is",
+        "singfactory list shows all images",
     ]
 
 
@@ -201,7 +201,7 @@ def test_a_withdrawn_image_is_refused_by_tag(tmp_path: Path, registry: LayoutReg
     assert unfound(registry, reference) == [
         "tool is withdrawn",
         "wrong results",
-        "an experiment that must repeat it names the digest: tool@sha256:…",
+        "to repeat an experiment with it, name the digest: tool@sha256:…",
     ]
 
 
@@ -228,7 +228,7 @@ def test_an_image_of_another_architecture_is_never_given_for_a_tag(tmp_path: Pat
     recipe = write_recipe(tmp_path / "recipes", build='arch = ["arm64"]')
     release = put(tmp_path, recipe, registry, b"arm", "arm64")
     for reference in ("tool", "tool:1.0", "tool:1.0-1"):
-        expected = [f"{reference} is not there for amd64", "there is: arm64"]
+        expected = [f"{reference} does not exist for amd64", "available: arm64"]
         assert unfound(registry, reference) == expected
         break_catalog(registry)
         assert unfound(registry, reference) == expected
@@ -253,7 +253,7 @@ def test_the_digest_of_an_index_is_found_under_the_tag_of_its_set(tmp_path: Path
     put(tmp_path, recipe, registry, b"arm", "arm64")
     index = registry.manifest("tool", "1.0-2").descriptor.digest
     found = find(registry, f"tool@{index}")
-    assert (found.tags, found.release.digest, found.told) == (("1.0-2",), amd.digest, False)
+    assert (found.tags, found.release.digest, found.from_catalog) == (("1.0-2",), amd.digest, False)
     # The image's own digest names it for every machine, under the number that it was built for.
     assert find(registry, f"tool@{amd.digest}", "arm64").tags == ("1.0-1",)
 
@@ -269,8 +269,8 @@ def test_an_architecture_that_a_set_lacks_is_told_with_those_it_has(
     if broken:
         break_catalog(registry)
     for reference in ("tool:1.0-1", f"tool@{index}"):
-        assert unfound(registry, reference, "arm64") == [f"{reference} is not there for arm64", "there is: amd64"]
-    assert unfound(registry, "tool", "ppc64le") == ["tool is not there for ppc64le", "there is: amd64, arm64"]
+        assert unfound(registry, reference, "arm64") == [f"{reference} does not exist for arm64", "available: amd64"]
+    assert unfound(registry, "tool", "ppc64le") == ["tool does not exist for ppc64le", "available: amd64, arm64"]
 
 
 def test_a_new_version_without_an_architecture_does_not_give_it_the_old_version(
@@ -281,7 +281,7 @@ def test_a_new_version_without_an_architecture_does_not_give_it_the_old_version(
     put(tmp_path, old, registry, b"amd")
     arm = put(tmp_path, old, registry, b"arm", "arm64")
     put(tmp_path, write_recipe(tmp_path / "recipes", version="2.0", build=both), registry, b"new")
-    assert unfound(registry, "tool", "arm64") == ["tool is not there for arm64", "there is: amd64"]
+    assert unfound(registry, "tool", "arm64") == ["tool does not exist for arm64", "available: amd64"]
     assert find(registry, "tool:1.0", "arm64").release == arm
 
 
@@ -295,20 +295,20 @@ def test_where_older_factories_gave_each_architecture_its_own_numbers_a_moving_t
     for tag in ("tool", "tool:1.0"):
         for arch, release in releases.items():
             assert find(registry, tag, arch).release == release
-    assert unfound(registry, "tool:1.0-3")[1] == "there is: arm64"
+    assert unfound(registry, "tool:1.0-3")[1] == "available: arm64"
 
 
 def test_an_index_that_lies_about_an_architecture_gives_nothing(tmp_path: Path, registry: LayoutRegistry) -> None:
     put(tmp_path, write_recipe(tmp_path / "recipes"), registry)
     push_index(registry, [("1.0-1", "arm64")], "lie")
-    assert unfound(registry, "tool:lie", "arm64") == ["tool:lie is not there for arm64", "there is: amd64"]
+    assert unfound(registry, "tool:lie", "arm64") == ["tool:lie does not exist for arm64", "available: amd64"]
 
 
 def test_of_an_index_with_very_many_images_only_a_few_are_told(registry: LayoutRegistry) -> None:
     push_foreign(registry, "tool", "a")
     push_index(registry, [("a", f"{number:03}" + "x" * 29) for number in range(300)])
     (_, why) = unfound(registry, "tool")
-    assert why.startswith("there is: 000xxx")
+    assert why.startswith("available: 000xxx")
     assert len(why) < 400
 
 
@@ -333,9 +333,9 @@ def test_an_image_index_gives_the_image_of_the_platform(registry: LayoutRegistry
 def test_an_index_without_the_platform_tells_which_it_has(registry: LayoutRegistry) -> None:
     push_foreign(registry, "tool", "a")
     push_index(registry, [("a", "arm64"), ("a", "ppc64le")])
-    assert unfound(registry, "tool") == ["tool is not there for amd64", "there is: arm64, ppc64le"]
+    assert unfound(registry, "tool") == ["tool does not exist for amd64", "available: arm64, ppc64le"]
     push_index(registry, [])
-    assert unfound(registry, "tool")[1] == "there is: nothing"
+    assert unfound(registry, "tool")[1] == "available: nothing"
 
 
 @pytest.mark.parametrize("manifests", [None, {}, [None], [{"platform": {"architecture": "amd64"}}], [7, []]])
