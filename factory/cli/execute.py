@@ -65,7 +65,7 @@ def execute(verb: str, options: RunOptions) -> int:
     if verb == "exec" and not arguments:
         raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
     engine = context.engine  # first: without an engine there is no point in fetching the image
-    image = _in_use(context, _stored(context, context.meant(context.reference(options.ref))))
+    image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
     path = _near(context, image)
     engine_options = _engine_options(context, image, options)
     if options.record is not None:

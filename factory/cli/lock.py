@@ -55,7 +55,7 @@ def run(options: LockOptions) -> int:
 def _locked(context: Context, reference: Reference, date: str) -> LockedImage:
     return lock_image(
         reference,
-        context.meant(reference),
+        context.qualified(reference),
         store=context.store,
         open_registry=context.registry_of,
         arch=context.arch,

@@ -26,7 +26,7 @@ def run(options: PathOptions) -> int:
     """Print the path of a stored image. Raises NotFound if the store does not have it."""
     context = Context(options)
     store = context.store
-    image = store.find(context.meant(context.reference(options.ref)))
+    image = store.find(context.qualified(context.reference(options.ref)))
     store.lease(image.sif_digest, context.job, process=False)
     print(store.file(image))
     return 0

@@ -44,7 +44,7 @@ def run(options: StageOptions) -> int:
             why="SLURM_TMPDIR is not set, and neither is stage in a config.toml",
             fix="singfactory stage REF --to DIR, where DIR is on a local disk",
         )
-    image = context.store.find(context.meant(context.reference(options.ref)))
+    image = context.store.find(context.qualified(context.reference(options.ref)))
     context.store.lease(image.sif_digest, context.job, process=False)
     leases.take(local, image.sif_digest, context.job, process=False)
     print(copy(context, image, local))
