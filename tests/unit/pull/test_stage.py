@@ -41,7 +41,7 @@ def test_an_image_is_copied_once(tmp_path: Path, store: Store, image: StoredImag
     assert stage(image, store=store, local=local, progress=QUIET) == Staged(first.path, 0)
 
 
-def test_many_at_once_make_one_copy(tmp_path: Path, store: Store, image: StoredImage) -> None:
+def test_many_processes_make_one_copy(tmp_path: Path, store: Store, image: StoredImage) -> None:
     done: list[Staged] = []
     threads = [
         threading.Thread(target=lambda: done.append(stage(image, store=store, local=tmp_path / "l", progress=QUIET)))
@@ -55,7 +55,7 @@ def test_many_at_once_make_one_copy(tmp_path: Path, store: Store, image: StoredI
     assert {staged.path.read_bytes() for staged in done} == {CONTENT}
 
 
-def test_a_copy_that_broke_off_is_continued(tmp_path: Path, store: Store, image: StoredImage) -> None:
+def test_an_interrupted_copy_is_resumed(tmp_path: Path, store: Store, image: StoredImage) -> None:
     local = Store(tmp_path / "local")
     wanted = Descriptor(SIF_LAYER, image.sif_digest, image.size)
 
@@ -107,7 +107,7 @@ def spoil_free(path: Path) -> None:
     path.write_bytes(CONTENT)
 
 
-def test_a_staged_copy_of_the_wrong_size_is_made_anew(tmp_path: Path, store: Store, image: StoredImage) -> None:
+def test_a_staged_copy_of_the_wrong_size_is_made_again(tmp_path: Path, store: Store, image: StoredImage) -> None:
     path = stage(image, store=store, local=tmp_path / "local", progress=QUIET).path
     spoil(path, b"short")
     assert stage(image, store=store, local=tmp_path / "local", progress=QUIET).path.read_bytes() == CONTENT
