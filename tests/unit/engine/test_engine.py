@@ -39,7 +39,7 @@ def engine_at(path: Path, says: str) -> Path:
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """Nothing but what a test puts into bin/ is found; the fakes themselves need only the shell's own commands."""
+    """PATH has only bin/, which a test fills. The fakes need only commands that are built into the shell."""
     return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
 
 
@@ -187,7 +187,7 @@ image=$before
 
 
 class Fake:
-    """An engine made of a shell script that takes the arguments of `build` and does what a test says."""
+    """A shell script as the engine: it parses the arguments of `build` and runs a test's commands."""
 
     def __init__(self, folder: Path, then: str, host: Host = HOST) -> None:
         self.folder = folder

@@ -10,7 +10,7 @@ from factory.engine.sources import debian_mirror, find, pip_configuration
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Debian machine without a pip configuration of its own."""
+    """A Debian machine without a pip configuration."""
     monkeypatch.setattr(sources, "_PIP_OF_ALL", tmp_path / "etc" / "pip.conf")
     monkeypatch.setattr(sources, "_distribution", lambda: "debian")
 

@@ -37,7 +37,7 @@ def release(tmp_path: Path, registry: Registry, content: bytes, more: str = "") 
 
 
 def lock(tmp_path: Path, registry: Registry, reference: str = "tool") -> LockedImage:
-    """Pull into a store that is thrown away, and lock what came."""
+    """Pull into a temporary store and return the lock entry."""
     throw_away = Store(tmp_path / "another store")
     done = pull(Reference.parse(reference), registry=registry, store=throw_away, arch="amd64", progress=QUIET)
     (image,) = parse(render([LockedImage.of(done.image, DATE)]).encode(), "x")

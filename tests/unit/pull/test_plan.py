@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def released(registry: Registry, tmp_path: Path, content: bytes = NEW, index: bytes | None = None) -> Release:
-    """A release with its chunk index, or with these bytes in its place."""
+    """Publish a release with its chunk index, or with these bytes instead of it."""
     path = tmp_path / "published.sif"
     path.write_bytes(content)
     document = index_image(path).encode() if index is None else index
@@ -85,7 +85,7 @@ def is_whole(made: Planned) -> bool:
 
 
 def put_together(plan: Plan) -> bytes:
-    """The image, with what is to be fetched out of the original."""
+    """Assemble the image by a plan, and take the fetched spans from the original."""
     assert plan.copies
     result = bytearray()
     for offset, length, file, at in plan.spans:

@@ -213,7 +213,7 @@ def test_a_manifest_of_another_kind_is_refused_before_any_byte_is_fetched(
     assert not store.root.exists()
 
 
-# --- what happens to a stored image later
+# --- damage to a stored image
 
 
 def damage(path: Path, content: bytes) -> None:

@@ -137,7 +137,7 @@ def refusing(what: str, error: FactoryError) -> Hook:
     return hook
 
 
-# --- what is not there
+# --- references that do not exist
 
 
 def test_the_error_for_an_unknown_tag_lists_the_existing_tags(
@@ -234,7 +234,7 @@ def test_an_image_of_another_architecture_is_never_given_for_a_tag(tmp_path: Pat
         assert unfound(registry, reference) == expected
         break_catalog(registry)
         assert unfound(registry, reference) == expected
-    assert find(registry, f"tool@{release.digest}").release == release  # who names the bytes gets the bytes
+    assert find(registry, f"tool@{release.digest}").release == release  # a digest is fetched for any architecture
 
 
 def test_each_machine_gets_its_image_of_an_index_without_the_catalog(tmp_path: Path, registry: LayoutRegistry) -> None:
@@ -256,7 +256,7 @@ def test_the_digest_of_an_index_is_found_under_the_tag_of_its_set(tmp_path: Path
     index = registry.manifest("tool", "1.0-2").descriptor.digest
     found = find(registry, f"tool@{index}")
     assert (found.tags, found.release.digest, found.from_catalog) == (("1.0-2",), amd.digest, False)
-    # The image's own digest names it for every machine, under the number that it was built for.
+    # The digest of the image itself finds it on every machine, under its own build number.
     assert find(registry, f"tool@{amd.digest}", "arm64").tags == ("1.0-1",)
 
 
@@ -315,7 +315,7 @@ def test_the_error_lists_only_a_few_images_of_a_very_long_index(registry: Layout
 
 
 def push_index(registry: LayoutRegistry, members: Sequence[tuple[str, str]], tag: str = "latest") -> None:
-    """An image index over tags that are there: (tag, architecture)."""
+    """Push an image index of existing tags, given as (tag, architecture)."""
     manifests = []
     for member, arch in members:
         entry = registry.manifest("tool", member).descriptor.to_json()

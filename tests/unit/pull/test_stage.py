@@ -98,7 +98,7 @@ def test_a_damaged_stored_image_is_never_staged_and_the_error_says_what_to_do(
     assert caught.value.what.startswith(what)
     assert caught.value.fix.startswith(fix)
     assert not Store(store.root.with_name("local")).blob(image.sif_digest).exists()
-    # And once the store is mended, the node is not left behind.
+    # Once the store is repaired, staging works again.
     spoil_free(source)
     assert stage(image, store=store, local=store.root.with_name("local"), progress=QUIET).path.read_bytes() == CONTENT
 
