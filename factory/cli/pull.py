@@ -68,7 +68,7 @@ def run(options: PullOptions) -> int:
 
 def _tell_its_name(context: Context, image: StoredImage) -> None:
     """How to run an image whose bare name means another one, or none."""
-    if image.registry and not context.store.is_meant(image):
+    if image.registry and not context.store.is_unqualified(image):
         same = Reference(image.recipe, digest=image.digest, registry=RegistryAddress.parse(image.registry))
         context.progress.note(
             f"{image.recipe} alone does not mean this image; it runs by: singfactory exec {same} -- …"

@@ -183,7 +183,7 @@ def test_old_partials_and_what_was_put_aside_go(store: Store) -> None:
     assert why(told, keep=False) == {
         "a" * 12: "unfinished, 10 days old",
         ".adopt.1.ff": "unfinished, 10 days old",
-        "x.sif": "put aside, 10 days old",
+        "x.sif": "quarantined, 10 days old",
         ".tool.json.1": "unfinished, 10 days old",
     }
     assert not any(store.root.glob("partial/*"))
@@ -301,7 +301,7 @@ def test_who_begins_to_use_an_image_after_the_plan_keeps_it_and_its_tags(
         yield from verdicts
 
     monkeypatch.setattr(gc._Collector, "plan", plan_then_use)  # noqa: SLF001
-    assert why(run(store, older_than=DAY), keep=True) == {"tool:1-1": "used in this moment"}
+    assert why(run(store, older_than=DAY), keep=True) == {"tool:1-1": "used just now"}
     assert names_in(store) == {"tool:1-1"}
 
 
@@ -317,7 +317,7 @@ def test_an_image_that_is_tagged_in_the_last_moment_stays(store: Store, monkeypa
             store.record(image(b"image", "tool", "1-1"), ["1-1"])
 
     monkeypatch.setattr(Folder, "rename", rename_then_tag)
-    assert why(run(store), keep=True) == {digest.short: "tagged in this moment"}
+    assert why(run(store), keep=True) == {digest.short: "tagged just now"}
     assert names_in(store) == {"tool:1-1"}
 
 

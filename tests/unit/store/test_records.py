@@ -44,18 +44,18 @@ def root(tmp_path: Path) -> Path:
 def test_a_name_means_the_registry_that_is_set_and_what_was_adopted_where_that_has_none() -> None:
     adopted, other = image(b"file", "", tag="2"), image(b"file", "")
     found = records(image(b"a"), image(b"b", B), adopted, other)
-    assert found.meant(A) == {"1.0-1": image(b"a"), "2": adopted}
-    assert found.meant(B) == {"1.0-1": image(b"b", B), "2": adopted}
-    assert found.meant("c.example/x") == {"1.0-1": other, "2": adopted}
+    assert found.unqualified(A) == {"1.0-1": image(b"a"), "2": adopted}
+    assert found.unqualified(B) == {"1.0-1": image(b"b", B), "2": adopted}
+    assert found.unqualified("c.example/x") == {"1.0-1": other, "2": adopted}
 
 
 def test_where_none_is_set_a_name_means_the_only_registry_that_somebody_named() -> None:
-    assert records(image(b"a")).meant("") == {"1.0-1": image(b"a")}
-    assert records(image(b"a"), image(b"b", B)).meant("") == {}
-    assert records(image(b"a"), asked=False).meant("") == {}
+    assert records(image(b"a")).unqualified("") == {"1.0-1": image(b"a")}
+    assert records(image(b"a"), image(b"b", B)).unqualified("") == {}
+    assert records(image(b"a"), asked=False).unqualified("") == {}
     locked = records(image(b"a")).with_image(image(b"b", B), ["1.0-1"], "", asked=False)
-    assert locked.meant("") == {"1.0-1": image(b"a")}
-    assert locked.with_image(image(b"b", B), ["1.0-1"], "", asked=True).meant("") == {}
+    assert locked.unqualified("") == {"1.0-1": image(b"a")}
+    assert locked.with_image(image(b"b", B), ["1.0-1"], "", asked=True).unqualified("") == {}
 
 
 def test_links_stay_with_the_first_registry_until_the_one_that_is_set_takes_them() -> None:

@@ -187,7 +187,7 @@ def test_a_file_that_others_can_write_is_not_used(world: World) -> None:
     world.give(*world.everything())
     world.blob.chmod(0o464)
     assert world.own.usable(WANTED) is None
-    assert any("others than its owner can write " in notice for notice in world.notices)
+    assert any("users other than its owner can write " in notice for notice in world.notices)
 
 
 @only_root
@@ -380,7 +380,7 @@ def test_a_file_that_is_replaced_while_it_gets_its_name_is_not_taken(
         real(folder, name, to, new)
 
     monkeypatch.setattr(Folder, "rename", swapped)
-    with pytest.raises(IntegrityFailure, match="is not what was written there"):
+    with pytest.raises(IntegrityFailure, match="was replaced while it was stored"):
         ingest(Store(world.own.root), WANTED, fetched, Silent())
     assert not world.own.blob(WANTED.digest).exists()
 

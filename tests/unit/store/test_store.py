@@ -202,7 +202,7 @@ def test_wrong_bytes_in_a_leftover_cost_one_clean_fetch(store: Store) -> None:
     path, fetched = ingest(store, WANTED, source, heard)
     assert source.offsets == [5000, 0]
     assert (path.read_bytes(), fetched) == (CONTENT, 2 * len(CONTENT) - 5000)
-    assert heard.notes == ["the bytes were not right; fetching the image once more"]
+    assert heard.notes == ["the digest is wrong; fetching the image once more"]
 
 
 def test_a_leftover_longer_than_the_image_is_started_anew(store: Store) -> None:
@@ -539,7 +539,7 @@ def test_an_image_whose_blob_is_gone_is_not_there(store: Store) -> None:
         store.find(Reference.parse("pytorch-2.1"))
     assert caught.value.what == "the file of pytorch-2.1:2.1.2-3 is gone from the store"
     same = f"ghcr.io/org/images/pytorch-2.1@{image().digest}"
-    assert caught.value.fix == f"singfactory pull {same} brings the same image back"
+    assert caught.value.fix == f"get the same image back with: singfactory pull {same}"
     assert list(store.images()) == []
 
 
@@ -603,7 +603,7 @@ def test_a_flipped_bit_is_found_moved_away_and_fetched_anew(store: Store) -> Non
     assert heard.steps.count("end") == 2
     assert finding.path == store.root / "quarantine" / path.name
     assert finding.path.read_bytes() == WRONG
-    assert finding.why == f"its bytes are {Digest.of(WRONG)}, not {WANTED.digest}"
+    assert finding.why == f"its digest is {Digest.of(WRONG)}, not {WANTED.digest}"
     assert not path.exists()
     assert sound.exists()
     with pytest.raises(NotFound):
@@ -616,11 +616,11 @@ def test_a_flipped_bit_is_found_moved_away_and_fetched_anew(store: Store) -> Non
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("link", "a symbolic link stood in its place"),
-        ("dangling link", "a symbolic link stood in its place"),
-        ("pipe", "it was no ordinary file"),
-        ("folder", "it was no ordinary file"),
-        ("cut", f"its bytes are {Digest.of(CONTENT[:100])}, not {WANTED.digest}"),
+        ("link", "it was a symbolic link"),
+        ("dangling link", "it was a symbolic link"),
+        ("pipe", "it was not a regular file"),
+        ("folder", "it was not a regular file"),
+        ("cut", f"its digest is {Digest.of(CONTENT[:100])}, not {WANTED.digest}"),
     ],
 )
 def test_what_stands_in_place_of_a_blob_is_moved_away(store: Store, tmp_path: Path, kind: str, why: str) -> None:

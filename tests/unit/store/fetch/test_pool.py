@@ -234,7 +234,7 @@ def test_a_part_of_a_wrong_size_is_refused(store: Store, change: bytes) -> None:
             yield from super().read(offset, None if length is None else length - 1)
             yield change
 
-    with pytest.raises(IntegrityFailure, match="another size"):
+    with pytest.raises(IntegrityFailure, match="wrong size"):
         ingest(store, Wrong(), Silent())
     assert list(store.leftovers()) == []
 

@@ -146,7 +146,7 @@ def test_a_seed_that_lies_costs_one_full_fetch_and_a_notice(store: Store, seed: 
     assert ingest(store, source, spans_from(seed), heard) == len(CONTENT) + 41_000
     assert source.whole == [0]
     (note,) = heard.notes
-    assert note.startswith("what is reused does not give the image, all of it is fetched")
+    assert note.startswith("local images gave wrong bytes, fetching the whole image")
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: os.truncate(path, 100_000)])
@@ -220,7 +220,7 @@ def test_more_bytes_than_a_part_has_are_refused(store: Store, seed: Path) -> Non
     heard = Heard()
     path, _ = carry_out(store, Plan(WANTED, tuple(spans_from(seed))), BlobSource(more, 3), heard)
     assert path.read_bytes() == CONTENT
-    assert "a part of the image has another size" in heard.notes[0] or "got more" in heard.notes[0]
+    assert "a part of the image has the wrong size" in heard.notes[0] or "got more" in heard.notes[0]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
