@@ -34,7 +34,7 @@ BLOCK = 10_000
 
 
 class Source:
-    """A registry's side of ingest: serves one content after the other, and remembers what it was asked."""
+    """A fake registry for ingest: serves its contents in turn, and records the requests."""
 
     def __init__(self, *contents: bytes, breaks_after: int | None = None) -> None:
         self.contents = list(contents or [CONTENT])
@@ -100,7 +100,7 @@ def everything_in(root: Path) -> set[str]:
 
 
 def partial_of(store: Store, wanted: Descriptor = WANTED) -> Path:
-    """What an unfinished download has left, or where such a thing would be."""
+    """Return the path of an unfinished download, whether it exists or not."""
     name = f"{wanted.digest.hex}.{os.getuid()}."
     there = sorted((store.root / "partial").glob(f"{name}*"))
     return there[0] if there else store.root / "partial" / f"{name}earlier"
@@ -205,7 +205,7 @@ def test_wrong_bytes_in_a_leftover_cost_one_clean_fetch(store: Store) -> None:
     assert heard.notes == ["the digest is wrong; fetching the image once more"]
 
 
-def test_a_leftover_longer_than_the_image_is_started_anew(store: Store) -> None:
+def test_a_partial_file_longer_than_the_image_is_started_again(store: Store) -> None:
     files.make_folder(store.root / "partial")
     partial_of(store).write_bytes(CONTENT + b"x")
     source = Source()
@@ -250,7 +250,7 @@ def test_an_empty_blob_is_a_blob(store: Store) -> None:
     assert put(store, b"").read_bytes() == b""
 
 
-def test_too_little_space_is_told_before_anything_is_fetched(store: Store) -> None:
+def test_too_little_space_is_reported_before_anything_is_fetched(store: Store) -> None:
     huge = Descriptor("a/b", WANTED.digest, 10**17)
     source = Source()
     with pytest.raises(NoRoom, match="to pull the image") as caught:
@@ -570,7 +570,7 @@ def test_refs_survive_json(store: Store) -> None:
         json.dumps({"tags": {"latest": image().to_json() | {"run": []}}}),
     ],
 )
-def test_a_broken_record_counts_as_empty_and_the_next_pull_mends_it(store: Store, broken: str) -> None:
+def test_a_broken_record_counts_as_empty_and_the_next_pull_replaces_it(store: Store, broken: str) -> None:
     path = put(store)
     (store.root / "refs").mkdir()
     (store.root / "refs" / "pytorch-2.1.json").write_bytes(broken.encode(errors="surrogateescape"))
@@ -591,7 +591,7 @@ def test_a_sound_store_is_verified_and_left_as_it_is(store: Store) -> None:
     assert everything_in(store.root) == before
 
 
-def test_a_flipped_bit_is_found_moved_away_and_fetched_anew(store: Store) -> None:
+def test_a_flipped_bit_is_found_quarantined_and_fetched_again(store: Store) -> None:
     sound, path = put(store, b"sound"), put(store)
     store.record(image(), ["latest"])
     path.chmod(0o644)

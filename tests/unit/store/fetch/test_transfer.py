@@ -29,7 +29,7 @@ MISSING = [(0, 10_000), (60_000, 30_000), (199_000, 1_000)]
 
 
 class Source:
-    """Serves any part; remembers which ones were asked for. fault is called with the offset of each block."""
+    """Serves any part, and records the requests. fault: called with the offset of each block."""
 
     def __init__(self, fault: Callable[[int], None] = lambda _: None, content: bytes = CONTENT) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -71,7 +71,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def seed(tmp_path: Path) -> Path:
-    """A file that has all of the image but what is missing, 500 bytes later."""
+    """A file with the image's bytes, shifted by 500, except for the missing ones."""
     path = tmp_path / "seed"
     content = bytearray(b"x" * 500 + CONTENT)
     for offset, length in MISSING:
@@ -81,7 +81,7 @@ def seed(tmp_path: Path) -> Path:
 
 
 def spans_from(seed: Path, missing: Sequence[tuple[int, int]] = MISSING) -> list[Span]:
-    """The cover: what is missing is fetched, all else is in the seed."""
+    """A plan that fetches the missing bytes and copies the rest from the seed."""
     found, at = [], 0
     for offset, length in [*missing, (len(CONTENT), 0)]:
         if at < offset:
@@ -93,7 +93,7 @@ def spans_from(seed: Path, missing: Sequence[tuple[int, int]] = MISSING) -> list
 
 
 def carry_out(store: Store, plan: Plan, source: BlobSource, heard: Silent | None = None) -> tuple[Path, int]:
-    """What a pull does with a plan."""
+    """Carry out a plan as a pull does."""
     with open_partial(store, plan.wanted, Silent()) as partial:
         assert partial is not None
         fetched = transfer(plan, source, partial, heard or Silent())
