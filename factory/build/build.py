@@ -62,6 +62,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
+    candidates.require_folder(folder)
     files.make_folder(place.scratch)
     for where in (place.scratch, folder):
         files.require_space(where, recipe.build.disk, f"to build {recipe.name}")

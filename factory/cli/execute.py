@@ -21,6 +21,7 @@ from factory.oci.names import Reference, RegistryAddress
 from factory.store import leases
 from factory.store.refs import Purged, StoredImage
 
+_RECORD_BEGINS = b'{"time": "'  # the first key of a record: a file that begins otherwise has no records
 GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
 
@@ -69,7 +70,8 @@ def execute(verb: str, options: RunOptions) -> int:
     path = _near(context, image)
     engine_options = _engine_options(context, image, options)
     if options.record is not None:
-        files.append_line(options.record, json.dumps(_record(context, image, path, [verb, *arguments])))
+        line = json.dumps(_record(context, image, path, [verb, *arguments]))
+        files.append_line(options.record, line, begins=_RECORD_BEGINS)
     engine.become(verb, path, arguments, engine_options, engine.with_inside(context.env, image.env))
 
 

@@ -26,6 +26,7 @@ class PullOptions(CommonOptions):
 
     refs: Sequence[str]
     output: Path | None
+    force: bool
     locked: Path | None
 
 
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("refs", metavar="REF", nargs="*", help="NAME, NAME:TAG or NAME@sha256:HEX")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also put a copy at this path")
+    parser.add_argument("--force", action="store_true", help="with -o: replace another file at this path")
     parser.add_argument(
         "--locked", type=Path, metavar="FILE", help="pull the digests in this lock file: all images, or only the REFs"
     )
@@ -53,7 +55,7 @@ def run(options: PullOptions) -> int:
     references = [context.reference(text) for text in options.refs]
     rows = []
     for done in _locked(context, references, options.locked) if options.locked else _named(context, references):
-        copied = copy_out(done, options.output.absolute()) if options.output is not None else None
+        copied = copy_out(done, options.output.absolute(), force=options.force) if options.output is not None else None
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
             say(f"{copied or done.path} {done.image.digest}")

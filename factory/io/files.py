@@ -314,13 +314,14 @@ def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
             done += count
 
 
-def append_line(path: Path, line: str) -> None:
+def append_line(path: Path, line: str, *, begins: bytes = b"") -> None:
     """Add a line to an ordinary file, durable when this returns; in one write, so that lines do not mix.
 
+    begins: what the file must begin with, unless it is empty. A last line that a full disk cut off is ended first.
     No link is followed: in a folder that others write, it could lead to any file of this user's. Raises NoRoom when the
-    disk took only a part of it, PlaceUnusable when it is no ordinary file: nothing waits for who reads a pipe.
+    disk took only a part of it, PlaceUnusable when it is another kind of file: nothing waits for who reads a pipe.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
         try:
             descriptor = os.open(path, flags, 0o644)
@@ -329,9 +330,13 @@ def append_line(path: Path, line: str) -> None:
                 raise _in_the_way(path) from error
             raise
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
                 raise _in_the_way(path)
-            left = line.encode() + b"\n"
+            if found.st_size and os.pread(descriptor, len(begins), 0) != begins:
+                raise _in_the_way(path, "it has other contents than such lines")
+            ended = not found.st_size or os.pread(descriptor, 1, found.st_size - 1) == b"\n"
+            left = (b"" if ended else b"\n") + line.encode() + b"\n"
             while left:  # the second write of a full disk tells why
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
@@ -339,8 +344,8 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def _in_the_way(path: Path) -> PlaceUnusable:
-    return PlaceUnusable(f"{path} is in the way", why="it is no ordinary file", fix="move it, or name another place")
+def _in_the_way(path: Path, why: str = "it is no ordinary file") -> PlaceUnusable:
+    return PlaceUnusable(f"{path} is in the way", why=why, fix="move it, or name another place")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from factory import strict
 from factory.errors import FactoryError, MachineFailure, UsageError
 from factory.io import plain
-from factory.io.files import atomic_write, make_folder, storage_error
+from factory.io.files import atomic_write, make_folder, storage_error, system_error
 
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -119,8 +119,12 @@ def normal_host(key: str) -> str:
     return f"{host}/{path}" if slash and path else host
 
 
-def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """A configuration file, empty when there is none. Raises UsageError when it is broken."""
+def read_config(path: Path, notice: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """A configuration file, empty when there is none. Raises UsageError when it is broken.
+
+    notice: takes a line about a file that cannot be read, which then counts as empty. Without it, such a file is an
+    error: whoever is to write it would lose the logins in it.
+    """
     try:
         content = plain.read_plain(path, _CONFIG_LIMIT, follow=True)
     except (FileNotFoundError, NotADirectoryError):
@@ -128,6 +132,8 @@ def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> d
     except plain.NotPlainError as error:
         raise _broken(path, f"it {error.how}") from error
     except OSError as error:
+        if notice is None:
+            raise system_error(error, path) from error
         notice(f"{path} cannot be read ({error.strerror}); going on without the logins in it")
         return {}
     try:

@@ -45,7 +45,7 @@ def test_what_a_command_is_given_becomes_a_frozen_dataclass(line: list[str]) -> 
 
 def test_options_are_frozen_and_have_their_types() -> None:
     _, options = parse(["pull", "a", "b", "-o", "x", "--json"])
-    assert options == PullOptions(refs=["a", "b"], output=Path("x"), locked=None, json=True)
+    assert options == PullOptions(refs=["a", "b"], output=Path("x"), force=False, locked=None, json=True)
     with pytest.raises(FrozenInstanceError):
         options.json = False  # type: ignore[misc]  # that is what is tried
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from factory.oci.digest import Digest
-from tests.unit.cli.test_store_commands import SIF, Cluster
+from tests.unit.cli.cluster import SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts several processes
 
