@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from factory.build.base_layout import BasePlace
 from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
 from factory.cli.context import Context
-from factory.cli.network import host_opener
-from factory.cli.settings import PREFIX
+from factory.cli.network import open_with_logins
+from factory.cli.settings import PREFIX, Settings
 from factory.engine import sources
 from factory.errors import UsageError
 from factory.io import git
 from factory.make.adapters import Adapters
+from factory.oci.names import RegistryAddress
+from factory.plan.bases import OpenHost
 from factory.publish.publish import Origin
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.registry.open import open_reader
+from factory.registry.protocol import Registry
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
@@ -113,3 +118,14 @@ def slurm_runner(context: Context) -> SlurmRunner:
         account=context.settings.text("slurm_account"),
         options=context.settings.listed("slurm_options"),
     )
+
+
+def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
+    """Opens the registries of base images; each once."""
+    plain = frozenset(settings.listed("plain_http"))
+
+    @lru_cache(maxsize=64)
+    def open_host(host: str) -> Registry:
+        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), settings, env, notice)
+
+    return open_host

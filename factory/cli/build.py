@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, fail
 from factory.io.files import readable_size
-
-if TYPE_CHECKING:
-    from factory.records.candidate import Candidate
+from factory.make.builds import build_named
+from factory.make.make import take_snapshot
+from factory.recipes.load import RUNNERS
+from factory.records.candidate import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,6 @@ class BuildOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from factory.recipes.load import RUNNERS  # noqa: PLC0415
-
     parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="where candidates go (default: the work folder)"
@@ -47,11 +46,6 @@ def run(options: BuildOptions) -> int:
 
     One that fails stops only what builds upon it; the exit code is that of the first failure.
     """
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make.builds import build_named  # noqa: PLC0415
-    from factory.make.make import take_snapshot  # noqa: PLC0415
-
     context = Context(options)
     recipes = context.recipes.with_bases(options.names)
     adapters = open_adapters(context)

@@ -6,15 +6,17 @@ import argparse
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from factory.cli.adapters import tracked_work
 from factory.cli.context import WORK, Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.cli.quoting import command
 from factory.cli.terminal import emit, say
 from factory.errors import RecipeError
-
-if TYPE_CHECKING:
-    from factory.recipes.model import Problem
+from factory.github.commands import annotation
+from factory.recipes import load
+from factory.recipes.lint import lint
+from factory.recipes.model import Place, Problem
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +27,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: CommonOptions) -> int:
     """Print every problem; exit 2 when one of them is an error."""
-    from factory.recipes import load  # noqa: PLC0415
-    from factory.recipes.lint import lint  # noqa: PLC0415
-
     context = Context(options)
     root = context.recipes_root
     known = {folder.name: folder for folder in load.recipe_folders(root)}
@@ -54,9 +53,6 @@ def run(options: CommonOptions) -> int:
             ]
         )
     elif context.env.get("GITHUB_ACTIONS") == "true":
-        from factory.cli.quoting import command  # noqa: PLC0415
-        from factory.github.commands import annotation  # noqa: PLC0415
-
         for problem in problems:
             level = "warning" if problem.warning else "error"
             where = _shown(problem.place.path)
@@ -75,9 +71,6 @@ def run(options: CommonOptions) -> int:
 
 def _tracked_work(context: Context) -> list[Problem]:
     """The problem of a work folder that came with the repository."""
-    from factory.cli.adapters import tracked_work  # noqa: PLC0415
-    from factory.recipes.model import Place, Problem  # noqa: PLC0415
-
     if context.settings.project is None:
         return []
     found = {folder: tracked_work(context, folder) for folder in (context.project / WORK, context.work)}

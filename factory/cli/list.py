@@ -9,6 +9,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
+from factory.records import catalog
 from factory.records.catalog import Catalog, Entry
 
 
@@ -19,8 +20,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: CommonOptions) -> int:
     """Print the catalog, one line a recipe."""
-    from factory.records import catalog  # noqa: PLC0415
-
     context = Context(options)
     known = catalog.read(context.registry)
     show(context, known, [entry for _, entry in sorted(known.entries.items())])

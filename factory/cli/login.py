@@ -8,10 +8,13 @@ import sys
 from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.network import http_settings, login_files
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.errors import UsageError
 from factory.oci.names import RegistryAddress
+from factory.registry import credentials
+from factory.registry.distribution import DistributionRegistry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +36,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: LoginOptions) -> int:
     """Try the login, then keep it in Docker's configuration file (0600), where Apptainer and Docker find it too."""
-    from factory.cli.network import http_settings, login_files  # noqa: PLC0415
-    from factory.registry import credentials  # noqa: PLC0415
-    from factory.registry.distribution import DistributionRegistry  # noqa: PLC0415
-
     context = Context(options)
     address = RegistryAddress.parse(options.host)
     if options.password_stdin:

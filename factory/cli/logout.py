@@ -6,9 +6,11 @@ import argparse
 from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.network import login_files
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.oci.names import RegistryAddress
+from factory.registry.credentials import logout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: LogoutOptions) -> int:
     """Remove the login from every file that holds one."""
-    from factory.cli.network import login_files  # noqa: PLC0415
-    from factory.registry.credentials import logout  # noqa: PLC0415
-
     host = RegistryAddress.parse(options.host).host
     changed = [path for path in login_files(Context(options).env) if path.is_file() and logout(path, host)]
     for path in changed:

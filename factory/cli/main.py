@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from factory import __version__
 from factory.cli.options import CommonOptions, typed
+from factory.cli.terminal import fail
 from factory.errors import FactoryError, Interrupted, UsageError
 
 
@@ -93,19 +94,6 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without being asked
         return _our_bug(error)
     return code
-
-
-def fail(error: FactoryError) -> int:
-    """Show an error on stderr and return its exit code. Its texts may come from anywhere."""
-    from factory.cli.terminal import tell  # noqa: PLC0415 - only when something has failed
-
-    for line in error.detail:
-        tell(f"    {line}")
-    first, *others = error.lines()
-    tell(f"singfactory: {first}")
-    for line in others:
-        tell(f"  {line}")
-    return error.exit_code
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -6,11 +6,14 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from factory.cli import plan as plan_command
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, fail, say
 from factory.io.files import readable_size
-from factory.make.make import Made
+from factory.make.make import Made, make
+from factory.recipes.load import RUNNERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +25,6 @@ class MakeOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from factory.recipes.load import RUNNERS  # noqa: PLC0415
-
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
     parser.add_argument("--force", action="store_true", help="build and publish even what is published")
     parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
@@ -35,11 +36,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: MakeOptions) -> int:
     """Make all that is not published as it should be; the exit code is that of the first failure."""
-    from factory.cli import plan as plan_command  # noqa: PLC0415
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make.make import make  # noqa: PLC0415
-
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
     decided, done = make(recipes, open_adapters(context), force=options.force, broken=broken)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from factory.cli.settings import Settings, Value
 from factory.errors import NotFound
@@ -15,9 +13,6 @@ from factory.oci.names import RegistryAddress
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_registry
 from factory.registry.protocol import Registry
-
-if TYPE_CHECKING:
-    from factory.plan.bases import OpenHost
 
 
 def open_with_logins(
@@ -82,17 +77,6 @@ def login_files(env: Mapping[str, str]) -> tuple[Path, ...]:
     if env.get("XDG_RUNTIME_DIR"):
         podman.insert(0, Path(env["XDG_RUNTIME_DIR"]) / "containers/auth.json")
     return (docker, *engines, *podman)
-
-
-def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
-    """Opens the registries of base images; each once."""
-    plain = frozenset(settings.listed("plain_http"))
-
-    @lru_cache(maxsize=64)
-    def open_host(host: str) -> Registry:
-        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), settings, env, notice)
-
-    return open_host
 
 
 def _run_helper(env: Mapping[str, str]) -> Callable[[list[str], bytes], bytes]:

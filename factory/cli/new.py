@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.recipes.scaffold import scaffold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: NewOptions) -> int:
     """Write the recipe's folder and say what to do next."""
-    from factory.recipes.scaffold import scaffold  # noqa: PLC0415
-
     context = Context(options)
     folder = scaffold(context.recipes_root, options.name, options.base)
     print(folder)

@@ -7,17 +7,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, printable, say
+from factory.cli.quoting import command
+from factory.cli.terminal import emit, fail, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
+from factory.github.actions import Actions
+from factory.github.commands import annotation
+from factory.io import plain
+from factory.make.make import plan_for, take_snapshot
+from factory.plan import waves
+from factory.recipes.load import FILE
+from factory.recipes.model import Place, ProblemError
 from factory.records.job import Job, Plan, Stuck
-
-if TYPE_CHECKING:
-    from factory.github.actions import Actions
-
 
 _SHOWN = 20  # recipes that one line names
 
@@ -51,14 +56,11 @@ def plan_argument(parser: argparse.ArgumentParser) -> None:
 
 def given(file: str | None) -> frozenset[tuple[str, str]] | None:
     """Recipe and architecture of each job of the plan in a file; None without one. Raises UsageError, NotFound."""
-    from factory.io import plain  # noqa: PLC0415
-    from factory.plan.waves import PLAN_LIMIT, planned  # noqa: PLC0415
-
     if file is None:
         return None
     try:
-        content = plain.read_plain(Path(file), PLAN_LIMIT, follow=True) if file != "-" else b""
-        return planned(content.decode() if file != "-" else sys.stdin.read(PLAN_LIMIT + 1))
+        content = plain.read_plain(Path(file), waves.PLAN_LIMIT, follow=True) if file != "-" else b""
+        return waves.planned(content.decode() if file != "-" else sys.stdin.read(waves.PLAN_LIMIT + 1))
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is no plan", why="it is not UTF-8") from error
     except plain.NotPlainError as error:
@@ -69,9 +71,6 @@ def given(file: str | None) -> frozenset[tuple[str, str]] | None:
 
 def run(options: PlanOptions) -> int:
     """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
-
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
     adapters = open_adapters(context)
@@ -93,23 +92,20 @@ def hand_over(decided: Plan, context: Context) -> None:
 
     So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
     """
-    from factory.github.actions import Actions  # noqa: PLC0415
-    from factory.plan.waves import MOST_WAVES, Runners, compact, matrix, schedule  # noqa: PLC0415
-
-    usual, settings = Runners(), context.settings
-    runners = Runners(
+    usual, settings = waves.Runners(), context.settings
+    runners = waves.Runners(
         amd64=settings.text("github_runner_amd64", usual.amd64),
         arm64=settings.text("github_runner_arm64", usual.arm64),
         large=settings.text("github_runner_large", usual.large),
     )
-    decision = schedule(decided, runners)
-    found = [matrix(wave) for wave in decision.waves]
+    decision = waves.schedule(decided, runners)
+    found = [waves.matrix(wave) for wave in decision.waves]
     actions = Actions.of(context.env)
     if actions.output_file is not None:
-        for number in range(MOST_WAVES):  # a job without a wave is skipped: no output, no matrix
-            actions.output(f"wave{number}", compact(found[number]) if number < len(found) else "")
+        for number in range(waves.MOST_WAVES):  # a job without a wave is skipped: no output, no matrix
+            actions.output(f"wave{number}", waves.compact(found[number]) if number < len(found) else "")
         actions.output("count", str(len(decided.jobs) - len(decision.left)))
-    print(compact({"waves": found}), flush=True)
+    print(waves.compact({"waves": found}), flush=True)
     if decision.left:
         _tell_left(decision.left, actions)
     for stuck in decided.stuck:
@@ -118,12 +114,8 @@ def hand_over(decided: Plan, context: Context) -> None:
 
 def _tell_left(left: Sequence[Job], actions: Actions) -> None:
     """Say on stderr what no matrix has room for. It is planned again by the next run."""
-    from factory.cli.quoting import command  # noqa: PLC0415
-    from factory.github.commands import annotation  # noqa: PLC0415
-    from factory.plan.waves import MOST_ENTRIES  # noqa: PLC0415
-
     names = ", ".join(job.title for job in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
-    text = f"{len(left)} are left for the next run, since GitHub takes {MOST_ENTRIES} jobs a matrix: {names}"
+    text = f"{len(left)} are left for the next run, since GitHub takes {waves.MOST_ENTRIES} jobs a matrix: {names}"
     if actions.active:
         command(annotation("warning", text))
     else:
@@ -132,12 +124,6 @@ def _tell_left(left: Sequence[Job], actions: Actions) -> None:
 
 def _warn(stuck: Stuck, actions: Actions) -> None:
     """Say on stderr why nothing can be said about a recipe; the runner reads annotations there as well."""
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.cli.quoting import command  # noqa: PLC0415
-    from factory.github.commands import annotation  # noqa: PLC0415
-    from factory.recipes.load import FILE  # noqa: PLC0415
-    from factory.recipes.model import Place, ProblemError  # noqa: PLC0415
-
     if not actions.active:
         fail(stuck.error)
         return

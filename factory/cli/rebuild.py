@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
+from factory.cli.github_access import connect, default_branch, where
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.recipes import load
@@ -29,8 +30,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: RebuildOptions) -> int:
     """Start the workflow; prints the address of its run, or of all its runs where GitHub does not show that one yet."""
-    from factory.cli.github_access import connect, default_branch, where  # noqa: PLC0415
-
     context = Context(options)
     found = load.find(context.recipes_root, options.names)  # a wrong name fails here, not in ten minutes
     names = " ".join(recipe.name for recipe in found)

@@ -10,6 +10,7 @@ from factory.cli import list as list_command
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.errors import NotFound
+from factory.records import catalog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: SearchOptions) -> int:
     """Print the recipes that match; exit 3 when none does."""
-    from factory.records import catalog  # noqa: PLC0415
-
     context = Context(options)
     words = [word.casefold() for word in options.words]
     known = catalog.read(context.registry)

@@ -11,6 +11,9 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.oci.names import Reference
+from factory.publish.published import builds
+from factory.pull.resolve import resolve
+from factory.records.release import TEST_REPORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +31,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ShowOptions) -> int:
     """Print all that is known of an image, and whether it is in the store."""
-    from factory.pull.resolve import resolve  # noqa: PLC0415
-    from factory.records.release import TEST_REPORT  # noqa: PLC0415
-
     context = Context(options)
     reference = context.reference(options.ref)
     registry = context.registry_of(reference)
@@ -63,6 +63,4 @@ def run(options: ShowOptions) -> int:
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:
-    from factory.publish.published import builds  # noqa: PLC0415
-
     return builds(context.registry_of(reference), reference.name)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
+from factory.cli.github_access import connect
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError
-
-if TYPE_CHECKING:
-    from factory.github.model import Run
-    from factory.github.rest import GitHub
-    from factory.records.catalog import Catalog
-    from factory.records.job import Plan
+from factory.github.model import Run
+from factory.github.rest import GitHub
+from factory.make.make import plan_for, take_snapshot
+from factory.records.catalog import Catalog
+from factory.records.job import Plan
 
 _SCHEDULED = "scheduled.yml"
 _WORKFLOWS = ("publish.yml", _SCHEDULED)
@@ -39,9 +40,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: StatusOptions) -> int:
     """Print the state of each recipe; a recipe that differs from what is published is shown as drift."""
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
-
     context = Context(options)
     if options.keep_alive:
         return _keep_alive(context)
@@ -64,8 +62,6 @@ def run(options: StatusOptions) -> int:
 
 
 def _keep_alive(context: Context) -> int:
-    from factory.cli.github_access import connect  # noqa: PLC0415
-
     connect(context).keep_alive(_SCHEDULED)
     context.progress.note(f"{_SCHEDULED} is enabled")
     return 0
@@ -91,8 +87,6 @@ def _tag(catalog: Catalog, name: str, arch: str) -> str | None:
 
 def _runs(context: Context) -> list[tuple[str, Run]]:
     """The last runs of the workflows; none, with a notice, where GitHub is not to be asked."""
-    from factory.cli.github_access import connect  # noqa: PLC0415
-
     try:
         remote = connect(context)
     except FactoryError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
@@ -14,9 +13,8 @@ from factory.cli.terminal import emit, printable, say
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
 from factory.oci.names import RegistryAddress
-
-if TYPE_CHECKING:
-    from factory.pull.repair import Repaired
+from factory.pull.repair import Repaired, repair
+from factory.store.verify import verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +63,6 @@ def run(options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.
 
 def _verify(context: Context, options: VerifyOptions) -> int:
     """Exit 5 when an image was wrong and is not back; with --repair, with the code of what failed to come back."""
-    from factory.store.verify import verify  # noqa: PLC0415
-
     count, wrong = verify(context.store, context.progress)
     repaired = list(_repaired(context)) if options.repair else []
     failures = [done.error for done in repaired if done.error is not None]
@@ -91,8 +87,6 @@ def _verify(context: Context, options: VerifyOptions) -> int:
 
 
 def _repaired(context: Context) -> Iterator[Repaired]:
-    from factory.pull.repair import repair  # noqa: PLC0415
-
     return repair(
         context.store,
         open_registry=lambda text: context.open_registry(RegistryAddress.parse(text)),

@@ -12,6 +12,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import UsageError
 from factory.oci.names import Reference
+from factory.store.adopt import adopt
 
 _WAYS = {"reflink": "shared blocks", "link": "a second name of the same file", "copy": "a copy", "here": "it was here"}
 
@@ -33,8 +34,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, options: AdoptOptions) -> int:
     """Take each file into the store; prints its path there and its digest."""
-    from factory.store.adopt import adopt  # noqa: PLC0415
-
     if options.name and len(options.files) > 1:
         raise UsageError("--as names one image", fix="adopt one file at a time, or leave --as out")
     named = [(path, _reference(path, options.name)) for path in options.files]

@@ -7,19 +7,19 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from factory.cli.context import Context
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError
+from factory.io import process
 from factory.io.files import readable_size
 from factory.oci.digest import Digest
 from factory.recipes.quantities import parse_duration, parse_size
-
-if TYPE_CHECKING:
-    from factory.store.gc import Verdict
-    from factory.store.leases import Queue
+from factory.records import lockfile
+from factory.store.gc import Rules, Verdict, collect
+from factory.store.leases import Queue, queue_of
 
 _T = TypeVar("_T")
 
@@ -58,8 +58,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, options: GcOptions) -> int:
     """Remove what nobody needs; prints each file, its size and the reason."""
-    from factory.store.gc import Rules, collect  # noqa: PLC0415
-
     rules = Rules(
         grace=options.grace,
         patience=options.lease_grace,
@@ -107,15 +105,11 @@ def _row(verdict: Verdict) -> dict[str, object]:
 
 def _locked(paths: Sequence[Path]) -> dict[Digest, str]:
     """What the lock files name. An unreadable one ends the command: nobody knows what it protects."""
-    from factory.records import lockfile  # noqa: PLC0415
-
     return {image.sif_digest: str(path) for path in paths for image in lockfile.read(path)}
 
 
 def _queue(context: Context) -> Queue | None:
     """SLURM's jobs, where there is SLURM."""
-    from factory.io import process  # noqa: PLC0415
-    from factory.store.leases import queue_of  # noqa: PLC0415
 
     def ask(arguments: list[str]) -> str | None:
         try:

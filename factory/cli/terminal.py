@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from factory.errors import FactoryError
 from factory.io.files import readable_size
 
 _REDRAW = 0.1  # seconds between two drawings on a terminal
@@ -33,6 +34,17 @@ def say(text: str, *, flush: bool = False) -> None:
 def tell(text: str) -> None:
     """The same on stderr."""
     print(printable(text), file=sys.stderr)
+
+
+def fail(error: FactoryError) -> int:
+    """Show an error on stderr and return its exit code. Its texts may come from untrusted input."""
+    for line in error.detail:
+        tell(f"    {line}")
+    first, *others = error.lines()
+    tell(f"singfactory: {first}")
+    for line in others:
+        tell(f"  {line}")
+    return error.exit_code
 
 
 def printable(text: str) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from factory.check import check
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
+from factory.make.adapters import Adapters
+from factory.pull.pull import pull
 from factory.recipes.model import Recipe
+from factory.records import candidate
 from factory.records.inputs import gather
 from factory.records.report import TestReport
-
-if TYPE_CHECKING:
-    from factory.make.adapters import Adapters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +41,6 @@ def run(options: TestOptions) -> int:
 
     A recipe that cannot be tested does not stop the others; the exit code is that of the first failure.
     """
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-
     context = Context(options)
     if options.image and len(options.names) > 1:
         raise UsageError("--image takes one recipe", fix="name the recipe whose tests to run on it")
@@ -67,9 +65,6 @@ def run(options: TestOptions) -> int:
 
 
 def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | None) -> TestReport:
-    from factory.check import check  # noqa: PLC0415
-    from factory.records import candidate  # noqa: PLC0415
-
     if named:
         image = _image(context, named)
         return check.check(recipe, image, None, adapters.check_place(), adapters.progress)
@@ -98,8 +93,6 @@ def _image(context: Context, text: str) -> Path:
         if not Path(text).is_file():
             raise NotFound(f"there is no image {text}")
         return Path(text).resolve()
-    from factory.pull.pull import pull  # noqa: PLC0415
-
     reference = context.reference(text)
     registry = context.registry_of(reference)
     return pull(reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress).path

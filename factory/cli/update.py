@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from factory.cli.adapters import host_opener
 from factory.cli.context import Context, common_arguments
+from factory.cli.github_access import connect, default_branch
+from factory.cli.github_access import content as content_of
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
-
-if TYPE_CHECKING:
-    from factory.github.rest import GitHub
-    from factory.plan.bases import Pinned
-    from factory.recipes.model import Recipe
+from factory.github.model import Change
+from factory.github.rest import GitHub
+from factory.io import git
+from factory.plan import bases
+from factory.plan.bases import Pinned
+from factory.recipes.model import Recipe
+from factory.recipes.pins import FILE, content, read_pin
+from factory.report.markdown import plain
 
 _BRANCH = "singfactory/base-images"
 _NOTHING_LEFT = "Nothing is left of this: every base image has the digest that its `base.lock` says."
@@ -41,11 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: UpdateOptions) -> int:
     """Pin every base; one that cannot be looked up, and a recipe that is broken, does not stop the others."""
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.cli.network import host_opener  # noqa: PLC0415
-    from factory.plan import bases  # noqa: PLC0415
-    from factory.recipes.pins import read_pin  # noqa: PLC0415
-
     context = Context(options)
     open_host = host_opener(context.settings, context.env, context.progress.note)
     pin = bases.pin_now if options.propose else bases.update
@@ -90,8 +90,6 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, comple
 
     complete: every base was looked up. Then a proposal of which nothing is left is closed.
     """
-    from factory.cli.github_access import connect, default_branch  # noqa: PLC0415
-
     if not moved and not complete:
         return ""
     remote = connect(context)
@@ -103,10 +101,6 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, comple
 
 
 def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
-    from factory.cli.github_access import default_branch  # noqa: PLC0415
-    from factory.github.model import Change  # noqa: PLC0415
-    from factory.report.markdown import plain  # noqa: PLC0415
-
     names = ", ".join(one.recipe for _, one in moved)
     lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]
     why = "Merging this rebuilds what builds upon these images, tests it and publishes it."
@@ -131,10 +125,6 @@ def _file(context: Context, recipe: Recipe, moved: Pinned) -> tuple[str, bytes]:
 
     It tells when the base was looked up. That alone is no news to those who look at the pull request.
     """
-    from factory.cli.github_access import content as content_of  # noqa: PLC0415
-    from factory.io import git  # noqa: PLC0415
-    from factory.recipes.pins import FILE, content  # noqa: PLC0415
-
     project = git.find(context.recipes_root, context.env)
     place = project.place(recipe.folder) if project else ""
     if not place:  # a recipe is never at the top

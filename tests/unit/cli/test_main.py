@@ -16,7 +16,8 @@ from factory import __version__
 from factory.cli import path as path_command
 from factory.cli import settings
 from factory.cli.execute import RunOptions
-from factory.cli.main import COMMANDS, fail, main, parse
+from factory.cli.main import COMMANDS, main, parse
+from factory.cli.terminal import fail
 from factory.errors import (
     AccessDenied,
     BuildFailed,
