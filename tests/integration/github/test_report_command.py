@@ -196,7 +196,7 @@ def test_without_a_pull_request_that_is_said_and_nothing_is_commented_on(
     run |= {"head_repository": None} if case == "fork is gone" else {}
     job.told(workflow_run=run)
     done = job.ok("report", "--from", handed(tmp_path, Row("jax", "amd64", "tested")), "--comment")
-    assert done.err == "no pull request belongs to this run; nothing is commented on\n"
+    assert done.err == "this run belongs to no open pull request: no comment was written\n"
     assert done.out.startswith("### singfactory: 1 tested\n")
     assert writes(server) == 0
 
@@ -217,7 +217,7 @@ def test_without_a_token_the_report_is_shown_and_the_way_out_named(job: Job, ser
 def test_outside_of_such_an_event_nothing_can_be_commented_on(job: Job) -> None:
     done = job.run("report", "--comment")
     assert done.code == 2
-    assert "no pull request is known" in done.err
+    assert "--comment found no pull request" in done.err
 
 
 def test_a_token_that_may_not_comment_is_told_with_the_permission_it_needs(
@@ -333,7 +333,7 @@ def test_without_a_commit_nothing_can_be_marked(job: Job, server: GitHubServer) 
     job.recipe("new")
     done = job.run("report", "--annotate", without=["GITHUB_SHA"])
     assert (done.code, server.requests) == (2, [])
-    assert "no commit is known that could be marked" in done.err
+    assert "--annotate found no commit" in done.err
 
 
 # what was to be built
