@@ -18,6 +18,7 @@ from factory.records import catalog as catalogs
 from factory.records import report as reports
 from factory.records.artifacts import Artifact, artifacts_in
 from factory.records.candidate import Candidate
+from factory.records.inputs import GatherInputs, gather_once
 from factory.records.job import Target
 from factory.records.release import Release
 from factory.records.report import OWN_TEST, TestReport
@@ -35,15 +36,21 @@ class Handed:
     error: FactoryError | None = None
 
 
-def publish_all(adapters: Adapters, find: FindRecipe, planned: Collection[Target] | None = None) -> Iterator[Handed]:
+def publish_all(
+    adapters: Adapters,
+    find: FindRecipe,
+    planned: Collection[Target] | None = None,
+    gather_inputs: GatherInputs | None = None,
+) -> Iterator[Handed]:
     """Publish every candidate of the work folder, bases before what builds upon them, and tell of each as it is done.
 
     All architectures of a recipe get one number. One that cannot be published does not stop the others; what was built
     upon an image that is not published stays behind with it. find: the recipe of a name.
-    planned: as for ``artifacts_in``.
+    planned: as for ``artifacts_in``. gather_inputs: reads the inputs, each recipe once if not given.
 
     Raises RegistryFailure and its kind when the catalog cannot be read.
     """
+    gather_inputs = gather_inputs or gather_once()
     found: list[tuple[Recipe, Candidate]] = []
     for entry in artifacts_in(adapters.candidates, planned):
         read = _of_recipe(entry, find)
@@ -58,7 +65,7 @@ def publish_all(adapters: Adapters, find: FindRecipe, planned: Collection[Target
     there = {name: {str(one.sif.digest) for one in entry.releases} for name, entry in catalog.entries.items()}
     for recipe in in_order([recipe for recipe, _ in found]):
         group = [made for one, made in found if one.name == recipe.name]
-        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), adapters):
+        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), adapters, gather_inputs):
             if (
                 done.candidate is not None and done.release is not None
             ):  # of an unchanged one, too: the files are the same
@@ -78,17 +85,19 @@ def _of_recipe(entry: Artifact, find: FindRecipe) -> tuple[Recipe, Candidate] | 
     return (recipe, entry.made) if isinstance(entry.made, Candidate) else entry.made
 
 
-def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters) -> Iterator[Handed]:
+def _publish(
+    recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters, gather_inputs: GatherInputs
+) -> Iterator[Handed]:
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of what it builds upon."""
     ready = []
     for made in group:
-        judged = _judged(recipe, made, bases)
+        judged = _judged(recipe, made, bases, gather_inputs)
         if isinstance(judged, FactoryError):
             yield Handed(made.folder.name, made, error=judged)
         else:
             ready.append((made, judged))
     try:
-        releases = publish_together(recipe, ready, adapters) if ready else ()
+        releases = publish_together(recipe, ready, adapters, gather_inputs) if ready else ()
     except FactoryError as error:
         yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
     else:
@@ -96,7 +105,7 @@ def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapte
             yield Handed(made.folder.name, made, release)
 
 
-def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | FactoryError:
+def _judged(recipe: Recipe, made: Candidate, bases: set[str], gather_inputs: GatherInputs) -> TestReport | FactoryError:
     """The report of a candidate that may be published, or why it may not."""
     if recipe.base_recipe and made.base_digest not in bases:
         return BuildFailed(
@@ -108,7 +117,7 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | Fa
         candidates.require_within(made, recipe.build.disk)
         report = reports.load(made.folder, recipe.name)
         _require_own_tests(recipe, report)
-        require_ready(recipe, made, report)
+        require_ready(recipe, made, report, gather_inputs)
     except FactoryError as error:
         return error
     return report

@@ -13,7 +13,7 @@ from factory.errors import BuildFailed, FactoryError
 from factory.make.adapters import Adapters
 from factory.make.builds import build_one
 from factory.plan import bases
-from factory.plan.plan import GatherInputs, Snapshot, plan, settled
+from factory.plan.plan import Snapshot, plan, settled
 from factory.publish import published
 from factory.publish.announce import finish
 from factory.publish.publish import Built, publish_set, require_publishable
@@ -23,7 +23,7 @@ from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import catalog as catalogs
 from factory.records.candidate import Candidate
-from factory.records.inputs import Inputs, gather
+from factory.records.inputs import GatherInputs, gather, gather_once
 from factory.records.job import Job, Kept, Plan, Stuck, Target
 from factory.records.release import Release
 from factory.records.report import TestReport
@@ -69,33 +69,22 @@ def plan_for(
     force: bool = False,
     arch: Sequence[str] = (),
     broken: Sequence[Broken] = (),
+    gather_inputs: GatherInputs | None = None,
 ) -> tuple[Plan, Snapshot]:
     """The plan for these recipes. Of what the catalog calls stale or new, the registry itself is asked what it has.
 
     before: as ``take_snapshot`` made it; returned with a catalog that has what was missing. arch: only these
-    architectures; all when empty. broken: recipes that are reported as stuck.
+    architectures; all when empty. broken: recipes that are reported as stuck. gather_inputs: reads the inputs, each
+    recipe once if not given.
     """
-    gather_once = _gather_once()
-    first = plan(recipes, before, gather_once, force=force, arch=arch, broken=broken)
+    gather_inputs = gather_inputs or gather_once()
+    first = plan(recipes, before, gather_inputs, force=force, arch=arch, broken=broken)
     versions = {job.recipe.name: job.recipe.version for job in first.jobs}
     catalog = published.reconciled(adapters.registry, before.catalog, versions)
     if catalog == before.catalog:
         return first, before
     snapshot = replace(before, catalog=catalog)
-    return plan(recipes, snapshot, gather_once, force=force, arch=arch, broken=broken), snapshot
-
-
-def _gather_once() -> GatherInputs:
-    """Reads the inputs of each recipe and architecture once, however often they are asked for."""
-    read: dict[Target, Inputs] = {}
-
-    def gather_once(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
-        target = (recipe.name, arch)
-        if target not in read:
-            read[target] = gather(recipe, arch, base_digest, engine)
-        return read[target].upon(base_digest).with_engine(engine)
-
-    return gather_once
+    return plan(recipes, snapshot, gather_inputs, force=force, arch=arch, broken=broken), snapshot
 
 
 def make(
@@ -177,18 +166,22 @@ def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: A
     return release
 
 
-def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+def require_ready(recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather) -> None:
     """Raise what ``publish_one`` would raise before it sends anything; nothing is sent here."""
     candidates.require_intact(made)
-    require_publishable(recipe, made, report)
+    require_publishable(recipe, made, report, gather_inputs)
 
 
-def publish_together(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+def publish_together(
+    recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> tuple[Release, ...]:
     """Publish candidates for different architectures, each of which is ready, under one number; see ``publish_set``."""
-    return _publish(recipe, built, adapters)
+    return _publish(recipe, built, adapters, gather_inputs)
 
 
-def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+def _publish(
+    recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> tuple[Release, ...]:
     return publish_set(
         recipe,
         built,
@@ -196,6 +189,7 @@ def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tupl
         origin=adapters.origin(recipe),
         progress=adapters.progress,
         read_back=adapters.read_back,
+        gather_inputs=gather_inputs,
     )
 
 

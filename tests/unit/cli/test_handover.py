@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -294,3 +296,21 @@ def test_names_and_all_exclude_each_other_and_one_is_needed(
 ) -> None:
     assert main(["publish", *arguments]) == 2
     assert capsys.readouterr().err.startswith("singfactory: publish takes either names or --all\n")
+
+
+COUNTING = """
+import sys
+opened = []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+from factory.cli import main
+code = main(["publish", "--all"])
+print(code, sum(path.endswith("data.txt") for path in opened))
+"""
+
+
+def test_each_file_of_a_recipe_is_read_once(project: Path, registry: LayoutRegistry) -> None:
+    definition = "Bootstrap: docker\nFrom: {{ base }}\n%files\n    data.txt /data.txt\n"
+    built(project, write_recipe(project / "recipes", definition=definition, files={"data.txt": "1"}))
+    done = subprocess.run([sys.executable, "-c", COUNTING], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 1"
+    assert published(registry) == {"tool": ["1.0-1"]}
