@@ -1,4 +1,4 @@
-"""Opens the adapters of the factory side, as they are configured."""
+"""Open the adapters of the factory side as the settings and options say."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
 
-# Starts this same package elsewhere. A folder named like one of our modules in the working folder is not imported.
+# Starts this same package on another node. '' is removed from sys.path: the working folder could shadow our modules.
 _START = (
     "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
 )
 
 
 def tracked_work(context: Context, folder: Path) -> str:
-    """A path that git tracks at or below a work folder; '' when there is none, or nobody can say."""
+    """Return a path that git tracks at or below a work folder; '' if there is none, or outside a repository."""
     project = git.find(context.project, context.env)
     return project.tracked(folder) if project is not None else ""
 
 
 def _require_own_work(context: Context) -> None:
-    """Raise UsageError for a work folder that came with the repository: a stranger's image would count as built."""
+    """Raise UsageError for a work folder that is committed: images in it could be anybody's."""
     if context.settings.project is None:
         return
     path = tracked_work(context, context.work)
     if path:
         raise UsageError(
-            f"the work folder {context.work} came with the repository",
-            why=f"git tracks {path!a}: what is built here lies there, not what others have committed",
-            fix=f"git rm -r {context.work}, commit that, and list it in .gitignore",
+            f"the work folder {context.work} is committed to the repository",
+            why=f"git tracks {path!a}, but images there must have been built on this machine",
+            fix=f"git rm -r {context.work}, commit, and add it to .gitignore",
         )
 
 
 def open_adapters(context: Context) -> Adapters:
-    """The adapters of the factory side, as they are configured; the engine is looked for when something is to be built.
+    """Return the adapters of the factory side. The engine is searched only when something is built or tested.
 
     Raises UsageError for a work folder that git tracks.
     """
@@ -103,7 +103,7 @@ def open_adapters(context: Context) -> Adapters:
 
 
 def slurm_runner(context: Context) -> SlurmRunner:
-    """SLURM, as it is configured. What was set by options here is set by the environment there."""
+    """Return the SLURM runner. Options given here reach the job as environment variables."""
     given = {
         PREFIX + name.upper(): value.text
         for name, value in context.settings.values.items()
@@ -121,7 +121,7 @@ def slurm_runner(context: Context) -> SlurmRunner:
 
 
 def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
-    """Opens the registries of base images; each once."""
+    """Return a function that opens the registries of base images, each once."""
     plain = frozenset(settings.listed("plain_http"))
 
     @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from factory.records.candidate import Candidate
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions(CommonOptions):
-    """What `build` is given."""
+    """Options of `singfactory build`."""
 
     output: Path | None
     bases: Path | None
@@ -30,21 +30,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="where candidates go (default: the work folder)"
+        "-o", "--output", type=Path, metavar="DIR", help="the folder for candidates (default: the work folder)"
     )
     parser.add_argument(
-        "--bases", type=Path, metavar="DIR", help="candidates of earlier jobs, to build upon before what is published"
+        "--bases", type=Path, metavar="DIR", help="candidates of earlier jobs, preferred to published images as bases"
     )
-    parser.add_argument("--force", action="store_true", help="build anew even what was built from the same inputs")
-    parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
-    parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    parser.add_argument("--force", action="store_true", help="rebuild candidates whose inputs have not changed")
+    parser.add_argument("--runner", choices=RUNNERS, help="where to build (default: as the recipe says)")
+    parser.add_argument("--tmpdir", metavar="DIR", help="folder for temporary files, on a local disk")
     common_arguments(parser, BuildOptions, registry=True, json=True)
 
 
 def run(options: BuildOptions) -> int:
-    """Build the named recipes, published or not, bases first; prints the image of each.
+    """Build the named recipes, published or not, bases first; print the path of each image.
 
-    One that fails stops only what builds upon it; the exit code is that of the first failure.
+    A failure only stops recipes based on the failed one. Returns the exit code of the first failure.
     """
     context = Context(options)
     recipes = context.recipes.with_bases(options.names)

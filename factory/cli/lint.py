@@ -21,12 +21,12 @@ from factory.recipes.model import Place, Problem
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
     common_arguments(parser, json=True)
 
 
 def run(options: CommonOptions) -> int:
-    """Print every problem; exit 2 when one of them is an error."""
+    """Print every problem. Returns 2 if one of them is an error."""
     context = Context(options)
     root = context.recipes_root
     known = {folder.name: folder for folder in load.recipe_folders(root)}
@@ -65,12 +65,12 @@ def run(options: CommonOptions) -> int:
             say(f"    {problem.remedy}")
     errors = sum(not problem.warning for problem in problems)
     if not problems:
-        context.progress.note("no problem found")
+        context.progress.note("no problems found")
     return RecipeError.exit_code if errors else 0
 
 
 def _tracked_work(context: Context) -> list[Problem]:
-    """The problem of a work folder that came with the repository."""
+    """Problems of work folders that git tracks."""
     if context.settings.project is None:
         return []
     found = {folder: tracked_work(context, folder) for folder in (context.project / WORK, context.work)}
@@ -78,7 +78,7 @@ def _tracked_work(context: Context) -> list[Problem]:
         Problem(
             Place(folder),
             f"git tracks the work folder: {path!a}",
-            f"git rm -r --cached {folder.name}, and list it in .gitignore",
+            f"git rm -r --cached {folder.name}, and add it to .gitignore",
         )
         for folder, path in found.items()
         if path
@@ -86,7 +86,7 @@ def _tracked_work(context: Context) -> list[Problem]:
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be and still be clicked on. Names that are not UTF-8 are shown, not clicked on."""
+    """The path relative to the working folder, if it is below. Bytes that are not UTF-8 are replaced."""
     with contextlib.suppress(ValueError):
         path = path.absolute().relative_to(Path.cwd())
     return os.fsencode(path).decode("utf-8", "replace")

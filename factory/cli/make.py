@@ -18,24 +18,24 @@ from factory.recipes.load import RUNNERS
 
 @dataclass(frozen=True, kw_only=True)
 class MakeOptions(CommonOptions):
-    """What `make` is given."""
+    """Options of `singfactory make`."""
 
     force: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
-    parser.add_argument("--force", action="store_true", help="build and publish even what is published")
-    parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
-    parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
-    parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
+    parser.add_argument("--force", action="store_true", help="rebuild recipes that are up to date")
+    parser.add_argument("--gpu", action="store_true", help="fail GPU tests on a machine without a GPU")
+    parser.add_argument("--runner", choices=RUNNERS, help="where to build (default: as the recipe says)")
+    parser.add_argument("--tmpdir", metavar="DIR", help="folder for temporary files, on a local disk")
     verify_argument(parser)
     common_arguments(parser, MakeOptions, registry=True, store=True, json=True)
 
 
 def run(options: MakeOptions) -> int:
-    """Make all that is not published as it should be; the exit code is that of the first failure."""
+    """Build, test and publish every outdated recipe. Returns the exit code of the first failure."""
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
     decided, done = make(recipes, open_adapters(context), force=options.force, broken=broken)
@@ -54,7 +54,7 @@ def run(options: MakeOptions) -> int:
 
 
 def to_json(made: Made) -> dict[str, Any]:
-    """One job's outcome as a JSON object."""
+    """Return the outcome of one job as a JSON object."""
     return {
         "recipe": made.job.recipe.name,
         "arch": made.job.arch,
@@ -71,11 +71,12 @@ def _show(made: Made, where: str) -> None:
     seconds = ", ".join(f"{stage} {span:.1f} s" for stage, span in made.seconds.items())
     reasons = "; ".join(made.job.reasons)
     if made.release is not None and made.unchanged:
-        built = f"built anew, it is what {made.release.tag} is" if made.candidate else f"{made.release.tag} is upon it"
-        say(f"unchanged  {made.job.title}: {reasons}; {built}" + (f" ({seconds})" if seconds else ""))
+        tag = made.release.tag
+        why = f"rebuilt with the contents of {tag}" if made.candidate else f"{tag} already uses it"
+        say(f"unchanged  {made.job.title}: {reasons}; {why}" + (f" ({seconds})" if seconds else ""))
         return
     if made.release is None or made.report is None:
-        say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not begun'})")
+        say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not started'})")
         return
     size = readable_size(made.release.sif.size)
     say(f"published  {made.job.title}: {'; '.join(made.job.reasons)}")

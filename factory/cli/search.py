@@ -15,14 +15,14 @@ from factory.records import catalog
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(CommonOptions):
-    """What `search` is given."""
+    """Options of `singfactory search`."""
 
     words: Sequence[str]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("words", metavar="WORD", nargs="+", help="words that must all be in the name or the summary")
+    parser.add_argument("words", metavar="WORD", nargs="+", help="words that must all appear in the name or summary")
     common_arguments(parser, SearchOptions, registry=True, json=True)
 
 

@@ -1,4 +1,4 @@
-"""Drawing: one progress line on a terminal, quiet lines in a log. Results go to stdout, all else to stderr."""
+"""Output: results on stdout, everything else on stderr. Progress is a live line, or a line a minute in a log."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import Any
 from factory.errors import FactoryError
 from factory.io.files import readable_size
 
-_REDRAW = 0.1  # seconds between two drawings on a terminal
+_REDRAW = 0.1  # seconds between redraws on a terminal
 _LONGEST = 8192  # characters of a line
 _LOGGED = 30.0  # seconds between two lines about a transfer in a log
 
 
 def emit(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print the one JSON document of a command with --json."""
+    """Print the JSON document of a command with --json."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    if not text.replace("\n", "").isprintable():  # JSON escapes only some of what turns a terminal
+    if not text.replace("\n", "").isprintable():  # JSON does not escape all control characters
         text = "".join(letter if letter.isprintable() or letter == "\n" else _escaped(letter) for letter in text)
     print(text)
 
 
 def say(text: str, *, flush: bool = False) -> None:
-    """Print a line of results. Whatever is in it, it stays one line, and a terminal shows nothing else by it."""
+    """Print a line of results, made safe by ``printable``."""
     print(printable(text), flush=flush)
 
 
 def tell(text: str) -> None:
-    """The same on stderr."""
+    """Print a line on stderr, made safe by ``printable``."""
     print(printable(text), file=sys.stderr)
 
 
@@ -48,10 +48,10 @@ def fail(error: FactoryError) -> int:
 
 
 def printable(text: str) -> str:
-    """Text from outside for a terminal, on one line.
+    """Return untrusted text as one line that is safe for a terminal.
 
-    Control characters, line breaks, and what is invisible or turns what is read around (Unicode's Cc, Cf, Zl, Zp, Cs)
-    do not reach it, nor does more than anybody would read.
+    Control characters, line breaks, and invisible or direction-changing characters (Unicode's Cc, Cf, Zl, Zp, Cs) are
+    replaced. Very long text is cut.
     """
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 100]}… ({len(text) - _LONGEST + 100} more characters)"
@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 
 def _escaped(letter: str) -> str:
-    """A character as JSON writes it in ASCII."""
+    """Return a character as its JSON escape."""
     return json.dumps(letter)[1:-1]
 
 

@@ -765,7 +765,7 @@ def test_a_committed_image_is_not_published(factory_with_images: Project) -> Non
     for command in (["publish", "--all"], ["publish", "tool"], ["make"], ["build", "tool"], ["test", "tool"]):
         done = project.run(*command)
         assert done.code == 2, done
-        assert "came with the repository" in done.err
+        assert "is committed to the repository" in done.err
         assert "'.singfactory/candidates/tool-amd64/" in done.err
     assert project.ok("list", "--json").json() == []
 
@@ -780,7 +780,7 @@ def test_a_committed_image_behind_a_link_or_a_setting_is_not_published(factory_w
         (project.folder / "factory.toml").write_text(f'work = "{folder}"\n')
         done = project.run("publish", "--all")
         assert done.code == 2, done
-        assert "came with the repository" in done.err
+        assert "is committed to the repository" in done.err
     assert project.ok("list", "--json").json() == []
 
 

@@ -703,7 +703,7 @@ def settings_line(scratch: Scratch) -> str:
 
 
 def are_used(scratch: Scratch, cwd: Path, group: int = VICTIM) -> bool:
-    return f"nothing in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
+    return f"no images in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
 
 
 def file_of(owner: int, path: Path, text: str = "", mode: int = 0o644) -> Path:
@@ -796,7 +796,7 @@ def test_the_users_own_settings_are_not_read_from_where_a_stranger_decides(scrat
         os.chown(config.parent, STRANGER, STRANGER)
     done = scratch.run(scratch.victims, "path", "tool")
     assert done.code == 2
-    assert f"{config} could name programs to run" in done.err
+    assert f"settings in {config} can name programs to run" in done.err
     assert not are_used(scratch, scratch.victims)
 
 

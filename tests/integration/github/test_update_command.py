@@ -73,7 +73,7 @@ def test_bases_that_moved_are_one_pull_request_with_their_locks_only(job: Job, s
         assert told["base"] == base
         assert f"{base} is now {told['digest']}\n" in done.out
     assert (pull["head"]["ref"], pull["base"]["ref"]) == (BRANCH, "main")
-    assert pull["title"] == "Base images have moved: one, two"
+    assert pull["title"] == "Update base images: one, two"
     assert "still: " in done.out
     assert "free: " not in done.out
     assert done.out.endswith(f"\n{HOST}/{OWNER}/{NAME}/pull/{pull['number']}\n")
@@ -84,7 +84,7 @@ def test_where_nothing_moved_github_is_only_asked_for_a_proposal_that_is_open(
     job: Job, server: GitHubServer, base: str
 ) -> None:
     done = job.ok("update", "--propose")
-    assert f"one: {base} stays sha256:" in done.out
+    assert f"one: {base} is still sha256:" in done.out
     assert [request.method for request in server.requests] == ["GET", "GET"]  # the repository, its pull requests
     job.ok("update", "--propose", "one")
     assert len(server.requests) == 2  # of one recipe it cannot be said that nothing is left
@@ -160,7 +160,7 @@ def test_a_proposal_that_a_person_closed_is_left_closed_until_the_base_moves_aga
     pull["state"] = "closed"
     server.remote.git.save("main", {"README.md": b"hello\n"}, "Something else")
     server.remote.git.delete_ref(f"refs/heads/{BRANCH}")  # as GitHub offers to whom closes it
-    assert "a person closed this pull request" in job.ok("update", "--propose").err
+    assert "pull request stays closed: a person closed it" in job.ok("update", "--propose").err
     assert len(server.remote.pulls) == 1
     move(base, "third")
     job.ok("update", "--propose")
@@ -219,7 +219,7 @@ def test_outside_of_a_git_repository_nothing_is_proposed(job: Job, server: GitHu
     (job.top / ".git").rename(job.top / "no.git")
     done = job.run("update", "--propose")
     assert done.code == 2
-    assert "is in no git repository" in done.err
+    assert "is not in a git repository" in done.err
     assert not [request for method in CHANGING for request in server.sent(method)]
 
 

@@ -155,8 +155,8 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             ["list"],
             2,
             (
-                "singfactory: no registry is set\n  images are fetched from one\n"
-                "  --registry ghcr.io/org/images, or SINGFACTORY_REGISTRY, or registry = … in the site's config.toml\n"
+                "singfactory: no registry is set\n  this command needs one\n"
+                "  pass --registry ghcr.io/org/images, or set SINGFACTORY_REGISTRY\n"
             ),
         ),
         (
@@ -164,7 +164,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: this is not an image factory\n  no factory.toml in {home} or above it\n"
-                "  change into the repository of your recipes; an empty factory.toml begins a new one\n"
+                "  change to the folder of your recipes; for a new factory: touch factory.toml\n"
             ),
         ),
         (
@@ -189,7 +189,7 @@ def test_an_unknown_command_is_a_usage_error_with_the_way_to_the_help(capsys: py
     first, *_, last = err.splitlines()
     assert first.startswith("singfactory: ")
     assert "'pul'" in first
-    assert last == "  singfactory --help lists the commands"
+    assert last == "  singfactory --help"
     assert (out, len(err.splitlines()) <= 3) == ("", True)
 
 
@@ -230,7 +230,7 @@ def test_a_bug_of_ours_is_a_message_and_exit_code_1_and_no_traceback(
     assert main(["path", "x"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"singfactory: a bug of singfactory {__version__}: {type(error).__name__}:")
+    assert err.startswith(f"singfactory: a bug in singfactory {__version__}: {type(error).__name__}:")
     assert "SINGFACTORY_DEBUG=1" in err
     assert "Traceback" not in err
     assert len(err.splitlines()) == 2
@@ -253,8 +253,8 @@ def test_who_asks_for_it_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> 
         (OSError(116, "Stale file handle", "/x"), 9, "/x cannot be used"),
         (TimeoutError(110, "Connection timed out", "/x"), 9, "/x cannot be used"),
         (FileNotFoundError(2, "No such file or directory", "/x"), 3, "/x is not there"),
-        (FileNotFoundError("odd"), 9, "the system refused: odd"),
-        (OSError("odd"), 9, "the system refused: odd"),
+        (FileNotFoundError("odd"), 9, "a system call failed: odd"),
+        (OSError("odd"), 9, "a system call failed: odd"),
     ],
 )
 def test_what_the_system_refuses_is_told_without_a_traceback(
@@ -271,7 +271,7 @@ def test_ctrl_c_is_told_with_the_way_on(monkeypatch: pytest.MonkeyPatch, capsys:
     path_fails(monkeypatch, KeyboardInterrupt())
     assert main(["path", "x"]) == 130
     assert capsys.readouterr().err == (
-        "singfactory: interrupted\n  run the same command again; what is complete is not done twice\n"
+        "singfactory: interrupted\n  run the same command again: finished work is kept\n"
     )
 
 

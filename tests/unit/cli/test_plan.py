@@ -253,7 +253,7 @@ def test_what_no_matrix_has_room_for_is_a_warning_and_left_for_the_next_run(
     assert main(["plan", "--github-matrix"]) == 0
     ((name, text),) = Runner().read(capsys.readouterr().err).obeyed
     assert name == "warning"
-    assert text == "2 are left for the next run, since GitHub takes 1 jobs a matrix: r4 (amd64), r5 (amd64)"
+    assert text == "2 jobs wait for the next run, because GitHub allows 1 per matrix: r4 (amd64), r5 (amd64)"
     assert read_outputs(outputs)["count"] == "4"
 
 

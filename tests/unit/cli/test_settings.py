@@ -80,38 +80,39 @@ def test_xdg_config_home_is_where_the_user_s_file_is(places: Places, tmp_path: P
     [
         ('registri = "x"', "did you mean 'registry'?"),
         ('stor = "x"', "did you mean 'store'?"),
-        ("zzzzzz = 1", "known are: registry, store, "),
-        ("[0-9]\nx = 1", "known are: "),
+        ("zzzzzz = 1", "the settings are: registry, store, "),
+        ("[0-9]\nx = 1", "the settings are: "),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest_known_one(places: Places, line: str, why: str) -> None:
     places.project.write_text(line)
     with pytest.raises(UsageError) as caught:
         places.load()
-    assert caught.value.what == f"{places.project} sets {line.split(maxsplit=1)[0].strip('[]')!r}, which is no setting"
+    name = line.split(maxsplit=1)[0].strip("[]")
+    assert caught.value.what == f"{places.project} sets {name!r}, which is not a setting"
     assert caught.value.why.startswith(why)
-    assert caught.value.fix == "mend or remove that line"
+    assert caught.value.fix == "fix or remove that line"
 
 
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("store = 1", "path"),
-        ('store = ""', "path"),
-        ("registry = true", "text"),
-        ("registry = []", "text"),
-        ('plain_http = "one"', "list"),
-        ("plain_http = [1]", "list"),
-        ('idle_timeout = "60"', "seconds"),
-        ("idle_timeout = true", "seconds"),
+        ("store = 1", "a path in quotes"),
+        ('store = ""', "a path in quotes"),
+        ("registry = true", "a non-empty string"),
+        ("registry = []", "a non-empty string"),
+        ('plain_http = "one"', "a list of strings"),
+        ("plain_http = [1]", "a list of strings"),
+        ('idle_timeout = "60"', "a number of seconds"),
+        ("idle_timeout = true", "a number of seconds"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told_with_the_wanted_one(places: Places, line: str, kind: str) -> None:
     places.user.write_text(line)
     with pytest.raises(UsageError) as caught:
         places.load()
-    assert caught.value.what == f"{places.user}: {line.split(maxsplit=1)[0]} has a value of the wrong kind"
-    assert caught.value.why == f"wanted {kind}"
+    assert caught.value.what == f"{places.user}: {line.split(maxsplit=1)[0]} has the wrong type"
+    assert caught.value.why == f"it must be {kind}"
 
 
 @pytest.mark.parametrize("content", [b"registry = ", b"registry = 'a'\nregistry = 'b'", b"\xff\xfe"])
@@ -192,7 +193,7 @@ def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(places: Places)
             places.load()
     finally:
         os.seteuid(me)
-    assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "mend its permissions")
+    assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "fix its permissions")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_whom_the_user_trusts_is_no_project_s_to_say(places: Places, name: str) 
         path.write_text(line)
     assert name in places.load().values
     places.project.write_text(line)
-    with pytest.raises(UsageError, match="not a project's to say") as told:
+    with pytest.raises(UsageError, match="which a project must not set") as told:
         places.load()
     assert f"SINGFACTORY_{name.upper()}" in told.value.fix
 

@@ -251,7 +251,7 @@ def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
     path.chmod(0o644)
     done = cluster.ok("store", "adopt", "mine.sif")
     assert done.out == f"{cluster.store.blob(Digest.of(SIF))} {Digest.of(SIF)}\n"
-    assert done.err.splitlines()[-1].startswith("mine.sif is mine:adopted now (")
+    assert done.err.splitlines()[-1].startswith("mine.sif is now mine:adopted (")
     assert cluster.ok("exec", "mine", "--", "true").out.startswith("exec #!/usr/bin/env run-singularity")
     assert cluster.ok("store", "adopt", "mine.sif", "--as", "other:1", "--json").json()["way"] == "here"
     assert cluster.run("lock", "mine", "-o", "-").code == 2
@@ -267,7 +267,7 @@ def test_adopt_says_what_is_wrong(cluster: Cluster) -> None:
     for arguments, code, text in (
         (("text.sif",), 2, "is not a SIF image\n  it has no SIF header\n"),
         (("missing.sif",), 3, "there is no file "),
-        (("Bad Name.sif",), 2, "  say what to call it: singfactory store adopt Bad Name.sif --as NAME:TAG\n"),
+        (("Bad Name.sif",), 2, "  choose a name: singfactory store adopt Bad Name.sif --as NAME:TAG\n"),
         (("text.sif", "x.sif", "--as", "a:b"), 2, "--as names one image"),
         (("text.sif", "--as", "ghcr.io/x/a:b"), 2, "--as takes NAME or NAME:TAG"),
         (("text.sif", "--as", "../x"), 2, "not a registry address"),

@@ -50,7 +50,7 @@ def test_without_repair_it_says_how(cluster: Cluster) -> None:
     rot(cluster)
     done = cluster.run("store", "verify")
     assert done.code == 5
-    assert done.out.endswith("1 wrong and moved away; singfactory store verify --repair fetches them again\n")
+    assert done.out.endswith("1 wrong and moved away; to download them again: singfactory store verify --repair\n")
     value = cluster.ok("store", "verify", "--repair", "--json").json()
     assert value["wrong"] == []
     assert [(row["name"], row["transferred"], row["error"]) for row in value["repaired"]] == [("tool", 5, None)]
@@ -92,10 +92,10 @@ def test_shared_stores_in_a_file_are_relative_to_it_and_an_unknown_owner_is_told
     own = {"SINGFACTORY_STORE": str(cluster.folder / "own")}
     assert cluster.ok("path", "tool", **own).out.strip() == str(cluster.store.blob(Digest.of(FIRST)))
     told = cluster.ok("path", "tool", **own, SINGFACTORY_TRUSTED_OWNERS="root nobody-has-this-name").err
-    assert "names 'nobody-has-this-name', a user whom this machine does not know" in told
+    assert "this machine has no user 'nobody-has-this-name'" in told
     places = cluster.ok("doctor", **own).out
-    assert f"{cluster.store.root} (readable, of user id {os.getuid()})" in places
-    assert f"{cluster.folder / 'none'} (there is no store)" in places
+    assert f"{cluster.store.root} (readable, owned by user id {os.getuid()})" in places
+    assert f"{cluster.folder / 'none'} (does not exist)" in places
 
 
 def test_a_config_of_another_user_is_not_read(cluster: Cluster) -> None:
