@@ -91,9 +91,9 @@ class Context:
     @cached_property
     def project(self) -> Path:
         """The folder of factory.toml. Raises UsageError outside a project."""
-        if self.settings.strangers is not None:
+        if self.settings.untrusted is not None:
             raise UsageError(
-                f"the factory in {self.settings.strangers} could be another user's",
+                f"the factory in {self.settings.untrusted} could be another user's",
                 why=f"{self.settings.doubt}; a {settings.PROJECT_FILE} can name programs to run",
                 fix="work in your own clone, or add the owner to SINGFACTORY_TRUSTED_OWNERS",
             )

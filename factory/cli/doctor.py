@@ -38,7 +38,7 @@ def run(options: CommonOptions) -> int:
         if topic != last:
             say(f"{topic}:")
             last = topic
-        say(f"  {name:16} {text}")
+        say(f"  {name:19} {text}")
     return 0
 
 
@@ -52,8 +52,8 @@ def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
     ca = found.path("ca")
     if ca is not None and not ca.is_file():
         yield "wrong", "ca", f"no such file: {ca}"
-    if found.strangers is not None:
-        yield "wrong", "project", f"{found.strangers} is ignored: {found.doubt}"
+    if found.untrusted is not None:
+        yield "wrong", "project", f"{found.untrusted} is ignored: {found.doubt}"
 
 
 def _machine(context: Context) -> Iterator[tuple[str, str, str]]:

@@ -59,6 +59,7 @@ COMMANDS = (
     ("config", "config", "print the settings, or one of them"),
     ("doctor", "doctor", "check this machine; show every setting and its origin"),
 )
+_GROUPS = {"new": "Build and publish images:", "pull": "Use images:", "login": "Set up:"}  # before these commands
 _RUN_PROGRAMS = ("exec", "run")
 # Workflows call these, and their output can quote recipes, registries and other jobs. `exec` becomes another program.
 _QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
@@ -134,11 +135,13 @@ def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
 def _overview() -> argparse.ArgumentParser:
     """The parser of the top level: its help lists the commands."""
     width = max(len(name) for name, _, _ in COMMANDS)
-    lines = "\n".join(f"  {name:{width}}  {text}" for name, _, text in COMMANDS)
+    lines = "\n".join(
+        (f"\n{_GROUPS[name]}\n" if name in _GROUPS else "") + f"  {name:{width}}  {text}" for name, _, text in COMMANDS
+    )
     parser = _Parser(
         prog="singfactory",
         usage="singfactory COMMAND [OPTION...]",
-        description=f"An image factory for Singularity and Apptainer.\n\ncommands:\n{lines}",
+        description=f"An image factory for Singularity and Apptainer.\n{lines}",
         epilog="Run singfactory COMMAND --help for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

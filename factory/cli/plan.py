@@ -54,7 +54,7 @@ def plan_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def given(file: str | None) -> frozenset[tuple[str, str]] | None:
+def read_plan(file: str | None) -> frozenset[tuple[str, str]] | None:
     """Return recipe and architecture of each job in a plan file; None without a file. Raises UsageError, NotFound."""
     if file is None:
         return None

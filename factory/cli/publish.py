@@ -10,7 +10,7 @@ from typing import Any
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
-from factory.cli.plan import given, plan_argument
+from factory.cli.plan import plan_argument, read_plan
 from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
 from factory.make.adapters import Adapters
@@ -77,7 +77,7 @@ def _all(context: Context, options: PublishOptions) -> int:
     recipes, _ = context.recipes.usable()  # plan and report show the broken ones
     gather_inputs = gather_once()
     rows, code = [], 0
-    for handed in publish_all(adapters, context.recipes.named, given(options.plan), gather_inputs):
+    for handed in publish_all(adapters, context.recipes.named, read_plan(options.plan), gather_inputs):
         rows.append(_handed_row(handed, adapters))
         if handed.error is not None:
             first = fail(handed.error)

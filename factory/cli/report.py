@@ -12,7 +12,7 @@ from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.github_access import connect, default_branch
 from factory.cli.options import CommonOptions
-from factory.cli.plan import given, plan_argument
+from factory.cli.plan import plan_argument, read_plan
 from factory.cli.terminal import fail
 from factory.errors import FactoryError, IntegrityFailure, NotFound, UsageError
 from factory.github.actions import Actions
@@ -119,7 +119,7 @@ def _code_of(post: Callable[[], list[int] | None]) -> int:
 def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     """The rows of this run. Broken artifacts that belong to no recipe are shown on stderr."""
     adapters = open_adapters(context)
-    planned = given(options.plan)
+    planned = read_plan(options.plan)
     recipes, broken = context.recipes.select(options.names)
     decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
     artifacts = artifacts_in(adapters.candidates, planned)

@@ -45,7 +45,7 @@ KEYS = (
     Key("stage", "path", "folder on the node's local disk for staged copies"),
     Key("engine", "text", "the apptainer or singularity program"),
     Key("tmpdir", "path", "folder on a local disk for builds and tests"),
-    Key("sandbox", "text", "wanted, or required: refuse to build where builds cannot be sandboxed (wanted)"),
+    Key("sandbox", "text", "wanted (default), or required: refuse to build without a sandbox"),
     Key("work", "path", "folder for candidates between build, test and publish"),
     Key("recipes", "path", "the folder of recipes"),
     Key("debian_mirror", "text", "Debian mirror for debootstrap recipes"),
@@ -53,16 +53,16 @@ KEYS = (
     Key("slurm_partition", "text", "partition for builds with --runner slurm"),
     Key("slurm_account", "text", "account for builds with --runner slurm"),
     Key("slurm_options", "list", "further srun options for these builds, such as --cpus-per-task=8 --mem=32G"),
-    Key("github_runner_amd64", "text", "label of the GitHub runners for amd64 (ubuntu-24.04)"),
-    Key("github_runner_arm64", "text", "label of the GitHub runners for arm64 (ubuntu-24.04-arm)"),
+    Key("github_runner_amd64", "text", "label of the GitHub runners for amd64 (default ubuntu-24.04)"),
+    Key("github_runner_arm64", "text", "label of the GitHub runners for arm64 (default ubuntu-24.04-arm)"),
     Key("github_runner_large", "text", "label for recipes that need more than 14 GB of disk; {arch} is filled in"),
     Key("ca", "path", "certificate bundle to trust instead of the system's", personal=True),
     Key("plain_http_logins", "list", "hosts that may receive a login without TLS", personal=True),
     Key("token_services", "list", "token services on other sites that may receive a registry's login", personal=True),
     Key("internal_hosts", "list", "hosts in your network that an outside registry may redirect to", personal=True),
-    Key("idle_timeout", "seconds", "how long a connection may stay idle"),
-    Key("retry_budget", "seconds", "how long to retry a failing registry"),
-    Key("connections", "count", "connections per download, 1 to 10 (4); the site's value is the maximum"),
+    Key("idle_timeout", "seconds", "how long a connection may stay idle, in seconds"),
+    Key("retry_budget", "seconds", "how long to retry a failing registry, in seconds"),
+    Key("connections", "count", "connections per download, 1 to 10 (default 4); the site's value is the maximum"),
     Key("limit_rate", "rate", "download limit of a process, such as 20MB/s; the site's value is the maximum"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
@@ -89,13 +89,13 @@ class Value:
 class Settings:
     """All values that are set. project: the folder of factory.toml, None outside a project.
 
-    strangers: the folder of a factory.toml that is ignored because another user could have written it. doubt: why.
+    untrusted: the folder of a factory.toml that is ignored because another user could have written it. doubt: why.
     own: the values from the environment, the user's and the site's files alone.
     """
 
     values: Mapping[str, Value]
     project: Path | None
-    strangers: Path | None = None
+    untrusted: Path | None = None
     doubt: str = ""
     own: Mapping[str, Value] = field(default_factory=dict)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.cli.plan import given as given_plan
+from factory.cli.plan import read_plan
 from factory.delta.index import index_image
 from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
@@ -353,7 +353,7 @@ OWN: dict[str, Callable[[Path], object]] = {
     "logout": lambda path: logout(path, "ghcr.io"),
     "certificates": lambda path: Client(HttpSettings(ca_bundle=str(path))),
     "certificates of the environment": lambda path: asked_with(REQUESTS_CA_BUNDLE=path),
-    "plan": lambda path: given_plan(str(path)),
+    "plan": lambda path: read_plan(str(path)),
     "lock file": lockfile.read,
     "record of uses": lambda path: files.append_line(path, "{}"),
     "event": lambda path: Actions(event_file=path).pull_request,

@@ -100,7 +100,7 @@ def test_a_proposal_whose_bases_have_moved_back_is_closed(job: Job, server: GitH
     assert f"pull request closed: {pull['html_url']}" in job.ok("update", "--propose").err
     assert pull["state"] == "closed"
     (comment,) = server.remote.comments_of(pull["number"])
-    assert "every base image has the digest that its `base.lock` says" in comment["body"]
+    assert "every base image still has the digest in its `base.lock`" in comment["body"]
     assert server.remote.git.ref(f"refs/heads/{BRANCH}") is None
     move(base, "second")
     assert "pull request created" in job.ok("update", "--propose").err

@@ -242,7 +242,7 @@ def reader_that_has_gone(place: Place) -> subprocess.CompletedProcess[str]:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_goes_wrong_ends_in_its_exit_code(
+def test_each_failure_ends_with_its_exit_code(
     place: Place, situation: Callable[[Place], subprocess.CompletedProcess[str]], code: int, first: str | None
 ) -> None:
     done = situation(place)

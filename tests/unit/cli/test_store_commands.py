@@ -89,7 +89,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     assert made.run("store", "verify").code == 0
 
 
-def test_an_image_that_runs_survives_every_gc(cluster: Cluster) -> None:
+def test_a_running_image_survives_gc(cluster: Cluster) -> None:
     process = cluster.start("exec", "tool", "--", "true", WAIT="yes")
     try:
         assert process.stdout is not None
@@ -111,7 +111,7 @@ def test_an_image_that_runs_survives_every_gc(cluster: Cluster) -> None:
         process.communicate()
 
 
-def test_gc_tells_json(cluster: Cluster) -> None:
+def test_gc_prints_json(cluster: Cluster) -> None:
     cluster.ok("pull", "tool")
     value = cluster.ok("store", "gc", "--dry-run", "--json").json()
     (kept,) = value.pop("kept")
@@ -120,7 +120,7 @@ def test_gc_tells_json(cluster: Cluster) -> None:
     assert kept["why"].startswith(("in use by", "used "))
 
 
-def test_gc_keeps_what_a_lock_file_names_and_refuses_one_that_it_cannot_read(cluster: Cluster) -> None:
+def test_gc_keeps_images_in_lock_files_and_refuses_an_unreadable_one(cluster: Cluster) -> None:
     cluster.ok("pull", "tool")
     cluster.ok("lock", "tool", "-o", "paper.lock")
     gc = ("store", "gc", "--keep", "0", "--grace", "0", "--lock-file", "paper.lock")
@@ -136,7 +136,7 @@ def test_gc_keeps_what_a_lock_file_names_and_refuses_one_that_it_cannot_read(clu
 @pytest.mark.parametrize(
     ("option", "value"), [("--grace", "soon"), ("--max-size", "-1"), ("--keep", "-1"), ("--older-than", "30")]
 )
-def test_gc_says_which_option_is_wrong(cluster: Cluster, option: str, value: str) -> None:
+def test_gc_names_an_invalid_option(cluster: Cluster, option: str, value: str) -> None:
     done = cluster.run("store", "gc", f"{option}={value}")
     assert done.code == 2
     assert done.err.startswith(f"singfactory: store gc: argument {option}: '{value}': write ")
@@ -159,7 +159,7 @@ def test_what_a_scratch_file_system_deleted_comes_back_as_the_same_digest(cluste
     assert cluster.ok("path", "tool").out.strip() == first["path"]
 
 
-def test_what_was_cut_short_is_noticed_too(cluster: Cluster) -> None:
+def test_a_truncated_image_is_fetched_again(cluster: Cluster) -> None:
     path = Path(cluster.ok("pull", "tool", "--json").json()["path"])
     path.chmod(0o644)
     os.truncate(path, 3)
@@ -189,7 +189,7 @@ def test_a_record_that_cannot_be_written_ends_the_run_before_it_begins(cluster: 
     assert done.out == ""
 
 
-def test_path_and_stage_tell_that_an_image_is_used(cluster: Cluster) -> None:
+def test_path_and_stage_record_a_use_of_the_image(cluster: Cluster) -> None:
     cluster.ok("pull", "tool")
     for path in (cluster.store.root / "leases").iterdir():
         path.unlink()
@@ -261,7 +261,7 @@ def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
     assert lost.err.endswith("  singfactory store adopt FILE --as mine:adopted brings the same image back\n")
 
 
-def test_adopt_says_what_is_wrong(cluster: Cluster) -> None:
+def test_adopt_reports_each_error(cluster: Cluster) -> None:
     (cluster.folder / "text.sif").write_text("no image")
     (cluster.folder / "Bad Name.sif").write_bytes(SIF)
     for arguments, code, text in (

@@ -50,21 +50,21 @@ def screen(monkeypatch: pytest.MonkeyPatch, *, tty: bool, term: str = "xterm") -
 
 
 @given(st.text())
-def test_what_is_printed_of_any_text_is_printable_and_as_long(text: str) -> None:
+def test_printed_text_is_printable_and_as_long_as_the_input(text: str) -> None:
     shown = printable(text)
     assert len(shown) == len(text)
     assert all(letter.isprintable() or letter == "\t" for letter in shown)
     assert printable(shown) == shown
 
 
-def test_of_a_very_long_text_only_the_beginning_is_printed() -> None:
+def test_only_the_beginning_of_very_long_text_is_printed() -> None:
     shown = printable("x" * 1_000_000)
     assert len(shown) < 10_000
     assert "more characters" in shown
 
 
 @given(st.text(st.characters()))
-def test_a_document_keeps_any_text_and_shows_a_terminal_nothing_else(text: str) -> None:
+def test_json_keeps_any_text_and_contains_no_control_characters(text: str) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         emit({"text": text + HOSTILE})
@@ -72,7 +72,7 @@ def test_a_document_keeps_any_text_and_shows_a_terminal_nothing_else(text: str) 
     assert out.getvalue().replace("\n", "").isprintable()
 
 
-def test_only_the_terminal_prints_but_for_paths_and_documents_of_ours() -> None:
+def test_only_terminal_prints_except_for_our_own_paths_and_documents() -> None:
     """What is not said through ``say`` or ``tell`` has no text of a stranger, or is escaped where it is made."""
     exact = {
         "build.py": 1,  # a path in the factory's own work folder
@@ -117,7 +117,7 @@ def test_control_characters_from_outside_do_not_reach_the_terminal(
     assert "\r\x1b[K" not in seen.getvalue() or tty
 
 
-def test_one_line_is_drawn_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=True)
     progress = Terminal(quiet=False, verbose=False)
     progress.begin("pull", 2_000_000)
@@ -179,7 +179,7 @@ def test_verbose_shows_each_line_whole_and_draws_nothing(monkeypatch: pytest.Mon
     assert seen.getvalue() == "gcc\t" + "x" * 200 + "\n"
 
 
-def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_quiet_prints_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=False)
     progress = Terminal(quiet=True, verbose=False)
     progress.begin("pull", 100)
@@ -191,9 +191,7 @@ def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> No
     assert seen.getvalue() == ""
 
 
-def test_a_transfer_of_nothing_or_more_than_told_is_drawn_without_failing(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_a_transfer_of_zero_or_too_many_bytes_is_drawn(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=True)
     progress = Terminal(quiet=False, verbose=False)
     progress.begin("pull", 0)
@@ -203,7 +201,7 @@ def test_a_transfer_of_nothing_or_more_than_told_is_drawn_without_failing(
     assert "100 % of 0 B" in seen.getvalue()
 
 
-def test_a_document_is_json_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_value_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = [{"name": HOSTILE, "größe": 1}]
     emit(value)
     out, err = capsys.readouterr()
