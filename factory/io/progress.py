@@ -1,43 +1,61 @@
-"""How work reports that it goes on. Stages and adapters report; only ``cli`` draws."""
+"""Progress of long work. Stages and adapters report it; only ``cli`` draws it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives what a long step does. Calls come often and from any thread; they must be cheap and never raise."""
+    """Receives the progress of long steps. Calls come often and from any thread; they must be cheap and never raise.
 
-    def begin(self, label: str, total: int | None = None) -> None:
-        """A step starts. total: bytes to come, or None when there is nothing to count."""
+    A step may begin inside another one, such as waiting for a lock. ``advance``, ``line`` and ``end`` are about the
+    step that began last.
+    """
+
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        """A step starts. total: its bytes, if they can be counted. expected: the seconds that it took last time."""
 
     def advance(self, count: int) -> None:
-        """So many more bytes of the step are done; negative when a retry starts over."""
+        """More bytes of the step are done; negative when a retry starts over."""
 
     def line(self, text: str) -> None:
-        """One line of output of the running step (a build, a test), without its newline."""
+        """A line of the step's output (a build, a test), without its newline; or what it works on now."""
 
     def note(self, text: str) -> None:
-        """Something the user should read although nothing failed."""
+        """A notice that the user should read although nothing failed."""
 
     def end(self) -> None:
-        """The step is over, well or not."""
+        """The step is over, whether it succeeded or not."""
 
 
 class Silent:
-    """A Progress that says nothing."""
+    """A Progress that shows nothing."""
 
-    def begin(self, label: str, total: int | None = None) -> None:
-        """Nothing."""
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        """Do nothing."""
 
     def advance(self, count: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def line(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Do nothing."""
+
+
+@contextmanager
+def step(
+    progress: Progress, label: str, total: int | None = None, *, expected: float | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Report the block as one step; yields ``progress.advance``."""
+    progress.begin(label, total, expected=expected)
+    try:
+        yield progress.advance
+    finally:
+        progress.end()
