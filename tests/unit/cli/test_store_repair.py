@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_repaired_is_reported_and_does_not_stop_the_othe
         blob.unlink()
     done = cluster.run("store", "verify", "--repair")
     assert done.code == 3
-    assert "gone   a-first-one:1: a-first-one:1 came from no registry" in done.out
+    assert "gone   a-first-one:1: a-first-one:1 cannot be fetched again" in done.out
     assert "singfactory store adopt FILE --as a-first-one:1" in done.out
     assert "back   tool:1.0-1" in done.out
 
