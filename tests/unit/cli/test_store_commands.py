@@ -215,7 +215,7 @@ def test_lock_writes_what_exec_would_run_and_pull_fetches_exactly_that(cluster: 
     assert cluster.ok("pull", "tool", "--locked", "singfactory.lock", "--json", *fresh).json()["transferred"] == 0
     other = cluster.run("pull", "tool:latest", "--locked", "singfactory.lock", *fresh)
     assert other.code == 3
-    assert other.err == "singfactory: tool:latest is not in singfactory.lock\n  it has tool:1.0-1\n"
+    assert other.err == "singfactory: tool:latest is not in singfactory.lock\n  the file has tool:1.0-1\n"
 
 
 def test_what_is_not_stored_is_locked_as_the_registry_has_it(cluster: Cluster) -> None:
