@@ -52,11 +52,12 @@ class Poster:
 
     def comment(self, text: str) -> None:
         """Create or update the one comment on the pull request. Raises UsageError outside a pull request's run."""
+        remote = self._remote  # first: whether a token may go there is the more important error
         number = self._actions.pull_request or self._pull_request()
         if number is None:
             self._progress.note("this run belongs to no open pull request: no comment was written")
             return
-        done = self._remote.comment(number, "report", text)
+        done = remote.comment(number, "report", text)
         self._progress.note(f"comment {done.change.value}: {done.url}")
 
     def _pull_request(self) -> int | None:
