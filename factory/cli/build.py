@@ -9,7 +9,7 @@ from pathlib import Path
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, fail
+from factory.cli.terminal import emit, fail, say_path
 from factory.io.files import readable_size
 from factory.make.builds import build_named
 from factory.make.make import take_snapshot
@@ -68,6 +68,6 @@ def run(options: BuildOptions) -> int:
 
 def _show(made: Candidate, context: Context) -> None:
     if not context.options.json:
-        print(made.image, flush=True)
+        say_path(made.image)
         size = readable_size(made.sif.size)
         context.progress.note(f"{made.recipe}: {size} in {made.seconds:.0f} s, {made.sif.digest}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from factory import __version__
+from factory.cli.encoding import prepare_output, require_utf8
 from factory.cli.options import CommonOptions, typed
 from factory.cli.terminal import fail
 from factory.errors import FactoryError, Interrupted, MachineFailure, NoRoom, UsageError
@@ -69,7 +70,10 @@ _INTERRUPTED = Interrupted("interrupted", fix="run the same command again: finis
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (README.md, "When something fails")."""
+    if argv is None:
+        require_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    prepare_output()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     if os.environ.get("GITHUB_ACTIONS") != "true" or not _QUOTED.intersection(arguments[:1]):

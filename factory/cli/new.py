@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.cli.terminal import say_path
 from factory.recipes.scaffold import scaffold
 
 
@@ -29,7 +30,7 @@ def run(options: NewOptions) -> int:
     """Create the recipe's folder and show the next steps."""
     context = Context(options)
     folder = scaffold(context.recipes_root, options.name, options.base)
-    print(folder)
+    say_path(folder)
     context.progress.note(
         f"edit {folder / 'recipe.toml'} and {folder / 'image.def'}, then: singfactory make {options.name}"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from factory.cli.context import Context
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, say_path
 from factory.errors import UsageError
 from factory.oci.names import Reference
 from factory.store.adopt import adopt
@@ -53,7 +53,7 @@ def run(context: Context, options: AdoptOptions) -> int:
             }
         )
         if not options.json:
-            say(f"{done.path} {image.sif_digest}")
+            say_path(done.path, f" {image.sif_digest}")
             context.progress.note(f"{path} is now {image.recipe}:{image.tag} ({_WAYS[done.way]})")
     if options.json:
         emit(rows[0] if len(rows) == 1 else rows)

@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from factory.errors import FactoryError
@@ -29,7 +30,8 @@ _ESCAPES = re.compile(
 
 def emit(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Print the JSON document of a command with --json."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
+    in_utf8 = (sys.stdout.encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+    text = json.dumps(value, indent=1, ensure_ascii=not in_utf8)
     if not text.replace("\n", "").isprintable():  # JSON does not escape all control characters
         text = "".join(letter if letter.isprintable() or letter == "\n" else _escaped(letter) for letter in text)
     print(text)
@@ -38,6 +40,17 @@ def emit(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
 def say(text: str, *, flush: bool = False) -> None:
     """Print a line of results, made safe by ``printable``."""
     print(printable(text), flush=flush)
+
+
+def say_path(path: Path, more: str = "") -> None:
+    """Print a path, and text after it, as a line of results. A script gets exactly the bytes of the file's name."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None or sys.stdout.isatty():
+        say(f"{path}{more}", flush=True)
+        return
+    sys.stdout.flush()
+    buffer.write(os.fsencode(path) + f"{printable(more)}\n".encode())
+    buffer.flush()
 
 
 def tell(text: str) -> None:

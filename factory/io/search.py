@@ -24,7 +24,7 @@ def found(pattern: str, text: str, seconds: float) -> bool | None:
     from factory.io import process  # noqa: PLC0415 - not when this is the program
 
     order = json.dumps({"pattern": pattern, "text": text, "seconds": seconds}).encode()
-    program = [sys.executable, "-I", __file__]
+    program = [sys.executable, "-X", "utf8", "-I", __file__]
     status, _, _ = process.output_of(program, env={"PATH": os.defpath}, stdin=order, timeout=seconds + 30)
     return {_YES: True, _NO: False}.get(status)
 

@@ -78,12 +78,8 @@ def test_json_keeps_any_text_and_contains_no_control_characters(text: str) -> No
 def test_only_terminal_prints_except_for_our_own_paths_and_documents() -> None:
     """What is not said through ``say`` or ``tell`` has no text of a stranger, or is escaped where it is made."""
     exact = {
-        "build.py": 1,  # a path in the factory's own work folder
-        "new.py": 1,  # a path
-        "path.py": 1,  # the store's own path, for scripts
         "plan.py": 2,  # JSON in ASCII; a workflow command
         "report.py": 1,  # a document that factory.github.texts has escaped
-        "stage.py": 1,  # a path on this node, for scripts
     }
     folder = Path(terminal.__file__).parent
     found: dict[str, int] = {}
