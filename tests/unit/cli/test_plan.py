@@ -148,10 +148,7 @@ def test_a_recipe_stuck_for_another_reason_is_annotated_at_its_recipe_file(
     assert Runner().read(err).obeyed == [
         (
             "error",
-            (
-                "upon (amd64)%0Aupon builds upon tool, of which nothing is published for amd64%0A"
-                "singfactory make tool upon"
-            ),
+            ("upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon"),
         )
     ]
     assert read_outputs(outputs)["count"] == "1"
