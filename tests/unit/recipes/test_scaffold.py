@@ -40,7 +40,7 @@ def test_a_new_recipe_can_stand_upon_another(tmp_path: Path) -> None:
 def test_an_existing_recipe_is_left_alone(tmp_path: Path) -> None:
     folder = scaffold(tmp_path, "one", "debian:12")
     before = (folder / "recipe.toml").read_text()
-    with pytest.raises(UsageError, match="there is a recipe one already") as caught:
+    with pytest.raises(UsageError, match="the recipe one exists already") as caught:
         scaffold(tmp_path, "one", "debian:13")
     assert caught.value.fix
     assert (folder / "recipe.toml").read_text() == before

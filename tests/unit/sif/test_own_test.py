@@ -57,7 +57,7 @@ def test_broken_metadata_are_an_error_and_not_an_image_without_tests(tmp_path: P
 
 
 def test_what_is_no_sif_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityFailure, match="not a sound SIF"):
+    with pytest.raises(IntegrityFailure, match="not a valid SIF"):
         has_own_test(saved(tmp_path, b"hsqs" + bytes(10000)))
 
 
