@@ -222,7 +222,7 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line_and_a_way_out(make: MakeRecipe, addition: str, problem: str) -> None:
+def test_each_problem_has_its_line_and_a_remedy(make: MakeRecipe, addition: str, problem: str) -> None:
     assert _problems(make, addition + "\n") == [problem]
 
 
@@ -370,12 +370,12 @@ def test_names_that_are_no_names_never_reach_the_disk(make: MakeRecipe, name: st
 
 
 def upon(make: MakeRecipe, name: str, base: str) -> None:
-    """Write a recipe that builds upon another one."""
+    """Write a recipe that is based on another one."""
     toml = make(name) / "recipe.toml"
     toml.write_text(re.sub("(?m)^base = .*$", f'base = "{base}"', toml.read_text()))
 
 
-def test_a_broken_recipe_is_told_beside_those_that_can_be_used(make: MakeRecipe) -> None:
+def test_broken_recipes_are_returned_separately(make: MakeRecipe) -> None:
     root = make("good").parent
     make("torn", toml="[recipe]\nname = \n")
     (root / "empty").mkdir()
@@ -391,12 +391,12 @@ def test_a_broken_recipe_is_told_beside_those_that_can_be_used(make: MakeRecipe)
     ]
 
 
-def test_what_builds_upon_a_broken_recipe_is_told_with_its_cause(make: MakeRecipe) -> None:
+def test_a_recipe_based_on_a_broken_one_is_reported_with_the_cause(make: MakeRecipe) -> None:
     root = make("good").parent
     make("torn", toml="[recipe]\nname = \n")
     upon(make, "upon", "recipe://torn")
     upon(make, "further", "recipe://upon")
-    upon(make, "ghostly", "recipe://ghost")  # plan tells of that
+    upon(make, "ghostly", "recipe://ghost")  # reported by plan
     usable, broken = load_usable(root)
     assert [recipe.name for recipe in usable] == ["ghostly", "good"]
     told = {one.recipe.name: one.error for one in broken}
@@ -407,7 +407,7 @@ def test_what_builds_upon_a_broken_recipe_is_told_with_its_cause(make: MakeRecip
         assert told[name].fix == told["torn"].fix
 
 
-def test_a_circle_takes_none_but_what_builds_upon_it(make: MakeRecipe) -> None:
+def test_a_circle_breaks_only_its_recipes_and_those_based_on_them(make: MakeRecipe) -> None:
     root = make("good").parent
     upon(make, "a", "recipe://b")
     upon(make, "b", "recipe://a")

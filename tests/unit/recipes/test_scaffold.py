@@ -31,7 +31,7 @@ def test_a_new_recipe_lints_clean_but_for_its_pin(tmp_path: Path, image: str, ba
     assert len(problems) == ("sha256" not in image)
 
 
-def test_a_new_recipe_can_stand_upon_another(tmp_path: Path) -> None:
+def test_a_new_recipe_can_be_based_on_another(tmp_path: Path) -> None:
     scaffold(tmp_path, "one", f"debian@sha256:{'1' * 64}")
     scaffold(tmp_path, "two", "recipe://one")
     assert lint_all(tmp_path) == ()

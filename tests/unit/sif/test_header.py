@@ -20,7 +20,7 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
-def test_a_header_tells_architecture_times_and_objects_in_order_of_their_offsets() -> None:
+def test_a_header_has_architecture_times_and_objects_in_order_of_their_offsets() -> None:
     header = read(sif(Part(b"def", kind=DEFINITION), Part(b"x" * 5000)))
     assert (header.arch, header.created, header.modified) == ("amd64", 1700000000, 1700000001)
     assert header.id == bytes(range(16))

@@ -32,7 +32,7 @@ def sample(compressor: str = "gzip") -> Squashfs:
 
 
 @pytest.mark.parametrize("compressor", ["gzip", "xz"])
-def test_edges_lie_where_blocks_fragments_and_tables_begin_and_end(compressor: str) -> None:
+def test_edges_are_where_blocks_fragments_and_tables_begin_and_end(compressor: str) -> None:
     system = sample(compressor)
     data = system.build()
     assert edges(data) == sorted(system.edges)
@@ -75,7 +75,7 @@ def test_inodes_that_are_not_files_are_stepped_over() -> None:
     assert 96 + 777 in system.edges
 
 
-def test_holes_take_no_room_however_many_they_are() -> None:
+def test_holes_take_no_memory() -> None:
     system = Squashfs(block_size=4096)
     start = len(system.data)
     last = system.add_block(noise(500))

@@ -100,7 +100,7 @@ def test_hard_links_are_entries_with_one_inode(animals: Path) -> None:
         assert found.same_content(copy) == found.same_content(large) != found.same_content(found.entries["/files/more"])
 
 
-def test_devices_and_owners_are_told(tmp_path: Path) -> None:
+def test_devices_and_owners_are_read(tmp_path: Path) -> None:
     write(tmp_path / "root", "kept", b"x")
     definitions = tmp_path / "definitions"
     definitions.write_text("null c 666 0 0 1 3\ndisk b 660 1234 70000 259 300\nkept m 640 4000000000 7\n")
@@ -111,7 +111,7 @@ def test_devices_and_owners_are_told(tmp_path: Path) -> None:
     assert (kept.mode, kept.uid, kept.gid) == (0o640, 4000000000, 7)
 
 
-def test_extended_attributes_are_told_for_every_kind_that_may_have_them(tmp_path: Path) -> None:
+def test_extended_attributes_are_read_for_every_kind_that_may_have_them(tmp_path: Path) -> None:
     root = tmp_path / "root"
     large = noise(3000)
     for path in (write(root, "file"), write(root, "other"), write(root, "folder/in it").parent, root):
@@ -129,7 +129,7 @@ def test_extended_attributes_are_told_for_every_kind_that_may_have_them(tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives links and devices attributes")
-def test_extended_attributes_of_links_and_devices_are_told(tmp_path: Path) -> None:
+def test_extended_attributes_of_links_and_devices_are_read(tmp_path: Path) -> None:
     root = tmp_path / "root"
     write(root, "file")
     (root / "link").symlink_to("file")

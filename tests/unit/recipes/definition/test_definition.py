@@ -278,7 +278,7 @@ def test_any_text_gives_problems_or_a_definition_that_reads_back(text: str) -> N
         (HEAD + "%post\n {{\n a }}\n", "image.def:4: {{ a }} spans two lines"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(text: str, message: str) -> None:
+def test_each_problem_has_its_line(text: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse(text, PATH)
     assert caught.value.what.startswith(message)

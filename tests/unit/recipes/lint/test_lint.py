@@ -30,7 +30,7 @@ def test_a_sound_recipe_has_no_problems(make: MakeRecipe) -> None:
     assert _lint(make()) == []
 
 
-def test_what_is_wrong_with_both_files_is_told_at_once(make: MakeRecipe) -> None:
+def test_problems_of_both_files_are_reported_together(make: MakeRecipe) -> None:
     folder = make(
         "one", toml=ABOUT + "[run]\ngpu = 'x'\n" + TEST, definition="Bootstrap: docker\nFrom: a:1\n%setup\n x\n"
     )
@@ -85,7 +85,7 @@ def test_an_unpinned_base_is_a_warning_until_update_has_run(make: MakeRecipe) ->
     assert _lint(folder)[0].startswith("base.lock:1: error: not TOML")
 
 
-def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
+def test_a_base_with_a_moving_tag_is_a_warning(make: MakeRecipe) -> None:
     (problem,) = _of_definition(make, HEAD, ABOUT + '[build]\nbase = "docker://debian"\n' + TEST)
     assert "is a moving tag and not pinned to a digest" in problem
 
@@ -187,7 +187,7 @@ def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
         ),
     ],
 )
-def test_each_problem_of_a_definition_is_told(make: MakeRecipe, text: str, problem: str) -> None:
+def test_each_problem_of_a_definition_is_reported(make: MakeRecipe, text: str, problem: str) -> None:
     assert problem in _of_definition(make, HEAD + text)
 
 
@@ -211,7 +211,7 @@ def test_each_problem_of_a_definition_is_told(make: MakeRecipe, text: str, probl
         "%arguments\n a=1\n%labels\n v {{ a }}\n",
     ],
 )
-def test_what_is_right_is_left_in_peace(make: MakeRecipe, text: str) -> None:
+def test_correct_definitions_have_no_problems(make: MakeRecipe, text: str) -> None:
     toml = ABOUT + PINNED + TEST + "[quiet]\ncaches = false\nhints = false\n"
     folder = make("one", toml=toml, definition=HEAD + text, files={"run.sh": "x"})
     assert _lint(folder) == []
@@ -233,7 +233,7 @@ def test_what_is_right_is_left_in_peace(make: MakeRecipe, text: str) -> None:
         ),
     ],
 )
-def test_caches_are_told_of_where_the_factory_does_not_remove_them(make: MakeRecipe, text: str, problem: str) -> None:
+def test_caches_are_reported_if_the_factory_does_not_remove_them(make: MakeRecipe, text: str, problem: str) -> None:
     assert _of_definition(make, HEAD + text) == []
     folder = make("two", toml=ABOUT.replace("one", "two") + PINNED + TEST + "[quiet]\ncaches = false\n")
     (folder / "image.def").write_text(HEAD + text)
@@ -261,7 +261,7 @@ HINTS = {
 
 
 @pytest.mark.parametrize("kind", HINTS)
-def test_what_nothing_pins_is_hinted_at_once_and_can_be_silenced(make: MakeRecipe, kind: str) -> None:
+def test_unpinned_downloads_are_reported_once_and_can_be_silenced(make: MakeRecipe, kind: str) -> None:
     text, hint = HINTS[kind]
     assert _of_definition(make, f"{HEAD}%post\n{text}{text}") == [
         f"image.def:{hint}, or set hints = false under [quiet] in recipe.toml",
@@ -288,7 +288,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         "echo curl is not called",
     ],
 )
-def test_what_is_pinned_is_not_hinted_at(make: MakeRecipe, text: str) -> None:
+def test_pinned_downloads_are_not_reported(make: MakeRecipe, text: str) -> None:
     files = {"pinned.txt": "# all\nnumpy==2.2.6  # why\n--no-binary x\n"}
     definition = f"{HEAD}%files\n pinned.txt /opt/pinned.txt\n%post\n {text}\n"
     assert _lint(make("one", toml=ABOUT + PINNED + TEST, definition=definition, files=files)) == []
@@ -417,7 +417,7 @@ def test_a_base_recipe_may_be_broken_itself(make: MakeRecipe) -> None:
     assert _lint(_upon(make, "one", "two")) == []
 
 
-def test_recipes_built_upon_each_other_in_a_circle_are_told_of_it(make: MakeRecipe) -> None:
+def test_recipes_whose_bases_form_a_circle_are_reported(make: MakeRecipe) -> None:
     root = _upon(make, "one", "two").parent
     _upon(make, "two", "three")
     _upon(make, "three", "one")
@@ -432,12 +432,12 @@ def test_recipes_built_upon_each_other_in_a_circle_are_told_of_it(make: MakeReci
     ]
 
 
-def test_a_recipe_upon_itself_is_a_circle(make: MakeRecipe) -> None:
+def test_a_recipe_based_on_itself_is_a_circle(make: MakeRecipe) -> None:
     (problem,) = _lint(_upon(make, "one", "one"))
     assert "form a circle: one -> one" in problem
 
 
-def test_a_missing_definition_is_told_once(make: MakeRecipe) -> None:
+def test_a_missing_definition_is_reported_once(make: MakeRecipe) -> None:
     folder = make()
     (folder / "image.def").unlink()
     (problem,) = _lint(folder)
