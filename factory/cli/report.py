@@ -272,7 +272,7 @@ def _close_gone(context: Context, remote: GitHub, actions: Actions, keys: Collec
         context.progress.note("the branch has gone on; the issues of recipes that are gone are left to a later run")
         return
     for key in sorted(keys):
-        closed = remote.mended(key, _GONE, gone=True)
+        closed = remote.close_failure(key, _GONE, gone=True)
         if closed is not None:
             context.progress.note(f"issue closed: {closed.url}")
 
@@ -286,10 +286,10 @@ def _issue(context: Context, remote: GitHub, actions: Actions, mine: Sequence[Ro
     outcomes = {row.outcome for row in mine}
     if outcomes & BAD:
         text = markdown(lasting(mine), where=where) + _all_runs(actions)
-        issue = remote.failing(_key(recipe), f"{recipe} cannot be published", text, ["singfactory"])
+        issue = remote.open_failure(_key(recipe), f"{recipe} cannot be published", text, ["singfactory"])
         context.progress.note(f"issue {issue.change.value}: {issue.url}")
     elif reported and outcomes <= {"published", "unchanged"}:
-        closed = remote.mended(_key(recipe), markdown(mine, where=where, run_url=_run_url(actions)))
+        closed = remote.close_failure(_key(recipe), markdown(mine, where=where, run_url=_run_url(actions)))
         if closed is not None:
             context.progress.note(f"issue closed: {closed.url}")
 

@@ -54,7 +54,7 @@ def test_a_long_summary_is_cut_at_a_line(server: GitHubServer, github: GitHub) -
     check = github.annotate(SHA, "lint", "neutral", title="t" * 300, summary="a line\n" * 20_000)
     output = server.remote.checks[check.id]["output"]
     assert (len(output["title"]), len(output["summary"]) <= 65_535) == (255, True)
-    assert output["summary"].endswith("a line\n\n_The rest is left out: GitHub takes no longer text._")
+    assert output["summary"].endswith("a line\n\n_Truncated: GitHub accepts no longer text._")
 
 
 def test_the_newest_check_of_a_name_tells_how_a_commit_stands(github: GitHub) -> None:

@@ -98,7 +98,7 @@ def test_a_long_comment_is_cut_at_a_line(server: GitHubServer, github: GitHub, n
     assert len(body) <= BODY_LIMIT
     *whole, empty, last = body.removeprefix(marker("build") + "\n").split("\n")
     assert set(whole) == {line.strip()}
-    assert (empty, last) == ("", "_The rest is left out: GitHub takes no longer text._")
+    assert (empty, last) == ("", "_Truncated: GitHub accepts no longer text._")
 
 
 @pytest.mark.parametrize("key", ["--> <script>", "a\nb", "ключ", "", "-->", "x" * 500])
@@ -115,14 +115,14 @@ def test_a_key_of_any_kind_stays_hidden_and_is_found_again(
 
 
 def test_a_failure_opens_one_issue_and_being_mended_closes_it(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
-    again = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
+    again = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
     assert (opened.change, again.change) == (Change.CREATED, Change.UNCHANGED)
     issue = server.remote.issues[opened.number]
     assert [label["name"] for label in issue["labels"]] == ["build", "jax"]
     assert carries("jax-0.4", issue["body"])
     assert bodies(server, opened.number) == []
-    closed = github.mended("jax-0.4", "It builds again.")
+    closed = github.close_failure("jax-0.4", "It builds again.")
     assert closed is not None
     assert (closed.number, closed.change) == (opened.number, Change.CLOSED)
     assert (issue["state"], issue["state_reason"]) == ("closed", "completed")
@@ -130,9 +130,9 @@ def test_a_failure_opens_one_issue_and_being_mended_closes_it(server: GitHubServ
 
 
 def test_another_failure_is_told_in_a_comment_and_in_the_issue(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.")
-    changed = github.failing("jax-0.4", "jax-0.4 fails a test", "No GPU.")
-    back = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.")
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.")
+    changed = github.open_failure("jax-0.4", "jax-0.4 fails a test", "No GPU.")
+    back = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.")
     assert (changed.number, changed.change, back.change) == (opened.number, Change.UPDATED, Change.UPDATED)
     issue = server.remote.issues[opened.number]
     assert (issue["title"], issue["body"].partition("\n")[2]) == ("jax-0.4 does not build", "No such package.")
@@ -140,30 +140,30 @@ def test_another_failure_is_told_in_a_comment_and_in_the_issue(server: GitHubSer
 
 
 def test_a_new_title_alone_is_no_reason_for_a_comment(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "x")
-    assert github.failing("jax-0.4", "jax-0.4 does not build (2 days)", "x").change is Change.UPDATED
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
+    assert github.open_failure("jax-0.4", "jax-0.4 does not build (2 days)", "x").change is Change.UPDATED
     assert server.remote.issues[opened.number]["title"] == "jax-0.4 does not build (2 days)"
     assert bodies(server, opened.number) == []
 
 
 def test_a_new_failure_after_a_closed_one_is_a_new_issue(github: GitHub) -> None:
-    first = github.failing("jax-0.4", "jax-0.4 does not build", "x")
-    github.mended("jax-0.4", "good")
-    assert github.failing("jax-0.4", "jax-0.4 does not build", "x").number != first.number
+    first = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
+    github.close_failure("jax-0.4", "good")
+    assert github.open_failure("jax-0.4", "jax-0.4 does not build", "x").number != first.number
 
 
 def test_what_never_failed_needs_no_mending(server: GitHubServer, github: GitHub) -> None:
     server.remote.add_issue("jax-0.4 does not build", f"{marker('jax-0.4')}\nforged", "mallory")
     server.remote.add_issue("jax-0.4", f"{marker('jax-0.4')}\na pull request of ours", ME, pull=True)
-    assert github.mended("jax-0.4", "good") is None
+    assert github.close_failure("jax-0.4", "good") is None
     assert server.sent("POST") == []
 
 
 def test_our_issue_is_found_behind_hundreds_of_others(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "x")
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
     for count in range(210):
         server.remote.add_issue(f"A question ({count})", "", "hubot", pull=count % 2 == 0)
-    assert github.failing("jax-0.4", "jax-0.4 does not build", "x").number == opened.number
+    assert github.open_failure("jax-0.4", "jax-0.4 does not build", "x").number == opened.number
 
 
 def test_enterprise_server_has_its_api_below_a_path(start: Callable[[str], GitHubServer]) -> None:
@@ -174,8 +174,8 @@ def test_enterprise_server_has_its_api_below_a_path(start: Callable[[str], GitHu
     for count in range(120):
         server.remote.add_comment(number, f"Me too ({count}).", "hubot")
     assert github.comment(number, "build", "one").id == github.comment(number, "build", "two").id
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "x")
-    closed = github.mended("jax-0.4", "good")
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
+    closed = github.close_failure("jax-0.4", "good")
     assert closed is not None
     assert closed.number == opened.number
     github.annotate("a" * 40, "lint", "success", title="Nothing found", summary="")

@@ -140,13 +140,13 @@ def test_an_issue_whose_answers_are_lost_is_there_once_with_its_comments(
     server: GitHubServer, github: GitHub, fault: dict[str, object]
 ) -> None:
     server.fail("POST", "/issues$", **fault)
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "one")
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "one")
     for text in ("two", "one", "two"):  # the same text again is another comment
         server.fail("POST", "/comments$", **fault)
         server.fail("PATCH", "/issues/[0-9]+$", **fault)
-        github.failing("jax-0.4", "jax-0.4 does not build", text)
+        github.open_failure("jax-0.4", "jax-0.4 does not build", text)
     server.fail("POST", "/comments$", **fault)
-    github.mended("jax-0.4", "good")
+    github.close_failure("jax-0.4", "good")
     assert list(server.remote.issues) == [opened.number]
     said = [comment["body"].partition("\n")[2] for comment in server.remote.comments_of(opened.number)]
     assert said == ["two", "one", "two", "good"]
@@ -202,7 +202,7 @@ def test_a_workflow_that_was_surely_not_started_is_started_again(server: GitHubS
 Use = Callable[[GitHub], object]
 USES: list[tuple[str, str, str, Use]] = [
     ("POST", "/comments$", "pull-requests: write", lambda github: github.comment(1, "build", "x")),
-    ("POST", "/issues$", "issues: write", lambda github: github.failing("k", "t", "b")),
+    ("POST", "/issues$", "issues: write", lambda github: github.open_failure("k", "t", "b")),
     (
         "POST",
         "/check-runs$",

@@ -37,7 +37,7 @@ def test_a_report_goes_to_stdout_the_summary_and_a_file_and_asks_github_nothing(
     job.recipe("new")
     done = job.ok("report")
     assert done.out.startswith("### singfactory: 1 published, 1 tests failed, 1 not built\n")
-    assert f"[The logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/7/attempts/1)" in done.out
+    assert f"[Logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/7/attempts/1)" in done.out
     assert job.summary == done.out
     rows = json.loads((job.factory / ".singfactory/run-report.json").read_bytes())["rows"]
     outcomes = [(row["recipe"], row["outcome"]) for row in rows]
@@ -104,7 +104,7 @@ def test_the_pull_request_of_a_fork_keeps_one_comment(
     assert "comment updated: " in second.err
     other, mine = bodies(server, number)
     assert (other, mine) == (theirs, f"{marker('report')}\n{second.out}")
-    assert f"[The logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/5)" in mine
+    assert f"[Logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/5)" in mine
     sent = writes(server)
     assert "comment unchanged: " in job.ok("report", "--from", str(tmp_path / "handed.json"), "--comment").err
     assert writes(server) == sent

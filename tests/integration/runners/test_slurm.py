@@ -93,7 +93,7 @@ def test_what_was_built_is_not_built_again_unless_forced(project: Project, clust
     project.ok("build", "tool", "--runner", "slurm")
     again = build(project, "tool")
     assert "SLURM" not in again.err
-    assert "was built before from the same inputs" in again.err
+    assert "was already built from the same inputs" in again.err
     assert "building in SLURM job" in build(project, "tool", "--force").err
     cluster.wait_until_empty(5)
 
@@ -148,7 +148,7 @@ def test_a_partition_that_is_none_is_told(project: Project, cluster: Cluster) ->
     done = build(project, "tool", SINGFACTORY_SLURM_PARTITION="nowhere")
     assert done.code == 2
     assert done.err.splitlines() == [
-        "singfactory: SLURM does not take the job that builds tool",
+        "singfactory: SLURM rejects the job that builds tool",
         "  Invalid partition name specified",
         "  check slurm_partition, slurm_account and slurm_options in factory.toml, build.timeout in recipe.toml",
     ]
@@ -160,9 +160,9 @@ def test_candidates_that_only_the_node_sees_are_refused_before_the_build(project
     done = build(project, "tool", "-o", str(cluster.node_only / "candidates"))
     assert done.code == 2
     assert done.err.splitlines()[1:] == [
-        f"singfactory: tool cannot be built on node1: it does not see {cluster.node_only}/candidates",
+        f"singfactory: cannot build tool on node1: it does not see {cluster.node_only}/candidates",
         "  this machine and the compute nodes must share the project, the candidates and Python",
-        "  put them on the cluster's shared file system; for candidates set work = … in factory.toml, or -o",
+        "  put them on the cluster's shared file system; for candidates set work = … in factory.toml, or use -o",
     ]
 
 

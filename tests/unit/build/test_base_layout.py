@@ -81,9 +81,9 @@ def test_of_several_architectures_the_one_that_is_built_for_is_fetched(
     wanted = definition(tmp_path, "Bootstrap: docker\nFrom: x:1\n")
     _, (base,) = fetched(wanted, "amd64", place, Silent())
     assert b"amd64" in {path.read_bytes() for path in (base.layout / "blobs/sha256").iterdir()}
-    with pytest.raises(BuildFailed, match=r"docker.io/library/x:1 is not there for ppc64le") as caught:
+    with pytest.raises(BuildFailed, match=r"docker.io/library/x:1 does not exist for ppc64le") as caught:
         fetched(wanted, "ppc64le", place, Silent())
-    assert caught.value.why == "it is for: amd64, arm64"
+    assert caught.value.why == "it is available for: amd64, arm64"
 
 
 def test_a_digest_is_fetched_by_itself_and_named_without_a_colon(
@@ -126,9 +126,9 @@ def test_what_no_build_has_used_for_a_month_is_removed(images: Images, place: Ba
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"mediaType": "application/vnd.docker.distribution.manifest.v1+json"}, "it is"),
-        ({"layers": None}, "it is"),
-        ({"layers": [{"mediaType": "x/y", "digest": f"sha256:{'0' * 64}", "size": 1}]}, "it holds"),
+        ({"mediaType": "application/vnd.docker.distribution.manifest.v1+json"}, "its media type is"),
+        ({"layers": None}, "its media type is"),
+        ({"layers": [{"mediaType": "x/y", "digest": f"sha256:{'0' * 64}", "size": 1}]}, "it contains"),
         ({"layers": [{"mediaType": LAYER, "digest": f"sha256:{'0' * 64}", "size": 1}] * 600}, "it has 600 layers"),
     ],
 )
@@ -137,7 +137,7 @@ def test_what_is_no_image_is_refused_before_anything_is_fetched(
 ) -> None:
     config = images.put_blob(CONFIG, b"{}")
     images.put("latest", {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []} | changed)
-    with pytest.raises(IntegrityFailure, match="no image that can be built upon") as caught:
+    with pytest.raises(IntegrityFailure, match="cannot be used as a base image") as caught:
         fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x\n"), "amd64", place, Silent())
     assert caught.value.why.startswith(why)
     assert images.fetched == []

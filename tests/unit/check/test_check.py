@@ -56,9 +56,9 @@ def test_another_image_than_the_built_one_is_not_tested(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("test", "why"),
     [
-        (TestSpec("t", "exit 3"), "exit status 3, wanted 0"),
+        (TestSpec("t", "exit 3"), "exit status 3, expected 0"),
         (TestSpec("t", "exit 3", exit=3), ""),
-        (TestSpec("t", "true", exit=3), "exit status 0, wanted 3"),
+        (TestSpec("t", "true", exit=3), "exit status 0, expected 3"),
         (TestSpec("t", "echo 2.1.2", stdout="2.1"), ""),
         (TestSpec("t", "echo 2.0", stdout="2.1"), "'2.1' is not in its output"),
         (TestSpec("t", "echo 2.1 >&2", stdout="2.1"), "'2.1' is not in its output"),
@@ -150,7 +150,7 @@ def test_failures_are_told_with_the_end_of_the_first_ones_output() -> None:
     assert caught.value.lines() == (
         "tool: 2 of 3 tests failed: b, c",
         "b: exit status 1, wanted 0",
-        "all output is in /candidates/tool-amd64/report.json",
+        "the full output is in /candidates/tool-amd64/report.json",
     )
     assert caught.value.detail == (*(f"line {number}" for number in range(5, 12)), "Traceback")
     assert caught.value.exit_code == 7

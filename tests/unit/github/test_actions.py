@@ -14,7 +14,7 @@ from factory.github.actions import OUTPUT_LIMIT, SUMMARY_LIMIT, Actions
 
 TEXT = st.text(alphabet=st.sampled_from("ab=<\n\r%: ") | st.characters(codec="utf-8"))
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}", fullmatch=True)
-NOTICE = "_The rest of this summary is left out: GitHub shows at most 1 MiB of a step. The log has all of it._\n"
+NOTICE = "_This summary is truncated: GitHub shows at most 1 MiB per step. The log has all of it._\n"
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_delimiter_is_never_part_of_the_value(step: Actions, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["", "a b", "a=b", "a<<b", "a\nb", "1a", "-a", "ä", "a" + "\u2028"])
 def test_a_name_that_is_no_name_is_refused(step: Actions, name: str) -> None:
-    with pytest.raises(UsageError, match="not the name of an output"):
+    with pytest.raises(UsageError, match="not a valid output name"):
         step.output(name, "x")
     assert written(step.output_file) == ""
 
@@ -183,7 +183,7 @@ def test_outside_of_a_step_writing_is_an_error_that_names_the_variable() -> None
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     step = step_in(tmp_path / "absent")
-    with pytest.raises(UsageError, match="GITHUB_OUTPUT names it, and its folder is not there"):
+    with pytest.raises(UsageError, match="GITHUB_OUTPUT names it, but its folder does not exist"):
         step.output("name", "x")
 
 

@@ -137,7 +137,7 @@ def test_every_token_is_another_one_that_nobody_can_guess() -> None:
 )
 def test_a_token_that_could_be_guessed_or_is_a_command_is_refused(token: str) -> None:
     for use in (stop, resume):
-        with pytest.raises(UsageError, match="not a token"):
+        with pytest.raises(UsageError, match="not a valid token"):
             use(token)
 
 

@@ -38,13 +38,13 @@ def test_a_repository_is_owner_and_name(name: str) -> None:
     ],
 )
 def test_an_address_is_an_https_url_without_a_login(address: str) -> None:
-    with pytest.raises(UsageError, match="not an address of GitHub's API"):
+    with pytest.raises(UsageError, match="not the address of a GitHub API"):
         connect(address, "octocat/Hello-World", TOKEN)
 
 
 @pytest.mark.parametrize("address", ["http://github.example.org/api/v3", "ftp://github.example.org"])
 def test_a_token_is_never_sent_in_the_clear(address: str) -> None:
-    with pytest.raises(UsageError, match=r"the API of github.example.org is not reached over https"):
+    with pytest.raises(UsageError, match=r"the API address of github.example.org does not use https"):
         connect(address, "octocat/Hello-World", TOKEN)
 
 

@@ -23,9 +23,7 @@ def test_a_text_is_cut_after_whole_lines_and_no_earlier_than_needed(text: str, l
 def test_a_fitting_text_fits_and_tells_what_is_missing(text: str, limit: int) -> None:
     shown = fitting(text, limit)
     assert len(shown) <= limit
-    assert (
-        shown == text if len(text) <= limit else shown.endswith("_The rest is left out: GitHub takes no longer text._")
-    )
+    assert shown == text if len(text) <= limit else shown.endswith("_Truncated: GitHub accepts no longer text._")
 
 
 def test_a_single_long_line_is_cut_within() -> None:

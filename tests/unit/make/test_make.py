@@ -198,7 +198,7 @@ def test_only_this_machines_architecture_is_made_here_and_the_others_are_told_of
     factory.write("base", build='arch = ["amd64", "arm64"]')
     factory.write("top", base="recipe://base", build='arch = ["amd64", "arm64"]')
     assert factory.made() == {"base (amd64)": "1.0-1", "top (amd64)": "1.0-1"}
-    assert "base for arm64 is made on such machines, not on this one" in factory.heard.notes
+    assert "base for arm64 must be built on a machine of that architecture" in factory.heard.notes
 
 
 def test_force_builds_what_is_published(factory: Factory) -> None:
@@ -370,7 +370,7 @@ def test_building_twice_from_the_same_inputs_takes_the_first_image(factory: Fact
     snapshot = take_snapshot([recipe], adapters)
     first = build_now(recipe, snapshot, adapters)
     assert build_now(recipe, snapshot, adapters) == replace(first, seconds=round(first.seconds, 3))
-    assert factory.heard.notes[-1] == "one (amd64) was built before from the same inputs; taking that image"
+    assert factory.heard.notes[-1] == "one (amd64) was already built from the same inputs; using that image"
     assert build_now(recipe, snapshot, adapters, force=True).sif != first.sif
 
 
@@ -475,9 +475,9 @@ def test_a_candidate_that_is_not_whole_or_not_of_these_inputs_is_nobodys_base(fa
     act, why = DAMAGES[damage]
     act(factory, factory.root / "base-amd64")
     now = factory.recipes["base"]
-    with pytest.raises(BuildFailed, match=r"what builds upon base \(amd64\) is not built") as caught:
+    with pytest.raises(BuildFailed, match=r"recipes based on base \(amd64\) are not built") as caught:
         built_before(now, "amd64", take_snapshot([now], adapters), adapters, factory.root)
-    assert caught.value.why == f"base was to be built first, and {factory.root} has no image of it that can be used"
+    assert caught.value.why == f"base must be built first, and {factory.root} contains no usable image of it"
     assert why in factory.heard.notes[-1]
 
 
@@ -488,7 +488,7 @@ def test_a_base_that_is_published_as_it_should_be_need_not_be_handed_over(factor
     adapters = factory.adapters()
     assert built_before(base, "amd64", take_snapshot([base], adapters), adapters, tmp_path / "bases") is None
     changed = factory.write("base", version="2.0")
-    with pytest.raises(BuildFailed, match="is not built"):
+    with pytest.raises(BuildFailed, match="are not built"):
         built_before(changed, "amd64", take_snapshot([changed], adapters), adapters, tmp_path / "bases")
     assert built_before(changed, "amd64", take_snapshot([changed], adapters), adapters) is None
 
@@ -586,7 +586,7 @@ def test_nothing_is_built_upon_a_candidate_whose_tests_failed(factory: Factory, 
     with pytest.raises(BuildFailed) as caught:
         built_before(base, "amd64", snapshot, adapters, bases)
     what, why, fix = caught.value.lines()
-    assert what == "what builds upon base (amd64) is not built"
+    assert what == "recipes based on base (amd64) are not built"
     assert why.startswith("the test 'loads' of base failed: ")
     assert fix == "correct it, then: singfactory build base && singfactory test base"
 

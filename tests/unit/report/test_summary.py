@@ -98,7 +98,7 @@ def test_a_report_about_other_bytes_does_not_count(tmp_path: Path, registry: Lay
     report_of(candidate(tmp_path / "work", recipe, b"one")).save(tmp_path / "work" / "tool-amd64")
     made = candidate(tmp_path / "work", recipe, b"two")
     (row,) = rows(planned([recipe], registry), RunResult((made,)), catalogs.read(registry))
-    assert (row.outcome, row.tests) == ("not tested", "its report is about another image")
+    assert (row.outcome, row.tests) == ("not tested", "the test report is for another image")
 
 
 def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_passed(
@@ -286,7 +286,7 @@ def test_what_was_to_be_built_is_not_told_as_unchanged(tmp_path: Path, registry:
     decided, catalog = planned([recipe], registry), catalogs.read(registry)
     assert [row.outcome for row in rows(decided, RunResult(), catalog)] == ["unchanged"]
     (row,) = rows(decided, RunResult(tried={("tool", "amd64")}), catalog)
-    assert (row.outcome, row.why) == ("not built", "built anew")
+    assert (row.outcome, row.why) == ("not built", "rebuilt")
     assert [row.outcome for row in rows(decided, RunResult(tried={("tool", "arm64")}), catalog)] == ["unchanged"]
 
 
@@ -300,7 +300,7 @@ def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
     again = replace(entry.releases[0], repeat=Repeat(made.key, made.parts, made.created))
     catalog = catalogs.Catalog().with_entry(replace(entry, releases=(again,)))
     (row,) = rows(planned([recipe], registry), RunResult((made,), tried={("tool", "amd64")}), catalog)
-    assert (row.outcome, row.why) == ("unchanged", "built anew: 1.0-1 has the same contents")
+    assert (row.outcome, row.why) == ("unchanged", "rebuilt: 1.0-1 has the same contents")
 
 
 UPDATED = Row("tool", "amd64", "tested", size=100_000_000, before=99_000_000, update=2_400_000)

@@ -87,7 +87,7 @@ def test_without_srun_the_error_tells_where_to_build(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed) as told:
         runner(tmp_path).build(task(tmp_path))
     assert told.value.lines() == (
-        "tool is to be built by SLURM, and there is no srun here",
+        "cannot build tool with SLURM: srun was not found",
         "SLURM's programs are not on PATH",
         "run this on the cluster's login node, load its SLURM module, or build with --runner local",
     )
@@ -101,7 +101,7 @@ def test_what_the_node_made_is_collected_whatever_a_prolog_prints(tmp_path: Path
 
 def test_an_image_of_another_architecture_is_refused(tmp_path: Path) -> None:
     slurm = fake_srun(tmp_path, f"{STEP}cat <<'END'\n{ROW.replace('amd64', 'arm64')}\nEND\n")
-    with pytest.raises(UsageError, match="SLURM built tool for arm64, wanted amd64"):
+    with pytest.raises(UsageError, match="SLURM built tool for arm64 instead of amd64"):
         slurm.build(task(tmp_path))
 
 
