@@ -1,4 +1,4 @@
-"""The one step with a second try: of a build for which the network failed, and of no other."""
+"""Only one step is retried: a build, and only if the network failed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_build_for_which_the_network_failed_is_tried_once_more(elsewhere: Proj
         (tmp_path / "go").touch()
         told, _ = step.communicate(timeout=_WAITING)
     assert step.returncode == 0, told
-    assert told.count("::warning title=second try::") == 1
+    assert told.count("::warning title=retry::") == 1
 
 
 def test_a_build_for_which_the_network_fails_twice_has_failed(elsewhere: Project, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_build_for_which_the_network_fails_twice_has_failed(elsewhere: Project
     elsewhere.recipe("tool", base=f"docker://127.0.0.1:{free_port()}/base/busybox:1")
     step = start(elsewhere, "tool")
     told, _ = step.communicate(timeout=_WAITING)
-    assert (step.returncode, told.count("::warning title=second try::")) == (4, 1), told
+    assert (step.returncode, told.count("::warning title=retry::")) == (4, 1), told
 
 
 def test_a_recipe_that_fails_is_not_tried_again(elsewhere: Project, tmp_path: Path) -> None:
