@@ -80,7 +80,7 @@ class Line:
         self._free = 0.0  # time at which all earlier bytes have been sent
 
     def send(self, count: int) -> None:
-        """Wait until `size` more bytes may be sent."""
+        """Wait until `count` more bytes may be sent."""
         with self._lock:
             left = self._free = max(self._free, time.monotonic()) + count / self._rate
         time.sleep(max(0.0, left - time.monotonic()))
