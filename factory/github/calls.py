@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from github import BadAttributeException, GithubException
+
 from factory.errors import AccessDenied, FactoryError, NotFound, RegistryFailure, UsageError
 from factory.io.http.failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, Trouble, explain, retry_after, safe_text
 from factory.io.http.retry import Patience
 from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
-    from github import GithubException
     from github.PaginatedList import PaginatedList
 
 T = TypeVar("T")
@@ -73,8 +74,6 @@ class Calls:
         found: Callable[[], T | None] | None = None,
         unsure: str = "",
     ) -> T:
-        from github import BadAttributeException, GithubException  # noqa: PLC0415 - the factory side only
-
         patience = Patience(self._settings, host_of(self._url), self._notice)
         cause: BaseException
         while True:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Literal
 
+PUBLIC_API = "https://api.github.com"
+WORKFLOW_LOGIN = "github-actions[bot]"  # author of everything written with a workflow's token
 Level = Literal["error", "warning", "notice"]
 Conclusion = Literal["success", "failure", "neutral", "cancelled", "skipped", "timed_out", "action_required"]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from github import GithubException, InputGitTreeElement
+
 from factory.errors import UsageError
 from factory.github import model
 from factory.github.calls import Calls, Doing
@@ -83,7 +85,6 @@ class _Git:
 
     def branch_or_none(self, name: str) -> GitRef | None:
         """Return a branch, or None."""
-        from github import GithubException  # noqa: PLC0415 - the factory side only
 
         def ask() -> GitRef | None:
             try:
@@ -101,8 +102,6 @@ class _Git:
 
     def tree(self, base: GitCommit, files: dict[str, bytes]) -> GitTree | None:
         """Return base's tree with these files changed, or None if base already has them all."""
-        from github import InputGitTreeElement  # noqa: PLC0415 - the factory side only
-
         there = self._calls.read(self._doing, lambda: self._repository.get_git_tree(base.tree.sha, recursive=True))
         known = {entry.path: (entry.mode, entry.sha) for entry in there.tree if entry.type == "blob"}
         wanted = {path: content for path, content in files.items() if known.get(path, ("", ""))[1] != _name(content)}
@@ -182,8 +181,6 @@ class Pulls:
 
     def withdraw(self, found: PullRequest) -> model.Proposal:
         """Close a pull request, mark it as closed by this program, and delete its branch."""
-        from github import GithubException  # noqa: PLC0415 - the factory side only
-
         _, _, text = (found.body or "").partition("\n")
         self._calls.read(self._doing, lambda: found.edit(state="closed", body=marked(_WITHDRAWN, text)))
 

@@ -14,23 +14,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+import github
+from github import GithubException
+from github.GithubObject import NotSet
+
 from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
 from factory.github.calls import Calls, Doing
 from factory.github.commands import new_token
-from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
+from factory.github.model import (
+    PUBLIC_API,
+    WORKFLOW_LOGIN,
+    Annotation,
+    Change,
+    Check,
+    Comment,
+    Conclusion,
+    Issue,
+    Proposal,
+    Run,
+)
 from factory.github.texts import carries, key_of, marked, same
 from factory.io.http import certificates
 from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
-    import github
     from github.Issue import Issue as RemoteIssue
     from github.IssueComment import IssueComment
     from github.Repository import Repository
 
-PUBLIC_API = "https://api.github.com"
-WORKFLOW_LOGIN = "github-actions[bot]"  # author of everything written with a workflow's token
 WRITE_PAUSE = 1.0  # seconds between writing calls; docs: "Best practices for using the REST API"
 _LOOK_EVERY = 1.5  # seconds between two looks for a dispatched run
 _PAGE = 100  # elements per page, GitHub's maximum
@@ -62,12 +74,6 @@ def connect(
             "not a token for GitHub", why="it is empty, or contains spaces or line ends", fix="set it again"
         )
     _check_address(api_url)
-    try:
-        import github  # noqa: PLC0415 - the factory side only
-    except ImportError as error:
-        raise UsageError(
-            "the GitHub toolkit is not installed", why=str(error), fix="pip install 'singfactory[factory]'"
-        ) from error
     remote = github.Github(
         auth=github.Auth.Token(token),
         base_url=api_url.rstrip("/"),
@@ -244,8 +250,6 @@ class GitHub:
 
         actor, event: only runs triggered by this login or event; all if empty.
         """
-        from github.GithubObject import NotSet  # noqa: PLC0415 - the factory side only
-
         doing = Doing(f"list the runs of the workflow {workflow} of {self._name}", "actions: read")
         pages = self._repository(doing).get_workflow(workflow).get_runs(actor=actor or NotSet, event=event or NotSet)
         return tuple(
@@ -311,7 +315,6 @@ class GitHub:
 
     def _login(self, doing: Doing) -> str:
         """Return the login of the token's owner."""
-        from github import GithubException  # noqa: PLC0415 - the factory side only
 
         def ask() -> str:
             try:

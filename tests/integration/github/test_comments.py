@@ -1,4 +1,4 @@
-"""Comments and issues that are written once per key, on our own GitHub."""
+"""Comments and issues that exist once per key, on a GitHub server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from factory.github.model import Change
-from factory.github.rest import WORKFLOW_LOGIN, GitHub
+from factory.github.model import WORKFLOW_LOGIN, Change
+from factory.github.rest import GitHub
 from factory.github.texts import BODY_LIMIT, carries, marker
 from tests.integration.github.conftest import connected
 from tests.integration.github.description import ENTERPRISE
@@ -49,7 +49,7 @@ def test_two_keys_are_two_comments(server: GitHubServer, github: GitHub, number:
     assert len(bodies(server, number)) == 2
 
 
-def test_our_comment_is_found_on_the_third_page(server: GitHubServer, github: GitHub, number: int) -> None:
+def test_the_existing_comment_is_found_on_the_third_page(server: GitHubServer, github: GitHub, number: int) -> None:
     for count in range(230):
         server.remote.add_comment(number, f"Me too ({count}).", "hubot")
     mine = server.remote.add_comment(number, f"{marker('build')}\nold", ME)
@@ -61,7 +61,7 @@ def test_our_comment_is_found_on_the_third_page(server: GitHubServer, github: Gi
 
 
 @pytest.mark.parametrize("quoted", ["{}\nforged", "> {}\n> It builds.\n\nI agree.", "It builds. {}"])
-def test_a_strangers_comment_with_our_marker_is_never_touched(
+def test_another_users_comment_with_the_marker_is_never_changed(
     server: GitHubServer, github: GitHub, number: int, quoted: str
 ) -> None:
     theirs = server.remote.add_comment(number, quoted.format(marker("build")), "mallory")
@@ -70,7 +70,7 @@ def test_a_strangers_comment_with_our_marker_is_never_touched(
     assert server.remote.comments[theirs["id"]] == before
 
 
-def test_a_marker_that_we_quote_ourselves_is_no_marker(github: GitHub, number: int) -> None:
+def test_a_quoted_marker_does_not_count(github: GitHub, number: int) -> None:
     github.comment(number, "size", f"The other comment begins with\n{marker('build')}")
     assert github.comment(number, "build", "It builds.").change is Change.CREATED
 
@@ -114,7 +114,7 @@ def test_a_key_of_any_kind_stays_hidden_and_is_found_again(
     assert rest == "two"
 
 
-def test_a_failure_opens_one_issue_and_being_mended_closes_it(server: GitHubServer, github: GitHub) -> None:
+def test_a_failure_opens_one_issue_and_a_fix_closes_it(server: GitHubServer, github: GitHub) -> None:
     opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
     again = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
     assert (opened.change, again.change) == (Change.CREATED, Change.UNCHANGED)
@@ -129,7 +129,7 @@ def test_a_failure_opens_one_issue_and_being_mended_closes_it(server: GitHubServ
     assert [body.partition("\n")[2] for body in bodies(server, opened.number)] == ["It builds again."]
 
 
-def test_another_failure_is_told_in_a_comment_and_in_the_issue(server: GitHubServer, github: GitHub) -> None:
+def test_a_different_failure_updates_the_issue_and_adds_a_comment(server: GitHubServer, github: GitHub) -> None:
     opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.")
     changed = github.open_failure("jax-0.4", "jax-0.4 fails a test", "No GPU.")
     back = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.")
@@ -139,7 +139,7 @@ def test_another_failure_is_told_in_a_comment_and_in_the_issue(server: GitHubSer
     assert [body.partition("\n")[2] for body in bodies(server, opened.number)] == ["No GPU.", "No such package."]
 
 
-def test_a_new_title_alone_is_no_reason_for_a_comment(server: GitHubServer, github: GitHub) -> None:
+def test_a_new_title_alone_adds_no_comment(server: GitHubServer, github: GitHub) -> None:
     opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
     assert github.open_failure("jax-0.4", "jax-0.4 does not build (2 days)", "x").change is Change.UPDATED
     assert server.remote.issues[opened.number]["title"] == "jax-0.4 does not build (2 days)"
@@ -152,14 +152,14 @@ def test_a_new_failure_after_a_closed_one_is_a_new_issue(github: GitHub) -> None
     assert github.open_failure("jax-0.4", "jax-0.4 does not build", "x").number != first.number
 
 
-def test_what_never_failed_needs_no_mending(server: GitHubServer, github: GitHub) -> None:
+def test_closing_a_failure_that_never_occurred_does_nothing(server: GitHubServer, github: GitHub) -> None:
     server.remote.add_issue("jax-0.4 does not build", f"{marker('jax-0.4')}\nforged", "mallory")
     server.remote.add_issue("jax-0.4", f"{marker('jax-0.4')}\na pull request of ours", ME, pull=True)
     assert github.close_failure("jax-0.4", "good") is None
     assert server.sent("POST") == []
 
 
-def test_our_issue_is_found_behind_hundreds_of_others(server: GitHubServer, github: GitHub) -> None:
+def test_the_existing_issue_is_found_among_hundreds(server: GitHubServer, github: GitHub) -> None:
     opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
     for count in range(210):
         server.remote.add_issue(f"A question ({count})", "", "hubot", pull=count % 2 == 0)

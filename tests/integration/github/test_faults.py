@@ -1,4 +1,4 @@
-"""Rate limits, lost answers, refusals: what is tried again, how long, and what is told."""
+"""Rate limits, lost responses, refusals: retries, waits and errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def reset_in(seconds: float) -> dict[str, str]:
         (429, reset_in(-5), PRIMARY, 1.0),
     ],
 )
-def test_a_short_rate_limit_is_waited_for(  # noqa: PLR0917 - a table
+def test_a_short_rate_limit_is_waited_out(  # noqa: PLR0917 - a table
     server: GitHubServer,
     github: GitHub,
     number: int,
@@ -64,7 +64,7 @@ def test_a_short_rate_limit_is_waited_for(  # noqa: PLR0917 - a table
     first, second = server.sent("POST", "/comments$")
     assert second.at - first.at >= least
     assert len(server.remote.comments) == 1
-    assert len(server.sent("GET", "/comments$")) == 1  # what was refused was not done: no need to look
+    assert len(server.sent("GET", "/comments$")) == 1  # a refused call had no effect: no need to look
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_long_rate_limit_fails_at_once_and_says_when_to_come_back(  # noqa: PL
     assert len(server.sent("GET", "/comments$")) == 1
 
 
-def test_rate_limits_without_an_end_are_given_up(server: GitHubServer, github: GitHub) -> None:
+def test_endless_rate_limits_end_in_an_error(server: GitHubServer, github: GitHub) -> None:
     server.fail("PUT", "/enable$", status=429, headers={"Retry-After": "1"}, message=SECONDARY, times=99)
     with pytest.raises(HttpFailure) as caught:
         github.keep_alive("build.yml")
@@ -111,14 +111,14 @@ def test_longer_waits_are_announced(server: GitHubServer) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"status": 502}, {"reset": True}, {"lost": True}, {"status": 503, "message": "x"}])
-def test_what_may_be_sent_twice_is_sent_again(server: GitHubServer, github: GitHub, fault: dict[str, object]) -> None:
+def test_idempotent_requests_are_retried(server: GitHubServer, github: GitHub, fault: dict[str, object]) -> None:
     server.fail("PUT", "/enable$", times=2, **fault)
     github.keep_alive("build.yml")
     assert server.remote.workflows["build.yml"] == "active"
     assert len(server.sent("PUT")) == 3
 
 
-def test_a_page_that_fails_is_asked_for_again_and_no_other(server: GitHubServer, github: GitHub, number: int) -> None:
+def test_only_a_failed_page_is_requested_again(server: GitHubServer, github: GitHub, number: int) -> None:
     for count in range(230):
         server.remote.add_comment(number, f"Me too ({count}).", "hubot")
     server.fail("GET", "/comments$", after=1, times=2, status=502)
@@ -127,7 +127,7 @@ def test_a_page_that_fails_is_asked_for_again_and_no_other(server: GitHubServer,
 
 
 @pytest.mark.parametrize("lost", [{"lost": True}, {"reset": True}, {"status": 502}])
-def test_a_comment_whose_answer_is_lost_is_there_once(
+def test_a_comment_whose_response_is_lost_exists_once(
     server: GitHubServer, github: GitHub, number: int, lost: dict[str, object]
 ) -> None:
     server.fail("POST", "/comments$", **lost)
@@ -136,7 +136,7 @@ def test_a_comment_whose_answer_is_lost_is_there_once(
 
 
 @pytest.mark.parametrize("fault", [{"lost": True}, {"reset": True}])
-def test_an_issue_whose_answers_are_lost_is_there_once_with_its_comments(
+def test_an_issue_whose_responses_are_lost_exists_once_with_its_comments(
     server: GitHubServer, github: GitHub, fault: dict[str, object]
 ) -> None:
     server.fail("POST", "/issues$", **fault)
@@ -152,7 +152,7 @@ def test_an_issue_whose_answers_are_lost_is_there_once_with_its_comments(
     assert said == ["two", "one", "two", "good"]
 
 
-def test_a_check_whose_answers_are_lost_has_each_annotation_once(server: GitHubServer, github: GitHub) -> None:
+def test_a_check_whose_responses_are_lost_has_each_annotation_once(server: GitHubServer, github: GitHub) -> None:
     remarks = [Annotation("a.def", line + 1, "error", f"problem {line}") for line in range(120)]
     server.fail("POST", "/check-runs$", lost=True)
     server.fail("PATCH", "/check-runs/", lost=True)
@@ -163,7 +163,7 @@ def test_a_check_whose_answers_are_lost_has_each_annotation_once(server: GitHubS
     assert messages == [remark.message for remark in remarks]
 
 
-def test_a_proposal_whose_answers_are_all_lost_is_there_once(server: GitHubServer, github: GitHub) -> None:
+def test_a_proposal_whose_responses_are_all_lost_exists_once(server: GitHubServer, github: GitHub) -> None:
     server.remote.git.save("main", {"a": b"1"}, "First")
     for method, path in (
         ("POST", "/git/blobs$"),
@@ -193,7 +193,7 @@ def test_a_workflow_is_never_started_twice(server: GitHubServer, github: GitHub,
     assert len(server.sent("POST")) == 1
 
 
-def test_a_workflow_that_was_surely_not_started_is_started_again(server: GitHubServer, github: GitHub) -> None:
+def test_a_workflow_that_certainly_did_not_start_is_started_again(server: GitHubServer, github: GitHub) -> None:
     server.fail("POST", "/dispatches$", status=429, headers={"Retry-After": "1"}, message=SECONDARY)
     github.dispatch("build.yml", "main")
     assert len(server.remote.dispatched) == 1
@@ -238,7 +238,7 @@ def test_a_missing_permission_is_named(  # noqa: PLR0917 - a table
     assert len(server.sent(method, path)) == 1
 
 
-def test_a_repository_that_forbids_pull_requests_of_workflows_is_told_where_to_allow_them(
+def test_a_repository_that_forbids_pull_requests_by_workflows_is_an_error_that_names_the_setting(
     server: GitHubServer, github: GitHub
 ) -> None:
     server.remote.git.save("main", {"a": b"1"}, "First")
@@ -249,7 +249,7 @@ def test_a_repository_that_forbids_pull_requests_of_workflows_is_told_where_to_a
     assert caught.value.fix.startswith("allow it: Settings > Actions > General >")
 
 
-def test_a_repository_or_number_that_is_not_there_is_not_found(server: GitHubServer, github: GitHub) -> None:
+def test_a_missing_repository_or_number_is_not_found(server: GitHubServer, github: GitHub) -> None:
     with pytest.raises(NotFound, match="cannot comment on pull request 77 of octocat/Hello-World"):
         github.comment(77, "build", "one")
     with pytest.raises(NotFound) as caught:
@@ -257,14 +257,14 @@ def test_a_repository_or_number_that_is_not_there_is_not_found(server: GitHubSer
     assert "GitHub says the same where a token lacks actions: write" in caught.value.fix
 
 
-def test_a_server_that_is_not_github_is_told_so(server: GitHubServer, github: GitHub) -> None:
+def test_a_server_that_is_not_github_is_an_error(server: GitHubServer, github: GitHub) -> None:
     server.fail("GET", "^/repos/octocat/Hello-World$", times=9, garbage="<html>Please log in</html>")
     with pytest.raises(RegistryFailure) as caught:
         github.keep_alive("build.yml")
     assert caught.value.fix == "check the address of its API; a proxy in between may answer in its place"
 
 
-def test_nobody_at_the_address_is_told_at_once(server: GitHubServer) -> None:
+def test_an_unreachable_address_fails_at_once(server: GitHubServer) -> None:
     github = connected(server)
     server.close()
     with pytest.raises(RegistryFailure) as caught:
@@ -274,14 +274,14 @@ def test_nobody_at_the_address_is_told_at_once(server: GitHubServer) -> None:
     assert re.match(r"127.0.0.1:[0-9]+ refused the connection", why)
 
 
-def test_an_answer_that_does_not_come_is_not_waited_for_long(server: GitHubServer) -> None:
+def test_a_missing_response_times_out(server: GitHubServer) -> None:
     github = connected(server, settings=replace(QUICK, idle_timeout=1.0))
     server.fail("PUT", "/enable$", delay=3)
     github.keep_alive("build.yml")
     assert len(server.sent("PUT")) == 2
 
 
-def test_a_wrong_token_is_refused_and_not_tried_again(server: GitHubServer) -> None:
+def test_a_wrong_token_is_not_retried(server: GitHubServer) -> None:
     github = connected(server, token="ghp_wrong")
     with pytest.raises(AccessDenied) as caught:
         github.keep_alive("build.yml")

@@ -1,4 +1,4 @@
-"""What srun prints, as SLURM 22.05 does (the out-of-memory lines: from its source), and the error that it becomes."""
+"""The output of srun in SLURM 22.05 (out-of-memory lines: from its source) and the resulting errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_builds_own_error_is_passed_on_with_its_detail() -> None:
     )
 
 
-def test_words_of_srun_between_the_lines_do_not_tear_the_error_apart() -> None:
+def test_srun_messages_between_the_lines_do_not_break_the_error() -> None:
     error = after(STARTED + INNER.replace("  exit", f"{ENDED}  exit")).failure(6)
     assert error.lines() == ("%post failed", "exit status 1", "the whole log is /w/build.log")
 
@@ -190,17 +190,19 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
         ),
     ],
 )
-def test_how_a_job_ended_is_told(text: str, status: int, kind: type[FactoryError], lines: tuple[str, ...]) -> None:
+def test_the_end_of_a_job_becomes_the_right_error(
+    text: str, status: int, kind: type[FactoryError], lines: tuple[str, ...]
+) -> None:
     error = after(text).failure(status)
     assert (type(error), error.lines()) == (kind, lines)
 
 
-def test_a_failure_of_the_cluster_is_worth_another_try() -> None:
+def test_a_cluster_failure_is_retryable() -> None:
     error = after(f"{STARTED}srun: error: Node failure on node1\n").failure(1)
     assert (error.exit_code, error.retryable) == (4, True)
 
 
-def test_job_and_step_are_known_as_soon_as_they_are_told() -> None:
+def test_job_and_step_ids_are_known_once_reported() -> None:
     output = SlurmOutput("tool", Silent())
     assert output.target == ""
     output.take(QUEUED.encode())
@@ -229,7 +231,7 @@ def test_lines_arrive_whole_and_the_job_is_noted_once() -> None:
         "singfactory-unseen /etc/passwd",
     ],
 )
-def test_what_a_recipe_prints_names_no_job_that_would_be_ended(printed: str) -> None:
+def test_a_recipes_output_cannot_name_another_job(printed: str) -> None:
     output = after(f"{QUEUED}{STARTED}+ make\n{printed}\n")
     assert (output.job, output.step, output.node, output.target) == ("7", "7.0", "node1", "7.0")
     assert output.seconds_waiting == 0
