@@ -58,7 +58,6 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
     """
     sbom.package_urls()
     recipe, arch, inputs, engine = job.recipe, job.arch, job.inputs, place.engine
-    engine.host.how_it_builds(setuid_engine=engine.is_setuid)
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))

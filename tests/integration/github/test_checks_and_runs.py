@@ -195,5 +195,5 @@ def test_githubs_refusal_is_reported_with_its_reason(server: GitHubServer, githu
     assert caught.value.lines() == (
         "cannot start the workflow build.yml of octocat/Hello-World",
         f"GitHub answered 422: {reason}",
-        "correct what GitHub refuses, and run it again",
+        "correct what GitHub refuses, and run the command again",
     )

@@ -86,7 +86,7 @@ def test_a_long_rate_limit_fails_at_once_and_says_when_to_come_back(  # noqa: PL
         github.comment(number, "build", "one")
     what, why, fix = caught.value.lines()
     assert re.fullmatch(
-        r"cannot comment on pull request 1 of octocat/Hello-World: 127.0.0.1:[0-9]+ limits the rate of requests", what
+        r"cannot comment on pull request 1 of octocat/Hello-World: 127.0.0.1:[0-9]+ is rate-limiting requests", what
     )
     assert re.fullmatch(r"it asks to wait [0-9]+ s, longer than the 6 s that a request may take", why)
     assert re.fullmatch(r"try again after [0-9:]{8}", fix)
@@ -107,7 +107,7 @@ def test_longer_waits_are_announced(server: GitHubServer) -> None:
     server.fail("PUT", "/enable$", status=429, headers={"Retry-After": "3"}, message=SECONDARY)
     connected(server, notice=told.append).keep_alive("build.yml")
     assert len(told) == 1
-    assert re.search(r"limits the rate of requests; trying again in 3 s", told[0])
+    assert re.search(r"is rate-limiting requests; trying again in 3 s", told[0])
 
 
 @pytest.mark.parametrize("fault", [{"status": 502}, {"reset": True}, {"lost": True}, {"status": 503, "message": "x"}])
@@ -189,7 +189,7 @@ def test_a_workflow_is_never_started_twice(server: GitHubServer, github: GitHub,
     server.fail("POST", "/dispatches$", **fault)
     with pytest.raises(RegistryFailure) as caught:
         github.dispatch("build.yml", "main")
-    assert caught.value.fix == "look at the Actions page before you try again: the workflow may have been started"
+    assert caught.value.fix == "check the Actions page before you try again: the workflow may have started"
     assert len(server.sent("POST")) == 1
 
 
@@ -232,7 +232,7 @@ def test_a_missing_permission_is_named(  # noqa: PLR0917 - a table
         use(github)
     assert caught.value.why == f"GitHub answered 403: {INTEGRATION}"
     assert caught.value.fix == (
-        f"give the job the permission {permission}, or a token that has it; "
+        f"give the job the permission {permission}, or use a token that has it; "
         "a pull request from a fork gets a read-only token"
     )
     assert len(server.sent(method, path)) == 1
@@ -254,14 +254,14 @@ def test_a_missing_repository_or_number_is_not_found(server: GitHubServer, githu
         github.comment(77, "build", "one")
     with pytest.raises(NotFound) as caught:
         connected(server, repository="octocat/absent").keep_alive("build.yml")
-    assert "GitHub says the same where a token lacks actions: write" in caught.value.fix
+    assert "GitHub answers the same if the token lacks actions: write" in caught.value.fix
 
 
 def test_a_server_that_is_not_github_is_an_error(server: GitHubServer, github: GitHub) -> None:
     server.fail("GET", "^/repos/octocat/Hello-World$", times=9, garbage="<html>Please log in</html>")
     with pytest.raises(RegistryFailure) as caught:
         github.keep_alive("build.yml")
-    assert caught.value.fix == "check the address of its API; a proxy in between may answer in its place"
+    assert caught.value.fix == "check the API address; a proxy in between may have answered instead"
 
 
 def test_an_unreachable_address_fails_at_once(server: GitHubServer) -> None:

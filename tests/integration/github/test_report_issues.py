@@ -51,7 +51,7 @@ def test_a_failing_recipe_has_one_issue_until_it_is_published(job: Job, server: 
     opened = [(f"{name} cannot be published", "open") for name in ("absent", "failing", "stuck")]
     assert issues(server) == opened
     assert done.err.count("issue created: ") == 3
-    assert "nothing is published for amd64" in next(
+    assert "which is not published for amd64" in next(
         issue["body"] for issue in server.remote.issues.values() if issue["title"].startswith("stuck")
     )
 
