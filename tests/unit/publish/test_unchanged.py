@@ -328,4 +328,4 @@ def test_what_is_no_sound_image_is_neither_a_candidate_nor_left_where_one_is_exp
 def test_an_image_without_a_file_system_is_no_image(factory: Factory) -> None:
     (factory.root / "engine/built.sif").write_bytes(sif(Part(b"Bootstrap: docker\n", kind=DEFINITION)))
     factory.write("one")
-    assert "is not an image that can run" in factory.made()["one (amd64)"]
+    assert "is not a runnable image" in factory.made()["one (amd64)"]
