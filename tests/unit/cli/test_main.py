@@ -117,7 +117,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             ["path", "../x"],
             2,
             (
-                "singfactory: not a registry address: '..'\n  wanted HOST[:PORT]/NAMESPACE\n"
+                "singfactory: not a registry address: '..'\n  expected HOST[:PORT]/NAMESPACE\n"
                 "  write ghcr.io/org/images, http://localhost:5000/images, or oci:/path/to/folder\n"
             ),
         ),
@@ -126,7 +126,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: not a recipe name: '$(id)'\n"
-                "  a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit\n"
+                "  a name has at most 100 characters (a-z 0-9 . _ -); its first and last are letters or digits\n"
                 "  rename it, for example to pytorch-2.1\n"
             ),
         ),
@@ -135,8 +135,8 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: not a digest: 'sha256:12'\n"
-                "  a digest is sha256: and 64 lower-case hexadecimal digits\n"
-                "  wanted NAME@sha256:HEX\n"
+                "  a digest is sha256: followed by 64 lowercase hex digits\n"
+                "  write NAME@sha256:HEX\n"
             ),
         ),
         (

@@ -144,7 +144,7 @@ def test_an_endless_stream_is_cut_at_its_size() -> None:
 
 
 def test_too_few_bytes_name_both_numbers() -> None:
-    with pytest.raises(IntegrityFailure, match=r"wanted 2400 bytes, got 2399"):
+    with pytest.raises(IntegrityFailure, match=r"expected 2400 bytes, got 2399"):
         list(verified([CONTENT[:-1]], WANTED))
 
 

@@ -93,7 +93,7 @@ def test_recipe_names_are_lower_case_and_begin_and_end_with_a_letter_or_digit(na
 
 
 def test_the_name_of_the_catalog_is_not_for_recipes() -> None:
-    with pytest.raises(UsageError, match="is taken"):
+    with pytest.raises(UsageError, match="is reserved"):
         recipe_name("catalog")
 
 
