@@ -142,7 +142,7 @@ def test_a_missing_or_invalid_bundle_is_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UsageError, match=r"missing\.pem"):
         client(str(tmp_path / "missing.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
-    with pytest.raises(HttpFailure, match="not there") as told:
+    with pytest.raises(HttpFailure, match="does not exist") as told:
         client().request("GET", "https://localhost:1/")
     assert "REQUESTS_CA_BUNDLE" in told.value.fix
     (tmp_path / "missing.pem").write_text("no certificates")
