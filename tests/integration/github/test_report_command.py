@@ -151,7 +151,7 @@ def test_a_malformed_report_of_a_fork_is_refused_before_anything_is_posted(
     assert (done.code, done.out, job.summary, server.requests) == (5, "", "", [])
     first, *others = done.err.splitlines()
     assert first == "singfactory: the report cannot be read"
-    assert others[0] in ("  singfactory report did not write it", "  it has more than 8.4 MB")
+    assert others[0] in ("  singfactory report did not write it", "  it is larger than 8.4 MB")
     assert bodies(server, number) == []
 
 
