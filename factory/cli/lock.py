@@ -11,7 +11,7 @@ from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import say
+from factory.cli.terminal import say_path
 from factory.io import files, locks
 from factory.oci.names import Reference
 from factory.pull.locking import lock_image
@@ -57,7 +57,7 @@ def run(options: LockOptions) -> int:
             files.atomic_write(path, render(images))
     for line in _report(changes, before, images):
         context.progress.note(line)
-    say(str(options.output))
+    say_path(options.output)
     return 0
 
 
