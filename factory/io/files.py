@@ -322,7 +322,7 @@ def append_line(path: Path, line: str, *, begins: bytes = b"") -> None:
 
     begins: what the file must begin with, unless it is empty. A last line that a full disk cut off is ended first.
     Links are not followed: in a folder that others may write to, a link could lead to any file of this user. Raises
-    NoRoom if the disk took only part of the line, PlaceUnusable if path is another kind of file. Never blocks on a pipe.
+    NoRoom if the disk took only part of the line, PlaceUnusable for another kind of file. Never blocks on a pipe.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
