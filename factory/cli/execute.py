@@ -25,16 +25,16 @@ _RECORD_BEGINS = b'{"time": "'  # the first key of a record: a file that begins 
 GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunOptions(CommonOptions):
     """Options of `singfactory exec`, `run` and `shell`. arguments: the program and its arguments; none for `shell`."""
 
     ref: str
-    arguments: Sequence[str] = ()
     bind: Sequence[str]
     engine_option: Sequence[str]
     no_gpu: bool
     record: Path | None
+    arguments: Sequence[str] = ()
 
 
 def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:

@@ -21,7 +21,7 @@ LOCK_FILE = Path("singfactory.lock")
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another `lock` that updates the same file
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LockOptions(CommonOptions):
     """Options of `singfactory lock`."""
 

@@ -20,7 +20,7 @@ from factory.records import lockfile
 from factory.store.refs import StoredImage
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PullOptions(CommonOptions):
     """Options of `singfactory pull`."""
 

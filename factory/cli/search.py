@@ -13,7 +13,7 @@ from factory.errors import NotFound
 from factory.records import catalog
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SearchOptions(CommonOptions):
     """Options of `singfactory search`."""
 

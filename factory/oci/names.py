@@ -137,7 +137,7 @@ def _escaped(folder: str) -> str:
     encoded = (letter.encode("utf-8", "surrogateescape") for letter in text)
     return "".join(
         letter if letter.isprintable() else "".join(f"%{byte:02X}" for byte in data)
-        for letter, data in zip(text, encoded, strict=True)
+        for letter, data in zip(text, encoded)
     )
 
 
