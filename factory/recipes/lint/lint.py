@@ -29,6 +29,9 @@ from factory.recipes.lint import (
 from factory.recipes.lint import (
     shell as lint_shell,
 )
+from factory.recipes.lint import (
+    structure as lint_structure,
+)
 from factory.recipes.lint.subject import Subject
 from factory.recipes.load import FILE, lines_of, read_leniently, recipe_folders, twin_problems
 from factory.recipes.model import Place, Problem, ProblemError, Recipe
@@ -39,6 +42,7 @@ CHECKS: tuple[Check, ...] = (
     *lint_recipe.CHECKS,
     *lint_host.CHECKS,
     *lint_definition.CHECKS,
+    *lint_structure.CHECKS,
     *lint_shell.CHECKS,
     *lint_quiet.CHECKS,
 )
