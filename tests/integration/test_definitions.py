@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,3 +139,28 @@ def test_lint_and_make_name_the_section_that_arguments_make_too_long(project: Pr
     )
     assert said in linted.out
     assert f"image.def:{line}: %help has" in made.err
+
+
+def test_a_recipe_with_setup_and_a_local_image_builds_when_the_remedies_are_followed(project: Project) -> None:
+    project.recipe("tool-base")
+    folder = project.recipe("tool", base="recipe://tool-base")
+    (folder / "app").mkdir()
+    (folder / "app" / "run.sh").write_text("echo app\n")
+    setup = (
+        "mkdir -p ${SINGULARITY_ROOTFS}/opt/data\ncp -r app $SINGULARITY_ROOTFS/opt/app\necho x > $APPTAINER_ROOTFS/x\n"
+    )
+    before = "Bootstrap: localimage\nFrom: ../tool-base.sif\n%setup\n" + setup
+    (folder / "image.def").write_text(before)
+    assert project.run("make", "tool").code == 2
+    linted = project.run("lint", "tool")
+    assert linted.code == 2
+    assert 'write Bootstrap: recipe and From: {{ base }}, and base = "recipe://tool-base" under [build]' in linted.out
+    copies = re.findall("write under %files: (.*)", linted.out)
+    commands = re.findall("write in %post: (.*)", linted.out)
+    assert (copies, len(commands)) == (["app /opt/app"], 2)
+    after = ["Bootstrap: recipe", "From: {{ base }}", "%files", *copies, "%post", *commands]
+    (folder / "image.def").write_text("\n".join([*after, ""]))
+    recipe = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace("cat /made", "cat /opt/app/run.sh /x /made && ls -d /opt/data"))
+    project.ok("lint", "tool")
+    project.ok("make", "tool")

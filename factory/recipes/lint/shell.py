@@ -35,10 +35,10 @@ class Command:
         return any(word.rpartition("/")[2] in names for word in self.words)
 
 
-def commands_of(stage: Stage) -> tuple[Command, ...]:
-    """Return the simple commands of a stage's `%post`, split roughly at separators and keywords."""
+def commands_of(stage: Stage, name: str = "post") -> tuple[Command, ...]:
+    """Return the simple commands of a stage's `%post`, or another section, split roughly at separators and keywords."""
     found = []
-    for section in stage.named("post"):
+    for section in stage.named(name):
         start, parts = 0, list[str]()
         for number, line in section.lines():
             if not parts:

@@ -34,7 +34,7 @@ def test_problems_of_both_files_are_reported_together(make: MakeRecipe) -> None:
     folder = make(
         "one", toml=ABOUT + "[run]\ngpu = 'x'\n" + TEST, definition="Bootstrap: docker\nFrom: a:1\n%setup\n x\n"
     )
-    assert [problem.partition(": ")[0] for problem in _lint(folder)] == ["image.def:3", "recipe.toml:8"]
+    assert [problem.partition(": ")[0] for problem in _lint(folder)] == ["image.def:3", "image.def:4", "recipe.toml:8"]
 
 
 def test_a_missing_description_is_a_warning_each(make: MakeRecipe) -> None:
@@ -97,14 +97,14 @@ def test_a_base_with_a_moving_tag_is_a_warning(make: MakeRecipe) -> None:
             "%setup\n x\n",
             (
                 "image.def:3: error: %setup runs on the build host, outside of the container; "
-                "run the commands in %post, and copy files with %files"
+                "copy files with %files, run commands in %post, and compile in an earlier stage (%files from STAGE)"
             ),
         ),
         (
             "%pre\n x\n",
             (
                 "image.def:3: error: %pre runs on the build host, outside of the container; "
-                "run the commands in %post, and copy files with %files"
+                "copy files with %files, run commands in %post, and compile in an earlier stage (%files from STAGE)"
             ),
         ),
         (
@@ -362,7 +362,7 @@ def test_base_is_set_if_and_only_if_it_is_used(make: MakeRecipe) -> None:
         ("library", f"docker://debian@{DIGEST}", "does not match the base"),
         ("docker", "recipe://other", "does not match the base"),
         ("recipe", f"docker://debian@{DIGEST}", "does not match the base"),
-        ("localimage", "recipe://other", "reads files of the build host"),
+        ("localimage", "recipe://other", "reads a file of the build host"),
         ("magic", "recipe://other", "Bootstrap: 'magic' is unknown"),
     ],
 )
@@ -454,4 +454,4 @@ def test_all_recipes_are_linted_and_folders_without_one_are_named(make: MakeReci
 
 def test_an_empty_list_of_architectures_hides_nothing_else(make: MakeRecipe) -> None:
     problems = _of_definition(make, HEAD + "%setup\n x\n", ABOUT + PINNED + "arch = []\n" + TEST)
-    assert [problem.partition(": ")[0] for problem in problems] == ["image.def:3", "recipe.toml:9"]
+    assert [problem.partition(": ")[0] for problem in problems] == ["image.def:3", "image.def:4", "recipe.toml:9"]

@@ -26,10 +26,11 @@ def found(make: MakeRecipe, text: str) -> list[str]:
     "name", ["post", "test", "runscript", "startscript", "environment", "appinstall a", "apprun a"]
 )
 def test_a_section_inside_a_here_document_is_a_warning(make: MakeRecipe, name: str) -> None:
+    section = name.removesuffix(" a")
     text = f"%{name}\n true\n cat > /opt/template <<'EOF'\nText\n%labels\n a b\nEOF\n echo more\n"
     assert found(make, text) == [
         (
-            f"image.def:7: warning: %{name.removesuffix(' a')} ends here, inside the here-document \"<<'EOF'\" of line 5; "
+            f"image.def:7: warning: %{section} ends here, inside the here-document \"<<'EOF'\" of line 5; "
             "%labels begins at this line; copy the text in with %files, or write the line with printf"
         )
     ]
