@@ -18,6 +18,9 @@ from factory.recipes.lint import (
     host as lint_host,
 )
 from factory.recipes.lint import (
+    languages as lint_languages,
+)
+from factory.recipes.lint import (
     quiet as lint_quiet,
 )
 from factory.recipes.lint import (
@@ -44,6 +47,7 @@ CHECKS: tuple[Check, ...] = (
     *lint_definition.CHECKS,
     *lint_structure.CHECKS,
     *lint_shell.CHECKS,
+    *lint_languages.CHECKS,
     *lint_quiet.CHECKS,
 )
 

@@ -13,7 +13,7 @@ from factory.recipes.pins import write_pin
 MakeRecipe = Callable[..., Path]
 DIGEST = "sha256:" + "a" * 64
 ABOUT = '[recipe]\nname = "one"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\nmaintainers = ["@a"]\n'
-TEST = '[[test]]\nname = "t"\nrun = "true"\n'
+TEST = '[[test]]\nname = "t"\nrun = "true"\n[run.env]\nPYTHONNOUSERSITE = "1"\nPYTHONPATH = ""\n'
 PINNED = f'[build]\nbase = "docker://debian:12@{DIGEST}"\n'
 HEAD = "Bootstrap: docker\nFrom: {{ base }}\n"
 
