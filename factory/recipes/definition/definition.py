@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from factory.recipes.definition import templates
@@ -151,10 +150,11 @@ class Definition:
         Apptainer's scanner holds 64 KiB: a section, and the whole line after it, by which it finds the section's end.
         """
         for stage in self.stages:
-            pieces = (*stage.pieces(), None)
-            for (name, line, text), following in pairwise(pieces):
+            pieces = stage.pieces()
+            followers = (*(text for _, _, text in pieces[1:]), "")
+            for (name, line, text), following in zip(pieces, followers, strict=True):
                 size = len(text.encode())
-                limit = _SCANNED - (len(following[2].partition("\n")[0].encode()) + 1 if following else 1)
+                limit = _SCANNED - len(following.partition("\n")[0].encode()) - 1
                 if size > limit:
                     message = f"{name} has {size} bytes, and the engine reads at most {limit} at once"
                     return Problem(Place(self.path, line), message, _SHORTER.get(name, _SHORTER[""]))

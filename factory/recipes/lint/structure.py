@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 
 from factory.recipes.characters import described, find_hidden
 from factory.recipes.definition.definition import Section, Stage
@@ -34,9 +34,9 @@ def _is_shell(section: Section) -> bool:
 
 def _here_documents(subject: Subject) -> Iterator[Problem]:
     """Report sections and stages that begin inside of a here-document: the engine cuts the script there."""
-    parts: list[Section | Stage] = [
-        part for stage in subject.definition.stages for part in chain((stage,), stage.sections)
-    ]
+    parts: list[Section | Stage] = []
+    for stage in subject.definition.stages:
+        parts += (stage, *stage.sections)
     for section, following in pairwise(parts):
         if not isinstance(section, Section) or not _is_shell(section):
             continue
