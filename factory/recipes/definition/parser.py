@@ -1,7 +1,7 @@
 """Parse Apptainer definition files and report every problem.
 
 The parser follows Apptainer 1.4 (pkg/build/types/parser/deffile.go) and is stricter where Apptainer guesses:
-repeated headers, headers continued with a backslash, `%files` lines of three words, text before the first header.
+repeated headers, `%files` lines of three words, text before the first header.
 
 Apptainer begins a stage at each line that starts with `Bootstrap:`. Text before the first such line is a stage too, if
 it has the header in another form, such as `Bootstrap : docker` or with blanks before it.
@@ -10,7 +10,7 @@ it has the header in another form, such as `Bootstrap : docker` or with blanks b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -202,11 +202,9 @@ class _Parser:
 
     def _headers(self, lines: _Lines) -> tuple[Header, ...]:
         found: dict[str, Header] = {}
-        for number, line in lines:
-            if _blank(line):
-                continue
-            key, colon, value = line.split("#")[0].partition(":")
-            key, value = key.strip(), value.strip()
+        for number, line, value in self._joined(lines):
+            key, colon, _ = line.partition(":")
+            key = key.strip()
             spelling = key.upper() if _OTHER_URL.fullmatch(key.lower()) else _SPELLING.get(key.lower(), "")
             if not colon:
                 self._complain(number, f"not a header: {shown(line.strip())}", "write Key: value, or begin a %section")
@@ -216,11 +214,33 @@ class _Parser:
                 self._complain(number, f"unknown header {shown(key)}", self._nearest(key, HEADERS, "did you mean {}:?"))
             elif spelling in found:
                 self._complain(number, f"{spelling}: occurs twice in a stage", "remove one of the two")
-            elif value.endswith("\\"):
-                self._complain(number, f"{spelling}: is continued with a backslash", "write it on one line")
             else:
                 found[spelling] = Header(spelling, value, number)
         return tuple(sorted(found.values(), key=lambda header: header.key != "Bootstrap"))
+
+    def _joined(self, lines: _Lines) -> Iterator[tuple[int, str, str]]:
+        """Yield each header's number, line without its comment, and value. A backslash at the end continues it."""
+        begun: tuple[int, str, str] | None = None
+        for number, text in lines:
+            line = "" if _blank(text) else text.split("#")[0]
+            name = _SPELLING.get(line.partition(":")[0].strip().lower(), "") if ":" in line else ""
+            if begun is not None and (not line or name):
+                what = f"the header {name}:" if name else "an empty line or a comment"
+                self._complain(begun[0], f"the backslash continues this line with {what}", "remove it")
+                begun = None
+            if not line:
+                continue
+            first, header, before = begun or (number, line, "")
+            value = before + (line if begun else line.partition(":")[2]).strip()
+            begun = None
+            if not value.endswith("\\"):
+                yield first, header, value
+            elif value == "\\" or value.endswith("\\n\\"):  # the engine reads these otherwise
+                self._complain(number, f"not continued as written: {shown(line.strip())}", "write it on one line")
+            else:
+                begun = first, header, value[:-1]
+        if begun is not None:
+            self._complain(begun[0], "the backslash continues this line, and no other header line follows", "remove it")
 
     def _section(self, head: tuple[int, str], body: _Lines) -> Section | None:
         number, line = head
@@ -263,7 +283,9 @@ class _Parser:
                     remedy = "write SOURCE /PATH/IN/THE/IMAGE, with double quotes around names that contain spaces"
                     self._complain(number, f"%files: {wrong}", remedy)
             elif section.name == "arguments" and not _blank(text) and _ARGUMENT.fullmatch(text) is None:
-                self._complain(number, f"%arguments: invalid line {shown(text.strip())}", "write NAME=value")
+                at = find_hidden(text.lstrip())
+                because = "" if at is None else f" because of {described(text.lstrip()[at])}"
+                self._complain(number, f"%arguments: invalid line {shown(text.strip())}{because}", "write NAME=value")
 
 
 def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Lines]]:

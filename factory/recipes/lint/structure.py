@@ -16,6 +16,7 @@ from factory.recipes.model import Problem
 _SCRIPTS = frozenset({"post", "test", "runscript", "startscript", "environment", "setup", "pre"})
 _APP_SCRIPTS = frozenset({"appinstall", "apprun", "apptest", "appenv", "appstart"})
 _SHELL = re.compile(r"(?:.*/)?(?:ba|da|a|k|z)?sh")
+_INDENTATION = re.compile(r"^\s+")
 _BOOTSTRAP = re.compile(r"\s*bootstrap\s*:\s*[a-z-]+\s*(?:#.*)?", re.IGNORECASE)
 
 
@@ -59,15 +60,21 @@ def _late_stages(subject: Subject) -> Iterator[Problem]:
 
 
 def _hidden_characters(subject: Subject) -> Iterator[Problem]:
-    """Report the first hidden character of each script: shells read it as part of a word."""
-    for section in _scripts(subject):
+    """Report the first hidden character of each script and of `%labels`, where it is part of a word."""
+    labels = (section for stage in subject.definition.stages for section in stage.named("labels"))
+    for section in (*_scripts(subject), *labels):
         for line, text in section.lines():
-            code = text.replace("\t", " ")
+            # A tab separates words for a shell, but not for the engine.
+            code = _INDENTATION.sub(_spaces, text.rstrip()) if section.name == "labels" else text.replace("\t", " ")
             at = None if code.lstrip().startswith("#") else find_hidden(code)
             if at is not None:
-                message = f"{described(text[at])} in column {at + 1} is part of a word for the shell"
+                message = f"{described(text[at])} in column {at + 1} does not separate words in %{section.name}"
                 yield subject.warning(line, message, "replace it with a space, or remove it")
                 break
+
+
+def _spaces(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 CHECKS = (_here_documents, _late_stages, _hidden_characters)

@@ -73,14 +73,21 @@ def test_a_bootstrap_line_that_begins_no_stage_is_a_warning(make: MakeRecipe, li
 
 
 def test_the_first_hidden_character_of_a_script_is_a_warning(make: MakeRecipe) -> None:
-    text = "%post\n # a\u00a0comment\n\techo\tx\n echo\u00a0y\n echo\u00a0z\n%test\n tr\u200bue\n%help\n a\u00a0b\n"
+    text = (
+        "%post\n # a\u00a0comment\n\techo\tx\n echo\u00a0y\n echo\u00a0z\n%test\n tr\u200bue\n"
+        "%help\n a\u00a0b\n%labels\n\ta b\t\n c\td\n"
+    )
     assert found(make, text) == [
         (
-            "image.def:6: warning: a no-break space (U+00A0) in column 6 is part of a word for the shell; "
+            "image.def:6: warning: a no-break space (U+00A0) in column 6 does not separate words in %post; "
             "replace it with a space, or remove it"
         ),
         (
-            "image.def:9: warning: a zero-width space (U+200B) in column 4 is part of a word for the shell; "
+            "image.def:9: warning: a zero-width space (U+200B) in column 4 does not separate words in %test; "
+            "replace it with a space, or remove it"
+        ),
+        (
+            "image.def:14: warning: a tab in column 3 does not separate words in %labels; "
             "replace it with a space, or remove it"
         ),
     ]
