@@ -1,4 +1,4 @@
-"""Here-documents in shell scripts, as far as needed to see whether one is open at the end of a section.
+"""Here-documents in shell scripts: which lines they have, and whether one is open at the end of a section.
 
 Syntax: POSIX.1-2017, Shell Command Language, 2.7.4. Quotes, comments and arithmetic are skipped.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(
@@ -37,6 +38,16 @@ class HereDocument:
 
 def open_here_document(script: str) -> HereDocument | None:
     """Return the here-document that the script's end cuts off, None if all are complete."""
+    return next((document for document, lines in _documents(script) if lines is None), None)
+
+
+def lines_of_bodies(script: str) -> frozenset[int]:
+    """Return the lines (0-based) of complete here-documents, which are no commands."""
+    return frozenset(line for _, lines in _documents(script) for line in lines or ())
+
+
+def _documents(script: str) -> Iterator[tuple[HereDocument, range | None]]:
+    """Yield each here-document with the lines of its body and delimiter, None for the first open one, the last."""
     waiting: deque[HereDocument] = deque()
     position, line, arithmetic = 0, 0, 0
     while match := _TOKEN.search(script, position):
@@ -47,10 +58,12 @@ def open_here_document(script: str) -> HereDocument | None:
             while waiting:
                 end = _end(script, position, waiting[0])
                 if end is None:
-                    return waiting[0]
-                line += script.count("\n", position, end)
-                position = end
-                waiting.popleft()
+                    break
+                following = line + script.count("\n", position, end)
+                yield waiting.popleft(), range(line, following)
+                position, line = end, following
+            if waiting:
+                break
             continue
         if match["open"] or match["close"]:
             arithmetic = max(0, arithmetic + (1 if match["open"] else -1))
@@ -58,7 +71,8 @@ def open_here_document(script: str) -> HereDocument | None:
             delimiter = _QUOTES.sub(lambda quote: quote[1] or "", match["word"])
             waiting.append(HereDocument(match[0], delimiter, bool(match["dash"]), line))
         line += match[0].count("\n")
-    return waiting[0] if waiting else None
+    if waiting:
+        yield waiting[0], None
 
 
 def _end(script: str, position: int, document: HereDocument) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from factory.recipes.definition.definition import Stage
+from factory.recipes.definition.heredocs import lines_of_bodies
 from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Problem
 
@@ -40,7 +41,10 @@ def commands_of(stage: Stage, name: str = "post") -> tuple[Command, ...]:
     found = []
     for section in stage.named(name):
         start, parts = 0, list[str]()
+        texts = lines_of_bodies(section.body)
         for number, line in section.lines():
+            if number - section.line - 1 in texts:
+                continue
             if not parts:
                 start = number
             if line.endswith("\\"):

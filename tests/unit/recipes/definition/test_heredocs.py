@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from factory.recipes.definition.heredocs import open_here_document
+from factory.recipes.definition.heredocs import lines_of_bodies, open_here_document
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,8 @@ def test_a_hostile_script_is_read_quickly(script: str) -> None:
     started = time.monotonic()
     open_here_document(script)
     assert time.monotonic() - started < 20  # a guard against hanging; it takes milliseconds
+
+
+def test_the_lines_of_complete_here_documents_are_known() -> None:
+    script = "true\ncat <<A <<-'B'\n1\nA\n\t2\n\tB\necho 'x\ny'\ncat <<C\nC\ncat <<D\nd\n"
+    assert lines_of_bodies(script) == {2, 3, 4, 5, 9}

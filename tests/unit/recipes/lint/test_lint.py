@@ -205,6 +205,7 @@ def test_each_problem_of_a_definition_is_reported(make: MakeRecipe, text: str, p
         "%post\n curl -o /tmp/x.tar https://x && tar -xf /tmp/x.tar -C /opt && rm /tmp/x.tar\n",
         "%post\n git clone https://x /tmp/x\n make -C /tmp/x install\n rm -rf /tmp/x\n",
         "%post\n cd /tmp && cat /tmp/x /root/y | grep $HOME\n",
+        "%post\n cat > /opt/install <<'EOF'\napt-get install foo\npip install x\ncp x /root/y\nEOF\n",
         "%files\n run.sh /opt/\n",
         '%runscript\n exec cp "$@" /tmp/x\n',
         "%labels\n v {{ name }} {{ version }} {{ arch }} {{ debian_mirror }}\n",
