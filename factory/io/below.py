@@ -22,6 +22,7 @@ from factory.errors import FactoryError, IntegrityFailure, PlaceUnusable
 from factory.io import files, plain, private
 from factory.io.rights import is_unmapped
 
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}  # answers where there are no links
 _MOST_LINKS = 40  # as the kernel
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -229,11 +230,20 @@ class Folder:
         """Give an entry another name in this folder; a kill of the machine may undo that. Raises OSError."""
         os.replace(_entry(name), _entry(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
-    def link(self, name: str, target: str) -> None:
-        """Make an entry a symbolic link to target, replacing an older link in one step."""
+    def link(self, name: str, target: str) -> bool:
+        """Make an entry a symbolic link to target, replacing an older link in one step.
+
+        Returns False if the file system has no symbolic links.
+        """
         with files.explained(self.path / name), self.temporary(name) as temporary:
-            os.symlink(target, temporary, dir_fd=self.descriptor)
+            try:
+                os.symlink(target, temporary, dir_fd=self.descriptor)
+            except OSError as error:
+                if error.errno in NO_LINKS:
+                    return False
+                raise
             self.rename(temporary, self, name)
+        return True
 
     def links_to(self, name: str) -> str | None:
         """What a symbolic link in this folder says; None when there is none of that name."""

@@ -26,6 +26,7 @@ from factory.errors import (
     NotPermitted,
     PlaceUnusable,
 )
+from factory.io import modes
 from factory.io.copying import copy_range
 from factory.io.trees import remove_tree
 from factory.oci.digest import Digest
@@ -65,7 +66,7 @@ def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError |
         need = f"; {readable_size(needed)} more are needed" if needed else ""
         return NoRoom(
             f"no space left to write {path}",
-            why=f"{os.strerror(error.errno or 0)}, {readable_size(free_space(path))} free{need}",
+            why=f"{os.strerror(error.errno or 0)}, {readable_space(path)}{need}",
             fix="free some space (singfactory store gc), or name another place with --store",
         )
     if error.errno in _IN_THE_WAY:
@@ -95,22 +96,31 @@ def system_error(error: OSError, path: Path) -> FactoryError:
     return MachineFailure(f"{path} cannot be used", why=why or str(error), fix=fix)
 
 
-def free_space(path: Path) -> int:
-    """Bytes that this user may still write at path or at its nearest existing parent."""
+def free_space(path: Path) -> int | None:
+    """Return the bytes that this user may still write at path, or at its nearest existing parent.
+
+    None if the file system does not report a size, as some network and object stores.
+    """
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
             found = os.statvfs(place)
-            return found.f_bavail * found.f_frsize
-    return 0
+            return found.f_bavail * found.f_frsize if found.f_blocks else None
+    return None
+
+
+def readable_space(path: Path) -> str:
+    """Return the free space at path for people: ``433 MB free``."""
+    free = free_space(path)
+    return "free space unknown" if free is None else f"{readable_size(free)} free"
 
 
 def require_space(path: Path, needed: int, purpose: str) -> None:
     """Raise NoRoom unless ``needed`` bytes are free at path. purpose ends the sentence, e.g. "to build NAME"."""
     free = free_space(path)
-    if free < needed:
+    if free is not None and free < needed:
         raise NoRoom(
             f"not enough space in {path} {purpose}",
-            why=f"{readable_size(needed)} needed, {readable_size(free)} free",
+            why=f"{readable_size(needed)} needed, {readable_space(path)}",
             fix="free some space, or name a folder on a larger disk",
         )
 
@@ -153,7 +163,8 @@ def open_up(descriptor: int, mode: int) -> None:
     found = os.fstat(descriptor)
     has = stat.S_IMODE(found.st_mode)
     if found.st_uid == os.geteuid() and has & mode != mode:
-        Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
+        with contextlib.suppress(PermissionError):  # the file system has no modes
+            Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
 
 
 def give_to_nobody(*folders: Path) -> None:
@@ -252,7 +263,7 @@ def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bo
             with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
-                os.fchmod(file.fileno(), mode)
+                modes.set_mode(file.fileno(), mode)
                 if sync:
                     os.fsync(file.fileno())
         except BaseException:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.errors import IntegrityFailure, NotFound, UsageError
-from factory.io import files
+from factory.io import files, modes
 from factory.io.below import Entry
 from factory.io.locks import lock_in
+from factory.io.owners import is_own
 from factory.io.progress import Progress
 from factory.oci.names import Reference
 from factory.store.refs import StoredImage
@@ -160,12 +161,13 @@ def _link(file: BinaryIO, source: Path, temporary: Entry) -> bool:
 def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
     """Make the file read-only, and check one last time that it is the file that was hashed."""
     with temporary.folder.reading(temporary.name) as descriptor:
-        os.fchmod(descriptor, _READ_ONLY)
+        modes.set_mode(descriptor, _READ_ONLY)
         os.fsync(descriptor)
         found = os.fstat(descriptor)
     same = (found.st_ino, found.st_mtime_ns, found.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     names = 2 if way == "link" else 1
-    if not same or found.st_nlink != names or found.st_uid != os.geteuid():
+    folder = temporary.folder
+    if not same or found.st_nlink > names or not is_own(found.st_uid, folder.path, dir_fd=folder.descriptor):
         raise IntegrityFailure(
             "the file changed while it was adopted",
             why="another process writes it or has linked it",

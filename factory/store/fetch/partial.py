@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 
 from factory.errors import IntegrityFailure
-from factory.io import private
+from factory.io import modes, private
 from factory.io.below import Entry, Folder
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress
@@ -41,7 +41,7 @@ class Partial:
         Returns None if the file is gone: this process slept so long that another one took over. Raises IntegrityFailure
         if another file has the final name afterwards, NoRoom.
         """
-        os.fchmod(self.file.fileno(), _READ_ONLY)
+        modes.set_mode(self.file.fileno(), _READ_ONLY)
         os.fsync(self.file.fileno())
         path = self.store.blob(self.wanted.digest)
         with self.root.make(*path.relative_to(self.store.root).parent.parts) as final:
