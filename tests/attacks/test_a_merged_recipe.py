@@ -603,7 +603,7 @@ for holder in holders:
     ("limit", "held", "told"),
     [
         (100, 1, ("shifted", "single", "subuid")),
-        (3, 3, ("BuildFailed no build can be shut in at the moment",)),
+        (3, 3, ("BuildFailed the sandbox for builds cannot be set up at the moment",)),
         (0, 0, ("none",)),
     ],
 )

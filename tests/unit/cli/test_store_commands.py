@@ -208,7 +208,7 @@ def test_lock_writes_what_exec_would_run_and_pull_fetches_exactly_that(cluster: 
     (locked,) = read(cluster.folder / "singfactory.lock")
     assert (locked.name, locked.tag, locked.sif_digest, locked.size) == ("tool", "1.0-1", Digest.of(b"first"), 5)
     assert locked.registry == cluster.registry.describe()
-    assert f"tool:1.0-1 is locked as {locked.digest}" in done.err
+    assert f"locked tool:1.0-1 as {locked.digest}" in done.err
     fresh = ("--store", str(cluster.folder / "fresh"))
     value = cluster.ok("pull", "--locked", "singfactory.lock", "--json", *fresh, SINGFACTORY_REGISTRY="").json()
     assert (value["sif_digest"], value["transferred"]) == (str(Digest.of(b"first")), 5)
@@ -235,14 +235,14 @@ def test_a_manifest_that_holds_another_image_than_the_locked_one_is_an_integrity
     (cluster.folder / "wrong.lock").write_text(wrong)
     done = cluster.run("pull", "--locked", "wrong.lock")
     assert done.code == 5
-    assert "is not the image that is locked" in done.err
+    assert "is not the locked image" in done.err
     assert list(cluster.store.blobs()) == []
 
 
 def test_pull_wants_something_to_pull(cluster: Cluster) -> None:
     done = cluster.run("pull")
     assert done.code == 2
-    assert done.err.startswith("singfactory: no image is named\n")
+    assert done.err.startswith("singfactory: pull needs an image\n")
 
 
 def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
