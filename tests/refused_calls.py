@@ -12,6 +12,7 @@ import platform
 import struct
 import sys
 
+# The numbers are those of arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 _CALLS: dict[
     str, dict[str, tuple[int, ...]]
 ] = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
