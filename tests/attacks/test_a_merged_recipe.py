@@ -566,7 +566,7 @@ def test_no_file_that_somebody_else_put_in_the_place_of_an_image_becomes_ones_ow
     os.chown(path, STRANGER if kind == "another user's" else 0x70000000, -1)
     if kind == "a second name":
         (tmp_path / "factory.toml").hardlink_to(path)
-    with pytest.raises(IntegrityFailure, match="is not the file that was made"):
+    with pytest.raises(IntegrityFailure, match="is not the file that was created"):
         files.take_over(path, 0x70000000)
     assert path.stat().st_uid != 0
 

@@ -151,7 +151,7 @@ def test_a_report_of_a_stranger_that_is_none_is_refused_before_anything_is_said(
     assert (done.code, done.out, job.summary, server.requests) == (5, "", "", [])
     first, *others = done.err.splitlines()
     assert first == "singfactory: the report cannot be read"
-    assert others[0] in ("  it is not what singfactory report writes", "  it has more than 8.4 MB")
+    assert others[0] in ("  it is not what singfactory report writes", "  it is larger than 8.4 MB")
     assert bodies(server, number) == []
 
 

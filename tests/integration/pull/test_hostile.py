@@ -94,7 +94,7 @@ def hostile_layers(upstream: Upstream) -> dict[str, tuple[list[dict[str, object]
         "a path as digest": ([layer(size, "sha256:../../../../etc/passwd")], 5, "not a digest"),
         "too small": ([layer(size - 1000, digest)], 5, "another size"),
         "too large": ([layer(size + 1000, digest)], 5, "another size"),
-        "empty": ([layer(0, digest)], 5, "not what their digest says"),
+        "empty": ([layer(0, digest)], 5, "does not match its digest"),
     }
 
 

@@ -78,7 +78,7 @@ def test_retry_after_beyond_the_budget_ends_the_pull_at_once_and_says_when_to_co
     done = user.run("pull", NAME)
     assert done.code == 4
     assert "answered 429 (too many requests)" in done.err
-    assert "it asks to wait 900 s" in done.err
+    assert "it asks for a wait of 900 s" in done.err
     assert re.search(r"try again after \d\d:\d\d:\d\d", done.err)
     assert len(faulty.requests("GET", upstream.small.blobs)) == 1
 

@@ -146,10 +146,7 @@ def test_what_is_stuck_for_another_reason_is_told_at_its_recipe(
     assert Runner().read(err).obeyed == [
         (
             "error",
-            (
-                "upon (amd64)%0Aupon is based on tool, which is not published for amd64%0A"
-                "singfactory make tool upon"
-            ),
+            ("upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon"),
         )
     ]
     assert read_outputs(outputs)["count"] == "1"

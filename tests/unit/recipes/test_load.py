@@ -55,7 +55,7 @@ max_age = "30d"
 status = "deprecated"
 note = "use pytorch-2.2"
 """
-NAME_RULE = "a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit"
+NAME_RULE = "a name has at most 100 characters (a-z 0-9 . _ -); its first and last are letters or digits"
 TEST_NAME_RULE = 'write at most 100 of A-Z a-z 0-9 . _ - and spaces: name = "imports"'
 MINIMAL = '[recipe]\nname = "one"\nversion = "1"\n'
 
@@ -146,7 +146,7 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ),
         (
             "[build]\nbase = 'docker://-x'",
-            "5: error: not an image name: '-x'; wanted [HOST/]NAME[:TAG], as docker pull takes it",
+            "5: error: not an image name: '-x'; write [HOST/]NAME[:TAG], as for docker pull",
         ),
         (
             "[build]\nbase = 'recipe://../x'",
