@@ -200,7 +200,8 @@ def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path
     """A folder below the /tmp that builds see: where it is, and its name there."""
     files.make_folder(scratch)
     if confined:
-        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - theirs
+        mounts = files.make_folder(Places.below(scratch).tmp / _SOURCES, exact=True)
+        yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - theirs
     else:
         with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - what builds share
             yield shared, shared

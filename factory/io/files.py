@@ -125,13 +125,16 @@ def require_space(path: Path, needed: int, purpose: str) -> None:
         )
 
 
-def make_folder(path: Path, mode: int = 0o755) -> Path:
-    """Create a folder and its missing parents with this mode, regardless of the umask. Existing ones are unchanged."""
+def make_folder(path: Path, mode: int = 0o755, *, exact: bool = False) -> Path:
+    """Create a folder and its missing parents. Existing ones are unchanged.
+
+    The umask takes permissions away from group and others, unless the mode is exact.
+    """
     with explained(path):
         missing = [place for place in (path, *path.parents) if not place.exists()]
         for place in reversed(missing):
             with contextlib.suppress(FileExistsError, NotADirectoryError):
-                _make_one_folder(place, mode)
+                _make_one_folder(place, mode if exact else modes.masked(mode))
     if not path.is_dir():
         raise PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another folder")
     return path
@@ -211,7 +214,7 @@ def take_over(path: Path, owner: int) -> None:
             opened = Path(f"/proc/self/fd/{descriptor}")
             if found.st_uid != os.geteuid():
                 os.chown(opened, os.geteuid(), os.getegid())
-            opened.chmod(stat.S_IMODE(found.st_mode) & 0o755 | 0o644)
+            opened.chmod(modes.masked(stat.S_IMODE(found.st_mode) & 0o755 | 0o644))
         finally:
             os.close(descriptor)
 
@@ -252,12 +255,14 @@ def looked_up(path: Path, dir_fd: int | None) -> Path | str:
 
 
 @contextlib.contextmanager
-def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bool = True) -> Iterator[BinaryIO]:
+def create(
+    path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bool = True, exact: bool = False
+) -> Iterator[BinaryIO]:
     """Create a file for writing. It is fsynced when the block ends, and removed if the block raises.
 
-    Anything already at path is refused, including a link (O_EXCL|O_NOFOLLOW). The mode does not depend on the umask.
-    dir_fd: an open descriptor of path's folder (factory.io.below), or None to resolve the path. sync: False for a
-    file that may be lost in a crash.
+    Anything already at path is refused, including a link (O_EXCL|O_NOFOLLOW). The umask takes permissions away from
+    group and others, unless the mode is exact. dir_fd: an open descriptor of path's folder (factory.io.below), or None
+    to resolve the path. sync: False for a file that may be lost in a crash.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with explained(path):
@@ -266,7 +271,7 @@ def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bo
             with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
-                modes.set_mode(file.fileno(), mode)
+                modes.set_mode(file.fileno(), mode if exact else modes.masked(mode))
                 if sync:
                     os.fsync(file.fileno())
         except BaseException:
@@ -296,11 +301,14 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
         remove_tree(path)
 
 
-def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write a whole file atomically: readers see the old content or the new one. Durable when this returns."""
+def atomic_write(path: Path, content: bytes | str, mode: int = 0o644, *, exact: bool = False) -> None:
+    """Write a whole file atomically: readers see the old content or the new one. Durable when this returns.
+
+    exact: see ``create``.
+    """
     data = content.encode() if isinstance(content, str) else content
     with temporary_in(path.parent, path.name) as temporary:
-        with create(temporary, mode) as file:
+        with create(temporary, mode, exact=exact) as file:
             file.write(data)
         rename_into_place(temporary, path)
 

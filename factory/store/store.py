@@ -133,7 +133,7 @@ class Store:
         self._is_in_place()
         if self.root.stat().st_uid != os.geteuid() and (error := self.trust.mapping_error(self.root)):
             raise error
-        with Folder.at(self.root) as root:
+        with Folder.at(self.root).share() as root:
             yield root
 
     def _is_in_place(self) -> None:

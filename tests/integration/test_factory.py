@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -45,6 +46,22 @@ def test_a_recipe_becomes_an_image_that_is_pulled_by_digest_and_run(project: Pro
     assert project.ok("path", "tool").out.strip() == pulled["path"]
     assert project.ok("store", "verify").out.startswith("1 images checked, 0 wrong")
     assert project.leftovers() == []
+
+
+def test_a_strict_umask_keeps_everything_private_from_the_build_to_the_store(project: Project) -> None:
+    project.recipe("tool")
+    before = os.umask(0o077)
+    try:
+        project.ok("make", SINGFACTORY_REGISTRY=f"oci:{project.folder / 'images'}")
+        project.ok("pull", "tool", SINGFACTORY_REGISTRY=f"oci:{project.folder / 'images'}")
+        said = project.ok("exec", "tool", "--", "cat", "/made", SINGFACTORY_REGISTRY=f"oci:{project.folder / 'images'}")
+    finally:
+        os.umask(before)
+    assert said.out == "made\n"
+    store, work, images = project.store, project.folder / ".singfactory", project.folder / "images"
+    made = [path for top in (store, work, images) for path in (top, *top.rglob("*")) if not path.is_symlink()]
+    assert len(made) > 20
+    assert [str(path) for path in made if path.stat().st_mode & 0o077] == []
 
 
 def test_a_second_make_builds_nothing_and_a_changed_line_builds_only_its_recipe(project: Project) -> None:

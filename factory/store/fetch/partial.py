@@ -41,7 +41,7 @@ class Partial:
         Returns None if the file is gone: this process slept so long that another one took over. Raises IntegrityFailure
         if another file has the final name afterwards, NoRoom.
         """
-        modes.set_mode(self.file.fileno(), _READ_ONLY)
+        modes.set_mode(self.file.fileno(), self.root.masked(_READ_ONLY))
         os.fsync(self.file.fileno())
         path = self.store.blob(self.wanted.digest)
         with self.root.make(*path.relative_to(self.store.root).parent.parts) as final:
@@ -71,6 +71,9 @@ def open_partial(store: Store, wanted: Descriptor, progress: Progress) -> Iterat
     change the store, NoRoom.
     """
     with store.opened() as root, root.make("partial") as folder, root.make("locks") as locks:
+        readers = root.mode() & _READ_ONLY
+        if root.shared and modes.masked(readers) != readers:
+            progress.note(f"{store.root} is a shared store: its files are as open as that folder, despite your umask")
         if why := store.trust.doubt_of_folders(store.blob(wanted.digest), store.root):
             raise IntegrityFailure(
                 f"the store {store.root} cannot be shared like this",
