@@ -144,7 +144,7 @@ def test_a_bit_that_is_always_flipped_ends_with_both_digests_and_leaves_nothing(
     user = new_user(faulty)
     done = user.run("pull", image.release.recipe)
     assert done.code == 5
-    told = re.search(r"wanted (sha256:[0-9a-f]{64}), got (sha256:[0-9a-f]{64})", done.err)
+    told = re.search(r"expected (sha256:[0-9a-f]{64}), got (sha256:[0-9a-f]{64})", done.err)
     assert told, done.err
     assert (told[1], told[2] != told[1]) == (str(image.sif), True)
     assert_nothing_is_there(user)

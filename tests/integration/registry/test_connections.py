@@ -132,17 +132,17 @@ def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
         client(ca).request("GET", f"https://{host}/down")
 
 
-def test_a_plain_http_server_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:
+def test_a_server_without_tls_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:
     with serving(tmp_path, tls=False) as (host, _), pytest.raises(HttpFailure, match="does not speak TLS") as caught:
         client().request("GET", f"https://{host}/")
     assert f"write http://{host}" in caught.value.fix
 
 
-def test_a_missing_or_invalid_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_is_not_there_or_not_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"missing\.pem"):
         client(str(tmp_path / "missing.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
-    with pytest.raises(HttpFailure, match="not there") as caught:
+    with pytest.raises(HttpFailure, match="does not exist") as caught:
         client().request("GET", "https://localhost:1/")
     assert "REQUESTS_CA_BUNDLE" in caught.value.fix
     (tmp_path / "missing.pem").write_text("no certificates")
@@ -159,7 +159,7 @@ def test_a_refused_connection_names_the_host(monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.lines()[0] == f"127.0.0.1:{port} refused the connection (attempt 3)"
 
 
-def test_a_host_name_that_does_not_exist_is_reported() -> None:
+def test_an_unknown_host_name_is_reported() -> None:
     with pytest.raises(HttpFailure, match=r"host name registry\.invalid cannot be resolved"):
         client().request("GET", "https://registry.invalid/v2/")
 
