@@ -292,3 +292,32 @@ def test_a_candidate_of_another_definition_is_not_published(project: Project) ->
     assert refused.code == 2
     assert "definition" in refused.err
     assert project.ok("list", "--json").json() == []
+
+
+def test_git_never_sees_the_work_folder_of_a_new_factory(project: Project) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=project.folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    git("init", "-q")
+    project.recipe("tool")
+    project.ok("make")
+    assert (project.folder / ".singfactory/registry/tool").is_dir()
+    git("add", "-A", "recipes", "factory.toml", ".singfactory")
+    assert git("ls-files").split() == ["factory.toml", "recipes/tool/image.def", "recipes/tool/recipe.toml"]
+    assert ".singfactory" not in git("status", "--porcelain", "--untracked-files=all")
+    (project.folder / ".singfactory/.gitignore").write_text("mine\n")
+    project.ok("make", "--force")
+    assert (project.folder / ".singfactory/.gitignore").read_text() == "mine\n"
+
+
+def test_a_named_work_folder_is_ignored_unless_it_has_other_files(project: Project) -> None:
+    project.recipe("tool")
+    (project.folder / "mine").mkdir()
+    (project.folder / "mine/thesis.tex").touch()
+    for name, ignored in (("fresh", True), ("mine", False)):
+        project.ok("build", "tool", "--force", SINGFACTORY_WORK=str(project.folder / name))
+        assert (project.folder / name / ".gitignore").exists() is ignored
