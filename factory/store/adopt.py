@@ -25,12 +25,12 @@ from factory.io.locks import lock_in
 from factory.io.owners import is_own
 from factory.io.progress import Progress
 from factory.oci.names import Reference
+from factory.sif.header import require_runnable
 from factory.store.refs import StoredImage
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 DEFAULT_TAG = "adopted"
-_MAGIC = b"SIF_MAGIC"
-_MAGIC_AT = 32  # bytes; sif-spec "Global header": after the launch script
+
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2)
 _READ_ONLY = 0o444
 _WRITABLE_BY_OTHERS = 0o022
@@ -96,14 +96,25 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
     except FileNotFoundError as error:
         raise NotFound(f"there is no file {source}") from error
     with os.fdopen(descriptor, "rb") as file:
-        ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if not ordinary or os.pread(descriptor, len(_MAGIC), _MAGIC_AT) != _MAGIC:
+        if why := _fault(file):
             raise UsageError(
                 f"{source} is not a SIF image",
-                why="it has no SIF header" if ordinary else "it is not a regular file",
+                why=why,
                 fix="convert other formats with: apptainer build IMAGE.sif SOURCE",
             )
         yield file
+
+
+def _fault(file: BinaryIO) -> str:
+    """Return why an open file is not a SIF that an engine can start, or ''."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    try:
+        require_runnable(file, found.st_size, "")
+    except IntegrityFailure as error:
+        return error.why
+    return ""
 
 
 def _bring(file: BinaryIO, source: Path, temporary: Entry, progress: Progress) -> str:

@@ -19,6 +19,7 @@ from factory.io.below import Entry, Folder
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress
 from factory.oci.digest import Descriptor, Digest
+from factory.sif.header import require_runnable
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 _READ_ONLY = 0o444
@@ -34,6 +35,18 @@ class Partial:
     entry: Entry
     store: Store
     root: Folder
+
+    def require_image(self, name: str) -> None:
+        """Raise IntegrityFailure, and remove the file, unless an engine can start it. Reads some kilobytes only."""
+        try:
+            require_runnable(self.file, self.wanted.size, name)
+        except IntegrityFailure as error:
+            self.entry.remove()
+            raise IntegrityFailure(
+                error.what,
+                why=error.why,
+                fix="ask whoever pushed it: its digest is right, so another pull gives the same bytes",
+            ) from error
 
     def publish(self) -> Path | None:
         """Move the verified file to its place in `blobs/`, read-only and durable, and return its path.
