@@ -63,6 +63,8 @@ def open_adapters(context: Context) -> Adapters:
     open_host = host_opener(context.settings, context.env, context.progress.note)
 
     def build_place() -> BuildPlace:
+        if context.build_obstacle is not None:
+            raise context.build_obstacle
         return BuildPlace(
             engine=context.engine,
             candidates=context.work / "candidates",

@@ -228,6 +228,17 @@ class Context:
         return engine.find(self.settings.text("engine"), self.env, host.probe(self.env))
 
     @cached_property
+    def build_obstacle(self) -> FactoryError | None:
+        """Why the engine cannot build images here, or None. It is tried once in a run."""
+        from factory.engine import trial  # noqa: PLC0415
+
+        try:
+            trial.require_builds(self.engine, self.scratch)
+        except FactoryError as error:
+            return error
+        return None
+
+    @cached_property
     def recipes(self) -> Recipes:
         """The recipes of the project."""
         from factory.recipes.collection import Recipes  # noqa: PLC0415

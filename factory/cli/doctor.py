@@ -58,20 +58,19 @@ def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
 
 def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     topic = "this machine"
-    facts = host.probe(context.env)
     yield topic, "singfactory", __version__
     engine: Engine | None = None
     try:
         engine = context.engine
+        facts = engine.host
         kind = "setuid" if engine.is_setuid else "without setuid"
         yield topic, "engine", f"{engine.label}, {kind}, {engine.path}"
     except FactoryError as error:
+        facts = host.probe(context.env)
         yield topic, "engine", f"none: {error.why}; {error.fix}"
-    try:
-        yield topic, "builds", facts.how_it_builds(setuid_engine=engine is not None and engine.is_setuid)
-    except FactoryError as error:
-        yield topic, "builds", f"no: {error.why}; {error.fix}"
     if engine is not None:
+        obstacle = context.build_obstacle
+        yield topic, "builds", facts.build_mode if obstacle is None else f"no: {obstacle.why}; {obstacle.fix}"
         try:
             yield topic, "sandbox", engine.confinement().in_words()
         except FactoryError as error:
@@ -80,7 +79,7 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:
         yield topic, "capabilities", "all" if facts.full_capabilities else "some are missing"
-    yield topic, "user namespaces", "yes" if facts.user_namespaces else "no"
+    yield topic, "user namespaces", host.namespace_limit() or "no limit is set"
     yield topic, "/etc/subuid", f"{facts.subordinate_ids} ids" if facts.subordinate_ids else "none for this user"
     yield (
         topic,

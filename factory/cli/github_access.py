@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from factory import strict
@@ -11,10 +12,12 @@ from factory.cli.context import Context
 from factory.cli.network import http_settings
 from factory.errors import FactoryError, UsageError
 from factory.github.actions import Actions
-from factory.github.rest import PUBLIC_API, WORKFLOW_LOGIN, GitHub
-from factory.github.rest import connect as connect_to
+from factory.github.model import PUBLIC_API, WORKFLOW_LOGIN
 from factory.io import git
 from factory.io.http.client import Client
+
+if TYPE_CHECKING:
+    from factory.github.rest import GitHub
 
 _TOKENS = ("GITHUB_TOKEN", "GH_TOKEN")
 _ENTERPRISE_TOKENS = ("GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
@@ -23,11 +26,17 @@ _PUBLIC_HOST = "github.com"
 
 def connect(context: Context) -> GitHub:
     """Connect to the repository with the token of the environment. Raises UsageError."""
+    try:
+        from factory.github import rest  # noqa: PLC0415 - needs PyGithub, which only the factory side installs
+    except ImportError as error:
+        raise UsageError(
+            "PyGithub is not installed", why=str(error), fix="pip install 'singfactory[factory]'"
+        ) from error
     actions = Actions.of(context.env)
     api, repository = _api(context)
     token = _token(context)
     author = WORKFLOW_LOGIN if actions.active and token.startswith("ghs_") else ""
-    return connect_to(
+    return rest.connect(
         api, repository, token, author=author, settings=http_settings(context.settings), notice=context.progress.note
     )
 

@@ -1,4 +1,4 @@
-"""Progress of long work. Stages and adapters report it; only ``cli`` draws it."""
+"""Progress reporting. Stages and adapters report progress; only ``cli`` displays it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the progress of long steps. Calls come often and from any thread; they must be cheap and never raise.
+    """Receives the progress of long steps. Called often and from any thread, so it must be cheap and never raise.
 
-    A step may begin inside another one, such as waiting for a lock. ``advance``, ``line`` and ``end`` are about the
+    A step may begin inside another one, such as waiting for a lock. ``advance``, ``line`` and ``end`` refer to the
     step that began last.
     """
 
     def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
-        """A step starts. total: its bytes, if they can be counted. expected: the seconds that it took last time."""
+        """Start a step. total: its size in bytes, or None if unknown. expected: seconds it took last time."""
 
     def advance(self, count: int) -> None:
-        """More bytes of the step are done; negative when a retry starts over."""
+        """Report count more bytes as done; negative when a retry starts over."""
 
     def line(self, text: str) -> None:
-        """A line of the step's output (a build, a test), without its newline; or what it works on now."""
+        """Report one line of output of the running step (a build or test), without its newline; or the current item."""
 
     def note(self, text: str) -> None:
-        """A notice that the user should read although nothing failed."""
+        """Show a notice: the user should read it, although nothing failed."""
 
     def end(self) -> None:
-        """The step is over, whether it succeeded or not."""
+        """End the step, whether it succeeded or failed."""
 
 
 class Silent:
-    """A Progress that shows nothing."""
+    """A Progress that ignores all reports."""
 
     def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
         """Do nothing."""

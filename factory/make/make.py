@@ -1,4 +1,4 @@
-"""The whole factory in one call: plan, build, test, publish, in dependency order."""
+"""Plan, build, test and publish recipes in dependency order."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from factory.records.report import TestReport
 
 @dataclass(frozen=True)
 class Made:
-    """What became of one job; error is set when it failed. seconds by stage: build, test, publish.
+    """Result of one job; error is set if it failed. seconds: by stage (build, test, publish).
 
-    candidate: None where nothing was built: what it builds upon turned out to be what it was built upon before.
+    candidate is None if nothing was built because its base turned out to be unchanged.
     """
 
     job: Job
@@ -45,14 +45,14 @@ class Made:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the release was there before: what was built has the same contents, or nothing had to be built."""
+        """True if the release existed before: the new build has the same contents, or nothing had to be built."""
         return self.release is not None and (
             self.candidate is None or self.candidate.sif.digest != self.release.sif.digest
         )
 
 
 def take_snapshot(recipes: Sequence[Recipe], adapters: Adapters) -> Snapshot:
-    """The state that planning starts from: the catalog and the digests of base images, fetched once."""
+    """Fetch the state that planning starts from: the catalog and the digests of base images."""
     return Snapshot(
         catalog=catalogs.read(adapters.registry),
         bases=bases.look_up(recipes, adapters.open_host),
@@ -71,11 +71,10 @@ def plan_for(
     broken: Sequence[Broken] = (),
     gather_inputs: GatherInputs | None = None,
 ) -> tuple[Plan, Snapshot]:
-    """The plan for these recipes. Of what the catalog calls stale or new, the registry itself is asked what it has.
+    """Plan these recipes. Where the catalog says stale or new, the registry is asked for the actual releases.
 
-    before: as ``take_snapshot`` made it; returned with a catalog that has what was missing. arch: only these
-    architectures; all when empty. broken: recipes that are reported as stuck. gather_inputs: reads the inputs, each
-    recipe once if not given.
+    before: from ``take_snapshot``; returned with the catalog completed. arch: only these architectures; all if empty.
+    broken: recipes that are reported as stuck. gather_inputs: reads the inputs; by default each recipe is read once.
     """
     gather_inputs = gather_inputs or gather_once()
     first = plan(recipes, before, gather_inputs, force=force, arch=arch, broken=broken)
@@ -90,14 +89,14 @@ def plan_for(
 def make(
     recipes: Sequence[Recipe], adapters: Adapters, *, force: bool = False, broken: Sequence[Broken] = ()
 ) -> tuple[Plan, tuple[Made, ...]]:
-    """Make everything for this machine's architecture that is not published as it should be.
+    """Build, test and publish everything for this architecture whose published image is missing or out of date.
 
     One recipe's failure does not stop the others. broken: recipes that are reported as stuck.
     """
     for recipe in recipes:
         if elsewhere := [arch for arch in recipe.build.arch if arch != adapters.arch]:
             adapters.progress.note(
-                f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one"
+                f"{recipe.name} for {', '.join(elsewhere)} must be built on a machine of that architecture"
             )
     before = take_snapshot(recipes, adapters)
     decided, snapshot = plan_for(recipes, adapters, before, force=force, arch=(adapters.arch,), broken=broken)
@@ -124,10 +123,10 @@ def make(
 
 
 def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: Adapters) -> tuple[Stuck, ...]:
-    """Bring the catalog up to date for what is not built: releases of runs that died, and what recipes say today.
+    """Update the catalog for recipes that are not built: releases of interrupted runs, changed descriptions.
 
-    before, snapshot: the state before and after the registry itself was asked, as ``plan_for`` took and gave it.
-    Returns the releases that could not be read back; they are not announced.
+    before, snapshot: the input and the output of ``plan_for``. Returns the releases that could not be read back; they
+    are not announced.
     """
     unread: list[Stuck] = []
     for kept in decided.kept:
@@ -149,7 +148,7 @@ def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: A
 
 
 def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
-    """Test a candidate and keep the report beside it. Raises TestsFailed after keeping it."""
+    """Test a candidate and save the report next to it. Raises TestsFailed after saving it."""
     report = check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
     report.save(made.folder)
     require_passed(report, made.folder)
@@ -157,9 +156,9 @@ def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
 
 
 def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: Adapters) -> Release:
-    """Publish a tested candidate, once its image was hashed: whoever handed it over, it is the one of the records.
+    """Publish a tested candidate, after hashing its image to verify that it matches its record.
 
-    Raises IntegrityFailure before anything is sent, and what ``publish`` raises.
+    Raises IntegrityFailure before anything is sent, and the errors of ``publish_set``.
     """
     candidates.require_intact(made)
     (release,) = _publish(recipe, [(made, report)], adapters)
@@ -167,7 +166,7 @@ def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: A
 
 
 def require_ready(recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather) -> None:
-    """Raise what ``publish_one`` would raise before it sends anything; nothing is sent here."""
+    """Run the checks of ``publish_one`` without sending anything; raises the same errors."""
     candidates.require_intact(made)
     require_publishable(recipe, made, report, gather_inputs)
 
@@ -175,7 +174,7 @@ def require_ready(recipe: Recipe, made: Candidate, report: TestReport, gather_in
 def publish_together(
     recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
 ) -> tuple[Release, ...]:
-    """Publish candidates for different architectures, each of which is ready, under one number; see ``publish_set``."""
+    """Publish ready candidates for different architectures under one build number; see ``publish_set``."""
     return _publish(recipe, built, adapters, gather_inputs)
 
 
@@ -216,7 +215,7 @@ def _make_one(job: Job, snapshot: Snapshot, adapters: Adapters, *, force: bool) 
 
 @contextlib.contextmanager
 def _timed(made: Made, stage: str) -> Iterator[None]:
-    """Measure the wall seconds of a block into ``made.seconds``, of a failed one too."""
+    """Record the wall time of a block in ``made.seconds``, also if it fails."""
     started = monotonic()
     try:
         yield

@@ -137,7 +137,7 @@ class Poster:
             )
             return
         for key in sorted(keys):
-            closed = self._remote.mended(key, _REMOVED, gone=True)
+            closed = self._remote.close_failure(key, _REMOVED, gone=True)
             if closed is not None:
                 self._progress.note(f"issue closed: {closed.url}")
 
@@ -147,11 +147,11 @@ class Poster:
         outcomes = {row.outcome for row in rows}
         if outcomes & BAD:
             text = markdown(lasting(rows), where=self._where) + self._all_runs()
-            issue = self._remote.failing(_key(recipe), f"{recipe} cannot be published", text, ["singfactory"])
+            issue = self._remote.open_failure(_key(recipe), f"{recipe} cannot be published", text, ["singfactory"])
             self._progress.note(f"issue {issue.change.value}: {issue.url}")
         elif is_open and outcomes <= {"published", "unchanged"}:
             text = markdown(rows, where=self._where, run_url=reported_run(self._actions))
-            closed = self._remote.mended(_key(recipe), text)
+            closed = self._remote.close_failure(_key(recipe), text)
             if closed is not None:
                 self._progress.note(f"issue closed: {closed.url}")
 

@@ -68,7 +68,7 @@ def test_the_report_of_a_pull_request_is_an_ordinary_file(project: Project, tmp_
         os.mkfifo(handed)
     done = project.run("report", "--from", str(handed))
     assert done.code == 5
-    assert "not an ordinary file" in done.err
+    assert "not a regular file" in done.err
 
 
 SECONDS = 15.0  # on a slow machine; most of it is none of ours

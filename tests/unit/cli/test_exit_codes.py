@@ -230,7 +230,7 @@ def reader_that_has_gone(place: Place) -> subprocess.CompletedProcess[str]:
         (no_such_image, NotFound.exit_code, "nothing is not in the store"),
         (registry_that_nobody_runs, RegistryFailure.exit_code, "127.0.0.1:1 refused the connection"),
         (damaged_image, IntegrityFailure.exit_code, ""),
-        (store_that_may_not_be_written, NotPermitted.exit_code, "not allowed to write"),
+        (store_that_may_not_be_written, NotPermitted.exit_code, "no permission to write"),
         (file_that_may_not_be_read, NotPermitted.exit_code, "no permission to use"),
         (file_where_the_store_should_be, PlaceUnusable.exit_code, ""),
         (full_disk, NoRoom.exit_code, "not enough space in"),

@@ -236,7 +236,7 @@ def test_an_image_is_not_published_if_its_base_is_not(
     base = built(project, recipe(project, "base"), TestResult("starts", "failed", 0.1, "exit 1"))
     built(project, recipe(project, "top", base="recipe://base"), base=base)
     assert main(["publish", "--all"]) == 7
-    assert "top (amd64) is not published\n  it was built upon an image of base" in capsys.readouterr().err
+    assert "top (amd64) is not published\n  it is based on an image of base" in capsys.readouterr().err
     assert published(registry) == {}
     report_of(base).save(base.folder)
     assert main(["publish", "--all"]) == 0
@@ -262,7 +262,7 @@ def test_locks_and_remains_of_failed_builds_are_not_candidates(
     (where / "tool-amd64").mkdir()
     (where / "tool-amd64/build.log").write_text("it failed")
     assert main(["publish", "--all"]) == 0
-    assert capsys.readouterr() == ("", f"tool (amd64) was not built; {where}/tool-amd64 holds no image\n")
+    assert capsys.readouterr() == ("", f"tool (amd64) was not built; {where}/tool-amd64 contains no image\n")
 
 
 def test_a_factory_without_candidates_publishes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             ["path", "../x"],
             2,
             (
-                "singfactory: not a registry address: '..'\n  wanted HOST[:PORT]/NAMESPACE\n"
+                "singfactory: not a registry address: '..'\n  expected HOST[:PORT]/NAMESPACE\n"
                 "  write ghcr.io/org/images, http://localhost:5000/images, or oci:/path/to/folder\n"
             ),
         ),
@@ -127,7 +127,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: not a recipe name: '$(id)'\n"
-                "  a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit\n"
+                "  a name has at most 100 characters (a-z 0-9 . _ -); its first and last are letters or digits\n"
                 "  rename it, for example to pytorch-2.1\n"
             ),
         ),
@@ -136,8 +136,8 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: not a digest: 'sha256:12'\n"
-                "  a digest is sha256: and 64 lower-case hexadecimal digits\n"
-                "  wanted NAME@sha256:HEX\n"
+                "  a digest is sha256: followed by 64 lowercase hex digits\n"
+                "  write NAME@sha256:HEX\n"
             ),
         ),
         (
@@ -247,12 +247,12 @@ def test_debug_mode_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None
     ("error", "code", "first"),
     [
         (OSError(28, "No space left on device", "/"), 8, "no space left to write /"),
-        (OSError(30, "Read-only file system", "/x"), 8, "not allowed to write /x"),
+        (OSError(30, "Read-only file system", "/x"), 8, "no permission to write /x"),
         (PermissionError(13, "Permission denied", "/x"), 8, "no permission to use /x"),
         (OSError(5, "Input/output error", "/x"), 9, "/x cannot be used"),
         (OSError(116, "Stale file handle", "/x"), 9, "/x cannot be used"),
         (TimeoutError(110, "Connection timed out", "/x"), 9, "/x cannot be used"),
-        (FileNotFoundError(2, "No such file or directory", "/x"), 3, "/x is not there"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 3, "/x does not exist"),
         (FileNotFoundError("odd"), 9, "a system call failed: odd"),
         (OSError("odd"), 9, "a system call failed: odd"),
     ],

@@ -193,7 +193,7 @@ def test_a_broken_recipe_stops_only_recipes_based_on_it(project: Path, capsys: p
     assert told[1].startswith(f"stuck  torn (amd64): {torn}:2: not TOML")
     assert told[2:4] == [
         "       see https://toml.io for the format",
-        "stuck  upon (amd64): upon builds upon torn, which is broken",
+        "stuck  upon (amd64): upon is based on torn, which is broken",
     ]
     assert main(["plan", "--json"]) == 2
     document = json.loads(capsys.readouterr().out)
