@@ -132,7 +132,7 @@ def _bring(
                 continue
             planned = make_plan(release, registry=registry, store=store, progress=progress, indexes=indexes)
             overhead += planned.fetched
-            fetched += transfer(planned.plan, source, unfinished, progress)
+            fetched += transfer(planned.plan, source, unfinished, progress, label=f"pull {release.recipe}")
             path = unfinished.publish()
         forget_indexes(planned, store, fetched)
         if path is not None:

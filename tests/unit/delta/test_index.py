@@ -59,7 +59,7 @@ def test_progress_counts_every_byte_once(path: Path) -> None:
         ended = 0
 
         def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
-            assert label == "indexing image.sif"
+            assert label == "index image.sif"
             self.total = total
 
         def advance(self, count: int) -> None:

@@ -22,6 +22,7 @@ from tests.unit.parts import (
     QUIET,
     Call,
     Heard,
+    Recorded,
     Watched,
     candidate,
     folder_registry,
@@ -262,7 +263,9 @@ def test_a_copy_goes_to_a_path_or_into_a_folder(
 ) -> None:
     done = get(registry, store)
     (tmp_path / "folder").mkdir()
-    named, inside = copy_out(done, tmp_path / "new/my.sif", QUIET), copy_out(done, tmp_path / "folder", QUIET)
+    seen = Recorded()
+    named, inside = copy_out(done, tmp_path / "new/my.sif", seen), copy_out(done, tmp_path / "folder", QUIET)
+    assert seen.steps == [("copy to my.sif", 2 * len(CONTENT), 2 * len(CONTENT))]  # written and read
     assert (named, inside) == (tmp_path / "new/my.sif", tmp_path / "folder/tool-1.0-1.sif")
     assert named.read_bytes() == inside.read_bytes() == CONTENT
     assert Digest.of(named.read_bytes()) == release.sif.digest
