@@ -73,7 +73,8 @@ def pull(
     fails or is killed leaves the store intact, and the next one resumes it.
     """
     started = monotonic()
-    found = resolve(reference, registry, arch)
+    with step(progress, f"look up {reference}"):
+        found = resolve(reference, registry, arch)
     release = found.release
     if locked is not None and release.sif.digest != locked:
         raise IntegrityFailure(
