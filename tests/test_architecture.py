@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from factory.store.store import Store
+from tests.unit.parts import folder_registry, push_foreign
+from tests.unit.store.stored import put
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTORY = ROOT / "factory"
@@ -27,8 +32,9 @@ TOUCHES_THE_WORLD = {
     "time",
 }
 APART = (4, 5)  # layers whose rows do not import each other: stages, and what is built of them
-CLUSTER_SIDE = ("pull", "path", "exec", "stage", "store")
-HEAVY = {"oras", "github", "jsonschema", "docker", "packageurl"}
+BECOME_THE_ENGINE = ("exec", "run", "shell")
+FACTORY_SIDE = {"oras", "github", "jsonschema", "docker", "packageurl"}
+NETWORK = {"requests", "urllib3", "ssl", "http", "concurrent", "factory.pull.pull", "factory.io.http"}
 
 
 def rooms() -> dict[str, int]:
@@ -197,26 +203,68 @@ def test_modules_stay_small() -> None:
     assert {name: lines for name, lines in long.items() if lines > 400} == {}
 
 
-def loaded_by(*arguments: str) -> set[str]:
-    """The top-level packages that a command has loaded when it ends."""
-    script = (
-        "import sys; from factory.cli import main; code = main(sys.argv[1:]); "
-        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
-    return set(done.stderr.rpartition("LOADED")[2].split())
+REPORT = """
+import atexit, sys
+from factory.cli import main
+
+def report(*_):
+    print("LOADED", *sys.modules, file=sys.stderr, flush=True)
+
+sys.addaudithook(lambda event, _: report() if event == "os.exec" else None)
+atexit.register(report)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
-@pytest.mark.parametrize("command", CLUSTER_SIDE)
-def test_the_cluster_side_loads_no_package_of_the_factory_side(command: str, tmp_path: Path) -> None:
-    arguments = ["verify"] if command == "store" else ["python-3.11"]
-    registry = ["--registry", f"oci:{tmp_path}"] if command in ("pull", "exec") else []
-    assert loaded_by(command, *arguments, "--store", str(tmp_path), *registry) & HEAVY == set()
+@pytest.fixture
+def cluster(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user who has a stored image and an engine that only says so."""
+    put(Store(tmp_path / "store"), b"the image", "tool", "1.0-1", "latest")
+    engine = tmp_path / "apptainer"
+    engine.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "apptainer version 1.4.5" || echo "started $*"\n')
+    engine.chmod(0o755)
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "SINGFACTORY_STORE": str(tmp_path / "store"),
+        "SINGFACTORY_ENGINE": str(engine),
+        "SINGFACTORY_REGISTRY": "ghcr.io/org/images",
+        "SLURM_TMPDIR": str(tmp_path),
+    }
 
 
-def test_path_loads_no_network_code(tmp_path: Path) -> None:
-    loaded = loaded_by("path", "python-3.11", "--store", str(tmp_path))
-    assert loaded & {"requests", "urllib3", "ssl", "http", "concurrent"} == set()
+def loaded_by(env: Mapping[str, str], *arguments: str) -> set[str]:
+    """Run a command, which must succeed. Returns the modules loaded when it ends or becomes another program."""
+    command = [sys.executable, "-c", REPORT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd=env["HOME"])
+    assert done.returncode == 0, done.stderr
+    assert (arguments[0] in BECOME_THE_ENGINE) == done.stdout.startswith(f"started {arguments[0]}")
+    return set(done.stderr.rpartition("LOADED")[2].splitlines()[0].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("path", "tool"),
+        ("exec", "tool", "true"),
+        ("run", "tool"),
+        ("shell", "tool"),
+        ("stage", "tool"),
+        ("lock", "tool"),
+        ("store", "verify"),
+        ("pull", "tool", "--registry", "oci:registry"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_cluster_side_starts_without_heavy_modules(cluster: dict[str, str], arguments: tuple[str, ...]) -> None:
+    if arguments[0] == "pull":
+        push_foreign(folder_registry(Path(cluster["HOME"]) / "registry"), "tool", "latest", b"the image")
+    loaded = loaded_by(cluster, *arguments)
+    assert loaded & FACTORY_SIDE == set()
+    if arguments[0] not in ("pull", "store"):
+        assert loaded & NETWORK == set()
+    if arguments[0] == "path":
+        assert {name for name in loaded if name.startswith(("factory.engine", "factory.registry"))} == set()
 
 
 def test_only_what_goes_into_the_store_is_read_unverified() -> None:

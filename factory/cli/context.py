@@ -162,8 +162,8 @@ class Context:
         reference = Reference.parse(text)
         return replace(reference, registry=absolute(reference.registry)) if reference.registry else reference
 
-    def meant(self, reference: Reference) -> Reference:
-        """A reference to something that may be in the store: --registry leaves no doubt which registry is meant."""
+    def qualified(self, reference: Reference) -> Reference:
+        """Return the reference with the registry of --registry, if that option is given."""
         return reference.at(self.address) if self.options.registry else reference
 
     @property

@@ -1,4 +1,4 @@
-"""`singfactory exec`."""
+"""`singfactory exec`: run a command in an image."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: RunOptions) -> int:
-    """Become the engine's ``exec``."""
+    """Replace this process by ``exec`` of the engine."""
     return execute("exec", options)

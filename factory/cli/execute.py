@@ -1,4 +1,4 @@
-"""`singfactory exec`, `run` and `shell`: an image with the recipe's own GPU, environment and mount points."""
+"""Shared by `singfactory exec`, `run` and `shell`: start the engine with the recipe's GPU option and environment."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.engine.host import gpu_present
 from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
 from factory.oci.names import Reference, RegistryAddress
@@ -25,7 +26,7 @@ GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(CommonOptions):
-    """What `exec`, `run` and `shell` are given. arguments: the program inside and its own; `shell` has none."""
+    """Options of `singfactory exec`, `run` and `shell`. arguments: the program and its arguments; none for `shell`."""
 
     ref: str
     arguments: Sequence[str] = ()
@@ -36,55 +37,63 @@ class RunOptions(CommonOptions):
 
 
 def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
-    """The options of exec, run and shell. Everything after ``--`` belongs to the program inside."""
-    parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled when it is not stored")
-    if command:
-        parser.add_argument("arguments", metavar="-- ARGUMENT", nargs="*", help="the program inside and its arguments")
-    parser.add_argument("-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="as apptainer takes it")
+    """Declare the options of exec, run and shell. Everything after ``--`` belongs to the program in the image."""
     parser.add_argument(
-        "--engine-option", action="append", default=[], metavar="OPTION", help="passed on, as --opt=value"
+        "ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled if it is not in the store"
     )
-    parser.add_argument("--no-gpu", action="store_true", help="do not ask for a GPU even if the recipe does")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="append a line of JSON that tells what is run")
+    if command:
+        parser.add_argument("arguments", metavar="-- ARGUMENT", nargs="*", help="the program and its arguments")
+    parser.add_argument(
+        "-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="bind a path, as in apptainer exec"
+    )
+    parser.add_argument(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="option of the engine, as --opt=value",
+    )
+    parser.add_argument("--no-gpu", action="store_true", help="run without a GPU even if the recipe asks for one")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append the image and the command to FILE, as JSON")
     common_arguments(parser, RunOptions, registry=True, store=True)
 
 
 def execute(verb: str, options: RunOptions) -> int:
-    """Become the engine; returns only by an error."""
+    """Replace this process by the engine. Returns only by raising an error."""
     context = Context(options)
     arguments = list(options.arguments)
     if verb == "exec" and not arguments:
         raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
-    engine = context.engine  # first: without one, nothing has to be fetched
-    image = _in_use(context, _stored(context, context.meant(context.reference(options.ref))))
+    engine = context.engine  # first: without an engine there is no point in fetching the image
+    image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
     path = _near(context, image)
-    given = _engine_options(context, image, options)
+    engine_options = _engine_options(context, image, options)
     if options.record is not None:
         files.append_line(options.record, json.dumps(_record(context, image, path, [verb, *arguments])))
-    engine.become(verb, path, arguments, given, engine.with_inside(context.env, image.env))
+    engine.become(verb, path, arguments, engine_options, engine.with_inside(context.env, image.env))
 
 
 def _near(context: Context, image: StoredImage) -> Path:
-    """The copy on the node's own disk in jobs; the store's file elsewhere, and where staging does not work."""
+    """Return the copy on the node's local disk in a job, or the store's file outside of jobs and if staging fails."""
     try:
         local = stage.local_disk(context)
         if local is not None:
             leases.take(local, image.sif_digest, context.job)
             return stage.copy(context, image, local)
     except (PlaceUnusable, IntegrityFailure) as error:
-        context.progress.note(f"not staged ({error}): running from {context.store.root}; {error.fix}")
+        context.progress.note(f"not staged ({error}); running from {context.store.root}; {error.fix}")
     return context.store.file(image)
 
 
 def _in_use(context: Context, image: StoredImage) -> StoredImage:
-    """Take a lease, which this process keeps when it becomes the engine, and look then whether the image is there."""
+    """Lease the image, then fetch it again if it is missing. The lease stays valid when the engine takes over."""
     context.store.lease(image.sif_digest, context.job)
     return image if context.store.holds(image) else _fetch_again(context, image)
 
 
 def _fetch_again(context: Context, image: StoredImage) -> StoredImage:
-    """What a scratch file system has deleted comes back as the same digest, whatever its tag names by now."""
-    from factory.pull.pull import pull  # noqa: PLC0415
+    """Fetch the same digest again, for files that a scratch file system has purged. The tag may have moved since."""
+    from factory.pull.pull import pull  # noqa: PLC0415 - most runs find their image in the store
 
     reference = Reference(image.recipe, digest=image.digest)
     if not image.registry:
@@ -104,7 +113,7 @@ def _fetch_again(context: Context, image: StoredImage) -> StoredImage:
 
 
 def _record(context: Context, image: StoredImage, path: Path, command: Sequence[str]) -> dict[str, object]:
-    """What is about to run, for people who must know it years later."""
+    """Return the document that --record appends: image, command, host, user, job and time."""
     return {
         "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "name": image.recipe,
@@ -121,7 +130,7 @@ def _record(context: Context, image: StoredImage, path: Path, command: Sequence[
 
 
 def _user() -> str:
-    """The login name; the number where the system knows none, as in some containers."""
+    """Return the login name, or the user id if the system has no name for it, as in some containers."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -143,7 +152,6 @@ def _stored(context: Context, reference: Reference) -> StoredImage:
 
 
 def _engine_options(context: Context, image: StoredImage, options: RunOptions) -> Sequence[str]:
-    from factory.engine.host import gpu_present  # noqa: PLC0415
 
     chosen = []
     wanted = "" if options.no_gpu else image.gpu
@@ -151,7 +159,9 @@ def _engine_options(context: Context, image: StoredImage, options: RunOptions) -
         if gpu_present() == wanted:
             chosen.append(GPU_OPTIONS[wanted])
         else:
-            context.progress.note(f"{image.recipe} wants a GPU ({wanted}), and this machine has none: running without")
+            context.progress.note(
+                f"{image.recipe} asks for a GPU ({wanted}), but this machine has none: running without"
+            )
     for bind in options.bind:
         chosen += ["--bind", bind]
     return [*chosen, *options.engine_option]

@@ -1,4 +1,4 @@
-"""`singfactory lock`."""
+"""`singfactory lock`: record images by digest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOCK_FILE = Path("singfactory.lock")
 
 @dataclass(frozen=True, kw_only=True)
 class LockOptions(CommonOptions):
-    """What `lock` is given."""
+    """Options of `singfactory lock`."""
 
     refs: Sequence[str]
     output: Path
@@ -32,13 +32,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("refs", metavar="REF", nargs="+", help="NAME, NAME:TAG or NAME@sha256:HEX")
     parser.add_argument(
-        "-o", "--output", type=Path, default=LOCK_FILE, metavar="FILE", help=f"default {LOCK_FILE}; - is stdout"
+        "-o", "--output", type=Path, default=LOCK_FILE, metavar="FILE", help=f"default {LOCK_FILE}; - for stdout"
     )
     common_arguments(parser, LockOptions, registry=True, store=True)
 
 
 def run(options: LockOptions) -> int:
-    """Write a lock file of what `exec` would run now: the store's image, else the registry's. Fetches no image."""
+    """Write a lock file of the images that `exec` would run now. No image is fetched."""
     context = Context(options)
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     images = dict.fromkeys(_locked(context, context.reference(text), date) for text in options.refs)
@@ -47,7 +47,7 @@ def run(options: LockOptions) -> int:
         return 0
     files.atomic_write(options.output.absolute(), render(images))
     for image in images:
-        context.progress.note(f"{image.name}:{image.tag} is locked as {image.digest}")
+        context.progress.note(f"locked {image.name}:{image.tag} as {image.digest}")
     say(str(options.output))
     return 0
 
@@ -55,7 +55,7 @@ def run(options: LockOptions) -> int:
 def _locked(context: Context, reference: Reference, date: str) -> LockedImage:
     return lock_image(
         reference,
-        context.meant(reference),
+        context.qualified(reference),
         store=context.store,
         open_registry=context.registry_of,
         arch=context.arch,

@@ -1,4 +1,4 @@
-"""`singfactory path`: quick, since scripts call it; no network, no engine."""
+"""`singfactory path`. Scripts call it often: it starts fast and uses neither network nor engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from factory.cli.options import CommonOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PathOptions(CommonOptions):
-    """What `path` is given."""
+    """Options of `singfactory path`."""
 
     ref: str
 
@@ -23,10 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: PathOptions) -> int:
-    """Print the file of a stored image; exit 3 when it is not there."""
+    """Print the path of a stored image. Raises NotFound if the store does not have it."""
     context = Context(options)
     store = context.store
-    image = store.find(context.meant(context.reference(options.ref)))
+    image = store.find(context.qualified(context.reference(options.ref)))
     store.lease(image.sif_digest, context.job, process=False)
     print(store.file(image))
     return 0

@@ -1,4 +1,4 @@
-"""`singfactory run`."""
+"""`singfactory run`: run an image's own program."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: RunOptions) -> int:
-    """Become the engine's ``run``."""
+    """Replace this process by ``run`` of the engine."""
     return execute("run", options)

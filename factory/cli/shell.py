@@ -1,4 +1,4 @@
-"""`singfactory shell`."""
+"""`singfactory shell`: start a shell in an image."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: RunOptions) -> int:
-    """Become the engine's ``shell``."""
+    """Replace this process by ``shell`` of the engine."""
     return execute("shell", options)

@@ -1,1 +1,1 @@
-"""Apptainer or Singularity behind one small interface, and what this host can do."""
+"""One small interface to Apptainer and SingularityCE, and what this host can do with them."""

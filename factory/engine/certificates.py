@@ -1,4 +1,4 @@
-"""The site's own certificates: which files of them builds may see."""
+"""Find the site's certificate files that builds may see."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from factory.engine.environment import CERTIFICATES
 from factory.io import plain
 
-_LARGEST = 16 << 20  # bytes; all authorities that browsers know take 300 kB
-_KEY = b"PRIVATE KEY-----"  # ends the line that begins a key of any kind (RFC 7468)
+_LARGEST = 16 << 20  # bytes; the authorities that browsers trust take 300 kB
+_KEY = b"PRIVATE KEY-----"  # ends the first line of every kind of private key (RFC 7468)
 
 
 def readable(env: Mapping[str, str]) -> dict[str, Path]:
-    """The certificate files that variables name, by the variable's name: those that hold no private key.
+    """Return the certificate files that environment variables name, by variable, without files that hold a private key.
 
-    Some people keep a client's key behind its certificate, and what a build sees, a recipe can send away.
+    Some users keep a client's key and certificate in one file, and a recipe can send away everything that a build sees.
     """
     named = ((name, Path(env.get(name, ""))) for name in CERTIFICATES)
     return {name: path for name, path in named if path.is_absolute() and path.is_file() and not _holds_key(path)}
 
 
 def left_out(env: Mapping[str, str]) -> list[str]:
-    """The variables that name a file which builds do not see."""
+    """Return the variables whose file is hidden from builds."""
     kept = readable(env)
     return [name for name in CERTIFICATES if name not in kept and Path(env.get(name, "")).is_file()]
 

@@ -1,4 +1,4 @@
-"""Apptainer (1.2 and later) and SingularityCE (3.11 and later) behind one small interface."""
+"""The interface to Apptainer (1.2 and later) and SingularityCE (3.11 and later): build, test, run."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ APPTAINER = "apptainer"
 SINGULARITY = "singularity-ce"
 _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
-_MKSQUASHFS_ARGS = (1, 4)  # the first Apptainer that has the option
+_MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
-_OWN_TEST = "/.singularity.d/test"  # where both engines keep %test
+_OWN_TEST = "/.singularity.d/test"  # both engines store %test there
 
 
 @dataclass(frozen=True)
 class Bind:
-    """A host path seen inside the container."""
+    """A host path that is bound into the container."""
 
     source: Path
     target: str
     writable: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a name that the engine would read as a list of binds, or as options: it may be a stranger's."""
+        """Refuse a path that the engine would parse as several binds or as options. Recipes choose some paths."""
         for path in (str(self.source), self.target):
             if any(letter in path for letter in ',:\\"') or not path.isprintable():
                 raise UsageError(
-                    f"{path!a} cannot be shown inside an image",
-                    why="the engine reads , : \\ and quotes in a path as its own syntax",
-                    fix="rename it, or the folder that it is in",
+                    f"{path!a} cannot be bound into an image",
+                    why="the engine does not accept , : \\ quotes and unprintable characters in the path of a bind",
+                    fix="rename the file or its folder",
                 )
 
     def __str__(self) -> str:
@@ -51,12 +51,12 @@ class Bind:
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """All that the engine needs to build one image.
+    """Everything that the engine needs to build one image.
 
-    definition: a plain definition file; folder: where its relative paths begin; image: the SIF to make;
-    scratch: a folder on a local disk for the engine's temporary files; log: where all output is kept. epoch: no file
-    of the image gets a later time, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, ''
-    for none; reads: what else it must see, base images say.
+    definition: a definition file without templates; folder: the base of its relative paths; image: the SIF to make;
+    scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
+    file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
+    none. reads: paths that the sandbox shows in addition, such as base images.
     """
 
     definition: Path
@@ -76,7 +76,7 @@ class BuildOrder:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a sandboxed build keeps its files, below its scratch folder: what is /tmp there, and so on."""
+    """A sandboxed build's folders below its scratch folder: for the engine, and for its /tmp, /var/tmp and home."""
 
     engine: Path
     tmp: Path
@@ -85,16 +85,16 @@ class Places:
 
     @classmethod
     def below(cls, scratch: Path) -> Places:
-        """Of this scratch folder."""
+        """Return the places below a scratch folder."""
         return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command inside an image, for tests: unprivileged, contained, on the read-only SIF.
+    """A test command: it runs unprivileged and contained, on the read-only SIF.
 
-    arguments empty means the image's own %test. home becomes HOME and the working directory, scratch holds
-    /tmp and /var/tmp: two empty folders that the user who runs the command may write.
+    Without arguments it is the image's %test. home: becomes HOME and the working directory. scratch: holds the folders
+    tmp and var_tmp, which are empty and writable for the user who runs the command.
     """
 
     image: Path
@@ -109,7 +109,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine on this machine; base_env is the environment it starts with."""
+    """An engine on this machine. base_env: the user's environment, of which builds and tests get an allow-list."""
 
     path: Path
     kind: str
@@ -119,44 +119,44 @@ class Engine:
 
     @property
     def label(self) -> str:
-        """Name and version, part of the input key of what it builds."""
+        """Name and version. It is part of the input key of an image."""
         return f"{self.kind} {self.version}"
 
     @property
     def takes_mksquashfs_options(self) -> bool:
-        """Whether its build has --mksquashfs-args: Apptainer 1.4 and later."""
+        """Whether it has the option --mksquashfs-args: Apptainer 1.4 and later."""
         numbers = tuple(int(number) for number in self.version.split(".")[:2])
         return self.kind == APPTAINER and numbers >= _MKSQUASHFS_ARGS
 
     @property
     def is_setuid(self) -> bool:
-        """Whether it was installed with its setuid starter."""
+        """Whether it is installed with a setuid starter."""
         prefix = self.path.resolve().parent.parent
         return any(
             starter.stat().st_mode & stat.S_ISUID
-            for place in ("libexec/*", "lib*/*", "lib/*/*")  # its own Makefile's, other prefixes', Debian's
+            for place in ("libexec/*", "lib*/*", "lib/*/*")  # of its Makefile, other prefixes, Debian
             for starter in prefix.glob(f"{place}/bin/starter-suid")
         )
 
     def environment(self, inside: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
-        """What the engine is started with where recipes run: an allow-list; inside is set in the container.
+        """Return the environment for builds and tests: an allow-list, since they can read it in /proc.
 
-        Whatever the engine is started with, a %post or a test can read in /proc.
+        inside: variables to set in the container.
         """
         env = environment.allowed(self.base_env)
-        env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap calls chroot, as users too
+        env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap needs chroot, even without root
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
         return self.with_inside(env, inside)
 
     def build(self, order: BuildOrder, on_line: Callable[[str], None]) -> None:
-        """Build the image. Raises BuildFailed, which shows the last lines of the failed section's own output.
+        """Build the image. Raises BuildFailed with the last lines of the failed section's output.
 
-        The image has its name only when it is complete; the engine's leftovers are removed in any case.
+        The image appears under its name only when it is complete. The engine's leftovers are removed in any case.
         """
         output = Output(on_line)
-        # What is built gets a folder of its own: there it can leave what it likes, and be looked at afterwards. It may
-        # open that to everybody, and no more: the one above is ours, and closed.
+        # The build can write anything into its output folder and change its mode. So the folder is inside another one
+        # that only we can open, and its contents are checked afterwards.
         with files.temporary_folder(order.image.parent, order.image.name) as closed:
             try:
                 self._make(order, files.make_folder(closed / "made") / "image.sif", output)
@@ -168,9 +168,9 @@ class Engine:
         done = self._build(order, partial, output)
         if done.timed_out:
             raise BuildFailed(
-                f"the build took longer than {order.timeout}",
+                f"the build did not finish within {order.timeout}",
                 why=f"the log is {order.log}",
-                fix="raise build.timeout in recipe.toml, or make the build shorter",
+                fix="raise timeout in [build] of recipe.toml, or make the build shorter",
                 detail=output.tail(),
             )
         if done.status != 0 or not files.is_file_itself(partial):
@@ -183,7 +183,7 @@ class Engine:
             log = Log(file)
             if order.mksquashfs_options and not self.takes_mksquashfs_options:
                 left_out = " ".join(order.mksquashfs_options)
-                log.write(f"{self.label} takes no options of mksquashfs: {left_out}\n".encode())
+                log.write(f"{self.label} has no option for mksquashfs arguments; ignored: {left_out}\n".encode())
 
             def keep(block: bytes) -> None:
                 log.write(block)
@@ -204,7 +204,7 @@ class Engine:
             return done
 
     def confinement(self) -> sandbox.Confinement:
-        """The sandbox that builds get on this machine. Takes some 0.2 s: it is tried."""
+        """Return the sandbox that works on this machine. It is tried out, which takes about 0.2 s."""
         return sandbox.possible(self.path, self.host, self.environment({}))
 
     def _sandbox(self, order: BuildOrder, output: Path) -> process.Sandbox:
@@ -230,8 +230,8 @@ class Engine:
     def run(
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
     ) -> process.Finished:
-        """Run a command inside an image as an unprivileged user and hand over its output."""
-        # HOME is set inside: as the unprivileged user of a root, the engine would take that user's own.
+        """Run a command inside an image as an unprivileged user, and pass its output on."""
+        # HOME is set inside: when root runs the command as nobody, the engine would use nobody's home.
         start = f'HOME={HOME_INSIDE}; export HOME; cd "$HOME" && exec "$@"'
         inner = ("/bin/sh", "-c", start, "test", *(command.arguments or (_OWN_TEST,)))
         return process.run(
@@ -242,18 +242,18 @@ class Engine:
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
             new_keyring=True,
-            abstract_sockets=self.is_setuid,  # it would not start without its rights
+            abstract_sockets=self.is_setuid,  # blocking them takes away setuid rights, and it would not start
         )
 
     def become(
         self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
     ) -> NoReturn:
-        """Replace this process by ``exec``, ``run`` or ``shell`` of the image, with the user's own environment."""
+        """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
         mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
         process.become(mine, env, self.host.mapping)
 
     def with_inside(self, env: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
-        """The user's own environment, with variables set inside the container unless the user set them there."""
+        """Return env with variables to set in the container. Those that the user sets there take precedence."""
         return {f"{self._prefix}ENV_{key}": text for key, text in inside.items()} | dict(env)
 
     @property
@@ -261,7 +261,7 @@ class Engine:
         return "APPTAINER" if self.kind == APPTAINER else "SINGULARITY"
 
     def _build_arguments(self, order: BuildOrder, image: Path) -> list[str]:
-        # %test is run on the finished SIF, by the test step. The engine believes its cache: no recipe may write there.
+        # The test step runs %test on the finished SIF. The engine trusts its cache, so builds do not share one.
         options = ["--notest", "--force", "--disable-cache"]
         if self.kind == SINGULARITY and not self.host.is_root and not order.confined:
             options.append("--fakeroot")
@@ -271,7 +271,7 @@ class Engine:
             options += ["--bind", str(bind)]
         if order.mksquashfs_options and self.takes_mksquashfs_options:
             options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
-        program = self.path.resolve() if order.confined else self.path  # links to it are not in the sandbox
+        program = self.path.resolve() if order.confined else self.path  # the sandbox does not have links to it
         return [str(program), "build", *options, str(image), str(order.definition)]
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
@@ -280,18 +280,18 @@ class Engine:
         if order.confined:
             env |= {"HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
         if order.confined == sandbox.SINGLE:
-            # What Apptainer sets when it has entered such a namespace by itself: %post then runs under fakeroot.
+            # Apptainer sets it when it enters such a namespace itself. It makes %post run under fakeroot.
             env["_APPTAINER_FAKEFAKEROOT"] = "1"
         if order.epoch is not None:
             env["SOURCE_DATE_EPOCH"] = str(order.epoch)  # for debootstrap, mksquashfs, and Apptainer 1.5 itself
-        # Apptainer 1.5 may run mksquashfs under proot where it finds one: images would differ between machines.
+        # Apptainer 1.5 runs mksquashfs under proot if there is one: images would differ between machines.
         return env | {"APPTAINER_IGNORE_PROOT": "1"}
 
     def _contained(self, command: Command) -> list[str]:
         options = ["--containall", "--cleanenv", "--no-home", "--workdir", str(command.scratch), "--pwd", "/"]
         if self.host.is_root:
             options += ["--security", f"uid:{files.NOBODY}", "--security", f"gid:{files.NOBODY}"]
-        # Where systemd gives a user control groups of their own, a test could put the user's other programs into them.
+        # systemd gives users control groups that they may write: a test could move the user's other programs into them.
         groups = (Bind(path, str(path)) for path in self.host.control_groups)
         for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
@@ -299,12 +299,12 @@ class Engine:
         return options + self._without_mounts()
 
     def _without_mounts(self) -> list[str]:
-        """Where SIF files cannot be mounted, SingularityCE unpacks them by itself; Apptainer wants to be told."""
-        needs_telling = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
-        return ["--unsquash"] if needs_telling else []
+        """Return the option that unpacks an image which cannot be mounted. SingularityCE does so without an option."""
+        unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
+        return ["--unsquash"] if unpacks else []
 
     def _clean(self, folder: Path) -> None:
-        """Remove what a build left, and what belongs to the user's subordinate ids among it."""
+        """Remove a build's leftovers, including files that belong to the user's subordinate ids."""
         if trees.remove_tree(folder) or self.host.is_root:
             return
         arguments = ["rm", "-rf", "--", str(folder)]
@@ -312,9 +312,9 @@ class Engine:
 
 
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
-    """The engine to use: the wanted path, else Apptainer or Singularity on PATH, else the rootless prefix.
+    """Find the engine: the wanted one if set, else Apptainer or Singularity on PATH, else in the rootless prefix.
 
-    Raises NotFound when there is none that is new enough.
+    Raises NotFound if there is none, or none that is new enough.
     """
     env = process.absolute_searches(env)
     too_old = []
@@ -328,20 +328,20 @@ def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
         too_old.append(f"{candidate} is {kind} {version}")
     if wanted:
         raise NotFound(
-            f"the engine that is set, {wanted}, is no Apptainer or Singularity that can be used",
-            why="; ".join(too_old) or "it is not there, or does not tell its version",
-            fix="mend SINGFACTORY_ENGINE or the setting engine: singfactory doctor tells where it is set",
+            f"the configured engine, {wanted}, is not a usable Apptainer or Singularity",
+            why="; ".join(too_old) or "it does not exist, or does not print a version",
+            fix="correct SINGFACTORY_ENGINE or the setting engine; singfactory doctor shows where it is set",
         )
     raise NotFound(
         "no Apptainer or Singularity on this machine",
-        why="; ".join(too_old) or "looked on PATH and in the rootless prefix",
-        fix="module load apptainer on a cluster (1.2 or later; SingularityCE 3.11), or install it: "
-        "scripts/install-apptainer of the singfactory repository does, without root too",
+        why="; ".join(too_old) or "searched PATH and the rootless prefix",
+        fix="on a cluster: module load apptainer (1.2 or later, or SingularityCE 3.11); elsewhere: "
+        "scripts/install-apptainer in singfactory's repository, which needs no root",
     )
 
 
 def rootless_prefix(env: Mapping[str, str]) -> Path:
-    """Where scripts/install-apptainer puts an engine without root."""
+    """Return the folder into which scripts/install-apptainer installs without root."""
     data = env.get("XDG_DATA_HOME") or f"{env.get('HOME', '/')}/.local/share"
     return Path(env.get("SINGFACTORY_ENGINE_PREFIX") or f"{data}/singfactory-engine")
 
@@ -369,9 +369,9 @@ def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, 
 
 
 def cannot_build_for(arch: str, host: Host) -> BuildFailed:
-    """The error for an image of another architecture than this machine's."""
+    """Return the error for an image of another architecture than this machine's."""
     return BuildFailed(
         f"this machine cannot build for {arch}",
-        why=f"it is {host.arch}",
-        fix=f"build on a machine with {arch}; the workflows choose the runner by themselves",
+        why=f"this machine is {host.arch}",
+        fix=f"build on a machine with {arch}; the GitHub workflows choose such a runner automatically",
     )

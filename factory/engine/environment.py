@@ -1,7 +1,7 @@
-"""The environment of programs that recipes can read: an allow-list.
+"""The allow-list of environment variables for an engine that runs recipes.
 
-A %post, or a test, reads the environment of the engine that runs it in /proc. So the engine gets the few variables
-that it works by, and none that somebody may have put a token into.
+A %post or a test can read the engine's environment in /proc. So the engine gets only the variables that it needs, and
+none that may hold a token.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _SAME_EVERYWHERE = {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
 
 def allowed(env: Mapping[str, str]) -> dict[str, str]:
-    """Of a user's environment, what an engine needs; a proxy that is addressed with a login is left out."""
+    """Return the variables that an engine needs. A proxy whose address holds a login is left out."""
     kept = {name: env[name] for name in _PLAIN if name in env}
     kept |= {name: env[name] for name in PROXIES if name in env and not holds_login(env[name])}
     return kept | _SAME_EVERYWHERE
 
 
 def holds_login(address: str) -> bool:
-    """Whether a URL, or a proxy without its scheme, names a user before the host, or carries a query: a token, say.
+    """Return whether a URL, or a proxy without a scheme, holds a user name or a query, which may be a token.
 
-    A password with a slash in it belongs into no URL, and yet people write it there: then no number follows the colon.
+    A slash in a password must be escaped in a URL, but people write it plainly: then no number follows the colon.
     """
     if "?" in address:
         return True
@@ -41,6 +41,6 @@ def holds_login(address: str) -> bool:
 
 
 def holds_token(address: str) -> bool:
-    """Whether a part of a URL's path looks drawn at random, as the tokens that some package indexes put there."""
+    """Return whether a part of a URL's path looks random, as the tokens do that some package indexes put there."""
     path = address.partition("://")[2].partition("/")[2]
     return any(_DRAWN.fullmatch(part) for part in re.split(r"[/._-]", path))

@@ -1,4 +1,4 @@
-"""What this machine can do, looked at and tried, and what follows for building and running images."""
+"""Probe this machine: what it offers for building and running images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _TOOLS = ("newuidmap", "fakeroot", "mksquashfs", "squashfuse_ll", "squashfuse", 
 
 @dataclass(frozen=True)
 class Host:
-    """The facts. tools maps a program to its path, '' when it is not there; gpu is '', 'nvidia' or 'rocm'.
+    """Facts about this machine.
 
-    control_groups: where cgroup file systems are mounted.
+    tools: path of each helper program, '' if missing. gpu: '', 'nvidia' or 'rocm'. control_groups: mount points of
+    cgroup file systems.
     """
 
     arch: str
@@ -36,21 +37,21 @@ class Host:
 
     @property
     def is_root(self) -> bool:
-        """True for user id 0."""
+        """Whether the user id is 0."""
         return self.user_id == 0
 
     @property
     def mapping(self) -> str:
-        """The user namespace that Apptainer must be started in: a root that lacks a capability needs one."""
+        """The user namespace to start the engine in, or ''. Root needs one if it lacks a capability."""
         return IDENTITY if self.is_root and not self.full_capabilities and self.user_namespaces else ""
 
     @property
     def mounts_images(self) -> bool:
-        """Whether a SIF can be mounted here; else the engine has to unpack it for each run."""
+        """Whether a SIF can be mounted here. If not, the engine unpacks it for each run."""
         return self.fuse or (self.is_root and self.full_capabilities)
 
     def how_it_builds(self, *, setuid_engine: bool) -> str:
-        """In words, how an image is built here. Raises BuildFailed, which says why it cannot be."""
+        """Describe how images are built here. Raises BuildFailed if they cannot be, with the reason."""
         if self.is_root:
             if self.full_capabilities:
                 return "as root"
@@ -68,13 +69,13 @@ class Host:
         return BuildFailed(
             "this machine cannot build images",
             why=why,
-            fix="build in a pull request or on another machine; an administrator can allow user namespaces "
+            fix="build in a pull request or on another machine, or ask an administrator to allow user namespaces "
             "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
         )
 
 
 def probe(env: Mapping[str, str]) -> Host:
-    """Look at this machine. env: the environment that programs run with. Takes some 20 ms."""
+    """Probe this machine, which takes about 20 ms. env: the environment of the programs that are run."""
     search = process.absolute_searches(env).get("PATH", os.defpath)
     tools = {name: shutil.which(name, path=f"{search}:/usr/sbin:/sbin") or "" for name in _TOOLS}
     full = _has_all_capabilities()
@@ -92,32 +93,32 @@ def probe(env: Mapping[str, str]) -> Host:
 
 
 def architecture() -> str:
-    """This machine's architecture, as images name it (GOARCH)."""
+    """Return this machine's architecture by its OCI name (GOARCH)."""
     machine = os.uname().machine
     return _ARCHITECTURES.get(machine, machine)
 
 
 def gpu_present() -> str:
-    """'nvidia' or 'rocm' when a driver with at least one device is there, else ''."""
+    """Return 'nvidia' or 'rocm' if there is a driver with at least one device, else ''."""
     if Path("/dev/nvidiactl").exists() and any(Path("/dev").glob("nvidia[0-9]*")):
         return "nvidia"
     return "rocm" if Path("/dev/kfd").exists() and any(Path("/dev/dri").glob("renderD*")) else ""
 
 
 def _has_all_capabilities() -> bool:
-    """True when the effective set holds every capability that this kernel knows."""
+    """Return whether the effective set holds every capability of this kernel."""
     try:
         last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
         status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
-        return True  # no way to know; the engine will tell
+        return True  # cannot be known; the engine reports a missing one
     effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
     wanted: int = (1 << (last + 1)) - 1
     return int(effective, 16) & wanted == wanted
 
 
 def _control_groups() -> tuple[Path, ...]:
-    """By /proc/self/mounts (proc(5)): one of version 2, or one for each controller of version 1."""
+    """Read the mount points from /proc/self/mounts (proc(5)): one for version 2, one per controller for version 1."""
     try:
         lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -127,7 +128,7 @@ def _control_groups() -> tuple[Path, ...]:
 
 
 def _namespaces_work(env: Mapping[str, str]) -> bool:
-    """Tried, not guessed: sysctls, AppArmor and seccomp can each forbid it."""
+    """Create a user namespace to find out: sysctls, AppArmor and seccomp can each forbid it."""
     try:
         if os.geteuid() == 0:
             return process.output_of(["true"], env=env, mapped=IDENTITY)[0] == 0

@@ -1,4 +1,4 @@
-"""Reading what an engine prints while it builds: lines as they come, and why it failed."""
+"""Parse the engine's output of a build: split it into lines, and find out why a build failed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from factory.errors import BuildFailed, FactoryError, NoRoom, RegistryFailure
 
 _KEPT_LINES = 400
 _SHOWN_LINES = 15
-_LOG_HEAD = 32 << 20  # bytes of a log that are kept from its beginning
-_LOG_TAIL = 8 << 20  # and, at least, from its end
-_LONGEST_LINE = 400  # characters of a line that are shown
-# Engines pad the level to nine characters; "ERROR: No matching distribution" is pip's, and belongs to its section.
+_LOG_HEAD = 32 << 20  # bytes kept from the beginning of a log
+_LOG_TAIL = 8 << 20  # bytes kept from its end, at least
+_LONGEST_LINE = 400  # characters shown of a line
+# Engines pad the level to nine characters. "ERROR: No matching distribution" comes from pip: output of the section.
 _ENGINE_LINE = re.compile(r"(INFO:    |ERROR:   |FATAL:   )(?=\S)(.*)")
-_NOISE = "WARNING: While bind mounting"  # the engine's, about binds that it was given twice by itself
+_NOISE = "WARNING: While bind mounting"  # about paths that the engine itself binds twice
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SECTION = re.compile(r"Running (\w+) script", re.IGNORECASE)
-# What the engine's last words mean. Its exit status is 255 whatever happened; only the text tells.
+# Causes of a failure, by the engine's last messages. The exit status is 255 for all of them.
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _NO_BASE = re.compile(
     r"manifest unknown|not found: manifest|name unknown|requested access to the resource is denied|unauthorized",
@@ -34,33 +34,33 @@ _NETWORK = re.compile(
 
 
 class Log:
-    """The log of a build: its beginning as it comes, and its end; a %post may print without end."""
+    """The log of a build: the first and last part of the output, since a %post can print without end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._room = _LOG_HEAD
+        self._left = _LOG_HEAD  # bytes
         self._tail = bytearray()
         self._left_out = 0
 
     def write(self, block: bytes) -> None:
-        """The next block; what is there is in the file when this returns, for people who follow it."""
-        self._file.write(block[: self._room])
+        """Write the next block and flush it, for people who follow the file."""
+        self._file.write(block[: self._left])
         self._file.flush()
-        self._tail += block[self._room :]
-        self._room -= min(self._room, len(block))
+        self._tail += block[self._left :]
+        self._left -= min(self._left, len(block))
         if len(self._tail) > 2 * _LOG_TAIL:
             self._left_out += len(self._tail) - _LOG_TAIL
             del self._tail[:-_LOG_TAIL]
 
     def end(self) -> None:
-        """No more will come."""
+        """Write the kept end. No output follows."""
         if self._left_out:
-            self._file.write(f"\n[… {self._left_out} bytes are left out …]\n".encode())
+            self._file.write(f"\n[… {self._left_out} bytes omitted …]\n".encode())
         self._file.write(self._tail)
 
 
 class Output:
-    """Collects a build's output; memory does not grow with it."""
+    """Collects the output of a build in bounded memory."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
@@ -71,7 +71,7 @@ class Output:
         self.section = ""
 
     def take(self, block: bytes) -> None:
-        """The next block as it came from the process."""
+        """Process the next block of output."""
         *lines, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > 1 << 16:  # a progress bar without newlines
             lines, self._rest = [*lines, self._rest], b""
@@ -79,31 +79,31 @@ class Output:
             self._line(line.decode("utf-8", "replace"))
 
     def end(self) -> None:
-        """No more will come."""
+        """Process an unfinished last line. No output follows."""
         if self._rest:
             self._line(self._rest.decode("utf-8", "replace"))
             self._rest = b""
 
     def tail(self) -> tuple[str, ...]:
-        """The last lines of the running section's own output; of everything when no section ran."""
+        """Return the last lines of the current section's output, or of all output if no section ran."""
         return tuple(line[:_LONGEST_LINE] for line in (self._section or self._lines))[-_SHOWN_LINES:]
 
     def failure(self, status: int, log: Path) -> FactoryError:
-        """The error for a build that ended with this status."""
+        """Return the error for a build that ended with this status."""
         said = self._fatal[-1][:_LONGEST_LINE] if self._fatal else f"the engine ended with status {status}"
         text = "\n".join((*self._lines, *self._fatal))
         if _NO_SPACE.search(text):
             return NoRoom(
                 "no space left while building",
                 why=said,
-                fix=f"free some space, or set SINGFACTORY_TMPDIR to a larger local disk; the log is {log}",
+                fix=f"free some space, or set SINGFACTORY_TMPDIR to a folder on a larger local disk; the log is {log}",
                 detail=self.tail(),
             )
         if not self.section and _NO_BASE.search(text):
             return BuildFailed(
-                "the base image does not exist, or the registry does not show it to us",
+                "the base image does not exist or is private",
                 why=said,
-                fix=f"check build.base and its tag, or log in; the log is {log}",
+                fix=f"check build.base in recipe.toml, or log in to its registry; the log is {log}",
             )
         if not self.section and _NETWORK.search(text):
             return RegistryFailure("the base image could not be fetched", why=said, fix=f"try again; the log is {log}")

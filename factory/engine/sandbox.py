@@ -1,7 +1,7 @@
-"""The sandbox of a build: what a %post may see of this machine, and which kind of sandbox this machine allows.
+"""The sandbox of a build: what a %post can see of this machine, and which kind of sandbox works here.
 
-A recipe's own programs run as root of the engine's namespaces, and see whatever the engine sees. So the engine sees
-little: system programs, itself, the recipe's folder, scratch; no home, no other process, no login.
+A recipe's commands run as root in the engine's namespaces and see everything that the engine sees. So the engine sees
+little: system programs, its own files, the recipe's folder and scratch folders; no home, other process or login.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from factory.io.launch import shifted_range
 from factory.io.process import Sandbox
 
 SHIFTED, SUBUID, SINGLE = "shifted", "subuid", "single"
-HOME = Path("/root")  # where an engine that is started by a root looks, whatever HOME says
-_FEWEST_IDS = 1000  # below that, no distribution's own users have one
+HOME = Path("/root")  # an engine started by root uses it, whatever HOME says
+_FEWEST_IDS = 1000  # system users of distributions need these
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/sys"),
-    *("/nix", "/gnu", "/cvmfs"),  # systems that keep programs there, and a file system that clusters share them by
+    *("/nix", "/gnu", "/cvmfs"),  # programs of NixOS and Guix, and of clusters that share them through CernVM-FS
     *("/var/lib/apptainer", "/var/lib/singularity", "/var/lib/ca-certificates"),
 )
 _READ_THROUGH = (Path("/etc/resolv.conf"), Path("/etc/hosts"), Path("/etc/localtime"))  # may be links out of /etc
-_OPTIONAL = Path("/opt")  # each folder in it belongs to one product, or one user: only those that the engine needs
+_OPTIONAL = Path("/opt")  # each folder in it belongs to a product or a user; only those that the engine needs are shown
 _NAMES = ("apptainer", "singularity")
-# Of an engine in a folder that is not its own, as its own Makefile and Debian's packages place them.
+# An engine's files in a shared prefix, as its Makefile and Debian's packages place them.
 _PARTS = tuple(
     f"{place}/{name}" for place in ("bin", "libexec", "lib", "lib64", "lib/*-linux-gnu", "etc", "var", "share")
     for name in _NAMES
@@ -48,22 +48,22 @@ _LIBRARY = re.compile(
 
 @dataclass(frozen=True)
 class Confinement:
-    """kind: SHIFTED, SUBUID or SINGLE; '' when builds cannot be shut in here, and why says so."""
+    """The sandbox that this machine allows. kind: SHIFTED, SUBUID or SINGLE; '' if none works, for the reason why."""
 
     kind: str
     why: str = ""
 
     def in_words(self) -> str:
-        """For `doctor`."""
+        """Describe it for `doctor`."""
         if not self.kind:
-            return f"no: a recipe's %post sees and writes what you do ({self.why})"
-        who = {SHIFTED: "as a user id that nobody has", SUBUID: "as you and your /etc/subuid range", SINGLE: "as you"}
-        return f"yes, {who[self.kind]}: no home, no processes, no environment of yours"
+            return f"no: a recipe's %post can read and write everything that you can ({self.why})"
+        who = {SHIFTED: "as an unused user id", SUBUID: "as you and your /etc/subuid range", SINGLE: "as you"}
+        return f"yes, {who[self.kind]}; your home, processes and environment are hidden"
 
 
 @dataclass(frozen=True)
 class Folders:
-    """What one build may write, each a folder of its own on disk. output gets the image."""
+    """The folders on disk that one build may write. output receives the image."""
 
     engine: Path
     tmp: Path
@@ -72,16 +72,17 @@ class Folders:
     output: Path
 
     def all(self) -> tuple[Path, ...]:
-        """Every one."""
+        """Return all of them."""
         return (self.engine, self.tmp, self.var_tmp, self.home, self.output)
 
 
 def possible(engine: Path, host: Host, env: Mapping[str, str]) -> Confinement:
-    """What this machine allows, tried with the engine itself: sysctls, AppArmor and containers can each forbid it.
+    """Try each kind of sandbox with the engine itself: sysctls, AppArmor and containers can each forbid it.
 
-    Raises BuildFailed when it allows one and has no room for it at the moment: somebody may have taken it all.
+    Raises BuildFailed if one is allowed but the machine lacks the resources for it at the moment, so that an attacker
+    who uses them up does not turn the sandbox off.
     """
-    why = "there is no id that root could give to a build"
+    why = "root has no unused user ids to give to a build"
     for kind in _kinds(host):
         sandbox = Sandbox(kind, (*system(), *_of_engine(engine, host, env)), links=_links(), empty=(HOME, *_empty(env)))
         try:
@@ -98,16 +99,16 @@ def possible(engine: Path, host: Host, env: Mapping[str, str]) -> Confinement:
 
 def _no_room(why: str) -> BuildFailed:
     return BuildFailed(
-        "no build can be shut in at the moment",
+        "the sandbox for builds cannot be set up at the moment",
         why=why,
-        fix="try again when this machine has less to do; singfactory doctor tells whether it is always so",
+        fix="try again when this machine is less busy; singfactory doctor shows whether it works",
     )
 
 
 def for_build(
     kind: str, engine: Path, host: Host, env: Mapping[str, str], *, reads: tuple[Path, ...], folders: Folders, cwd: Path
 ) -> Sandbox:
-    """The sandbox of a build. reads: files and folders that it sees under their own names."""
+    """Return the sandbox of a build. reads: files and folders shown read-only under their own paths."""
     places = [*system(), *_of_engine(engine, host, env)]
     seen = [path if isinstance(path, Path) else path[1] for path in places]
     places += [path for path in dict.fromkeys(reads) if not any(path.is_relative_to(one) for one in seen)]
@@ -122,12 +123,12 @@ def for_build(
 
 
 def owner(kind: str) -> int:
-    """Who owns what a sandboxed build may write, seen from outside; -1: nobody else than the user who starts it."""
+    """Return the user id that owns a sandboxed build's folders, as seen from outside; -1 for the invoking user."""
     return shifted_range()[0] if kind == SHIFTED else -1
 
 
 def system() -> list[Path | tuple[Path, Path]]:
-    """The folders of programs and settings that every user of this machine may read."""
+    """Return the folders of programs and settings that every user of this machine may read."""
     found: list[Path | tuple[Path, Path]] = [path for path in map(Path, _SYSTEM) if path.is_dir() and _is_plain(path)]
     for path in (*map(Path, _SYSTEM), *_READ_THROUGH):
         real = path.resolve()
@@ -138,7 +139,7 @@ def system() -> list[Path | tuple[Path, Path]]:
 
 
 def _links() -> tuple[tuple[Path, str], ...]:
-    """Names of system folders that are links to others, /bin to /usr/bin say."""
+    """Return the system folders that are links to others, such as /bin to /usr/bin."""
     plain = [path for path in map(Path, _SYSTEM) if path.is_dir() and _is_plain(path)]
     linked = [path for path in map(Path, _SYSTEM) if path.is_symlink()]
     found = [
@@ -148,7 +149,7 @@ def _links() -> tuple[tuple[Path, str], ...]:
 
 
 def _empty(env: Mapping[str, str]) -> tuple[Path, ...]:
-    """/run, where services listen; and the user's home, if it lies in a folder that everybody may read."""
+    """Return the folders to hide: /run, where services listen, and the home if a visible folder contains it."""
     home = Path(env.get("HOME") or "/").resolve()
     shared = any(home.is_relative_to(path) for path in system() if isinstance(path, Path))
     return (Path("/run"), home) if shared else (Path("/run"),)
@@ -165,7 +166,7 @@ def _kinds(host: Host) -> tuple[str, ...]:
 
 
 def _of_engine(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path | tuple[Path, Path]]:
-    """The engine's own folders, programs that it calls, its libraries and certificates, where these lie elsewhere."""
+    """Return the engine's files, helper programs, libraries and certificates that are outside the system folders."""
     seen = [path for path in system() if isinstance(path, Path)]
     optional = _products(engine, host, env)
     found: list[Path] = [path for path in optional if _is_plain(path)]
@@ -181,7 +182,7 @@ def _of_engine(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path | 
 
 
 def _products(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path]:
-    """The folders of /opt in which any of this lies: what was installed there finds its libraries beside itself."""
+    """Return the folders of /opt that hold any of these. A product installed there has its libraries there too."""
     named = (str(engine), *host.tools.values(), *env.get("LD_LIBRARY_PATH", "").split(":"))
     named = (*named, *(str(Path(name).resolve()) for name in named if name))
     inside = [Path(name).relative_to(_OPTIONAL).parts for name in named if Path(name).is_relative_to(_OPTIONAL)]
@@ -189,9 +190,9 @@ def _products(engine: Path, host: Host, env: Mapping[str, str]) -> list[Path]:
 
 
 def _prefix(engine: Path, env: Mapping[str, str]) -> Iterator[Path]:
-    """The folder that the engine was installed into, whole only where it is the engine's alone, as its name tells.
+    """Yield the engine's prefix if it holds nothing but the engine, judged by its name.
 
-    A prefix such as ~/.local or /scratch/me holds much else: of it only what has the engine's name.
+    A prefix such as ~/.local or /scratch/me holds other files: then only the paths with the engine's name are yielded.
     """
     path = engine.resolve()
     prefix = path.parent.parent if path.parent.name == "bin" else path.parent
@@ -205,7 +206,7 @@ def _prefix(engine: Path, env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _is_alone(prefix: Path) -> bool:
-    """Whether a prefix holds nothing but an engine: …/apptainer, …/apptainer/1.4.0, or one of our own installer."""
+    """Return whether a prefix holds an engine only: …/apptainer, …/apptainer/1.4.0, or scripts/install-apptainer's."""
     versioned = _VERSION.match(prefix.name) is not None and _ALONE.search(prefix.parent.name) is not None
     return versioned or _ALONE.search(prefix.name) is not None or (prefix / ".singfactory-engine").is_file()
 
@@ -223,14 +224,14 @@ def _libraries(env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _libraries_in(folder: Path) -> Iterator[Path]:
-    """The libraries that engines and their helpers use, one by one: what else lies in the folder is not shown."""
-    with contextlib.suppress(OSError):  # a folder that is not there, or not readable
-        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - names are all that is needed
+    """Yield the libraries in a folder that engines and their helpers use. The folder's other files stay hidden."""
+    with contextlib.suppress(OSError):  # a missing or unreadable folder
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 - only names are needed
             if _LIBRARY.fullmatch(name):
                 yield folder.resolve() / name
                 yield (folder / name).resolve()
 
 
 def _is_private(folder: Path, env: Mapping[str, str]) -> bool:
-    """Whether all of a folder would be too much: the user's home, or what holds it."""
+    """Return whether a folder is the user's home or contains it."""
     return Path(env.get("HOME") or "/").resolve().is_relative_to(folder)

@@ -1,9 +1,8 @@
-"""Where this machine gets packages from, carried into builds: mirrors, pip's index, proxies, own certificates.
+"""Pass this machine's package sources on to builds: mirrors, pip indexes, proxies and certificates.
 
-Sites with a proxy, a mirror or an authority of their own configure their machines, not every recipe. What is
-found here decides where bytes come from, never which: it is no part of an image's input key, and nothing of
-it is written into the definition. It travels in environment variables and read-only binds below /tmp, which
-builds share with the host.
+Sites configure their proxy, mirror or authority on their machines, not in every recipe. These settings decide where
+bytes come from, not which bytes: they are no part of an image's input key, and are not written into the definition.
+They reach builds as environment variables and as read-only binds below /tmp, which builds share with the host.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from factory.io import files, plain
 
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
 _INDEXES = ("index-url", "extra-index-url")
-_PIP_LIMIT = 1024 * 1024  # bytes of a file of its settings
+_PIP_LIMIT = 1024 * 1024  # bytes of a configuration file
 _PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
 _DISABLED = re.compile(r"^Enabled:\s*no\s*$", re.MULTILINE | re.IGNORECASE)
@@ -31,9 +30,10 @@ _DISABLED = re.compile(r"^Enabled:\s*no\s*$", re.MULTILINE | re.IGNORECASE)
 
 @dataclass(frozen=True)
 class PackageSources:
-    """env is set inside builds, binds are mounted there; debian_mirror is '' when nothing tells.
+    """Package sources of this machine. env and binds are for builds; debian_mirror is '' if unknown.
 
-    left_out: variables, or parts of them, that builds do not get: they hold a login or a key, or lie around the home.
+    left_out: variables that builds get in part or not at all, since they hold a login or a key, or name a folder that
+    contains the home.
     """
 
     debian_mirror: str = ""
@@ -45,9 +45,10 @@ class PackageSources:
 def find(
     env: Mapping[str, str], folder: Path, configured_mirror: str = "", seen_as: Path | None = None
 ) -> PackageSources:
-    """Read this machine's own configuration.
+    """Read this machine's configuration.
 
-    folder: a new folder for mount points, below what builds see as /tmp; seen_as: its name there, if that is another.
+    folder: a new folder for mount points, inside the folder that builds see as /tmp. seen_as: its path in builds, if it
+    differs.
     """
     collected = _Collected(folder, seen_as or folder)
     for name in PROXIES:
@@ -73,17 +74,17 @@ def find(
 
 
 def pip_configuration(env: Mapping[str, str]) -> dict[str, str]:
-    """The settings of pip on this machine that say where packages come from (pip's own order: later wins)."""
+    """Return pip's settings on this machine that say where packages come from. As in pip, later files win."""
     found: dict[str, str] = {}
     for place in _pip_files(env):
         parser = configparser.RawConfigParser(strict=False)
         try:
             parser.read_string(plain.read_plain(place, _PIP_LIMIT, follow=True).decode())
         except (configparser.Error, OSError, UnicodeDecodeError, plain.NotPlainError):
-            continue  # pip itself will complain about it, where it matters
+            continue  # pip itself reports it
         for section in ("global", "install"):
             for option in _PIP_OPTIONS:
-                for spelling in (option, option.replace("-", "_")):  # pip takes both
+                for spelling in (option, option.replace("-", "_")):  # pip accepts both
                     if parser.has_option(section, spelling):
                         found[option] = parser.get(section, spelling)
     for option in _PIP_OPTIONS:
@@ -94,7 +95,7 @@ def pip_configuration(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _pip_files(env: Mapping[str, str]) -> list[Path]:
-    if env.get("PIP_CONFIG_FILE") == os.devnull:  # pip's way to say: no file at all
+    if env.get("PIP_CONFIG_FILE") == os.devnull:  # makes pip read no file
         return []
     home = Path(env.get("HOME", "/"))
     places = [_PIP_OF_ALL, home / ".pip/pip.conf"]
@@ -105,7 +106,7 @@ def _pip_files(env: Mapping[str, str]) -> list[Path]:
 
 
 def debian_mirror(etc: Path = Path("/etc/apt"), debootstrap: Path = Path("/usr/sbin/debootstrap")) -> str:
-    """The Debian mirror that this machine uses itself; on other distributions debootstrap's own default."""
+    """Return the Debian mirror that this machine uses, or debootstrap's default on other distributions."""
     distribution = _distribution()
     if distribution == "debian":
         parts = sorted((*etc.glob("sources.list.d/*.sources"), *etc.glob("sources.list.d/*.list")))
@@ -130,7 +131,7 @@ def _distribution() -> str:
 
 
 def _archive_uris(path: Path) -> list[str]:
-    """The URIs of the main archive (path ends in /debian) that an apt source file names, both formats."""
+    """Return the URIs of the main archive (path ends in /debian) in an apt source file of either format."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -146,7 +147,7 @@ def _archive_uris(path: Path) -> list[str]:
 
 
 class _Collected:
-    """Environment and binds as they come together."""
+    """Collects environment variables and binds."""
 
     def __init__(self, folder: Path, seen_as: Path) -> None:
         self._folder = folder
@@ -157,14 +158,14 @@ class _Collected:
         self.left_out: list[str] = []
 
     def set(self, name: str, text: str) -> None:
-        """Set a variable, unless it holds a login: what a build sees, a recipe can print."""
+        """Set a variable unless it holds a login: a recipe can print everything that a build sees."""
         if any(holds_login(part) or holds_token(part) for part in text.split()):
             self.left_out.append(name)
         else:
             self.env[name] = text
 
     def bind_file(self, path: Path) -> str:
-        """Make a file visible in builds; its path there."""
+        """Make a file visible in builds. Returns its path there."""
         real = path.resolve()
         if real not in self._targets:
             name = f"{len(self._targets)}-{real.name}"
@@ -174,7 +175,7 @@ class _Collected:
         return self._targets[real]
 
     def bind_folder(self, path: Path) -> str:
-        """Make a folder visible in builds; its path there."""
+        """Make a folder visible in builds. Returns its path there."""
         real = path.resolve()
         if real not in self._targets:
             name = f"{len(self._targets)}-{real.name}"
@@ -183,10 +184,10 @@ class _Collected:
         return self._targets[real]
 
     def localised(self, source: str, home: Path, *, index: bool) -> str | None:
-        """A pip source as a build sees it; '' for a local folder that is not there, None for one with the home in it.
+        """Return a pip source as a build sees it: '' for a missing local folder, None for one that contains the home.
 
-        index: whether it is an index. Its pages link to files beside it (../files), so the folder that holds it is seen
-        too, if it has the name that says so (PEP 503: BASE/simple/) and the folder is not the home, or around it.
+        index: whether it is an index. The pages of an index link to files next to it (../files). So its parent is bound
+        if the index has the usual name (PEP 503: BASE/simple/) and the parent does not contain the home.
         """
         is_url = source.startswith("file://")
         path = Path(unquote(urlsplit(source).path) if is_url else source)

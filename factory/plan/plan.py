@@ -95,7 +95,7 @@ def settled(job: Job, snapshot: Snapshot, *, force: bool = False) -> Job | Kept:
 
     Uses the inputs in the job. Raises RecipeError if there is still no base.
     """
-    ready = job.upon(base_of(job.recipe, job.arch, snapshot))
+    ready = job.with_base(base_of(job.recipe, job.arch, snapshot))
     if force or is_stale(ready, snapshot):
         return ready
     return _kept(ready, snapshot)
@@ -127,7 +127,7 @@ def _decide(result: Plan, recipe: Recipe, arch: str, snapshot: Snapshot, gather:
     if not reasons:
         return replace(result, kept=(*result.kept, _kept(job, snapshot)))
     if waits_for:
-        job = replace(job, inputs=inputs.upon(""), base=None, waits_for=waits_for, wave=wave)
+        job = replace(job, inputs=inputs.with_base(""), base=None, waits_for=waits_for, wave=wave)
     return replace(result, jobs=(*result.jobs, job))
 
 

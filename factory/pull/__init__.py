@@ -1,1 +1,1 @@
-"""Pull: a release becomes an image in the store, and a copy on a node."""
+"""Pull a release into the store, lock it, repair it, and copy it to a node's local disk."""

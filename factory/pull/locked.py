@@ -1,4 +1,4 @@
-"""Fetching what a lock file names: by digest, whatever its tag, its recipe's status or the catalog say by now."""
+"""Pull the images of a lock file. Only the digest counts, even if the tag, the status or the catalog has changed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from factory.store.store import Store
 def pull_locked(
     image: LockedImage, *, open_registry: Callable[[], Registry], store: Store, arch: str, progress: Progress
 ) -> Pulled:
-    """Bring exactly the locked image into the store; without any request when it is there.
+    """Pull exactly the locked image. No request is made if the store has it.
 
-    Tells when its tag names another image by now. Raises IntegrityFailure when the manifest's image is not the
-    locked one, and what pull raises.
+    A notice says when the tag names another image now. Raises IntegrityFailure if the manifest's image is not the
+    locked one, and everything that ``pull`` raises.
     """
     started = monotonic()
     here = _here(image, store)
@@ -28,7 +28,7 @@ def pull_locked(
         return Pulled(here, store.file(here), 0, here.size, monotonic() - started)
     registry = open_registry()
     if _has_moved(image, registry):
-        progress.note(f"{image.name}:{image.tag} names another image now; {image.digest} is fetched, as it is locked")
+        progress.note(f"{image.name}:{image.tag} names another image now; fetching the locked {image.digest}")
     return pull(image.reference, registry=registry, store=store, arch=arch, progress=progress, locked=image.sif_digest)
 
 
@@ -39,18 +39,18 @@ def _here(image: LockedImage, store: Store) -> StoredImage | None:
         return None
     if found.sif_digest != image.sif_digest:
         raise IntegrityFailure(
-            f"{image.name}@{image.digest} is not the image that is locked",
-            why=f"wanted the SIF {image.sif_digest}, the store has {found.sif_digest}",
-            fix="ask whoever wrote the lock file",
+            f"{image.name}@{image.digest} is not the locked image",
+            why=f"the lock file says SIF {image.sif_digest}, the store has {found.sif_digest}",
+            fix="ask the author of the lock file",
         )
     store.lease(found.sif_digest)
     return found if store.holds(found) else None
 
 
 def _has_moved(image: LockedImage, registry: Registry) -> bool:
-    """Whether the tag names another manifest; an index of several architectures does not tell that."""
+    """Return whether the tag names another manifest now. False for an image index: its digest says nothing here."""
     try:
         now = registry.head(image.name, image.tag)
     except FactoryError:
-        return False  # the tag is only looked at to tell of it
+        return False  # the tag matters for a notice only
     return now is not None and now.media_type not in (INDEX, DOCKER_LIST) and now.digest != image.digest

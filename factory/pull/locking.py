@@ -1,4 +1,4 @@
-"""Locking: which image a name means now, written down by digest. No image is fetched."""
+"""Find the digests that a lock file records for an image. No image is fetched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from factory.errors import NotFound
 from factory.io.progress import Progress
 from factory.oci.names import Reference
+from factory.pull.resolve import resolve
 from factory.records.lockfile import LockedImage
 from factory.registry.protocol import Registry
 from factory.store.refs import Purged
@@ -23,17 +24,16 @@ def lock_image(
     date: str,
     progress: Progress,
 ) -> LockedImage:
-    """The image that `exec` would run now: the store's, else the registry's. stored: what to look for in the store.
+    """Return the lock entry of the image that `exec` would run now: the store's if it has one, else the registry's.
 
-    date: of the lock, ISO 8601, UTC. Raises UsageError for an image that no registry has, and what ``resolve`` raises.
+    stored: the reference to look up in the store. date: of the lock, ISO 8601, UTC. Raises UsageError for an image that
+    did not come from a registry, and everything that ``resolve`` raises.
     """
     try:
         return LockedImage.of(store.find(stored), date)
     except Purged as gone:
         return LockedImage.of(gone.image, date)
     except NotFound:
-        from factory.pull.resolve import resolve  # noqa: PLC0415 - most images that are locked were used before
-
         registry = open_registry(reference)
         found = resolve(reference, registry, arch)
     if found.notice:

@@ -1,7 +1,7 @@
-"""What a pull copies and what it fetches: a plan, out of the chunk indexes of the release and of images that are here.
+"""Plan a pull: which bytes are copied from local images and which are fetched, by their chunk indexes.
 
-The release's index says what the image consists of, the others say where that is. Nothing is believed: an index that is
-wrong or hostile costs a full pull, never wrong bytes, since the digest of the whole image decides.
+The release's index lists the image's chunks, the indexes of local images say where the same chunks are on disk. Indexes
+are not trusted: a wrong or hostile one costs a full pull, never wrong bytes, since the whole image is hashed.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from factory.store.fetch.plan import Plan, Span
 from factory.store.seeds import Seed, forget, remember, remembered, seeds
 from factory.store.store import Store
 
-_WORTH_IT = 4 * 1024 * 1024  # bytes of an image; smaller ones are fetched whole before an index has come
-_GAP = 32 * 1024  # bytes that are fetched twice rather than asked around
-_USUAL_WAIT = 0.05  # seconds for an index that did not have to come
-_INDEXING = 250e6  # bytes a second at which a local image is indexed, carefully guessed
-_WARMED_UP = 8  # times as fast as a chunk index come the bytes of an image: that one is short, its wait a round trip
+_WORTH_IT = 4 * 1024 * 1024  # bytes of an image; a smaller one is fetched faster than its index
+_GAP = 32 * 1024  # bytes; a local piece shorter than this between two fetched ones is fetched with them
+_USUAL_WAIT = 0.05  # seconds; assumed round trip when the index was not fetched
+_INDEXING = 250e6  # bytes a second at which a local image is indexed, a cautious guess
+_WARMED_UP = 8  # an image transfers this many times faster than an index, whose time is mostly round trip
 _FASTEST = 1e9  # bytes a second of any network
 _COPYING = 1e9  # bytes a second at which local images are copied
-_REQUEST = 0.002  # seconds of each request, beside its round trip
-_PIECE = 0.0001  # seconds of each piece
+_REQUEST = 0.002  # seconds per request, in addition to the round trip
+_PIECE = 0.0001  # seconds per piece
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, and what making it took.
+    """A plan and its cost.
 
-    fetched: bytes of chunk indexes that came over the network. images: those whose indexes the plan follows.
+    fetched: bytes of chunk indexes fetched from the registry. images: the images whose indexes the plan uses.
     """
 
     plan: Plan
@@ -49,30 +49,30 @@ class Planned:
 def make_plan(
     release: Release, *, registry: Registry, store: Store, progress: Progress, indexes: Mapping[Digest, Descriptor]
 ) -> Planned:
-    """Decide where the bytes of a release come from; all from the registry, where that is better or nothing else works.
+    """Decide where the bytes of a release come from. The plan fetches everything if that is faster or no index works.
 
-    indexes: where the registry has the indexes of other images of the recipe, by their SIF digests.
+    indexes: the registry's chunk indexes of the recipe's other images, by SIF digest.
     """
     planner = _Planner(release, registry, store, progress, indexes)
     try:
         planned = planner.plan()
-    except (RegistryFailure, NotFound, AccessDenied):  # no index to be had
+    except (RegistryFailure, NotFound, AccessDenied):  # there is no index
         planned = None
     except (IntegrityFailure, OSError) as error:
-        progress.note(f"the whole image is fetched: {error}")
+        progress.note(f"fetching the whole image: {error}")
         planned = None
     return planned or Planned(Plan.whole(release.sif), planner.fetched)
 
 
 def forget_indexes(planned: Planned, store: Store, fetched: int) -> None:
-    """Keep the indexes of a plan no longer when all bytes were fetched in the end: one of them was wrong."""
+    """Delete the kept indexes of a plan if all bytes were fetched in the end: one of the indexes was wrong."""
     for digest in planned.images if fetched >= planned.plan.wanted.size else ():
         forget(store, digest)
 
 
 @dataclass
 class _Planner:
-    """fetched, indexes: as ``Planned`` and ``make_plan`` call them."""
+    """State of ``make_plan``. fetched: see ``Planned``."""
 
     release: Release
     registry: Registry
@@ -82,7 +82,7 @@ class _Planner:
     fetched: int = 0
 
     def plan(self) -> Planned | None:
-        """A plan that copies; None where a full pull is better."""
+        """Return a plan that copies, or None if a full pull is better."""
         wanted, descriptor = self.release.sif, self.release.chunks
         if descriptor is None or wanted.size < _WORTH_IT or descriptor.size > largest_index(wanted.size):
             return None
@@ -99,9 +99,9 @@ class _Planner:
         return Planned(plan, self.fetched, (wanted.digest, *(seed.digest for seed, _ in having)))
 
     def _index(self, wanted: Descriptor, descriptor: Descriptor) -> tuple[ChunkIndex, float]:
-        """The index of the wanted image, and how many seconds it took to come.
+        """Return the index of the wanted image, and the seconds that fetching it took.
 
-        It is kept at once: a pull that is killed, and begun again, has it. Raises IntegrityFailure for a wrong one.
+        The index is kept at once, so a pull that is killed and repeated has it. Raises IntegrityFailure if it is wrong.
         """
         kept = remembered(self.store, wanted.digest, largest_index(wanted.size))
         if kept is not None and Digest.of(kept) == descriptor.digest:
@@ -111,7 +111,7 @@ class _Planner:
         took = monotonic() - asked
         want = ChunkIndex.decode(content)
         if (want.digest, want.size) != (wanted.digest, wanted.size):
-            raise IntegrityFailure("the chunk index is of another image", why=f"it is of {want.digest}")
+            raise IntegrityFailure("the chunk index belongs to another image", why=f"it describes {want.digest}")
         remember(self.store, wanted.digest, content)
         return want, max(took, 1e-6)
 
@@ -122,10 +122,13 @@ class _Planner:
         return content
 
     def _indexed(self, near: Iterable[Seed], patience: float) -> list[tuple[Seed, ChunkIndex]]:
-        """The seeds whose index is kept, and the nearest one in any case; patience: seconds of a full pull."""
+        """Return the seeds that have an index. Until one is found, missing indexes are fetched or computed.
+
+        patience: seconds that a full pull takes.
+        """
         found: list[tuple[Seed, ChunkIndex]] = []
         for seed in near:
-            with contextlib.suppress(OSError, IntegrityFailure):  # gone, or damaged: the others are as good as ever
+            with contextlib.suppress(OSError, IntegrityFailure):  # missing or damaged: use the other seeds
                 size = seed.path.stat().st_size
                 index = _sound(remembered(self.store, seed.digest, largest_index(size)) or b"", seed, size)
                 index = index or (None if found else self._made(seed, size, patience))
@@ -134,7 +137,7 @@ class _Planner:
         return found
 
     def _made(self, seed: Seed, size: int, patience: float) -> ChunkIndex | None:
-        """The index of an image that is here: fetched, else made when a full pull takes longer."""
+        """Return the index of a local image. It is fetched, or computed if that is faster than a full pull."""
         there = self.indexes.get(seed.digest) if seed.recipe == self.release.recipe else None
         content = b""
         if there is not None and there.size <= largest_index(size):
@@ -142,10 +145,10 @@ class _Planner:
                 content = self._fetch(there)
             except NotFound:
                 pass
-            except FactoryError:  # the others would be asked for in vain, each for a while
+            except FactoryError:  # requests for the others would fail too, each after a delay
                 self.indexes = {}
         if not content and size / _INDEXING < patience:
-            self.progress.note(f"looking what of {seed.recipe} can be reused")
+            self.progress.note(f"indexing {seed.recipe} to find bytes to reuse")
             content = index_image(seed.path, self.progress).encode()
         index = _sound(content, seed, size)
         if index is not None:
@@ -154,7 +157,7 @@ class _Planner:
 
 
 def _sound(content: bytes, seed: Seed, size: int) -> ChunkIndex | None:
-    """The index of a local image, when that is what it is: a file that is damaged has another digest."""
+    """Decode the index of a local image. None if it describes other bytes, as it does if the file is damaged."""
     try:
         index = ChunkIndex.decode(content)
     except IntegrityFailure:
@@ -168,10 +171,7 @@ def _located(pieces: Iterable[Piece], paths: Sequence[Path]) -> Iterator[Span]:
 
 
 def pays(plan: Plan, took: float, speed: float, connections: int) -> bool:
-    """Whether a plan is sooner done than a full pull.
-
-    took: seconds of one request; speed: bytes a second.
-    """
+    """Return whether a plan is faster than a full pull. took: seconds of one request; speed: bytes a second."""
     requests = sum(span.file is None for span in plan.spans)
     copied = plan.wanted.size - plan.missing
     asking = requests * max(took / connections, _REQUEST)

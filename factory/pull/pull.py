@@ -1,4 +1,4 @@
-"""Pull: a release becomes a verified, read-only image in the store."""
+"""Pull a release into the store, as a verified, read-only image."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did.
+    """The result of a pull.
 
-    transferred: bytes fetched from the registry, chunk indexes included; reused: bytes of the image that were here
-    before, in this image's own beginning or in others.
+    transferred: bytes fetched from the registry, chunk indexes included. reused: bytes of the image that were on this
+    machine before, in a partial download of it or in other images.
     """
 
     image: StoredImage
@@ -42,7 +42,7 @@ class Pulled:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As `pull --json` prints it."""
+        """Return the document that `pull --json` prints."""
         return {
             "name": self.image.recipe,
             "tag": self.image.tag,
@@ -66,27 +66,27 @@ def pull(
     progress: Progress,
     locked: Digest | None = None,
 ) -> Pulled:
-    """Fetch what a reference names into the store, verified, unless it is there: then it was verified when it came.
+    """Fetch an image into the store and verify it. An image that the store has is not fetched again.
 
-    locked: the only SIF digest to accept; then a file named the registry, and not the user. Raises NotFound,
-    RegistryFailure, IntegrityFailure, PlaceUnusable, Busy. Whatever ends it, the store stays whole and the next pull
-    goes on from there.
+    locked: the only SIF digest to accept, from a lock file or the store's records; such a pull does not decide which
+    registry the bare name means. Raises NotFound, RegistryFailure, IntegrityFailure, PlaceUnusable, Busy. A pull that
+    fails or is killed leaves the store intact, and the next one resumes it.
     """
     started = monotonic()
     found = resolve(reference, registry, arch)
     release = found.release
     if locked is not None and release.sif.digest != locked:
         raise IntegrityFailure(
-            f"{reference} is not the image that is locked",
-            why=f"wanted the SIF {locked}, the registry has {release.sif.digest}",
-            fix="ask whoever wrote the lock file; nothing was fetched",
+            f"{reference} is not the locked image; nothing was fetched",
+            why=f"the lock file says SIF {locked}, the registry has {release.sif.digest}",
+            fix="ask the author of the lock file",
         )
     if found.notice:
         progress.note(found.notice)
-    if found.told:
+    if found.from_catalog:
         before = _known(release, store)
         run = RunSpec(before.gpu, before.env, before.binds) if before else confirm(release, registry).run
-        release = replace(release, run=run)  # what an image is run with is the manifest's to say
+        release = replace(release, run=run)  # the catalog is not trusted for what `exec` adds
     store.lease(release.sif.digest)
 
     indexes = {other.sif.digest: other.chunks for other in found.others if other.chunks is not None}
@@ -106,7 +106,7 @@ def pull(
     before = store.known(image.recipe).of(image.registry).get(image.tag)
     if before is not None and before.sif_digest != image.sif_digest:
         progress.note(
-            f"{image.recipe}:{image.tag} was {before.sif_digest} from {before.registry}; it is another image now"
+            f"{image.recipe}:{image.tag} is another image now; it was {before.sif_digest} from {before.registry}"
         )
     store.record(image, found.tags, asked=locked is None)
     reused = max(0, release.sif.size - transferred)
@@ -116,9 +116,9 @@ def pull(
 def _bring(
     release: Release, indexes: Mapping[Digest, Descriptor], registry: Registry, store: Store, progress: Progress
 ) -> tuple[Path, int, int]:
-    """Make the image present in the store: its path, and the bytes of it and of chunk indexes that were fetched.
+    """Fetch the image unless the store has it.
 
-    indexes: as make_plan takes them.
+    Returns its path, the bytes fetched of the image, and the bytes fetched of chunk indexes. indexes: see make_plan.
     """
     read = partial(registry.blob, release.recipe, release.sif, caller_verifies=True)
     source = Source(read, registry.connections)
@@ -141,13 +141,13 @@ def _bring(
 
 
 def _known(release: Release, store: Store) -> StoredImage | None:
-    """The same image, if its manifest was read before: then it names this SIF for ever."""
+    """Return the stored record of the same manifest digest, or None. A manifest never changes: no need to read it."""
     same = (release.digest, release.sif.digest)
     return next((one for one in store.known(release.recipe).images if (one.digest, one.sif_digest) == same), None)
 
 
 def copy_out(pulled: Pulled, destination: Path) -> Path:
-    """Put a copy of a stored image at a path of the user's choice (`pull -o`), complete or not at all."""
+    """Copy a stored image to the path of `pull -o`, completely or not at all. Returns the copy's path."""
     final = destination / f"{pulled.image.recipe}-{pulled.image.tag}.sif" if destination.is_dir() else destination
     files.make_folder(final.parent)
     files.require_space(final.parent, pulled.image.size, "to copy the image")
@@ -157,7 +157,7 @@ def copy_out(pulled: Pulled, destination: Path) -> Path:
         if digest != pulled.image.sif_digest:
             raise IntegrityFailure(
                 f"the stored image {pulled.path} has changed",
-                why=f"wanted {pulled.image.sif_digest}, got {digest}",
+                why=f"expected {pulled.image.sif_digest}, got {digest}",
                 fix="singfactory store verify --repair",
             )
         files.rename_into_place(temporary, final)

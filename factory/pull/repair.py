@@ -1,4 +1,4 @@
-"""Repair: what a store has lost, or had wrongly, comes back by digest from the registry that it came from."""
+"""Repair a store: fetch missing or damaged images again, by digest, from the registry that they came from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class Repaired:
-    """One image that was looked after. error: why it is not back; None when it is. transferred: bytes fetched."""
+    """The result for one image. transferred: bytes fetched; error: why the image is still missing, or None."""
 
     image: StoredImage
     transferred: int = 0
@@ -27,9 +27,9 @@ class Repaired:
 def repair(
     store: Store, *, open_registry: Callable[[str], Registry], arch: str, progress: Progress
 ) -> Iterator[Repaired]:
-    """Fetch every image that a tag of this store names and whose file is gone; `verify` has moved wrong ones away.
+    """Fetch every image that a tag of this store names and whose file is missing. `verify` moves damaged files away.
 
-    open_registry: the registry at an address as it was recorded. One that cannot be fetched does not stop the others.
+    open_registry: returns the registry at a recorded address. The other images are fetched even if one fails.
     """
     done: set[Digest] = set()
     for image in store.missing():
@@ -49,8 +49,8 @@ def _fetch(
 ) -> int:
     if not image.registry:
         raise NotFound(
-            f"{image.recipe}:{image.tag} came from no registry",
-            why="it was adopted",
+            f"{image.recipe}:{image.tag} cannot be fetched again",
+            why="it was adopted from a file, not pulled from a registry",
             fix=f"singfactory store adopt FILE --as {image.recipe}:{image.tag}",
         )
     return pull(

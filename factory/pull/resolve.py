@@ -1,4 +1,4 @@
-"""From what a user names to exactly one release: tags are looked at once, digests decide from then on."""
+"""Resolve a reference to exactly one release. A tag is read once; from then on only digests count."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ _SHOWN = 8  # tags or architectures that an error lists
 
 @dataclass(frozen=True)
 class Resolved:
-    """One release, the tags that the user should find it under, and what its users should be told.
+    """A release, and the tags to record for it in the store.
 
-    told: only the catalog says which SIF it is; its manifest has not been read. others: what else the catalog has of
-    the recipe.
+    notice: a message for the user, or ''. from_catalog: the release is what the catalog says, its manifest has not been
+    read. others: the recipe's other releases in the catalog.
     """
 
     release: Release
     tags: tuple[str, ...]
     notice: str = ""
-    told: bool = False
+    from_catalog: bool = False
     others: tuple[Release, ...] = ()
 
 
 def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
-    """Find the release that a reference names. Raises NotFound, with what there is instead."""
+    """Find the release that a reference names. Raises NotFound, which lists what exists instead."""
     catalog = _catalog(registry)
     entry = catalog.entry(reference.name)
     if entry.status == "withdrawn" and reference.digest is None:
         raise NotFound(
             f"{reference.name} is withdrawn",
-            why=entry.note or "its maintainers do not want it to be used any more",
-            fix=f"an experiment that must repeat it names the digest: {reference.name}@sha256:…",
+            why=entry.note or "its maintainers have withdrawn it from use",
+            fix=f"to repeat an experiment with it, name the digest: {reference.name}@sha256:…",
         )
     notice = ""
     if entry.unreadable:
-        notice = f"the catalog's entry for {reference.name} cannot be read ({entry.unreadable}): its tags are asked"
+        notice = f"cannot read the catalog's entry for {reference.name} ({entry.unreadable}); using the registry's tags"
     elif entry.status != "active":
         notice = f"{reference.name} is {entry.status}" + (f": {entry.note}" if entry.note else "")
     wanted = reference.tag or LATEST
     release = None if reference.digest else entry.release(wanted, arch) or _numbered_apart(entry, wanted, arch)
-    told = release is not None
+    from_catalog = release is not None
     if release is None:
         release = _from_registry(reference, registry, catalog, arch)
     own = (str(release.tag),) if release.tag.build else ()
@@ -58,35 +58,38 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
         tags = own or (f"sha256-{release.digest.hex}",)
     else:
         tags = tuple(dict.fromkeys((wanted, *own)))
-    return Resolved(release, tags, notice, told, entry.releases)
+    return Resolved(release, tags, notice, from_catalog, entry.releases)
 
 
 def confirm(release: Release, registry: Registry) -> Release:
-    """What the manifest of a release says that only the catalog told of. Raises IntegrityFailure for another image."""
+    """Read the manifest of a release that is known from the catalog only.
+
+    Raises IntegrityFailure if the manifest names another image than the catalog.
+    """
     raw = registry.manifest(release.recipe, str(release.digest))
     found = from_manifest(release.recipe, Manifest.read(raw), raw.descriptor.digest)
     sif = found.sif
     if (sif.digest, sif.size) != (release.sif.digest, release.sif.size):
         raise IntegrityFailure(
             f"the catalog of {registry.describe()} is wrong about {release.recipe}:{release.tag}",
-            why=f"it says {release.sif.digest}, the manifest {sif.digest}",
-            fix=f"singfactory pull {release.recipe}@{release.digest}, and tell whoever runs the factory",
+            why=f"the catalog says {release.sif.digest}, the manifest says {sif.digest}",
+            fix=f"singfactory pull {release.recipe}@{release.digest}, and report it to the factory's maintainers",
         )
     return found
 
 
 def _catalog(registry: Registry) -> Catalog:
-    """The catalog, or an empty one: a namespace without a readable catalog still has images."""
+    """Return the catalog, or an empty one if it cannot be read: images can be pulled without it."""
     try:
         return catalogs.read(registry)
-    except (IntegrityFailure, AccessDenied):  # some registries refuse what does not exist
+    except (IntegrityFailure, AccessDenied):  # some registries answer "denied" for what does not exist
         return Catalog()
 
 
 def _numbered_apart(entry: Entry, tag: str, arch: str) -> Release | None:
-    """Where a moving tag stands on another architecture's number: the newest of this one, of the same version.
+    """Return the newest release of this architecture and version if a moving tag names another architecture's build.
 
-    Older factories gave each architecture build numbers of its own.
+    Older factories numbered the builds of each architecture separately.
     """
     build = BuildTag.parse(entry.tags.get(tag, ""))
     if build is None or all(release.tag != build for release in entry.releases):
@@ -110,7 +113,7 @@ def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, a
 
 
 def _from_index(raw: RawManifest, reference: Reference, registry: Registry, arch: str) -> Release:
-    """The image for an architecture, under the tag of the index where that is ours."""
+    """Return the release for an architecture from an image index. A factory's index also says its tag."""
     offered = list(platforms(raw))
     entry = next((entry for has, entry in offered if has == arch), None)
     if entry is None:
@@ -126,11 +129,11 @@ def _from_index(raw: RawManifest, reference: Reference, registry: Registry, arch
 
 def _not_for(reference: Reference, arch: str, offered: Sequence[str]) -> NotFound:
     shown = ", ".join(dict.fromkeys(arch[:40] for arch in offered[:_SHOWN])) or "nothing"
-    return NotFound(f"{reference} is not there for {arch}", why=f"there is: {shown}")
+    return NotFound(f"{reference} does not exist for {arch}", why=f"available: {shown}")
 
 
 def _not_found(reference: Reference, registry: Registry, catalog: Catalog) -> FactoryError:
-    """Say what there is: the tags of the recipe, or recipes with a similar name."""
+    """Return the error for an unknown reference, with the recipe's tags or recipes of a similar name."""
     tags = _tags(registry, reference.name)
     where = registry.describe()
     if tags:
@@ -142,7 +145,7 @@ def _not_found(reference: Reference, registry: Registry, catalog: Catalog) -> Fa
     return NotFound(
         f"there is no image {reference.name} in {where}",
         why=f"did you mean {' or '.join(near)}?" if near else "",
-        fix="singfactory list shows what there is",
+        fix="singfactory list shows all images",
     )
 
 

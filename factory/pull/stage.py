@@ -1,4 +1,4 @@
-"""Stage: an image is copied to the node's own disk once, however many processes of a job ask for it."""
+"""Copy an image to the node's local disk. One process copies, all others use its copy."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class Staged:
-    """A copy on this node; copied: bytes that this call copied, 0 when it was there."""
+    """A copy on this node. copied: bytes copied by this call, 0 if the copy existed."""
 
     path: Path
     copied: int
 
 
 def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) -> Staged:
-    """Make the image present below ``local``, a folder on this node's disk, verified like any blob of a store.
+    """Copy the image below ``local``, a folder on this node's disk, and verify it like any blob of a store.
 
-    One process copies, the others wait for it. Raises PlaceUnusable, Busy, Purged, and IntegrityFailure (the store's
+    One process copies while the others wait. Raises PlaceUnusable, Busy, Purged, and IntegrityFailure (the store's
     file is damaged).
     """
     source = store.file(image, hashed=False)
     on_node = replace(store, root=local, shared=())
     try:
         blocks = Source(lambda offset, _: plain.blocks_of(source, offset))
-        # Who copies an image to a node's disk runs it there now; who pulls one runs it elsewhere, or later.
+        # A staged image is run on this node at once, so its pages are worth caching. A pulled one often is not.
         path, copied = fetch_whole(on_node, image.sif, blocks, progress, cached=True)
     except IntegrityFailure as error:
         raise IntegrityFailure(

@@ -187,7 +187,7 @@ def test_one_after_the_other_each_set_lists_all_that_there_is(project: Project, 
     first = members(place, "latest")
     assert list(first) == ["arm64"]
     refused = work.run("pull", "tool")
-    assert (refused.code, "there is: arm64" in refused.err) == (3, True)
+    assert (refused.code, "available: arm64" in refused.err) == (3, True)
     aside.rename(amd.folder)
     work.ok("publish", "--all")
     assert members(place, "1.0-1") == first

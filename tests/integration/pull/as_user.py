@@ -22,21 +22,21 @@ from factory.cli import main
 
 
 def load_everything() -> None:
-    """Load every module of ours, and what these import, late imports included."""
+    """Load every module of singfactory and its dependencies, late imports included."""
     for module in pkgutil.walk_packages(factory.__path__, "factory."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for path in Path(factory.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
             for name in (alias.name for alias in node.names) if isinstance(node, ast.Import) else ():
-                with contextlib.suppress(ImportError):  # what only another version of Python has
+                with contextlib.suppress(ImportError):  # modules of another version of Python
                     importlib.import_module(name)
     for name in ("ascii", "idna", "latin_1"):
         codecs.lookup(name)
 
 
 def become(user: int, group: int) -> None:
-    """Give root's rights away for good."""
+    """Drop root's rights permanently."""
     os.setgroups([])
     os.setgid(group)
     os.setuid(user)
@@ -45,6 +45,6 @@ def become(user: int, group: int) -> None:
 if __name__ == "__main__":
     load_everything()
     become(int(sys.argv[1]), int(sys.argv[2]))
-    if not os.access(sys.executable, os.X_OK):  # other programs are started through it
+    if not os.access(sys.executable, os.X_OK):  # it starts other programs
         sys.executable = shutil.which("python3", path=os.defpath) or sys.executable
     sys.exit(main(sys.argv[4:]))

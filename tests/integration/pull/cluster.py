@@ -1,4 +1,4 @@
-"""A user at a cluster: real `singfactory` processes, a home and a store of their own."""
+"""A cluster user with a home and a store, who runs real `singfactory` processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
 touch "$HOME/running"
 while [ ! -e "$HOME/end" ]; do sleep 0.05; done
 """
-_PATIENCE = 60.0  # seconds for anything to happen
+_PATIENCE = 60.0  # seconds to wait for a condition or for the end of a process
 
 
 @dataclass(frozen=True)
 class Image:
-    """A published image: bytes, not a container, since nothing here looks inside."""
+    """A published image. Its content is random bytes: nothing in these tests reads it as a container."""
 
     content: bytes
     release: Release
@@ -51,12 +51,12 @@ class Image:
 
     @property
     def blobs(self) -> str:
-        """What is in the path of a request for the image's bytes."""
+        """The part of a request's path that identifies the image's bytes."""
         return f"/blobs/{self.sif}"
 
 
 def stand_in_engine(folder: Path) -> str:
-    """A program in the place of Apptainer: what it "runs" goes on until a file `end` is in the home."""
+    """A stand-in for Apptainer: what it "runs" continues until the home contains a file `end`."""
     script = folder / "apptainer"
     script.write_text(_ENGINE)
     script.chmod(0o755)
@@ -64,14 +64,14 @@ def stand_in_engine(folder: Path) -> str:
 
 
 def content_of(seed: str, size: int) -> bytes:
-    """Bytes that compress as little as an image does, the same for the same seed."""
+    """Return bytes that do not compress, the same for the same seed."""
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
 def publish_image(
     folder: Path, registry: Registry, content: bytes, *, name: str = NAME, chunks: Callable[[Path], bytes] | None = None
 ) -> Image:
-    """Publish bytes as the next release of a recipe, as `singfactory publish` does. chunks: makes its chunk index."""
+    """Publish bytes as the next release of a recipe, like `singfactory publish`. chunks: makes the chunk index."""
     recipe = write_recipe(folder / "recipes", name)
     made = candidate(folder / "candidates", recipe, content)
     made.chunks.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def publish_image(
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who types commands. home: also the working folder; settings: further environment variables."""
+    """A user who runs commands. home: also the working folder; settings: additional environment variables."""
 
     home: Path
     store: Path
@@ -92,7 +92,7 @@ class User:
 
     @property
     def env(self) -> dict[str, str]:
-        """The whole environment: nothing of the person who runs the tests decides anything."""
+        """The whole environment. Nothing is inherited from the test run."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -105,7 +105,7 @@ class User:
         }
 
     def start(self, *arguments: str, umask: int = -1) -> subprocess.Popen[str]:
-        """Start a command, in a process group of its own."""
+        """Start a command in a new process group."""
         self.home.mkdir(exist_ok=True)
         return subprocess.Popen(
             [*self.program, *arguments],
@@ -124,22 +124,22 @@ class User:
         return ended(replace(self, settings={**self.settings, **env}).start(*arguments))
 
     def pull(self, *arguments: str, **env: str) -> Any:
-        """A pull that has to succeed: what it says as JSON."""
+        """Run a pull that must succeed, and return its JSON."""
         done = self.run("pull", *(arguments or (NAME,)), "--json", **env)
         assert done.code == 0, done
         return done.json()
 
     def verify(self) -> None:
-        """Hash the whole store again: nothing in it may be wrong."""
+        """Verify the whole store: it must be sound."""
         done = self.run("store", "verify")
         assert (done.code, done.out.endswith(" images checked, 0 wrong\n")) == (0, True), done
 
     def blob(self, image: Image) -> Path:
-        """Where the image is in the store, or would be."""
+        """The path of the image in the store, whether it exists or not."""
         return self.store / "blobs" / "sha256" / image.sif.hex[:2] / f"{image.sif.hex}.sif"
 
     def partial(self, image: Image) -> Path:
-        """Where its bytes are as long as they are not complete."""
+        """The path of the partial download."""
         name = f"{image.sif.hex}.{os.getuid()}."
         there = sorted((self.store / "partial").glob(f"{name}*"))
         return there[0] if there else self.store / "partial" / f"{name}earlier"
@@ -149,7 +149,7 @@ class User:
         return self.store / "locks" / f"{image.sif.hex}.lock"
 
     def arrived(self, image: Image) -> int:
-        """How many of its bytes are on disk. They must be the right ones, in their order."""
+        """Return the size of the partial download. Its bytes must be the beginning of the image."""
         path = self.blob(image)
         if path.exists():
             assert path.read_bytes() == image.content
@@ -162,12 +162,12 @@ class User:
         return 0
 
     def files(self) -> list[str]:
-        """All that is in the store but folders."""
+        """Return all files and links of the store."""
         return sorted(str(path.relative_to(self.store)) for path in self.store.rglob("*") if not path.is_dir())
 
 
 def ended(process: subprocess.Popen[str]) -> Done:
-    """Wait for a command. It shows no traceback, and no process of it is left, whatever ended it."""
+    """Wait for a command. It must print no traceback and leave no process behind."""
     out, err = process.communicate(timeout=_PATIENCE)
     assert "Traceback" not in err, err
     try:
@@ -178,7 +178,7 @@ def ended(process: subprocess.Popen[str]) -> Done:
 
 
 def until(seen: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until something is so, while a process runs."""
+    """Wait until a condition holds, while a process runs."""
     deadline = time.monotonic() + _PATIENCE
     while not seen():
         assert process is None or process.poll() is None, process and process.communicate()
@@ -187,6 +187,6 @@ def until(seen: Callable[[], bool], process: subprocess.Popen[str] | None = None
 
 
 def stop(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> Done:
-    """Send a signal, and see the end."""
+    """Send a signal and wait for the end."""
     process.send_signal(number)
     return ended(process)

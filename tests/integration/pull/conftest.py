@@ -1,4 +1,4 @@
-"""A registry with two images for all tests of this folder, and users who pull them through a proxy that misbehaves."""
+"""A registry with two images for all tests of this folder, and users who pull them through a faulty proxy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Start = Callable[..., Faulty]
 
 @dataclass(frozen=True)
 class Upstream:
-    """A registry and what it holds."""
+    """A registry and its images."""
 
     server: Server
     small: Image
@@ -38,7 +38,7 @@ def registry_at(host: str, namespace: str) -> DistributionRegistry:
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """A registry that holds `tool`, which is small, and `large`. Who adds to it uses a namespace of its own."""
+    """A registry with `tool`, which is small, and `large`. A test that publishes uses another namespace."""
     folder = tmp_path_factory.mktemp("upstream")
     with docker_registry(folder) as server:
         registry = DistributionRegistry(server.address)
@@ -49,7 +49,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 @pytest.fixture
 def start(upstream: Upstream, tmp_path: Path) -> Iterator[Start]:
-    """Starts the proxy with the rules it is called with."""
+    """Return a function that starts the proxy with the given rules."""
     with ExitStack() as stack:
 
         def begin(*rules: Mapping[str, Any]) -> Faulty:
@@ -60,7 +60,7 @@ def start(upstream: Upstream, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def new_user(upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., User]]:
-    """Makes users, each with a store; when the test ends, nothing in these stores may be wrong."""
+    """Return a function that makes users, each with a store. The stores must be sound when the test ends."""
     users: list[User] = []
 
     def make(faulty: Faulty | None = None, **changed: Any) -> User:
@@ -77,7 +77,7 @@ def new_user(upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., User]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 100 MB, as root; other users cannot mount one that other processes see."""
+    """A file system of 100 MB. Only root can mount one that other processes see."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     folder = tmp_path / "disk"

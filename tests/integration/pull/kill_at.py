@@ -24,13 +24,13 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink"}
 _CHANGES |= {"os.truncate", "os.utime"}
 _TWO_PATHS = {"os.link", "os.rename", "os.symlink"}
-# Where an event tells the descriptor of the folder that its path is looked up in (docs.python.org, "Audit events").
+# Which argument of an event is the descriptor of the folder of a relative path (docs.python.org, "Audit events").
 _FOLDER_AT = {"os.chmod": 2, "os.chown": 3, "os.mkdir": 2, "os.remove": 1, "os.rmdir": 1, "os.utime": 3}
 _FLOCK = {"fcntl.flock", "fcntl.lockf"}
 
 
 class Watch:
-    """Counts the steps; signals at the wanted one (0: never)."""
+    """Counts the steps, and sends the signal at the wanted one (0: never)."""
 
     def __init__(self, store: Path, record: Path, at: int, number: int, *, without_flock: bool) -> None:
         self._store = f"{store}/"
@@ -44,13 +44,13 @@ class Watch:
         self._opening = threading.local()
 
     def start(self) -> None:
-        """From now on."""
+        """Start counting."""
         os.fsync = self.fsync  # type: ignore[assignment]
         os.open = self.open
         sys.addaudithook(self.hook)
 
     def hook(self, event: str, details: tuple[Any, ...]) -> None:
-        """What Python calls before each event (PEP 578)."""
+        """Handle an audit event (PEP 578)."""
         if event in _FLOCK and self._without_flock:
             self._write(step=event, path="")
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -69,7 +69,7 @@ class Watch:
             os.kill(os.getpid(), self._number)
 
     def _places(self, event: str, details: tuple[Any, ...]) -> list[tuple[Any, int]]:
-        """The paths of an event, each with the descriptor of the folder that it is looked up in; -1 without one."""
+        """Yield the paths of an event, each with the descriptor of the folder that it is relative to, or -1."""
         if event == "open":
             return [(details[0], getattr(self._opening, "folder", -1))]
         if event in _TWO_PATHS:
@@ -78,7 +78,7 @@ class Watch:
         return [(details[0], details[_FOLDER_AT[event]] if event in _FOLDER_AT else -1)]
 
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        """The real one; its event does not tell the folder."""
+        """Call the real one. Its event does not include the folder."""
         self._opening.folder = -1 if dir_fd is None else dir_fd
         try:
             return self._open(path, flags, mode, dir_fd=dir_fd)
@@ -86,7 +86,7 @@ class Watch:
             self._opening.folder = -1
 
     def fsync(self, descriptor: int) -> None:
-        """The real one, noted before."""
+        """Call the real one, and count it before."""
         found = os.fstat(descriptor)
         self._write(fsync=_path(descriptor), size=found.st_size, mtime=found.st_mtime_ns)
         self._fsync(descriptor)
@@ -96,14 +96,14 @@ class Watch:
 
 
 def _path(place: Any, folder: int = -1) -> str:
-    """A path as the system knows it; of an open file, its name; of a name below an open folder, both."""
+    """Return the path of a file, of an open descriptor, or of a name below an open folder."""
     if isinstance(place, int):
         return str(Path(f"/proc/self/fd/{place}").readlink())
     return os.fsdecode(place) if folder < 0 else f"{_path(folder)}/{os.fsdecode(place)}"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns its exit code, if it ends."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("record", type=Path)

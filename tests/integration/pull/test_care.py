@@ -1,4 +1,4 @@
-"""What looks after a store, while others use it: verify, and garbage collection."""
+"""Verification and garbage collection of a store that other processes use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.integration.pull.conftest import SMALL, Start, Upstream, registry_at
 from tests.integration.pull.test_kills import at_each, copy_of, noted, watched
 
 NewUser = Callable[..., User]
-ALL = ("store", "gc", "--grace", "0", "--lease-grace", "0", "--keep", "0")  # whatever nobody needs right now
+ALL = ("store", "gc", "--grace", "0", "--lease-grace", "0", "--keep", "0")  # everything that is not in use
 
 
 def test_a_flipped_byte_is_found_put_aside_and_comes_back_with_the_same_digest(

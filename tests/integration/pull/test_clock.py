@@ -1,4 +1,4 @@
-"""A clock that is a day off: certificates say so, and nothing else depends on it."""
+"""A clock that is a day off: the error about certificates says so, and nothing else depends on the clock."""
 
 from __future__ import annotations
 

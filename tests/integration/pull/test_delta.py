@@ -1,4 +1,4 @@
-"""Whole pulls of an image of which an older one is here: what is fetched, and what goes wrong."""
+"""Pulls of an image of which an older release is stored: what is fetched, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_KILLS = 12
 
 
 def contents(changed: int = 0) -> bytes:
-    """An image of 12 MB; changed: the number of the version, of whose files some are others."""
+    """Return an image of 12 MB. changed: the number of the version; versions differ in some of the files."""
     files = [noise(PART, number) for number in range(FILES)]
     for place in CHANGED if changed else ():
         files[place] = noise(PART + 17 * changed, 1000 * changed + place)
@@ -38,7 +38,7 @@ def contents(changed: int = 0) -> bytes:
 
 
 def indexed(path: Path) -> bytes:
-    """The chunk index of a file."""
+    """Return the chunk index of a file."""
     return index_image(path).encode()
 
 
@@ -60,7 +60,7 @@ def pair(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture
 def updating(pair: Pair, start: Start, new_user: NewUser) -> Callable[..., User]:
-    """Gives a user who has the old image, and gets the new one through a proxy with rules."""
+    """Return a function that makes a user who has the old image, and pulls the new one through a proxy with rules."""
 
     def make(*rules: dict[str, Any]) -> User:
         faulty = start(*rules, FAR)
@@ -72,7 +72,7 @@ def updating(pair: Pair, start: Start, new_user: NewUser) -> Callable[..., User]
 
 
 def changed_bytes(pair: Pair) -> int:
-    """What the files that changed have in the new image, and room for headers and tables."""
+    """Return the size of the changed files in the new image, plus a margin for headers and tables."""
     assert len(pair.new.content) == pair.new.size
     return len(CHANGED) * (PART + 17) + 300_000
 
@@ -102,7 +102,7 @@ def test_a_registry_that_ignores_ranges_serves_the_whole_image_and_nothing_is_sa
     user = updating({"path": pair.new.blobs, "no_range": True})
     done = user.run("pull", NAME, "--json")
     assert (done.code, user.arrived(pair.new)) == (0, pair.new.size)
-    before_the_first_change = CHANGED[0] * PART  # may be copied: an answer without a range serves the beginning, too
+    before_the_first_change = CHANGED[0] * PART  # a response without a range includes the beginning
     assert done.json()["transferred"] >= pair.new.size - before_the_first_change
     assert "whole" not in done.err
 
@@ -119,7 +119,7 @@ def test_without_its_chunk_index_an_image_is_fetched_whole(
 
 
 def reversed_order(right: bytes) -> bytes:
-    """The same chunks at other places."""
+    """Return the same chunks at other offsets."""
     index = ChunkIndex.decode(right)
     digests = [index.digests[at : at + 16] for at in range(0, len(index.digests), 16)]
     return ChunkIndex(index.size, index.digest, index.lengths[::-1], b"".join(digests[::-1])).encode()
@@ -147,7 +147,7 @@ def test_a_hostile_chunk_index_ends_with_the_right_bytes(
     space = f"hostile-{list(HOSTILE).index(lie)}"
     registry = registry_at(upstream.server.host, space)
     publish_image(tmp_path, registry, contents(0), chunks=indexed)
-    # Our own publishing refuses such an index; whoever writes to the registry by other means does not.
+    # `singfactory publish` refuses such an index; other clients that write to the registry do not.
     monkeypatch.setattr("factory.publish.publish._chunks_of", lambda made: made.chunks.read_bytes())
     monkeypatch.setattr("factory.publish.publish._update", lambda *_: None)
     new = publish_image(tmp_path, registry, contents(1), chunks=lambda path: HOSTILE[lie](indexed(path)))
@@ -166,13 +166,13 @@ def test_a_local_image_with_a_flipped_bit_costs_a_full_fetch_and_says_so(
     user = updating()
     path = user.blob(pair.old)
     spoiled = bytearray(pair.old.content)
-    spoiled[10 * PART + 50_000] ^= 1  # in a file that stayed
+    spoiled[10 * PART + 50_000] ^= 1  # in an unchanged file
     path.chmod(0o644)
     path.write_bytes(spoiled)
     path.chmod(0o444)
     done = user.run("pull", NAME, "--json")
     assert (done.code, user.arrived(pair.new)) == (0, pair.new.size), done.err
-    assert "what is reused does not give the image" in done.err
+    assert "local images gave wrong bytes" in done.err
     assert "store verify" in done.err
     assert user.run("store", "verify").code == 5
     shutil.rmtree(user.store / "quarantine")

@@ -1,4 +1,4 @@
-"""A disk that is really full: before a pull, and in the middle of one."""
+"""A file system that is full before a pull, or fills up during one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NewUser = Callable[..., User]
 
 
 def leave(path: Path, free: int) -> None:
-    """Write a file that takes all room but so many bytes."""
+    """Write a file that leaves only so many bytes free."""
     with path.open("wb") as file:
         found = os.statvfs(path)
         os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - free)
 
 
 def fill(path: Path) -> None:
-    """Write a file that takes all room, whatever else writes at the same time."""
+    """Write a file that takes all free space, while other processes write too."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(64 * 1024))

@@ -1,4 +1,4 @@
-"""Registries that lie, tags that move, redirects that lead away, and names that are no names."""
+"""Registries that lie, tags that move, redirects to other hosts, and invalid names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def layer(image_size: object, digest: str, kind: str = SIF_LAYER) -> dict[str, o
 
 
 def manifest_rule(layers: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """The registry has no catalog, and answers with this manifest."""
+    """Return rules for a registry without a catalog that answers with this manifest."""
     config = Descriptor.of(SIF_CONFIG, EMPTY_JSON).to_json()
     body = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": list(layers)})
     kind = {"Content-Type": MANIFEST}
@@ -77,7 +77,7 @@ def manifest_rule(layers: Sequence[Mapping[str, object]]) -> list[dict[str, obje
 
 
 def hostile_layers(upstream: Upstream) -> dict[str, tuple[list[dict[str, object]], int, str]]:
-    """Layers, the exit code, and what the error says."""
+    """Return layers, the exit code, and a part of the error."""
     digest, size = str(upstream.small.sif), SMALL
     other = str(upstream.large.sif)
     return {
@@ -135,7 +135,7 @@ def test_a_hostile_manifest_is_refused_before_anything_is_allocated(
 
 
 def lying_catalog(upstream: Upstream, folder: Path, namespace: str, **changed: Any) -> tuple[str, Image, Image]:
-    """A namespace with two releases, whose catalog tells something else of the second; its address and both images."""
+    """Publish two releases in a namespace whose catalog is wrong about the second. Returns address and images."""
     registry = registry_at(upstream.server.host, namespace)
     first = publish_image(folder, registry, content_of(f"{namespace} 1", SMALL))
     second = publish_image(folder, registry, content_of(f"{namespace} 2", SMALL))
@@ -200,7 +200,7 @@ def test_a_body_without_end_is_read_to_its_limit_only(
 
 
 def redirected(image: Image) -> list[dict[str, object]]:
-    """The registry wants a login, and sends those who ask for the bytes to another host."""
+    """Return rules for a registry that requires a login and redirects requests for bytes to another host."""
     wants = {"WWW-Authenticate": 'Basic realm="x"'}
     target = f"http://OTHER/v2/images/{image.release.recipe}{image.blobs}?X-Amz-Signature={SIGNATURE}"
     return [

@@ -1,4 +1,4 @@
-"""A pull that is killed at any step, and what is durable when."""
+"""Pulls that are killed at every step, and the order in which files become durable."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.integration.pull.conftest import SMALL, Start, Upstream, registry_at
 
 NewUser = Callable[..., User]
 
-AT_ONCE = 2  # kills that are tried at the same time, each on its own copy of a store
+AT_ONCE = 2  # kills tried in parallel, each on a copy of the store
 INTERRUPTED = "singfactory: interrupted\n  run the same command again; what is complete is not done twice\n"
 
 
 def watched(user: User, *options: str) -> tuple[User, Path]:
-    """The same user under kill_at.py, and the file that it writes."""
+    """Return the same user under kill_at.py, and the file that it writes."""
     record = user.home.with_name(f"{user.home.name}.record")
     record.write_text("")
     program = (sys.executable, str(KILL_AT), str(user.store), str(record), *options, "--")
@@ -37,14 +37,14 @@ def noted(record: Path) -> list[dict[str, Any]]:
 
 
 def copy_of(user: User, place: object) -> User:
-    """The same user with a copy of the store."""
+    """Return the same user with a copy of the store."""
     mine = replace(user, home=user.home.with_name(f"home-{place}"), store=user.store.with_name(f"store-{place}"))
     shutil.copytree(user.store, mine.store, symlinks=True)
     return mine
 
 
 def steps_of(user: User) -> list[dict[str, Any]]:
-    """What a pull that nobody disturbs does to a copy of the user's store."""
+    """Return the steps of an undisturbed pull into a copy of the user's store."""
     driven, record = watched(copy_of(user, "clean"))
     driven.pull()
     return [line for line in noted(record) if "step" in line]
@@ -56,7 +56,7 @@ def at_each(numbers: Iterable[int], kill: Callable[[int], None]) -> None:
 
 
 def kill_at_each_step(user: User, image: Image, number_of_signal: signal.Signals) -> int:
-    """Kill a pull at every step it takes, each time on a copy of the user's store; returns how many steps there are."""
+    """Kill a pull at every step, each time on a copy of the user's store. Returns the number of steps."""
     count = len(steps_of(user))
 
     def kill(number: int) -> None:
@@ -129,7 +129,7 @@ def test_everything_that_gets_a_name_was_synced_before_and_its_folder_is_afterwa
     assert len(renamed) == 5, "the lease, the blob, two tags, the record"
     for number, line in renamed:
         final = Path(line["to"])
-        if not final.is_symlink():  # a link has no bytes of its own to sync
+        if not final.is_symlink():  # a link has no bytes to sync
             before = last_sync(lines[:number], line["path"])
             found = final.stat()
             assert (before["size"], before["mtime"]) == (found.st_size, found.st_mtime_ns), "nothing came after it"

@@ -1,4 +1,4 @@
-"""A registry and a network that fail in every way: the image is right, or nothing is there and the error helps."""
+"""Failures of the registry and the network: the image is right, or nothing is stored and the error helps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WITH_RANGE = ["Range", "bytes=.*"]
 
 
 def assert_nothing_is_there(user: User) -> None:
-    """No image, no part of one, no name for it."""
+    """Check that the store has no image, no partial download and no tag."""
     assert [path for path in user.files() if not path.startswith("leases/")] == []
 
 
@@ -83,7 +83,7 @@ def test_retry_after_beyond_the_budget_ends_the_pull_at_once_and_says_when_to_co
     assert len(faulty.requests("GET", upstream.small.blobs)) == 1
 
 
-# What goes wrong within a body
+# Faults within a body
 
 
 def test_a_stream_that_stalls_is_resumed_after_the_idle_time_and_not_fetched_anew(
@@ -130,7 +130,7 @@ def test_a_flipped_bit_costs_one_clean_retry(upstream: Upstream, start: Start, n
     user = new_user(faulty)
     done = user.run("pull", NAME)
     assert done.code == 0
-    assert "the bytes were not right; fetching the image once more" in done.err
+    assert "the digest is wrong; fetching the image once more" in done.err
     assert user.arrived(upstream.small) == upstream.small.size
     assert [request["headers"].get("Range") for request in faulty.requests("GET", upstream.small.blobs)] == [None] * 2
 

@@ -1,4 +1,4 @@
-"""Many processes and several users at one store: one downloads, all succeed, and planted files lead nobody astray."""
+"""Many processes and several users share a store: one downloads, all succeed, and planted files do no harm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NewUser = Callable[..., User]
 
 MANY = 12
 AS_USER = Path(__file__).with_name("as_user.py")
-STRANGER = 61002  # a user id that nobody has
+STRANGER = 61002  # an unused user id
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two users")
 
 
@@ -143,7 +143,7 @@ def test_many_pulls_at_once_make_one_download_and_one_copy_whatever_their_umask(
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that other users can reach, which pytest's are not."""
+    """A folder that other users can reach, unlike pytest's."""
     folder = Path(tempfile.mkdtemp(prefix="singfactory-shared-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -151,7 +151,7 @@ def shared() -> Iterator[Path]:
 
 
 def two_of_one_group() -> tuple[int, int, int]:
-    """Two accounts of this system with the same primary group, and that group."""
+    """Return two accounts of this system with the same primary group, and that group."""
     members: dict[int, list[int]] = {}
     for account in pwd.getpwall():
         members.setdefault(account.pw_gid, []).extend([account.pw_uid] if account.pw_uid else [])
@@ -162,7 +162,7 @@ def two_of_one_group() -> tuple[int, int, int]:
 
 
 def two_users(folder: Path, mode: int, new_user: NewUser, faulty: Faulty) -> list[User]:
-    """Two users at one store, which belongs to root and their group."""
+    """Return two users of one store, which belongs to root and their group."""
     *numbers, group = two_of_one_group()
     store = folder / "store"
     store.mkdir()

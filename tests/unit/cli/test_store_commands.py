@@ -150,8 +150,8 @@ def test_what_a_scratch_file_system_deleted_comes_back_as_the_same_digest(cluste
     assert lost.code == 3
     assert lost.err == (
         "singfactory: the file of tool:1.0-1 is gone from the store\n"
-        f"  {first['path']} was deleted or cut short; many scratch file systems delete what lies unused\n"
-        f"  singfactory pull tool@{first['digest']} brings the same image back\n"
+        f"  {first['path']} was deleted or truncated; many scratch file systems delete files that are not used\n"
+        f"  get the same image back with: singfactory pull tool@{first['digest']}\n"
     )
     done = cluster.ok("exec", "tool", "--", "true")
     assert done.out == "exec first\n"
@@ -208,7 +208,7 @@ def test_lock_writes_what_exec_would_run_and_pull_fetches_exactly_that(cluster: 
     (locked,) = read(cluster.folder / "singfactory.lock")
     assert (locked.name, locked.tag, locked.sif_digest, locked.size) == ("tool", "1.0-1", Digest.of(b"first"), 5)
     assert locked.registry == cluster.registry.describe()
-    assert f"tool:1.0-1 is locked as {locked.digest}" in done.err
+    assert f"locked tool:1.0-1 as {locked.digest}" in done.err
     fresh = ("--store", str(cluster.folder / "fresh"))
     value = cluster.ok("pull", "--locked", "singfactory.lock", "--json", *fresh, SINGFACTORY_REGISTRY="").json()
     assert (value["sif_digest"], value["transferred"]) == (str(Digest.of(b"first")), 5)
@@ -235,14 +235,14 @@ def test_a_manifest_that_holds_another_image_than_the_locked_one_is_an_integrity
     (cluster.folder / "wrong.lock").write_text(wrong)
     done = cluster.run("pull", "--locked", "wrong.lock")
     assert done.code == 5
-    assert "is not the image that is locked" in done.err
+    assert "is not the locked image" in done.err
     assert list(cluster.store.blobs()) == []
 
 
 def test_pull_wants_something_to_pull(cluster: Cluster) -> None:
     done = cluster.run("pull")
     assert done.code == 2
-    assert done.err.startswith("singfactory: no image is named\n")
+    assert done.err.startswith("singfactory: pull needs an image\n")
 
 
 def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
@@ -258,7 +258,7 @@ def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
     cluster.store.blob(Digest.of(SIF)).unlink()
     lost = cluster.run("exec", "mine", "--", "true")
     assert lost.code == 3
-    assert lost.err.endswith("  singfactory store adopt FILE --as mine:adopted brings the same image back\n")
+    assert lost.err.endswith("  get the same image back with: singfactory store adopt FILE --as mine:adopted\n")
 
 
 def test_adopt_says_what_is_wrong(cluster: Cluster) -> None:

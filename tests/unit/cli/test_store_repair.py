@@ -70,7 +70,7 @@ def test_what_cannot_come_back_is_told_and_does_not_stop_the_others(cluster: Clu
         blob.unlink()
     done = cluster.run("store", "verify", "--repair")
     assert done.code == 3
-    assert "gone   a-first-one:1: a-first-one:1 came from no registry" in done.out
+    assert "gone   a-first-one:1: a-first-one:1 cannot be fetched again" in done.out
     assert "singfactory store adopt FILE --as a-first-one:1" in done.out
     assert "back   tool:1.0-1" in done.out
 

@@ -39,7 +39,7 @@ def engine_at(path: Path, says: str) -> Path:
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """Nothing but what a test puts into bin/ is found; the fakes themselves need only the shell's own commands."""
+    """PATH has only bin/, which a test fills. The fakes need only commands that are built into the shell."""
     return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
 
 
@@ -55,7 +55,7 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("apptainer version v1.3.0", "apptainer 1.3.0"),
     ],
 )
-def test_an_engine_is_known_by_what_it_says_of_itself(
+def test_an_engine_is_identified_by_its_version_output(
     tmp_path: Path, env: dict[str, str], says: str, label: str
 ) -> None:
     path = engine_at(tmp_path / "bin/apptainer", says)
@@ -72,16 +72,18 @@ def test_an_engine_is_known_by_what_it_says_of_itself(
         ("singularity version 2.6.1-dist", "singularity-ce 2.6.1"),
     ],
 )
-def test_one_that_is_too_old_is_refused_and_named(tmp_path: Path, env: dict[str, str], says: str, shown: str) -> None:
+def test_an_engine_that_is_too_old_is_refused_and_named(
+    tmp_path: Path, env: dict[str, str], says: str, shown: str
+) -> None:
     path = engine_at(tmp_path / "bin/singularity", says)
     with pytest.raises(NotFound) as caught:
         find("", env, HOST)
     assert caught.value.what == "no Apptainer or Singularity on this machine"
     assert caught.value.why == f"{path} is {shown}"
-    assert "module load apptainer on a cluster (1.2 or later; SingularityCE 3.11)" in caught.value.fix
+    assert "module load apptainer (1.2 or later, or SingularityCE 3.11)" in caught.value.fix
 
 
-def test_a_newer_one_behind_one_that_is_too_old_is_taken(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_newer_engine_later_on_the_path_is_used(tmp_path: Path, env: dict[str, str]) -> None:
     engine_at(tmp_path / "bin/apptainer", "apptainer version 1.0.0")
     path = engine_at(tmp_path / "bin/singularity", "singularity-ce version 4.0.0")
     assert find("", env, HOST).path == path
@@ -95,17 +97,17 @@ def test_singularity_that_is_a_link_to_apptainer_is_apptainer(tmp_path: Path, en
     assert (found.path, found.kind) == (tmp_path / "bin/singularity", "apptainer")
 
 
-def test_the_wanted_engine_is_taken_by_path_or_name_and_no_other(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_configured_engine_is_used_and_no_other(tmp_path: Path, env: dict[str, str]) -> None:
     engine_at(tmp_path / "bin/apptainer", "apptainer version 1.3.0")
     path = engine_at(tmp_path / "opt/my-engine", "singularity-ce version 4.0.0")
     assert find(str(path), env, HOST).path == path
     assert find("apptainer", env, HOST).kind == "apptainer"
-    with pytest.raises(NotFound, match="/no/such, is no Apptainer or Singularity"):
+    with pytest.raises(NotFound, match="/no/such, is not a usable Apptainer or Singularity"):
         find("/no/such", env, HOST)
 
 
-def test_the_rootless_prefix_is_looked_into_last(tmp_path: Path, env: dict[str, str]) -> None:
-    with pytest.raises(NotFound, match="looked on PATH and in the rootless prefix"):
+def test_the_rootless_prefix_is_searched_last(tmp_path: Path, env: dict[str, str]) -> None:
+    with pytest.raises(NotFound, match="searched PATH and the rootless prefix"):
         find("", env, HOST)
     rootless = engine_at(tmp_path / "home/.local/share/singfactory-engine/usr/bin/apptainer", "apptainer version 1.3.1")
     assert find("", env, HOST).path == rootless
@@ -116,7 +118,7 @@ def test_the_rootless_prefix_is_looked_into_last(tmp_path: Path, env: dict[str, 
 
 
 @pytest.mark.parametrize("script", ["echo hello", "exit 3", "echo apptainer version 1.3.0; exit 1", "kill -9 $$"])
-def test_a_program_that_is_no_engine_is_passed_over(tmp_path: Path, env: dict[str, str], script: str) -> None:
+def test_a_program_that_is_not_an_engine_is_skipped(tmp_path: Path, env: dict[str, str], script: str) -> None:
     program(tmp_path / "bin/apptainer", script)
     with pytest.raises(NotFound):
         find("", env, HOST)
@@ -126,7 +128,7 @@ def engine(kind: str = "apptainer", host: Host = HOST, **env: str) -> Engine:
     return Engine(Path("/opt/bin/apptainer"), kind, "1.3.0", host, env)
 
 
-def test_an_engine_is_started_with_what_is_on_a_list_and_nothing_else() -> None:
+def test_builds_and_tests_get_an_allow_list_of_variables() -> None:
     kept = {
         "PATH": "/bin",
         "HOME": "/home/me",
@@ -159,7 +161,7 @@ def test_an_engine_is_started_with_what_is_on_a_list_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("apptainer", "APPTAINER"), ("singularity-ce", "SINGULARITY")])
-def test_variables_for_inside_and_the_scratch_folder_are_set_as_each_engine_reads_them(kind: str, prefix: str) -> None:
+def test_container_variables_and_the_scratch_folder_are_set_with_each_engines_prefix(kind: str, prefix: str) -> None:
     env = engine(kind, LC_ALL="de_DE", TZ="CET").environment({"A": "b"}, Path("/scratch"))
     del env["PATH"]
     assert env == {
@@ -185,7 +187,7 @@ image=$before
 
 
 class Fake:
-    """An engine made of a shell script that takes the arguments of `build` and does what a test says."""
+    """A shell script as the engine: it parses the arguments of `build` and runs a test's commands."""
 
     def __init__(self, folder: Path, then: str, host: Host = HOST) -> None:
         self.folder = folder
@@ -210,7 +212,7 @@ class Fake:
         self.engine.build(order or self.order, self.lines.append)
 
 
-def test_a_build_gives_the_image_its_name_when_it_is_complete_and_cleans_up(tmp_path: Path) -> None:
+def test_a_build_names_the_image_when_it_is_complete_and_cleans_up(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo "INFO:    Starting build..."; echo sif > "$image"; mkdir "$APPTAINER_TMPDIR/x"; pwd')
     fake.build()
     assert fake.order.image.read_text() == "sif\n"
@@ -224,7 +226,7 @@ def test_a_build_gives_the_image_its_name_when_it_is_complete_and_cleans_up(tmp_
     assert seen == f"build --notest --force --disable-cache {made} {definition}\n"
 
 
-def test_what_an_order_says_becomes_options_and_environment(tmp_path: Path) -> None:
+def test_a_build_order_becomes_options_and_environment(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo sif > "$image"')
     order = replace(fake.order, arch="arm64", binds=(Bind(Path("/srv/x"), "/tmp/x"),), env={"A": "b c"})
     fake.build(order)
@@ -238,7 +240,7 @@ def environment_of(fake: Fake) -> dict[str, str]:
     return {name: text for name, _, text in (line.partition("=") for line in lines)}
 
 
-def test_a_build_is_told_the_epoch_of_its_order_and_no_other_one(tmp_path: Path) -> None:
+def test_a_build_gets_the_epoch_of_its_order_and_no_other(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo sif > "$image"')
     fake.engine = replace(fake.engine, base_env={**fake.engine.base_env, "SOURCE_DATE_EPOCH": "7"})
     fake.build()
@@ -260,15 +262,16 @@ def test_a_build_is_told_the_epoch_of_its_order_and_no_other_one(tmp_path: Path)
         ("singularity-ce", "4.1.5", False),
     ],
 )
-def test_mksquashfs_options_go_to_engines_that_take_them_and_else_into_the_log(
+def test_mksquashfs_options_are_passed_or_logged_as_ignored(
     tmp_path: Path, kind: str, version: str, *, takes: bool
 ) -> None:
     fake = Fake(tmp_path, 'echo sif > "$image"')
     fake.engine = replace(fake.engine, kind=kind, version=version)
     fake.build(replace(fake.order, mksquashfs_options=("-no-fragments", "-x")))
-    told = "--mksquashfs-args=-no-fragments -x" in fake.seen.read_text()
-    logged = fake.order.log.read_text() == f"{kind} {version} takes no options of mksquashfs: -no-fragments -x\n"
-    assert (told, logged) == (takes, not takes)
+    passed = "--mksquashfs-args=-no-fragments -x" in fake.seen.read_text()
+    ignored = f"{kind} {version} has no option for mksquashfs arguments; ignored: -no-fragments -x\n"
+    logged = fake.order.log.read_text() == ignored
+    assert (passed, logged) == (takes, not takes)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +293,9 @@ def test_a_build_that_fails_leaves_only_its_log(tmp_path: Path, then: str, what:
 
 
 @pytest.mark.slow
-def test_a_build_that_takes_too_long_is_ended_and_shows_where_it_was(tmp_path: Path) -> None:
+def test_a_build_that_takes_too_long_is_ended_and_its_last_output_shown(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo "INFO:    Running post scriptlet"; echo "+ sleep"; echo half > "$image"; sleep 60')
-    with pytest.raises(BuildFailed, match="the build took longer than 0:00:01") as caught:
+    with pytest.raises(BuildFailed, match="the build did not finish within 0:00:01") as caught:
         fake.build(replace(fake.order, timeout=timedelta(seconds=1)))
     assert caught.value.detail == ("+ sleep",)
     assert list(fake.order.image.parent.iterdir()) == []
@@ -332,7 +335,7 @@ def test_a_test_gains_no_rights_and_a_setuid_engine_still_starts(tmp_path: Path,
 
 
 @pytest.mark.parametrize("entry", ["bin", ".", "", "./bin"])
-def test_no_engine_is_found_by_an_entry_of_the_path_that_depends_on_the_working_folder(
+def test_relative_entries_of_the_path_are_not_searched_for_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
 ) -> None:
     for folder in (tmp_path, tmp_path / "bin"):
@@ -363,20 +366,20 @@ def test_root_runs_tests_as_nobody(tmp_path: Path) -> None:
     assert [word for word in words if word.startswith(("uid:", "gid:"))] == ["uid:65534", "gid:65534"]
 
 
-def test_an_image_s_own_test_is_run_where_the_engine_keeps_it(tmp_path: Path) -> None:
+def test_the_test_section_of_an_image_is_run(tmp_path: Path) -> None:
     assert run_arguments(tmp_path, replace(COMMAND, arguments=()), HOST)[-1] == "/.singularity.d/test"
 
 
 @pytest.mark.parametrize(("gpu", "option"), [("nvidia", "--nv"), ("rocm", "--rocm")])
-def test_a_gpu_is_asked_for_in_the_engine_s_words(tmp_path: Path, gpu: str, option: str) -> None:
+def test_a_gpu_is_requested_by_the_engines_option(tmp_path: Path, gpu: str, option: str) -> None:
     assert option in run_arguments(tmp_path, replace(COMMAND, gpu=gpu), HOST)
 
 
-def test_where_images_cannot_be_mounted_apptainer_is_told_to_unpack_them(tmp_path: Path) -> None:
+def test_apptainer_unpacks_images_that_cannot_be_mounted(tmp_path: Path) -> None:
     assert "--unsquash" in run_arguments(tmp_path, COMMAND, replace(HOST, fuse=False))
 
 
-def test_an_engine_with_a_setuid_starter_is_recognised(tmp_path: Path) -> None:
+def test_an_engine_with_a_setuid_starter_is_recognized(tmp_path: Path) -> None:
     path = program(tmp_path / "bin/apptainer", "true")
     found = Engine(path, "apptainer", "1.3.0", HOST, {})
     assert not found.is_setuid
@@ -386,9 +389,9 @@ def test_an_engine_with_a_setuid_starter_is_recognised(tmp_path: Path) -> None:
     assert found.is_setuid
 
 
-def test_an_image_for_another_machine_says_where_it_can_be_built() -> None:
+def test_the_error_for_another_architecture_says_where_to_build() -> None:
     assert cannot_build_for("arm64", HOST).lines() == (
         "this machine cannot build for arm64",
-        "it is amd64",
-        "build on a machine with arm64; the workflows choose the runner by themselves",
+        "this machine is amd64",
+        "build on a machine with arm64; the GitHub workflows choose such a runner automatically",
     )

@@ -53,7 +53,7 @@ def without(*names: str) -> Mapping[str, str]:
         ),
     ],
 )
-def test_how_this_machine_builds_is_told_in_words(host: Host, setuid: bool, words: str) -> None:  # noqa: FBT001
+def test_the_way_this_machine_builds_is_described(host: Host, setuid: bool, words: str) -> None:  # noqa: FBT001
     assert host.how_it_builds(setuid_engine=setuid) == words
 
 
@@ -88,7 +88,7 @@ def test_images_are_mounted_through_fuse_or_by_a_full_root() -> None:
     assert not replace(ROOT, fuse=False, full_capabilities=False).mounts_images
 
 
-def test_this_machine_is_looked_at_and_not_guessed() -> None:
+def test_this_machine_is_probed() -> None:
     found = probe({"PATH": os.environ["PATH"]})
     assert found.user_id == os.geteuid()
     assert found.arch

@@ -66,7 +66,7 @@ def test_a_failed_post_section_shows_the_last_lines_of_its_own_output() -> None:
 
 
 @pytest.mark.parametrize("line", ["INFO: done", "INFO:root:done", "FATAL: cannot", "FATAL ERROR: x", "  INFO:    x"])
-def test_a_program_that_logs_like_the_engine_does_not_end_its_section(line: str) -> None:
+def test_a_program_that_logs_like_the_engine_does_not_end_the_section(line: str) -> None:
     error = failure(f"{POST}{line}\nFATAL:   While performing build: exit status 1\n")
     assert error.what == "%post failed"
     assert error.why == "While performing build: exit status 1"
@@ -100,7 +100,7 @@ def test_the_section_that_ran_is_named(section: str) -> None:
         START + "FATAL:   While performing build: unpack: write /tmp/x: disk quota exceeded\n",
     ],
 )
-def test_a_full_disk_is_told_as_one_whatever_the_exit_status(text: str) -> None:
+def test_a_full_disk_is_recognized_by_the_output(text: str) -> None:
     error = failure(text)
     assert isinstance(error, NoRoom)
     assert error.what == "no space left while building"
@@ -117,10 +117,10 @@ def test_a_full_disk_is_told_as_one_whatever_the_exit_status(text: str) -> None:
         "conveyor failed to get: NAME_UNKNOWN: repository name not known to registry: name unknown",
     ],
 )
-def test_a_base_that_does_not_exist_is_told_as_one(fatal: str) -> None:
+def test_a_missing_base_image_is_recognized_by_the_output(fatal: str) -> None:
     error = failure(f"INFO:    Starting build...\nFATAL:   While performing build: {fatal}\n")
     assert isinstance(error, BuildFailed)
-    assert error.what == "the base image does not exist, or the registry does not show it to us"
+    assert error.what == "the base image does not exist or is private"
     assert error.why.endswith(fatal)
 
 
@@ -136,20 +136,20 @@ def test_a_base_that_does_not_exist_is_told_as_one(fatal: str) -> None:
         "unexpected EOF",
     ],
 )
-def test_a_network_that_fails_before_the_first_section_is_worth_trying_again(fatal: str) -> None:
+def test_a_network_failure_before_the_first_section_can_be_retried(fatal: str) -> None:
     error = failure(f"INFO:    Starting build...\nFATAL:   While performing build: conveyor failed to get: {fatal}\n")
     assert isinstance(error, RegistryFailure)
     assert error.retryable
 
 
-def test_a_network_that_fails_inside_a_section_is_the_recipe_s() -> None:
+def test_a_network_failure_inside_a_section_is_a_failed_build() -> None:
     error = failure(POST + "curl: (7) connection refused\nFATAL:   While performing build: exit status 7\n")
     assert isinstance(error, BuildFailed)
     assert error.what == "%post failed"
 
 
 @pytest.mark.parametrize("status", [1, 255, -9])
-def test_an_engine_that_said_nothing_is_told_by_its_status(status: int) -> None:
+def test_an_engine_that_prints_nothing_is_reported_by_its_status(status: int) -> None:
     error = failure("", status)
     assert error.lines()[:2] == ("the build failed", f"the engine ended with status {status}")
 
@@ -167,7 +167,7 @@ def test_lines_arrive_whole_and_clean_however_the_stream_is_cut() -> None:
     assert lines_of([text[at : at + 1] for at in range(len(text))]) == wanted
 
 
-def test_bytes_that_are_no_text_do_no_harm() -> None:
+def test_bytes_that_are_not_text_are_replaced() -> None:
     assert lines_of([b"\xff\xfe\n", b"ok\n"]) == ["\ufffd\ufffd", "ok"]
 
 
@@ -185,7 +185,7 @@ def test_a_stream_without_newlines_or_without_end_does_not_fill_the_memory() -> 
 
 
 @pytest.mark.slow
-def test_last_words_without_end_take_no_more_memory_than_others() -> None:
+def test_endless_fatal_messages_take_bounded_memory() -> None:
     output = Output(lambda _: None)
     tracemalloc.start()
     for _ in range(200):
@@ -196,5 +196,5 @@ def test_last_words_without_end_take_no_more_memory_than_others() -> None:
     assert len(failure("FATAL:   " + "x" * 60_000).why) == 400
 
 
-def test_control_characters_of_eight_bits_do_not_come_through() -> None:
+def test_eight_bit_control_characters_are_removed() -> None:
     assert lines_of(["a\x9b31mb\x85c\n".encode()]) == ["a31mbc"]

@@ -10,7 +10,7 @@ from factory.engine.sources import debian_mirror, find, pip_configuration
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Debian machine without a pip configuration of its own."""
+    """A Debian machine without a pip configuration."""
     monkeypatch.setattr(sources, "_PIP_OF_ALL", tmp_path / "etc" / "pip.conf")
     monkeypatch.setattr(sources, "_distribution", lambda: "debian")
 
@@ -51,7 +51,7 @@ def test_pip_s_files_are_read_in_pip_s_own_order(tmp_path: Path, home: Path) -> 
     assert pip_configuration(env) == {"index-url": "https://env/simple", "retries": "9"}
 
 
-def test_pip_s_way_to_name_no_file_is_known(tmp_path: Path, home: Path) -> None:
+def test_pip_configuration_in_dev_null_means_no_file(tmp_path: Path, home: Path) -> None:
     write(tmp_path / "etc/pip.conf", "[global]\nindex-url = https://all/simple\n")
     assert pip_configuration({"HOME": str(home), "PIP_CONFIG_FILE": "/dev/null"}) == {}
 
@@ -66,15 +66,13 @@ def test_options_are_read_in_both_spellings_and_others_are_left_alone(tmp_path: 
 
 
 @pytest.mark.parametrize("broken", ["index-url = x", "[global\n", "\x00\xff", "[global]\nindex-url = a\n[global]\nb"])
-def test_a_broken_pip_file_is_pip_s_to_complain_about(tmp_path: Path, home: Path, broken: str) -> None:
+def test_a_broken_pip_configuration_is_ignored(tmp_path: Path, home: Path, broken: str) -> None:
     path = write(tmp_path / "etc/pip.conf", "")
     path.write_bytes(broken.encode("latin-1"))
     pip_configuration({"HOME": str(home)})
 
 
-def test_an_index_in_a_folder_is_bound_with_its_parent_where_its_files_lie(
-    tmp_path: Path, home: Path, mounts: Path
-) -> None:
+def test_an_index_in_a_folder_is_bound_with_its_parent(tmp_path: Path, home: Path, mounts: Path) -> None:
     (tmp_path / "index/simple").mkdir(parents=True)
     found = find({"HOME": str(home), "PIP_INDEX_URL": f"file://{tmp_path}/index/simple"}, mounts)
     (bind,) = found.binds
@@ -93,7 +91,9 @@ def test_a_folder_of_wheels_is_bound_itself_and_once(tmp_path: Path, home: Path,
 
 
 @pytest.mark.parametrize("place", ["home", "."])
-def test_a_source_around_the_home_is_left_out_and_named(tmp_path: Path, home: Path, mounts: Path, place: str) -> None:
+def test_a_source_that_contains_the_home_is_left_out_and_named(
+    tmp_path: Path, home: Path, mounts: Path, place: str
+) -> None:
     (tmp_path / "wheels").mkdir()
     found = find({"HOME": str(home), "PIP_FIND_LINKS": f"{tmp_path}/wheels {tmp_path}/{place}"}, mounts)
     assert [bind.source for bind in found.binds] == [tmp_path / "wheels"]
@@ -106,13 +106,13 @@ def test_an_index_in_the_home_is_bound_without_the_home(home: Path, mounts: Path
     assert [bind.source for bind in found.binds] == [home / "simple"]
 
 
-def test_a_certificate_with_a_key_behind_it_is_left_out_and_named(home: Path, mounts: Path) -> None:
+def test_a_certificate_file_with_a_private_key_is_left_out_and_named(home: Path, mounts: Path) -> None:
     path = write(home / "client.pem", "-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
     found = find({"HOME": str(home), "PIP_CERT": str(path)}, mounts)
     assert (found.env, found.binds, found.left_out) == ((), (), ("PIP_CERT",))
 
 
-def test_an_index_that_is_not_there_is_not_set(home: Path, mounts: Path) -> None:
+def test_a_missing_index_is_not_set(home: Path, mounts: Path) -> None:
     found = find({"HOME": str(home), "PIP_INDEX_URL": "file:///not/there/simple"}, mounts)
     assert (found.env, found.binds) == ((), ())
 
@@ -131,12 +131,12 @@ def test_an_index_that_is_not_there_is_not_set(home: Path, mounts: Path) -> None
         ("PIP_EXTRA_INDEX_URL", "https://dl.example/2f1b6c1e-8c1d-4f0a-9d8e-0a1b2c3d4e5f/org/repo/python/simple"),
     ],
 )
-def test_what_holds_a_login_is_left_out_and_named(home: Path, mounts: Path, name: str, text: str) -> None:
+def test_an_address_with_a_login_is_left_out_and_named(home: Path, mounts: Path, name: str, text: str) -> None:
     found = find({"HOME": str(home), name: text}, mounts)
     assert (found.env, found.left_out) == ((), (name,))
 
 
-def test_addresses_without_a_login_are_carried_into_builds(home: Path, mounts: Path) -> None:
+def test_addresses_without_a_login_reach_builds(home: Path, mounts: Path) -> None:
     env = {
         "http_proxy": "http://proxy:3128",
         "HTTPS_PROXY": "proxy:3128",
@@ -150,9 +150,7 @@ def test_addresses_without_a_login_are_carried_into_builds(home: Path, mounts: P
     assert (found.binds, found.left_out) == ((), ())
 
 
-def test_a_certificate_of_the_site_is_bound_once_and_every_variable_follows(
-    tmp_path: Path, home: Path, mounts: Path
-) -> None:
+def test_a_site_certificate_is_bound_once_for_all_variables(tmp_path: Path, home: Path, mounts: Path) -> None:
     certificate = write(tmp_path / "ca.pem", "x")
     (tmp_path / "link.pem").symlink_to(certificate)
     env = {
@@ -206,7 +204,7 @@ def test_the_debian_mirror_is_the_one_that_apt_uses(tmp_path: Path, name: str, t
     assert debian_mirror(tmp_path / "apt", tmp_path / "none") == mirror
 
 
-def test_without_one_debootstrap_s_own_mirror_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_apt_sources_the_mirror_of_debootstrap_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = write(tmp_path / "debootstrap", '#!/bin/sh\nDEF_MIRROR="http://mirror.example.org/debian"\n')
     assert debian_mirror(tmp_path / "none", script) == "http://mirror.example.org/debian"
     assert debian_mirror(tmp_path / "none", tmp_path / "none") == ""

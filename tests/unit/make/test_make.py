@@ -458,7 +458,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda _, folder: (folder / "candidate.json").write_text(
             (folder / "candidate.json").read_text().replace('"arch": "amd64"', '"arch": "arm64"')
         ),
-        "holds a candidate of another name",
+        "has the candidate of another recipe",
     ),
     "an edited recipe": (
         lambda factory, _: factory.write("base", more='[run]\nbinds = ["/data"]'),

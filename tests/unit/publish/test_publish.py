@@ -581,7 +581,7 @@ def test_something_else_where_the_catalog_belongs_is_left_alone(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     foreign = push_foreign(registry, "catalog", "latest")
-    with pytest.raises(IntegrityFailure, match="is not a catalog of ours"):
+    with pytest.raises(IntegrityFailure, match="is not a singfactory catalog"):
         put(recipe, made, registry)
     assert ends(registry, "catalog")["latest"] == foreign
 

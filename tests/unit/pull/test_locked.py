@@ -37,7 +37,7 @@ def release(tmp_path: Path, registry: Registry, content: bytes, more: str = "") 
 
 
 def lock(tmp_path: Path, registry: Registry, reference: str = "tool") -> LockedImage:
-    """Pull into a store that is thrown away, and lock what came."""
+    """Pull into a temporary store and return the lock entry."""
     throw_away = Store(tmp_path / "another store")
     done = pull(Reference.parse(reference), registry=registry, store=throw_away, arch="amd64", progress=QUIET)
     (image,) = parse(render([LockedImage.of(done.image, DATE)]).encode(), "x")
@@ -65,7 +65,7 @@ def test_the_locked_image_is_fetched_although_the_tags_have_moved(
     assert [tag for tag, _ in store.images()] == ["1.0-1"], "latest is not moved to an old image"
 
 
-def test_a_locked_tag_that_names_another_image_now_is_told(
+def test_a_locked_tag_that_names_another_image_now_gives_a_notice(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     push_foreign(registry, "tool", "stable", b"first")
@@ -73,11 +73,11 @@ def test_a_locked_tag_that_names_another_image_now_is_told(
     push_foreign(registry, "tool", "stable", b"second")
     heard = Heard()
     assert get(image, registry, store, heard).path.read_bytes() == b"first"
-    assert heard.notes == [f"tool:stable names another image now; {image.digest} is fetched, as it is locked"]
+    assert heard.notes == [f"tool:stable names another image now; fetching the locked {image.digest}"]
 
 
 @pytest.mark.parametrize("status", ["deprecated", "withdrawn"])
-def test_the_locked_image_is_fetched_although_its_recipe_is_not_to_be_used(
+def test_the_locked_image_is_fetched_although_its_recipe_is_withdrawn(
     tmp_path: Path, registry: LayoutRegistry, store: Store, status: str
 ) -> None:
     release(tmp_path, registry, b"first")
@@ -93,7 +93,7 @@ def test_an_image_whose_sif_is_not_the_locked_one_is_refused_before_a_byte_of_it
 ) -> None:
     release(tmp_path, registry, b"first")
     image = replace(lock(tmp_path, registry), sif_digest=Digest.of(b"another"))
-    with pytest.raises(IntegrityFailure, match="is not the image that is locked") as caught:
+    with pytest.raises(IntegrityFailure, match="is not the locked image") as caught:
         get(image, registry, store)
     assert caught.value.exit_code == 5
     assert not store.root.exists()
@@ -102,7 +102,7 @@ def test_an_image_whose_sif_is_not_the_locked_one_is_refused_before_a_byte_of_it
         get(image, registry, store)
 
 
-def test_a_locked_image_that_is_here_needs_no_registry(tmp_path: Path, registry: LayoutRegistry, store: Store) -> None:
+def test_a_stored_locked_image_needs_no_registry(tmp_path: Path, registry: LayoutRegistry, store: Store) -> None:
     release(tmp_path, registry, b"first")
     image = lock(tmp_path, registry)
     get(image, registry, store)
@@ -110,7 +110,7 @@ def test_a_locked_image_that_is_here_needs_no_registry(tmp_path: Path, registry:
     assert (done.transferred, done.reused) == (0, 5)
 
 
-def test_a_locked_image_that_was_deleted_here_is_fetched_again(
+def test_a_locked_image_that_was_deleted_from_the_store_is_fetched_again(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     release(tmp_path, registry, b"first")

@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def released(registry: Registry, tmp_path: Path, content: bytes = NEW, index: bytes | None = None) -> Release:
-    """A release with its chunk index, or with these bytes in its place."""
+    """Publish a release with its chunk index, or with these bytes instead of it."""
     path = tmp_path / "published.sif"
     path.write_bytes(content)
     document = index_image(path).encode() if index is None else index
@@ -85,7 +85,7 @@ def is_whole(made: Planned) -> bool:
 
 
 def put_together(plan: Plan) -> bytes:
-    """The image, with what is to be fetched out of the original."""
+    """Assemble the image by a plan, and take the fetched spans from the original."""
     assert plan.copies
     result = bytearray()
     for offset, length, file, at in plan.spans:
@@ -94,7 +94,7 @@ def put_together(plan: Plan) -> bytes:
     return bytes(result)
 
 
-def test_what_an_older_image_of_the_recipe_has_is_not_fetched(
+def test_bytes_of_an_older_image_of_the_recipe_are_not_fetched(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     stored(store)
@@ -103,7 +103,7 @@ def test_what_an_older_image_of_the_recipe_has_is_not_fetched(
     assert plan.missing < 31_111 + 60_000 < len(NEW) / 10
 
 
-def test_the_indexes_are_kept_and_the_next_pull_needs_only_its_own(
+def test_indexes_are_kept_and_the_next_pull_fetches_only_its_own(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     old = stored(store)
@@ -121,7 +121,7 @@ def test_the_indexes_are_kept_and_the_next_pull_needs_only_its_own(
     assert again.fetched == 0, "a pull that was killed does not fetch it twice"
 
 
-def test_no_index_is_kept_when_all_was_fetched_in_the_end(
+def test_no_index_is_kept_when_all_bytes_were_fetched_in_the_end(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     old = stored(store)
@@ -131,7 +131,7 @@ def test_no_index_is_kept_when_all_was_fetched_in_the_end(
     assert remembered(store, release.sif.digest, 1 << 20) is None
 
 
-def test_the_index_of_an_older_image_is_fetched_where_the_registry_has_it(
+def test_the_index_of_an_older_image_is_fetched_if_the_registry_has_it(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     old = stored(store)
@@ -147,9 +147,7 @@ def test_the_index_of_an_older_image_is_fetched_where_the_registry_has_it(
     assert made.fetched == release.chunks.size + there.size
 
 
-def test_with_nothing_here_the_registry_is_not_asked_for_an_index(
-    tmp_path: Path, registry: LayoutRegistry, store: Store
-) -> None:
+def test_without_local_images_no_index_is_requested(tmp_path: Path, registry: LayoutRegistry, store: Store) -> None:
     calls: list[str] = []
     release = released(registry, tmp_path)
     watched = Watched(registry, lambda call: calls.append(call.about))
@@ -165,9 +163,7 @@ def test_old_releases_without_an_index_are_fetched_whole(
     assert is_whole(planned(release, registry, store))
 
 
-def test_an_index_that_the_registry_has_lost_costs_nothing_but_a_request(
-    tmp_path: Path, registry: LayoutRegistry, store: Store
-) -> None:
+def test_a_missing_index_costs_one_request(tmp_path: Path, registry: LayoutRegistry, store: Store) -> None:
     stored(store)
     release = replace(released(registry, tmp_path), chunks=Descriptor.of(CHUNK_INDEX, b"lost"))
     heard = Heard()
@@ -181,7 +177,7 @@ def index_of(content: bytes, tmp_path: Path) -> ChunkIndex:
 
 
 @pytest.mark.parametrize("what", ["another image's", "cut off", "no index", "a chunk of no bytes", "longer than told"])
-def test_a_wrong_index_is_told_and_the_image_fetched_whole(
+def test_a_wrong_index_gives_a_notice_and_a_full_fetch(
     tmp_path: Path, registry: LayoutRegistry, store: Store, what: str
 ) -> None:
     stored(store)
@@ -197,12 +193,12 @@ def test_a_wrong_index_is_told_and_the_image_fetched_whole(
     made = planned(released(registry, tmp_path, index=wrong), registry, store, heard)
     assert is_whole(made)
     assert len(heard.notes) == 1
-    assert heard.notes[0].startswith("the whole image is fetched: ")
+    assert heard.notes[0].startswith("fetching the whole image: ")
     forget_indexes(made, store, 0)
     assert remembered(store, Digest.of(NEW), 1 << 20) is None
 
 
-def test_an_index_that_claims_to_be_huge_is_not_asked_for(
+def test_an_index_that_claims_to_be_huge_is_not_requested(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     stored(store)
@@ -219,7 +215,7 @@ def test_a_kept_index_of_another_image_is_not_used(tmp_path: Path, registry: Lay
     assert put_together(planned(released(registry, tmp_path), registry, store).plan) == NEW
 
 
-def test_a_damaged_image_is_not_reused_when_it_is_looked_into(
+def test_a_damaged_image_is_not_reused_when_it_is_indexed(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     path = store.blob(stored(store))
@@ -237,7 +233,7 @@ def test_an_image_with_nothing_in_common_is_fetched_whole(
     assert is_whole(planned(released(registry, tmp_path), registry, store))
 
 
-def test_seeds_are_the_recipes_own_images_first_and_of_these_the_newest(store: Store) -> None:
+def test_the_recipes_newest_images_are_the_first_seeds(store: Store) -> None:
     digests = {
         name: stored(store, name.encode(), recipe, pulled)
         for name, recipe, pulled in (
@@ -250,7 +246,7 @@ def test_seeds_are_the_recipes_own_images_first_and_of_these_the_newest(store: S
     assert seeds(store, "tool", Descriptor.of(SIF_LAYER, b"older"))[0].digest == digests["other"]
 
 
-def test_indexes_of_images_that_are_gone_are_stale(store: Store) -> None:
+def test_indexes_of_deleted_images_are_stale(store: Store) -> None:
     here = stored(store, b"here")
     gone = Digest.of(b"gone")
     for digest in (here, gone):
@@ -259,7 +255,7 @@ def test_indexes_of_images_that_are_gone_are_stale(store: Store) -> None:
     assert [path.name for path in stale_indexes(store)] == sorted(["else", f"{gone.hex}.chunks"])
 
 
-def test_a_far_registry_is_not_asked_a_thousand_times() -> None:
+def test_a_distant_registry_does_not_get_a_thousand_requests() -> None:
     wanted = Descriptor(SIF_LAYER, Digest.of(b"x"), 10_000_000)
     seed = Path("seed")
     alternating = tuple(Span(at, 1000, seed if at % 2000 else None, 0) for at in range(0, wanted.size, 1000))
@@ -274,7 +270,7 @@ def test_a_far_registry_is_not_asked_a_thousand_times() -> None:
     changes=st.lists(st.tuples(st.integers(0, 1200), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
     cut=st.integers(-40, 40),
 )
-def test_whatever_is_changed_in_an_index_the_right_bytes_come(
+def test_any_change_of_an_index_still_ends_with_the_right_bytes(
     tmp_path: Path, registry: LayoutRegistry, changes: list[tuple[int, bytes]], cut: int
 ) -> None:
     document = bytearray(index_of(NEW, tmp_path).encode())

@@ -103,9 +103,7 @@ def test_the_json_of_a_pull_has_what_the_format_names(registry: LayoutRegistry, 
 
 @pytest.mark.usefixtures("release")
 @pytest.mark.parametrize("reference", ["tool", "tool:1.0", "tool:1.0-1"])
-def test_what_is_there_already_costs_one_request_and_no_byte_of_it(
-    registry: LayoutRegistry, store: Store, reference: str
-) -> None:
+def test_a_stored_image_costs_one_request_and_no_bytes(registry: LayoutRegistry, store: Store, reference: str) -> None:
     get(registry, store)
     calls: list[str] = []
     done = get(listening(registry, calls), store, reference)
@@ -137,9 +135,7 @@ def test_a_locked_digest_never_follows_a_tag(
     assert get(registry, store, f"tool@{release.digest}").path.read_bytes() == CONTENT
 
 
-def test_a_pull_that_breaks_off_is_continued_where_it_stopped(
-    registry: LayoutRegistry, store: Store, release: Release
-) -> None:
+def test_an_interrupted_pull_resumes_where_it_stopped(registry: LayoutRegistry, store: Store, release: Release) -> None:
     whole = b"".join(registry.blob("tool", release.sif))
 
     class Broken(Watched):
@@ -155,7 +151,7 @@ def test_a_pull_that_breaks_off_is_continued_where_it_stopped(
     assert (done.transferred, done.reused) == (len(CONTENT) - 1024 * 1024, 1024 * 1024)
 
 
-def test_wrong_bytes_are_fetched_once_more_and_then_refused(
+def test_wrong_bytes_are_fetched_a_second_time_and_then_refused(
     registry: LayoutRegistry, store: Store, release: Release
 ) -> None:
     asked: list[object] = []
@@ -203,7 +199,7 @@ SIF = Descriptor.of(SIF_LAYER, b"sif")
 
 
 @pytest.mark.parametrize("layers", [(), (SIF, SIF), (TAR,), (SIF, TAR)])
-def test_a_manifest_of_another_shape_is_refused_before_any_byte_is_fetched(
+def test_a_manifest_of_another_kind_is_refused_before_any_byte_is_fetched(
     registry: LayoutRegistry, store: Store, layers: Sequence[Descriptor]
 ) -> None:
     config = Descriptor.of(SIF_CONFIG, EMPTY_JSON)
@@ -217,7 +213,7 @@ def test_a_manifest_of_another_shape_is_refused_before_any_byte_is_fetched(
     assert not store.root.exists()
 
 
-# --- what happens to a stored image later
+# --- damage to a stored image
 
 
 def damage(path: Path, content: bytes) -> None:
@@ -227,7 +223,7 @@ def damage(path: Path, content: bytes) -> None:
 
 @pytest.mark.usefixtures("release")
 @pytest.mark.parametrize("content", [b"", CONTENT[:-1], CONTENT + b"x"])
-def test_a_stored_image_of_the_wrong_size_is_fetched_anew(
+def test_a_stored_image_of_the_wrong_size_is_fetched_again(
     registry: LayoutRegistry, store: Store, content: bytes
 ) -> None:
     damage(get(registry, store).path, content)
@@ -249,7 +245,7 @@ def test_a_stored_image_with_other_bytes_is_never_copied_out(
 
 
 @pytest.mark.usefixtures("release")
-def test_what_that_error_says_to_do_mends_the_store(registry: LayoutRegistry, store: Store) -> None:
+def test_the_advice_of_that_error_repairs_the_store(registry: LayoutRegistry, store: Store) -> None:
     path = get(registry, store).path
     damage(path, CONTENT[::-1])
     verify(store, QUIET)
@@ -305,7 +301,7 @@ def test_a_link_at_the_destination_is_replaced_and_not_followed(
 
 
 @pytest.mark.usefixtures("release")
-def test_a_file_where_a_folder_should_be_is_an_error_of_ours(
+def test_a_file_in_place_of_the_destination_folder_is_a_clear_error(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
     (tmp_path / "file").write_text("")

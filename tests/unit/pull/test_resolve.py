@@ -68,7 +68,7 @@ def test_every_way_to_name_a_release_finds_it(tmp_path: Path, recipe: Recipe, re
         f"tool:1.0@{release.digest}": ("1.0", "1.0-1"),
     }
     assert {reference: find(registry, reference) for reference in tags} == {
-        reference: Resolved(release, expected, told="@" not in reference, others=(release,))
+        reference: Resolved(release, expected, from_catalog="@" not in reference, others=(release,))
         for reference, expected in tags.items()
     }
 
@@ -91,7 +91,7 @@ def test_a_digest_never_follows_a_tag(tmp_path: Path, recipe: Recipe, registry: 
     assert find(registry, "tool").release == new
 
 
-def test_what_the_catalog_does_not_know_yet_is_asked_of_the_registry(
+def test_what_the_catalog_does_not_list_yet_is_found_in_the_registry(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     before = catalogs.Catalog()
@@ -106,7 +106,7 @@ def break_catalog(registry: LayoutRegistry) -> None:
     registry.push_manifest("catalog", RawManifest(Descriptor.of(INDEX, content), content), "latest")
 
 
-def test_a_broken_catalog_does_not_keep_anybody_from_an_image(
+def test_images_can_be_pulled_without_a_readable_catalog(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     release = put(tmp_path, recipe, registry)
@@ -114,14 +114,14 @@ def test_a_broken_catalog_does_not_keep_anybody_from_an_image(
     assert find(registry, "tool").release == release
 
 
-def test_a_registry_that_refuses_the_catalog_still_gives_images(
+def test_images_can_be_pulled_where_the_registry_denies_the_catalog(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     release = put(tmp_path, recipe, registry)
     assert find(Watched(registry, refusing("catalog:latest", AccessDenied("no"))), "tool").release == release
 
 
-def test_a_network_that_fails_is_not_taken_for_an_empty_catalog(
+def test_a_network_failure_is_not_taken_for_an_empty_catalog(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     put(tmp_path, recipe, registry)
@@ -137,10 +137,10 @@ def refusing(what: str, error: FactoryError) -> Hook:
     return hook
 
 
-# --- what is not there
+# --- references that do not exist
 
 
-def test_an_unknown_tag_is_told_with_the_tags_there_are(
+def test_the_error_for_an_unknown_tag_lists_the_existing_tags(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     put(tmp_path, recipe, registry)
@@ -148,32 +148,34 @@ def test_an_unknown_tag_is_told_with_the_tags_there_are(
     assert unfound(registry, "tool:9.9") == ["tool:9.9 does not exist in WHERE", "tool has 1.0, 1.0-1, latest"]
 
 
-def test_of_many_tags_only_the_last_are_told(registry: LayoutRegistry) -> None:
+def test_the_error_lists_only_the_last_of_many_tags(registry: LayoutRegistry) -> None:
     for number in range(20):
         push_foreign(registry, "tool", f"t{number:02}")
     assert unfound(registry, "tool:x")[1] == "tool has t12, t13, t14, t15, t16, t17, t18, t19"
 
 
-def test_an_unknown_digest_is_told_as_well(tmp_path: Path, recipe: Recipe, registry: LayoutRegistry) -> None:
+def test_an_unknown_digest_is_an_error_too(tmp_path: Path, recipe: Recipe, registry: LayoutRegistry) -> None:
     put(tmp_path, recipe, registry)
     digest = "sha256:" + "0" * 64
     assert unfound(registry, f"tool@{digest}")[0] == f"tool@{digest} does not exist in WHERE"
 
 
-def test_an_unknown_name_is_told_with_similar_names(tmp_path: Path, recipe: Recipe, registry: LayoutRegistry) -> None:
+def test_the_error_for_an_unknown_name_lists_similar_names(
+    tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
+) -> None:
     put(tmp_path, recipe, registry)
     assert unfound(registry, "tol") == [
         "there is no image tol in WHERE",
         "did you mean tool?",
-        "singfactory list shows what there is",
+        "singfactory list shows all images",
     ]
     assert unfound(registry, "quite-different") == [
         "there is no image quite-different in WHERE",
-        "singfactory list shows what there is",
+        "singfactory list shows all images",
     ]
 
 
-def test_an_empty_registry_is_told_in_the_same_words(registry: LayoutRegistry) -> None:
+def test_an_empty_registry_gives_the_same_error(registry: LayoutRegistry) -> None:
     assert unfound(registry, "tool")[0] == "there is no image tool in WHERE"
 
 
@@ -201,7 +203,7 @@ def test_a_withdrawn_image_is_refused_by_tag(tmp_path: Path, registry: LayoutReg
     assert unfound(registry, reference) == [
         "tool is withdrawn",
         "wrong results",
-        "an experiment that must repeat it names the digest: tool@sha256:…",
+        "to repeat an experiment with it, name the digest: tool@sha256:…",
     ]
 
 
@@ -228,11 +230,11 @@ def test_an_image_of_another_architecture_is_never_given_for_a_tag(tmp_path: Pat
     recipe = write_recipe(tmp_path / "recipes", build='arch = ["arm64"]')
     release = put(tmp_path, recipe, registry, b"arm", "arm64")
     for reference in ("tool", "tool:1.0", "tool:1.0-1"):
-        expected = [f"{reference} is not there for amd64", "there is: arm64"]
+        expected = [f"{reference} does not exist for amd64", "available: arm64"]
         assert unfound(registry, reference) == expected
         break_catalog(registry)
         assert unfound(registry, reference) == expected
-    assert find(registry, f"tool@{release.digest}").release == release  # who names the bytes gets the bytes
+    assert find(registry, f"tool@{release.digest}").release == release  # a digest is fetched for any architecture
 
 
 def test_each_machine_gets_its_image_of_an_index_without_the_catalog(tmp_path: Path, registry: LayoutRegistry) -> None:
@@ -253,13 +255,13 @@ def test_the_digest_of_an_index_is_found_under_the_tag_of_its_set(tmp_path: Path
     put(tmp_path, recipe, registry, b"arm", "arm64")
     index = registry.manifest("tool", "1.0-2").descriptor.digest
     found = find(registry, f"tool@{index}")
-    assert (found.tags, found.release.digest, found.told) == (("1.0-2",), amd.digest, False)
-    # The image's own digest names it for every machine, under the number that it was built for.
+    assert (found.tags, found.release.digest, found.from_catalog) == (("1.0-2",), amd.digest, False)
+    # The digest of the image itself finds it on every machine, under its own build number.
     assert find(registry, f"tool@{amd.digest}", "arm64").tags == ("1.0-1",)
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_an_architecture_that_a_set_lacks_is_told_with_those_it_has(
+def test_the_error_for_a_missing_architecture_lists_the_existing_ones(
     tmp_path: Path, registry: LayoutRegistry, *, broken: bool
 ) -> None:
     recipe = write_recipe(tmp_path / "recipes", build='arch = ["amd64", "arm64"]')
@@ -269,8 +271,8 @@ def test_an_architecture_that_a_set_lacks_is_told_with_those_it_has(
     if broken:
         break_catalog(registry)
     for reference in ("tool:1.0-1", f"tool@{index}"):
-        assert unfound(registry, reference, "arm64") == [f"{reference} is not there for arm64", "there is: amd64"]
-    assert unfound(registry, "tool", "ppc64le") == ["tool is not there for ppc64le", "there is: amd64, arm64"]
+        assert unfound(registry, reference, "arm64") == [f"{reference} does not exist for arm64", "available: amd64"]
+    assert unfound(registry, "tool", "ppc64le") == ["tool does not exist for ppc64le", "available: amd64, arm64"]
 
 
 def test_a_new_version_without_an_architecture_does_not_give_it_the_old_version(
@@ -281,11 +283,11 @@ def test_a_new_version_without_an_architecture_does_not_give_it_the_old_version(
     put(tmp_path, old, registry, b"amd")
     arm = put(tmp_path, old, registry, b"arm", "arm64")
     put(tmp_path, write_recipe(tmp_path / "recipes", version="2.0", build=both), registry, b"new")
-    assert unfound(registry, "tool", "arm64") == ["tool is not there for arm64", "there is: amd64"]
+    assert unfound(registry, "tool", "arm64") == ["tool does not exist for arm64", "available: amd64"]
     assert find(registry, "tool:1.0", "arm64").release == arm
 
 
-def test_where_older_factories_gave_each_architecture_its_own_numbers_a_moving_tag_finds_its_newest(
+def test_a_moving_tag_finds_the_newest_build_of_an_architecture_that_was_numbered_separately(
     tmp_path: Path, registry: LayoutRegistry
 ) -> None:
     releases = {}
@@ -295,25 +297,25 @@ def test_where_older_factories_gave_each_architecture_its_own_numbers_a_moving_t
     for tag in ("tool", "tool:1.0"):
         for arch, release in releases.items():
             assert find(registry, tag, arch).release == release
-    assert unfound(registry, "tool:1.0-3")[1] == "there is: arm64"
+    assert unfound(registry, "tool:1.0-3")[1] == "available: arm64"
 
 
 def test_an_index_that_lies_about_an_architecture_gives_nothing(tmp_path: Path, registry: LayoutRegistry) -> None:
     put(tmp_path, write_recipe(tmp_path / "recipes"), registry)
     push_index(registry, [("1.0-1", "arm64")], "lie")
-    assert unfound(registry, "tool:lie", "arm64") == ["tool:lie is not there for arm64", "there is: amd64"]
+    assert unfound(registry, "tool:lie", "arm64") == ["tool:lie does not exist for arm64", "available: amd64"]
 
 
-def test_of_an_index_with_very_many_images_only_a_few_are_told(registry: LayoutRegistry) -> None:
+def test_the_error_lists_only_a_few_images_of_a_very_long_index(registry: LayoutRegistry) -> None:
     push_foreign(registry, "tool", "a")
     push_index(registry, [("a", f"{number:03}" + "x" * 29) for number in range(300)])
     (_, why) = unfound(registry, "tool")
-    assert why.startswith("there is: 000xxx")
+    assert why.startswith("available: 000xxx")
     assert len(why) < 400
 
 
 def push_index(registry: LayoutRegistry, members: Sequence[tuple[str, str]], tag: str = "latest") -> None:
-    """An image index over tags that are there: (tag, architecture)."""
+    """Push an image index of existing tags, given as (tag, architecture)."""
     manifests = []
     for member, arch in members:
         entry = registry.manifest("tool", member).descriptor.to_json()
@@ -330,16 +332,16 @@ def test_an_image_index_gives_the_image_of_the_platform(registry: LayoutRegistry
     assert (found.release.digest, found.release.arch, found.tags) == (arm, "arm64", ("latest",))
 
 
-def test_an_index_without_the_platform_tells_which_it_has(registry: LayoutRegistry) -> None:
+def test_the_error_for_a_missing_platform_lists_those_of_the_index(registry: LayoutRegistry) -> None:
     push_foreign(registry, "tool", "a")
     push_index(registry, [("a", "arm64"), ("a", "ppc64le")])
-    assert unfound(registry, "tool") == ["tool is not there for amd64", "there is: arm64, ppc64le"]
+    assert unfound(registry, "tool") == ["tool does not exist for amd64", "available: arm64, ppc64le"]
     push_index(registry, [])
-    assert unfound(registry, "tool")[1] == "there is: nothing"
+    assert unfound(registry, "tool")[1] == "available: nothing"
 
 
 @pytest.mark.parametrize("manifests", [None, {}, [None], [{"platform": {"architecture": "amd64"}}], [7, []]])
-def test_a_hostile_index_is_refused_with_an_error_of_ours(registry: LayoutRegistry, manifests: object) -> None:
+def test_a_hostile_index_is_refused_with_a_clear_error(registry: LayoutRegistry, manifests: object) -> None:
     push_foreign(registry, "tool", "a")
     content = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
     raw = RawManifest(Descriptor.of(INDEX, content), content)

@@ -41,7 +41,7 @@ def test_an_image_is_copied_once(tmp_path: Path, store: Store, image: StoredImag
     assert stage(image, store=store, local=local, progress=QUIET) == Staged(first.path, 0)
 
 
-def test_many_at_once_make_one_copy(tmp_path: Path, store: Store, image: StoredImage) -> None:
+def test_many_processes_make_one_copy(tmp_path: Path, store: Store, image: StoredImage) -> None:
     done: list[Staged] = []
     threads = [
         threading.Thread(target=lambda: done.append(stage(image, store=store, local=tmp_path / "l", progress=QUIET)))
@@ -55,7 +55,7 @@ def test_many_at_once_make_one_copy(tmp_path: Path, store: Store, image: StoredI
     assert {staged.path.read_bytes() for staged in done} == {CONTENT}
 
 
-def test_a_copy_that_broke_off_is_continued(tmp_path: Path, store: Store, image: StoredImage) -> None:
+def test_an_interrupted_copy_is_resumed(tmp_path: Path, store: Store, image: StoredImage) -> None:
     local = Store(tmp_path / "local")
     wanted = Descriptor(SIF_LAYER, image.sif_digest, image.size)
 
@@ -82,7 +82,11 @@ def spoil(path: Path, content: bytes | None) -> None:
     ("content", "what", "fix"),
     [
         *(
-            (content, "the file of tool:1.0-1 is gone from the store", "singfactory pull oci:/x/tool@")
+            (
+                content,
+                "the file of tool:1.0-1 is gone from the store",
+                "get the same image back with: singfactory pull oci:/x/tool@",
+            )
             for content in (None, b"", CONTENT[:-1], CONTENT + b"x")
         ),
         (CONTENT[::-1], "the stored image ", "singfactory store verify --repair"),
@@ -98,7 +102,7 @@ def test_a_damaged_stored_image_is_never_staged_and_the_error_says_what_to_do(
     assert caught.value.what.startswith(what)
     assert caught.value.fix.startswith(fix)
     assert not Store(store.root.with_name("local")).blob(image.sif_digest).exists()
-    # And once the store is mended, the node is not left behind.
+    # Once the store is repaired, staging works again.
     spoil_free(source)
     assert stage(image, store=store, local=store.root.with_name("local"), progress=QUIET).path.read_bytes() == CONTENT
 
@@ -107,7 +111,7 @@ def spoil_free(path: Path) -> None:
     path.write_bytes(CONTENT)
 
 
-def test_a_staged_copy_of_the_wrong_size_is_made_anew(tmp_path: Path, store: Store, image: StoredImage) -> None:
+def test_a_staged_copy_of_the_wrong_size_is_made_again(tmp_path: Path, store: Store, image: StoredImage) -> None:
     path = stage(image, store=store, local=tmp_path / "local", progress=QUIET).path
     spoil(path, b"short")
     assert stage(image, store=store, local=tmp_path / "local", progress=QUIET).path.read_bytes() == CONTENT
