@@ -66,6 +66,12 @@ class AccessDenied(RegistryFailure):
     retryable = False
 
 
+class NotVisible(AccessDenied):
+    """Reading without a login is refused: the repository is private, or it does not exist."""
+
+    exit_code = 3
+
+
 class OnlyWhole(RegistryFailure):
     """The registry, or a proxy before it, serves a blob as a whole only: no part of it."""
 

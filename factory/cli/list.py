@@ -10,6 +10,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.records.catalog import Catalog, Entry
+from factory.registry.protocol import Access
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def run(options: CommonOptions) -> int:
     from factory.records import catalog  # noqa: PLC0415
 
     context = Context(options)
-    known = catalog.read(context.registry)
+    known = catalog.read(context.registry_for(Access.SURVEY))
     show(context, known, [entry for _, entry in sorted(known.entries.items())])
     return 0
 

@@ -42,7 +42,7 @@ def run(options: MakeOptions) -> int:
 
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
-    decided, done = make(recipes, open_adapters(context), force=options.force, broken=broken)
+    decided, done = make(recipes, open_adapters(context, publishes=True), force=options.force, broken=broken)
     where = context.registry.describe()
     if options.json:
         emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})

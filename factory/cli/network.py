@@ -14,14 +14,19 @@ from factory.io.http.settings import HttpSettings
 from factory.oci.names import RegistryAddress
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_registry
-from factory.registry.protocol import Registry
+from factory.registry.protocol import Access, Registry
 
 if TYPE_CHECKING:
     from factory.plan.bases import OpenHost
 
 
 def open_with_logins(
-    address: RegistryAddress, settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]
+    address: RegistryAddress,
+    settings: Settings,
+    env: Mapping[str, str],
+    notice: Callable[[str], None],
+    *,
+    access: Access = Access.READ,
 ) -> Registry:
     """A registry, with the logins that Docker, Apptainer, Podman or `singfactory login` stored."""
     return open_registry(
@@ -29,6 +34,7 @@ def open_with_logins(
         client_settings=http_settings(settings),
         credentials=keychain(settings, env, notice),
         notice=notice,
+        access=access,
     )
 
 

@@ -57,7 +57,7 @@ def _named(context: Context, options: PublishOptions) -> int:
     from factory.make.make import publish_one  # noqa: PLC0415
     from factory.records import candidate, report  # noqa: PLC0415
 
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     rows = []
     for recipe in context.recipes.with_bases(options.names):
         if recipe.name not in options.names:
@@ -78,7 +78,7 @@ def _all(context: Context, options: PublishOptions) -> int:
     from factory.cli.main import fail  # noqa: PLC0415
     from factory.make.handover import publish_all  # noqa: PLC0415
 
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     recipes, _ = context.recipes.usable()  # what is broken, plan and report tell
     rows, code = [], 0
     for handed in publish_all(adapters, context.recipes.named, given(options.plan)):

@@ -113,7 +113,7 @@ def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     from factory.records.artifacts import artifacts_in  # noqa: PLC0415
     from factory.report.run_report import run_report  # noqa: PLC0415
 
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=options.issues)
     planned = given(options.plan)
     recipes, broken = context.recipes.select(options.names)
     decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)

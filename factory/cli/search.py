@@ -10,6 +10,7 @@ from factory.cli import list as list_command
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.errors import NotFound
+from factory.registry.protocol import Access
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ def run(options: SearchOptions) -> int:
 
     context = Context(options)
     words = [word.casefold() for word in options.words]
-    known = catalog.read(context.registry)
+    known = catalog.read(context.registry_for(Access.SURVEY))
     entries = [
         entry
         for _, entry in sorted(known.entries.items())

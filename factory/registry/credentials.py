@@ -45,6 +45,9 @@ class Credential:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode(errors="surrogateescape")).decode()
 
 
+ANONYMOUS = Credential()
+
+
 class Keychain:
     """Finds the logins for a registry.
 

@@ -29,9 +29,9 @@ def test_without_a_login_the_error_says_how_to_log_in(server: Server) -> None:
     with pytest.raises(AccessDenied) as caught:
         DistributionRegistry(server.address).tags("tool")
     assert caught.value.lines() == (
-        f"{server.host} denies read access to images/tool",
-        "UNAUTHORIZED: authentication required",
-        f"singfactory login {server.host}, and check the name: it may be private or not exist",
+        f"{server.host}/images/tool is not published, or it is private",
+        f"{server.host} denies reading it without a login (UNAUTHORIZED: authentication required)",
+        f"if it is private: singfactory login {server.host} -u NAME; otherwise check the name",
     )
 
 
