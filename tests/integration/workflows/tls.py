@@ -1,4 +1,4 @@
-"""A certificate for servers on loopback: act reaches a GitHub of one's own with TLS only."""
+"""A certificate for servers on loopback: act requires TLS for a GitHub server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.servers import tool
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for 127.0.0.1, and the context of a server that uses it."""
+    """A self-signed certificate for 127.0.0.1, and the server's TLS context."""
     authority, key = self_signed(folder, "127.0.0.1", "IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority, key)
