@@ -86,7 +86,8 @@ class RegistryLogin:
             login = Login.ACCEPTED
             if self._login(repository) is ANONYMOUS:
                 login = Login.REFUSED if repository in self._refused_logins else Login.NONE
-        return denied(self.host, repository, answer, login, push=push, access=self._access)
+        unsent = self._keychain.elsewhere if login is Login.NONE else ""
+        return denied(self.host, repository, answer, login, push=push, access=self._access, unsent=unsent)
 
     def __repr__(self) -> str:
         return f"RegistryLogin({self.host!r})"

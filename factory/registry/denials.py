@@ -21,13 +21,22 @@ class Login(Enum):
 
 
 def denied(
-    host: str, repository: str, answer: Answer, login: Login, *, push: bool = False, access: Access = Access.READ
+    host: str,
+    repository: str,
+    answer: Answer,
+    login: Login,
+    *,
+    push: bool = False,
+    access: Access = Access.READ,
+    unsent: str = "",
 ) -> AccessDenied:
     """Return the error for a final 401 or 403: NotVisible if a repository was read without a login.
 
-    If it was opened to publish, the login is what is missing.
+    If it was opened to publish, the login is what is missing. unsent: the name of a password that is for other hosts.
     """
     reason = answer.said() or f"it answered {answer.status}"
+    if unsent:
+        reason += f"; {unsent} is not sent there, unless the setting docker_login_hosts lists {host}"
     if login is Login.NONE and access is Access.PUBLISH:
         push, reason = True, f"publishing needs a login ({reason})"
     if repository and not push and login is Login.NONE:
