@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
-from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound, RepositoryMissing
 from factory.io.http.client import Answer, Client, HttpFailure
 from factory.io.http.hosts import checked_origin
 from factory.io.http.settings import origin_of, redacted
@@ -18,6 +18,7 @@ from factory.registry.protocol import Access
 
 _DOCKER_HUB_API = "registry-1.docker.io"
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 401, 403, 404, 413
+_NO_REPOSITORY = ("NAME_UNKNOWN", "NOT_FOUND")  # Amazon's and Google's registries; Harbor without the project
 
 
 class Endpoint:
@@ -117,6 +118,8 @@ class Endpoint:
             return self._login.denied(answer, self.full_name(repository) if repository else "", push=push)
         if answer.status == _NOT_FOUND and not push:
             return NotFound(f"{place} {what}", why=said, fix="singfactory list shows what is published")
+        if answer.status == _NOT_FOUND and any(code in said for code in _NO_REPOSITORY):
+            return RepositoryMissing(self.host, [self.full_name(repository)], said)
         if answer.status == _TOO_LARGE:
             why = said or "it answered 413 (too large)"
             fix = f"raise the limit of {self.host} or of the proxy in front of it, or make the image smaller"

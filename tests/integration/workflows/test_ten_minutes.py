@@ -48,11 +48,11 @@ class Factory:
         self.repository.commit()
         return self.check(name)
 
-    def check(self, name: str) -> Run:
-        """Run what a pull request runs, without any secret."""
+    def check(self, name: str, log: str = "") -> Run:
+        """Run what a pull request runs, without any secret. log: another name for it."""
         head = {"ref": name, "sha": self.repository.git("rev-parse", "HEAD")}
         payload = {"number": 1, "pull_request": {"number": 1, "head": head, "base": {"ref": "main"}}}
-        return self.run(name, "pull-request.yml", "pull_request", payload)
+        return self.run(log or name, "pull-request.yml", "pull_request", payload)
 
     def merge(self, name: str) -> Run:
         """Merge a pull request, which publishes."""
@@ -110,7 +110,7 @@ def test_a_new_factory_works_at_its_first_try(factory: Factory, ghcr: Ghcr) -> N
     assert "2 tested" in run.output("report", "Report")
 
     ghcr.make_public(*(f"{IMAGES}/{name}" for name in ("catalog", "first")))
-    run = factory.check("second-pull-request")
+    run = factory.check("second-pull-request", "second-pull-request-public")
     assert built(run) == {"second"}
     assert "1 tested, 1 unchanged" in run.output("report", "Report")
     project.ok("pull", "first")
