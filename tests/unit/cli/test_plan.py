@@ -149,7 +149,8 @@ def test_a_recipe_stuck_for_another_reason_is_annotated_at_its_recipe_file(
         (
             "error",
             (
-                "upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon; if it is published but private, log in"
+                "upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon"
+                "; if it is published but private, log in"
             ),
         )
     ]
