@@ -56,7 +56,7 @@ def run(options: PublishOptions) -> int:
 
 
 def _named(context: Context, options: PublishOptions) -> int:
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     rows = []
     for recipe in context.recipes.with_bases(options.names):
         if recipe.name not in options.names:
@@ -73,7 +73,7 @@ def _named(context: Context, options: PublishOptions) -> int:
 
 def _all(context: Context, options: PublishOptions) -> int:
     """Publish all candidates, and update the catalog entries of all other recipes."""
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     recipes, _ = context.recipes.usable()  # plan and report show the broken ones
     gather_inputs = gather_once()
     rows, code = [], 0
