@@ -132,6 +132,10 @@ class Repository:
             shutil.rmtree(self.artifacts, ignore_errors=True)
         return self.start(workflow, event, payload, origin).wait()
 
+    def run_again(self, workflow: str, event: str, payload: Mapping[str, Any]) -> Run:
+        """Run a workflow a second time as another attempt of the same run, which keeps the artifacts of the first."""
+        return self.start(workflow, event, payload).wait()
+
 
 @dataclass(frozen=True)
 class Started:
