@@ -120,7 +120,7 @@ def _has_all_capabilities() -> bool:
 
 
 def _opens(device: Path) -> bool:
-    """Return whether a device can be opened for reading and writing. Control groups can forbid what its mode allows."""
+    """Return whether a device can be opened read-write: a control group may forbid what its mode allows."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError:

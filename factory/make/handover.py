@@ -18,6 +18,7 @@ from factory.records import catalog as catalogs
 from factory.records import report as reports
 from factory.records.artifacts import Artifact, artifacts_in
 from factory.records.candidate import Candidate
+from factory.records.inputs import GatherInputs, gather_once
 from factory.records.job import Target
 from factory.records.release import Release
 from factory.records.report import OWN_TEST, TestReport
@@ -35,29 +36,40 @@ class Handed:
     error: FactoryError | None = None
 
 
-def publish_all(adapters: Adapters, find: FindRecipe, planned: Collection[Target] | None = None) -> Iterator[Handed]:
+def publish_all(
+    adapters: Adapters,
+    find: FindRecipe,
+    planned: Collection[Target] | None = None,
+    gather_inputs: GatherInputs | None = None,
+    *,
+    first_attempt: bool = True,
+) -> Iterator[Handed]:
     """Publish every candidate in the work folder, bases first, and yield each result.
 
     All architectures of a recipe get the same build number. A candidate that cannot be published does not stop the
-    others, except those based on it. find: looks up a recipe by name. planned: as for ``artifacts_in``.
+    others, except those based on it. find: looks up a recipe by name. planned, first_attempt: as for
+    ``artifacts_in``. gather_inputs: reads the inputs; by default each recipe is read once.
 
     Raises RegistryFailure or a subclass if the catalog cannot be read.
     """
+    gather_inputs = gather_inputs or gather_once()
     found: list[tuple[Recipe, Candidate]] = []
-    for entry in artifacts_in(adapters.candidates, planned):
+    for entry in artifacts_in(adapters.candidates, planned, first_attempt=first_attempt):
         read = _of_recipe(entry, find)
         if isinstance(read, FactoryError):
             yield Handed(entry.name, error=read)
         elif read is not None:
             found.append(read)
-        elif entry.target is not None:
+        elif entry.target is None:
+            adapters.progress.note(f"{entry.name} is ignored: it is no job of the plan, but left by an earlier attempt")
+        else:
             where = adapters.candidates / entry.name
             adapters.progress.note(f"{entry.target[0]} ({entry.target[1]}) was not built; {where} contains no image")
     catalog = catalogs.read(adapters.registry)
     there = {name: {str(one.sif.digest) for one in entry.releases} for name, entry in catalog.entries.items()}
     for recipe in in_order([recipe for recipe, _ in found]):
         group = [made for one, made in found if one.name == recipe.name]
-        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), adapters):
+        for done in _publish(recipe, group, there.get(recipe.base_recipe, set()), adapters, gather_inputs):
             # An unchanged candidate counts as well: it has the same files as its release.
             if done.candidate is not None and done.release is not None:
                 same = {str(done.candidate.sif.digest), str(done.release.sif.digest)}
@@ -76,17 +88,19 @@ def _of_recipe(entry: Artifact, find: FindRecipe) -> tuple[Recipe, Candidate] | 
     return (recipe, entry.made) if isinstance(entry.made, Candidate) else entry.made
 
 
-def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters) -> Iterator[Handed]:
+def _publish(
+    recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters, gather_inputs: GatherInputs
+) -> Iterator[Handed]:
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of its base recipe."""
     ready = []
     for made in group:
-        judged = _judged(recipe, made, bases)
+        judged = _judged(recipe, made, bases, gather_inputs)
         if isinstance(judged, FactoryError):
             yield Handed(made.folder.name, made, error=judged)
         else:
             ready.append((made, judged))
     try:
-        releases = publish_together(recipe, ready, adapters) if ready else ()
+        releases = publish_together(recipe, ready, adapters, gather_inputs) if ready else ()
     except FactoryError as error:
         yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
     else:
@@ -94,7 +108,7 @@ def _publish(recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapte
             yield Handed(made.folder.name, made, release)
 
 
-def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | FactoryError:
+def _judged(recipe: Recipe, made: Candidate, bases: set[str], gather_inputs: GatherInputs) -> TestReport | FactoryError:
     """Return the report of a candidate that may be published, or the reason why not."""
     if recipe.base_recipe and made.base_digest not in bases:
         return BuildFailed(
@@ -106,7 +120,7 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str]) -> TestReport | Fa
         candidates.require_within(made, recipe.build.disk)
         report = reports.load(made.folder, recipe.name)
         _require_own_tests(recipe, report)
-        require_ready(recipe, made, report)
+        require_ready(recipe, made, report, gather_inputs)
     except FactoryError as error:
         return error
     return report

@@ -13,7 +13,7 @@ from factory.errors import BuildFailed, FactoryError
 from factory.make.adapters import Adapters
 from factory.make.builds import build_one
 from factory.plan import bases
-from factory.plan.plan import GatherInputs, Snapshot, plan, settled
+from factory.plan.plan import Snapshot, plan, settled
 from factory.publish import published
 from factory.publish.announce import finish
 from factory.publish.publish import Built, publish_set, require_publishable
@@ -23,7 +23,7 @@ from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import catalog as catalogs
 from factory.records.candidate import Candidate
-from factory.records.inputs import Inputs, gather
+from factory.records.inputs import GatherInputs, gather, gather_once
 from factory.records.job import Job, Kept, Plan, Stuck, Target
 from factory.records.release import Release
 from factory.records.report import TestReport
@@ -69,33 +69,21 @@ def plan_for(
     force: bool = False,
     arch: Sequence[str] = (),
     broken: Sequence[Broken] = (),
+    gather_inputs: GatherInputs | None = None,
 ) -> tuple[Plan, Snapshot]:
     """Plan these recipes. Where the catalog says stale or new, the registry is asked for the actual releases.
 
     before: from ``take_snapshot``; returned with the catalog completed. arch: only these architectures; all if empty.
-    broken: recipes that are reported as stuck.
+    broken: recipes that are reported as stuck. gather_inputs: reads the inputs; by default each recipe is read once.
     """
-    gather_once = _gather_once()
-    first = plan(recipes, before, gather_once, force=force, arch=arch, broken=broken)
+    gather_inputs = gather_inputs or gather_once()
+    first = plan(recipes, before, gather_inputs, force=force, arch=arch, broken=broken)
     versions = {job.recipe.name: job.recipe.version for job in first.jobs}
     catalog = published.reconciled(adapters.registry, before.catalog, versions)
     if catalog == before.catalog:
         return first, before
     snapshot = replace(before, catalog=catalog)
-    return plan(recipes, snapshot, gather_once, force=force, arch=arch, broken=broken), snapshot
-
-
-def _gather_once() -> GatherInputs:
-    """Return a caching ``gather``: it reads the inputs of each recipe and architecture once."""
-    read: dict[Target, Inputs] = {}
-
-    def gather_once(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
-        target = (recipe.name, arch)
-        if target not in read:
-            read[target] = gather(recipe, arch, base_digest, engine)
-        return read[target].with_base(base_digest).with_engine(engine)
-
-    return gather_once
+    return plan(recipes, snapshot, gather_inputs, force=force, arch=arch, broken=broken), snapshot
 
 
 def make(
@@ -177,18 +165,22 @@ def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: A
     return release
 
 
-def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+def require_ready(recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather) -> None:
     """Run the checks of ``publish_one`` without sending anything; raises the same errors."""
     candidates.require_intact(made)
-    require_publishable(recipe, made, report)
+    require_publishable(recipe, made, report, gather_inputs)
 
 
-def publish_together(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+def publish_together(
+    recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> tuple[Release, ...]:
     """Publish ready candidates for different architectures under one build number; see ``publish_set``."""
-    return _publish(recipe, built, adapters)
+    return _publish(recipe, built, adapters, gather_inputs)
 
 
-def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+def _publish(
+    recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> tuple[Release, ...]:
     return publish_set(
         recipe,
         built,
@@ -196,6 +188,7 @@ def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tupl
         origin=adapters.origin(recipe),
         progress=adapters.progress,
         read_back=adapters.read_back,
+        gather_inputs=gather_inputs,
     )
 
 

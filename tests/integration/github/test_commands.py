@@ -72,7 +72,7 @@ def test_without_a_token_recipes_are_shown_and_a_notice_replaces_the_runs(job: J
     job.published(job.recipe("tool"))
     done = job.ok("status", without=["GITHUB_TOKEN"])
     assert done.out == "ok       tool (amd64)  1.0-1\n"
-    assert done.err == "runs are not shown: no token for GitHub: neither GITHUB_TOKEN nor GH_TOKEN is set\n"
+    assert done.err == "cannot list workflow runs: no token for GitHub: neither GITHUB_TOKEN nor GH_TOKEN is set\n"
     assert server.requests == []
 
 
@@ -82,7 +82,7 @@ def test_a_workflow_that_github_does_not_have_hides_no_other(job: Job, server: G
     server.remote.add_run("schedule", "completed", "success")
     done = job.ok("status")
     assert [line.split()[1] for line in done.out.splitlines()] == ["tool", "scheduled.yml"]
-    assert done.err.startswith("runs of publish.yml are not shown: ")
+    assert done.err.startswith("cannot list runs of publish.yml: ")
 
 
 def test_control_characters_from_a_registry_do_not_reach_the_terminal(job: Job) -> None:
@@ -186,7 +186,10 @@ def test_a_folder_without_a_remote_is_an_error(job: Job) -> None:
     job.recipe("tool")
     done = job.run("rebuild", "tool", without=LOCAL)
     assert done.code == 2
-    assert done.err.splitlines()[:2] == ["singfactory: this is no repository on GitHub", "  origin is not set"]
+    assert done.err.splitlines()[:2] == [
+        "singfactory: the GitHub repository is unknown",
+        "  the git remote origin is not set",
+    ]
 
 
 def test_a_rebuild_is_one_dispatch_with_the_names(job: Job, server: GitHubServer) -> None:

@@ -73,7 +73,7 @@ def test_moved_bases_become_one_pull_request_with_only_their_locks(job: Job, ser
         assert told["base"] == base
         assert f"{base} is now {told['digest']}\n" in done.out
     assert (pull["head"]["ref"], pull["base"]["ref"]) == (BRANCH, "main")
-    assert pull["title"] == "Base images have moved: one, two"
+    assert pull["title"] == "Update base images: one, two"
     assert "still: " in done.out
     assert "free: " not in done.out
     assert done.out.endswith(f"\n{HOST}/{OWNER}/{NAME}/pull/{pull['number']}\n")
@@ -82,7 +82,7 @@ def test_moved_bases_become_one_pull_request_with_only_their_locks(job: Job, ser
 
 def test_without_moved_bases_only_open_proposals_are_queried(job: Job, server: GitHubServer, base: str) -> None:
     done = job.ok("update", "--propose")
-    assert f"one: {base} stays sha256:" in done.out
+    assert f"one: {base} is still sha256:" in done.out
     assert [request.method for request in server.requests] == ["GET", "GET"]  # the repository, its pull requests
     job.ok("update", "--propose", "one")
     assert len(server.requests) == 2  # one recipe's state is unknown
@@ -98,7 +98,7 @@ def test_a_proposal_is_closed_if_its_bases_move_back(job: Job, server: GitHubSer
     assert f"pull request closed: {pull['html_url']}" in job.ok("update", "--propose").err
     assert pull["state"] == "closed"
     (comment,) = server.remote.comments_of(pull["number"])
-    assert "every base image has the digest that its `base.lock` says" in comment["body"]
+    assert "every base image still has the digest in its `base.lock`" in comment["body"]
     assert server.remote.git.ref(f"refs/heads/{BRANCH}") is None
     move(base, "second")
     assert "pull request created" in job.ok("update", "--propose").err
@@ -158,7 +158,7 @@ def test_a_proposal_that_a_person_closed_is_left_closed_until_the_base_moves_aga
     pull["state"] = "closed"
     server.remote.git.save("main", {"README.md": b"hello\n"}, "Something else")
     server.remote.git.delete_ref(f"refs/heads/{BRANCH}")  # as GitHub offers when a person closes it
-    assert "a person closed this pull request" in job.ok("update", "--propose").err
+    assert "pull request stays closed: a person closed it" in job.ok("update", "--propose").err
     assert len(server.remote.pulls) == 1
     move(base, "third")
     job.ok("update", "--propose")
@@ -217,7 +217,7 @@ def test_nothing_is_proposed_outside_a_git_repository(job: Job, server: GitHubSe
     (job.top / ".git").rename(job.top / "no.git")
     done = job.run("update", "--propose")
     assert done.code == 2
-    assert "is in no git repository" in done.err
+    assert "is not in a git repository" in done.err
     assert not [request for method in CHANGING for request in server.sent(method)]
 
 
