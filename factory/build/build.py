@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 
-from factory.build import base_layout
+from factory.build import base_layout, space
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
+from factory.build.space import Use
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement
 from factory.engine.sources import PackageSources
@@ -62,13 +63,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
     files.make_folder(place.scratch)
-    for where in (place.scratch, folder):
-        files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
+    space.require(recipe, place.scratch, folder)
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
         for leftover in folder.glob(".image.sif.*"):  # from a killed build
             trees.remove_tree(leftover)
         started = monotonic()
-        _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
+        with space.advice(recipe):
+            use = _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
         _require_unchanged(job, engine)
         seen = _examined(folder, progress)
         made = Candidate(
@@ -85,10 +86,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
             base=recipe.build.base,
             base_digest=inputs.base_digest,
             fingerprint=seen.fingerprint,
+            disk=use.peak(seen.sif.size),
         )
         candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
         made.save()
+        if hint := candidates.disk_hint(made, recipe.build.disk):
+            progress.note(f"{recipe.name}: {hint}")
         return made
 
 
@@ -123,8 +127,8 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
         )
 
 
-def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
-    """Have the engine build the image, and write the log next to it."""
+def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
+    """Have the engine build the image, and write the log next to it. Return how much disk space it used."""
     recipe, arch = job.recipe, job.arch
     confined = place.engine.confinement()
     if not confined.kind:
@@ -169,10 +173,12 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")
+        use = Use(order.scratch, progress.line)
         try:
-            place.engine.build(order, progress.line)
+            place.engine.build(order, use.line)
         finally:
             progress.end()
+        return use
 
 
 def _write_definition(work: Path, text: str) -> Path:
