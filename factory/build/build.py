@@ -15,11 +15,13 @@ from factory.build.examine import Examined, examine
 from factory.build.space import Use
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement
+from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
 from factory.errors import IntegrityFailure, UsageError
 from factory.io import files, trees
 from factory.io.locks import lock
 from factory.io.progress import Progress
+from factory.recipes.definition.definition import Definition
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -151,6 +153,7 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             )
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        require_usable(work, devices=_makes_devices(definition, place.engine))
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
         context = _context(work, recipe, base_image)
         base_layout.put_into(context, bases)
@@ -179,6 +182,12 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
         finally:
             progress.end()
         return use
+
+
+def _makes_devices(definition: Definition, engine: Engine) -> bool:
+    """Return whether debootstrap creates device files: only root outside of user namespaces is allowed to."""
+    debootstrap = any(stage.value("Bootstrap").lower() == "debootstrap" for stage in definition.stages)
+    return debootstrap and engine.host.is_root and not engine.host.mapping
 
 
 def _write_definition(work: Path, text: str) -> Path:
