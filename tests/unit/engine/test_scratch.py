@@ -40,8 +40,8 @@ def test_a_plain_folder_is_usable(tmp_path: Path, mounted: Callable[[str], Path]
 def test_a_mount_option_that_prevents_builds_is_named_with_the_setting_to_change(
     mounted: Callable[[str], Path],
     options: str,
-    devices: bool,
-    option: str,  # noqa: FBT001
+    devices: bool,  # noqa: FBT001
+    option: str,
 ) -> None:
     place = mounted(options)
     with pytest.raises(PlaceUnusable) as caught:
