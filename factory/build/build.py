@@ -132,7 +132,7 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
 def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
     """Have the engine build the image, and write the log next to it. Return how much disk space it used."""
     recipe, arch = job.recipe, job.arch
-    confined = place.engine.confinement()
+    confined = place.engine.confinement
     if not confined.kind:
         _without_sandbox(recipe, confined, place, progress)
     with (

@@ -51,7 +51,7 @@ def require_builds(engine: Engine, scratch: Path) -> None:
             timeout=_TIME_LIMIT,
             arch=engine.host.arch,
             binds=binds,
-            confined=engine.confinement().kind,
+            confined=engine.confinement.kind,
         )
         try:
             engine.build(order, lambda _: None)
