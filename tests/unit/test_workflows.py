@@ -107,6 +107,21 @@ def test_an_upload_can_be_repeated_and_expires() -> None:
         assert 1 <= options["retention-days"] <= 90
 
 
+def test_jobs_that_download_the_images_of_all_others_free_disk_space_for_large_ones() -> None:
+    found = []
+    for file, key, job in jobs():
+        downloads = [step for step in job.get("steps", ()) if step.get("with", {}).get("pattern") == "*-{amd64,arm64}"]
+        setups = [
+            step.get("with", {}) for step in job.get("steps", ()) if step.get("uses") == "./.github/actions/setup"
+        ]
+        found += [(file, key, "large" in options) for options in setups if downloads]
+    assert found == [
+        ("publish.yml", "publish", True),
+        ("publish.yml", "report", True),
+        ("pull-request.yml", "report", True),
+    ]
+
+
 def test_downloads_keep_the_folder_of_a_single_artifact() -> None:
     """From v5 on, a pattern with one match is unpacked into path itself, and the artifact's name is lost."""
     text = "".join(path.read_text() for path in FOLDER.glob("*.yml"))
