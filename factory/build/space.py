@@ -19,7 +19,7 @@ def require(recipe: Recipe, scratch: Path, folder: Path) -> None:
     needed = recipe.build.disk
     for where, setting in ((scratch, "SINGFACTORY_TMPDIR"), (folder, "SINGFACTORY_WORK")):
         free = files.free_space(where)
-        if free < needed:
+        if free is not None and free < needed:
             raise NoRoom(
                 f"not enough space in {where} to build {recipe.name}",
                 why=f"[build] disk in its recipe.toml is {files.readable_size(needed)}, "
