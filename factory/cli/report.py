@@ -122,7 +122,7 @@ def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     planned = read_plan(options.plan)
     recipes, broken = context.recipes.select(options.names)
     decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
-    artifacts = artifacts_in(adapters.candidates, planned)
+    artifacts = artifacts_in(adapters.candidates, planned, first_attempt=Actions.of(context.env).first_attempt)
     for artifact in artifacts:
         if artifact.target is None and isinstance(artifact.made, FactoryError):
             fail(artifact.made)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -204,8 +205,9 @@ class Engine:
             log.end()
             return done
 
+    @cached_property
     def confinement(self) -> sandbox.Confinement:
-        """Return the sandbox that works on this machine. It is tried out, which takes about 0.2 s."""
+        """The sandbox that works on this machine. It is tried out once, which takes about 0.2 s. Raises BuildFailed."""
         return sandbox.possible(self.path, self.host, self.environment({}))
 
     def _sandbox(self, order: BuildOrder, output: Path) -> process.Sandbox:
