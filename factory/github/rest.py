@@ -11,7 +11,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from factory.errors import FactoryError, UsageError
@@ -21,6 +22,7 @@ from factory.github.commands import new_token
 from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
 from factory.github.texts import carries, key_of, marked, same
 from factory.io.http import certificates
+from factory.io.http.connections import TrustingAdapter
 from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
@@ -66,19 +68,43 @@ def connect(
         raise UsageError(
             "the GitHub toolkit is not installed", why=str(error), fix="pip install 'singfactory[factory]'"
         ) from error
-    remote = github.Github(
-        auth=github.Auth.Token(token),
-        base_url=api_url.rstrip("/"),
-        user_agent=settings.user_agent,
-        timeout=math.ceil(settings.idle_timeout),
-        verify=certificates.trusted(settings.ca_bundle),
-        per_page=_PAGE,
-        retry=None,  # calls.py tries again
-        seconds_between_requests=None,
-        seconds_between_writes=write_pause,
-        lazy=True,
-    )
+    with _trusted_connections(settings):
+        remote = github.Github(
+            auth=github.Auth.Token(token),
+            base_url=api_url.rstrip("/"),
+            user_agent=settings.user_agent,
+            timeout=math.ceil(settings.idle_timeout),
+            per_page=_PAGE,
+            retry=None,  # calls.py tries again
+            seconds_between_requests=None,
+            seconds_between_writes=write_pause,
+            lazy=True,
+        )
     return GitHub(remote, repository, Calls(api_url, settings, notice), author)
+
+
+@contextmanager
+def _trusted_connections(settings: HttpSettings) -> Iterator[None]:
+    """Give a client that is made in the block the certificates that singfactory trusts, the system's included."""
+    from github.Requester import (  # noqa: PLC0415 - the factory side only
+        HTTPRequestsConnectionClass,
+        HTTPSRequestsConnectionClass,
+        Requester,
+    )
+
+    certificates.require_usable(settings.ca_bundle)
+    trust = certificates.trust(settings.ca_bundle)
+
+    class Trusting(HTTPSRequestsConnectionClass):
+        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - PyGithub's signature
+            super().__init__(*arguments, **options)
+            self.session.mount("https://", TrustingAdapter(trust))
+
+    Requester.injectConnectionClasses(HTTPRequestsConnectionClass, Trusting)
+    try:
+        yield
+    finally:
+        Requester.resetConnectionClasses()
 
 
 class GitHub:

@@ -1,9 +1,8 @@
 """The only module that opens connections: timeouts, retries, explicit redirects, typed errors (RFC 9110).
 
-Certificates are always verified. ``.netrc`` and cookies are never used. Proxies and REQUESTS_CA_BUNDLE come from the
-environment, as in requests, and SSL_CERT_FILE as in OpenSSL. Loopback addresses never go through a proxy. Addresses
-named by a server (named_by) are checked: a public server cannot direct requests to a private network (hosts,
-connections).
+Certificates are always verified (certificates). ``.netrc`` and cookies are never used. Proxies come from the
+environment, as in requests. Loopback addresses never go through a proxy. Addresses named by a server (named_by) are
+checked: a public server cannot direct requests to a private network (hosts, connections).
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from factory.errors import IntegrityFailure
 from factory.io.http import certificates
-from factory.io.http.connections import Gate, GatedAdapter, LeadsInside
+from factory.io.http.connections import Gate, LeadsInside, TrustingAdapter
 from factory.io.http.failures import (
     NETWORK_ERRORS,
     WORTH_ANOTHER_TRY,
@@ -177,14 +176,15 @@ class Client:
         self.settings = settings or HttpSettings()
         self.notice = notice  # called before longer waits
         self.rate = Rate(self.settings.limit_rate)
-        self._verify = certificates.trusted(self.settings.ca_bundle)
+        certificates.require_usable(self.settings.ca_bundle)
+        self._trust = certificates.trust(self.settings.ca_bundle)
         self._session = requests.Session()
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"})
         self._session.auth = _unchanged  # without one, requests would read .netrc
         self.shortcuts: dict[str, tuple[str, float]] = {}  # redirect targets of downloads, and their expiry
         self._reached: dict[tuple[str, int], str] = {}  # the network of each host
-        self._adapters: dict[frozenset[str] | None, GatedAdapter] = {}  # by the networks they may connect to
+        self._adapters: dict[frozenset[str] | None, TrustingAdapter] = {}  # by the networks they may connect to
         for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response"):
             logging.getLogger(name).addFilter(_without_queries)
 
@@ -303,10 +303,9 @@ class Client:
         if uploading:
             # urllib3 applies the connect timeout to sending
             times = (self.settings.idle_timeout, max(UPLOAD_ANSWER, self.settings.idle_timeout))
-        where: dict[str, Any] = self._surroundings(url)
         try:
             response = self._adapter(url, named_by).send(
-                prepared, stream=True, timeout=times, verify=where["verify"], cert=None, proxies=where["proxies"]
+                prepared, stream=True, timeout=times, proxies=self._proxies(url)
             )
         except LeadsInside as found:
             raise _inside(found, named_by or url) from found
@@ -322,7 +321,7 @@ class Client:
             )
         return response
 
-    def _adapter(self, url: str, named_by: str) -> GatedAdapter:
+    def _adapter(self, url: str, named_by: str) -> TrustingAdapter:
         """Return the adapter for connections that named_by may cause. Raises LeadsInside."""
         allowed = None
         if named_by and origin_of(url) != origin_of(named_by):
@@ -335,21 +334,18 @@ class Client:
                 raise LeadsInside(host, host, literal)
         if allowed not in self._adapters:
             gate = Gate(self._reached, allowed, self.settings.internal_hosts)
-            self._adapters.setdefault(allowed, GatedAdapter(gate))
+            self._adapters.setdefault(allowed, TrustingAdapter(self._trust, gate))
         return self._adapters[allowed]
 
-    def _surroundings(self, url: str) -> dict[str, Any]:
-        """Return proxies and certificates for a URL, from the settings or else from the environment."""
-        found = self._session.merge_environment_settings(url, {}, None, self._verify, None)
+    def _proxies(self, url: str) -> dict[str, str]:
+        """Return the environment's proxies for a URL, by scheme."""
         if is_loopback(urlsplit(url).hostname or ""):
-            found["proxies"] = {}
-        if self._verify is True:
-            found["verify"] = certificates.of_environment(found["verify"])
-        return dict(found)
+            return {}
+        return dict(self._session.merge_environment_settings(url, {}, None, None, None)["proxies"])
 
     def _proxy_for(self, url: str) -> str:
         try:
-            proxy = requests.utils.select_proxy(url, self._surroundings(url)["proxies"])
+            proxy = requests.utils.select_proxy(url, self._proxies(url))
         except ValueError:
             return ""
         return host_of(proxy if "//" in proxy else f"//{proxy}") if proxy else ""

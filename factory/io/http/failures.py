@@ -161,13 +161,6 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
 
 
 def _other(error: BaseException, chain: list[BaseException], host: str, url: str) -> Trouble:
-    if "CA certificate bundle" in str(error):
-        return Trouble(
-            "the file of trusted certificates does not exist",
-            why=safe_text(str(error)),
-            fix="correct REQUESTS_CA_BUNDLE or the setting ca",
-            final=True,
-        )
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
         return Trouble(f"not an address: {redacted(url)}", fix="check the registry's address", final=True)
     if any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError | requests.ConnectTimeout) for cause in chain):
@@ -222,7 +215,7 @@ def _certificate(code: int, message: str, host: str) -> Trouble:
     return Trouble(
         what,
         safe_text(message or "unknown issuer"),
-        "if your site has its own certificate authority, name its file in the setting ca",
+        "if your site has its own authority, add it to this system's store, or name its file in the setting ca",
         final=True,
     )
 
@@ -234,13 +227,6 @@ def _tls(error: ssl.SSLError, host: str) -> Trouble:
             f"{host} does not speak TLS",
             why="its answer to a TLS handshake was something else",
             fix=f"if it is a plain HTTP registry that you trust, write http://{host}",
-            final=True,
-        )
-    if "X509" in text or "NO_CERTIFICATE" in text or "PEM" in text:
-        return Trouble(
-            "the file of trusted certificates cannot be read",
-            why=safe_text(text),
-            fix="correct REQUESTS_CA_BUNDLE or the setting ca",
             final=True,
         )
     return Trouble(f"the TLS connection to {host} broke", why=safe_text(text))
