@@ -26,7 +26,7 @@ from factory.io.ancestors import name_of
 from factory.io.below import Folder
 from factory.io.files import make_folder, storage_error
 from factory.io.private import planted
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 
 REFRESH = 5.0  # seconds between two updates by a holder
 STALE = 60.0  # seconds without an update after which a holder on another host counts as dead
@@ -120,7 +120,12 @@ class _Waiting:
 
 
 def _acquire(folder: Folder, name: str, mine: Holder, waiting: _Waiting) -> Held:
-    """Take the lock once it is free, or its holder is dead or silent."""
+    with contextlib.ExitStack() as waits:
+        return _wait_for(folder, name, mine, waiting, waits)
+
+
+def _wait_for(folder: Folder, name: str, mine: Holder, waiting: _Waiting, waits: contextlib.ExitStack) -> Held:
+    """Take the lock once it is free, or its holder is dead or silent. waits: ends the step shown meanwhile."""
     doubtful = False
     deadline = time.monotonic() + waiting.timeout
     watched: tuple[Holder, int] | None = None
@@ -144,6 +149,7 @@ def _acquire(folder: Folder, name: str, mine: Holder, waiting: _Waiting) -> Held
             return Held(mine.token, doubtful, alone=False)
         if not announced:
             waiting.progress.note(f"waiting for {holder}, which is doing the same work")
+            waits.enter_context(step(waiting.progress, f"waiting for {holder}"))
             announced = True
         if time.monotonic() > deadline:
             raise waiting.over(folder, name, holder)

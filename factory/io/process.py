@@ -81,7 +81,7 @@ def command(
     options += [] if abstract_sockets else ["--no-abstract-sockets"]
     if bound:
         options += ["--die-with-parent", str(os.getpid())]
-    return [sys.executable, "-I", str(_LAUNCH), *options, "--", *arguments]
+    return [sys.executable, "-X", "utf8", "-I", str(_LAUNCH), *options, "--", *arguments]
 
 
 def run(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the progress of a long step. Called often and from any thread, so it must be cheap and never raise."""
+    """Receives the progress of long steps. Called often and from any thread, so it must be cheap and never raise.
 
-    def begin(self, label: str, total: int | None = None) -> None:
-        """Start a step. total: its size in bytes, or None if unknown."""
+    A step may begin inside another one, such as waiting for a lock. ``advance``, ``line`` and ``end`` refer to the
+    step that began last.
+    """
+
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        """Start a step. total: its size in bytes, or None if unknown. expected: seconds it took last time."""
 
     def advance(self, count: int) -> None:
         """Report count more bytes as done; negative when a retry starts over."""
 
     def line(self, text: str) -> None:
-        """Report one line of output of the running step (a build or test), without its newline."""
+        """Report one line of output of the running step (a build or test), without its newline; or the current item."""
 
     def note(self, text: str) -> None:
         """Show a notice: the user should read it, although nothing failed."""
@@ -27,7 +33,7 @@ class Progress(Protocol):
 class Silent:
     """A Progress that ignores all reports."""
 
-    def begin(self, label: str, total: int | None = None) -> None:
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
         """Do nothing."""
 
     def advance(self, count: int) -> None:
@@ -41,3 +47,15 @@ class Silent:
 
     def end(self) -> None:
         """Do nothing."""
+
+
+@contextmanager
+def step(
+    progress: Progress, label: str, total: int | None = None, *, expected: float | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Report the block as one step; yields ``progress.advance``."""
+    progress.begin(label, total, expected=expected)
+    try:
+        yield progress.advance
+    finally:
+        progress.end()

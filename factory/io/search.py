@@ -19,6 +19,6 @@ def found(pattern: str, text: str, seconds: float) -> bool | None:
     It is unknown after ``seconds``, and if the pattern is invalid or needs too much memory.
     """
     order = json.dumps({"pattern": pattern, "text": text, "seconds": seconds}).encode()
-    program = [sys.executable, "-I", search_program.__file__]
+    program = [sys.executable, "-X", "utf8", "-I", search_program.__file__]
     status, _, _ = process.output_of(program, env={"PATH": os.defpath}, stdin=order, timeout=seconds + 30)
     return {search_program.FOUND: True, search_program.NOT_FOUND: False}.get(status)

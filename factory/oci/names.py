@@ -21,6 +21,8 @@ _HOST = re.compile(
     r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?",
     re.ASCII | re.IGNORECASE,
 )
+# An escaped byte of a folder's name, upper case; or the escape of a percent sign before what looks like one.
+_ESCAPE = re.compile(r"%(?:[01][0-9A-F]|7F|[89A-F][0-9A-F]|25(?=(?:25)*(?:[01][0-9A-F]|7F|[89A-F][0-9A-F])))")
 NAME_LIMIT = 100
 RESERVED_NAMES = frozenset({"catalog"})
 _DOCKER = "docker://"
@@ -95,8 +97,8 @@ class RegistryAddress:
     def parse(cls, text: str) -> RegistryAddress:
         """Parse ``ghcr.io/org/images``, ``http://localhost:5000/images``, or ``oci:/path/to/folder``."""
         if text.startswith("oci:"):
-            folder = text[len("oci:") :]
-            if not folder.isprintable() or not folder:
+            folder = _unescaped(text.removeprefix("oci:"))
+            if not folder or any(letter < " " or letter == "\x7f" for letter in folder):
                 raise _bad_address(text, "oci: must be followed by a folder name without control characters")
             return cls("", folder)
         scheme, separator, bare = text.partition("://")
@@ -125,8 +127,29 @@ class RegistryAddress:
 
     def __str__(self) -> str:
         if self.is_folder:
-            return f"oci:{self.path}"
+            return f"oci:{_escaped(self.path)}"
         return ("http://" if self.plain_http else "") + f"{self.host}/{self.path}".rstrip("/")
+
+
+def _escaped(folder: str) -> str:
+    """A folder's name in printable characters: other bytes, such as those that are not UTF-8, as %XX. See _ESCAPE."""
+    text = _ESCAPE.sub(lambda match: "%25" + match[0][1:], folder)
+    encoded = (letter.encode("utf-8", "surrogateescape") for letter in text)
+    return "".join(
+        letter if letter.isprintable() else "".join(f"%{byte:02X}" for byte in data)
+        for letter, data in zip(text, encoded, strict=True)
+    )
+
+
+def _unescaped(text: str) -> str:
+    """The folder's name that ``_escaped`` has written. Any other text stays as it is."""
+
+    def byte(match: re.Match[str]) -> str:
+        value = int(match[0][1:], 16)
+        return "%" if match[0] == "%25" else chr(value if value < 128 else 0xDC00 + value)  # noqa: PLR2004 - PEP 383
+
+    found = _ESCAPE.sub(byte, text)
+    return found.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_what_a_pull_request_says_of_itself_opens_and_closes_no_issue(project: P
     handed.write_text(json.dumps({"format": 1, "rows": [_ROW | {"outcome": "unchanged"}]}))
     done = project.run("report", "--from", str(handed), "--issues")
     assert done.code == 2
-    assert "--issues is for what this run has found itself" in done.err
+    assert "--issues cannot be combined with --from" in done.err
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.cli.plan import given as given_plan
+from factory.cli.plan import read_plan
 from factory.delta.index import index_image
 from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
@@ -353,7 +353,7 @@ OWN: dict[str, Callable[[Path], object]] = {
     "logout": lambda path: logout(path, "ghcr.io"),
     "certificates": lambda path: Client(HttpSettings(ca_bundle=str(path))),
     "certificates of the environment": lambda path: asked_with(REQUESTS_CA_BUNDLE=path),
-    "plan": lambda path: given_plan(str(path)),
+    "plan": lambda path: read_plan(str(path)),
     "lock file": lockfile.read,
     "record of uses": lambda path: files.append_line(path, "{}"),
     "event": lambda path: Actions(event_file=path).pull_request,
@@ -703,7 +703,7 @@ def settings_line(scratch: Scratch) -> str:
 
 
 def are_used(scratch: Scratch, cwd: Path, group: int = VICTIM) -> bool:
-    return f"nothing in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
+    return f"no images in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
 
 
 def file_of(owner: int, path: Path, text: str = "", mode: int = 0o644) -> Path:
@@ -796,7 +796,7 @@ def test_the_users_own_settings_are_not_read_from_where_a_stranger_decides(scrat
         os.chown(config.parent, STRANGER, STRANGER)
     done = scratch.run(scratch.victims, "path", "tool")
     assert done.code == 2
-    assert f"{config} could name programs to run" in done.err
+    assert f"settings in {config} can name programs to run" in done.err
     assert not are_used(scratch, scratch.victims)
 
 

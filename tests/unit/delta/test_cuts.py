@@ -96,8 +96,8 @@ def test_a_damaged_file_system_is_still_cut() -> None:
     assert b"".join(pieces(data)) == data
 
 
-def test_anything_but_a_sif_is_refused() -> None:
-    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a sound SIF file"):
+def test_what_is_not_a_sif_is_refused() -> None:
+    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a valid SIF file"):
         known_edges(io.BytesIO(b"hello"), 5, "image.sif")
 
 

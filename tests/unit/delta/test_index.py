@@ -91,7 +91,7 @@ def test_an_image_that_changes_its_size_while_it_is_read_is_refused(path: Path, 
 
 def test_a_file_that_is_not_a_sif_is_refused_by_its_name(path: Path) -> None:
     path.write_bytes(b"#!/bin/sh\n")
-    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a sound SIF file"):
+    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a valid SIF file"):
         index_image(path)
 
 

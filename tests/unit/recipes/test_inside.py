@@ -47,7 +47,7 @@ def test_links_inside_are_followed(folder: Path, path: str, end: str) -> None:
         ("and-back/b", "leaves the recipe's folder"),
         ("absolute", "is a link to an absolute path"),
         ("absolute/b", "passes absolute, a link to an absolute path"),
-        ("circle", "is a link in a circle"),
+        ("circle", "is a link in a loop"),
     ],
 )
 def test_what_leaves_on_any_step_is_refused(folder: Path, path: str, why: str) -> None:
