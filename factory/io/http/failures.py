@@ -18,6 +18,7 @@ from factory.io.http.settings import host_of, redacted
 
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529, 530})
+_GATEWAY = frozenset({502, 503, 504})
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED, _NAME_MISMATCH = 9, 10, (62, 64)  # OpenSSL's X509_V_ERR_*
 _SHOWN = 300
 _MOST_ERRORS = 1000
@@ -85,6 +86,11 @@ class Trouble:
     final: bool = False
     connected: bool = True
     answer: Answer | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the host may only be down for a moment: there is no connection, or a proxy in front of it says so."""
+        return not self.connected or self.status in _GATEWAY
 
     def failure(self, host: str, attempts: int, *, why: str = "", fix: str = "") -> HttpFailure:
         """Return the error to raise after this many attempts."""

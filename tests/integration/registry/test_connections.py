@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-import requests.certs
+import requests
 
 from factory.errors import RegistryFailure, UsageError
 from factory.github.rest import connect
@@ -155,7 +155,7 @@ def test_a_site_authority_in_the_system_s_store_is_trusted(tmp_path: Path, store
         shutil.copy(ca, etc / store)
         done = asked_elsewhere(etc, f"https://{host}/")
         assert (done.returncode, done.stdout) == (0, "hi"), done.stderr
-        only = asked_elsewhere(etc, f"https://{host}/", REQUESTS_CA_BUNDLE=requests.certs.where())
+        only = asked_elsewhere(etc, f"https://{host}/", REQUESTS_CA_BUNDLE=str(requests.utils.DEFAULT_CA_BUNDLE_PATH))
         assert "is not trusted" in only.stderr, "REQUESTS_CA_BUNDLE replaces the system's store"
 
 
