@@ -12,10 +12,11 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 
+from factory.errors import UsageError
 from factory.io.http import certificates
 from factory.io.http.bodies import DOCUMENT_LIMIT, Reply, Upload
 from factory.io.http.connections import Gate, LeadsInside, TrustingAdapter
@@ -37,6 +38,7 @@ from factory.io.http.hosts import (
     is_loopback,
     network_of_literal,
 )
+from factory.io.http.proxies import Proxy, bypassed
 from factory.io.http.rate import Rate
 from factory.io.http.retry import Patience
 from factory.io.http.settings import HttpSettings, host_of, origin_of, redacted
@@ -239,17 +241,25 @@ class Client:
         return self._adapters[allowed]
 
     def _proxies(self, url: str) -> dict[str, str]:
-        """Return the environment's proxies for a URL, by scheme."""
-        if is_loopback(urlsplit(url).hostname or ""):
-            return {}
-        return dict(self._session.merge_environment_settings(url, {}, None, None, None)["proxies"])
+        """Return the proxy for a URL, by scheme, as requests takes it. Raises UsageError for an invalid address."""
+        proxy = self._proxy(url)
+        return {origin_of(url)[0]: proxy.url} if proxy else {}
+
+    def _proxy(self, url: str) -> Proxy | None:
+        _, host, port = origin_of(url)
+        if is_loopback(host) or bypassed(host, port):
+            return None
+        found = self._session.merge_environment_settings(url, {}, None, None, None)["proxies"]
+        address = requests.utils.select_proxy(url, found)
+        return Proxy.parse(address) if address else None
 
     def _proxy_for(self, url: str) -> str:
+        """Return HOST:PORT of the proxy for a URL, '' for none."""
         try:
-            proxy = requests.utils.select_proxy(url, self._proxies(url))
-        except ValueError:
+            proxy = self._proxy(url)
+        except (ValueError, UsageError):
             return ""
-        return host_of(proxy if "//" in proxy else f"//{proxy}") if proxy else ""
+        return proxy.place if proxy else ""
 
 
 def _next(here: str, location: str, method: str, status: int) -> str:

@@ -167,6 +167,10 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
 
 
 def _other(error: BaseException, chain: list[BaseException], host: str, url: str) -> Trouble:
+    if "SOCKS support" in str(error):
+        return Trouble(
+            "this Python cannot use a SOCKS proxy", fix="pip install pysocks, or name another one", final=True
+        )
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
         return Trouble(f"not an address: {redacted(url)}", fix="check the registry's address", final=True)
     if any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError | requests.ConnectTimeout) for cause in chain):

@@ -267,6 +267,14 @@ def test_a_failing_proxy_is_distinguished_from_the_registry(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "*.invalid, 10.0.0.0/8")
+    with pytest.raises(HttpFailure, match=r"host name registry\.invalid cannot be resolved"):
+        client().request("GET", f"{scheme}://registry.invalid/v2/")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_requires_a_login_is_reported(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     class Closed(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
