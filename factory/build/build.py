@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,8 +15,9 @@ from factory.build.examine import Examined, examine
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement
 from factory.engine.sources import PackageSources
-from factory.errors import IntegrityFailure, UsageError
+from factory.errors import BuildFailed, IntegrityFailure, UsageError
 from factory.io import files, trees
+from factory.io.http.relay import relays
 from factory.io.locks import lock
 from factory.io.progress import Progress
 from factory.recipes.epoch import epoch_of
@@ -132,13 +133,12 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
     with (
         files.temporary_folder(place.scratch, "build") as work,
         _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
+        ExitStack() as stack,
     ):
         sources = place.find_sources(mounts, seen_as)
-        if sources.left_out:
-            names = " ".join(sources.left_out)
-            progress.note(
-                f"not passed to builds: {names} (they contain a login, a token or a key, or point into your home)"
-            )
+        proxies = stack.enter_context(relays(dict(sources.relayed)))
+        if missing := sources.missing():
+            progress.note(missing)
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",
@@ -161,16 +161,21 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             timeout=recipe.build.timeout,
             arch=arch,
             binds=sources.binds,
-            env=dict(sources.env),
+            env=dict(sources.env) | proxies,
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
             reads=(*(base.layout.resolve() for base in bases), *([base_image.resolve()] if base_image else [])),
+            authorities=sources.authorities,
+            proxies=proxies,
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")
         try:
             place.engine.build(order, progress.line)
+        except BuildFailed as error:
+            error.detail = (*error.detail, *([missing] if missing else []))
+            raise
         finally:
             progress.end()
 

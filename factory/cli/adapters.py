@@ -70,7 +70,7 @@ def open_adapters(context: Context) -> Adapters:
             candidates=context.work / "candidates",
             scratch=context.scratch,
             find_sources=lambda folder, seen_as: sources.find(
-                context.env, folder, context.settings.text("debian_mirror"), seen_as
+                context.env, folder, context.settings.text("debian_mirror"), seen_as, context.settings.path("ca")
             ),
             bases=BasePlace(open_host, context.work / "bases"),
             sandbox_required=context.settings.sandbox_required,

@@ -65,8 +65,12 @@ def require_usable(ca_bundle: str | None) -> None:
         _check(ca_bundle, "the setting ca")
 
 
-def system_bundle() -> Path | None:
-    """Return the file with all certificates that this system trusts, or None if it is unknown."""
+def public_bundle() -> Path:
+    """Return a file with all certificates that this system trusts, or else the public ones that requests knows."""
+    return _system_bundle() or Path(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+
+
+def _system_bundle() -> Path | None:
     return next((path for path in map(Path, _BUNDLES) if path.is_file()), None)
 
 
@@ -78,7 +82,7 @@ def _load_defaults(made: ssl.SSLContext) -> None:
         made.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
         for folder in filter(os.path.isdir, _FOLDERS):
             made.load_verify_locations(capath=folder)
-        if (bundle := system_bundle()) is not None:
+        if (bundle := _system_bundle()) is not None:
             _load_leniently(made, bundle)
     made.set_default_verify_paths()
     if paths.capath and paths.capath != paths.openssl_capath:

@@ -17,6 +17,7 @@ from factory.errors import UsageError
 
 SOCKS = frozenset({"socks4", "socks4a", "socks5", "socks5h"})
 _SCHEMES = frozenset({"http", "https"}) | SOCKS
+_PORTS = {"http": 80, "https": 443}
 _PLACE = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII
 )
@@ -48,6 +49,13 @@ class Proxy:
             )
         parts = [quote(unquote(part), safe="") for part in login.split(":", 1)] if login else []
         return cls(scheme, place, ":".join(parts))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, the latter with its default."""
+        found = re.fullmatch(r"\[?([^\[\]]+?)\]?(?::([0-9]+))?", self.place)
+        assert found is not None  # noqa: S101 - parse has checked it
+        return found[1], int(found[2] or _PORTS.get(self.scheme, 1080))
 
     @property
     def url(self) -> str:
