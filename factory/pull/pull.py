@@ -133,6 +133,7 @@ def _bring(
             planned = make_plan(release, registry=registry, store=store, progress=progress, indexes=indexes)
             overhead += planned.fetched
             fetched += transfer(planned.plan, source, unfinished, progress)
+            unfinished.require_image(f"{release.recipe}@{release.digest}")
             path = unfinished.publish()
         forget_indexes(planned, store, fetched)
         if path is not None:

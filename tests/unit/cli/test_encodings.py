@@ -14,7 +14,7 @@ import pytest
 
 from factory.oci.digest import Digest
 from tests.factory_project import Done
-from tests.unit.cli.test_store_commands import SIF, Cluster
+from tests.unit.cli.test_store_commands import FIRST, SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts many processes
 
@@ -74,7 +74,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(params=LOCALES)
 def cluster(folder: Path, request: pytest.FixtureRequest, locales: Path) -> Iterator[Odd]:
     made = Odd(folder, {**LOCALES[request.param], "LOCPATH": str(locales)})
-    made.release(b"first", f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
+    made.release(FIRST, f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
     yield made
     made.ok("store", "verify")
 
@@ -84,8 +84,8 @@ def test_every_command_works_below_an_odd_folder_and_prints_its_path(cluster: Od
     path, digest = pulled.out.split()
     assert path.startswith(str(cluster.store.root))
     assert digest.startswith("sha256:")
-    assert cluster.ok("path", "tool").out.strip() == str(cluster.store.blob(Digest.of(b"first")))
-    assert json.loads(cluster.ok("pull", "tool", "--json").out)["path"] == str(cluster.store.blob(Digest.of(b"first")))
+    assert cluster.ok("path", "tool").out.strip() == str(cluster.store.blob(Digest.of(FIRST)))
+    assert json.loads(cluster.ok("pull", "tool", "--json").out)["path"] == str(cluster.store.blob(Digest.of(FIRST)))
     for command in ("list", "search tool", "show tool", "diff tool tool", "doctor", "config", "lint", "plan", "status"):
         done = cluster.run(*command.split())
         assert done.code in (0, 4, 5), (command, done)  # 4: no GitHub; 5: not a real SIF
