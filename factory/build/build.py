@@ -138,8 +138,6 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
     ):
         sources = place.find_sources(mounts, seen_as)
         proxies = stack.enter_context(relays(dict(sources.relayed)))
-        if missing := sources.missing():
-            progress.note(missing)
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",
@@ -148,6 +146,9 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             )
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
+        for note in missing:
+            progress.note(note)
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
         if base_image is not None:
             base_image = _readable(base_image.resolve(), owner(confined.kind), work)
@@ -170,14 +171,13 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             confined=confined.kind,
             reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
             authorities=sources.authorities,
-            proxies=proxies,
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         progress.begin(f"build {recipe.name}")
         try:
             place.engine.build(order, progress.line)
         except BuildFailed as error:
-            error.detail = (*error.detail, *([missing] if missing else []))
+            error.detail = (*error.detail, *missing)
             raise
         finally:
             progress.end()

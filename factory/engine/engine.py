@@ -57,7 +57,7 @@ class BuildOrder:
     scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
     file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
     none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
-    the engine's own connections; '' for the usual ones. proxies: proxies for these, by variable.
+    the engine's own connections; '' for the usual ones.
     """
 
     definition: Path
@@ -74,7 +74,6 @@ class BuildOrder:
     confined: str = ""
     reads: tuple[Path, ...] = ()
     authorities: str = ""
-    proxies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,8 @@ class Engine:
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
-        env = self.environment(order.env, places.engine if order.confined else order.scratch) | dict(order.proxies)
+        env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        env |= {name: text for name, text in order.env.items() if name in environment.PROXIES}
         if order.authorities:
             env |= dict.fromkeys(environment.CERTIFICATES, order.authorities)
         if order.confined:
