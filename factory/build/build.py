@@ -10,17 +10,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 
-from factory.build import base_layout
+from factory.build import base_layout, space
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
+from factory.build.space import Use
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement, owner
+from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
 from factory.errors import BuildFailed, IntegrityFailure, UsageError
 from factory.io import files, plain, trees
 from factory.io.http.relay import relays
 from factory.io.locks import lock
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
+from factory.recipes.definition.definition import Definition
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -64,13 +67,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
     files.make_folder(place.scratch)
-    for where in (place.scratch, folder):
-        files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
+    space.require(recipe, place.scratch, folder)
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
         for leftover in folder.glob(".image.sif.*"):  # from a killed build
             trees.remove_tree(leftover)
         started = monotonic()
-        _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
+        with space.advice(recipe):
+            use = _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
         _require_unchanged(job, engine)
         seen = _examined(folder, progress)
         made = Candidate(
@@ -87,10 +90,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
             base=recipe.build.base,
             base_digest=inputs.base_digest,
             fingerprint=seen.fingerprint,
+            disk=use.peak(seen.sif.size),
         )
         candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
         made.save()
+        if hint := candidates.disk_hint(made, recipe.build.disk):
+            progress.note(f"{recipe.name}: {hint}")
         return made
 
 
@@ -125,10 +131,10 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
         )
 
 
-def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
-    """Have the engine build the image, and write the log next to it."""
+def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
+    """Have the engine build the image, and write the log next to it. Return how much disk space it used."""
     recipe, arch = job.recipe, job.arch
-    confined = place.engine.confinement()
+    confined = place.engine.confinement
     if not confined.kind:
         _without_sandbox(recipe, confined, place, progress)
     with (
@@ -149,6 +155,7 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
         missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
         for note in missing:
             progress.note(note)
+        require_usable(work, devices=_makes_devices(definition, place.engine))
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
         if base_image is not None:
             base_image = _readable(base_image.resolve(), owner(confined.kind), work)
@@ -173,14 +180,21 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             authorities=sources.authorities,
         )
         progress.note(f"building {recipe.name}; the log is {log}")
-        progress.begin(f"build {recipe.name}")
+        use = Use(order.scratch, progress.line)
+        last = candidates.last_seconds(place.candidates, recipe.name, arch)
         try:
-            place.engine.build(order, progress.line)
+            with step(progress, f"build {recipe.name}", expected=last):
+                place.engine.build(order, use.line)
         except BuildFailed as error:
             error.detail = (*error.detail, *missing)
             raise
-        finally:
-            progress.end()
+        return use
+
+
+def _makes_devices(definition: Definition, engine: Engine) -> bool:
+    """Return whether debootstrap creates device files: only root outside of user namespaces is allowed to."""
+    debootstrap = any(stage.value("Bootstrap").lower() == "debootstrap" for stage in definition.stages)
+    return debootstrap and engine.host.is_root and not engine.host.mapping
 
 
 def _write_definition(work: Path, text: str) -> Path:

@@ -72,7 +72,7 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         obstacle = context.build_obstacle
         yield topic, "builds", facts.build_mode if obstacle is None else f"no: {obstacle.why}; {obstacle.fix}"
         try:
-            yield topic, "sandbox", engine.confinement().in_words()
+            yield topic, "sandbox", engine.confinement.in_words()
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
     yield topic, "architecture", facts.arch

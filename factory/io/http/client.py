@@ -47,7 +47,7 @@ __all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "H
 
 UPLOAD_ANSWER = 600.0  # seconds; a registry that checks or moves gigabytes takes long to answer
 _REDIRECTS = 5
-_CHALLENGES = 4
+_CHALLENGES = 8  # attempts of one request to log in: two stored logins with three ways each, and none
 _SAFE = frozenset({"GET", "HEAD"})
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _FOLLOWED = frozenset({301, 302, 303, 307, 308})
