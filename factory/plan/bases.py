@@ -49,7 +49,7 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
             unpinned[recipe.name] = recipe.build.base
     wanted = sorted(set(unpinned.values()))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = dict(zip(wanted, pool.map(lambda base: _ask(base, open_host), wanted), strict=True))
+        answers = dict(zip(wanted, pool.map(lambda base: _ask(base, open_host), wanted)))
     return found | {name: answers[base] for name, base in unpinned.items()}
 
 
