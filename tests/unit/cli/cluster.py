@@ -11,15 +11,15 @@ from factory.publish.publish import Origin, publish
 from factory.registry.layout import LayoutRegistry
 from factory.store.store import Store
 from tests.factory_project import Done
-from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
+from tests.unit.parts import QUIET, SIF_START, candidate, folder_registry, report_of, sif_of, write_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
-SIF = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0image"
+SIF, FIRST, SECOND = sif_of(b"image"), sif_of(b"first"), sif_of(b"second")
 _ENGINE = """\
 #!/bin/sh
 if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
 for argument; do case "$argument" in *.sif) image="$argument";; esac; done
-echo "$1 $(cat "$image")"
+echo "$1 $(tail -c +START "$image")"
 [ -z "$WAIT" ] || read line
 """
 
@@ -32,7 +32,7 @@ class Cluster:
         self.store = Store(folder / "store")
         self.registry: LayoutRegistry = folder_registry(folder / "images")
         engine = folder / "apptainer"
-        engine.write_text(_ENGINE)
+        engine.write_text(_ENGINE.replace("START", str(SIF_START + 1)))
         engine.chmod(0o755)
         kept = {name: text for name, text in os.environ.items() if not name.startswith(("SINGFACTORY", "XDG", "SLURM"))}
         self.env = {
