@@ -1,4 +1,4 @@
-"""The Pythons of login nodes: the cluster side runs on 3.9 (RHEL 9), and an older one is refused in one line (RHEL 8)."""
+"""The Pythons of login nodes: 3.9 (RHEL 9) runs the cluster side, an older one (RHEL 8) is refused in one line."""
 
 from __future__ import annotations
 
