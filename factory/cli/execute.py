@@ -26,7 +26,7 @@ GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(CommonOptions):
-    """Options of `singfactory exec`, `run` and `shell`. arguments: the program and its arguments; none for `shell`."""
+    """Options of `singfactory exec`, `run` and `shell`. arguments: everything after REF."""
 
     ref: str
     arguments: Sequence[str] = ()
@@ -36,13 +36,55 @@ class RunOptions(CommonOptions):
     record: Path | None
 
 
+class _Program(argparse.Action):
+    """Takes everything after REF as the program's words, like docker and apptainer do."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        words: str | Sequence[str] | None,
+        _option: str | None = None,
+    ) -> None:
+        """Store the words, without a ``--`` in front of them."""
+        found = list(words or ())
+        setattr(namespace, self.dest, found[1:] if found[:1] == ["--"] else found)
+
+
+class _Command(_Program):
+    """The same for `exec`, which has options of ours in REF OPTION... -- PROGRAM: no program's name begins with a -."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        words: str | Sequence[str] | None,
+        option: str | None = None,
+    ) -> None:
+        """Store the words. Raises UsageError for options after REF without a ``--`` behind them."""
+        found = list(words or ())
+        if found and found[0].startswith("-") and found[0] != "--":
+            if "--" not in found:
+                raise UsageError(
+                    f"{found[0]} is not a program",
+                    why="everything after REF is the program and its arguments",
+                    fix=f"options go before REF: {parser.prog} {found[0]} ... {namespace.ref} PROGRAM",
+                )
+            end = found.index("--")
+            parser.parse_args([*found[:end], namespace.ref], namespace)
+            found = found[end:]
+        super().__call__(parser, namespace, found, option)
+
+
 def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
-    """Declare the options of exec, run and shell. Everything after ``--`` belongs to the program in the image."""
+    """Declare the options of exec, run and shell. command: the first word after REF is a program, as for exec."""
     parser.add_argument(
         "ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled if it is not in the store"
     )
-    if command:
-        parser.add_argument("arguments", metavar="-- ARGUMENT", nargs="*", help="the program and its arguments")
+    words, what = ("PROGRAM ...", "the program and its arguments") if command else ("ARGUMENT ...", "its arguments")
+    parser.add_argument(
+        "arguments", metavar=words, nargs=argparse.REMAINDER, action=_Command if command else _Program, help=what
+    )
     parser.add_argument(
         "-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="bind a path, as in apptainer exec"
     )
@@ -63,7 +105,7 @@ def execute(verb: str, options: RunOptions) -> int:
     context = Context(options)
     arguments = list(options.arguments)
     if verb == "exec" and not arguments:
-        raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
+        raise UsageError("exec needs a program", fix=f"singfactory exec {options.ref} python train.py")
     engine = context.engine  # first: without an engine there is no point in fetching the image
     image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
     path = _near(context, image)

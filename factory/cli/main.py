@@ -56,7 +56,7 @@ COMMANDS = (
     ("config", "config", "the settings, or one of them, for scripts"),
     ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
 )
-_RUN_PROGRAMS = ("exec", "run")
+_START_ENGINE = ("exec", "run", "shell")
 # What workflows call: they show what recipes, registries and other jobs say. `exec` becomes another program.
 _QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
 READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
@@ -133,12 +133,7 @@ def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
     text = next(text for known, _, text in COMMANDS if known == name)
     parser = _Parser(prog=f"singfactory {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.arguments(parser)
-    if name not in _RUN_PROGRAMS or "--" not in arguments:
-        return module, typed(parser.parse_args(arguments[1:]))
-    end = arguments.index("--")  # argparse takes no options between REF and it
-    namespace = parser.parse_args(arguments[1:end])
-    namespace.arguments += arguments[end + 1 :]
-    return module, typed(namespace)
+    return module, typed(parser.parse_args(arguments[1:]))
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -164,8 +159,9 @@ class _Parser(argparse.ArgumentParser):
         """Raise UsageError instead of printing."""
         _, _, command = self.prog.partition(" ")
         fix = f"{self.prog} --help"
-        if command in _RUN_PROGRAMS and message.startswith("unrecognized arguments"):
-            fix = f"put -- before the program: {self.prog} REF -- PROGRAM ARGUMENT..."
+        unknown, _, option = message.partition("unrecognized arguments: ")
+        if command in _START_ENGINE and option and not unknown:
+            fix = f"for an option of the engine: {self.prog} --engine-option={option.split()[0]} REF ..."
         raise UsageError(f"{command}: {message}" if command else message, fix=fix)
 
 
