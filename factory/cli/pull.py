@@ -66,7 +66,7 @@ def run(options: PullOptions) -> int:
 
 def _note_name(context: Context, image: StoredImage) -> None:
     """Say how to run the image if its bare name means another image, or none."""
-    if image.registry and not context.store.is_meant(image):
+    if image.registry and not context.store.is_unqualified(image):
         same = Reference(image.recipe, digest=image.digest, registry=RegistryAddress.parse(image.registry))
         context.progress.note(
             f"the name {image.recipe} alone does not mean this image; run it with: singfactory exec {same} …"

@@ -124,7 +124,7 @@ def _list(context: Context) -> int:
         emit([{"as": tag, "path": str(context.store.where(image.sif)), **image.to_json()} for tag, image in images])
         return 0
     for tag, image in images:
-        where = "" if context.store.is_meant(image, tag) or not image.registry else f"{image.registry}/"
+        where = "" if context.store.is_unqualified(image, tag) or not image.registry else f"{image.registry}/"
         say(
             f"{where}{image.recipe}:{tag}  {image.tag}  {readable_size(image.size)}  {image.sif_digest}  {image.pulled}"
         )

@@ -93,7 +93,7 @@ def _gather_once() -> GatherInputs:
         target = (recipe.name, arch)
         if target not in read:
             read[target] = gather(recipe, arch, base_digest, engine)
-        return read[target].upon(base_digest).with_engine(engine)
+        return read[target].with_base(base_digest).with_engine(engine)
 
     return gather_once
 

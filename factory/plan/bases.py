@@ -1,4 +1,4 @@
-"""Base images: which digest each docker:// base has now, and moving the pins in base.lock."""
+"""Base images: look up the current digest of docker:// bases, and update the pins in base.lock."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from factory.recipes.pins import read_pin, write_pin
 from factory.registry.protocol import Registry
 
 OpenHost = Callable[[str], Registry]
-"""Opens the registry of a host name, for anybody's images: no namespace of ours."""
+"""Opens the registry at a host name, without a namespace."""
 
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """What `update` did for a recipe: the new pin, and the digest before ('' when there was none)."""
+    """The result of `update` for a recipe: the new pin, and the previous digest ('' for none)."""
 
     recipe: str
     pin: BasePin
@@ -29,9 +29,9 @@ class Pinned:
 
 
 def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | FactoryError]:
-    """The digest of each recipe's docker:// base: pinned in its base.lock, else asked of the registry, several at once.
+    """Return the digest of each recipe's docker:// base, by recipe: from its base.lock, else from the registry.
 
-    By the recipe's name: each has a pin of its own. What cannot be had is in the answer as the error that says why.
+    Registries are asked in parallel. For a base that cannot be looked up, the value is the error.
     """
     found: dict[str, str | FactoryError] = {}
     unpinned: dict[str, str] = {}
@@ -54,7 +54,7 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
 
 
 def digest_now(base: str, open_host: OpenHost) -> str:
-    """The digest that a docker:// base has in its registry now. Raises NotFound, RegistryFailure."""
+    """Return the current digest of a docker:// base in its registry. Raises NotFound, RegistryFailure."""
     host, repository, tag = docker_base(base)
     there = open_host(host).head(repository, tag)
     if there is None:
@@ -67,7 +67,7 @@ def digest_now(base: str, open_host: OpenHost) -> str:
 
 
 def pin_now(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
-    """What base.lock should say now; None when the recipe has no docker:// base. Raises NotFound, RegistryFailure."""
+    """Return the current pin, or None if the recipe has no docker:// base. Raises NotFound, RegistryFailure."""
     if not is_docker_base(recipe.build.base):
         return None
     before = read_pin(recipe)
@@ -79,7 +79,7 @@ def pin_now(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
 
 
 def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
-    """Write the digest that the base has now into base.lock; None when the recipe has no docker:// base."""
+    """Write the base's current digest to base.lock. Return None if the recipe has no docker:// base."""
     done = pin_now(recipe, open_host)
     if done is not None and done.before != done.pin.digest:
         write_pin(recipe, done.pin)

@@ -1,4 +1,4 @@
-"""Plan: what must be built and why, and what must not and why. A pure function of a snapshot and the recipes' files."""
+"""Plan: decide what must be built, and why or why not. A pure function of a snapshot and the recipes' files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ GatherInputs = Callable[[Recipe, str, str, str], Inputs]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state that planning starts from. bases: the digest of each recipe's docker:// base, or why it has none.
+    """The state that a plan is based on.
 
-    engine: name and version of the engine that would build, '' on a machine without one. built: whole candidates of
-    the inputs that their recipes have now, by recipe and architecture; they serve as bases before what is published.
+    bases: by recipe, the digest of its docker:// base, or the error of the lookup. engine: name and version of the
+    engine that would build, '' without one. built: complete candidates of the recipes' current inputs, by recipe and
+    architecture; as bases they take precedence over published images.
     """
 
     catalog: Catalog
@@ -33,7 +34,7 @@ class Snapshot:
     built: Mapping[tuple[str, str], Candidate] = field(default_factory=dict)
 
     def with_built(self, made: Candidate) -> Snapshot:
-        """The same, and a candidate more."""
+        """Return the snapshot with one more candidate."""
         return replace(self, built={**self.built, (made.recipe, made.arch): made})
 
 
@@ -46,10 +47,10 @@ def plan(
     arch: Iterable[str] = (),
     broken: Sequence[Broken] = (),
 ) -> Plan:
-    """Decide for each recipe and architecture. recipes: those asked for and the recipes that they build upon.
+    """Plan each recipe and architecture. recipes: the requested recipes and the recipes that they are based on.
 
     gather reads a recipe's inputs; it is called at most once for each architecture. arch: only these architectures;
-    all when empty. broken: recipes that are stuck, and stop no others.
+    empty for all. broken: recipes that could not be loaded; they do not stop the others.
     """
     only = frozenset(arch)
     wrong = [(one, arch) for one in broken for arch in one.recipe.build.arch if not only or arch in only]
@@ -62,7 +63,7 @@ def plan(
 
 
 def in_order(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
-    """Recipes after the recipes that they build upon; else by name. Raises RecipeError for a circle."""
+    """Return the recipes, bases first, otherwise by name. Raises RecipeError for a circular dependency."""
     by_name = {recipe.name: recipe for recipe in recipes}
     done: dict[str, Recipe] = {}
     for name in sorted(by_name):
@@ -73,7 +74,7 @@ def in_order(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
                 names = list(waiting)
                 circle = " -> ".join((*names[names.index(here.name) :], here.name))
                 raise RecipeError(
-                    f"recipes build upon each other in a circle: {circle}", fix="change build.base in one of them"
+                    f"circular dependency between recipes: {circle}", fix="change build.base in one of them"
                 )
             waiting[here.name] = here
             here = by_name.get(here.base_recipe) if here.base_recipe not in done else None
@@ -84,24 +85,24 @@ def in_order(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
 def job_for(
     recipe: Recipe, arch: str, snapshot: Snapshot, gather: GatherInputs, reasons: tuple[str, ...] = ("asked for",)
 ) -> Job:
-    """The job of building a recipe now, published or not. Raises FactoryError, for one when its base cannot be had."""
+    """Return the job of building a recipe, published or not. Raises FactoryError if its base is not available."""
     base = base_of(recipe, arch, snapshot)
     return Job(recipe, arch, reasons, gather(recipe, arch, base.digest, _engine(recipe, arch, snapshot)), base)
 
 
 def settled(job: Job, snapshot: Snapshot, *, force: bool = False) -> Job | Kept:
-    """Decide again on a job that waited for its base, which is built by now: the base may have stayed the same.
+    """Decide again about a job whose base has been built since: the base may be unchanged.
 
-    The inputs that the job carries are used. Raises RecipeError when there is still no base.
+    Uses the inputs in the job. Raises RecipeError if there is still no base.
     """
-    ready = job.upon(base_of(job.recipe, job.arch, snapshot))
+    ready = job.with_base(base_of(job.recipe, job.arch, snapshot))
     if force or is_stale(ready, snapshot):
         return ready
     return _kept(ready, snapshot)
 
 
 def is_stale(job: Job, snapshot: Snapshot) -> bool:
-    """Whether a job whose base is known must be done, as things are in the snapshot."""
+    """Return True if a job with a known base must be built, given the snapshot."""
     if job.recipe.lifecycle.status == "withdrawn":
         return False
     return bool(_reasons(job.recipe, _newest(job.recipe, job.arch, snapshot), job.inputs, snapshot.now))
@@ -126,14 +127,14 @@ def _decide(result: Plan, recipe: Recipe, arch: str, snapshot: Snapshot, gather:
     if not reasons:
         return replace(result, kept=(*result.kept, _kept(job, snapshot)))
     if waits_for:
-        job = replace(job, inputs=inputs.upon(""), base=None, waits_for=waits_for, wave=wave)
+        job = replace(job, inputs=inputs.with_base(""), base=None, waits_for=waits_for, wave=wave)
     return replace(result, jobs=(*result.jobs, job))
 
 
 def base_of(recipe: Recipe, arch: str, snapshot: Snapshot) -> Base:
-    """What a recipe builds upon: a pinned image, or another recipe's SIF. Raises FactoryError.
+    """Return a recipe's base: a pinned image, or another recipe's SIF. Raises FactoryError.
 
-    Of another recipe, what was built counts before what is published.
+    For a recipe, the candidate takes precedence over the published image.
     """
     if recipe.base_recipe:
         image = snapshot.built.get((recipe.base_recipe, arch)) or _base_release(recipe, arch, snapshot)
@@ -148,7 +149,7 @@ def _base_release(recipe: Recipe, arch: str, snapshot: Snapshot) -> Release:
     release = snapshot.catalog.entry(recipe.base_recipe).newest(arch)
     if release is None:
         raise RecipeError(
-            f"{recipe.name} builds upon {recipe.base_recipe}, of which nothing is published for {arch}",
+            f"{recipe.name} is based on {recipe.base_recipe}, which is not published for {arch}",
             fix=f"singfactory make {recipe.base_recipe} {recipe.name}",
         )
     return release
@@ -159,7 +160,7 @@ def _newest(recipe: Recipe, arch: str, snapshot: Snapshot) -> Release | None:
 
 
 def _engine(recipe: Recipe, arch: str, snapshot: Snapshot) -> str:
-    """The engine that would build; on a machine without one, as if it had not changed."""
+    """Return the engine that would build; without one, the release's engine, so that it counts as unchanged."""
     release = _newest(recipe, arch, snapshot)
     return snapshot.engine or (release.engine if release else "")
 
@@ -170,7 +171,7 @@ def _kept(job: Job, snapshot: Snapshot) -> Kept:
 
 
 def _reasons(recipe: Recipe, release: Release | None, inputs: Inputs, now: datetime) -> tuple[str, ...]:
-    """Why an image must be built; none when what is published is right, or when `[rebuild] when` leaves it."""
+    """Return why an image must be built; empty if the release is current, or if `[rebuild] when` excludes it."""
     if release is None:
         return ("new: nothing is published",)
     reasons = []
@@ -180,7 +181,7 @@ def _reasons(recipe: Recipe, release: Release | None, inputs: Inputs, now: datet
         kinds = {_kind_of(part) for part in changed} or {"inputs-changed"}
         wanted = set(recipe.rebuild.when)
         if "inputs-changed" in wanted:
-            wanted.add("engine-changed")  # an engine is an input; naming it alone rebuilds for nothing else
+            wanted.add("engine-changed")  # the engine is an input too; "engine-changed" alone covers nothing else
         if kinds & wanted:
             reasons.append(f"changed: {', '.join(changed) or 'inputs'}")
     if recipe.rebuild.max_age is not None:
@@ -197,9 +198,9 @@ def _why_kept(release: Release | None, inputs: Inputs) -> str:
         return f"{release.tag} has these inputs"
     latest = release.repeat or release
     if str(inputs.key) == latest.inputs:
-        return f"{release.tag} is what these inputs give"
+        return f"{release.tag} has the same contents"
     changed = ", ".join(inputs.changed(latest.parts)) or "inputs"
-    return f"{release.tag} stays: {changed} changed, and [rebuild] when leaves that"
+    return f"{release.tag} stays: {changed} changed, but [rebuild] when does not include that"
 
 
 def _kind_of(part: str) -> str:

@@ -1,7 +1,7 @@
-"""From a plan to the jobs of a CI service: waves, one after another, of entries that run at the same time.
+"""Turn a plan into CI jobs: waves that run one after another, with entries that run concurrently.
 
-One entry builds and tests one recipe for one architecture, and nothing else: what a job hands over is worth what that
-job is worth, so it can speak of its own recipe only.
+An entry builds and tests one recipe for one architecture. A job's output is only as trustworthy as the job, so it may
+only be about its own recipe.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from factory.recipes.load import ARCHITECTURES
 from factory.records.candidate import folder_of
 from factory.records.job import Job, Plan, Target
 
-MOST_WAVES = 4  # as many as the workflow has jobs for, one after another
+MOST_WAVES = 4  # the workflow has this many build jobs in sequence
 PLAN_LIMIT = 32 * 1024 * 1024  # bytes of all matrices together
 MOST_ENTRIES = 256  # GitHub Actions: "A matrix will generate a maximum of 256 jobs per workflow run"
-MOST_BYTES = 100_000  # of a matrix: steps get it as a variable, and Linux takes 128 KiB for one (execve(2))
+MOST_BYTES = 100_000  # per matrix: steps get it as an environment variable, at most 128 KiB on Linux (execve(2))
 LARGE = 14_000_000_000  # bytes; GitHub promises a job 14 GB of disk
 
 
 @dataclass(frozen=True)
 class Runners:
-    """The label of the machines for an architecture, and for recipes that need more than 14 GB of disk.
+    """Runner labels for each architecture, and for recipes that need more than 14 GB of disk.
 
-    large: '' for the same as others; ``{arch}`` in it stands for the architecture.
+    large: '' to use the others; ``{arch}`` in it is replaced by the architecture.
     """
 
     amd64: str = "ubuntu-24.04"
@@ -38,7 +38,7 @@ class Runners:
     large: str = ""
 
     def label(self, arch: str, *, large: bool) -> str:
-        """The label for one kind of job."""
+        """Return the runner label for a job."""
         usual = {"amd64": self.amd64, "arm64": self.arm64}[arch]
         return (self.large.replace("{arch}", arch) or usual) if large else usual
 
@@ -47,8 +47,8 @@ class Runners:
 class Entry:
     """One job of a matrix. large: it needs more than 14 GB of disk.
 
-    candidate: the folder of what it makes, which it hands over as an artifact of that name. bases: a pattern of the
-    artifacts that it builds upon, '' when all of those are published.
+    candidate: the candidate's folder, and the name of the artifact that the job uploads. bases: a pattern for the
+    artifacts of its bases, '' if all bases are published.
     """
 
     recipe: str
@@ -60,7 +60,7 @@ class Entry:
     large: bool
 
     def to_json(self) -> dict[str, Any]:
-        """One element of ``include``."""
+        """Return one element of ``include``."""
         return asdict(self)
 
 
@@ -69,25 +69,25 @@ Wave = tuple[Entry, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """waves: the matrix of each; what a wave builds upon is in the waves before it. left: jobs for a later run."""
+    """waves: the entries of each; a wave's bases are in earlier waves. left: jobs for a later run."""
 
     waves: tuple[Wave, ...] = ()
     left: tuple[Job, ...] = ()
 
 
 def schedule(plan: Plan, runners: Runners) -> Schedule:
-    """The waves of a plan. Where one is full, jobs go to the next, and those that no wave has room for are left.
+    """Return the waves of a plan. Jobs that do not fit into a wave go to the next one, or are left for a later run.
 
-    Raises UsageError for a chain of recipes that is longer than there are waves.
+    Raises UsageError for a chain of recipes that is longer than the number of waves.
     """
     by_target = {job.target: job for job in plan.jobs}
     deepest = max(plan.jobs, key=lambda job: job.wave, default=None)
     if deepest is not None and deepest.wave >= MOST_WAVES:
         raise UsageError(
-            f"{deepest.recipe.name} builds upon too many recipes in a row",
+            f"the chain of bases of {deepest.recipe.name} is too long",
             why=f"{' -> '.join(job.recipe.name for job in _chain(deepest, by_target))}; "
-            f"the workflow builds {MOST_WAVES} one after another",
-            fix="let one of them build upon an earlier recipe, or build some of them first: singfactory make NAME",
+            f"the workflow can build {MOST_WAVES} in sequence",
+            fix="base one of them on an earlier recipe, or build some of them first: singfactory make NAME",
         )
     waves: list[list[Entry]] = [[] for _ in range(MOST_WAVES)]
     sizes = [0] * MOST_WAVES
@@ -97,8 +97,8 @@ def schedule(plan: Plan, runners: Runners) -> Schedule:
         entry = _entry(job, _chain(job, by_target)[:-1], runners)
         size = len(compact(entry.to_json())) + 1
         base = number_of.get((job.waits_for, job.arch), MOST_WAVES) if job.waits_for else -1
-        rooms = (number for number in range(base + 1, MOST_WAVES) if len(waves[number]) < MOST_ENTRIES)
-        number = next((number for number in rooms if sizes[number] + size < MOST_BYTES), None)
+        not_full = (number for number in range(base + 1, MOST_WAVES) if len(waves[number]) < MOST_ENTRIES)
+        number = next((number for number in not_full if sizes[number] + size < MOST_BYTES), None)
         if number is None:
             left.append(job)
             continue
@@ -109,29 +109,29 @@ def schedule(plan: Plan, runners: Runners) -> Schedule:
 
 
 def matrix(wave: Wave) -> dict[str, Any]:
-    """A wave as the value of ``strategy.matrix``."""
+    """Return a wave as the value of ``strategy.matrix``."""
     return {"include": [entry.to_json() for entry in wave]}
 
 
 def compact(value: object) -> str:
-    """JSON on one line."""
+    """Return JSON on one line."""
     return json.dumps(value, separators=(",", ":"))
 
 
 def planned(text: str) -> frozenset[Target]:
-    """What the jobs of these matrices build: JSON, one matrix a line, or all as ``plan --github-matrix`` prints them.
+    """Return the targets in matrices: JSON, one matrix per line, or the output of ``plan --github-matrix``.
 
     Raises UsageError for anything else.
     """
     if len(text) > PLAN_LIMIT:
-        raise UsageError("the plan cannot be read", why=f"it has more than {PLAN_LIMIT} characters")
+        raise UsageError("the plan cannot be parsed", why=f"it has more than {PLAN_LIMIT} characters")
     try:
         documents = [strict.json_object(line, PLAN_LIMIT) for line in text.splitlines() if line.strip()]
         matrices = [strict.mapping(matrix) for one in documents for matrix in one.get("waves", [one])]
         return frozenset(_target(entry) for one in matrices for entry in one["include"])
     except (ValueError, LookupError, TypeError, UsageError) as error:
         raise UsageError(
-            "the plan cannot be read", why="it is not what the matrices are", fix="singfactory plan --github-matrix"
+            "the plan cannot be parsed", why="it is not a list of matrices", fix="singfactory plan --github-matrix"
         ) from error
 
 
@@ -142,7 +142,7 @@ def _target(entry: dict[str, Any]) -> Target:
 
 
 def _urgent_first(plan: Plan) -> list[Job]:
-    """The jobs, bases first; of one depth, those first upon which the longest chains wait."""
+    """Return the jobs, bases first; within a wave, those with the longest chain of dependents first."""
     below = dict.fromkeys((job.target for job in plan.jobs), 0)
     for job in reversed(plan.jobs):
         base = (job.waits_for, job.arch)
@@ -152,7 +152,7 @@ def _urgent_first(plan: Plan) -> list[Job]:
 
 
 def _chain(last: Job, by_target: Mapping[Target, Job]) -> list[Job]:
-    """The jobs that a job builds upon, and it, in this order."""
+    """Return a job's bases, then the job itself."""
     found = [last]
     while found[0].waits_for:
         found.insert(0, by_target[found[0].waits_for, last.arch])
@@ -174,5 +174,5 @@ def _entry(job: Job, bases: Sequence[Job], runners: Runners) -> Entry:
 
 
 def _artifact(job: Job) -> str:
-    """An artifact is the folder of a candidate, and has its name."""
+    """Return the artifact's name: the name of the candidate's folder."""
     return folder_of(Path(), job.recipe.name, job.arch).name

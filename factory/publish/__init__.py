@@ -1,1 +1,1 @@
-"""Publish: a tested candidate becomes a release."""
+"""Publish: turn tested candidates into releases."""

@@ -1,4 +1,4 @@
-"""Announcing a release: the moving tags point at it, and the catalog lists it. Until then no user comes across it."""
+"""Announce a release: point the moving tags at it and list it in the catalog. Before that, users do not see it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def finish(
     read_back: ReadBack | None = None,
     attached: Attached | None = None,
 ) -> None:
-    """Move the tags to what an immutable tag names, and bring the catalog's entry up to date, last.
+    """Move the moving tags to an immutable tag's release, then update the catalog's entry.
 
-    What the catalog does not know yet is not finished. tag: None when only the recipe's own texts have changed.
-    repeated: releases that the catalog takes as they are here, with what only it knows of them. read_back: has to read
-    a release before anything points to it; attached: the referrers that were pushed with its images.
+    A release that is missing in the catalog is not finished. tag: None if only the recipe's metadata changed. repeated:
+    releases to store in the catalog as given, including the fields that only the catalog has. read_back: must read a
+    release before anything points to it. attached: the referrers pushed with its images.
 
-    Raises ReadBackFailed for the release of this tag; others that cannot be read back are left out, with a notice.
+    Raises ReadBackFailed for the release of this tag; others that cannot be read back are skipped with a notice.
     """
     gate = _Gate(recipe.name, registry, progress, read_back, attached or {})
     if tag is not None:
@@ -45,7 +45,7 @@ def finish(
 
     def refreshed(entry: Entry) -> Entry:
         before = {release.tag for release in entry.releases}
-        if tag is not None and tag.version != recipe.version:  # of today's version all that there is comes below
+        if tag is not None and tag.version != recipe.version:  # caught_up adds all releases of the current version
             entry = published.with_build(registry, entry, tag)
         entry = published.caught_up(registry, entry, recipe.version).described_by(recipe)
         for release in repeated:
@@ -60,7 +60,7 @@ def finish(
 
 
 class _Gate:
-    """Lets through what a second client has read; everything where there is none."""
+    """Admits releases that the second client has read; all releases if there is no second client."""
 
     def __init__(
         self, recipe: str, registry: Registry, progress: Progress, read_back: ReadBack | None, attached: Attached
@@ -79,7 +79,7 @@ class _Gate:
             )
 
     def opens(self, found: ReleaseSet | None) -> bool:
-        """Whether somebody else's release may be announced; a notice tells why not."""
+        """Return True if another publisher's release may be announced; otherwise a notice says why not."""
         try:
             self.require(found)
         except ReadBackFailed as error:
@@ -89,9 +89,9 @@ class _Gate:
 
 
 def change_entry(registry: Registry, name: str, change: Callable[[Entry], Entry], progress: Progress) -> None:
-    """Change one entry of the catalog, and read it again: another writer may have come between.
+    """Change one entry of the catalog and read it again, because another writer may have overwritten it.
 
-    Raises RegistryFailure when others keep overwriting it.
+    Raises RegistryFailure if others keep overwriting it.
     """
     for _ in range(_CATALOG_ROUNDS):
         known = catalogs.read(registry)
@@ -102,15 +102,15 @@ def change_entry(registry: Registry, name: str, change: Callable[[Entry], Entry]
     raise RegistryFailure(
         f"the catalog in {registry.describe()} could not be updated",
         why="other publishers keep changing it",
-        fix="try again; nothing is lost, the image and its tags are published",
+        fix="try again; the image and its tags are published",
     )
 
 
 def _move_tags(recipe: str, tag: BuildTag, registry: Registry, gate: _Gate) -> None:
     """Point `<version>` and `latest` at the newest build of the version, never backwards.
 
-    A later build may be published between our look at a tag and our writing it; so afterwards we look again, and
-    move the tags on to it. It was claimed before its publisher touched the tags.
+    Another publisher may publish a later build between our read and our write of a tag. So we check again afterwards
+    and move the tags to it: publishers claim the immutable tag before they move others.
     """
     newest = published.set_at(registry, recipe, tag)
     while newest is not None:
@@ -129,8 +129,8 @@ def _move_tags(recipe: str, tag: BuildTag, registry: Registry, gate: _Gate) -> N
 
 
 def _is_newer(current: ReleaseSet, found: ReleaseSet) -> bool:
-    """Whether what a tag names now was made after what we found; no clock is asked within one version."""
+    """Return True if a tag's current release is newer than the one found. Within a version, build numbers decide."""
     if current.tag.version == found.tag.version:
         return current.tag.build > found.tag.build
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return found.created < current.created <= now  # a time to come tells of a wrong clock, nothing else
+    return found.created < current.created <= now  # a time in the future only shows a wrong clock

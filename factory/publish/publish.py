@@ -1,8 +1,8 @@
-"""Publish: tested candidates become a release. Blobs, manifests, referrers, index, immutable tag: in this order.
+"""Publish: push blobs, manifests, referrers, index and immutable tag of a tested candidate, in this order.
 
-Then a second client reads it back, and `announce` moves the tags and writes the catalog.
+Then a second client reads the release back, and `announce` moves the tags and writes the catalog.
 
-Whatever dies in between, no tag names an incomplete image, and the next run finishes what is there.
+If the process dies, no tag names an incomplete image, and the next run completes the release.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from factory.registry.image_index import Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, RawManifest, Registry, artifact
 
 Built = tuple[Candidate, TestReport]
-_RACES = 5  # how often another publisher may take our build number before we give up
+_RACES = 5  # how often another publisher may take our build number before we stop
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a recipe comes from: the git commit (`revision`) and the repository's URL; '' where unknown."""
+    """The source of a recipe: git commit (`revision`) and repository URL, '' if unknown."""
 
     revision: str = ""
     source: str = ""
@@ -56,7 +56,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class _Pushed:
-    """What a build number names now, and the referrers that were pushed with each new image."""
+    """The releases under the new build number, and the referrers pushed with each new image."""
 
     releases: tuple[Release, ...] = ()
     attached: Mapping[Digest, Sequence[Descriptor]] = field(default_factory=dict)
@@ -71,16 +71,16 @@ def publish_set(
     progress: Progress,
     read_back: ReadBack | None = None,
 ) -> tuple[Release, ...]:
-    """Publish under one build number what was built and tested of a recipe, one candidate for each architecture.
+    """Publish a recipe's tested candidates, one for each architecture, under one build number.
 
-    Returns the release of each, in their order; the existing one where these bytes are published, or where the newest
-    one has the same contents (``is_unchanged``): then the catalog is told that these inputs give it, too. Of a recipe
-    for several architectures the number names an image index, which lists the newest images of the others as well.
-    read_back: has to read the release before it is announced.
+    Returns their releases in the same order. It returns the existing release if these bytes are published, or if the
+    newest release has the same contents (``is_unchanged``); then the catalog records that the new inputs give it, too.
+    For a recipe with several architectures the tag names an image index, which also lists the newest images of the
+    architectures that were not built. read_back: must read the release before it is announced.
 
-    Raises ReadBackFailed when it does not; then the release stays in the registry, and the next try announces it.
-    Raises TestsFailed when a test failed or these bytes were not tested, UsageError when they are not of the recipe
-    as it is now, IntegrityFailure when a file has changed, RegistryFailure and its kind. Safe to repeat at any time.
+    Raises ReadBackFailed if that fails; the release stays in the registry, and the next attempt announces it.
+    Raises TestsFailed if a test failed or these bytes were not tested, UsageError if the recipe has changed since the
+    build, IntegrityFailure if a file has changed, RegistryFailure or a subclass. Safe to repeat at any time.
     """
     for made, report in built:
         require_publishable(recipe, made, report)
@@ -94,8 +94,8 @@ def publish_set(
             break
     else:
         raise RegistryFailure(
-            f"no build number could be had for {recipe.name}:{recipe.version}",
-            why="other publishers took each of them first",
+            f"could not get a build number for {recipe.name}:{recipe.version}",
+            why=f"other publishers took {_RACES} numbers first",
             fix="try again",
         )
     fresh = {(release.arch, release.sif.digest): release for release in claimed.releases}
@@ -115,7 +115,7 @@ def publish_set(
 
 
 def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bool:
-    """Whether a release is what was built again: the same files, to be run in the same way, of the same version."""
+    """Return True if a rebuild equals a release: same files, same `[run]`, same version, same architecture."""
     return (
         release is not None
         and release.fingerprint == made.fingerprint != ""
@@ -124,7 +124,7 @@ def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bo
 
 
 def _published(recipe: Recipe, made: Candidate, registry: Registry) -> Release | None:
-    """The release of these bytes, or the newest one if it has the same contents; None when they are to be published."""
+    """Return the release of these bytes, or the newest one if it has the same contents. None: publish the candidate."""
     same = published.of_bytes(registry, recipe.name, recipe.version, made.sif, made.arch)
     if same is not None or not made.fingerprint:
         return same
@@ -133,18 +133,18 @@ def _published(recipe: Recipe, made: Candidate, registry: Registry) -> Release |
     if newest is None or not is_unchanged(newest, recipe, made):
         return None
     latest = published.named(registry, recipe.name, LATEST)
-    leads = latest is not None and latest.tag.version == recipe.version  # else users have gone on to another version
+    leads = latest is not None and latest.tag.version == recipe.version  # else `latest` is another version
     blobs = (newest.sif, newest.chunks) if newest.chunks is not None else (newest.sif,)
     return newest if leads and all(registry.has_blob(recipe.name, blob) for blob in blobs) else None
 
 
 def _of_this_set(made: Candidate, there: Release | None, fresh: Mapping[tuple[str, Digest], Release]) -> Release | None:
-    """The release that a candidate became: of the number taken now, where that lists its image, else as it was."""
+    """Return a candidate's release: the new one if it lists the candidate's image, else the existing one."""
     return fresh.get((made.arch, there.sif.digest if there is not None else made.sif.digest), there)
 
 
 def _repeated(release: Release, made: Candidate) -> Release:
-    """The release, with what was built again and gave the same contents."""
+    """Return the release with a record of the rebuild that gave the same contents."""
     if (release.sif.digest, release.inputs, release.created) == (made.sif.digest, made.key, made.created):
         return release
     return replace(release, repeat=Repeat(made.key, made.parts, made.created))
@@ -160,7 +160,7 @@ def publish(
     progress: Progress,
     read_back: ReadBack | None = None,
 ) -> Release:
-    """Publish one candidate: ``publish_set`` for a single architecture."""
+    """Publish one candidate; ``publish_set`` for a single architecture."""
     (release,) = publish_set(
         recipe, [(made, report)], registry=registry, origin=origin, progress=progress, read_back=read_back
     )
@@ -168,12 +168,12 @@ def publish(
 
 
 def require_publishable(recipe: Recipe, made: Candidate, report: TestReport) -> None:
-    """Raise TestsFailed or UsageError unless the candidate is the recipe as it is now, tested, and no test failed."""
+    """Raise TestsFailed or UsageError unless the candidate matches the current recipe and passed its tests."""
     now = gather(recipe, made.arch, made.base_digest, made.engine)
     if changed := now.changed(made.parts):
         raise UsageError(
             f"{recipe.name} was changed after it was built",
-            why=f"different from what the candidate was built with: {', '.join(changed)}",
+            why=f"changed since the build: {', '.join(changed)}",
             fix=f"singfactory make {recipe.name}",
         )
     if made.arch not in recipe.build.arch:
@@ -192,24 +192,24 @@ def require_publishable(recipe: Recipe, made: Candidate, report: TestReport) -> 
     if missing:
         raise TestsFailed(
             f"{recipe.name} is not published",
-            why=f"its report says nothing of {', '.join(missing)}",
+            why=f"its test report does not cover {', '.join(missing)}",
             fix=f"singfactory test {recipe.name}",
         )
     if report.failed:
         raise TestsFailed(
             f"{recipe.name} is not published",
             why=report.summary(),
-            fix=f"mend it, then: singfactory make {recipe.name}",
+            fix=f"fix it, then: singfactory make {recipe.name}",
         )
 
 
 def _push(
     recipe: Recipe, new: Sequence[Built], *, registry: Registry, origin: Origin, progress: Progress
 ) -> _Pushed | None:
-    """Push images and, last, the immutable tag; returns all that it names, or None when another took the number first.
+    """Push images, then the immutable tag. Return the tag's releases, or None if another publisher took the number.
 
-    Of a recipe for one architecture the tag names the image's manifest. Else it names an index, pushed after all that
-    it lists; the architectures that are not built anew are carried over.
+    For one architecture, the tag names the image's manifest. For several, it names an index, pushed after its images;
+    the newest images of the architectures that were not built are carried over.
     """
     taken = published.builds(registry, recipe.name, recipe.version)
     tag = published.next_build(recipe.version, taken)
@@ -241,7 +241,7 @@ def _push_image(
     origin: Origin,
     progress: Progress,
 ) -> tuple[RawManifest, Release, Sequence[Descriptor]]:
-    """Push one image: blobs, manifest, referrers, which are described last."""
+    """Push one image: blobs, manifest, referrers. Return the manifest, the release and the referrers' descriptors."""
     registry.push_blob(recipe.name, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
     registry.push_blob(recipe.name, made.image, made.sif, progress)
     chunks = _chunks_of(made)
@@ -277,7 +277,7 @@ def _push_image(
 
 
 def _chunks_of(made: Candidate) -> bytes:
-    """The candidate's chunk index; b"" when it has none, or one of another image."""
+    """Return the candidate's chunk index, b"" if it has none or one of another image."""
     try:
         content = plain.read_plain(made.chunks, largest_index(made.sif.size))
         return content if ChunkIndex.decode(content).digest == made.sif.digest else b""
@@ -286,7 +286,7 @@ def _chunks_of(made: Candidate) -> bytes:
 
 
 def _sbom_of(made: Candidate) -> bytes:
-    """The candidate's bill of materials; b"" when it has none that can be read again."""
+    """Return the candidate's bill of materials, b"" if it has none or a malformed one."""
     try:
         content = plain.read_plain(made.sbom, sbom.LIMIT)
         sbom.read(content)
@@ -296,7 +296,7 @@ def _sbom_of(made: Candidate) -> bytes:
 
 
 def _update(recipe: Recipe, made: Candidate, chunks: bytes, registry: Registry) -> Update | None:
-    """What those have to fetch who have the release before; None when that is not known."""
+    """Return the download size for users of the previous release, or None if it is unknown."""
     before = catalogs.read(registry).entry(recipe.name).newest(made.arch) if chunks else None
     have = index_of(before, registry) if before is not None else None
     if before is None or have is None:
@@ -313,7 +313,7 @@ def _push_referrers(
     registry: Registry,
     progress: Progress,
 ) -> Sequence[Descriptor]:
-    """Push documents about an image, by their media types; empty ones are left out. created: ISO 8601."""
+    """Push documents about an image, by media type, skipping empty ones. created: ISO 8601."""
     annotations = {"org.opencontainers.image.created": created}
     attached = []
     for artifact_type, content in documents.items():
@@ -327,7 +327,7 @@ def _push_referrers(
 
 
 def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:
-    """The `org.opencontainers.image.*` annotations (annotations.md) that come from the recipe."""
+    """Return the recipe's `org.opencontainers.image.*` annotations (annotations.md)."""
     return {
         "description": recipe.summary,
         "licenses": recipe.license,
@@ -340,7 +340,7 @@ def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:
 
 
 def provenance(release: Release, made: Candidate, origin: Origin) -> dict[str, Any]:
-    """How the image came about: an in-toto statement (v1) with SLSA provenance (v1)."""
+    """Return the image's provenance: an in-toto statement (v1) with SLSA provenance (v1)."""
     materials: list[dict[str, Any]] = []
     if made.base_digest:
         materials.append({"uri": made.base, "digest": _digest_set(Digest.parse(made.base_digest))})

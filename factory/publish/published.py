@@ -1,4 +1,4 @@
-"""What the registry itself holds of a recipe: the truth that the catalog is a copy of."""
+"""A recipe's releases as the registry itself holds them; the catalog is a copy of this."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from factory.records.release import Release, from_manifest, index_tag
 from factory.registry.image_index import ImageIndex, Member
 from factory.registry.protocol import INDEX, MANIFEST, Manifest, RawManifest, Registry
 
-_AT_ONCE = 8  # recipes that are asked about at the same time
+_AT_ONCE = 8  # recipes looked up concurrently
 
 
 @dataclass(frozen=True)
 class ReleaseSet:
-    """What one build number names: one image, or an index of one image for each architecture.
+    """The content of one build number: an image, or an index with one image for each architecture.
 
-    raw: the image's manifest, or the index. Each of releases has the set's tag, although an image that was carried
-    over says the number that it was built for; members are the same images as an index names them.
+    raw: the image's manifest, or the index. members: the images as an index names them. releases: the same images, all
+    with the set's tag, although the manifest of an image that was carried over has the number it was built for.
     """
 
     tag: BuildTag
@@ -32,35 +32,35 @@ class ReleaseSet:
 
     @property
     def digest(self) -> Digest:
-        """Of what the tag names."""
+        """The digest that the tag names."""
         return self.raw.descriptor.digest
 
     @property
     def is_index(self) -> bool:
-        """False where the tag names an image manifest."""
+        """True if the tag names an index, False if it names an image manifest."""
         return self.raw.descriptor.media_type == INDEX
 
     @property
     def created(self) -> str:
-        """When its youngest image was built; ISO 8601, UTC."""
+        """The build time of its newest image, ISO 8601, UTC."""
         return max(release.created for release in self.releases)
 
 
 def builds(registry: Registry, recipe: str, version: str = "") -> tuple[BuildTag, ...]:
-    """The immutable tags of a recipe, of one version if given, lowest build first."""
+    """Return a recipe's immutable tags, of one version if given, lowest build first."""
     found = (BuildTag.parse(tag) for tag in registry.tags(recipe))
     return tuple(sorted(tag for tag in found if tag is not None and version in ("", tag.version)))
 
 
 def next_build(version: str, taken: Sequence[BuildTag]) -> BuildTag:
-    """The first build number of a version that comes after all that are taken. taken: as ``builds`` gives them."""
+    """Return the next free build number of a version. taken: from ``builds``."""
     return BuildTag(version, taken[-1].build + 1 if taken else 1)
 
 
 def named(registry: Registry, recipe: str, tag: str) -> ReleaseSet | None:
-    """What a tag names; None when there is no such tag or when it is nothing of ours.
+    """Return the release of a tag, or None if there is no such tag or singfactory did not write it.
 
-    One request, and one for each image of an index; of one with more images than ours have, only the first.
+    Sends one request, and one for each image of an index. An index with too many images is not followed.
     """
     try:
         raw = registry.manifest(recipe, tag)
@@ -75,13 +75,13 @@ def named(registry: Registry, recipe: str, tag: str) -> ReleaseSet | None:
 
 
 def set_at(registry: Registry, recipe: str, tag: BuildTag) -> ReleaseSet | None:
-    """What an immutable tag names; None when something else was given that tag by hand."""
+    """Return the release of an immutable tag, or None if something else was pushed under that tag."""
     found = named(registry, recipe, str(tag))
     return found if found is not None and found.tag == tag else None
 
 
 def of_bytes(registry: Registry, recipe: str, version: str, sif: Descriptor, arch: str) -> Release | None:
-    """The release of a version that is these bytes, the newest one if several are; None when none is."""
+    """Return the newest release of a version with these bytes, or None."""
     if not registry.has_blob(recipe, sif):
         return None
     for tag in reversed(builds(registry, recipe, version)):
@@ -95,10 +95,10 @@ def of_bytes(registry: Registry, recipe: str, version: str, sif: Descriptor, arc
 def newest_images(
     registry: Registry, recipe: str, taken: Sequence[BuildTag], archs: Collection[str]
 ) -> dict[str, tuple[Member, Release]]:
-    """The images of the newest build of each architecture that has one, by architecture. taken: lowest build first.
+    """Return the newest image of each architecture that has one. taken: lowest build first.
 
-    An index ends the search, since it lists all that there was before it. Single images do not: older factories gave
-    each architecture build numbers of its own.
+    An index ends the search, because it lists all earlier images. Single images do not: older versions of singfactory
+    gave each architecture its own build number.
     """
     images: dict[str, tuple[Member, Release]] = {}
     for tag in reversed(taken):
@@ -116,7 +116,7 @@ def newest_images(
 
 
 def after(registry: Registry, recipe: str, tag: BuildTag) -> ReleaseSet | None:
-    """What the highest build number of the same version names; None when none is higher than this tag's."""
+    """Return the release with the highest build number of the same version, or None if none is higher than tag's."""
     for other in reversed(builds(registry, recipe, tag.version)):
         found = set_at(registry, recipe, other) if other > tag else None
         if found is not None:
@@ -125,7 +125,7 @@ def after(registry: Registry, recipe: str, tag: BuildTag) -> ReleaseSet | None:
 
 
 def with_build(registry: Registry, entry: Entry, tag: BuildTag) -> Entry:
-    """The catalog's entry with all that an immutable tag names."""
+    """Return the catalog's entry with the releases of an immutable tag."""
     found = set_at(registry, entry.name, tag)
     for release in found.releases if found is not None else ():
         entry = entry.with_release(release)
@@ -133,9 +133,9 @@ def with_build(registry: Registry, entry: Entry, tag: BuildTag) -> Entry:
 
 
 def caught_up(registry: Registry, entry: Entry, version: str) -> Entry:
-    """The catalog's entry with what the registry has of a version: its releases, and where the moving tags point.
+    """Return the catalog's entry with the registry's releases of a version and the current moving tags.
 
-    A run may have died before its last step, or another publisher have written at the same time.
+    A run may have died before its last step, or another publisher may have written concurrently.
     """
     taken = builds(registry, entry.name, version)
     entry = _with_builds(registry, entry, taken)
@@ -143,10 +143,10 @@ def caught_up(registry: Registry, entry: Entry, version: str) -> Entry:
 
 
 def reconciled(registry: Registry, catalog: Catalog, versions: Mapping[str, str]) -> Catalog:
-    """The catalog with the releases of these recipes (name to version) that it lacks, several asked at once.
+    """Return the catalog with the missing releases of these recipes (name to version), looked up concurrently.
 
-    One request for each recipe of which it lacks nothing. Only where a release is found, it is looked where the moving
-    tags point: they were written after the release, and the catalog after them.
+    Sends one request for each recipe that lacks nothing. The moving tags are read only if a release was missing: they
+    are written after the release, and the catalog after them.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = pool.map(lambda name: _completed(registry, catalog.entry(name), versions[name]), versions)
@@ -162,7 +162,7 @@ def _completed(registry: Registry, entry: Entry, version: str) -> Entry:
 
 
 def _read_index(registry: Registry, recipe: str, raw: RawManifest) -> ReleaseSet | None:
-    """The set that an index of ours names. Raises NotFound, IntegrityFailure for members that we would not list."""
+    """Return the set of an index. Raises NotFound, and IntegrityFailure for members that were not written by us."""
     index = ImageIndex.read(raw)
     tag = index_tag(recipe, index.annotations)
     if tag is None:
@@ -181,12 +181,14 @@ def _member(registry: Registry, recipe: str, tag: BuildTag, member: Member) -> R
         or own.version != tag.version
         or not 1 <= own.build <= tag.build
     ):
-        raise IntegrityFailure(f"{recipe}:{tag} is not an index of ours", why=f"{member.manifest.digest} is of another")
+        raise IntegrityFailure(
+            f"{recipe}:{tag} was not written by singfactory", why=f"{member.manifest.digest} belongs to another release"
+        )
     return replace(release, tag=tag)
 
 
 def _with_builds(registry: Registry, entry: Entry, taken: Sequence[BuildTag]) -> Entry:
-    """The entry with all of these tags; those that it has are not asked for again: such a tag never moves."""
+    """Return the entry with all of these tags. Known tags are not looked up again, because they never move."""
     known = {release.tag for release in entry.releases}
     for tag in taken:
         entry = with_build(registry, entry, tag) if tag not in known else entry
@@ -199,7 +201,7 @@ def _with_moving_tags(registry: Registry, entry: Entry, version: str) -> Entry:
 
 
 def _pointed(registry: Registry, entry: Entry, tag: str) -> BuildTag | None:
-    """The immutable tag, of those in the entry, that names the same as a moving one."""
+    """Return the entry's immutable tag that names the same release as a moving tag, or None."""
     there = registry.head(entry.name, tag)
     if there is None:
         return None

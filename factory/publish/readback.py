@@ -1,7 +1,7 @@
-"""Reading a release back with another client before anything points users to it.
+"""Read a release back with another client before announcing it.
 
-A registry, or a proxy in front of it, may serve to our own client what no other client gets. So a release is announced
-(a moving tag, the catalog) only after a second client has read the same manifests, referrers and sizes.
+A registry, or a proxy in front of it, may serve our client what it does not serve to others. So a release is announced
+(moving tags, catalog) only after a second client has read the same manifests, referrers and sizes.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from factory.registry.protocol import Manifest, RawManifest, Registry
 
 NEVER, FIRST, ALWAYS = "never", "first", "always"
 VERIFY_BYTES = (NEVER, FIRST, ALWAYS)
-"""When images are read back as a whole: FIRST means when nothing of a recipe was announced before."""
+"""When whole images are read back. FIRST: for the first release of a recipe."""
 
 Attached = Mapping[Digest, Sequence[Descriptor]]
 """The referrers of each image manifest."""
 
-_SMALL = 1024 * 1024  # bytes; blobs up to here are always hashed
+_SMALL = 1024 * 1024  # bytes; blobs up to this size are always hashed
 
 
 class Reader(Protocol):
-    """The second client. Its methods raise NotFound, IntegrityFailure, RegistryFailure and its kind."""
+    """The second client. Its methods raise NotFound, IntegrityFailure, RegistryFailure or a subclass."""
 
     def manifest(self, repository: str, reference: str) -> RawManifest:
-        """What a tag or a digest names, described as it arrived."""
+        """Return the manifest of a tag or digest, with a descriptor of the answer."""
 
     def referrers(self, repository: str, subject: Digest) -> Sequence[Descriptor]:
-        """Manifests whose subject this is."""
+        """Return the manifests with this subject."""
 
     def announced_size(self, repository: str, wanted: Descriptor) -> int | None:
-        """The size of a blob as the registry announces it; None where it does not say."""
+        """Return a blob's size in bytes as the registry announces it, or None."""
 
     def check_blob(self, repository: str, wanted: Descriptor, progress: Progress) -> None:
         """Read a blob and hash it."""
 
 
 class ReadBackFailed(FactoryError):
-    """A release is in the registry, and the second client does not read what was published.
+    """The second client cannot read a release back, or reads something else.
 
-    Its exit code is that of the cause: 4 when the registry fails, refuses or has nothing, 5 when it sends other bytes.
+    The exit code depends on the cause: 4 if the registry fails, refuses or has nothing, 5 if it sends other bytes.
     """
 
     def __init__(self, place: str, recipe: str, subject: str, cause: FactoryError) -> None:
         super().__init__(
             f"{place} is not announced: oras-py does not read what was published",
             why=f"{subject}: {cause}",
-            fix=f"{LATEST} and the catalog are unchanged. Check the registry and what stands before it (a proxy, a "
-            f"cache), then: singfactory publish {recipe}",
+            fix=f"{LATEST} and the catalog are unchanged. Check the registry and any proxy or cache in front of it, "
+            f"then: singfactory publish {recipe}",
         )
         self.exit_code = RegistryFailure.exit_code if isinstance(cause, NotFound) else cause.exit_code
         self.retryable = cause.retryable
@@ -63,10 +63,10 @@ class ReadBackFailed(FactoryError):
 
 @dataclass
 class ReadBack:
-    """Reads releases back; each once. Safe to use from several threads.
+    """Reads each release back once. Thread-safe.
 
-    open_reader: gives the second client, or None for a registry that only has one: a folder is read by no client.
-    verify_bytes: one of VERIFY_BYTES.
+    open_reader: returns the second client, or None for a registry that has none (a folder). verify_bytes: one of
+    VERIFY_BYTES.
     """
 
     open_reader: Callable[[], Reader | None]
@@ -77,7 +77,7 @@ class ReadBack:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self) -> Reader | None:
-        """The second client. Raises UsageError when it is not installed: better before anything is pushed."""
+        """Return the second client. Raises UsageError if it is not installed; call it before anything is pushed."""
         with self._lock:
             if not self._is_open:
                 self._reader, self._is_open = self.open_reader(), True
@@ -88,8 +88,8 @@ class ReadBack:
     ) -> None:
         """Raise ReadBackFailed unless the second client reads a release as it was published.
 
-        registry: what our own client says is there. attached: the referrers that were pushed with an image; for an
-        image that is not in it, our own client is asked.
+        registry: read by our own client. attached: the referrers pushed with each image; those of other images are
+        looked up in registry.
         """
         reader, key = self.prepare(), (recipe, found.digest)
         if reader is None or key in self._done:
@@ -102,7 +102,7 @@ class ReadBack:
 
 
 class _Comparison:
-    """One release, compared with what the second client reads."""
+    """Compares one release with what the second client reads."""
 
     def __init__(
         self, reader: Reader, recipe: str, found: ReleaseSet, place: str, progress: Progress, *, whole: bool
@@ -138,7 +138,7 @@ class _Comparison:
         return raw
 
     def _referrers(self, subject: Digest, wanted: Sequence[Descriptor]) -> None:
-        """Every referrer is listed as it was published, and can be fetched. Others may have added more."""
+        """Check that each referrer is listed as published and can be fetched. There may be others."""
         try:
             listed = {one.digest: one for one in self._reader.referrers(self._recipe, subject)}
         except FactoryError as error:
@@ -154,7 +154,7 @@ class _Comparison:
             self._blobs_of(name, self._manifest(name, str(one.digest), one))
 
     def _blobs_of(self, subject: str, raw: RawManifest) -> None:
-        manifest = Manifest.read(raw)  # of the right digest
+        manifest = Manifest.read(raw)  # its digest has been checked
         for blob in (manifest.config, *manifest.layers):
             if blob.digest in self._blobs:
                 continue
@@ -176,7 +176,7 @@ class _Comparison:
 
 
 def _require_same(got: Descriptor, wanted: Descriptor) -> None:
-    """Raise IntegrityFailure, which names all that differs."""
+    """Raise IntegrityFailure with all differences, if any."""
     pairs = (
         ("digest", got.digest, wanted.digest),
         ("media type", got.media_type or "none", wanted.media_type),

@@ -1,1 +1,1 @@
-"""What the stages hand to each other, as frozen dataclasses and their files."""
+"""The records that stages pass to each other: frozen dataclasses and their file formats."""

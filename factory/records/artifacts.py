@@ -1,7 +1,7 @@
-"""What the jobs of a run have handed over: a folder of candidates, each in the folder that was its job's artifact.
+"""The artifacts of a run's jobs: a folder with one subfolder per candidate.
 
-Whoever made one may be a stranger: with the plan at hand, a folder counts only for the recipe and architecture whose
-job hands over a folder of that name, and nothing else that lies there counts at all.
+Artifacts are untrusted input. If the plan is known, each subfolder must be the artifact of one planned job, named after
+its recipe and architecture. Anything else is refused.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from factory.records.job import Target
 
 @dataclass(frozen=True)
 class Artifact:
-    """One entry of a folder of candidates: what it holds, or why that does not count; None for a build that failed.
+    """One entry of a folder of candidates.
 
-    name: the entry's own; target: what it should be a candidate of, None for what is no candidate's folder.
+    name: the entry's name. target: the recipe and architecture it belongs to; None if it is not a candidate's folder.
+    made: the candidate, the error if it was refused, or None if the build failed.
     """
 
     name: str
@@ -32,9 +33,9 @@ class Artifact:
 
 
 def artifacts_in(folder: Path, planned: Collection[Target] | None = None) -> tuple[Artifact, ...]:
-    """What lies in a folder of candidates, by name; hidden entries are ours: locks, and files on their way.
+    """Read a folder of candidates, sorted by name. Hidden entries (locks, temporary files) are skipped.
 
-    planned: the jobs of this run. Then each entry is the artifact of one of them, and holds nothing else.
+    planned: the jobs of this run; if given, every entry must be the artifact of one of them, with no other files.
     """
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -59,37 +60,37 @@ def _artifact(folder: Path, name: str, targets: dict[str, Target] | None) -> Art
 
 
 def _target_of(folder: Path, name: str) -> Target:
-    """Of what the folder should hold a candidate, by its name. Raises UsageError."""
+    """Return the recipe and architecture that a folder is named after. Raises UsageError."""
     recipe, _, arch = name.rpartition("-")
     fix = f"remove it from {folder}"
     if arch not in ARCHITECTURES or not _is_folder(folder / name):
-        raise UsageError(f"{name!a} is no candidate", why="wanted a folder RECIPE-ARCHITECTURE", fix=fix)
+        raise UsageError(f"{name!a} is not a candidate", why="expected a folder named RECIPE-ARCHITECTURE", fix=fix)
     try:
         return recipe_name(recipe), arch
     except UsageError as error:
-        raise UsageError(f"{name!a} is no candidate", why=str(error), fix=fix) from error
+        raise UsageError(f"{name!a} is not a candidate", why=str(error), fix=fix) from error
 
 
 def _planned(folder: Path, name: str, targets: dict[str, Target]) -> Target:
-    """The job that hands over an artifact of this name. Raises IntegrityFailure."""
+    """Return the planned job whose artifact has this name. Raises IntegrityFailure."""
     if name in targets and _is_folder(folder / name):
         return targets[name]
     raise IntegrityFailure(
-        f"{name!a} was handed over, and no job of the plan makes it",
-        why="nothing outside of the plan is published: some job of this run put it there, or a checkout brought it",
-        fix="find out which, before anything that it made is used",
+        f"the artifact {name!a} belongs to no job of the plan",
+        why="only planned jobs are published; another job of this run or a checkout put it there",
+        fix="find out which one, and do not use anything else that it made",
     )
 
 
 def _require_only_ours(folder: Path, target: Target) -> None:
-    """Raise IntegrityFailure for what no build and no test leaves in a candidate's folder."""
+    """Raise IntegrityFailure if a candidate's folder has files that no build or test writes."""
     for path in sorted(folder.iterdir()):
         if path.name not in candidates.FILES or not stat.S_ISREG(path.lstat().st_mode):
             recipe, arch = target
             raise IntegrityFailure(
-                f"the job {recipe} ({arch}) handed over what no build leaves: {path.name[:100]!a}",
-                why="something in that job wrote beside its own image, so nothing of it is published",
-                fix=f"look at what the recipe {recipe} runs, and at that job's log",
+                f"the artifact of the job {recipe} ({arch}) has a file that no build writes: {path.name[:100]!a}",
+                why="something in that job wrote outside its image, so nothing of it is published",
+                fix=f"check what the recipe {recipe} runs, and that job's log",
             )
 
 
@@ -98,7 +99,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _read(folder: Path, target: Target) -> Candidate | None:
-    """The candidate of a folder; None for what a failed build left. Raises FactoryError."""
+    """Read a candidate's folder; None if its build failed. Raises FactoryError."""
     here = candidates.folder_of(folder, *target)
     if not any(path.exists() or path.is_symlink() for path in (here / "candidate.json", here / "image.sif")):
         return None

@@ -1,11 +1,11 @@
-"""A candidate: an image that was built and not yet published, in a folder of its own.
+"""A candidate: an image that was built and not yet published, in its own folder.
 
 <candidates>/<recipe>-<arch>/image.sif       the image
-                             candidate.json  what it was made of, by what, its digest and size
-                             build.log       everything the build printed
-                             image.chunks    its chunk index, for those who have an older one
-                             sbom.spdx.json  the packages in it
-                             report.json     what the tests said, and junit.xml the same for CI
+                             candidate.json  the build record: inputs, engine, digest, size
+                             build.log       the build's output
+                             image.chunks    the chunk index, for updates of older images
+                             sbom.spdx.json  the packages in the image
+                             report.json     the test report; junit.xml is the same for CI
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _KEYS = frozenset(
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one build made. created is ISO 8601, UTC; seconds the wall time of the build; key the input key.
+    """The result of one build. created: ISO 8601, UTC. seconds: wall time of the build. key: the input key.
 
-    fingerprint: of its contents (factory.sif.fingerprint), '' when they could not be read.
+    fingerprint: of the contents (factory.sif.fingerprint); '' if they could not be read.
     """
 
     folder: Path
@@ -65,26 +65,26 @@ class Candidate:
 
     @property
     def image(self) -> Path:
-        """The SIF."""
+        """The path of the SIF."""
         return self.folder / "image.sif"
 
     @property
     def chunks(self) -> Path:
-        """Its chunk index; absent when it has none."""
+        """The path of the chunk index, which may not exist."""
         return self.folder / "image.chunks"
 
     @property
     def sbom(self) -> Path:
-        """Its bill of materials; absent when its packages could not be read."""
+        """The path of the bill of materials; it does not exist if the packages could not be read."""
         return self.folder / "sbom.spdx.json"
 
     @property
     def log(self) -> Path:
-        """All that the build printed."""
+        """The path of the build's output."""
         return self.folder / "build.log"
 
     def to_json(self) -> dict[str, Any]:
-        """The build record."""
+        """Return the build record."""
         return {
             "format": _FORMAT,
             "recipe": self.recipe,
@@ -103,26 +103,26 @@ class Candidate:
         }
 
     def save(self) -> None:
-        """Write the build record; it is written last, so a folder without it holds no candidate."""
+        """Write the build record. It is written last: a folder without it has no candidate."""
         files.atomic_write(self.folder / "candidate.json", json.dumps(self.to_json(), indent=1) + "\n")
 
 
 def folder_of(candidates: Path, recipe: str, arch: str) -> Path:
-    """Where the candidate of a recipe and architecture lives."""
+    """Return the folder for the candidate of a recipe and architecture."""
     return candidates / f"{recipe}-{arch}"
 
 
 def load(candidates: Path, recipe: str, arch: str) -> Candidate:
-    """Read a candidate. Raises NotFound when there is none, IntegrityFailure when it is broken or could be another's.
+    """Read a candidate. Raises NotFound if there is none, IntegrityFailure if it is broken or may be another user's.
 
-    Whoever built it may be a stranger: the record is read strictly, and speaks of this recipe and architecture.
+    The record is untrusted input: it is parsed strictly, and must be for this recipe and architecture.
     """
     folder = folder_of(candidates, recipe, arch)
     fix = f"singfactory build {recipe}"
     _require_own(candidates, folder)
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
-            raise IntegrityFailure(f"{folder} is no folder", why="it is a link, or a file", fix="remove it")
+            raise IntegrityFailure(f"{folder} is not a folder", why="it is a link or a file", fix="remove it")
         candidate = _read(folder, Record.read(folder / "candidate.json", _LIMIT))
     except FileNotFoundError as error:
         raise NotFound(f"{recipe} has not been built for {arch}", why=f"no candidate in {folder}", fix=fix) from error
@@ -130,34 +130,34 @@ def load(candidates: Path, recipe: str, arch: str) -> Candidate:
         raise IntegrityFailure(f"the build record in {folder} is broken", why=str(error)[:200], fix=fix) from error
     if (candidate.recipe, candidate.arch) != (recipe, arch):
         raise IntegrityFailure(
-            f"{folder} holds a candidate of another name",
-            why=f"its build record says {candidate.recipe!a} for {candidate.arch!a}",
-            fix="remove that folder, and build again",
+            f"{folder} has the candidate of another recipe",
+            why=f"its build record is for {candidate.recipe!a} on {candidate.arch!a}",
+            fix="remove that folder and build again",
         )
     require_image(candidate)
     return candidate
 
 
 def _require_own(candidates: Path, folder: Path) -> None:
-    """Raise IntegrityFailure for what another user could have put there: it would be published as this user's."""
+    """Raise IntegrityFailure if another user could have written the candidate: it would be published as this user's."""
     for path in (candidates.parent, candidates, folder, *(folder / name for name in sorted(FILES))):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if why := whose(path):
                 raise IntegrityFailure(
-                    f"{path} is not to be trusted",
-                    why=f"{why}, and it could be another user's",
-                    fix="remove it and build again, or set SINGFACTORY_WORK to a folder of your own",
+                    f"{path} is not trusted",
+                    why=f"{why}, so it could be another user's",
+                    fix="remove it and build again, or set SINGFACTORY_WORK to a private folder",
                 )
 
 
 def _read(folder: Path, record: Record) -> Candidate:
-    """The candidate that a build record tells of. Raises ValueError, FactoryError."""
+    """Return the candidate that a build record describes. Raises ValueError, FactoryError."""
     record.format(_FORMAT)
     record.only(_KEYS)
     parts = record.texts("parts", _MOST_PARTS, _TEXT_LIMIT)
     key, base_digest = str(record.digest("inputs")), record.text("base_digest", _TEXT_LIMIT)
     if key != str(Inputs(parts).key) or base_digest != parts.get("base", ""):
-        raise ValueError("it contradicts itself: inputs and base_digest are not those of its parts")
+        raise ValueError("it contradicts itself: inputs and base_digest do not match its parts")
     return Candidate(
         folder=folder,
         recipe=record.text("recipe", _TEXT_LIMIT),
@@ -176,36 +176,36 @@ def _read(folder: Path, record: Record) -> Candidate:
 
 
 def require_image(candidate: Candidate) -> None:
-    """Raise NotFound when its image is gone, IntegrityFailure when something else stands in its place."""
+    """Raise NotFound if the candidate's image is missing, IntegrityFailure if it is not a regular file."""
     try:
         found = candidate.image.lstat()
     except OSError as error:
         raise NotFound(
-            f"the image of {candidate.recipe} is gone from {candidate.folder}",
+            f"the image of {candidate.recipe} is missing in {candidate.folder}",
             why=error.strerror or "",
             fix=f"singfactory build {candidate.recipe}",
         ) from error
     if not stat.S_ISREG(found.st_mode):
         raise IntegrityFailure(
-            f"{candidate.image} is no ordinary file",
-            why="a link, a pipe or a folder stands in its place",
+            f"{candidate.image} is not a regular file",
+            why="it is a link, a pipe or a folder",
             fix=f"singfactory build {candidate.recipe}",
         )
 
 
 def require_size(candidate: Candidate) -> None:
-    """Raise IntegrityFailure when its image is not as long as its record says; nothing is read for that."""
+    """Raise IntegrityFailure if the image's size differs from its record. Does not read the image."""
     size = candidate.image.lstat().st_size
     if size != candidate.sif.size:
         raise IntegrityFailure(
             f"{candidate.image} is not the image that was built",
-            why=f"wanted {candidate.sif.size} bytes, got {size}",
+            why=f"expected {candidate.sif.size} bytes, got {size}",
             fix=f"build it again: singfactory build --force {candidate.recipe}",
         )
 
 
 def require_intact(candidate: Candidate) -> None:
-    """Raise IntegrityFailure when its image is not the one that its record names; all of it is hashed for that."""
+    """Raise IntegrityFailure if the image's size or digest differs from its record. Hashes the whole image."""
     require_image(candidate)
     require_size(candidate)
     try:
@@ -215,27 +215,27 @@ def require_intact(candidate: Candidate) -> None:
     if (digest, size) != (candidate.sif.digest, candidate.sif.size):
         raise IntegrityFailure(
             f"{candidate.image} is not the image that was built",
-            why=f"wanted {candidate.sif.digest} and {candidate.sif.size} bytes, got {digest} and {size}",
+            why=f"expected {candidate.sif.digest} and {candidate.sif.size} bytes, got {digest} and {size}",
             fix=f"build it again: singfactory build --force {candidate.recipe}",
         )
 
 
 def require_within(candidate: Candidate, disk: int) -> None:
-    """Raise IntegrityFailure when its image is larger than the room that its recipe asks for, build.disk in bytes.
+    """Raise IntegrityFailure if the image is larger than disk, the recipe's build.disk in bytes.
 
-    Nothing is read for that: a job that was taken over can hand over terabytes of zeros, which take days to hash.
+    Does not read the image: a compromised job can produce terabytes of zeros, which would take days to hash.
     """
     size = max(candidate.sif.size, candidate.image.lstat().st_size)
     if size > disk:
         raise IntegrityFailure(
             f"the image of {candidate.recipe} has {files.readable_size(size)}",
-            why=f"its recipe says that a build needs {files.readable_size(disk)} of disk",
-            fix="raise build.disk in recipe.toml, if the image is meant to be that large",
+            why=f"its recipe limits a build to {files.readable_size(disk)} of disk",
+            fix="if the image should be that large, raise [build] disk in recipe.toml",
         )
 
 
 def load_if_intact(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
-    """A candidate with this input key whose image still has its digest; None when there is none."""
+    """Return the candidate if it has this input key and its image still has its digest, or None."""
     try:
         candidate = load(candidates, recipe, arch)
     except FactoryError:

@@ -1,4 +1,4 @@
-"""The catalog: one document in the registry that tells every recipe's releases and status in one request."""
+"""The catalog: one document in the registry with every recipe's releases and status, read in one request."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from factory.registry.protocol import Manifest, RawManifest, Registry, artifact,
 MEDIA_TYPE = "application/vnd.singfactory.catalog.v1+json"
 REPOSITORY = "catalog"
 _FORMAT = 1
-_LIMIT = 32 * 1024 * 1024  # bytes; some 25,000 releases
+_LIMIT = 32 * 1024 * 1024  # bytes; about 25,000 releases
 _MOST_RECIPES = 20_000
 _MOST_RELEASES = 10_000  # of one recipe
-_MOST_TAGS = 10_000  # of one recipe that move
-_COMMA = 10  # bytes of a document for each comma in it, on average; ours have some 40
+_MOST_TAGS = 10_000  # moving tags of one recipe
+_COMMA = 10  # least average bytes per comma of a document; ours have about 40
 _TEXTS = ("version", "summary", "license", "homepage", "status", "note")
-_INLINE_LIMIT = 1024 * 1024  # bytes; above it the document is fetched as a blob, with a second request
+_INLINE_LIMIT = 1024 * 1024  # bytes; a larger document is fetched as a blob, in a second request
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One recipe: what it is, its releases (oldest first) and where its moving tags point (tag to build tag).
+    """One recipe: its description, releases (oldest first) and moving tags (tag to build tag).
 
-    unreadable: why the catalog's entry cannot be read; then the registry itself has to be asked.
+    unreadable: why the catalog's entry cannot be read; the registry itself has to be asked then.
     """
 
     name: str
@@ -49,22 +49,22 @@ class Entry:
     unreadable: str = ""
 
     def release(self, tag: str, arch: str) -> Release | None:
-        """The release that a tag, moving or not, names for an architecture; None when the catalog has none."""
+        """Return the release that a tag, moving or not, names for an architecture, or None."""
         wanted = self.tags.get(tag, tag)
         return next((one for one in self.releases if (str(one.tag), one.arch) == (wanted, arch)), None)
 
     def newest(self, arch: str) -> Release | None:
-        """The release of an architecture that was published last."""
+        """Return the last published release of an architecture, or None."""
         return next((release for release in reversed(self.releases) if release.arch == arch), None)
 
     def with_release(self, release: Release) -> Entry:
-        """The entry with a release added once; its version comes last, in the order of build numbers.
+        """Return the entry with a release added once, and its version moved last, ordered by build number.
 
-        Under one build number there is one for each architecture. What is added late, after a run that died, may be
-        older than what is known.
+        A build number has at most one release per architecture. A release that is added late, after an interrupted
+        run, may be older than known ones.
         """
         same = (one for one in self.releases if (one.arch, one.digest) == (release.arch, release.digest))
-        repeats = [one.repeat for one in (*same, release) if one.repeat is not None]  # which no registry tells
+        repeats = [one.repeat for one in (*same, release) if one.repeat is not None]  # kept in the catalog only
         release = replace(release, repeat=max(repeats, key=lambda one: one.created, default=None))
         if release in self.releases:
             return self
@@ -74,7 +74,7 @@ class Entry:
         return replace(self, releases=(*before, *sorted(own, key=lambda one: (one.tag, one.arch))))
 
     def described_by(self, recipe: Recipe) -> Entry:
-        """The entry with what the recipe says today: text, status, note."""
+        """Return the entry with the recipe's current texts, status and note."""
         return replace(
             self,
             version=recipe.version,
@@ -88,7 +88,7 @@ class Entry:
 
 
 class _Unread(Mapping[str, Entry]):
-    """Entries out of a document, each read when it is asked for; most commands ask for one."""
+    """Entries of a document, each parsed on first access: most commands need only one."""
 
     def __init__(self, values: Mapping[str, object], read: Mapping[str, Entry]) -> None:
         self._values = values
@@ -114,29 +114,29 @@ class _Unread(Mapping[str, Entry]):
 
 @dataclass(frozen=True)
 class Catalog:
-    """All entries by name. nameless: how many more a document had, under names that no recipe can have."""
+    """All entries by name. nameless: how many further entries had names that no recipe can have."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     nameless: int = field(default=0, compare=False)
 
     def entry(self, name: str) -> Entry:
-        """The entry of a recipe; an empty one when it was never published."""
+        """Return the entry of a recipe; an empty one if it was never published."""
         return self.entries.get(name) or Entry(name)
 
     def with_entry(self, entry: Entry) -> Catalog:
-        """The catalog with one entry replaced."""
+        """Return the catalog with one entry replaced."""
         if isinstance(self.entries, _Unread):
             return replace(self, entries=self.entries.with_entry(entry))
         return replace(self, entries={**self.entries, entry.name: entry})
 
     def content(self) -> bytes:
-        """The document, the same for the same catalog; without what could not be read, which others can tell again."""
+        """Return the document, deterministic, without unreadable entries: these can be rebuilt from the registry."""
         recipes = {name: _entry_to_json(entry) for name, entry in sorted(self.entries.items()) if not entry.unreadable}
         return json.dumps({"format": _FORMAT, "recipes": recipes}, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def parse(cls, content: bytes) -> Catalog:
-        """Read the document; an entry that cannot be read takes no other with it. Raises IntegrityFailure."""
+        """Parse the document; an unreadable entry does not affect others. Raises IntegrityFailure."""
         try:
             _require_honest(content)
             value = strict.json_object(content, _LIMIT)
@@ -153,10 +153,10 @@ class Catalog:
 
 
 def _require_honest(content: bytes) -> None:
-    """Count before anything is read: what a document becomes in memory is many times its size. Raises Malformed."""
+    """Raise Malformed for a document that would take many times its size in memory. Counts bytes before parsing."""
     if content.count(b",") > 1000 + len(content) // _COMMA:
-        raise strict.Malformed("it has more values than its size allows")
-    if content.count(b'"releases"') > _MOST_RECIPES:  # once in each entry; in a text its quotes are escaped
+        raise strict.Malformed("it has too many values for its size")
+    if content.count(b'"releases"') > _MOST_RECIPES:  # once per entry; inside a text the quotes are escaped
         raise strict.Malformed(f"it has more than {_MOST_RECIPES} recipes")
 
 
@@ -168,12 +168,12 @@ def _is_name(text: str) -> bool:
 
 
 def read(registry: Registry) -> Catalog:
-    """The registry's catalog, in one request; empty when there is none yet."""
+    """Read the registry's catalog in one request; empty if there is none yet."""
     return read_with_digest(registry)[0]
 
 
 def read_with_digest(registry: Registry) -> tuple[Catalog, Digest | None]:
-    """The catalog and the digest of its manifest."""
+    """Read the catalog and the digest of its manifest; None if there is no catalog."""
     try:
         raw = registry.manifest(REPOSITORY, LATEST)
     except NotFound:
@@ -181,7 +181,7 @@ def read_with_digest(registry: Registry) -> tuple[Catalog, Digest | None]:
     manifest = Manifest.read(raw)
     if len(manifest.layers) != 1 or manifest.layers[0].media_type != MEDIA_TYPE:
         raise IntegrityFailure(
-            f"{registry.describe()}/{REPOSITORY} is not a catalog of ours", fix="use another namespace"
+            f"{registry.describe()}/{REPOSITORY} is not a singfactory catalog", fix="use another namespace"
         )
     layer = manifest.layers[0]
     content = _inline(raw, layer)
@@ -193,16 +193,16 @@ def read_with_digest(registry: Registry) -> tuple[Catalog, Digest | None]:
 
 
 def write(registry: Registry, catalog: Catalog, progress: Progress) -> None:
-    """Publish the catalog; the document travels inside its manifest as well (descriptor.md, `data`).
+    """Publish the catalog. A small document is also embedded in its manifest (descriptor.md, `data`).
 
-    Raises NoRoom for one that nobody would read.
+    Raises NoRoom for a catalog that is too large to be read back.
     """
     content = catalog.content()
     if len(content) > _LIMIT or len(catalog.entries) > _MOST_RECIPES:
         raise NoRoom(
             f"the catalog of {registry.describe()} is full",
-            why=f"{len(catalog.entries)} recipes, {len(content)} bytes; {_MOST_RECIPES} and {_LIMIT} are read at most",
-            fix="publish some of the recipes in another namespace",
+            why=f"{len(catalog.entries)} recipes, {len(content)} bytes; the limits are {_MOST_RECIPES} and {_LIMIT}",
+            fix="publish some of the recipes to another namespace",
         )
     manifest, blobs = artifact(MEDIA_TYPE, content)
     for blob, descriptor in blobs:
@@ -219,7 +219,7 @@ def _with_data(raw: RawManifest, content: bytes) -> RawManifest:
 
 
 def _inline(raw: RawManifest, layer: Descriptor) -> bytes | None:
-    """The document out of the manifest; None when it is not in it. Raises IntegrityFailure when it is wrong."""
+    """Return the document embedded in the manifest, or None. Raises IntegrityFailure if its digest is wrong."""
     data = raw.json()["layers"][0].get("data")
     if not isinstance(data, str):
         return None
@@ -228,7 +228,7 @@ def _inline(raw: RawManifest, layer: Descriptor) -> bytes | None:
     except (binascii.Error, ValueError):
         content = b""
     if len(content) != layer.size or Digest.of(content) != layer.digest:
-        raise IntegrityFailure("the catalog is broken", why="its inline copy is not what its digest says")
+        raise IntegrityFailure("the catalog is broken", why="its inline copy does not match its digest")
     return content
 
 
@@ -247,10 +247,10 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 
 def _entry_from_json(name: str, value: object) -> Entry:
     try:
-        said = strict.mapping(value)
-        texts = {key: strict.text(strict.member(said, key)) for key in _TEXTS}
-        releases = strict.array(strict.member(said, "releases"), _MOST_RELEASES)
-        tags = strict.texts(strict.member(said, "tags"), most=_MOST_TAGS)
+        entry = strict.mapping(value)
+        texts = {key: strict.text(strict.member(entry, key)) for key in _TEXTS}
+        releases = strict.array(strict.member(entry, "releases"), _MOST_RELEASES)
+        tags = strict.texts(strict.member(entry, "tags"), most=_MOST_TAGS)
         for tag, target in tags.items():
             tag_name(tag)
             if BuildTag.parse(target) is None:

@@ -1,4 +1,4 @@
-"""Compare: what changed between two images, from what their releases say and from their bytes."""
+"""Compare two images by their releases' metadata and by their bytes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from factory.sif.packages import PackageChanges, Packages, package_changes
 
 @dataclass(frozen=True)
 class Bytes:
-    """What somebody with the first image would have to fetch for the second; sizes in bytes."""
+    """Bytes of the second image that someone with the first can reuse, and those left to fetch."""
 
     reused: int
     missing: int
 
 
 def changed_parts(before: Release, after: Release) -> tuple[tuple[str, str, str], ...]:
-    """(what, before, after) for everything that the two releases say differently of themselves."""
-    said_before = {**before.parts, "version": str(before.tag), "tested": before.tested, "size": str(before.sif.size)}
-    said_after = {**after.parts, "version": str(after.tag), "tested": after.tested, "size": str(after.sif.size)}
-    names = sorted({*said_before, *said_after})
-    rows = ((name, said_before.get(name, ""), said_after.get(name, "")) for name in names)
+    """Return (name, before, after) for every part and property that differs between two releases."""
+    old = {**before.parts, "version": str(before.tag), "tested": before.tested, "size": str(before.sif.size)}
+    new = {**after.parts, "version": str(after.tag), "tested": after.tested, "size": str(after.sif.size)}
+    names = sorted({*old, *new})
+    rows = ((name, old.get(name, ""), new.get(name, "")) for name in names)
     return tuple(row for row in rows if row[1] != row[2])
 
 
 def index_of(release: Release, registry: Registry) -> ChunkIndex | None:
-    """The chunk index of a release; None when it has none, or none that can be had and read."""
+    """Return the chunk index of a release; None if it has none, or if it cannot be fetched or read."""
     if release.chunks is None or release.chunks.size > largest_index(release.sif.size):
         return None
     try:
@@ -47,7 +47,7 @@ def index_of(release: Release, registry: Registry) -> ChunkIndex | None:
 
 
 def packages_of(release: Release, registry: Registry) -> Packages | None:
-    """What the release's bill of materials names; None when it has none that can be had and read."""
+    """Return the packages in a release's bill of materials; None if it has none that can be fetched and read."""
     try:
         for referrer in registry.referrers(release.recipe, release.digest, sbom.MEDIA_TYPE):
             (layer,) = Manifest.read(registry.manifest(release.recipe, str(referrer.digest))).layers
@@ -58,15 +58,15 @@ def packages_of(release: Release, registry: Registry) -> Packages | None:
 
 
 @dataclass(frozen=True)
-class Since:
-    """What a candidate changes for who has a release: bytes to fetch, packages in words; None where not known."""
+class Changes:
+    """What a candidate changes against a release: bytes to fetch, and changed packages in words; None if unknown."""
 
     update: int | None
     packages: tuple[str, ...] | None
 
 
-def since(made: Candidate, before: Release, registry: Registry) -> Since:
-    """Compare a candidate with a release of the same recipe, by what lies beside it and what the registry has."""
+def changes_since(made: Candidate, before: Release, registry: Registry) -> Changes:
+    """Compare a candidate with an earlier release by their chunk indexes and bills of materials."""
     try:
         want = ChunkIndex.decode(plain.read_plain(made.chunks, largest_index(made.sif.size)))
     except (OSError, IntegrityFailure):
@@ -78,11 +78,11 @@ def since(made: Candidate, before: Release, registry: Registry) -> Since:
         packages = None
     had = packages_of(before, registry) if packages is not None else None
     changed = package_lines(package_changes(had, packages)) if had is not None and packages is not None else None
-    return Since(found.missing if found is not None else None, changed)
+    return Changes(found.missing if found is not None else None, changed)
 
 
 def package_lines(changes: PackageChanges) -> tuple[str, ...]:
-    """What changed, a line each: other versions first, then what came and what went."""
+    """Return a line per change: new versions first, then added, then removed packages."""
     return (
         *(f"{one.name} {one.before} -> {one.after} ({one.manager})" for one in changes.changed),
         *(f"+ {one.name} {one.version} ({one.manager})" for one in changes.added),
@@ -91,7 +91,7 @@ def package_lines(changes: PackageChanges) -> tuple[str, ...]:
 
 
 def shared_bytes(have: ChunkIndex | None, want: ChunkIndex | None) -> Bytes | None:
-    """What somebody who has the first image can reuse for the second; None where an index is missing."""
+    """Return what someone with the first image can reuse for the second; None if an index is missing."""
     if have is None or want is None:
         return None
     found = overlap_of(have, want)
@@ -99,7 +99,7 @@ def shared_bytes(have: ChunkIndex | None, want: ChunkIndex | None) -> Bytes | No
 
 
 def index_of_file(path: Path, progress: Progress) -> ChunkIndex:
-    """The chunk index of a file here. Raises NotFound, IntegrityFailure when it is no SIF."""
+    """Compute the chunk index of a local file. Raises NotFound, IntegrityFailure if it is not a SIF."""
     if not path.is_file():
         raise NotFound(f"there is no image {path}")
     return index_image(path.resolve(), progress)

@@ -1,4 +1,4 @@
-"""All that goes into an image, as one digest: what has the same input key is not built again."""
+"""The inputs of an image, combined into one digest, the input key. The same key is not built twice."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from factory.recipes.model import Recipe
 from factory.recipes.quiet import quiet
 from factory.records.release import run_to_json
 
-BASE_FILE = "base.sif"  # the name under which a build sees the image of a recipe:// base
+BASE_FILE = "base.sif"  # the file name of a recipe:// base's image during a build
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The parts, each as a digest or short text under its name, and the key over them all."""
+    """The inputs of an image: a digest or short text per named part."""
 
     parts: Mapping[str, str]
 
     @property
     def key(self) -> Digest:
-        """One digest over all parts."""
+        """The input key: one digest over all parts."""
         return Digest.of(json.dumps(dict(self.parts), sort_keys=True).encode())
 
     @property
     def base_digest(self) -> str:
-        """The digest of what is built upon; '' for nothing."""
+        """The digest of the base image; '' if there is none."""
         return self.parts.get("base", "")
 
-    def upon(self, base_digest: str) -> Inputs:
-        """The same inputs upon another base."""
+    def with_base(self, base_digest: str) -> Inputs:
+        """Return the same inputs with another base."""
         return Inputs({**self.parts, "base": base_digest})
 
     def with_engine(self, engine: str) -> Inputs:
-        """The same inputs for another engine."""
+        """Return the same inputs for another engine."""
         return Inputs({**self.parts, "engine": engine})
 
     def changed(self, before: Mapping[str, str]) -> tuple[str, ...]:
-        """The names of the parts that differ from earlier ones."""
+        """Return the names of the parts that differ from earlier ones."""
         return tuple(sorted(name for name in {*self.parts, *before} if self.parts.get(name) != before.get(name)))
 
 
 def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
-    """Read and hash what goes into an image. base_digest: '' without a base. Raises RecipeError."""
-    # The base's digest is a part of its own, so that a moved base can be told from an edited definition; so are the
-    # rules. The mirror says where packages come from, not which: the same image, whichever is near.
+    """Read and hash the inputs of an image. base_digest: '' without a base. Raises RecipeError."""
+    # The base's digest and the rules are separate parts, so that a moved base is not reported as an edited definition.
+    # The mirror is left out: it changes where packages come from, not which ones.
     definition = definition_for(replace(recipe, quiet=quiet.NO_RULES), arch, base_digest="", debian_mirror="")
     copied = json.dumps(build_inputs(recipe, definition))
     return Inputs(
@@ -69,11 +69,11 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
 
 
 def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str, epoch: int = 0) -> Definition:
-    """The recipe's definition with its arguments filled in and the factory's own rules applied.
+    """Return the recipe's definition with its arguments filled in and the factory's rules applied.
 
-    Rules: the mount points that `[run] binds` promises exist in the image, and those of quiet builds. epoch: the
-    time that stands for now, in seconds since 1970. Raises RecipeError. What is checked here is what the engine is
-    handed: its text reads back as this definition, and nothing of it reaches the build host.
+    The rules create the mount points of `[run] binds` and make builds quiet. epoch: the build's time, in seconds since
+    1970. Raises RecipeError. The checks apply to exactly what the engine gets: its text parses as this definition, and
+    nothing in it touches the build host.
     """
     base = base_address(recipe, base_digest)
     values = argument_values(recipe, arch=arch, base=base, debian_mirror=debian_mirror)
@@ -89,7 +89,7 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
 
 
 def needs_mirror(recipe: Recipe) -> bool:
-    """Whether the definition asks for `{{ debian_mirror }}`."""
+    """Return whether the definition uses `{{ debian_mirror }}`."""
     return any(use.name == "debian_mirror" for use in _read(recipe).variables())
 
 

@@ -1,4 +1,4 @@
-"""A job: one recipe for one architecture that must be built, with all that its build needs to know."""
+"""A job: one recipe to build for one architecture, with everything the build needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Target = tuple[str, str]
 
 @dataclass(frozen=True)
 class Base:
-    """What a job builds upon. digest: of a pinned image, or of another recipe's SIF; '' for a recipe without a base.
+    """A job's base image. digest: of a pinned image or of another recipe's SIF; '' for a recipe without a base.
 
     image: the image of a recipe:// base, built here or published; None for other bases.
     """
@@ -27,10 +27,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Job:
-    """One build: of what, from what, upon what, and why.
+    """One build: the recipe, its inputs, its base and the reasons.
 
-    inputs: read when the job was planned; a recipe that has changed since is refused after the build and at publish.
-    waits_for: the recipe whose image must be built first. Until it is, base is None and inputs say nothing of it.
+    inputs: read when the job was planned; a recipe that changed since is refused after the build and by publish.
+    waits_for: the recipe whose image must be built first. Until then base is None, and inputs do not include it.
     """
 
     recipe: Recipe
@@ -43,22 +43,22 @@ class Job:
 
     @property
     def title(self) -> str:
-        """For people: ``pytorch-2.1 (amd64)``."""
+        """The display name: ``pytorch-2.1 (amd64)``."""
         return f"{self.recipe.name} ({self.arch})"
 
     @property
     def target(self) -> Target:
-        """What it builds."""
+        """The recipe and architecture that it builds."""
         return self.recipe.name, self.arch
 
-    def upon(self, base: Base) -> Job:
-        """The same job upon a base that is known by now; its files are not read again."""
-        return replace(self, base=base, inputs=self.inputs.upon(base.digest))
+    def with_base(self, base: Base) -> Job:
+        """Return the same job with its base, now that it is known; the recipe's files are not read again."""
+        return replace(self, base=base, inputs=self.inputs.with_base(base.digest))
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One recipe for one architecture that is published as it should be; release is None when withdrawn."""
+    """One recipe for one architecture whose published release is up to date; release: None if withdrawn."""
 
     recipe: Recipe
     arch: str
@@ -77,7 +77,7 @@ class Stuck:
 
 @dataclass(frozen=True)
 class Plan:
-    """jobs are in an order that respects recipe:// bases; wave n needs only images of waves before it."""
+    """A plan. jobs: ordered by recipe:// bases; a job of wave n needs only images of earlier waves."""
 
     jobs: tuple[Job, ...] = ()
     kept: tuple[Kept, ...] = ()

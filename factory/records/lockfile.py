@@ -1,4 +1,4 @@
-"""Lock files: the images of an experiment by digest, so that the same bytes can be fetched in five years."""
+"""Lock files: the images of an experiment by digest, so that the same bytes can be fetched years later."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
 from factory.store.refs import StoredImage
 
 _FORMAT = 1
-_LIMIT = 1024 * 1024  # bytes; some 2,500 images
+_LIMIT = 1024 * 1024  # bytes; about 2,500 images
 _LINE_LIMIT = 4096  # bytes
-# A dot before any = or quote, or a key in quotes: keys in keys, whose reading takes time by the square of their number.
+# A dot before any = or quote, or a quoted key: nested keys, which take quadratic time to parse.
 _NESTED = re.compile(rb"^(?:[^=\"'#\n]*\.|[ \t\[]*[\"'])", re.MULTILINE)
-_FIX = "write the file anew with singfactory lock, or mend that line"
+_FIX = "fix that line, or write a new lock file: singfactory lock REF -o FILE"
 
 
 @dataclass(frozen=True)
 class LockedImage:
-    """One image of a lock file. digest is the manifest's; size in bytes; date is when it was locked, ISO 8601, UTC."""
+    """One image of a lock file. digest: of the manifest; size: bytes; date: when it was locked, ISO 8601, UTC."""
 
     name: str
     registry: str
@@ -41,22 +41,22 @@ class LockedImage:
 
     @classmethod
     def of(cls, image: StoredImage, date: str) -> LockedImage:
-        """Lock an image. Raises UsageError for one that no registry has."""
+        """Return the lock entry of an image. Raises UsageError if the image is in no registry."""
         if not image.registry:
             raise UsageError(
                 f"{image.recipe}:{image.tag} cannot be locked",
-                why="it was adopted from a file: no registry has it",
-                fix="publish it, and lock what was published",
+                why="it was adopted from a file and is in no registry",
+                fix="publish it, and lock the published image",
             )
         return cls(image.recipe, image.registry, image.tag, image.digest, image.sif_digest, image.size, date)
 
     @property
     def reference(self) -> Reference:
-        """What it is fetched by: the manifest's digest, never the tag."""
+        """The reference to fetch: the manifest's digest, never the tag."""
         return Reference(self.name, digest=self.digest)
 
-    def is_meant_by(self, reference: Reference) -> bool:
-        """Whether a user's reference names this image."""
+    def matches(self, reference: Reference) -> bool:
+        """Return whether a user's reference names this image."""
         return (
             reference.name == self.name
             and reference.tag in ("", self.tag)
@@ -66,7 +66,7 @@ class LockedImage:
 
 
 def render(images: Iterable[LockedImage]) -> str:
-    """The file: TOML, one table an image, the same for the same images."""
+    """Return the file's text: TOML, one table per image, deterministic."""
     parts = [f"# Images by digest: singfactory pull --locked FILE fetches exactly these.\nformat = {_FORMAT}\n"]
     for image in images:
         fields = {key: str(getattr(image, key)) for key in ("name", "registry", "tag", "digest", "sif_digest")}
@@ -76,9 +76,9 @@ def render(images: Iterable[LockedImage]) -> str:
 
 
 def read(path: Path) -> tuple[LockedImage, ...]:
-    """Read a lock file. Raises UsageError, which names the file and the key; NotFound; as system_error."""
+    """Read a lock file. Raises UsageError with the file and the key, NotFound, and the errors of system_error."""
     try:
-        content = plain.read_plain(path, _LIMIT, follow=True)  # whoever named it may use a link
+        content = plain.read_plain(path, _LIMIT, follow=True)  # the user named it, so it may be a link
     except FileNotFoundError as error:
         raise NotFound(f"there is no lock file {path}", fix=f"singfactory lock REF -o {path}") from error
     except plain.NotPlainError as error:
@@ -89,30 +89,30 @@ def read(path: Path) -> tuple[LockedImage, ...]:
 
 
 def parse(content: bytes, source: str) -> tuple[LockedImage, ...]:
-    """Read the content of a lock file; source is its name for messages. Raises UsageError."""
+    """Parse the content of a lock file. source: the file's name for messages. Raises UsageError."""
     document = _document(content, source)
     if type(document.get("format")) is not int or document["format"] != _FORMAT:
-        raise _wrong(source, "format", f"wanted {_FORMAT}", fix="update singfactory on this machine")
+        raise _wrong(source, "format", f"expected {_FORMAT}", fix="update singfactory on this machine")
     _no_others(source, "", document, ("format", "image"))
     tables = document.get("image", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise _wrong(source, "image", "write [[image]] above each image")
     images = tuple(_image(table, source, f"image[{number}].") for number, table in enumerate(tables, 1))
     if len({(image.registry, image.name, image.digest) for image in images}) < len(images):
-        raise _wrong(source, "image", "it names an image twice")
+        raise _wrong(source, "image", "the same image is listed twice")
     return images
 
 
 def select(images: Iterable[LockedImage], references: Iterable[Reference], source: str) -> tuple[LockedImage, ...]:
-    """The locked images that are meant, all without references. Raises NotFound for what is not locked."""
+    """Return the locked images that the references name, or all of them without references. Raises NotFound."""
     images = tuple(images)
     chosen: dict[LockedImage, None] = {}
     wanted = tuple(references)
     for reference in wanted:
-        found = [image for image in images if image.is_meant_by(reference)]
+        found = [image for image in images if image.matches(reference)]
         if not found:
             names = ", ".join(f"{image.name}:{image.tag}" for image in images[:8])
-            raise NotFound(f"{reference} is not in {source}", why=f"it has {names or 'no image'}")
+            raise NotFound(f"{reference} is not in {source}", why=f"the file has {names or 'no images'}")
         chosen |= dict.fromkeys(found)
     return tuple(chosen) if wanted else images
 
@@ -123,24 +123,22 @@ def _document(content: bytes, source: str) -> dict[str, Any]:
     else:
         import tomli as tomllib  # noqa: PLC0415
     if _NESTED.search(content) or any(len(line) > _LINE_LIMIT for line in content.splitlines()):
-        raise UsageError(
-            f"{source} is no lock file", why="it has keys in keys, or lines that nobody would write", fix=_FIX
-        )
+        raise UsageError(f"{source} is not a lock file", why="it has nested keys, or very long lines", fix=_FIX)
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
-        raise UsageError(f"{source} is no lock file", why="it is not UTF-8 text") from error
+        raise UsageError(f"{source} is not a lock file", why="it is not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source} is no lock file", why=f"not TOML: {error}", fix=_FIX) from error
-    except (RecursionError, ValueError) as error:  # nested without end; a number of thousands of digits
-        raise UsageError(f"{source} is no lock file", why="not TOML that anybody would write", fix=_FIX) from error
+        raise UsageError(f"{source} is not a lock file", why=f"not TOML: {error}", fix=_FIX) from error
+    except (RecursionError, ValueError) as error:  # too deeply nested; a number with thousands of digits
+        raise UsageError(f"{source} is not a lock file", why="it exceeds the parser's limits", fix=_FIX) from error
 
 
 def _image(table: Mapping[str, Any], source: str, where: str) -> LockedImage:
     def text(key: str, check: Callable[[str], object]) -> str:
         value = table.get(key)
         if not isinstance(value, str):
-            raise _wrong(source, where + key, "it is missing" if value is None else "wanted a string")
+            raise _wrong(source, where + key, "it is missing" if value is None else "expected a string")
         try:
             check(value)
         except FactoryError as error:
@@ -152,7 +150,7 @@ def _image(table: Mapping[str, Any], source: str, where: str) -> LockedImage:
     _no_others(source, where, table, tuple(LockedImage.__dataclass_fields__))
     size = table.get("size")
     if type(size) is not int or not 0 <= size <= strict.LARGEST_SIZE:
-        raise _wrong(source, f"{where}size", "wanted a number of bytes")
+        raise _wrong(source, f"{where}size", "expected a number of bytes")
     return LockedImage(
         name=text("name", recipe_name),
         registry=text("registry", _same_address),
@@ -165,15 +163,15 @@ def _image(table: Mapping[str, Any], source: str, where: str) -> LockedImage:
 
 
 def _same_address(text: str) -> None:
-    """An address in the one way that it is written."""
+    """Raise IntegrityFailure unless the registry's address is in its normal form."""
     if str(RegistryAddress.parse(text)) != text:
-        raise IntegrityFailure("another way to write an address", why=f"wanted {RegistryAddress.parse(text)}")
+        raise IntegrityFailure("not in the normal form", why=f"expected {RegistryAddress.parse(text)}")
 
 
 def _no_others(source: str, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in table:
         if key not in known:
-            raise _wrong(source, where + ascii(key[:60]), f"unknown; known are {', '.join(known)}")
+            raise _wrong(source, where + ascii(key[:60]), f"unknown key; the known ones are {', '.join(known)}")
 
 
 def _wrong(source: str, key: str, why: str, fix: str = _FIX) -> UsageError:

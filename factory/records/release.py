@@ -1,4 +1,4 @@
-"""A release: one published image, and how its manifest says what it is (OCI annotations, `io.singfactory.*`)."""
+"""A release: one published image, described by its manifest's annotations (OCI's and `io.singfactory.*`)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CHUNK_INDEX = "application/vnd.singfactory.chunk-index.v1"
 PROVENANCE = "application/vnd.in-toto+json"
 _OCI = "org.opencontainers.image."
 _OURS = "io.singfactory."
-_MOST_PARTS = 200  # that an image was made of; ours have seven
+_MOST_PARTS = 200  # input parts of an image; ours have seven
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """A later build that gave the same contents and was not published: what it was made of, and when (ISO 8601)."""
+    """A later build with the same contents that was not published: its inputs, and when it was built (ISO 8601)."""
 
     inputs: str
     parts: Mapping[str, str]
@@ -34,7 +34,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Update:
-    """What who has an earlier release has to fetch: its tag, and bytes of the image."""
+    """The download size, in bytes, of an update from the release with this tag."""
 
     tag: str
     size: int
@@ -42,12 +42,12 @@ class Update:
 
 @dataclass(frozen=True)
 class Release:
-    """What is known of a published image.
+    """A published image.
 
-    digest is the manifest's, sif the one layer; created is ISO 8601, UTC; inputs is the input key and parts
-    the digests it was made of, by name; tested says in words what the tests said. fingerprint is the content's
-    (factory.sif.fingerprint), '' when not known; chunks is the blob of its chunk index (factory.delta.index), if any;
-    update tells of the release before it. repeat stands in the catalog only.
+    digest: of the manifest. sif: its only layer. created: ISO 8601, UTC. inputs: the input key. parts: the input
+    digests by name. tested: the test results in words. fingerprint: of the contents (factory.sif.fingerprint), or ''.
+    chunks: the blob of its chunk index (factory.delta.index), if any. update: from the previous release. repeat: in
+    the catalog only.
     """
 
     recipe: str
@@ -67,8 +67,8 @@ class Release:
     repeat: Repeat | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """One entry of the catalog."""
-        told = {
+        """Return the release's catalog entry."""
+        entry = {
             "tag": str(self.tag),
             "digest": str(self.digest),
             "sif_digest": str(self.sif.digest),
@@ -82,18 +82,18 @@ class Release:
             "run": run_to_json(self.run),
         }
         if self.fingerprint:
-            told["fingerprint"] = self.fingerprint
+            entry["fingerprint"] = self.fingerprint
         if self.chunks is not None:
-            told["chunks"] = _chunks_to_json(self.chunks)
+            entry["chunks"] = _chunks_to_json(self.chunks)
         if self.update is not None:
-            told["update"] = asdict(self.update)
+            entry["update"] = asdict(self.update)
         if self.repeat is not None:
-            told["repeat"] = asdict(self.repeat)
-        return told
+            entry["repeat"] = asdict(self.repeat)
+        return entry
 
     @classmethod
     def from_json(cls, recipe: str, value: object) -> Release:
-        """Read a catalog entry. Raises IntegrityFailure."""
+        """Parse a catalog entry. Raises IntegrityFailure."""
         try:
             return _from_json(recipe, strict.mapping(value))
         except strict.Malformed as error:
@@ -137,7 +137,7 @@ def _arch(value: object) -> str:
 def _build_tag(value: object) -> BuildTag:
     found = BuildTag.parse(strict.text(value))
     if found is None:
-        raise strict.Malformed(f"not the tag of a release: {ascii(value)[:80]}")
+        raise strict.Malformed(f"not a release tag: {ascii(value)[:80]}")
     return found
 
 
@@ -154,9 +154,9 @@ def sif_layer(manifest: Manifest) -> Descriptor:
 
 
 def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bool = False) -> Manifest:
-    """The manifest of a release; about: further `org.opencontainers.image.*` annotations without their prefix.
+    """Return the manifest of a release. about: further `org.opencontainers.image.*` annotations without the prefix.
 
-    beside_others: an index lists it beside those of other architectures, and their files must not have one name.
+    beside_others: True if an index lists it with other architectures, whose files need different names.
     """
     suffix = f"-{release.arch}" if beside_others else ""
     annotations = {_OCI + key: text for key, text in about.items() if text}
@@ -186,40 +186,40 @@ def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bo
 
 
 def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
-    """What a manifest says of itself; images that somebody pushed with another tool have gaps, not errors.
+    """Parse a manifest. Images pushed with other tools have empty fields, not errors.
 
-    What is not as we would write it is such a gap: it is shown, kept and handed on elsewhere.
+    An annotation that singfactory would not write counts as missing.
     """
 
-    def told(name: str) -> str:
+    def text(name: str) -> str:
         found = manifest.annotations.get(name, "")
         return found if _is_line(found) else ""
 
     def document(name: str) -> object:
         return _json(manifest.annotations.get(_OURS + name, ""))
 
-    version, arch = told(_OCI + "version"), told(_OURS + "arch")
+    version, arch = text(_OCI + "version"), text(_OURS + "arch")
     layer = sif_layer(manifest)
     return Release(
         recipe=recipe,
-        tag=BuildTag.parse(f"{version}-{told(_OURS + 'build')}") or BuildTag(_version(version), 0),
+        tag=BuildTag.parse(f"{version}-{text(_OURS + 'build')}") or BuildTag(_version(version), 0),
         digest=digest,
-        sif=Descriptor(SIF_LAYER, layer.digest, layer.size),  # as the catalog tells it, without the layer's title
+        sif=Descriptor(SIF_LAYER, layer.digest, layer.size),  # as in the catalog, without the layer's title
         arch=arch if ARCH.fullmatch(arch) else "",
-        created=told(_OCI + "created"),
-        inputs=told(_OURS + "inputs"),
+        created=text(_OCI + "created"),
+        inputs=text(_OURS + "inputs"),
         parts=_texts(document("parts")),
-        engine=told(_OURS + "engine"),
-        tested=told(_OURS + "tested"),
+        engine=text(_OURS + "engine"),
+        tested=text(_OURS + "tested"),
         run=run_from_json(document("run")),
-        fingerprint=told(_OURS + "fingerprint"),
+        fingerprint=text(_OURS + "fingerprint"),
         chunks=_chunks_from_json(document("chunks")),
         update=_update_from_json(document("update")),
     )
 
 
 def _version(text: str) -> str:
-    """An upstream version as we write them; '' for another's way."""
+    """Return an upstream version; '' if it is not in our form."""
     try:
         return version_name(text) if text else ""
     except UsageError:
@@ -227,25 +227,25 @@ def _version(text: str) -> str:
 
 
 def to_index(recipe: str, tag: BuildTag, members: Iterable[Member]) -> ImageIndex:
-    """The index of a release for several architectures, whatever build numbers its images had before."""
+    """Return the index of a release for several architectures; its images may have had other build numbers."""
     annotations = {_OCI + "version": tag.version, _OURS + "recipe": recipe, _OURS + "build": str(tag.build)}
     return ImageIndex(tuple(members), annotations)
 
 
 def index_tag(recipe: str, annotations: Mapping[str, object]) -> BuildTag | None:
-    """The immutable tag that an index was made for; None when it is none of ours, or another recipe's."""
+    """Return the immutable tag that an index was made for; None if it is not ours or another recipe's."""
     if annotations.get(_OURS + "recipe") != recipe:
         return None
     return BuildTag.parse(f"{annotations.get(_OCI + 'version')}-{annotations.get(_OURS + 'build')}")
 
 
 def run_to_json(run: RunSpec) -> dict[str, Any]:
-    """`[run]` as it travels with the image."""
+    """Return the JSON form of `[run]` that is published with the image."""
     return {"gpu": run.gpu, "env": dict(run.env), "binds": list(run.binds)}
 
 
 def run_from_json(value: object) -> RunSpec:
-    """Read `[run]` back: what we would not write is left out. A store reads it again, and as strictly."""
+    """Parse `[run]`, leaving out anything that singfactory would not write. A store parses it again, as strictly."""
     if not isinstance(value, dict):
         return RunSpec()
     gpu, env, binds = value.get("gpu"), value.get("env"), value.get("binds")
@@ -263,27 +263,27 @@ def _chunks_to_json(chunks: Descriptor) -> dict[str, Any]:
 
 
 def _chunks_from_json(value: object) -> Descriptor | None:
-    """Read the descriptor of a chunk index, leniently: without it, images are fetched whole."""
+    """Parse the descriptor of a chunk index; None if it is wrong: images are fetched whole then."""
     try:
-        said = strict.mapping(value)
-        return Descriptor(CHUNK_INDEX, Digest.parse(said.get("digest", "")), strict.integer(said.get("size")))
+        chunks = strict.mapping(value)
+        return Descriptor(CHUNK_INDEX, Digest.parse(chunks.get("digest", "")), strict.integer(chunks.get("size")))
     except IntegrityFailure:
         return None
 
 
 def _update_from_json(value: object) -> Update | None:
     try:
-        said = strict.mapping(value)
-        return Update(strict.parsed(tag_name, said.get("tag")), strict.integer(said.get("size")))
+        update = strict.mapping(value)
+        return Update(strict.parsed(tag_name, update.get("tag")), strict.integer(update.get("size")))
     except IntegrityFailure:
         return None
 
 
 def _repeat_from_json(value: object) -> Repeat | None:
     try:
-        said = strict.mapping(value)
-        inputs, created = strict.text(said.get("inputs")), strict.text(said.get("created"))
-        return Repeat(inputs, strict.texts(said.get("parts"), most=_MOST_PARTS), created)
+        repeat = strict.mapping(value)
+        inputs, created = strict.text(repeat.get("inputs")), strict.text(repeat.get("created"))
+        return Repeat(inputs, strict.texts(repeat.get("parts"), most=_MOST_PARTS), created)
     except IntegrityFailure:
         return None
 

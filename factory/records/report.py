@@ -1,4 +1,4 @@
-"""A test report: what was tried on which image, as JSON for machines and JUnit XML for CI services."""
+"""The test report of an image, as JSON and as JUnit XML for CI services."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from factory.oci.digest import Digest
 from factory.records.record import Record
 
 Outcome = Literal["passed", "failed", "untested"]
-OWN_TEST = "%test"  # what factory.check.check calls the section of the definition
+OWN_TEST = "%test"  # the name of the definition's test section in reports
 _FORMAT = 1
-_LIMIT = 16 * 1024 * 1024  # bytes of a report; one with more output is kept with less of it
+_LIMIT = 16 * 1024 * 1024  # bytes of a report; longer outputs are cut
 _TEXT_LIMIT = 1000  # characters of a short text in it
 _OUTPUT_LIMIT = 200_000  # characters of one output; factory.check.check keeps fewer
-_WIDEST = 6  # bytes that a character may need in JSON: \u001b
+_WIDEST = 6  # most bytes of a character in JSON: \u001b
 _CUT = "[…]\n"
 _KEYS = frozenset({"format", "recipe", "sif_digest", "engine", "gpu", "started", "summary", "tests"})
 _TEST_KEYS = frozenset({"name", "outcome", "seconds", "why", "stdout", "stderr"})
@@ -32,7 +32,7 @@ _XML_FORBIDDEN = {
 
 @dataclass(frozen=True)
 class TestResult:
-    """One test. why says what was wrong, or why it was not run; outputs are their last part, as text."""
+    """One test. why: the reason if it failed or was not run. stdout, stderr: the end of each, as text."""
 
     __test__ = False  # the name looks like a test class to pytest
 
@@ -46,7 +46,7 @@ class TestResult:
 
 @dataclass(frozen=True)
 class TestReport:
-    """All tests of one image; sif_digest says exactly which bytes were tested. started is ISO 8601, UTC."""
+    """All tests of one image. sif_digest: of the bytes that were tested. started: ISO 8601, UTC."""
 
     __test__ = False  # the name looks like a test class to pytest
 
@@ -68,7 +68,7 @@ class TestReport:
         return tuple(result for result in self.results if result.outcome == "untested")
 
     def summary(self) -> str:
-        """In words, honestly: ``3 passed; untested: cuda (no GPU)``, or ``no tests``."""
+        """Return the results in words: ``3 passed; untested: cuda (no GPU)``, or ``no tests``."""
         if not self.results:
             return "no tests"
         passed = len(self.results) - len(self.failed) - len(self.untested)
@@ -80,7 +80,7 @@ class TestReport:
         return "; ".join(words)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """Return the report as a JSON object."""
         return {
             "format": _FORMAT,
             "recipe": self.recipe,
@@ -103,12 +103,12 @@ class TestReport:
         }
 
     def content(self) -> bytes:
-        """The report as it is kept and published; of very much output only the end of each."""
+        """Return the report's JSON text as it is saved and published; long outputs are cut to their end."""
         whole = _encoded(self.to_json())
         if len(whole) <= _LIMIT:
             return whole
-        room = _LIMIT // (4 * _WIDEST * (len(self.results) + 1))  # half of it, the rest is for names and reasons
-        cut = (replace(one, stdout=_end_of(one.stdout, room), stderr=_end_of(one.stderr, room)) for one in self.results)
+        most = _LIMIT // (4 * _WIDEST * (len(self.results) + 1))  # half of the limit; the rest is for names and reasons
+        cut = (replace(one, stdout=_end_of(one.stdout, most), stderr=_end_of(one.stderr, most)) for one in self.results)
         return _encoded(replace(self, results=tuple(cut)).to_json())
 
     def save(self, folder: Path) -> None:
@@ -118,9 +118,9 @@ class TestReport:
 
 
 def load(folder: Path, recipe: str) -> TestReport:
-    """Read a report. Raises NotFound when the candidate has not been tested, IntegrityFailure when it is broken.
+    """Read a report. Raises NotFound if the candidate has not been tested, IntegrityFailure if the report is broken.
 
-    Whoever tested it may be a stranger: it is read strictly, and speaks of this recipe.
+    The report is untrusted input: it is parsed strictly, and must be for this recipe.
     """
     fix = f"singfactory test {recipe}"
     try:
@@ -130,7 +130,7 @@ def load(folder: Path, recipe: str) -> TestReport:
     except (OSError, ValueError, FactoryError) as error:
         raise IntegrityFailure(f"the test report in {folder} is broken", why=str(error)[:200], fix=fix) from error
     if report.recipe != recipe:
-        raise IntegrityFailure(f"the test report in {folder} is about another recipe", why=ascii(report.recipe))
+        raise IntegrityFailure(f"the test report in {folder} is for another recipe", why=ascii(report.recipe), fix=fix)
     return report
 
 
@@ -160,12 +160,12 @@ def _result(test: Record) -> TestResult:
 
 
 def _outcome(text: str) -> Outcome:
-    """What is none of the three is not taken for passed."""
+    """Return the outcome. Raises ValueError for an unknown one, which must never count as passed."""
     for known in get_args(Outcome):
         if text == known:
             outcome: Outcome = known
             return outcome
-    raise ValueError("there is no such outcome")
+    raise ValueError("unknown outcome")
 
 
 def _encoded(value: dict[str, Any]) -> bytes:
@@ -177,13 +177,13 @@ def _end_of(text: str, most: int) -> str:
 
 
 def _short(text: str) -> str:
-    """A reason on one line, no longer than it may be; it quotes what a recipe says."""
+    """Return a reason on one line, cut to the limit: it quotes text from the recipe."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return shown if len(shown) <= _TEXT_LIMIT else shown[: _TEXT_LIMIT - 1] + "…"
 
 
 def junit(report: TestReport) -> bytes:
-    """The report in JUnit's XML, as CI services read it; untested tests are ``skipped`` there."""
+    """Return the report as JUnit XML for CI services; untested tests are ``skipped``."""
     suite = ET.Element(
         "testsuite",
         name=report.recipe,
@@ -207,5 +207,5 @@ def junit(report: TestReport) -> bytes:
 
 
 def _xml(text: str) -> str:
-    """Text without the control characters that XML 1.0 forbids."""
+    """Replace the control characters that XML 1.0 forbids."""
     return text.translate(_XML_FORBIDDEN)

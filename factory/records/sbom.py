@@ -1,7 +1,7 @@
-"""The packages of an image as a software bill of materials (SPDX 2.3, JSON), written and read.
+"""Read and write an image's packages as a software bill of materials (SPDX 2.3, JSON).
 
-Each package has a package URL (https://github.com/package-url/purl-spec). Writing needs packageurl-python, which is
-part of the factory side; reading needs the standard library only: `diff` and `show` run on clusters.
+Each package has a package URL (https://github.com/package-url/purl-spec). Writing needs packageurl-python, which only
+the factory side installs. Reading needs only the standard library, because `diff` and `show` run on clusters.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from packageurl import PackageURL
 
 MEDIA_TYPE = "application/spdx+json"
-LIMIT = 16 * 1024 * 1024  # bytes of a document that is read; some 30,000 packages
+LIMIT = 16 * 1024 * 1024  # bytes of a document; about 30,000 packages
 _MOST = 100_000  # packages
 _MOST_REFERENCES = 1000  # of one package
 _LONGEST = 200  # characters of a name or a version
 _IMAGE = "SPDXRef-Image"
 _PURL = {"apk": "apk", "conda": "conda", "dpkg": "deb", "python": "pypi", "r": "cran"}  # package-url: types
 _MANAGER = {kind: manager for manager, kind in _PURL.items()}
-_OF_A_VENDOR = frozenset({"apk", "deb"})  # types that require a namespace; it and the name are lower case
-_NO_ID = "linux"  # os-release(5): the ID of a distribution that gives none
+_OF_A_VENDOR = frozenset({"apk", "deb"})  # types with a namespace; namespace and name are lower case
+_NO_ID = "linux"  # os-release(5): the default ID
 _UNREAD = "databases that were not read: "
 
 
 def package_urls() -> type[PackageURL]:
-    """What builds package URLs. Raises UsageError where it is not installed; ask before a long build, not after it."""
+    """Return the class for package URLs. Raises UsageError if it is not installed; call it before a long build."""
     try:
         from packageurl import PackageURL  # noqa: PLC0415 - the factory side only
     except ImportError as error:
@@ -45,7 +45,7 @@ def package_urls() -> type[PackageURL]:
 
 
 def write(packages: Packages, *, name: str, sif: Digest, created: str) -> bytes:
-    """The document. name: what the image is called; created: ISO 8601, UTC. Raises UsageError as package_urls does."""
+    """Return the document. name: of the image; created: ISO 8601, UTC. Raises UsageError like ``package_urls``."""
     about: dict[str, Any] = {"created": created, "creators": [f"Tool: singfactory-{__version__}"]}
     if packages.unknown:
         about["comment"] = _UNREAD + "\n".join(packages.unknown)
@@ -74,7 +74,7 @@ def write(packages: Packages, *, name: str, sif: Digest, created: str) -> bytes:
 
 
 def read(content: bytes) -> Packages:
-    """The packages that a document of ours names. Raises IntegrityFailure."""
+    """Parse a document that ``write`` made. Raises IntegrityFailure."""
     try:
         value = strict.json_object(content, LIMIT)
         packages = strict.array(strict.member(value, "packages"), _MOST)
@@ -88,8 +88,8 @@ def read(content: bytes) -> Packages:
 
 
 def _url(made_by: type[PackageURL], vendor: str, package: Package) -> str:
-    """The package URL; '' for a name that none can hold, which no manager would have installed."""
-    if "/" in package.name or not package.name.strip():  # packageurl-python takes what stands before / for a namespace
+    """Return the package URL; '' for a name that no package URL can hold and no package manager installs."""
+    if "/" in package.name or not package.name.strip():  # packageurl-python would take a namespace from before the /
         return ""
     kind = _PURL[package.manager]
     namespace, name = (vendor, package.name.lower()) if kind in _OF_A_VENDOR else (None, package.name)
@@ -119,9 +119,9 @@ def _related(one: str, how: str, other: str) -> dict[str, str]:
 
 
 def _read_package(value: dict[str, Any]) -> Package | None:
-    """A package; None for the image itself, and for what another tool described in its own way.
+    """Parse a package; None for the image itself, and for entries in another tool's form.
 
-    Older documents name packages by URLs without namespace and architecture.
+    Package URLs in older documents have no namespace and architecture.
     """
     for entry in strict.array(value.get("externalRefs", []), _MOST_REFERENCES):
         reference = strict.mapping(entry)
@@ -137,7 +137,7 @@ def _read_package(value: dict[str, Any]) -> Package | None:
 
 
 def _line(value: object) -> str:
-    """A name or a version, cut and on one line: the databases that it was read from are the image's own."""
+    """Return a name or version on one line, cut: it comes from the image's own databases, which are untrusted."""
     if not isinstance(value, str):
-        raise strict.Malformed("a package's name or version is no text")
+        raise strict.Malformed("a package's name or version is not text")
     return "".join(letter if letter.isprintable() else "?" for letter in value[:_LONGEST])

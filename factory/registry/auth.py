@@ -1,7 +1,7 @@
 """Logging in to a registry: Basic, and Bearer tokens from the registry's token service.
 
 Specifications: distribution's "Token Authentication" and "OAuth2 Token Authentication", RFC 6750, RFC 7617. A
-stored login that is refused does not stop a pull: the next one is tried, and in the end none at all.
+refused login does not stop a pull: the next stored login is tried, and finally an anonymous request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 
 @dataclass
 class _Token:
-    """What an Authorization header says. uses: how often it was handed out."""
+    """The value of an Authorization header. uses: how many requests it was used for."""
 
     header: str
     until: float
@@ -41,7 +41,7 @@ class _Token:
 
 
 class RegistryLogin:
-    """All that is known about logging in to one registry: its challenge, tokens by scope, and which logins work."""
+    """The login state of one registry: its challenge, tokens by scope, and the logins that were not refused yet."""
 
     def __init__(
         self, client: Client, host: str, base: str, keychain: Keychain, *, notice: Callable[[str], None]
@@ -57,14 +57,14 @@ class RegistryLogin:
         self._lock = threading.RLock()
 
     def scoped(self, repository: str, actions: tuple[str, ...]) -> ScopedLogin:
-        """The login for one operation on a repository ('': the registry itself)."""
+        """Return the login for one operation on a repository ('' for the registry itself)."""
         return ScopedLogin(self, repository, actions)
 
     def __repr__(self) -> str:
         return f"RegistryLogin({self.host!r})"
 
     def _current(self, repository: str, actions: tuple[str, ...]) -> _Token | None:
-        """What to send now; None when nothing is asked for yet, or there is nothing to send."""
+        """Return the token to send, or None if there was no challenge yet or there is nothing to send."""
         with self._lock:
             if self._challenge is None:
                 return None
@@ -78,7 +78,7 @@ class RegistryLogin:
             return token
 
     def _refused(self, answer: Answer, repository: str, actions: tuple[str, ...], sent: _Token | None) -> bool:
-        """The registry said 401 or 403 to what was sent; True when there is something else to try."""
+        """Handle a 401 or 403 answer to what was sent. Return True if another attempt is worthwhile."""
         with self._lock:
             if answer.status == _UNAUTHORIZED:
                 challenge = self._choose(answer)
@@ -108,7 +108,7 @@ class RegistryLogin:
         return self._logins[repository][0]
 
     def _next_login(self, repository: str, actions: tuple[str, ...]) -> bool:
-        """Give up the login in use; False when there is no other worth trying."""
+        """Drop the login in use. Return False if no other login is worth trying."""
         refused, *others = [self._login(repository), *self._logins[repository][1:]]
         if not others or (others == [ANONYMOUS] and actions != PULL):
             return False
@@ -116,16 +116,16 @@ class RegistryLogin:
         self._tokens = {key: token for key, token in self._tokens.items() if key[0] != repository}
         who = f" of {refused.username}" if refused.username else ""
         source = f" ({refused.source})" if refused.source else ""
-        instead = "without a login" if others[0] is ANONYMOUS else "with another one"
-        self._notice(f"{self.host} refused the stored login{who}{source}; going on {instead}")
+        instead = "continuing without a login" if others[0] is ANONYMOUS else "trying the next login"
+        self._notice(f"{self.host} refused the stored login{who}{source}; {instead}")
         return True
 
     def _obtain(self, challenge: Challenge, repository: str, actions: tuple[str, ...]) -> _Token | None:
-        """Fetch a token, or make a Basic header, with the first login that is not refused."""
+        """Return a token or a Basic header from the first login that is not refused."""
         while True:
             login = self._login(repository)
             if login is not ANONYMOUS:
-                self._check_way(self._base)
+                self._check_encrypted(self._base)
             if challenge.scheme == "basic":
                 return None if login is ANONYMOUS else _Token(login.basic, float("inf"))
             answer = self._ask(challenge, login, repository, actions)
@@ -135,11 +135,11 @@ class RegistryLogin:
                 raise denied(self.host, repository, actions, answer, has_login=login is not ANONYMOUS)
 
     def _ask(self, challenge: Challenge, login: Credential, repository: str, actions: tuple[str, ...]) -> Answer:
-        """One request to the token service. The login goes there and nowhere else."""
+        """Send one request to the token service. The login is sent only there."""
         realm = self._checked_realm(challenge)
         if login is not ANONYMOUS:
             self._check_service(realm)
-            self._check_way(realm)
+            self._check_encrypted(realm)
         scopes = [f"repository:{repository}:{','.join(actions)}"] if repository else []
         scopes += [scope for scope in challenge["scope"].split() if not scope.startswith("repository:")]
         query = [("service", challenge["service"])] if challenge["service"] else []
@@ -156,20 +156,20 @@ class RegistryLogin:
         headers = {} if login is ANONYMOUS else {"Authorization": login.basic}
         return self._client.request("GET", address, headers=headers, limit=_TOKEN_LIMIT, named_by=self._base)
 
-    def _check_way(self, url: str) -> None:
-        """Raise UsageError for an address to which a login would travel readable by everybody on the way."""
+    def _check_encrypted(self, url: str) -> None:
+        """Raise UsageError if a login would be sent to this address unencrypted over a network."""
         scheme, host, port = origin_of(url)
         if scheme == "https" or is_loopback(host) or is_listed(host, port, self._client.settings.plain_http_logins):
             return
         place = host_of(url)
         raise UsageError(
             f"the login for {self.host} is not sent to {place}: there is no TLS",
-            why="whoever stands between here and there could read it",
-            fix=f"use https; or, where you trust the network, list {place} in the setting plain_http_logins",
+            why="anyone on the network path could read it",
+            fix=f"use https; or, if you trust the network, list {place} in the setting plain_http_logins",
         )
 
     def _check_service(self, realm: str) -> None:
-        """Raise UsageError for a token service that is not evidently run by those who run the registry."""
+        """Raise UsageError if the token service is on another site than the registry."""
         _, own, _ = origin_of(self._base)
         _, host, port = origin_of(realm)
         if same_site(own, host) or is_listed(host, port, self._client.settings.token_services):
@@ -178,7 +178,7 @@ class RegistryLogin:
         raise UsageError(
             f"the login for {self.host} is not sent to {place}",
             why=f"{self.host} names it as its token service, but it belongs to another site",
-            fix=f"ask who runs {self.host}; if it is right, list {place} in the setting token_services",
+            fix=f"ask the operator of {self.host}; if it is correct, list {place} in the setting token_services",
         )
 
     def _checked_realm(self, challenge: Challenge) -> str:
@@ -190,9 +190,9 @@ class RegistryLogin:
         allowed = ("http", "https") if self._base.startswith("http:") else ("https",)
         if scheme not in allowed or _SENDABLE.fullmatch(realm) is None:
             raise HttpFailure(
-                f"{self.host} names a token service that is not safe to ask",
-                why=f"wanted an address that starts with {' or '.join(allowed)}, got {redacted(realm)[:100]!r}",
-                fix=f"ask who runs {self.host}",
+                f"{self.host} names a token service with an unsafe address",
+                why=f"expected an address that starts with {' or '.join(allowed)}, got {redacted(realm)[:100]!r}",
+                fix=f"contact the operator of {self.host}",
                 host=self.host,
                 status=_UNAUTHORIZED,
                 retryable=False,
@@ -201,7 +201,7 @@ class RegistryLogin:
 
 
 class ScopedLogin:
-    """The login for one operation, in the shape that ``factory.io.http.client`` asks (Authorizer)."""
+    """The login for one operation. Implements the Authorizer protocol of ``factory.io.http.client``."""
 
     def __init__(self, login: RegistryLogin, repository: str, actions: tuple[str, ...]) -> None:
         self._login = login
@@ -210,19 +210,19 @@ class ScopedLogin:
         self._sent: _Token | None = None
 
     def headers(self) -> Mapping[str, str]:
-        """The Authorization header, if any. Raises AccessDenied, HttpFailure."""
+        """Return the Authorization header, if any. Raises AccessDenied, HttpFailure."""
         self._sent = self._login._current(self._repository, self._actions)  # noqa: SLF001 - one class in two parts
         return {"Authorization": self._sent.header} if self._sent else {}
 
     def challenged(self, answer: Answer) -> bool:
-        """True when another attempt makes sense: a first token, a fresh one, another login."""
+        """Return True if another attempt makes sense: with a first token, a fresh one, or another login."""
         return self._login._refused(answer, self._repository, self._actions, self._sent)  # noqa: SLF001 - as above
 
 
 def denied(host: str, repository: str, actions: tuple[str, ...], answer: Answer, *, has_login: bool) -> AccessDenied:
-    """The error for a final 401 or 403, with what helps."""
+    """Return the error for a final 401 or 403, with advice."""
     pushing = "push" in actions
-    what = f"{host} denies {'writing to' if pushing else 'reading'} {repository}" if repository else f"{host} denies us"
+    what = f"{host} denies {'write' if pushing else 'read'} access" + (f" to {repository}" if repository else "")
     why = answer.said() or f"it answered {answer.status}"
     if host == "ghcr.io" and (pushing or has_login):
         need = "write:packages" if pushing else "read:packages"
@@ -233,12 +233,12 @@ def denied(host: str, repository: str, actions: tuple[str, ...], answer: Answer,
     elif answer.status == _FORBIDDEN and has_login:
         fix = f"ask the owner of {repository} for {'write' if pushing else 'read'} access"
     else:
-        fix = f"singfactory login {host}" + ("" if pushing else ", and check the name: what is private may look absent")
+        fix = f"singfactory login {host}" + ("" if pushing else ", and check the name: it may be private or not exist")
     return AccessDenied(what, why=why, fix=fix)
 
 
 def _read_token(answer: Answer, host: str) -> _Token:
-    """Read the token service's answer. Its times are not compared with this machine's clock."""
+    """Read the token service's answer. Only its life span is used, so clocks need not agree."""
     try:
         value = strict.json_object(answer.content, _TOKEN_LIMIT)
         token = value.get("token") or value.get("access_token")
@@ -247,9 +247,9 @@ def _read_token(answer: Answer, host: str) -> _Token:
         token, life = None, 0.0
     if not isinstance(token, str) or _SENDABLE.fullmatch(token) is None:
         raise HttpFailure(
-            f"the token service of {host} gave no token",
-            why=f"the answer of {answer.place} cannot be read",
-            fix=f"try again; if it repeats, ask who runs {host}",
+            f"the token service of {host} returned no token",
+            why=f"the answer from {answer.place} cannot be parsed",
+            fix=f"try again; if it happens again, contact the operator of {host}",
             host=host,
             status=answer.status,
         )

@@ -1,4 +1,4 @@
-"""WWW-Authenticate, parsed (RFC 9110, 11.6.1): several challenges, quoted strings, and what servers make of it."""
+"""A tolerant parser for WWW-Authenticate (RFC 9110, 11.6.1): several challenges, quoted strings, common mistakes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIMIT = 8192
 
 @dataclass(frozen=True)
 class Challenge:
-    """One way to log in that a server offers. scheme and parameter names are in lower case."""
+    """An authentication scheme that a server offers. The scheme and the parameter names are in lower case."""
 
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Challenge:
 
 
 def parse_challenges(text: str) -> list[Challenge]:
-    """Every challenge in a header's value, in order. Never raises: what cannot be read is left out."""
+    """Return the challenges in a header's value, in order. Never raises: malformed parts are skipped."""
     text = text[:_LIMIT]
     found: list[tuple[str, dict[str, str]]] = []
     at = 0

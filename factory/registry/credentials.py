@@ -1,4 +1,4 @@
-"""Logins that other tools stored: the configuration files of Docker, Apptainer and Podman, and their helpers.
+"""Logins stored by other tools: the configuration files of Docker, Apptainer and Podman, and credential helpers.
 
 Formats: Docker's config.json, containers-auth.json(5), and the docker-credential-helpers protocol.
 """
@@ -27,12 +27,12 @@ _CONFIG_LIMIT = 1024 * 1024
 _IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - what helpers answer as user name
 
 RunHelper = Callable[[list[str], bytes], bytes]
-"""Runs a program with this standard input and gives its standard output; raises FactoryError when it fails."""
+"""Runs a program with this standard input and returns its standard output. Raises FactoryError if it fails."""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A login: user name and password, or an identity token. source: where it was found, for people."""
+    """A login: user name and password, or an identity token. source: where it was found, for messages."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -41,16 +41,16 @@ class Credential:
 
     @property
     def basic(self) -> str:
-        """The value of an Authorization header (RFC 7617)."""
+        """Return the value of a Basic Authorization header (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode(errors="surrogateescape")).decode()
 
 
 class Keychain:
     """Finds the logins for a registry.
 
-    files: configuration files, the preferred first; absent ones are fine. run_helper: starts credential helpers;
-    None: they are not used. given: logins from the settings by host; they come before all others. withheld: by host,
-    why a login that somebody may expect there is not used; told once, when that host asks for one.
+    files: configuration files in order of preference; missing ones are skipped. run_helper: runs credential helpers;
+    None disables them. given: logins from the settings by host; they come first. withheld: by host, the reason why a
+    login that the user may expect is not used; shown once, when that host asks for a login.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class Keychain:
         self._withheld = {normal_host(host): why for host, why in (withheld or {}).items()}
 
     def candidates(self, host: str, repository: str) -> list[Credential]:
-        """Logins for a repository on a host, best first, each once. Raises UsageError for a broken file."""
+        """Return the logins for a repository on a host, best first, without duplicates.
+
+        Raises UsageError for a malformed file.
+        """
         place = normal_host(host)
         found = [self._given[place]] if place in self._given else []
         if place in self._withheld:
@@ -98,7 +101,7 @@ class Keychain:
             value = strict.json_object(answer, _CONFIG_LIMIT)
             username, secret = strict.member(value, "Username"), strict.member(value, "Secret")
         except strict.Malformed:
-            self._notice(f"{program} gave an answer that cannot be read; going on without it")
+            self._notice(f"{program} returned an answer that cannot be parsed; continuing without it")
             return None
         if not _are_texts(username, secret) or not secret:
             return None
@@ -108,7 +111,7 @@ class Keychain:
 
 
 def normal_host(key: str) -> str:
-    """A key of a configuration file as ``host[/path]``, the names of Docker Hub made one."""
+    """Return a key of a configuration file as ``host[/path]``, with one name for all of Docker Hub's."""
     bare = key.strip().lower().removeprefix("https://").removeprefix("http://")
     host, slash, path = bare.partition("/")
     path = path.strip("/")
@@ -120,7 +123,7 @@ def normal_host(key: str) -> str:
 
 
 def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """A configuration file, empty when there is none. Raises UsageError when it is broken."""
+    """Return a configuration file, {} if it does not exist. Raises UsageError if it is malformed."""
     try:
         content = plain.read_plain(path, _CONFIG_LIMIT, follow=True)
     except (FileNotFoundError, NotADirectoryError):
@@ -128,7 +131,7 @@ def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> d
     except plain.NotPlainError as error:
         raise _broken(path, f"it {error.how}") from error
     except OSError as error:
-        notice(f"{path} cannot be read ({error.strerror}); going on without the logins in it")
+        notice(f"{path} cannot be read ({error.strerror}); continuing without the logins in it")
         return {}
     try:
         return strict.json_object(content, _CONFIG_LIMIT) if content.strip() else {}
@@ -139,16 +142,16 @@ def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> d
 
 
 def login(path: Path, host: str, username: str, password: str) -> None:
-    """Store a login in a Docker configuration file; what else it holds stays. Raises UsageError, PlaceUnusable."""
+    """Store a login in a Docker configuration file and keep its other entries. Raises UsageError, PlaceUnusable."""
     if ":" in username or not username or not password or "\n" in username:
-        raise UsageError("not a login", why="a user name without ':' and a password are wanted")
+        raise UsageError("not a login", why="it needs a user name without ':' and a password")
     config, auths, key = _entries(path, host)
     auths[key] = {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
     _write(path, config)
 
 
 def logout(path: Path, host: str) -> bool:
-    """Remove a login from a Docker configuration file; False when there was none."""
+    """Remove a login from a Docker configuration file. Return False if there was none."""
     config, auths, key = _entries(path, host)
     if auths.pop(key, None) is None:
         return False
@@ -157,7 +160,7 @@ def logout(path: Path, host: str) -> bool:
 
 
 def _entries(path: Path, host: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The configuration, its logins, and the key under which this host's is, or is to be."""
+    """Return the configuration, its logins, and the key to use for this host's login."""
     config = read_config(path)
     auths = config.setdefault("auths", {})
     if not isinstance(auths, dict):
@@ -168,18 +171,18 @@ def _entries(path: Path, host: str) -> tuple[dict[str, Any], dict[str, Any], str
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> None:
-    target = path.resolve()  # people keep such files elsewhere and link to them
+    target = path.resolve()  # users keep such files elsewhere and link to them
     make_folder(target.parent, 0o700)
     try:
         atomic_write(target, json.dumps(config, indent=2) + "\n", 0o600)
     except OSError as error:
-        fix = "try again; if it repeats, the file system is at fault"
+        fix = "try again; if it happens again, check the file system"
         failed = MachineFailure(f"{path} cannot be written", why=error.strerror or "", fix=fix)
         raise storage_error(error, path) or failed from error
 
 
 def _from_auths(config: Mapping[str, Any], path: Path, place: str, repository: str) -> Credential | None:
-    """The entry with the longest matching path."""
+    """Return the login of the entry with the longest matching path."""
     auths = {} if config.get("auths") is None else config["auths"]
     if not isinstance(auths, dict):
         raise _broken(path, "auths is not an object")
@@ -211,7 +214,7 @@ def _from_entry(entry: Mapping[str, Any], path: Path, key: str) -> Credential | 
 
 
 def _are_texts(*values: object) -> bool:
-    """Whether all of them are text that can be sent: JSON can hold half a character."""
+    """Return True if all are strings that can be encoded: JSON strings can hold lone surrogates."""
     return all(isinstance(value, str) and value == value.encode("utf-8", "replace").decode() for value in values)
 
 
@@ -221,5 +224,5 @@ def _secret(credential: Credential) -> tuple[str, str, str]:
 
 def _broken(path: Path, why: str) -> UsageError:
     return UsageError(
-        f"the file of logins {path} is broken", why=why, fix="correct it, or move it away and log in again"
+        f"the login file {path} is malformed", why=why, fix="correct it, or move it away and log in again"
     )

@@ -22,13 +22,13 @@ from factory.registry.uploads import push_blob
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _TAGS_A_PAGE = 1000
-_MOST_TAGS = 200_000  # on a page of a registry that sends all at once
+_MOST_TAGS = 200_000  # per page; some registries send all tags at once
 _OK, _NOT_FOUND = 200, 404
 _WRITTEN = frozenset({200, 201, 202, 204})
 
 
 class DistributionRegistry:
-    """Implements ``protocol.Registry``. Safe to use from several threads."""
+    """Implements ``protocol.Registry`` over HTTP. Thread-safe."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class DistributionRegistry:
         self._endpoint = Endpoint(address, Client(settings, notice), keychain or Keychain(), notice)
 
     def describe(self) -> str:
-        """The address."""
+        """Return the address."""
         return str(self._address)
 
     @property
     def endpoint(self) -> Endpoint:
-        """Its address and logins, for another client of the same registry."""
+        """The address and logins, for another client of the same registry."""
         return self._endpoint
 
     @property
     def connections(self) -> int:
-        """As the settings say."""
+        """The setting `connections`."""
         return self._endpoint.client.settings.connections
 
     def check_login(self) -> None:
@@ -62,7 +62,7 @@ class DistributionRegistry:
         self._endpoint.check()
 
     def tags(self, repository: str) -> Sequence[str]:
-        """All tags, sorted; empty when the repository does not exist."""
+        """Return all tags, sorted; none if the repository does not exist."""
         found: set[str] = set()
         url = self._endpoint.url(repository, "tags", "list") + f"?n={_TAGS_A_PAGE}"
         for answer in pages(self._endpoint, url, repository):
@@ -74,7 +74,7 @@ class DistributionRegistry:
         return sorted(found)
 
     def head(self, repository: str, tag: str) -> Descriptor | None:
-        """What a tag or digest names now; by HEAD, or by GET where that does not tell."""
+        """Return the descriptor of a tag or digest, or None. Falls back to GET if HEAD lacks the headers."""
         wanted = _digest_or_none(tag)
         url = self._endpoint.url(repository, "manifests", tag)
         answer = self._endpoint.call("HEAD", url, repository, headers=_ACCEPT)
@@ -91,15 +91,15 @@ class DistributionRegistry:
         return found
 
     def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
-        """A manifest or index, verified. Raises NotFound."""
+        """Return a manifest or index, verified. Raises NotFound."""
         wanted = _digest_or_none(tag_or_digest)
         url = self._endpoint.url(repository, "manifests", tag_or_digest)
         answer = self._endpoint.call("GET", url, repository, headers=_ACCEPT)
         if answer.status != _OK:
             raise self._endpoint.failure(answer, repository, f"has no {tag_or_digest}")
-        told = answer.headers.get("Docker-Content-Digest", "")
-        if wanted is None and told:
-            wanted = Digest.parse(told)
+        stated = answer.headers.get("Docker-Content-Digest", "")
+        if wanted is None and stated:
+            wanted = Digest.parse(stated)
         raw = read_manifest(
             answer.content, answer.headers.get("Content-Type", ""), wanted.algorithm if wanted else "sha256"
         )
@@ -116,7 +116,7 @@ class DistributionRegistry:
         *,
         caller_verifies: bool = False,
     ) -> Iterator[bytes]:
-        """The blob's bytes, streamed; the digest is checked when all of it is read, and not the caller's part."""
+        """Stream the blob's bytes. The digest is checked if the whole blob is read and the caller does not verify."""
         url = self._endpoint.url(repository, "blobs", str(wanted.digest))
         blocks = download(
             self._endpoint.client,
@@ -131,11 +131,11 @@ class DistributionRegistry:
         return verified(blocks, wanted) if whole and not caller_verifies else blocks
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:
-        """True when the registry holds the blob with that size."""
+        """Return True if the registry holds the blob with that size."""
         return self._has_blob(repository, wanted, push=False)
 
     def push_blob(self, repository: str, source: Path | bytes, wanted: Descriptor, progress: Progress) -> None:
-        """Upload a file or bytes unless it is there."""
+        """Upload a file or bytes unless the registry has the blob."""
         if not self._has_blob(repository, wanted, push=True):
             push_blob(
                 self._endpoint,
@@ -151,7 +151,7 @@ class DistributionRegistry:
         self._put_manifest(repository, raw, tag)
 
     def claim_tag(self, repository: str, raw: RawManifest, tag: str) -> bool:
-        """Write a manifest under a tag that names no other one, as far as can be seen before and after."""
+        """Write a manifest under a tag unless the tag names another one; checked before and after writing."""
         there = self.head(repository, tag)
         if there is None:
             self._put_manifest(repository, raw, tag)
@@ -159,11 +159,11 @@ class DistributionRegistry:
         return there is not None and there.digest == raw.descriptor.digest
 
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
-        """Manifests whose subject this is."""
+        """Return the manifests with this subject."""
         return list_referrers(self._endpoint, self, repository, subject, artifact_type)
 
     def push_referrer(self, repository: str, manifest: Manifest) -> Descriptor:
-        """Write a manifest that has a subject, and make it findable."""
+        """Write a manifest that has a subject, and see that it is listed."""
         raw = manifest.raw()
         answer = self._put_manifest(repository, raw, "")
         make_findable(self._endpoint, self, repository, raw, answer)
@@ -175,21 +175,21 @@ class DistributionRegistry:
         if answer.status == _OK:
             return answer.headers.get("Content-Length", str(wanted.size)) == str(wanted.size)
         if answer.status == _NOT_FOUND or answer.elsewhere:
-            return False  # a storage behind a redirect may refuse HEAD: then it is sent again
-        raise self._endpoint.failure(answer, repository, f"does not tell about {wanted.digest.short}", push=push)
+            return False  # storage behind a redirect may refuse HEAD: send the blob again
+        raise self._endpoint.failure(answer, repository, f"did not check for blob {wanted.digest.short}", push=push)
 
     def _put_manifest(self, repository: str, raw: RawManifest, tag: str) -> Answer:
         if len(raw.content) > MANIFEST_LIMIT:
-            raise UsageError("the manifest is too large", why=f"{len(raw.content)} of at most {MANIFEST_LIMIT} bytes")
+            raise UsageError("the manifest is too large", why=f"{len(raw.content)} bytes; limit {MANIFEST_LIMIT}")
         digest = raw.descriptor.digest
         url = self._endpoint.url(repository, "manifests", tag_name(tag) if tag else str(digest))
         headers = {"Content-Type": raw.descriptor.media_type}
         answer = self._endpoint.call("PUT", url, repository, push=True, headers=headers, body=raw.content)
         if answer.status not in _WRITTEN:
-            raise self._endpoint.failure(answer, repository, f"did not take manifest {tag or digest.short}", push=True)
-        told = answer.headers.get("Docker-Content-Digest", "")
-        if told and told != str(digest):
-            raise _other_digest(self._endpoint.shown(repository), digest, told[:80])
+            raise self._endpoint.failure(answer, repository, f"rejected manifest {tag or digest.short}", push=True)
+        stated = answer.headers.get("Docker-Content-Digest", "")
+        if stated and stated != str(digest):
+            raise _other_digest(self._endpoint.shown(repository), digest, stated[:80])
         return answer
 
     def _explained(self, blocks: Iterator[bytes], repository: str, wanted: Descriptor) -> Iterator[bytes]:
@@ -207,7 +207,7 @@ def _read_tags(answer: Answer) -> list[str]:
         strict.array(tags, _MOST_TAGS)
     except strict.Malformed as error:
         raise IntegrityFailure(
-            "the registry sent a broken list of tags", why=f"{error.why}, from {answer.place}"
+            "the registry sent a malformed list of tags", why=f"{error.why}, from {answer.place}"
         ) from error
     return [tag for tag in tags if _is_tag(tag)]
 
@@ -220,7 +220,7 @@ def _is_tag(text: object) -> bool:
 
 
 def _digest_or_none(text: str) -> Digest | None:
-    """A digest, or None for a tag. Raises UsageError for neither."""
+    """Return the digest, or None for a tag. Raises UsageError for anything else."""
     if ":" in text:
         return Digest.parse(text)
     tag_name(text)
@@ -228,19 +228,19 @@ def _digest_or_none(text: str) -> Digest | None:
 
 
 def _described(answer: Answer) -> Descriptor | None:
-    """The descriptor that a HEAD answer's headers give; None when they do not."""
+    """Return the descriptor in a HEAD answer's headers, or None if they are incomplete."""
     kind = media_type(answer.headers.get("Content-Type", ""))
-    told, length = answer.headers.get("Docker-Content-Digest", ""), answer.headers.get("Content-Length", "")
-    if kind not in MANIFEST_TYPES or not told or not (length.isascii() and length.isdigit()):
+    digest, length = answer.headers.get("Docker-Content-Digest", ""), answer.headers.get("Content-Length", "")
+    if kind not in MANIFEST_TYPES or not digest or not (length.isascii() and length.isdigit()):
         return None
     if not 0 < int(length[:19]) <= MANIFEST_LIMIT:
-        raise IntegrityFailure("the registry names a manifest of a wrong size", why=f"{length[:19]} bytes")
-    return Descriptor(kind, Digest.parse(told), int(length[:19]))
+        raise IntegrityFailure("the registry announced a manifest of an impossible size", why=f"{length[:19]} bytes")
+    return Descriptor(kind, Digest.parse(digest), int(length[:19]))
 
 
 def _other_digest(place: str, wanted: object, got: object) -> IntegrityFailure:
     return IntegrityFailure(
-        f"{place} gave another manifest than it was asked for",
-        why=f"wanted {wanted}, got {got}",
-        fix="try again; if it repeats, the registry or a proxy before it is at fault",
+        f"{place} returned the wrong manifest",
+        why=f"expected {wanted}, got {got}",
+        fix="try again; if it happens again, the registry or a proxy in front of it is faulty",
     )

@@ -1,4 +1,4 @@
-"""Manifests and indexes as documents: what they are, what they name, and lists of referrers (OCI image-spec 1.1)."""
+"""Reading and writing manifests, indexes and lists of referrers (OCI image-spec 1.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEDIA_TYPE_LIMIT = 255
 
 
 def media_type(text: object) -> str:
-    """A media type without its parameters; '' when it is none."""
+    """Return a media type without its parameters, '' if it is not one."""
     if not isinstance(text, str) or len(text) > _MEDIA_TYPE_LIMIT:
         return ""
     bare = text.partition(";")[0].strip()
@@ -27,17 +27,17 @@ def media_type(text: object) -> str:
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
-    """The digest of bytes in memory by any algorithm that ``Digest.parse`` accepts."""
+    """Return the digest of bytes, by any algorithm that ``Digest.parse`` accepts."""
     return Digest(algorithm, hashlib.new(algorithm, content).hexdigest())
 
 
-def read_manifest(content: bytes, said: str, algorithm: str = "sha256") -> RawManifest:
-    """A manifest or index from bytes; said: the media type it came with, used only where the document has none.
+def read_manifest(content: bytes, stated: str, algorithm: str = "sha256") -> RawManifest:
+    """Return a manifest or index from bytes. stated: its Content-Type, used only if the document has no media type.
 
-    Raises IntegrityFailure when the bytes are no manifest at all.
+    Raises IntegrityFailure if the bytes are not a JSON object.
     """
     value = RawManifest(Descriptor.of("", content), content).json()
-    kind = media_type(value.get("mediaType")) or media_type(said)
+    kind = media_type(value.get("mediaType")) or media_type(stated)
     if not kind or kind in ("application/json", "application/octet-stream", "text/plain"):
         kind = INDEX if "manifests" in value else MANIFEST
     descriptor = Descriptor(kind, digest_of(content, algorithm), len(content), artifact_type=_artifact_type(value))
@@ -45,7 +45,7 @@ def read_manifest(content: bytes, said: str, algorithm: str = "sha256") -> RawMa
 
 
 def named(raw: RawManifest) -> tuple[list[Descriptor], list[Descriptor]]:
-    """The blobs and the manifests that must be there before this one is written. Raises IntegrityFailure."""
+    """Return the blobs and manifests that a manifest names; they must be pushed first. Raises IntegrityFailure."""
     value = raw.json()
     blobs = [value["config"]] if value.get("config") is not None else []
     layers, manifests = value.get("layers") or [], value.get("manifests") or []
@@ -57,7 +57,7 @@ def named(raw: RawManifest) -> tuple[list[Descriptor], list[Descriptor]]:
 
 
 def subject_of(value: Mapping[str, Any]) -> Digest | None:
-    """The digest of what a manifest refers to; None when it refers to nothing that can be read."""
+    """Return the digest of a manifest's subject, or None if it has no valid subject."""
     subject = value.get("subject")
     try:
         return Digest.parse(subject["digest"]) if isinstance(subject, dict) else None
@@ -66,7 +66,7 @@ def subject_of(value: Mapping[str, Any]) -> Digest | None:
 
 
 def as_referrer(raw: RawManifest) -> Descriptor:
-    """The descriptor of a referrer as lists show it: with artifact type and annotations (distribution-spec)."""
+    """Return a referrer's descriptor as lists show it, with artifact type and annotations (distribution-spec)."""
     value = raw.json()
     given = value.get("annotations") or {}
     annotations = {key: text for key, text in given.items() if isinstance(text, str)} if isinstance(given, dict) else {}
@@ -75,14 +75,14 @@ def as_referrer(raw: RawManifest) -> Descriptor:
 
 
 def referrer_list(content: bytes) -> list[Descriptor]:
-    """The descriptors in an index, each once; entries that are no descriptors are left out.
+    """Return the descriptors in an index without duplicates. Malformed entries are skipped.
 
-    Raises IntegrityFailure when it is no index.
+    Raises IntegrityFailure if it is not an index.
     """
     value = RawManifest(Descriptor.of("", content), content).json()
     entries = value.get("manifests")
     if not isinstance(entries, list):
-        raise IntegrityFailure("the registry sent a broken list of referrers", why="it has no manifests")
+        raise IntegrityFailure("the registry sent a malformed list of referrers", why="it has no manifests")
     found: dict[Digest, Descriptor] = {}
     for entry in entries:
         try:
@@ -94,19 +94,19 @@ def referrer_list(content: bytes) -> list[Descriptor]:
 
 
 def referrer_index(descriptors: Iterable[Descriptor]) -> RawManifest:
-    """An index with these entries."""
+    """Return an index with these entries."""
     value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry.to_json() for entry in descriptors]}
     content = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     return RawManifest(Descriptor.of(INDEX, content), content)
 
 
 def fallback_tag(subject: Digest) -> str:
-    """The tag under which referrers are listed where the registry has no API for it (distribution-spec)."""
+    """Return the tag that lists a subject's referrers in registries without the referrers API (distribution-spec)."""
     return f"{subject.algorithm}-{subject.hex}"[:128]
 
 
 def checked_repository(name: str) -> str:
-    """Return a repository's name if it is one; names are parsed before they get here, this is the last door."""
+    """Return the name if it is a valid repository name. Callers parse names earlier; this is a second check."""
     try:
         if name and RegistryAddress.parse(f"localhost/{name}").path == name and len(name) <= _MEDIA_TYPE_LIMIT:
             return name

@@ -1,4 +1,4 @@
-"""One registry's HTTP interface: addresses, logins, and what its refusals mean (OCI distribution-spec 1.1)."""
+"""One registry's HTTP interface: URLs, logins, and errors for its refusals (OCI distribution-spec 1.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 401, 403, 404, 413
 
 
 class Endpoint:
-    """Where requests about repositories go, with the right login."""
+    """Builds URLs and sends requests to one registry, with the right login."""
 
     def __init__(
         self, address: RegistryAddress, client: Client, keychain: Keychain, notice: Callable[[str], None]
@@ -32,21 +32,21 @@ class Endpoint:
         self._login = RegistryLogin(client, self.host, self.base, keychain, notice=notice)
 
     def full_name(self, repository: str) -> str:
-        """The repository's name on the host, namespace included."""
+        """Return the repository's name on the host, namespace included."""
         name = checked_repository(self.address.repository(checked_repository(repository)))
         return f"library/{name}" if self.host == DOCKER_HUB and "/" not in name else name
 
     def shown(self, repository: str) -> str:
-        """The repository for people."""
+        """Return ``HOST/NAME``, for messages."""
         return f"{self.host}/{self.full_name(repository)}"
 
     def url(self, repository: str, *parts: str) -> str:
-        """An address below ``/v2/<name>/``."""
+        """Return a URL below ``/v2/<name>/``."""
         tail = "/".join(quote(part, safe=":") for part in parts)
         return f"{self.base}/v2/{self.full_name(repository)}/{tail}"
 
     def login(self, repository: str, *, push: bool = False) -> ScopedLogin:
-        """The login for one operation."""
+        """Return the login for one operation."""
         return self._login.scoped(self.full_name(repository), PUSH if push else PULL)
 
     def call(
@@ -61,26 +61,26 @@ class Endpoint:
         again: bool | None = None,
         follow: bool = True,
     ) -> Answer:
-        """Send a request with the right login. url: from ``url`` or ``resolve``; a foreign one gets no login."""
+        """Send a request. url: from ``url`` or ``resolve``. The login is sent only to the registry's own host."""
         auth = self.login(repository, push=push) if self.is_ours(url) else None
         return self.client.request(
             method, url, headers=headers, body=body, auth=auth, again=again, follow=follow, named_by=self.base
         )
 
     def check(self) -> None:
-        """See whether the stored login works (``GET /v2/``). Raises AccessDenied, HttpFailure."""
+        """Check that the stored login works (``GET /v2/``). Raises AccessDenied, HttpFailure."""
         answer = self.client.request("GET", f"{self.base}/v2/", auth=self._login.scoped("", PUSH))
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
             raise denied(self.host, "", PUSH, answer, has_login=True)
         if answer.status != 200:  # noqa: PLR2004
-            raise self.failure(answer, "", "is no registry")
+            raise self.failure(answer, "", "is not a registry")
 
     def is_ours(self, url: str) -> bool:
-        """True when the address is on the registry's own host."""
+        """Return True if the URL is on the registry's own host."""
         return origin_of(url) == origin_of(self.base)
 
     def resolve(self, base: str, location: str) -> str:
-        """An address that the registry gave (Location, Link). Raises HttpFailure when it is not safe to use."""
+        """Resolve a URL from the registry's answer (Location, Link). Raises HttpFailure if it is unsafe."""
         try:
             target = urljoin(base, location)
             scheme, host, _ = checked_origin(target)
@@ -94,34 +94,34 @@ class Endpoint:
         allowed = ("https",) if self.base.startswith("https:") else ("http", "https")
         if scheme not in allowed:
             raise HttpFailure(
-                f"{self.host} sends us to an address that is not safe to use",
+                f"{self.host} redirects to an unsafe address",
                 why=redacted(location)[:100],
-                fix=f"ask who runs {self.host}",
+                fix=f"contact the operator of {self.host}",
                 host=self.host,
                 retryable=False,
             )
         return target
 
     def failure(self, answer: Answer, repository: str, what: str, *, push: bool = False) -> FactoryError:
-        """The error for an answer that is not what was wanted. what: ends the sentence, ``HOST/NAME …``."""
+        """Return the error for an unexpected answer. what: completes the sentence ``HOST/NAME …``."""
         said = answer.said()
         place = self.shown(repository) if repository else self.host
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
             full = self.full_name(repository) if repository else ""
             return denied(self.host, full, PUSH if push else PULL, answer, has_login=answer.status == _FORBIDDEN)
         if answer.status == _NOT_FOUND and not push:
-            return NotFound(f"{place} {what}", why=said, fix="singfactory list shows what there is")
+            return NotFound(f"{place} {what}", why=said, fix="singfactory list shows what is published")
         if answer.status == _TOO_LARGE:
             why = said or "it answered 413 (too large)"
-            fix = f"raise the limit of {self.host} or of the proxy before it, or make the image smaller"
-            return self._http(answer, f"{self.host} takes nothing as large as this", why, fix)
+            fix = f"raise the limit of {self.host} or of the proxy in front of it, or make the image smaller"
+            return self._http(answer, f"{self.host} does not accept uploads of this size", why, fix)
         if "DIGEST_INVALID" in said or "SIZE_INVALID" in said:
             return IntegrityFailure(
                 f"{place} {what}",
-                why=f"the bytes that arrived were not those that were meant ({said})",
+                why=f"the bytes that arrived do not match their digest ({said})",
                 fix="try again",
             )
-        return self._http(answer, f"{place} {what}", said, f"if it repeats, ask who runs {self.host}")
+        return self._http(answer, f"{place} {what}", said, f"if it happens again, contact the operator of {self.host}")
 
     def _http(self, answer: Answer, what: str, why: str, fix: str) -> HttpFailure:
         why = f"{self.host} answered {answer.status}" + (f" ({why})" if why else "")

@@ -1,7 +1,7 @@
 """A folder as a registry: one OCI image layout per recipe below it (image-spec, image-layout.md).
 
-``oras``, ``crane`` and ``skopeo`` can read each of them. Behaves as a registry over HTTP does, so that it can be
-the embedded default, an air-gapped mirror or a test's registry.
+``oras``, ``crane`` and ``skopeo`` can read them. It behaves like a registry over HTTP, so it can serve as the embedded
+default, an air-gapped mirror, or a registry for tests.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from factory.registry.protocol import MANIFEST_LIMIT, Manifest, RawManifest
 
 
 class LayoutRegistry:
-    """Implements ``protocol.Registry`` in a folder. Several processes may use it at the same time."""
+    """Implements ``protocol.Registry`` in a folder. Several processes may use it concurrently."""
 
     def __init__(self, address: RegistryAddress) -> None:
         if not address.is_folder:
             raise UsageError(f"not a folder of image layouts: {address}")
         self._address = address
         self._files = LayoutFiles(Path(address.path))
-        self._subjects: dict[Digest, tuple[Digest | None, Descriptor]] = {}  # content-addressed: never out of date
+        self._subjects: dict[Digest, tuple[Digest | None, Descriptor]] = {}  # content-addressed: never stale
 
     def describe(self) -> str:
-        """The address."""
+        """Return the address."""
         return str(self._address)
 
     @property
     def connections(self) -> int:
-        """One: a disk gains nothing from several readers of one file."""
+        """1: reading a file in parallel is no faster."""
         return 1
 
     def tags(self, repository: str) -> Sequence[str]:
-        """All tags, sorted; empty when there is no such layout."""
+        """Return all tags, sorted; none if the layout does not exist."""
         return sorted(self._index(repository).tags())
 
     def head(self, repository: str, tag: str) -> Descriptor | None:
-        """What a tag or digest names now."""
+        """Return the descriptor of a tag or digest, or None."""
         try:
             return self.manifest(repository, tag).descriptor
         except NotFound:
             return None
 
     def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
-        """A manifest or index, verified. Raises NotFound."""
+        """Return a manifest or index, verified. Raises NotFound."""
         index = self._index(repository)
         if ":" in tag_or_digest:
             digest = Digest.parse(tag_or_digest)
@@ -74,18 +74,18 @@ class LayoutRegistry:
         *,
         caller_verifies: bool = False,
     ) -> Iterator[bytes]:
-        """The blob's bytes; the digest is checked when all of it is read, and not the caller's part."""
+        """Stream the blob's bytes. The digest is checked if the whole blob is read and the caller does not verify."""
         stop = wanted.size if length is None else offset + length
         if not 0 <= offset <= stop <= wanted.size:
             raise IntegrityFailure(
-                "bytes were asked for that are not there", why=f"{offset} to {stop} of {wanted.size}"
+                "the requested range is outside the blob", why=f"bytes {offset} to {stop} of {wanted.size}"
             )
         blocks = self._blocks(repository, wanted, offset, stop)
         whole = (offset, stop) == (0, wanted.size)
         return verified(blocks, wanted) if whole and not caller_verifies else blocks
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:
-        """True when the blob is there with that size. Raises IntegrityFailure for a link in its place."""
+        """Return True if the blob exists with that size. Raises IntegrityFailure if it is a link."""
         try:
             with self._files.blob(self._checked(repository), wanted.digest) as descriptor:
                 return os.fstat(descriptor).st_size == wanted.size
@@ -93,7 +93,7 @@ class LayoutRegistry:
             return False
 
     def push_blob(self, repository: str, source: Path | bytes, wanted: Descriptor, progress: Progress) -> None:
-        """Copy a file or bytes into the layout unless it is there, whole and right."""
+        """Copy a file or bytes into the layout unless an intact copy is there."""
         if self.has_blob(repository, wanted) and self._is_right(repository, wanted):
             return
         with self._files.writing(self._checked(repository)) as layout:
@@ -107,25 +107,25 @@ class LayoutRegistry:
                 progress.end()
 
     def push_manifest(self, repository: str, raw: RawManifest, tag: str = "") -> None:
-        """Write a manifest and list it, under a tag if one is given."""
+        """Write a manifest and list it, under a tag if given."""
         self._write(repository, raw, tag)
 
     def claim_tag(self, repository: str, raw: RawManifest, tag: str) -> bool:
-        """Write a manifest under a tag unless the tag names another one; False then."""
+        """Write a manifest under a tag. Return False if the tag names another manifest."""
         return self._write(repository, raw, tag, only_new=True)
 
     def _write(self, repository: str, raw: RawManifest, tag: str, *, only_new: bool = False) -> bool:
         if tag:
             tag_name(tag)
         if len(raw.content) > MANIFEST_LIMIT:
-            raise UsageError("the manifest is too large", why=f"{len(raw.content)} of at most {MANIFEST_LIMIT} bytes")
+            raise UsageError("the manifest is too large", why=f"{len(raw.content)} bytes; limit {MANIFEST_LIMIT}")
         blobs, manifests = named(raw)
         for needed in (*blobs, *manifests):
             if not self.has_blob(repository, needed):
                 refused = RegistryFailure(
-                    f"{self.describe()}/{repository} did not take manifest {tag or raw.descriptor.digest.short}",
-                    why=f"it names {needed.digest}, which is not there",
-                    fix="push that first",
+                    f"{self.describe()}/{repository} rejected manifest {tag or raw.descriptor.digest.short}",
+                    why=f"it names {needed.digest}, which is missing",
+                    fix="push that blob first",
                 )
                 refused.retryable = False
                 raise refused
@@ -136,7 +136,7 @@ class LayoutRegistry:
             return layout.list_manifest(raw.descriptor, tag, only_new=only_new)
 
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
-        """Manifests whose subject this is, of those that index.json lists."""
+        """Return the manifests in index.json with this subject."""
         found = []
         for entry in self._index(repository).descriptors():
             if entry.digest not in self._subjects and entry.size <= MANIFEST_LIMIT:
@@ -151,7 +151,7 @@ class LayoutRegistry:
         return found
 
     def push_referrer(self, repository: str, manifest: Manifest) -> Descriptor:
-        """Write a manifest that has a subject; index.json makes it findable."""
+        """Write a manifest that has a subject, and list it in index.json."""
         if manifest.subject is None:
             raise IntegrityFailure("a referrer without a subject", why="its manifest names none")
         raw = manifest.raw()
@@ -160,13 +160,15 @@ class LayoutRegistry:
 
     def _checked(self, repository: str) -> str:
         if "/" in checked_repository(repository):
-            raise UsageError(f"not a repository of {self.describe()}: {repository}", why="it has no folders in folders")
+            raise UsageError(
+                f"not a repository of {self.describe()}: {repository}", why="a folder registry has no nested names"
+            )
         return repository
 
     def _index(self, repository: str) -> LayoutIndex:
         return self._files.index(self._checked(repository))
 
-    def _read_manifest(self, repository: str, digest: Digest, said: str) -> RawManifest:
+    def _read_manifest(self, repository: str, digest: Digest, stated: str) -> RawManifest:
         try:
             with self._files.blob(self._checked(repository), digest) as descriptor:
                 if os.fstat(descriptor).st_size > MANIFEST_LIMIT:
@@ -174,9 +176,9 @@ class LayoutRegistry:
                 content = os.pread(descriptor, MANIFEST_LIMIT + 1, 0)
         except FileNotFoundError as error:
             raise self._missing(repository, f"no {digest}") from error
-        raw = read_manifest(content, said, digest.algorithm)
+        raw = read_manifest(content, stated, digest.algorithm)
         if raw.descriptor.digest != digest:
-            raise self._damaged(repository, digest, f"wanted {digest}, got {raw.descriptor.digest}")
+            raise self._damaged(repository, digest, f"expected {digest}, got {raw.descriptor.digest}")
         return raw
 
     def _blocks(self, repository: str, wanted: Descriptor, start: int, stop: int) -> Iterator[bytes]:
@@ -184,7 +186,7 @@ class LayoutRegistry:
             with self._files.blob(self._checked(repository), wanted.digest) as descriptor:
                 size = os.fstat(descriptor).st_size
                 if size != wanted.size:
-                    raise self._damaged(repository, wanted.digest, f"wanted {wanted.size} bytes, it has {size}")
+                    raise self._damaged(repository, wanted.digest, f"expected {wanted.size} bytes, it has {size}")
                 at = start
                 while at < stop:
                     block = os.pread(descriptor, min(BLOCK, stop - at), at)
@@ -196,7 +198,7 @@ class LayoutRegistry:
             raise self._missing(repository, f"no {wanted.digest}") from error
 
     def _is_right(self, repository: str, wanted: Descriptor) -> bool:
-        """Hash a blob that is there already: a damaged one is written anew."""
+        """Hash an existing blob and return True if it is intact; a damaged one is written again."""
         try:
             for _ in self.blob(repository, wanted):
                 pass
@@ -208,7 +210,7 @@ class LayoutRegistry:
         there = self._files.has(repository)
         return NotFound(
             f"{self.describe()} has {what if there else f'no {repository}'}" + (f" in {repository}" if there else ""),
-            fix="singfactory list shows what there is",
+            fix="singfactory list shows what is published",
         )
 
     def _damaged(self, repository: str, digest: Digest, why: str) -> FactoryError:
@@ -224,7 +226,7 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
             while block := file.read(BLOCK):
                 yield block
     except FileNotFoundError as error:
-        raise NotFound(f"the file to push is not there: {path}", fix="build it first") from error
+        raise NotFound(f"the file to push does not exist: {path}", fix="build it first") from error
 
 
 def _counted(blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:

@@ -1,10 +1,10 @@
-"""The files of image layouts below one folder (image-spec, image-layout.md), by folders that are held open.
+"""The files of image layouts below one folder (image-spec, image-layout.md), accessed through open folders.
 
-    NAME/oci-layout  NAME/index.json  NAME/blobs/sha256/HEX   one layout a repository
+    NAME/oci-layout  NAME/index.json  NAME/blobs/sha256/HEX   one layout per repository
     .partial/  .locks/                                        work in progress
 
-Others may write in that folder. So nothing below it is looked up by its path: each folder is opened from the one above
-it, links refused (factory.io.below), and what is opened for reading is an ordinary file (factory.io.plain).
+Other users may write to that folder. So nothing below it is opened by path: each folder is opened relative to its
+parent without following links (factory.io.below), and only regular files are read (factory.io.plain).
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from factory.registry.layout_index import INDEX_LIMIT, LayoutIndex
 _LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"})
 _MARKER, _INDEX = "oci-layout", "index.json"
 _LOCK_TIMEOUT = 120.0  # seconds; the lock is held for milliseconds
-_PARTIAL_LIFE = 24 * 3600.0  # seconds after which what a dead process left may go
+_PARTIAL_LIFE = 24 * 3600.0  # seconds after which the leftovers of a dead process are removed
 _MARGIN = 1024 * 1024  # bytes kept free for index and folders
 _WRITABLE_BY_ALL = 0o002
 
 
 @dataclass(frozen=True)
 class LayoutFiles:
-    """Layouts below root.
+    """Layouts below root, which itself may be a link.
 
-    All that reads raises AccessDenied and RegistryFailure where the file system refuses, and IntegrityFailure for what
-    is no ordinary file or folder; the root itself may be a link. Writing raises what ``writing`` says.
+    Methods that read raise AccessDenied or RegistryFailure if the file system refuses, and IntegrityFailure for
+    anything but regular files and folders. ``writing`` documents what writing raises.
     """
 
     root: Path
 
     def has(self, repository: str) -> bool:
-        """Whether there is a folder of this name."""
+        """Return True if the repository's folder exists."""
         with contextlib.suppress(FileNotFoundError), self._reading(repository):
             return True
         return False
 
     def index(self, repository: str) -> LayoutIndex:
-        """What a layout lists; nothing when it is not there."""
+        """Return a layout's index, an empty one if the layout does not exist."""
         with contextlib.suppress(FileNotFoundError), self._reading(repository) as layout:
             return _index(layout)
         return LayoutIndex()
 
     @contextlib.contextmanager
     def blob(self, repository: str, digest: Digest) -> Iterator[int]:
-        """The descriptor of a blob, unverified. Raises FileNotFoundError."""
+        """Yield the file descriptor of a blob, unverified. Raises FileNotFoundError."""
         with self._reading(repository, "blobs", digest.algorithm) as blobs, blobs.reading(digest.hex) as descriptor:
             yield descriptor
 
     @contextlib.contextmanager
     def writing(self, repository: str) -> Iterator[OpenLayout]:
-        """A layout to write to, made where it is not there; what processes that died left behind is removed.
+        """Open a layout for writing, creating it if needed. Removes the leftovers of dead processes.
 
-        Raises IntegrityFailure for links below the root, and for those of others on the way to it; PlaceUnusable.
+        Raises PlaceUnusable, and IntegrityFailure for links below the root or other users' links on the path to it.
         """
         with contextlib.ExitStack() as stack:
             with explained(self.root):
@@ -98,9 +98,9 @@ class LayoutFiles:
 
 @dataclass(frozen=True)
 class OpenLayout:
-    """A layout's folder, and those for work in progress, held open.
+    """A layout's folder and the folders for work in progress, held open.
 
-    Each call raises PlaceUnusable, Busy and IntegrityFailure.
+    Each method raises PlaceUnusable, Busy and IntegrityFailure.
     """
 
     folder: Folder
@@ -108,10 +108,10 @@ class OpenLayout:
     locks: Folder
 
     def store(self, wanted: Descriptor, blocks: Iterator[bytes]) -> None:
-        """Write a blob: temporary, exact size, digest, fsync, rename, fsync of the folder. Raises what blocks raise.
+        """Write a blob: temporary file, size and digest check, fsync, rename, fsync of the folder.
 
-        Others may do the same at the same time; and whoever may write here can put other bytes in its place, which
-        reading finds out.
+        Also raises what blocks raise. Processes may store the same blob concurrently. A user with write access can
+        replace the bytes later; readers detect that.
         """
         require_space(self.partial.path, wanted.size + _MARGIN, f"to push {wanted.digest.short}")
         with (
@@ -125,7 +125,7 @@ class OpenLayout:
             self.partial.rename(temporary, final, wanted.digest.hex)
 
     def list_manifest(self, manifest: Descriptor, tag: str, *, only_new: bool) -> bool:
-        """List a manifest, under a tag if one is given. False when only_new, and the tag names another manifest."""
+        """List a manifest, under a tag if given. Return False if only_new is set and the tag names another manifest."""
         with lock_in(self.locks, self.folder.path.name, _LOCK_TIMEOUT, Silent()):
             if _MARKER not in self.folder.names():
                 self.folder.write(_MARKER, _LAYOUT)
@@ -148,7 +148,7 @@ def _index(layout: Folder) -> LayoutIndex:
 
 
 def _made(above: Folder, name: str) -> Folder:
-    """A folder below one: as it is, or made as open to a group as the one above. What all can write, it is not."""
+    """Open a subfolder, or create it with its parent's mode, but never writable by everyone."""
     try:
         return above.below(name)
     except FileNotFoundError:

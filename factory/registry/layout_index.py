@@ -1,6 +1,6 @@
 """The ``index.json`` of an OCI image layout (image-spec, image-layout.md). No I/O.
 
-Entries are kept as they are found: other tools may have written fields that we do not know.
+Entries keep their unknown fields, which other tools may have written.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LayoutIndex:
-    """What a layout lists. top: the document without its entries."""
+    """The manifests of a layout. top: the document without its entries."""
 
     entries: Sequence[Entry] = ()
     top: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, content: bytes, place: str) -> LayoutIndex:
-        """Read index.json. Raises IntegrityFailure, which names place."""
+        """Parse index.json. Raises IntegrityFailure, which names place."""
         try:
             value = strict.json_object(content, INDEX_LIMIT)
             entries = strict.array(value.pop("manifests", None), _MOST)
@@ -42,20 +42,20 @@ class LayoutIndex:
         return cls(tuple(entries), value)
 
     def content(self) -> bytes:
-        """The document as bytes."""
+        """Return the document as bytes."""
         top = self.top or {"schemaVersion": 2, "mediaType": INDEX}
         return json.dumps({**top, "manifests": list(self.entries)}, indent=1, ensure_ascii=False).encode() + b"\n"
 
     def tags(self) -> dict[str, Entry]:
-        """Entries by tag; names that are no tags (other tools write whole references) are left out."""
+        """Return entries by tag. Names that are not tags are skipped: other tools write whole references."""
         return {tag: entry for entry in self.entries if (tag := _tag_of(entry)) and _is_tag(tag)}
 
     def find(self, digest: Digest) -> Entry | None:
-        """An entry with this digest."""
+        """Return an entry with this digest, or None."""
         return next((entry for entry in self.entries if entry.get("digest") == str(digest)), None)
 
     def descriptors(self) -> list[Descriptor]:
-        """What is listed, each digest once; entries that are no descriptors are left out."""
+        """Return the entries as descriptors, each digest once. Malformed entries are skipped."""
         found: dict[str, Descriptor] = {}
         for entry in self.entries:
             digest = entry.get("digest")
@@ -67,7 +67,7 @@ class LayoutIndex:
         return list(found.values())
 
     def with_manifest(self, descriptor: Descriptor, tag: str = "") -> LayoutIndex:
-        """The index with this manifest listed and, if one is given, the tag on it; what the tag was on stays listed."""
+        """Return an index that lists this manifest, under the tag if given. The tag's old manifest stays listed."""
         digest = str(descriptor.digest)
         kept: list[Entry] = []
         for entry in self.entries:

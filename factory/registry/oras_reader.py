@@ -1,8 +1,8 @@
-"""A second client that reads what ours has written: oras-py's ``Registry``, as it is installed.
+"""A second client that reads back what the first one wrote: oras-py's ``Registry``, unmodified.
 
-oras-py decides which addresses are asked and with which headers, what a redirect and a refusal mean, and how a manifest
-is parsed. Below it are our connections (``io.http_session``), since oras-py has no time limits and reads answers of any
-size. Logins come from our keychain, since oras-py sends a stored login to any token service that a registry names.
+oras-py chooses URLs and headers, interprets redirects and refusals, and parses manifests. It runs on singfactory's
+connections (``io.http.session``), because oras-py has no timeouts and reads answers of any size. Logins come from
+singfactory's keychain, because oras-py sends a stored login to any token service that a registry names.
 """
 
 from __future__ import annotations
@@ -35,50 +35,50 @@ try:
     import oras.provider
 except ImportError as missing:
     raise UsageError(
-        "oras-py is not installed, and every release is read back with it",
+        "oras-py is not installed; it is needed to read every release back",
         why=str(missing),
         fix="pip install 'singfactory[factory]'",
     ) from missing
 
 _BLOCK = 1024 * 1024
-_PAGES = 100  # of a list of referrers
+_PAGES = 100  # the longest list of referrers
 _OK = 200
 
-# oras-py writes what registries say to stderr, as they say it. Our errors quote it, made safe for a terminal.
+# oras-py prints registries' messages unfiltered to stderr. Our errors quote them, made safe for a terminal.
 logging.getLogger("oras.logger").disabled = True
 
 
 class OrasReader:
-    """Reads manifests, referrers and blobs of one registry through oras-py. Writes nothing."""
+    """Reads manifests, referrers and blobs from one registry through oras-py. Writes nothing."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
     def manifest(self, repository: str, reference: str) -> RawManifest:
-        """What oras-py gets for a tag or a digest: the bytes; media type, digest and size as they arrived.
+        """Return what oras-py receives for a tag or digest; media type, digest and size describe the answer.
 
-        Raises NotFound, RegistryFailure and its kind, and IntegrityFailure for what oras-py cannot parse.
+        Raises NotFound, RegistryFailure or a subclass, and IntegrityFailure if oras-py cannot parse the answer.
         """
         client = self._client(repository)
         try:
             client.get_manifest(self._container(repository, reference))
-        except (ValueError, RecursionError) as error:  # for a status other than success, and for what is no JSON
+        except (ValueError, RecursionError) as error:  # a status other than success, or invalid JSON
             answer = _answer(client.last)
             if answer.status != _OK:
                 raise self._endpoint.failure(answer, repository, f"has no {reference}") from error
             raise IntegrityFailure("it cannot be parsed", why=safe_text(str(error))) from error
         answer = _answer(client.last)
-        digest, told = Digest.of(answer.content), answer.headers.get("Docker-Content-Digest", "")
-        if told and told != str(digest):
-            raise IntegrityFailure(f"the answer says that it is {safe_text(told)[:80]}, and it is {digest}")
+        digest, stated = Digest.of(answer.content), answer.headers.get("Docker-Content-Digest", "")
+        if stated and stated != str(digest):
+            raise IntegrityFailure(f"the answer claims digest {safe_text(stated)[:80]}, but it has {digest}")
         kind = media_type(answer.headers.get("Content-Type", ""))
         return RawManifest(Descriptor(kind, digest, len(answer.content)), answer.content)
 
     def referrers(self, repository: str, subject: Digest) -> list[Descriptor]:
-        """Manifests whose subject this is: by the API, else by the tag ``sha256-<hex>`` (distribution-spec).
+        """Return the manifests with this subject: from the API, else from the tag ``sha256-<hex>`` (distribution-spec).
 
-        oras-py sends the requests; it knows neither way itself. Raises RegistryFailure and its kind, and
-        IntegrityFailure for a list that cannot be read.
+        oras-py only sends the requests: it implements neither lookup. Raises RegistryFailure or a subclass, and
+        IntegrityFailure for a malformed list.
         """
         client = self._client(repository)
         found: list[Descriptor] = []
@@ -97,12 +97,12 @@ class OrasReader:
             url = self._endpoint.resolve(url, link)
             if not self._endpoint.is_ours(url):
                 break
-        raise IntegrityFailure("the registry sent a list of referrers that does not end")
+        raise IntegrityFailure("the registry sent an endless list of referrers")
 
     def announced_size(self, repository: str, wanted: Descriptor) -> int | None:
-        """How many bytes the answer to a request for a blob announces; None where it does not say. Reads none of them.
+        """Return a blob's size in bytes as the registry announces it, or None. Reads no body.
 
-        Raises NotFound, RegistryFailure and its kind.
+        Raises NotFound, RegistryFailure or a subclass.
         """
         response = self._open_blob(self._client(repository), repository, wanted)
         response.close()
@@ -110,9 +110,9 @@ class OrasReader:
         return int(length[:20]) if length.isascii() and length.isdigit() else None
 
     def check_blob(self, repository: str, wanted: Descriptor, progress: Progress) -> None:
-        """Read a blob as oras-py streams it and hash it. oras-py cannot resume: what breaks is read from its beginning.
+        """Read a blob through oras-py and hash it. oras-py cannot resume: a broken download starts over.
 
-        Raises IntegrityFailure for other bytes or another size, NotFound, RegistryFailure and its kind.
+        Raises IntegrityFailure for wrong bytes or size, NotFound, RegistryFailure or a subclass.
         """
         client = self._client(repository)
         patience = client.patience()
@@ -150,14 +150,14 @@ class OrasReader:
         except NotFound:
             return []
         if raw.descriptor.digest == subject or raw.descriptor.media_type != INDEX:
-            return []  # GitLab reads the tag as the digest and answers with the subject itself
+            return []  # GitLab takes the tag for the digest and returns the subject itself
         return referrer_list(raw.content)
 
     def _client(self, repository: str) -> _Client:
         return _Client(self._endpoint, repository)
 
     def _container(self, repository: str, reference: str) -> oras.container.Container:
-        """The name as oras-py keeps it. It is not parsed from text: oras-py takes a namespace with a dot for a host."""
+        """Return oras-py's form of the name. oras-py's parser would take a namespace with a dot for a host."""
         namespace, _, name = self._endpoint.full_name(repository).rpartition("/")
         container = oras.container.Container(name, registry=urlsplit(self._endpoint.base).netloc)
         container.namespace = namespace or None
@@ -166,7 +166,7 @@ class OrasReader:
 
 
 class _Client(oras.provider.Registry):  # type: ignore[misc] # oras-py ships no types
-    """oras-py's client with our connections and logins. last: the answer to the last request."""
+    """oras-py's client on singfactory's connections and logins. last: the answer to the last request."""
 
     def __init__(self, endpoint: Endpoint, repository: str) -> None:
         base = urlsplit(endpoint.base)
@@ -177,7 +177,7 @@ class _Client(oras.provider.Registry):  # type: ignore[misc] # oras-py ships no 
         self._endpoint = endpoint
 
     def do_request(self, *arguments: Any, **named: Any) -> requests.Response:  # noqa: ANN401 - oras-py's own signature
-        """oras-py's own request, without its retries: they wait two minutes in all, whatever went wrong."""
+        """Send oras-py's request without its own retries, which take two minutes for any error."""
         patience = self.patience()
         once = getattr(oras.provider.Registry.do_request, "__wrapped__", oras.provider.Registry.do_request)
         while True:
@@ -192,7 +192,7 @@ class _Client(oras.provider.Registry):  # type: ignore[misc] # oras-py ships no 
             patience.failed(trouble, cause)
 
     def patience(self) -> Patience:
-        """As patient as our own client is."""
+        """Return the retry policy of singfactory's own client."""
         client = self._transport
         return Patience(client.settings, self._endpoint.host, client.notice)
 
@@ -202,20 +202,20 @@ class _Client(oras.provider.Registry):  # type: ignore[misc] # oras-py ships no 
 
 
 class _Login(oras.auth.token.TokenAuth):  # type: ignore[misc] # oras-py ships no types
-    """What oras-py asks for logins: ours, which go to their registry and its token service only."""
+    """Gives oras-py singfactory's logins, which are sent only to their registry and its token service."""
 
     def __init__(self, endpoint: Endpoint, repository: str) -> None:
         super().__init__()
-        self.token = "ours"  # noqa: S105 - not sent: it makes oras-py ask for the header below with each request
+        self.token = "ours"  # noqa: S105 - never sent; makes oras-py call get_auth_header for each request
         self._endpoint = endpoint
         self._repository = repository
         self._login: ScopedLogin = endpoint.login(repository)
 
     def load_configs(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - oras-py's signature
-        """Nothing: oras-py would read files and start helpers itself."""
+        """Do nothing: oras-py would read files and start credential helpers itself."""
 
     def get_auth_header(self) -> dict[str, str]:
-        """What to send now, if anything."""
+        """Return the Authorization header, if any."""
         return dict(self._login.headers())
 
     def authenticate_request(
@@ -224,7 +224,7 @@ class _Login(oras.auth.token.TokenAuth):  # type: ignore[misc] # oras-py ships n
         headers: dict[str, str],
         refresh: bool = False,  # noqa: ARG002, FBT001, FBT002 - oras-py's signature
     ) -> tuple[dict[str, str], bool]:
-        """Headers for another attempt after 401 or 403. Raises AccessDenied when there is none."""
+        """Return the headers for another attempt after 401 or 403. Raises AccessDenied if none makes sense."""
         answer = _answer(original)
         if answer.elsewhere or not self._login.challenged(answer):
             raise self._endpoint.failure(answer, self._repository, "cannot be read")

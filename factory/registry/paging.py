@@ -1,4 +1,4 @@
-"""Lists that come page by page (RFC 8288 Link headers, as the distribution-spec uses them)."""
+"""Paginated lists (RFC 8288 Link headers, as the distribution-spec uses them)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from factory.io.http.client import Answer
 from factory.registry.endpoint import Endpoint
 
 _PAGES = 1000
-_BYTES = 64 * 1024 * 1024  # of all pages together; some 2,000,000 tags
+_BYTES = 64 * 1024 * 1024  # of all pages; about 2,000,000 tags
 _NEXT = re.compile(r'<([^<>]{1,4096})>[^,<]*?;\s*rel="?next"?', re.ASCII | re.IGNORECASE)
 
 
 def next_link(header: str) -> str:
-    """The address of the next page in a Link header; '' on the last one."""
+    """Return the URL of the next page in a Link header, '' on the last page."""
     match = _NEXT.search(header[:16384])
     return match[1] if match else ""
 
 
 def pages(endpoint: Endpoint, url: str, repository: str, *, follow: bool = True) -> Iterator[Answer]:
-    """The answers page by page; the caller judges their status. Raises IntegrityFailure for a list without end.
+    """Yield the answers page by page; the caller checks their status. Raises IntegrityFailure for an endless list.
 
-    A page on another host is refused: it would get no login, and no registry needs it.
+    Pages on another host are refused: they would get no login, and no registry needs them.
     """
     seen: set[str] = set()
     size = 0
@@ -39,6 +39,6 @@ def pages(endpoint: Endpoint, url: str, repository: str, *, follow: bool = True)
         if url in seen or len(seen) >= _PAGES or size > _BYTES or not endpoint.is_ours(url):
             raise IntegrityFailure(
                 f"{endpoint.shown(repository)} sent a list that does not end",
-                why="its next page was seen before, is on another host, or comes after a thousand others or 64 MiB",
-                fix=f"ask who runs {endpoint.host}",
+                why="the next page repeats, is on another host, or comes after 1000 pages or 64 MiB",
+                fix=f"contact the operator of {endpoint.host}",
             )

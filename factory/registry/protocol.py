@@ -1,4 +1,4 @@
-"""One protocol for all registries, and the manifest that a release is (OCI image-spec, manifest.md)."""
+"""The interface of all registries, and image manifests (OCI image-spec, manifest.md)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
 EMPTY_JSON = b"{}"
-MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes; what registries accept at least, distribution-spec "Pushing Manifests"
+MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes; registries accept at least this, distribution-spec "Pushing Manifests"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RawManifest:
     content: bytes
 
     def json(self) -> dict[str, Any]:
-        """The parsed document. Raises IntegrityFailure when it is not a JSON object."""
+        """Return the parsed document. Raises IntegrityFailure if it is not a JSON object."""
         try:
             return strict.json_object(self.content, MANIFEST_LIMIT)
         except strict.Malformed as error:
@@ -41,7 +41,7 @@ class RawManifest:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An OCI image manifest: config, layers, annotations; for referrers also artifact type and subject."""
+    """An OCI image manifest. Referrers also have an artifact type and a subject."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -51,13 +51,13 @@ class Manifest:
 
     @classmethod
     def read(cls, raw: RawManifest) -> Manifest:
-        """Read a manifest. Raises IntegrityFailure when it is not an OCI image manifest."""
+        """Parse a manifest. Raises IntegrityFailure if it is not an OCI image manifest."""
         value = raw.json()
         layers, annotations = value.get("layers"), value.get("annotations") or {}
         if value.get("schemaVersion") != 2 or not isinstance(layers, list) or not isinstance(annotations, dict):  # noqa: PLR2004
             raise IntegrityFailure(
                 "the registry sent a manifest of another kind",
-                why=f"wanted an OCI image manifest, got {str(value.get('mediaType'))[:80]!r}",
+                why=f"expected an OCI image manifest, got {str(value.get('mediaType'))[:80]!r}",
             )
         if not all(isinstance(text, str) for text in annotations.values()):
             raise IntegrityFailure("the registry sent a broken manifest", why="annotations are not strings")
@@ -71,7 +71,7 @@ class Manifest:
         )
 
     def raw(self) -> RawManifest:
-        """The manifest as bytes, the same for the same content, and their descriptor."""
+        """Return the manifest as bytes with its descriptor; the same bytes for the same content."""
         value: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST}
         if self.artifact_type:
             value["artifactType"] = self.artifact_type
@@ -89,27 +89,27 @@ class Manifest:
 
 
 class Registry(Protocol):
-    """What the factory needs of a registry; a repository is named by its recipe, without the namespace.
+    """A registry. A repository is named after its recipe, without the namespace.
 
-    Every reader verifies: bytes that reach the caller have the digest and size that were asked for. Every
-    method raises RegistryFailure (try again helps), AccessDenied, NotFound or IntegrityFailure.
+    Readers verify: the caller gets bytes of the requested digest and size. Every method raises RegistryFailure
+    (retrying may help), AccessDenied, NotFound or IntegrityFailure.
     """
 
     @property
     def connections(self) -> int:
-        """How many parts of one blob are best read at the same time; 1: parts bring nothing."""
+        """How many parts of a blob to read in parallel; 1 if that is no faster."""
 
     def describe(self) -> str:
-        """The address, for people and for `refs/`; never holds a credential."""
+        """Return the address, for messages and for `refs/`. It never holds a credential."""
 
     def tags(self, repository: str) -> Sequence[str]:
-        """All tags, sorted; empty when the repository does not exist."""
+        """Return all tags, sorted; none if the repository does not exist."""
 
     def head(self, repository: str, tag: str) -> Descriptor | None:
-        """What a tag or digest names now, without its content; None when there is no such tag."""
+        """Return the descriptor of a tag or digest, or None if it does not exist."""
 
     def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
-        """A manifest or index by tag or by digest. Raises NotFound."""
+        """Return a manifest or index by tag or digest. Raises NotFound."""
 
     def blob(
         self,
@@ -120,54 +120,53 @@ class Registry(Protocol):
         *,
         caller_verifies: bool = False,
     ) -> Iterator[bytes]:
-        """The blob's bytes from offset on, streamed in blocks of at most 1 MiB; length: how many, None: the rest.
+        """Stream length bytes (None: the rest) of a blob from offset on, in blocks of at most 1 MiB.
 
-        Gives exactly that many bytes or raises, at the latest from the iterator. The *digest* is checked here
-        when the whole blob is read, else it is the caller's part, who has the other bytes. For a part, a
-        registry that cannot serve ranges raises OnlyWhole: fetch the whole.
+        Yields exactly that many bytes or raises. The *digest* is checked if the whole blob is read; for a part, the
+        caller must check it. A registry that cannot serve ranges raises OnlyWhole for a part.
 
-        caller_verifies: not here either, then, so that nothing is hashed twice. Only for what goes into the store,
-        which believes nobody: it hashes all bytes of a blob before it gives it a name.
+        caller_verifies: skip the check of a whole blob, so that nothing is hashed twice. Only for downloads into the
+        store, which hashes every blob before it is usable.
         """
 
     def has_blob(self, repository: str, wanted: Descriptor) -> bool:
-        """True when the registry holds the blob with that size."""
+        """Return True if the registry holds the blob with that size."""
 
     def push_blob(self, repository: str, source: Path | bytes, wanted: Descriptor, progress: Progress) -> None:
-        """Upload a file or bytes unless it is there; streamed; finished only when the registry agrees on the digest."""
+        """Upload a file or bytes, streamed, unless the registry has the blob. The registry must confirm the digest."""
 
     def push_manifest(self, repository: str, raw: RawManifest, tag: str = "") -> None:
-        """Write a manifest by its digest, or under a tag. All that it names must be there."""
+        """Write a manifest by its digest, or under a tag. Push everything that it names first."""
 
     def claim_tag(self, repository: str, raw: RawManifest, tag: str) -> bool:
-        """Write a manifest under a tag unless the tag names another one; True when it names this one afterwards.
+        """Write a manifest under a tag unless the tag names another one. Return True if it names this one afterwards.
 
-        Atomic in a folder. The distribution specification has no conditional write: over HTTP the tag is looked
-        at before and after, which leaves a gap of two requests. Workflows close it by publishing a recipe's
-        releases one after another.
+        Atomic in a folder. The distribution specification has no conditional write: over HTTP the tag is checked
+        before and after, which leaves a race of two requests. Workflows avoid it by publishing a recipe's releases
+        one after another.
         """
 
     def referrers(self, repository: str, subject: Digest, artifact_type: str = "") -> Sequence[Descriptor]:
-        """Manifests whose subject this is: by the API, else by the ``sha256-<hex>`` tag (distribution-spec)."""
+        """Return the manifests with this subject: from the API, else the ``sha256-<hex>`` tag (distribution-spec)."""
 
     def push_referrer(self, repository: str, manifest: Manifest) -> Descriptor:
-        """Write a manifest that has a subject, and make it findable through ``referrers``."""
+        """Write a manifest that has a subject, and see that ``referrers`` lists it."""
 
 
 def artifact(
     artifact_type: str, content: bytes, subject: Descriptor | None = None, annotations: Mapping[str, str] | None = None
 ) -> tuple[Manifest, Sequence[tuple[bytes, Descriptor]]]:
-    """A manifest around one small document, as the OCI guidelines for artifacts shape it, and its two blobs."""
+    """Return the manifest of an artifact with one small document (OCI artifact guidelines), and its two blobs."""
     layer, config = Descriptor.of(artifact_type, content), Descriptor.of(EMPTY_CONFIG, EMPTY_JSON)
     manifest = Manifest(config, (layer,), annotations or {}, artifact_type, subject)
     return manifest, ((EMPTY_JSON, config), (content, layer))
 
 
 def read_all(blocks: Iterable[bytes], limit: int) -> bytes:
-    """Join a small blob's blocks. Raises IntegrityFailure above limit bytes."""
+    """Join the blocks of a small blob. Raises IntegrityFailure if there are more than limit bytes."""
     content = bytearray()
     for block in blocks:
         content += block
         if len(content) > limit:
-            raise IntegrityFailure("a document in the registry is too large", why=f"it has more than {limit} bytes")
+            raise IntegrityFailure("a document in the registry is too large", why=f"more than {limit} bytes")
     return bytes(content)

@@ -1,7 +1,7 @@
 """Referrers over HTTP: the API, else the tag schema (distribution-spec, "Listing Referrers").
 
-Where there is no API every client keeps the tag ``sha256-<hex>`` itself, and two writers may overwrite each
-other: after writing, the list is read again, after a pause in which a rival would have finished.
+Without the API, clients maintain the tag ``sha256-<hex>`` themselves, and concurrent writers may overwrite each other.
+So after writing, and a pause in which a concurrent writer would finish, the list is read again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from factory.registry.paging import pages
 from factory.registry.protocol import INDEX, RawManifest, Registry
 
 _ATTEMPTS = 10
-ABSENT = frozenset({400, 404, 405, 406, 415, 501})  # what registries without the referrers API answer
+ABSENT = frozenset({400, 404, 405, 406, 415, 501})  # answers of registries without the referrers API
 
 
 def list_referrers(
     endpoint: Endpoint, registry: Registry, repository: str, subject: Digest, artifact_type: str
 ) -> list[Descriptor]:
-    """Referrers of a manifest, filtered by artifact type unless that is ''."""
+    """Return a manifest's referrers, filtered by artifact type unless that is ''."""
     found = _from_api(endpoint, repository, subject, artifact_type)
     if found is None:
         found = _from_tag(registry, repository, subject)
@@ -34,7 +34,7 @@ def list_referrers(
 
 
 def make_findable(endpoint: Endpoint, registry: Registry, repository: str, raw: RawManifest, answer: Answer) -> None:
-    """See that a referrer just written (answer: to the PUT) is listed; keep the tag where the registry does not."""
+    """See that a new referrer is listed; if the registry does not list it, update the tag. answer: to the PUT."""
     subject = subject_of(raw.json())
     if subject is None:
         raise IntegrityFailure("a referrer without a subject", why="its manifest names none")
@@ -46,9 +46,9 @@ def make_findable(endpoint: Endpoint, registry: Registry, repository: str, raw: 
 
 
 def _from_api(endpoint: Endpoint, repository: str, subject: Digest, artifact_type: str) -> list[Descriptor] | None:
-    """What the API lists; None when the registry has none.
+    """Return the API's list, or None if the registry has no API.
 
-    Redirects are not followed: GHCR answers 303 to a web page that is not the API.
+    Redirects are not followed: GHCR redirects (303) to a web page.
     """
     url = endpoint.url(repository, "referrers", str(subject))
     if artifact_type:
@@ -71,26 +71,26 @@ def _from_tag(registry: Registry, repository: str, subject: Digest) -> list[Desc
     except NotFound:
         return []
     if raw.descriptor.digest == subject or raw.descriptor.media_type != INDEX:
-        return []  # GitLab reads the tag as the digest and answers with the subject itself
+        return []  # GitLab takes the tag for the digest and returns the subject itself
     return referrer_list(raw.content)
 
 
 def _add_to_tag(registry: Registry, repository: str, subject: Digest, entry: Descriptor) -> None:
-    """Read, add, write, pause, read again; anew while somebody else's list is there instead."""
+    """Read the list, add to it, write it, pause, read it again; repeat if another writer replaced it."""
     tag = fallback_tag(subject)
     for attempt in range(_ATTEMPTS):
         started = time.monotonic()
         listed: Sequence[Descriptor] = _from_tag(registry, repository, subject)
         if all(item.digest != entry.digest for item in listed):
             registry.push_manifest(repository, referrer_index([*listed, entry]), tag)
-            # a rival that read before we wrote writes within the time that we took ourselves
+            # a concurrent writer that read the old list probably writes within the time that we needed
             spread = random.uniform(1.5, 3 + attempt)  # noqa: S311 - spreading writers, no secret
             time.sleep(min(5.0, spread * (time.monotonic() - started)))
             listed = _from_tag(registry, repository, subject)
         if any(item.digest == entry.digest for item in listed):
             return
     raise RegistryFailure(
-        f"the list of referrers {tag[:19]} in {repository} is overwritten again and again",
-        why=f"{_ATTEMPTS} attempts to add to it were lost to other writers",
-        fix="try again when nobody else publishes this image",
+        f"the list of referrers {tag[:19]} in {repository} could not be updated",
+        why=f"other writers overwrote it {_ATTEMPTS} times",
+        fix="try again when nobody else is publishing this image",
     )

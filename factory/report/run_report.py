@@ -10,7 +10,7 @@ from pathlib import Path
 from factory.records.artifacts import Artifact
 from factory.records.candidate import Candidate, folder_of
 from factory.records.catalog import Catalog
-from factory.records.compare import since
+from factory.records.compare import changes_since
 from factory.records.job import Kept, Plan, Target
 from factory.registry.protocol import Registry
 from factory.report.summary import MOST_CHANGES, Row, RunResult, rows
@@ -73,7 +73,7 @@ def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: R
     others = [one for one in releases if built is not None and one.sif.digest != built.sif.digest]
     if built is None or not others or row.outcome == "unchanged":
         return row
-    found = since(built, others[-1], registry)
+    found = changes_since(built, others[-1], registry)
     same = row.outcome != "published" and others[-1].fingerprint == built.fingerprint != ""
     changes = (found.packages or ())[:MOST_CHANGES]
     return replace(row, update=found.update or 0, changes=changes, same=same)

@@ -1,8 +1,8 @@
-"""Adopting: a SIF that lies somewhere becomes an image of the store, without a second copy where that is safe.
+"""Add an existing SIF file to the store, without a second copy where that is safe.
 
-The store gets a file of its own that shares the blocks (reflink), else a second name of the same file (hard
-link), else a copy. A second name is only given to a file that nobody but this user can write: it belongs to this
-user, has one name, was never open to others, and no process has it open for writing.
+The store shares the file's blocks (reflink), or else hard-links it, or else copies it. A file is only hard-linked if
+nobody but this user can write it: this user owns it, it has one link, its mode lets nobody else write, and no process
+has it open for writing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WRITABLE_BY_OTHERS = 0o022
 
 @dataclass(frozen=True)
 class Adopted:
-    """What an adoption did. way: 'reflink', 'link', 'copy', or 'here' when the store had the image."""
+    """The result of an adoption. way: 'reflink', 'link', 'copy', or 'here' if the store already had the image."""
 
     image: StoredImage
     path: Path
@@ -45,9 +45,9 @@ class Adopted:
 
 
 def adopt(store: Store, source: Path, reference: Reference, progress: Progress) -> Adopted:
-    """Take a file into the store under NAME:TAG, hashed and read-only. An image of a registry keeps its tag.
+    """Add a file to the store as NAME:TAG, hashed and read-only. A tag that a registry's image has is not replaced.
 
-    Raises NotFound, UsageError (no SIF, a tag that is taken), IntegrityFailure (it changes meanwhile), PlaceUnusable.
+    Raises NotFound, UsageError (not a SIF, tag taken), IntegrityFailure (the file changes meanwhile), PlaceUnusable.
     """
     tag = reference.tag or DEFAULT_TAG
     with (
@@ -89,7 +89,7 @@ def adopt(store: Store, source: Path, reference: Reference, progress: Progress) 
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[BinaryIO]:
-    """The file to adopt, an ordinary one that looks like a SIF."""
+    """Open the file to adopt: a regular file with a SIF header."""
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -99,21 +99,21 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
         if not ordinary or os.pread(descriptor, len(_MAGIC), _MAGIC_AT) != _MAGIC:
             raise UsageError(
                 f"{source} is not a SIF image",
-                why="it has no SIF header" if ordinary else "it is no ordinary file",
-                fix="apptainer build makes a SIF from other formats",
+                why="it has no SIF header" if ordinary else "it is not a regular file",
+                fix="convert other formats with: apptainer build IMAGE.sif SOURCE",
             )
         yield file
 
 
 def _bring(file: BinaryIO, source: Path, temporary: Entry, progress: Progress) -> str:
-    """Put the file's bytes at temporary, in the cheapest safe way."""
+    """Bring the file into the store at temporary by the cheapest safe method."""
     if _clone(file, temporary):
         return "reflink"
     if _is_ours_alone(file) and _link(file, source, temporary):
         return "link"
     size = os.fstat(file.fileno()).st_size
     files.require_space(temporary.folder.path, size, "to adopt the image")
-    progress.note(f"copying {source} ({files.readable_size(size)}): it cannot be shared safely")
+    progress.note(f"copying {source} ({files.readable_size(size)}): it cannot be linked safely")
     with temporary.folder.create(temporary.name, 0o600) as mine:
         files.copy_open(file, mine, temporary.path)
     return "copy"
@@ -123,30 +123,30 @@ def _clone(file: BinaryIO, temporary: Entry) -> bool:
     try:
         with temporary.folder.create(temporary.name, 0o600) as mine:
             fcntl.ioctl(mine.fileno(), _FICLONE, file.fileno())
-    except OSError:  # another file system, or one that cannot
+    except OSError:  # on another file system, or not supported
         return False
     return True
 
 
 def _is_ours_alone(file: BinaryIO) -> bool:
-    """Whether nobody else can write the file, now or by what they opened before."""
+    """Return whether no other user can write the file, and no process has it open for writing."""
     found = os.fstat(file.fileno())
     ours = found.st_uid == os.geteuid() and found.st_nlink == 1 and not found.st_mode & _WRITABLE_BY_OTHERS
     return ours and not _is_open_for_writing(file)
 
 
 def _is_open_for_writing(file: BinaryIO) -> bool:
-    """Whether a process of this machine may write it (fcntl(2), F_SETLEASE: read leases are refused then)."""
+    """Return whether a process on this machine has it open for writing (fcntl(2): F_SETLEASE then refuses F_RDLCK)."""
     try:
         fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN  # else the file system has no leases; the owner and the mode decide
+        return error.errno == errno.EAGAIN  # otherwise the file system has no leases: owner and mode decide
     return False
 
 
 def _link(file: BinaryIO, source: Path, temporary: Entry) -> bool:
-    """Give the file a second name; False where it cannot have one, or where the name means another file by now."""
+    """Hard-link the file; False if that is impossible, or if the path has become another file."""
     try:
         temporary.folder.bring(source.resolve(), temporary.name)
     except OSError:
@@ -158,7 +158,7 @@ def _link(file: BinaryIO, source: Path, temporary: Entry) -> bool:
 
 
 def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
-    """Last look before the file becomes trusted: it is what was hashed, and nobody can write it any more."""
+    """Make the file read-only, and check one last time that it is the file that was hashed."""
     with temporary.folder.reading(temporary.name) as descriptor:
         os.fchmod(descriptor, _READ_ONLY)
         os.fsync(descriptor)
@@ -168,23 +168,23 @@ def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
     if not same or found.st_nlink != names or found.st_uid != os.geteuid():
         raise IntegrityFailure(
             "the file changed while it was adopted",
-            why="somebody writes it, or has given it another name",
-            fix="adopt it again when nobody writes it",
+            why="another process writes it or has linked it",
+            fix="adopt it again when no process writes it",
         )
 
 
 def _known_as(store: Store, image: StoredImage) -> StoredImage | None:
-    """The same image when a registry gave it, with what is known of it.
+    """Return the recorded image if this NAME:TAG already came from a registry, or None.
 
-    Raises UsageError where the name means another image already. What other registries call by it does not count.
+    Raises UsageError if NAME:TAG is a different image. Tags of registries other than the configured one do not count.
     """
-    meant = store.own(image.recipe).meant(store.registry).get(image.tag)
-    if meant is None or not meant.registry:
+    known = store.own(image.recipe).unqualified(store.registry).get(image.tag)
+    if known is None or not known.registry:
         return None
-    if meant.sif_digest != image.sif_digest:
+    if known.sif_digest != image.sif_digest:
         raise UsageError(
-            f"{image.recipe}:{image.tag} is another image",
-            why=f"it was pulled from {meant.registry}",
+            f"{image.recipe}:{image.tag} is already another image",
+            why=f"it was pulled from {known.registry}",
             fix=f"choose another tag: --as {image.recipe}:TAG",
         )
-    return meant
+    return known

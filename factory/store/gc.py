@@ -1,9 +1,9 @@
-"""Garbage collection: what nobody names, uses, locks or has used lately leaves the store, and nothing else.
+"""Garbage collection: remove images that have no tag, no current or recent use, and no lock file that names them.
 
-An image is removed in an order that leaves the store whole wherever it ends. Under the lock of its download its
-file is moved aside; when nobody has begun to use it, its names go, then the file. Who uses an image takes a lease
-first and looks for the file afterwards (factory.store.leases), gc the other way round: one of the two notices.
-Names whose file is gone, after a kill between these steps, bring the same image back when it is asked for.
+The order of steps keeps the store consistent if gc is killed. Under the image's download lock gc moves the file aside,
+checks the leases again, removes the tags, then the file. A user of an image takes the lease first and then looks for
+the file (factory.store.leases); gc does the opposite, so one of the two always notices. If a kill leaves tags without
+a file, the next use fetches the same image again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from factory.store.leases import Lease, Queue
 from factory.store.seeds import stale_indexes
 from factory.store.store import Store
 
-_WAIT = 60.0  # seconds to wait for another gc, or for who writes the record of an image
+_WAIT = 60.0  # seconds to wait for another gc, or for a process that writes an image's record
 _DAY = 86400.0
 _BLOCK = 512  # bytes, the unit of st_blocks
-_SHORTEST = 3600.0  # seconds that temporary files of living processes are left alone at least
+_SHORTEST = 3600.0  # seconds; younger temporary files may belong to running processes
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What to keep. Times in seconds, sizes in bytes; None: that rule does not choose anything.
+    """What to keep. Times in seconds, sizes in bytes; None: the rule is off.
 
-    grace: what was used so lately stays. patience: how long a use elsewhere, which nobody can ask about, is
-    believed. older_than and max_size forget tagged images, the least recently used first. keep: so many of each
-    recipe, the most recently used, are not forgotten; alone, all others are. locked: digests and who names them.
+    grace: images used this recently stay. patience: how long a lease from another machine counts if its process cannot
+    be checked. older_than, max_size: remove tagged images as well, the least recently used first. keep: spare this
+    many of each recipe, the most recently used; without the other two, remove the rest. locked: SIF digests and the
+    lock files that name them.
     """
 
     grace: float = _DAY
@@ -52,7 +53,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one file. freed: bytes that its removal gives back; name: what people call it."""
+    """The decision about one file. freed: bytes that its removal frees; name: shown to the user."""
 
     path: Path
     name: str
@@ -64,7 +65,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Blob:
-    """An image's file: who names it (recipe, tag), and when it was used last."""
+    """An image's file, the tags that name it as (recipe, tag), and its last use in seconds."""
 
     digest: Digest
     path: Path
@@ -84,10 +85,10 @@ class _Blob:
 def collect(
     store: Store, rules: Rules, *, queue: Queue | None, dry_run: bool, progress: Progress, now: float | None = None
 ) -> tuple[Verdict, ...]:
-    """Remove what the rules do not keep; returns what became of every file. dry_run: only tell, write nothing.
+    """Remove what the rules do not keep, and return a verdict for every file. dry_run: decide only, write nothing.
 
-    now: seconds, else the file system's own time. Raises IntegrityFailure for a link in the place of the leases,
-    Busy when another gc does not end, NotPermitted when this user may not write the store.
+    now: seconds; by default the file system's time. Raises IntegrityFailure if the lease folder is a link, Busy if
+    another gc does not finish, NotPermitted if this user may not write the store.
     """
     if not store.root.is_dir():
         return ()
@@ -100,7 +101,7 @@ def collect(
 
 
 class _Collector:
-    """One collection: what was found when it began, and what is decided from that."""
+    """One collection: the state of the store at its start, and the decisions based on it."""
 
     def __init__(self, store: Store, rules: Rules, queue: Queue | None, now: float) -> None:
         self.store = store
@@ -126,7 +127,7 @@ class _Collector:
         return max([arrived, *(used for used in uses if used <= self.now + _DAY)])
 
     def plan(self) -> Iterator[Verdict]:
-        """What should become of every file, in the order in which it is done."""
+        """Yield a verdict for every file, in the order they are carried out."""
         kept = {blob.path: why for blob in self.blobs.values() if (why := self._protected(blob))}
         free = [blob for path, blob in self.blobs.items() if path not in kept]
         doomed = {blob.path: "no tag names it" for blob in free if not blob.names}
@@ -141,7 +142,7 @@ class _Collector:
         yield from self._leftovers()
 
     def _protected(self, blob: _Blob) -> str:
-        """Why an image stays whatever the rules choose; '' when nothing protects it."""
+        """Return why an image stays regardless of the size and age rules, or ''."""
         lease = self._lease(blob.digest, self.leases)
         if lease is not None:
             return f"in use by {lease}"
@@ -161,7 +162,7 @@ class _Collector:
         return leases.is_alive(lease, now=self.now, patience=self.rules.patience, queue=self.queue)
 
     def _holder(self, name: str) -> str:
-        """Who fetches the image now; '' when nobody does, or nobody has given a sign of life for long."""
+        """Return which process fetches the image now, or '' if none does or its lock has not been refreshed."""
         with (
             contextlib.suppress(FileNotFoundError),
             self.store.holding(self.store.root / "locks" / f"{name}.lock") as lock,
@@ -172,7 +173,7 @@ class _Collector:
         return ""
 
     def _forgotten(self, chosen: list[_Blob], total: int) -> dict[Path, str]:
-        """Which tagged images are forgotten, and why."""
+        """Return the tagged images to remove, and why."""
         rules = self.rules
         spared = self._most_recent()
         forgotten: dict[Path, str] = {}
@@ -190,7 +191,7 @@ class _Collector:
         return forgotten
 
     def _most_recent(self) -> set[Path]:
-        """The images that --keep spares."""
+        """Return the images that --keep spares."""
         recipes: dict[str, list[_Blob]] = {}
         for blob in self.blobs.values():
             for recipe in {recipe for recipe, _ in blob.names}:
@@ -199,10 +200,10 @@ class _Collector:
         return {blob.path for blobs in newest for blob in blobs}
 
     def _leftovers(self) -> Iterator[Verdict]:
-        """What broken runs have left, what verify put aside, and records of uses that newer ones replace."""
+        """Yield verdicts on files of interrupted runs, quarantined files, stale chunk indexes and outdated leases."""
         root = self.store.root
         for path in (*self.store.leftovers(), *entries(root / "quarantine")):
-            yield from self._leftover(path, "put aside" if path.parent.name == "quarantine" else "unfinished")
+            yield from self._leftover(path, "quarantined" if path.parent.name == "quarantine" else "unfinished")
         for folder in (root / leases.FOLDER, root / "locks", root / "refs", *entries(root / "images")):
             hidden = (path for path in entries(folder) if path.name.startswith("."))
             yield from (one for path in hidden for one in self._leftover(path, "unfinished"))
@@ -219,7 +220,7 @@ class _Collector:
             found = path.lstat()
         except FileNotFoundError:
             return
-        size = min(found.st_size, found.st_blocks * _BLOCK) if stat.S_ISREG(found.st_mode) else 0  # it may have holes
+        size = min(found.st_size, found.st_blocks * _BLOCK) if stat.S_ISREG(found.st_mode) else 0  # may be sparse
         age = self.now - max(found.st_mtime, found.st_ctime)
         holder = self._holder(path.name.partition(".")[0]) if path.parent.name == "partial" else ""
         keep = age < self._grace_of(path) or bool(holder)
@@ -230,7 +231,7 @@ class _Collector:
         return max(self.rules.grace, _SHORTEST if path.name.startswith(".") else 0)
 
     def carry_out(self, verdict: Verdict) -> Verdict:
-        """Do what a verdict says; returns what was done in the end."""
+        """Carry out a verdict, and return what was actually done."""
         if verdict.keep:
             return verdict
         try:
@@ -238,7 +239,7 @@ class _Collector:
             kept = self._remove_leftover(verdict.path) if blob is None else self._remove(blob)
         except (PlaceUnusable, OSError):
             kept = "this user may not remove it"
-        except Busy as error:  # the lock of its download, taken in this moment
+        except Busy as error:  # another process has just taken the download lock
             kept = error.why or "being fetched"
         return replace(verdict, keep=True, why=kept, freed=0) if kept else verdict
 
@@ -250,20 +251,20 @@ class _Collector:
             with self._locked(path.name.partition(".")[0]):
                 found = entry.folder.stat(entry.name)
                 if self.now - max(found.st_mtime, found.st_ctime) < self._grace_of(path):
-                    return "written in this moment"
+                    return "written just now"
                 entry.remove()
         return ""
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """The lock of an image's download, which nobody holds; a dead holder's elsewhere is waited out."""
+        """Hold an image's download lock; wait only if its holder on another machine may be dead."""
         with self.store.opened() as root, root.make("locks") as locks:
             patience = 2 * STALE if holder_in(locks, f"{name}.lock") else 0
             with lock_in(locks, f"{name}.lock", patience, Silent()):
                 yield
 
     def _remove(self, blob: _Blob) -> str:
-        """Remove an image; why it was kept after all, else ''."""
+        """Remove an image; return why it was kept, or ''."""
         if not _removable(blob):
             return "this user may not remove it"
         with self._locked(blob.digest.hex), contextlib.ExitStack() as stack:
@@ -273,7 +274,7 @@ class _Collector:
             except FileNotFoundError:
                 return ""
             changed = (found.st_ino, found.st_ctime_ns) != (blob.found.st_ino, blob.found.st_ctime_ns)
-            why = "written in this moment" if changed else self._in_use_now(blob)
+            why = "written just now" if changed else self._in_use_now(blob)
             if why:
                 return why
             root = stack.enter_context(self.store.opened())
@@ -291,28 +292,28 @@ class _Collector:
         return why
 
     def _forget(self, blob: _Blob) -> str:
-        """Take an image's names away, unless it is needed after all: then why."""
+        """Remove an image's tags, unless it came into use meanwhile; return why it was kept, or ''."""
         names = tags.names(self.store.root).get(blob.digest.hex, set())
-        why = self._in_use_now(blob) or ("tagged in this moment" if names - blob.names else "")
+        why = self._in_use_now(blob) or ("tagged just now" if names - blob.names else "")
         if not why:
             for recipe in {recipe for recipe, _ in names}:
                 tags.forget(self.store, recipe, blob.digest, _WAIT)
         return why
 
     def _in_use_now(self, blob: _Blob) -> str:
-        """Why the image stays after all: somebody has begun to use it since the plan was made."""
+        """Return who began to use the image after the plan was made, or ''."""
         leases.refresh(self.store.root)
         known = leases.read(self.store.root)
         lease = self._lease(blob.digest, known)
         if lease is not None:
             return f"in use by {lease}"
         if self._last_use(blob.digest, 0, known) > blob.used and self.rules.grace:
-            return "used in this moment"
+            return "used just now"
         return ""
 
 
 def _removable(blob: _Blob) -> bool:
-    """Whether this user may remove the file; asked before anything is tried."""
+    """Return whether this user may remove the file; checked before anything is changed."""
     folder = blob.path.parent
     found = folder.stat()
     owners_only = found.st_mode & stat.S_ISVTX and os.geteuid() != 0
@@ -321,7 +322,7 @@ def _removable(blob: _Blob) -> bool:
 
 
 def _age(seconds: float) -> str:
-    """A span of time for people."""
+    """Format a time span in seconds: ``3 days``."""
     amount = max(0.0, seconds)
     for unit, length in (("days", _DAY), ("h", 3600.0), ("min", 60.0)):
         if amount >= 2 * length:

@@ -1,10 +1,10 @@
-"""Leases: who uses an image now, and when it was used last. Nobody can remove one when its program ends.
+"""Leases record who uses an image now and when it was last used.
 
-One small file each, `leases/<sif hex>.<machine>.<user>.<what>.json`. The process that takes a lease becomes
-the container engine and keeps its number, so the lease lives as long as that process does; pid and start time
-together are used only once between two starts of a machine (proc_pid_stat(5), field 22). A lease whose holder is
-gone stays as the record of the last use: file systems are mounted noatime. Times are the files' own, which a
-server sets, so that machines whose clocks differ agree.
+Each lease is a small file, `leases/<sif hex>.<machine>.<user>.<what>.json`. Nothing runs when the program ends, so
+leases are not removed then. The process that takes a lease becomes the container engine and keeps its pid, so the
+lease is live as long as that process; pid and start time together are unique between two boots (proc_pid_stat(5),
+field 22). A lease whose process has ended stays as the record of the last use, because file systems are often mounted
+noatime. Times are the files' mtimes, which the file server sets, so machines with different clocks agree.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _LIMIT = 4096  # bytes; a lease has some 300
 
 @dataclass(frozen=True)
 class Job:
-    """A SLURM job, as its own environment names it; number '' outside of jobs."""
+    """A SLURM job, from the job's environment; number is '' outside a job."""
 
     number: str = ""
     cluster: str = ""
 
     @classmethod
     def parse(cls, number: str, cluster: str) -> Job:
-        """What SLURM_JOB_ID and SLURM_CLUSTER_NAME say; anything but a number counts as no job."""
+        """Parse SLURM_JOB_ID and SLURM_CLUSTER_NAME; an ID that is not a number counts as no job."""
         known = _JOB.fullmatch(number) is not None
         return cls(number if known else "", cluster if known and _WORD.fullmatch(cluster) else "")
 
@@ -55,8 +55,8 @@ class Job:
 class Lease:
     """One use of an image.
 
-    pid 0: no process holds it; then the job does, or, without a job, nobody: it is a record of a use. boot and
-    namespace say where the pid counts. used is the file's own time in seconds, user a numeric id.
+    pid: the process that holds it; 0 if the job holds it or, without a job, if it only records a past use. boot and
+    namespace identify the boot and the pid namespace of the pid. used: the file's mtime in seconds. user: a user id.
     """
 
     path: Path
@@ -78,23 +78,23 @@ class Lease:
 
 @dataclass(frozen=True)
 class Queue:
-    """What SLURM says of its jobs: their numbers, and whose jobs it lets this user see (None: everybody's)."""
+    """SLURM's current jobs. user: the user id whose jobs are visible; None: all users' jobs."""
 
     cluster: str
     jobs: frozenset[str]
     user: int | None = None
 
     def knows_about(self, lease: Lease) -> bool:
-        """Whether a job that is missing here has certainly ended."""
+        """Return whether the lease's job has certainly ended if it is not in ``jobs``."""
         visible = self.user is None or self.user == lease.user
         return visible and bool(lease.job.number) and lease.job.cluster in ("", self.cluster)
 
 
 def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) -> None:
-    """Say that an image is in use: by this process, whatever it becomes; else by the job that it runs in.
+    """Record that an image is in use by this process, or, with process=False, by its SLURM job.
 
-    Do this first, and look whether the image is there afterwards: `store gc` does it the other way round. In a
-    store that this user may not write nothing happens, nor on a full disk: an image that is here must run.
+    Call this before you look for the image's file: `store gc` does the opposite. Does nothing if the user may not write
+    the store or the disk is full, because an image that is present must run.
     """
     machine = hashlib.sha256(f"{_host()} {boot()} {namespace()}".encode()).hexdigest()[:12]
     mine = f"{digest.hex}.{machine}.{os.getuid()}"
@@ -114,7 +114,7 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
     with contextlib.suppress(PlaceUnusable, OSError), _folder(root) as folder:
         try:
             folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n")
-        except PlaceUnusable:  # in a folder for everybody, somebody else may have taken the name
+        except PlaceUnusable:  # in a world-writable folder another user can have taken the name
             folder.write(f"{mine}.{who}-{secrets.token_hex(4)}.json", json.dumps(value) + "\n")
         _forget_ended(folder, mine)
 
@@ -127,7 +127,7 @@ def _folder(root: Path) -> Iterator[Folder]:
 
 
 def _forget_ended(folder: Folder, mine: str) -> None:
-    """Remove what earlier processes of this user left on this machine for the image: thousands, in a long job."""
+    """Remove this user's leases of ended processes on this machine: a long job leaves thousands."""
     for name in folder.names():
         match = _NAME.fullmatch(name) if name.startswith(f"{mine}.") else None
         if match is not None and match[2] and start_time(int(match[2])) is None:
@@ -136,9 +136,9 @@ def _forget_ended(folder: Folder, mine: str) -> None:
 
 
 def read(root: Path) -> tuple[Lease, ...]:
-    """Every lease, sorted by name. Raises IntegrityFailure for a link in the place of their folder.
+    """Return every lease, sorted by name. Raises IntegrityFailure if the lease folder is a link.
 
-    What has the name of a lease and cannot be understood is given with readable=False: it may protect something.
+    A file that is named like a lease but cannot be parsed has readable=False: it may still protect an image.
     """
     with contextlib.suppress(FileNotFoundError), Folder.at(root) as store, store.below(FOLDER) as folder:
         return tuple(_read_all(folder))
@@ -155,8 +155,8 @@ def _read_all(folder: Folder) -> Iterator[Lease]:
             content, used = folder.read(name, _LIMIT)
             owner = folder.stat(name).st_uid
         except FileNotFoundError:
-            continue  # its next process took its place
-        except (OSError, FactoryError):  # a link or a closed file in a folder that everybody may write
+            continue  # replaced by the user's next process
+        except (OSError, FactoryError):  # a link or an unreadable file in a world-writable folder
             yield Lease(folder.path / name, _changed(folder, name), digest, readable=False)
             continue
         yield _parse(folder.path / name, content, used, digest, owner)
@@ -170,7 +170,7 @@ def _changed(folder: Folder, name: str) -> float:
 
 
 def _parse(path: Path, content: bytes, used: float, digest: Digest, owner: int) -> Lease:
-    """owner: whose file it is. Whatever it says of a user, that one says it."""
+    """Parse a lease. owner: the file's owner, who counts as its user whatever the content says."""
     try:
         value = strict.json_object(content, _LIMIT)
         host, boot, namespace, start = (strict.text(value[name]) for name in ("host", "boot", "namespace", "start"))
@@ -184,7 +184,7 @@ def _parse(path: Path, content: bytes, used: float, digest: Digest, owner: int) 
 
 
 def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) -> bool:
-    """Whether the use goes on. Where that cannot be found out, it is believed for patience seconds."""
+    """Return whether the use still goes on. If that cannot be checked, it counts as live for patience seconds."""
     here = bool(lease.boot) and (lease.boot, lease.namespace) == (boot(), namespace())
     if lease.readable and lease.pid and here:
         return start_time(lease.pid) in (lease.start, "")
@@ -192,16 +192,16 @@ def is_alive(lease: Lease, *, now: float, patience: float, queue: Queue | None) 
         return lease.job.number in queue.jobs
     if lease.readable and not lease.pid and not lease.job.number:
         return False
-    return abs(now - lease.used) <= patience  # who dates a file far ahead says nothing
+    return abs(now - lease.used) <= patience  # a file dated far in the future protects nothing
 
 
 def queue_of(ask: Callable[[list[str]], str | None], user: int) -> Queue | None:
-    """SLURM's jobs by its own programs; None where there is no SLURM or it does not answer.
+    """Return SLURM's jobs as its commands report them; None if there is no SLURM or it does not answer.
 
-    ask runs a program and gives its output, None when it failed. Whoever is not root may see only own jobs.
+    ask: runs a command and returns its output, or None if it failed. Users other than root may see only their own jobs.
     """
-    told = ask(["scontrol", "show", "config"])
-    name = re.search(r"^ClusterName\s*=\s*(\S+)", told or "", re.MULTILINE)
+    config = ask(["scontrol", "show", "config"])
+    name = re.search(r"^ClusterName\s*=\s*(\S+)", config or "", re.MULTILINE)
     jobs = ask(["squeue", "--noheader", "--format=%A"]) if name else None
     if name is None or jobs is None:
         return None
@@ -209,7 +209,7 @@ def queue_of(ask: Callable[[list[str]], str | None], user: int) -> Queue | None:
 
 
 def refresh(root: Path) -> float:
-    """Make network file systems show what other machines have written; returns the file system's own time."""
+    """Make a network file system show other machines' recent writes; return the file system's time in seconds."""
     with _folder(root) as folder, folder.temporary("gc") as temporary:
         with folder.create(temporary):
             pass

@@ -1,4 +1,4 @@
-"""The links below `images/<recipe>/`: a tag, and the file of the image that it names."""
+"""The symbolic links in `images/<recipe>/`, from each tag to its image's file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from factory.store.records import Records
 from factory.store.refs import StoredImage
 
 LinkOf = Callable[[str], str | None]
-"""What the link of a tag says now; None when there is none."""
+"""Returns the current target of a tag's link; None if there is no link."""
 
 
 def link_of(folder: Path) -> LinkOf:
-    """Looks links up by their paths: good enough to see that nothing has to be done."""
+    """Read links by path: enough to see whether anything has to change."""
 
     def read(tag: str) -> str | None:
         try:
@@ -31,10 +31,10 @@ def wrong_links(
     image: StoredImage | None,
     target: Callable[[StoredImage], str],
 ) -> Iterator[tuple[str, str]]:
-    """The tags whose links are to change, and what each should say; '' where there should be none.
+    """Yield the tags whose links must change, with the new target; '' if the link must go.
 
-    wanted: the tags that have a link, and their images. image: only those of its tags; None: all. target: what a link
-    to an image says.
+    wanted: the tags that should have a link, and their images. image: check only this image's tags; None: all. target:
+    returns the link target of an image.
     """
     for tag, one in wanted.items():
         if (image is None or one.sif_digest == image.sif_digest) and says(tag) != target(one):

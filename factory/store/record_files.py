@@ -1,8 +1,8 @@
-"""The files below `refs/`, one a recipe.
+"""The files in `refs/`, one per recipe.
 
-Format 2. `tags` holds what the links in `images/` follow, and all that a version before this one understands; such a
-version, writing into the same store, forgets the rest, which can be resolved again. `others` holds, by registry and
-tag, all further images. Format 1 had `tags` alone, whatever registry they came from.
+Format 2: `tags` holds the images that the links in `images/` follow, and is all that older versions read. An older
+version that writes to the same store drops the rest, which can be resolved again. `others` holds all other images by
+registry and tag. Format 1 had only `tags`, for all registries.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ from factory.store.records import ADOPTED, Records
 from factory.store.refs import StoredImage
 
 _FORMAT = 2
-_LIMIT = 16 * 1024 * 1024  # bytes of a record; a tag takes some 500
-_LIMIT_OF_OTHERS = _LIMIT // 2  # bytes for what the links do not follow: it must not crowd out the rest
+_LIMIT = 16 * 1024 * 1024  # bytes of a record; a tag takes about 500
+_LIMIT_OF_OTHERS = _LIMIT // 2  # bytes of `others`, so that they cannot crowd out `tags`
 
 
 def refs_file(root: Path, recipe: str) -> Path:
-    """Where a store remembers the images of a recipe."""
+    """Return the path of a recipe's record in a store."""
     return root / "refs" / f"{recipe}.json"
 
 
 def read_refs(root: Path, recipe: str) -> Records:
-    """What a store remembers of a recipe; nothing when nothing was pulled.
+    """Read a store's records of a recipe; empty if nothing was pulled.
 
-    What cannot be read counts as nothing, a file as well as a single tag in it: it is a record of what can be resolved
-    again, never the image.
+    An unreadable file, or a single unreadable tag, counts as missing: the record can be resolved again.
     """
     try:
         content = plain.read_plain(refs_file(root, recipe), _LIMIT)
@@ -43,7 +42,7 @@ def read_refs(root: Path, recipe: str) -> Records:
     except (OSError, FactoryError):
         return Records()
     by_registry: dict[str, dict[str, StoredImage]] = {}
-    for tag, image in reversed(found):  # what stands first wins: the links follow it
+    for tag, image in reversed(found):  # the first entry wins, because the links follow `tags`
         by_registry.setdefault(image.registry, {})[tag] = image
     home = value.get("home")
     if not isinstance(home, str) or home not in by_registry:
@@ -55,10 +54,7 @@ def read_refs(root: Path, recipe: str) -> Records:
 
 
 def write_refs(refs: Folder, recipe: str, records: Records, registry: str) -> None:
-    """Replace the record of a recipe in one step. refs: the folder of records; registry: as ``Records.links`` takes it.
-
-    Raises NoRoom.
-    """
+    """Replace a recipe's record atomically. refs: the open folder; registry: see ``Records.links``. Raises NoRoom."""
     links = records.links(registry)
     others: dict[str, dict[str, Any]] = {}
     for tag, image in records:
@@ -75,14 +71,14 @@ def write_refs(refs: Folder, recipe: str, records: Records, registry: str) -> No
     if len(content) > _LIMIT or len(json.dumps(others)) > _LIMIT_OF_OTHERS:
         raise NoRoom(
             f"the store's record of {recipe} is full",
-            why=f"it would have {len(content)} bytes, for {len(records.images)} tags",
-            fix="singfactory store gc --keep 10 forgets what was not used for long",
+            why=f"{len(records.images)} tags would take {len(content)} bytes",
+            fix="remove images that you no longer use: singfactory store gc --keep 10",
         )
     refs.write(f"{recipe}.json", content)
 
 
 def _images(recipe: str, value: dict[str, Any]) -> Iterator[tuple[str, StoredImage]]:
-    """Every tag that can be read. Raises Malformed where the whole document is none."""
+    """Yield every readable tag. Raises Malformed if the document as a whole is wrong."""
     others = strict.mapping(value.get("others", {}))
     for tags in (strict.member(value, "tags"), *others.values()):
         for tag, one in (tags if isinstance(tags, dict) else {}).items():

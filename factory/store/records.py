@@ -1,8 +1,8 @@
-"""What a store remembers of one recipe: images by the registry that they came from, then by tag.
+"""A store's records of one recipe: its images by registry, then by tag.
 
-A name is worth nothing without the registry that gave it: whoever runs another registry, or writes a lock file, can
-call anything by any name. So a tag of one registry never replaces the same tag of another, and what a name means
-when no registry is named is decided here, in one place.
+A tag only means something together with its registry: another registry, or a lock file, can use the same name for any
+image. So a tag of one registry never replaces the same tag of another. This module decides which image a name without
+a registry refers to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from factory.oci.digest import Digest
 from factory.oci.names import Reference, RegistryAddress
 from factory.store.refs import StoredImage
 
-ADOPTED = ""  # in the place of a registry: the image was a file here (factory.store.adopt)
+ADOPTED = ""  # the registry of images adopted from a local file (factory.store.adopt)
 Tags = Mapping[str, StoredImage]
 
 
@@ -24,8 +24,8 @@ Tags = Mapping[str, StoredImage]
 class Records:
     """The images of a recipe.
 
-    by_registry: by the registry's address, then by tag. home: the registry whose tags the links in `images/` follow;
-    '' when there is none yet. unasked: registries that nobody has named but a lock file.
+    by_registry: images by registry address, then by tag. home: the registry whose tags the links in `images/` follow;
+    '' if there is none yet. unasked: registries that only a lock file has named.
     """
 
     by_registry: Mapping[str, Tags] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Records:
     unasked: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[tuple[str, StoredImage]]:
-        """Every tag and its image, sorted."""
+        """Yield every tag and its image, sorted."""
         for _, tags in sorted(self.by_registry.items()):
             yield from sorted(tags.items())
 
@@ -43,14 +43,14 @@ class Records:
         return tuple(image for _, image in self)
 
     def of(self, registry: str) -> Tags:
-        """What came from a registry, by tag."""
+        """Return the images from a registry, by tag."""
         return self.by_registry.get(registry, {})
 
-    def meant(self, registry: str) -> Tags:
-        """What the recipe's name means by itself, by tag, where this registry is the one that is set; '': none is.
+    def unqualified(self, registry: str) -> Tags:
+        """Return the images that NAME:TAG without a registry refers to, by tag. registry: the configured one, or ''.
 
-        Adopted images have no other name: they count where that registry has no image of the same tag. Without a
-        registry, the only one that the recipe came from is meant, and none where there are several.
+        Adopted images have no registry: they are included unless the registry has the same tag. With no registry
+        configured, the only registry that the recipe came from is used, and none if there are several.
         """
         if registry:
             return {**self.of(ADOPTED), **self.of(registry)}
@@ -58,18 +58,22 @@ class Records:
         return {**({} if others else self.of(only)), **self.of(ADOPTED)}
 
     def candidates(self) -> tuple[str, ...]:
-        """The registries that the recipe came from because somebody named them."""
+        """Return the registries that the recipe was pulled from by name, not only through a lock file."""
         return tuple(sorted(set(self.by_registry) - self.unasked - {ADOPTED}))
 
     def links(self, registry: str) -> Tags:
-        """Where the links of `images/<recipe>/` belong; registry: the one that this user or this site has set."""
+        """Return the images that the links in `images/<recipe>/` should lead to.
+
+        registry: the one that the user or the site has configured.
+        """
         first, last = (ADOPTED, self.home) if self.home == registry else (self.home, ADOPTED)
         return {**self.of(first), **self.of(last)}
 
     def with_image(self, image: StoredImage, tags: Iterable[str], registry: str, *, asked: bool) -> Records:
-        """With an image of these tags. registry: as in ``links``; asked: False where only a lock file named it.
+        """Return these records with an image added under its tags.
 
-        The links go to the registry that is set; where none is, they stay with the first one that was asked for.
+        registry: as for ``links``. asked: False if only a lock file named the image's registry. The links follow the
+        configured registry or, without one, the first registry that was named.
         """
         source = image.registry
         unasked = self.unasked
@@ -84,7 +88,7 @@ class Records:
         return Records({**self.by_registry, source: added}, home, unasked)
 
     def without(self, digest: Digest) -> Records:
-        """Without the tags of an image; digest: its file's."""
+        """Return these records without an image's tags. digest: the SIF's."""
         rest = {
             registry: {tag: image for tag, image in tags.items() if image.sif_digest != digest}
             for registry, tags in self.by_registry.items()
@@ -92,7 +96,7 @@ class Records:
         return replace(self, by_registry={registry: tags for registry, tags in rest.items() if tags})
 
     def over(self, lower: Records) -> Records:
-        """With what another store remembers, where this one remembers nothing."""
+        """Return these records merged with those of a lower store; these win."""
         registries = {*lower.by_registry, *self.by_registry}
         asked = {*self.candidates(), *lower.candidates()}
         merged = {registry: {**lower.of(registry), **self.of(registry)} for registry in registries}
@@ -100,13 +104,13 @@ class Records:
 
 
 def absent(reference: Reference, known: Records, registry: str, root: Path) -> FactoryError:
-    """The error for a reference that names nothing of a store: UsageError where the user has to say which is meant."""
+    """Return the error for a reference that matches no image; UsageError if it is ambiguous."""
     sources = [RegistryAddress.parse(one) for one in known.by_registry if one != ADOPTED]
     several = known.candidates()
     if sources and len(several) != 1 and not (reference.registry or reference.digest or registry):
         return UsageError(
-            f"{reference} may be several images" if several else f"nobody has said which {reference.name} is meant",
-            why=f"no registry is set, and the store has the name from {'these' if several else 'a lock file only'}: "
+            f"{reference} is ambiguous: no registry is set",
+            why=f"the store has {reference.name} from {'' if several else 'a lock file only: '}"
             + ", ".join(map(str, sources)),
             fix="name one: " + " or ".join(str(replace(reference, registry=source)) for source in sources),
         )
@@ -117,6 +121,6 @@ def absent(reference: Reference, known: Records, registry: str, root: Path) -> F
     there = ", ".join(shown)
     return NotFound(
         f"{reference} is not in the store {root}",
-        why=f"it has {there}" if there else "",
+        why=f"the store has {there}" if there else "",
         fix=f"singfactory pull {reference}",
     )

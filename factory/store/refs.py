@@ -1,4 +1,4 @@
-"""What the store remembers of an image: where it came from, and how it wants to be run."""
+"""The record of a stored image: where it came from, and its run options."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
 
 GPUS = ("none", "nvidia", "rocm")
-_TIME_LIMIT = 40  # characters of a moment
+_TIME_LIMIT = 40  # characters of a timestamp
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A verified image in a store. digest is the manifest's, sif_digest the file's; times are ISO 8601, UTC."""
+    """A verified image in a store. digest: of the manifest; sif_digest: of the file; times: ISO 8601, UTC."""
 
     recipe: str
     tag: str
@@ -33,15 +33,15 @@ class StoredImage:
 
     @property
     def sif(self) -> Descriptor:
-        """The image's file; a store does not remember its media type."""
+        """The descriptor of the image's file; the store does not record the media type."""
         return Descriptor("", self.sif_digest, self.size)
 
     def says_the_same(self, known: StoredImage | None) -> bool:
-        """Whether what is known says this already, whenever it was pulled."""
+        """Return whether the known record is the same, except for the time of the pull."""
         return known is not None and replace(known, pulled=self.pulled) == self
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept in `refs/`."""
+        """Return the JSON form for `refs/`."""
         return {
             "recipe": self.recipe,
             "tag": self.tag,
@@ -55,16 +55,16 @@ class StoredImage:
 
     @classmethod
     def from_json(cls, value: object) -> StoredImage:
-        """Read back, as strictly as what a registry says is read (factory.records.release). Raises Malformed."""
+        """Parse the JSON form, as strictly as a registry's manifest (factory.records.release). Raises Malformed."""
         image = strict.mapping(value)
         run = strict.mapping(strict.member(image, "run"))
         env = strict.texts(strict.member(run, "env"), most=strict.MOST_VARIABLES)
         if not all(strict.is_variable(name, text) for name, text in env.items()):
-            raise strict.Malformed("a variable has a name that no shell would take")
+            raise strict.Malformed("a variable's name is not valid in a shell")
         binds = strict.array(strict.member(run, "binds"), strict.MOST_VARIABLES)
         gpu = strict.text(strict.member(run, "gpu"))
         if gpu not in GPUS:
-            raise strict.Malformed(f"no kind of GPU: {ascii(gpu)[:40]}")
+            raise strict.Malformed(f"unknown GPU option: {ascii(gpu)[:40]}")
         return cls(
             recipe=strict.parsed(recipe_name, strict.member(image, "recipe")),
             tag=strict.parsed(tag_name, strict.member(image, "tag")),
@@ -84,7 +84,7 @@ def _address(text: str) -> str:
 
 
 class Purged(NotFound):
-    """The store knows the image, and its file is gone or cut short: scratch file systems delete what lies unused."""
+    """The store has a record of the image, but its file is missing or truncated, for example purged from scratch."""
 
     def __init__(self, reference: Reference, image: StoredImage, path: Path) -> None:
         same = Reference(image.recipe, digest=image.digest, registry=reference.registry)
@@ -92,7 +92,7 @@ class Purged(NotFound):
         again = f"singfactory pull {same}" if image.registry else adopt
         super().__init__(
             f"the file of {image.recipe}:{image.tag} is gone from the store",
-            why=f"{path} was deleted or cut short; many scratch file systems delete what lies unused",
-            fix=f"{again} brings the same image back",
+            why=f"{path} was deleted or truncated; many scratch file systems delete files that are not used",
+            fix=f"get the same image back with: {again}",
         )
         self.image = image

@@ -1,8 +1,8 @@
-"""Images of a store that a new one may share bytes with, and their chunk indexes.
+"""Stored images that a new image may share bytes with, and their chunk indexes.
 
     chunks/<sif hex>.chunks   the chunk index of an image that is here or in a shared store
 
-An index only saves fetching: what comes out wrong by a wrong one does not get through the digest of the whole.
+An index only saves downloads. A wrong one cannot produce a wrong image: the digest of the whole file is checked.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from factory.oci.digest import Descriptor, Digest
 from factory.store.store import Store
 
 _FOLDER = "chunks"
-_MOST = 8  # images that are looked at; each costs reading its index
+_MOST = 8  # images to consider; for each, an index has to be read
 
 
 class Seed(NamedTuple):
-    """An image that is here, with the recipe that it is of."""
+    """A stored image and its recipe."""
 
     digest: Digest
     path: Path
@@ -30,7 +30,7 @@ class Seed(NamedTuple):
 
 
 def seeds(store: Store, recipe: str, wanted: Descriptor) -> tuple[Seed, ...]:
-    """The images that may have bytes of a wanted one: those of the same recipe first, of these the newest."""
+    """Return images that may share bytes with the wanted one: same recipe first, then newest first."""
     images = {image.sif_digest: image for _, image in store.images() if image.sif_digest != wanted.digest}
     nearest = sorted(images.values(), key=lambda image: (image.recipe == recipe, image.pulled), reverse=True)
     found = ((image, store.where(image.sif)) for image in nearest[:_MOST])
@@ -38,14 +38,14 @@ def seeds(store: Store, recipe: str, wanted: Descriptor) -> tuple[Seed, ...]:
 
 
 def remembered(store: Store, digest: Digest, limit: int) -> bytes | None:
-    """The chunk index of an image, at most so many bytes; None when none is kept. It may be anybody's work."""
+    """Return an image's stored chunk index, at most limit bytes, or None. It is untrusted input."""
     with contextlib.suppress(OSError, FactoryError), store.holding(_place(store, digest)) as kept:
         return kept.folder.read(kept.name, limit)[0]
     return None
 
 
 def remember(store: Store, digest: Digest, content: bytes) -> None:
-    """Keep the chunk index of an image, where this user may."""
+    """Store the chunk index of an image, if this user may write the store."""
     path = _place(store, digest)
     with contextlib.suppress(OSError, FactoryError), store.opened() as root, root.make(_FOLDER) as chunks:
         if not store.trust.doubt_of_folders(path, store.root):
@@ -53,13 +53,13 @@ def remember(store: Store, digest: Digest, content: bytes) -> None:
 
 
 def forget(store: Store, digest: Digest) -> None:
-    """Keep the index of an image no longer: it was wrong, or nobody knows whether it was."""
+    """Remove an image's chunk index, because it was or may have been wrong."""
     with contextlib.suppress(OSError, FactoryError), store.holding(_place(store, digest)) as kept:
         kept.remove()
 
 
 def stale_indexes(store: Store) -> Iterator[Path]:
-    """Kept indexes of images that are no longer here, and whatever else lies among them."""
+    """Yield chunk indexes of images that are gone, and any other file in their folder."""
     for path in entries(store.root / _FOLDER):
         digest = Digest("sha256", path.stem)
         if path != _place(store, digest) or not store.has_file(digest):

@@ -1,13 +1,14 @@
-"""The content-addressed store of images on a cluster: what is in it is complete, verified and read-only.
+"""The content-addressed image store on a cluster: every image in it is complete, verified and read-only.
 
     blobs/sha256/ab/abcdef….sif   a SIF under its digest
     images/<recipe>/<tag>         a symbolic link to a blob
-    refs/<recipe>.json            what was resolved, when, and how the image wants to be run
+    refs/<recipe>.json            what each tag resolved to, when, and the image's run options
     partial/  locks/              work in progress
 
-A blob is written in partial/, then exact size, digest, fsync, read-only, rename, fsync of the folder.
+A blob is written in partial/. Then its size and digest are checked, it is synced, made read-only and renamed, and the
+folder is synced.
 
-Below a store may lie others that this user only reads: what they have is used from there, and not fetched again.
+A store can have read-only shared stores below it. Images found there are used in place, not fetched again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from factory.store.refs import Purged, StoredImage
 from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
-RECORD_TIMEOUT = 60.0  # seconds to wait for another process that writes the record of a recipe, which takes none
+RECORD_TIMEOUT = 60.0  # seconds to wait for another process that writes a recipe's record, which takes milliseconds
 ELSEWHERE = "use a store of your own (--store DIR)"
 _READ_ONLY = 0o444
 _RECORD = re.compile(r"[a-z0-9][a-z0-9._-]*\.json", re.ASCII)
@@ -43,11 +44,11 @@ _RECORD = re.compile(r"[a-z0-9][a-z0-9._-]*\.json", re.ASCII)
 
 @dataclass(frozen=True)
 class Store:
-    """A store below one folder. Every method is safe beside any number of other processes.
+    """A store in one folder. Every method is safe with any number of concurrent processes.
 
-    shared: stores of others, only read, the first one first. trust: whose files may be used, here and there.
-    registry: what a name without a registry means; '' where none is set. home: the same as this user or this site has
-    set it, whatever the folder that they stand in says: the links in `images/` follow it.
+    shared: read-only shared stores, in order of preference. trust: whose files may be used, here and in shared stores.
+    registry: the registry of a name without one; '' if none is set. home: the registry set by the user or the site,
+    ignoring the project's file; the links in `images/` follow it.
     """
 
     root: Path
@@ -57,11 +58,11 @@ class Store:
     home: str = ""
 
     def blob(self, digest: Digest) -> Path:
-        """Where the SIF of this digest is in this store's own folder, or would be."""
+        """Return the path of this SIF in this store's own folder, whether it exists or not."""
         return _blob(self.root, digest)
 
     def where(self, wanted: Descriptor) -> Path | None:
-        """Where the blob is, here or in a shared store: an ordinary file of the right size, whoever owns it."""
+        """Return the blob's path here or in a shared store: a regular file of the right size, whoever owns it."""
         for root in (self.root, *self.shared):
             with contextlib.suppress(OSError):
                 found = _blob(root, wanted.digest).lstat()
@@ -70,7 +71,7 @@ class Store:
         return None
 
     def has_file(self, digest: Digest) -> bool:
-        """Whether something has the blob's name, here or in a shared store; or may have, where nobody lets us look."""
+        """Return whether any file has the blob's name, here or in a shared store; True if a folder is unreadable."""
         for root in (self.root, *self.shared):
             try:
                 _blob(root, digest).lstat()
@@ -82,17 +83,18 @@ class Store:
         return False
 
     def usable(self, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
-        """Where the blob is, when it may be used: this user's own was checked when it came, others' are hashed once.
+        """Return the blob's path if it may be used, or None.
 
-        hashed: False where its bytes will be hashed anyway. Raises IntegrityFailure when the one in this store must
-        not be used; a shared store's is passed over then.
+        Blobs written by this user were verified on arrival; other owners' blobs are hashed once. hashed: False if the
+        caller will hash the bytes anyway. Raises IntegrityFailure if the blob in this store must not be used; such a
+        blob in a shared store is skipped.
         """
         path = self.usable_here(wanted, hashed=hashed)
         lower = (self._acceptable_in(root, wanted, hashed=hashed) for root in self.shared)
         return path or next(filter(None, lower), None)
 
     def usable_here(self, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
-        """As ``usable``, in this store's own folder only."""
+        """Like ``usable``, in this store's own folder only."""
         return self._usable_in(self.root, wanted, hashed=hashed)
 
     def _acceptable_in(self, root: Path, wanted: Descriptor, *, hashed: bool) -> Path | None:
@@ -105,7 +107,7 @@ class Store:
         return None
 
     def _usable_in(self, root: Path, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
-        """Opens the file, since that asks the server where a network file system's cache might not."""
+        """Opens the file: on a network file system that asks the server, while lstat may answer from the cache."""
         path = _blob(root, wanted.digest)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -122,9 +124,9 @@ class Store:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Folder]:
-        """The store's own folder, made where it is not there: all that is written goes below it.
+        """Open the store's own folder, and create it if it is missing. All writes go below it.
 
-        Raises IntegrityFailure where a stranger could put another folder in its place, PlaceUnusable.
+        Raises IntegrityFailure if an untrusted user could replace the folder, PlaceUnusable.
         """
         self._is_in_place()
         make_way(self.root)
@@ -137,11 +139,11 @@ class Store:
             raise IntegrityFailure(
                 f"the store {self.root} is not safe to use",
                 why=why,
-                fix="use a store below your home or a folder of your own, or name the owner in trusted_owners",
+                fix="use a store in your home or another private folder, or list the owner in trusted_owners",
             )
 
     def lease(self, digest: Digest, job: Job | None = None, *, process: bool = True) -> None:
-        """Say that an image is in use (factory.store.leases), wherever it lies and this user may say so."""
+        """Take a lease on an image (factory.store.leases) in every store that has it and lets this user write one."""
         for root in (self.root, *self.shared):
             with contextlib.suppress(OSError):  # a store that this user may not enter
                 there = root == self.root or _blob(root, digest).exists()
@@ -149,10 +151,10 @@ class Store:
                     leases.take(root, digest, job or Job(), process=process)
 
     def record(self, image: StoredImage, tags: Iterable[str], *, asked: bool = True) -> None:
-        """Remember a present image under its registry's tags, and link those tags that are this registry's to give.
+        """Record an image under its registry's tags, and update the links of the tags that follow this registry.
 
-        asked: False where only a lock file named the registry. Writes nothing when all that is known already: who may
-        only read a shared store can pull what it has.
+        asked: False if only a lock file named the registry. Writes nothing if nothing changes, so that users can pull
+        from a store that they can only read.
         """
         folder = self.root / "images" / recipe_name(image.recipe)
 
@@ -176,7 +178,7 @@ class Store:
         ):
             known = self.own(image.recipe)
             wanted = known.with_image(image, tags, self.home, asked=asked)
-            moved = image if known.home == wanted.home else None  # None: the links of all tags may be another's
+            moved = image if known.home == wanted.home else None  # None: check the links of all tags
             for tag, right in list(wrong_links(links.links_to, wanted.links(self.home), wanted, moved, target)):
                 if right:
                     links.link(tag, right)
@@ -185,18 +187,18 @@ class Store:
             write_refs(refs, image.recipe, wanted, self.home)
 
     def known(self, recipe: str) -> Records:
-        """What this store and the shared ones remember of a recipe, whether its files are here or not."""
+        """Return the records of a recipe in this store and the shared ones, whether the files exist or not."""
         known = self.own(recipe)
         for root in self.shared:
             known = known.over(self._refs(root, recipe))
         return known
 
     def own(self, recipe: str) -> Records:
-        """What this store itself remembers of a recipe."""
+        """Return this store's own records of a recipe."""
         return self._refs(self.root, recipe)
 
     def _refs(self, root: Path, recipe: str) -> Records:
-        """What the store below root remembers; nothing when somebody who is not trusted wrote it."""
+        """Return the records in the store at root; empty if an untrusted user wrote them."""
         path = refs_file(root, recipe)
         try:
             doubt = self.trust.doubt(path, path.lstat(), root)
@@ -207,11 +209,11 @@ class Store:
         return Records() if doubt else read_refs(root, recipe)
 
     def find(self, reference: Reference) -> StoredImage:
-        """The image that a reference names, if it is here. Raises NotFound with the command that fetches it.
+        """Return the image that a reference names. Raises NotFound with the command that fetches it.
 
-        A digest decides by itself, whichever registry it came from. A tag is looked for in the registry that is named,
-        else in the one that is set; where none is, and the name came from several, UsageError says what to type.
-        Raises Purged, which knows the image, when it was here: its own digest must come back, not a newer one's.
+        A digest matches whatever registry the image came from. A tag is looked up in the registry of the reference,
+        or else in the configured one. With no registry at all and several candidates, UsageError lists them.
+        Raises Purged if the image is recorded but its file is gone: then the same digest has to be fetched again.
         """
         known = self.known(reference.name)
         registry = str(reference.registry) if reference.registry else self.registry
@@ -220,27 +222,27 @@ class Store:
             if same:
                 return self._present(min(same, key=lambda image: image.registry != registry))
             raise absent(reference, known, self.registry, self.root)
-        meant = known.of(registry) if reference.registry else known.meant(registry)
-        if (reference.tag or LATEST) in meant:
-            return self._present(meant[reference.tag or LATEST])
-        if meant and not reference.tag and reference.registry is None:
-            here = [image for image in meant.values() if self.where(image.sif)]
-            return self._present(max(here or meant.values(), key=lambda image: image.pulled))
+        tags = known.of(registry) if reference.registry else known.unqualified(registry)
+        if (reference.tag or LATEST) in tags:
+            return self._present(tags[reference.tag or LATEST])
+        if tags and not reference.tag and reference.registry is None:
+            here = [image for image in tags.values() if self.where(image.sif)]
+            return self._present(max(here or tags.values(), key=lambda image: image.pulled))
         raise absent(reference, known, self.registry, self.root)
 
-    def is_meant(self, image: StoredImage, tag: str = "") -> bool:
-        """Whether NAME:TAG, without a registry, names this image."""
-        meant = self.known(image.recipe).meant(self.registry).get(tag or image.tag)
-        return meant is not None and (meant.registry, meant.digest) == (image.registry, image.digest)
+    def is_unqualified(self, image: StoredImage, tag: str = "") -> bool:
+        """Return whether NAME:TAG without a registry names this image. tag: by default the image's own."""
+        found = self.known(image.recipe).unqualified(self.registry).get(tag or image.tag)
+        return found is not None and (found.registry, found.digest) == (image.registry, image.digest)
 
     def holds(self, image: StoredImage) -> bool:
-        """Whether the image's file is there now, of an owner that is trusted. Raises IntegrityFailure otherwise."""
+        """Return whether the image's file exists. Raises IntegrityFailure if its owner is not trusted."""
         return self.usable(image.sif, hashed=False) is not None
 
     def file(self, image: StoredImage, *, hashed: bool = True) -> Path:
-        """The image's file, to be run; hashed: False when it is to be copied and hashed then.
+        """Return the path of the image's file, ready to run. hashed: False if the caller copies and hashes it.
 
-        Raises Purged, and IntegrityFailure, as usable does.
+        Raises Purged, and IntegrityFailure like ``usable``.
         """
         path = self.usable(image.sif, hashed=hashed)
         if path is None:
@@ -248,7 +250,7 @@ class Store:
         return path
 
     def _present(self, image: StoredImage) -> StoredImage:
-        """The image, if its file is still there. Raises Purged."""
+        """Return the image if its file still exists. Raises Purged."""
         if self.holds(image):
             return image
         raise self._purged(image)
@@ -259,48 +261,48 @@ class Store:
         return Purged(Reference(image.recipe, tag=image.tag, registry=registry), image, self.blob(image.sif_digest))
 
     def images(self) -> Iterator[tuple[str, StoredImage]]:
-        """Every tag and its image that is here or in a shared store, sorted."""
+        """Yield every tag and its image whose file is here or in a shared store, sorted."""
         for recipe in _recipes(self.root, *self.shared):
             for tag, image in self.known(recipe):
                 if self.where(image.sif) is not None:
                     yield tag, image
 
     def missing(self) -> Iterator[StoredImage]:
-        """What this store's own tags name and nobody has any more, sorted; each once, whatever the number of tags."""
+        """Yield each image that this store's tags name but whose file is in no store, sorted, once per image."""
         for recipe in _recipes(self.root):
             images = {image.digest: image for image in self.own(recipe).images}
             yield from (image for image in images.values() if self.where(image.sif) is None)
 
     def blobs(self) -> Iterator[tuple[Digest, Path]]:
-        """Every blob, sorted by digest; files with other names are not the store's and are left alone."""
+        """Yield every blob, sorted by digest. Files with other names are ignored."""
         for path in sorted((self.root / "blobs").glob("*/??/*.sif")):
             with contextlib.suppress(FactoryError):
                 yield Digest.parse(f"{path.parent.parent.name}:{path.stem}"), path
 
     def quarantine(self, path: Path) -> Path:
-        """Move a wrong blob out of the way, so that nothing runs it and the next pull fetches it anew."""
+        """Move a damaged blob to `quarantine/`, so that nothing runs it and the next pull fetches it again."""
         with self.holding(path) as wrong, self.opened() as root, root.make("quarantine") as quarantine:
             wrong.folder.rename(wrong.name, quarantine, wrong.name)
             return quarantine.path / wrong.name
 
     @contextlib.contextmanager
     def holding(self, path: Path) -> Iterator[Entry]:
-        """A file of this store, in its folder, which is held. Raises FileNotFoundError, IntegrityFailure for links."""
+        """Open the folder of a file in this store. Raises FileNotFoundError, IntegrityFailure for links."""
         *folders, name = path.relative_to(self.root).parts
         self._is_in_place()
         with Folder.at(self.root) as root, root.below(*folders) as folder:
             yield folder.named(name)
 
     def leftovers(self) -> Iterator[Path]:
-        """Unfinished downloads."""
+        """Yield the unfinished downloads."""
         yield from entries(self.root / "partial")
 
 
 def _recipes(*roots: Path) -> list[str]:
-    """The recipes of which these stores remember something."""
+    """Return the recipes that have records in these stores."""
     found: set[str] = set()
     for root in roots:
-        with contextlib.suppress(OSError):  # not there, or closed to this user
+        with contextlib.suppress(OSError):  # missing, or not readable by this user
             found |= {path.stem for path in (root / "refs").iterdir() if _RECORD.fullmatch(path.name)}
     return sorted(found)
 

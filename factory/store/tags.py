@@ -1,4 +1,4 @@
-"""Which tags name which image, by the links and by the records: what either of them says, counts."""
+"""Which tags name which image: a tag counts if a link or a record has it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from factory.store.store import ELSEWHERE, Store
 
 
 def names(root: Path) -> dict[str, set[tuple[str, str]]]:
-    """The names, as (recipe, tag), of each image by the hexadecimal part of its SIF digest."""
+    """Return each image's names as (recipe, tag), by the hexadecimal part of its SIF digest."""
     found: dict[str, set[tuple[str, str]]] = {}
     for path in sorted((root / "refs").glob("[!.]*.json")):
         for tag, image in read_refs(root, path.stem):
             found.setdefault(image.sif_digest.hex, set()).add((path.stem, tag))
     for link in sorted((root / "images").glob("[!.]*/[!.]*")):
-        with contextlib.suppress(OSError):  # no link, or moved in this moment
+        with contextlib.suppress(OSError):  # not a link, or moved just now
             found.setdefault(link.readlink().stem, set()).add((link.parent.name, link.name))
     return found
 
 
 def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
-    """Take away every tag of a recipe that names the image: the record first, then the links."""
+    """Remove every tag of a recipe that names the image: from the record first, then the links."""
     with (
         store.opened() as root,
         root.make("locks") as locks,
@@ -36,7 +36,7 @@ def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
         with contextlib.suppress(FileNotFoundError), root.below("refs") as refs:
             if rest.images and len(rest.images) < len(known.images):
                 write_refs(refs, recipe, rest, store.home)
-            elif known.images and not rest.images:  # what cannot be read is left alone
+            elif known.images and not rest.images:  # an unreadable record is left alone
                 refs.remove(f"{recipe}.json")
         with contextlib.suppress(FileNotFoundError), root.below("images", recipe) as links:
             for name in links.names():

@@ -1,20 +1,22 @@
-"""Whose files may become programs: in a store that others share, an image is used only from owners that are trusted.
+"""Which owners a shared store trusts: only their images are run.
 
-Who may write in a store's folder, or could put another folder in its place, can put another file there at any time;
-using the store means trusting them. Anybody else's file is refused, and a store whose place strangers decide is not
-used at all. What others have stored, or could have changed, is hashed before its first use, and that is remembered by
-the file's own identity: its change time (ctime) cannot be set, so what is written later is hashed again.
+Anyone who can write a store's folder, or replace a folder above it, can replace an image at any time, so using the
+store means trusting them. Files of other owners are refused, and a store whose location an untrusted user controls is
+not used at all. An image that another user stored or could have changed is hashed before its first use. The result is
+remembered by the file's inode, size and times: the change time (ctime) cannot be set, so a file changed later is
+hashed again.
 
-That protects from what went wrong: a damaged disk, a copy that broke off, a wrong file under a digest's name. It does
-not protect from those who are trusted: between the hashing and the moment at which the engine opens the file, whoever
-may write its folder can put another one there. Where members of a group should not have to trust each other, one user
-fills the store and the others read it (a folder that its group may not write).
+This protects against accidents: a damaged disk, an interrupted copy, a wrong file under a digest's name. It does not
+protect against trusted users: between hashing and the moment the engine opens the file, anyone who can write its
+folder can replace it. If the members of a group should not have to trust each other, one user fills the store and the
+others only read it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import stat
 import time
 from collections.abc import Callable
@@ -28,17 +30,17 @@ from factory.oci.digest import Digest
 
 _ROOT = 0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_SETTLED = 60.0  # seconds since its last change after which a file of somebody else counts as no longer being written
+_SETTLED = 60.0  # seconds after its last change until another user's file counts as no longer being written
 _MAP = Path("/proc/self/uid_map")
-_OVERFLOW = Path("/proc/sys/fs/overflowuid")  # the id of everybody whose real one is not known (user_namespaces(7))
+_OVERFLOW = Path("/proc/sys/fs/overflowuid")  # the id that stands for every unmapped user (user_namespaces(7))
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Which owners are trusted besides this user, root, and who may write in the store; and what is known already.
+    """The owners trusted in addition to this user, root and those who may write the store; and what was hashed before.
 
-    owners: user ids. notes: a private folder that remembers what was hashed; None: only this process remembers.
-    notice: told before a long hashing.
+    owners: user ids. notes: a private folder that records which files were hashed; None: kept in memory only.
+    notice: called with a message before a long hash.
     """
 
     owners: frozenset[int] = frozenset()
@@ -49,21 +51,21 @@ class Trust:
     _places: dict[Path, str] = field(default_factory=dict, compare=False)
 
     def doubt(self, path: Path, found: os.stat_result, root: Path) -> str:
-        """Why a file of the store below root must not be used; '' when it may."""
+        """Return why a file of the store at root must not be used, or ''."""
         if found.st_mode & _OTHERS_WRITE:
-            return f"others than its owner can write {path}"
+            return f"users other than its owner can write {path}"
         return self.doubt_of_place(root) or self._doubt_of_owner(path, found, root) or self.doubt_of_folders(path, root)
 
     def doubt_of_place(self, root: Path) -> str:
-        """Why strangers decide what lies at root, or could; '' when they do not. All folders above it count.
+        """Return why an untrusted user controls, or could control, the folder at root, or ''. Checks all parents.
 
-        Trusted there as everywhere: this user, root, trusted_owners. Besides: the owner of root, unless others could
-        have made it; the groups of this user where these may write, since they share all that lies there; and who may
+        Always trusted: this user, root, trusted_owners. Also trusted here: the owner of root, unless others could have
+        created it; this user's groups where they may write, since they share everything there; and anyone who may
         write root itself.
         """
         if root not in self._places:
             why = self._look_above(root)
-            if not root.exists():  # somebody may still make it
+            if not root.exists():  # not cached: another user may still create it
                 return why
             self._places[root] = why
         return self._places[root]
@@ -92,45 +94,45 @@ class Trust:
         return ancestors.doubt(root, trusted=self._is_named, owner=is_owner, group=is_group, maker=is_maker)
 
     def doubt_of_folders(self, path: Path, root: Path) -> str:
-        """Why nothing at path is safe, whoever owns it: who owns a folder above can change what lies in it."""
+        """Return which folder between root and path belongs to an untrusted owner, or ''."""
         for place in (place for place in path.parents if place != root and place.is_relative_to(root)):
             with contextlib.suppress(FileNotFoundError):
-                for found in (place.lstat(), place.stat()):  # of a link: its own owner and its target's
+                for found in (place.lstat(), place.stat()):  # for a link, its own owner and its target's
                     if why := self._doubt_of_owner(place, found, root):
                         return why
         return ""
 
     def check(self, path: Path, descriptor: int, digest: Digest, root: Path, *, hashed: bool) -> None:
-        """Look at the open file of an image. Raises IntegrityFailure when it must not be used, or has other bytes.
+        """Check an image's open file. Raises IntegrityFailure if its owner is not trusted or its digest is wrong.
 
-        hashed: False where its bytes will be hashed anyway before they are used.
+        hashed: False if the caller will hash the bytes before they are used.
         """
         found = os.fstat(descriptor)
         if why := self.doubt(path, found, root):
             raise IntegrityFailure(
-                f"the image {path} is not to be trusted",
+                f"the image {path} is not trusted",
                 why=why,
-                fix="name the owner in trusted_owners if you trust what they store, or use a store of your own",
+                fix="add the owner to trusted_owners if you trust their images, or use your own store (--store DIR)",
             )
         if not hashed or not self._may_be_changed(found, root) or self._was_hashed(digest, found):
             return
         note = _note(digest, found)
         if note in self._refused:
             raise self._refused[note]
-        self.notice(f"hashing {path} once: {name_of(found.st_uid)} has stored it")
+        self.notice(f"hashing {path} once: {name_of(found.st_uid)} stored it")
         got = files.digest_of_open(descriptor)
         if got != digest or _note(digest, os.fstat(descriptor)) != note:
             self._refused[note] = IntegrityFailure(
                 f"the image {path} is damaged",
-                why=f"wanted {digest}, got {got if got != digest else 'bytes that change meanwhile'}",
-                fix="tell the owner of the store to run: singfactory store verify --repair",
+                why=f"expected {digest}, got {got if got != digest else 'a file that changes while it is read'}",
+                fix="ask the owner of the store to run: singfactory store verify --repair",
             )
             raise self._refused[note]
-        settled = time.time() - found.st_ctime > _SETTLED  # who has mapped it may still write without a trace
+        settled = time.time() - found.st_ctime > _SETTLED  # before: a writable mapping may leave ctime unchanged
         self._remember(note, lasting=settled)
 
     def vouch(self, digest: Digest, found: os.stat_result, root: Path) -> None:
-        """This user has just hashed and stored the file: it need not be hashed again."""
+        """Record that this user just hashed and stored the file, so that it is not hashed again."""
         if self._may_be_changed(found, root):
             self._remember(_note(digest, found), lasting=True)
 
@@ -152,7 +154,7 @@ class Trust:
 
     @staticmethod
     def _may_be_changed(found: os.stat_result, root: Path) -> bool:
-        """Whether somebody else could have put other bytes there."""
+        """Return whether another user could have changed the file."""
         return found.st_uid != os.geteuid() or bool(root.stat().st_mode & _OTHERS_WRITE)
 
     def _was_hashed(self, digest: Digest, found: os.stat_result) -> bool:
@@ -166,9 +168,9 @@ class Trust:
     def _remember(self, note: str, *, lasting: bool) -> None:
         self._hashed.add(note)
         if lasting and self.notes is not None:
-            with contextlib.suppress(FactoryError, OSError):  # a home that cannot be written costs another hashing
+            with contextlib.suppress(FactoryError, OSError):  # if the home is read-only, the file is hashed again
                 nearest = next(place for place in self.notes.parents if place.exists())
-                if nearest.stat().st_uid == os.geteuid():  # not in another's home, as with sudo
+                if nearest.stat().st_uid == os.geteuid():  # not in another user's home, as under sudo
                     files.make_folder(self.notes.parent)
                     files.make_folder(self.notes, 0o700)
                     files.atomic_write(self.notes / note, b"", 0o600)
@@ -180,17 +182,17 @@ def _is_private(folder: Path) -> bool:
 
 
 def _note(digest: Digest, found: os.stat_result) -> str:
-    """What tells this file, as it is now, from all others; without st_dev, which differs from node to node."""
+    """Return a name for this state of this file; without st_dev, which differs between nodes."""
     return f"{digest.hex}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
 
 
 def _is_for_a_group(root: os.stat_result) -> bool:
-    """Whether the store is shared with its group, and with no others."""
+    """Return whether the store's group may write it, and others may not."""
     return bool(root.st_mode & stat.S_IWGRP) and not root.st_mode & stat.S_IWOTH
 
 
 def _some_users_are_unknown() -> bool:
-    """Whether this is a user namespace in which owners outside of it, root among them, all look like nobody."""
+    """Return whether this is a user namespace where unmapped owners, possibly root, appear as nobody."""
     try:
         return _MAP.read_text(encoding="ascii").split() != ["0", "0", "4294967295"]
     except OSError:
@@ -205,8 +207,6 @@ def _nobody() -> int:
 
 
 def _is_member(user: int, group: int) -> bool:
-    import pwd  # noqa: PLC0415 - most stores belong to one user
-
     try:
         account = pwd.getpwuid(user)
         return group in os.getgrouplist(account.pw_name, account.pw_gid)

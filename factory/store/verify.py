@@ -1,4 +1,4 @@
-"""Hashing a store again: bit rot and tampering are found, and nothing wrong stays where a job would run it."""
+"""Hash a store again to find bit rot and tampering, and move damaged images where no job runs them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class Finding:
-    """A blob that is not what its name says; path is where it lies now."""
+    """A damaged blob. path: its place in `quarantine/`."""
 
     path: Path
     why: str
 
 
 def verify(store: Store, progress: Progress) -> tuple[int, tuple[Finding, ...]]:
-    """Hash every blob; wrong ones are moved to `quarantine/`. Returns how many were looked at, and the wrong ones."""
+    """Hash every blob and quarantine the damaged ones. Return how many were checked, and the damaged ones."""
     wrong: list[Finding] = []
     count = 0
     for digest, path in store.blobs():
@@ -31,7 +31,7 @@ def verify(store: Store, progress: Progress) -> tuple[int, tuple[Finding, ...]]:
             with store.holding(path) as entry:
                 why = _fault(digest, entry, progress)
         except FileNotFoundError:
-            continue  # somebody removed it meanwhile
+            continue  # removed meanwhile
         count += 1
         if why:
             wrong.append(Finding(store.quarantine(path), why))
@@ -39,12 +39,12 @@ def verify(store: Store, progress: Progress) -> tuple[int, tuple[Finding, ...]]:
 
 
 def _fault(digest: Digest, entry: Entry, progress: Progress) -> str:
-    """What is wrong with a blob; '' when it is what its name says."""
+    """Return what is wrong with a blob, or ''."""
     found = entry.folder.stat(entry.name)
     if stat.S_ISLNK(found.st_mode):
-        return "a symbolic link stood in its place"
+        return "it was a symbolic link"
     if not stat.S_ISREG(found.st_mode):
-        return "it was no ordinary file"
+        return "it was not a regular file"
     progress.begin(f"verify {digest.short}", found.st_size)
     try:
         with entry.folder.reading(entry.name) as descriptor:
@@ -56,4 +56,4 @@ def _fault(digest: Digest, entry: Entry, progress: Progress) -> str:
         return "the disk could not read it"
     finally:
         progress.end()
-    return "" if got == digest else f"its bytes are {got}, not {digest}"
+    return "" if got == digest else f"its digest is {got}, not {digest}"

@@ -83,7 +83,7 @@ def test_a_job_cannot_publish_the_image_of_a_recipe_that_is_not_planned(handover
     mine = handover.handed(bad)
     done = handover.run("publish", "--all", *handover.planned("bad"))
     assert done.code == 5
-    assert "'good-amd64' was handed over, and no job of the plan makes it" in done.err
+    assert "the artifact 'good-amd64' belongs to no job of the plan" in done.err
     assert handover.published() == before | {"bad": str(mine.sif.digest)}
     handover.run("report", *handover.planned("bad"))
     assert {name: row["outcome"] for name, row in handover.rows().items()} == {"bad": "published", "good": "unchanged"}
@@ -96,7 +96,7 @@ def test_a_job_cannot_hide_the_image_of_another_recipe_beside_its_own(handover: 
     shutil.move(forged.folder, mine.folder / "good-amd64")
     done = handover.run("publish", "--all", *handover.planned("bad", "good", "other"))
     assert done.code == 5
-    assert "the job bad (amd64) handed over what no build leaves: 'good-amd64'" in done.err
+    assert "the artifact of the job bad (amd64) has a file that no build writes: 'good-amd64'" in done.err
     assert handover.published() == {"other": str(theirs.sif.digest)}
     handover.run("report", *handover.planned("bad", "good", "other"))
     assert {name: row["outcome"] for name, row in handover.rows().items()} == {
@@ -115,7 +115,7 @@ def test_a_job_says_nothing_about_another_recipe_in_the_report(handover: Handove
     assert handover.run("publish", "--all", *handover.planned("bad", "good")).code == 5
     handover.run("report", *handover.planned("bad", "good"))
     assert {name: row["outcome"] for name, row in handover.rows().items()} == {"bad": "not built", "good": "not built"}
-    assert "another name" in handover.rows()["bad"]["why"]
+    assert "another recipe" in handover.rows()["bad"]["why"]
 
 
 def test_a_job_cannot_hand_over_the_test_report_of_another_recipe_or_tests_that_nobody_wrote(
@@ -129,7 +129,7 @@ def test_a_job_cannot_hand_over_the_test_report_of_another_recipe_or_tests_that_
     report_of(loud, TestResult("starts", "passed", 0.1), *many).save(loud.folder)
     done = handover.run("publish", "--all", *handover.planned("first", "second", "third"))
     assert done.code == 5
-    assert "is about another recipe" in done.err
+    assert "is for another recipe" in done.err
     assert "tells of tests that its recipe does not have" in done.err
     assert len(done.err) < 2000
     assert set(handover.published()) == {"first"}

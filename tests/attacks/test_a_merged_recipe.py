@@ -804,7 +804,7 @@ def test_a_committed_image_is_not_published_by_the_workflow(factory_with_images:
     (project.folder / ".git").rename(tmp_path / "git")
     done = _bash(project, tmp_path, script, **env)
     assert done.returncode == 5
-    assert "'tool-amd64' was handed over, and no job of the plan makes it" in done.stderr
+    assert "the artifact 'tool-amd64' belongs to no job of the plan" in done.stderr
     assert project.ok("list", "--json").json() == []
 
 

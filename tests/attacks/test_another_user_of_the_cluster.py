@@ -941,7 +941,7 @@ def test_a_candidate_that_a_stranger_could_have_put_there_is_not_published(
         path.chmod(path.stat().st_mode | 0o020)
     done = scratch.run(project, "publish", "tool", env={"SINGFACTORY_REGISTRY": f"oci:{scratch.victims}/images"})
     assert done.code != 0
-    assert f"{path} is not to be trusted" in done.err
+    assert f"{path} is not trusted" in done.err
     assert not (scratch.victims / "images").exists()
 
 

@@ -1,7 +1,8 @@
-"""Every command block of README.md, CONTRIBUTING.md and docs/*.md is run in a real factory with a real registry."""
+"""Run every command block of README.md, CONTRIBUTING.md and docs/*.md in a real factory with a real registry."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Callable
@@ -9,24 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.factory_project import DEFINITION, Project, push_base
+from tests.factory_project import DEFINITION, TEST, Project, push_base
 from tests.integration.documents import DOCUMENTS, Block, Reader, blocks, matches, sessions
 from tests.servers import Server
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
-# What has no commands: settings, recipes, and what a program wrote.
-OTHER_LANGUAGES = {"toml", "json", "singularity", "yaml", "text"}
+OTHER_LANGUAGES = {"toml", "json", "singularity", "yaml", "text"}  # no commands
 COMMAND = re.compile(r"(\$ |singfactory |make |apptainer |git |pip |python3? )")
 
-# The recipe that README.md speaks of, small. Its Python prints what a training script might.
+# The recipe of the documents, in small. Its Python prints what a script might print.
 RECIPE = "pytorch-2.1"
 PYTHON = (
     DEFINITION
-    + r"""    printf '#!/bin/sh\necho trained\n' >/bin/python
+    + r"""    printf '#!/bin/sh\ncase $* in *numpy*) echo 2.2.6;; *) echo trained;; esac\n' >/bin/python
     chmod 755 /bin/python
 """
 )
-# What a maintainer does in an editor, once for a new recipe and once for a change.
+# A recipe that is large enough for an update to fetch changed bytes only. README.md publishes it.
+LARGE_RECIPE, LARGE = "python-science", hashlib.shake_256().hexdigest(5_000_000)
+MORE_TESTS = "".join(f'\n[[test]]\nname = "{name}"\nrun = "true"\n' for name in ("linear algebra", "table and plot"))
+# A maintainer's editor: fills in a new recipe.toml, adds a line to a definition file.
 EDITOR = """#!/bin/sh
 for file; do
   case $file in
@@ -39,7 +42,7 @@ done
 
 @pytest.fixture(scope="module")
 def readers(new_project: Callable[[], Project], registry_process: Server) -> Callable[[str], Reader]:
-    """A reader for each document, whose factory has published the recipe of which the documents speak."""
+    """Return a function that makes a reader for a document. Its factory has published the recipe of the documents."""
     made: dict[str, Reader] = {}
 
     def reader(document: str) -> Reader:
@@ -64,10 +67,10 @@ def _reader(empty: Project, host: str, space: str) -> Reader:
     }
     project = Project(empty.folder, env, empty.base)
     folder = project.recipe(RECIPE, definition=PYTHON)
-    described = (folder / "recipe.toml").read_text()
-    (folder / "recipe.toml").write_text(described.replace('version = "1.0"', 'version = "2.1.2"'))
+    set_version(folder, "2.1.2")
     project.ok("make", RECIPE)
-    project.ok("pull", RECIPE)
+    large = push_base(host, tag="large", text=LARGE)
+    set_version(project.recipe(LARGE_RECIPE, definition=PYTHON, base=large, more=TEST + MORE_TESTS), "2026.1")
     (project.folder / "paper").mkdir()
     project.ok("lock", RECIPE, "--output", str(project.folder / "paper/singfactory.lock"))
     return Reader(
@@ -78,6 +81,11 @@ def _reader(empty: Project, host: str, space: str) -> Reader:
             "/projects/paper": str(project.folder / "paper"),
         },
     )
+
+
+def set_version(recipe: Path, version: str) -> None:
+    path = recipe / "recipe.toml"
+    path.write_text(path.read_text().replace('version = "1.0"', f'version = "{version}"'))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +99,11 @@ def _reader(empty: Project, host: str, space: str) -> Reader:
         for block in BLOCKS
     ],
 )
-def test_a_command_block_does_what_the_document_says(readers: Callable[[str], Reader], block: Block) -> None:
-    block.example.namespace["reader"] = readers(block.name.partition(":")[0])
+def test_a_block_does_what_the_document_says(readers: Callable[[str], Reader], block: Block, tmp_path: Path) -> None:
+    namespace = block.example.namespace
+    namespace["scratch"] = tmp_path
+    if not block.is_toml:
+        namespace["reader"] = readers(block.name.partition(":")[0])
     block.example.evaluate()
 
 
@@ -119,6 +130,10 @@ def test_every_block_with_commands_is_one_that_is_run(document: Path) -> None:
         ("", "", True),
         ("", "a\n", False),
         ("a.c", "abc\n", False),
+        ("a: 199.7 MB in 12 s", "a: 72 kB in 0.4 s\n", True),
+        ("a: 199.7 MB", "a: 2.4.1 MB\n", False),
+        ("a: 3 passed", "a: 2 passed\n", False),
+        ("a: 1.8 MB", "a: 1.8 s\n", False),
     ],
 )
 def test_placeholders_stand_for_what_differs_and_for_nothing_else(expected: str, printed: str, *, same: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the documents tell people to type is what the program takes."""
+"""The documents agree with the program: commands, exit codes, recipes, settings, links."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from factory.cli.main import COMMANDS, READER_LEFT, parse
+from factory.cli.settings import KEYS
 from factory.errors import (
     BuildFailed,
     IntegrityFailure,
@@ -23,30 +24,44 @@ from factory.errors import (
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
-def commands() -> list[str]:
-    """Every singfactory command line in the code of the README: blocks and spans."""
-    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)
-    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    spans = re.findall(r"`(singfactory [a-z]+ [^`]+)`", README)
-    found = [line.partition(" #")[0].strip() for line in [*lines, *spans]]
-    return [line for line in found if line.startswith("singfactory ")]
+def commands(document: Path) -> list[str]:
+    """Every singfactory command line in the code of a document: blocks and spans."""
+    text = document.read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    sessions = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    lines += [line for session in sessions for line in re.findall(r"^\$ (.*)", session, re.MULTILINE)]
+    lines += re.findall(r"`(singfactory [a-z]+ [^`]+)`", text)
+    parts = [part.strip() for line in lines for part in re.split(r" # .*| \|\| | && ", line.strip())]
+    return [part for part in parts if part.startswith("singfactory ")]
 
 
-@pytest.mark.parametrize("line", commands())
-def test_every_command_of_the_readme_is_understood(line: str) -> None:
+COMMANDS_OF_DOCUMENTS = [(document.name, line) for document in DOCUMENTS for line in commands(document)]
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS_OF_DOCUMENTS)
+def test_the_program_accepts_every_command_of_a_document(document: str, line: str) -> None:
     module, options = parse(shlex.split(line)[1:])
-    assert callable(module.run)
+    assert callable(module.run), document
     assert options
 
 
-def test_the_readme_has_commands_to_look_at() -> None:
-    assert len(commands()) > 10
+def test_the_readme_and_the_documents_have_commands() -> None:
+    assert len(commands(ROOT / "README.md")) > 10
+    assert len(COMMANDS_OF_DOCUMENTS) > 50
 
 
-def test_the_readme_tells_every_exit_code() -> None:
-    told = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+def test_the_page_of_settings_lists_every_setting_and_no_other() -> None:
+    listed = re.findall(r"^\| `([a-z_0-9]+)` \| (.*) \|$", SETTINGS, re.MULTILINE)
+    assert sorted(name for name, _ in listed) == sorted(key.name for key in KEYS)
+    assert {name for name, text in listed if "(*personal*)" in text} == {key.name for key in KEYS if key.personal}
+
+
+def test_the_readme_lists_every_exit_code() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
     errors = (
         BuildFailed,
         IntegrityFailure,
@@ -58,7 +73,7 @@ def test_the_readme_tells_every_exit_code() -> None:
         TestsFailed,
         UsageError,
     )
-    assert told == {0, 1, READER_LEFT, *(error.exit_code for error in errors)}
+    assert listed == {0, 1, READER_LEFT, *(error.exit_code for error in errors)}
 
 
 def test_the_readme_names_every_recipe_of_the_repository() -> None:
@@ -66,10 +81,19 @@ def test_the_readme_names_every_recipe_of_the_repository() -> None:
     assert set(re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE)) == names
 
 
-def test_every_link_to_a_file_leads_somewhere() -> None:
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_exist() -> None:
     for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", document.read_text(encoding="utf-8")):
+            path, _, heading = link.partition("#")
+            target = document.parent / path if path else document
+            assert target.exists(), f"{document.name}: {link}"
+            assert not heading or heading in anchors(target), f"{document.name}: {link}"
 
 
 def test_every_command_has_a_module_that_can_be_loaded() -> None:

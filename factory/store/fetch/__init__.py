@@ -1,1 +1,1 @@
-"""One transfer: a plan of what is fetched and what is copied, a pool of workers, one partial file."""
+"""The transfer of an image: a plan of what to fetch and what to copy, a pool of workers, one partial file."""

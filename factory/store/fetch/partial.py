@@ -1,7 +1,7 @@
-"""The partial file of a download: private, locked, and the beginning of the blob, in order.
+"""The partial file of a download: private, locked, and always the beginning of the blob, without holes.
 
-It lies in ``partial/`` as ``<sif hex>.<user>.<token>``; each download has a name of its own. One process fetches a blob
-and others wait for it. What an earlier process left is continued, unless that process may still be writing it.
+Its path is ``partial/<sif hex>.<user>.<token>``; each download has its own name. One process fetches a blob and the
+others wait for it. An earlier process's partial file is continued, unless that process may still be writing it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from factory.oci.digest import Descriptor, Digest
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 _READ_ONLY = 0o444
-_SCATTERED = ".ahead"  # of version 0.1: a second file beside the partial one, with holes
+_SCATTERED = ".ahead"  # version 0.1 kept a second, sparse file
 
 
 @dataclass(frozen=True)
 class Partial:
-    """An open partial file, in a store's folders that are held open."""
+    """An open partial file, and the open folders of its store."""
 
     wanted: Descriptor
     file: FileIO
@@ -36,10 +36,10 @@ class Partial:
     root: Folder
 
     def publish(self) -> Path | None:
-        """Give the file, whose bytes are right, its name among the blobs; read-only and durable.
+        """Move the verified file to its place in `blobs/`, read-only and durable, and return its path.
 
-        None when it is gone: this process slept so long that another one took its place. Raises IntegrityFailure when
-        something else than this file has the name in the end, NoRoom.
+        Returns None if the file is gone: this process slept so long that another one took over. Raises IntegrityFailure
+        if another file has the final name afterwards, NoRoom.
         """
         os.fchmod(self.file.fileno(), _READ_ONLY)
         os.fsync(self.file.fileno())
@@ -53,28 +53,29 @@ class Partial:
         return path
 
     def _approve(self, final: Entry) -> None:
-        """Last look: what has the blob's name is the file that was hashed."""
+        """Check that the file with the blob's name is the one that was hashed."""
         written, found = os.fstat(self.file.fileno()), final.folder.stat(final.name)
         if not os.path.samestat(found, written) or found.st_size != written.st_size:
             final.remove()
             raise IntegrityFailure(
-                f"{final.path} is not what was written there", why="somebody else writes in this store", fix="try again"
+                f"{final.path} was replaced while it was stored", why="another user writes this store", fix="try again"
             )
         self.store.trust.vouch(self.wanted.digest, written, self.store.root)
 
 
 @contextlib.contextmanager
 def open_partial(store: Store, wanted: Descriptor, progress: Progress) -> Iterator[Partial | None]:
-    """The partial file of a blob, with what an earlier run left in it, once no other process fetches that blob.
+    """Lock a blob, and open its partial file with any bytes from an earlier run.
 
-    None when the store has the blob by then. Raises IntegrityFailure where others could change the store, NoRoom.
+    Yields None if another process has stored the blob meanwhile. Raises IntegrityFailure if untrusted users could
+    change the store, NoRoom.
     """
     with store.opened() as root, root.make("partial") as folder, root.make("locks") as locks:
         if why := store.trust.doubt_of_folders(store.blob(wanted.digest), store.root):
             raise IntegrityFailure(
                 f"the store {store.root} cannot be shared like this",
                 why=why,
-                fix="use a store of your own, or one whose group may write it: install -d -m 2775 -g GROUP FOLDER",
+                fix="use your own store, or one that your group may write: install -d -m 2775 -g GROUP FOLDER",
             )
         name = f"{wanted.digest.hex}.lock"
         with lock_in(locks, name, LOCK_TIMEOUT, progress, instead=ELSEWHERE) as held:
@@ -87,10 +88,10 @@ def open_partial(store: Store, wanted: Descriptor, progress: Progress) -> Iterat
 
 
 def _continued(folder: Folder, digest: Digest, held: Held) -> Entry:
-    """A name for this download; the file of an earlier one gets it, all others of this user are removed.
+    """Choose this download's name, rename the best earlier partial file to it, and remove this user's others.
 
-    A process that may still be writing does not share its file: after the rename it would go on changing the blob when
-    it wakes up. Then nothing is continued.
+    A file that a sleeping process may still write is not continued: that process would go on changing the blob when it
+    wakes up.
     """
     prefix = f"{digest.hex}.{os.getuid()}."
     mine = folder.named(f"{prefix}{held.token}")

@@ -1,7 +1,6 @@
-"""The plan of a transfer: which bytes of a blob are fetched, and which are copied from files that are here.
+"""The plan of a transfer: which bytes of a blob are fetched, and which are copied from local files.
 
-It is made before the first byte moves, and does not change afterwards. Nobody believes it: the digest of the whole blob
-decides.
+It is complete before the first byte moves and does not change. It is not trusted: the digest of the whole blob decides.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from factory.oci.digest import Descriptor
 
 
 class Span(NamedTuple):
-    """Bytes ``offset`` to ``offset + length`` of a blob. file None: fetch them; else copy them from its byte ``at``."""
+    """Bytes ``offset`` to ``offset + length`` of a blob. file: copy them from its byte ``at``; None: fetch them."""
 
     offset: int
     length: int
@@ -25,7 +24,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Spans that cover a blob in order and without gaps. Raises IntegrityFailure when they do not."""
+    """Spans that cover a blob in order and without gaps. Raises IntegrityFailure if they do not."""
 
     wanted: Descriptor
     spans: tuple[Span, ...]
@@ -37,25 +36,25 @@ class Plan:
                 break
             at += span.length
         if at != self.wanted.size:
-            raise IntegrityFailure("the plan does not cover the image", why=f"it goes wrong at byte {at}")
+            raise IntegrityFailure("the plan does not cover the image", why=f"the first gap is at byte {at}")
 
     @classmethod
     def whole(cls, wanted: Descriptor) -> Plan:
-        """Fetch everything."""
+        """Return a plan that fetches everything."""
         return cls(wanted, (Span(0, wanted.size),) if wanted.size else ())
 
     @property
     def copies(self) -> bool:
-        """Whether anything is copied from a file that is here."""
+        """Whether anything is copied from a local file."""
         return any(span.file is not None for span in self.spans)
 
     @property
     def missing(self) -> int:
-        """How many bytes are fetched."""
+        """The number of bytes to fetch."""
         return sum(span.length for span in self.spans if span.file is None)
 
     def after(self, start: int) -> tuple[Span, ...]:
-        """The spans from byte ``start`` on, the first of them cut to begin there."""
+        """Return the spans from byte ``start`` on; the first is cut to begin there."""
         found = []
         for offset, length, file, at in self.spans:
             seen = max(0, start - offset)

@@ -1,8 +1,8 @@
-"""The workers of a transfer: they fetch parts of a blob over several connections, and hand them on in order.
+"""The workers of a transfer: they fetch parts of a blob over several connections, and deliver them in order.
 
-Workers only fill memory; the one reader writes to disk. So a partial file never has a hole: what a kill or a power cut
-leaves is the beginning of the blob, and no journal can disagree with it. The cost is bounded: at most ``MEMORY`` bytes
-that had arrived, and were not written yet, are fetched again.
+Workers only fill memory; a single reader writes to disk. So a partial file never has holes: after a kill or a power
+cut it is the beginning of the blob, and no journal is needed. At most ``MEMORY`` bytes that had arrived but were not
+written are fetched again.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from factory.io.progress import Progress
 from factory.store.fetch.plan import Span
 
 MEMORY = 48 * 1024 * 1024  # bytes that may be in memory
-WORTH_IT = 16 * 1024 * 1024  # bytes; below, one connection is as fast as several
+WORTH_IT = 16 * 1024 * 1024  # bytes; below this, one connection is as fast as several
 _SMALLEST, _LARGEST = 4 * 1024 * 1024, 8 * 1024 * 1024  # bytes of a part
-_ALONE = 64 * 1024 * 1024  # bytes that one connection is asked for before its speed is measured again
-_FAST = 500_000_000  # bytes a second of one connection; then a pull does not wait for the network
-_ENDING = 1.0  # seconds for workers to end; one that waits for the network ends later, and changes nothing
+_ALONE = 64 * 1024 * 1024  # bytes to fetch over one connection before its speed is measured again
+_FAST = 500_000_000  # bytes per second of one connection at which the network is not the bottleneck
+_ENDING = 1.0  # seconds for workers to end; one that waits for the network ends later, without effect
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a blob comes from, unverified.
+    """The source of a blob's unverified bytes.
 
-    read: its bytes from an offset on; how many, None for the rest. Several threads call it. connections: how many parts
-    are best read at the same time.
+    read: takes an offset and a length (None: to the end), and yields blocks; several threads call it. connections: how
+    many parts to read at the same time.
     """
 
     read: Callable[[int, int | None], Iterable[bytes]]
     connections: int = 1
 
     def part(self, offset: int, length: int) -> Generator[bytes, None, None]:
-        """A part. Raises IntegrityFailure unless it has exactly ``length`` bytes."""
+        """Yield one part. Raises IntegrityFailure unless it has exactly ``length`` bytes."""
         seen = 0
         for block in self.read(offset, length):
             seen += len(block)
@@ -46,24 +46,24 @@ class Source:
             yield block
         if seen != length:
             raise IntegrityFailure(
-                "a part of the image has another size than it should have",
-                why=f"wanted {length} bytes from byte {offset} on, got {'more' if seen > length else seen}",
-                fix="try again; if it repeats, the registry or a proxy before it is at fault",
+                "a part of the image has the wrong size",
+                why=f"expected {length} bytes from byte {offset} on, got {'more' if seen > length else seen}",
+                fix="try again; if it repeats, the registry or a proxy in between is at fault",
             )
 
     def part_size(self, size: int) -> int:
-        """Bytes of a part, of ``size`` in total: small, since a kill loses those in memory; large, for few requests."""
+        """Return the size of a part, of ``size`` bytes in total: a kill loses little, and requests stay few."""
         usual = min(_LARGEST, max(_SMALLEST, size // 64))
         return min(usual, MEMORY // (self.connections + 1))
 
 
 def rest(source: Source, start: int, stop: int, progress: Progress) -> Generator[bytes, None, None]:
-    """The bytes from start to stop, which is the end of the blob.
+    """Yield the bytes from start to stop, the end of the blob.
 
-    A few, or over one connection: one request. Else the first part comes alone. If it was fast, the next one does too,
-    since more connections would only slow down others; otherwise all connections share the rest. Raises OnlyWhole where
-    the registry serves no ranges. Progress advances when bytes arrive; what is dropped at an early end is taken back.
-    Close the iterator to end the workers.
+    Few bytes, or a single connection, take one request. Otherwise the first part is fetched alone. If it was fast, so
+    is the next, since more connections would only slow down others; if not, all connections share the rest. Raises
+    OnlyWhole if the registry does not serve ranges. Progress advances as bytes arrive; bytes dropped at an early end
+    are subtracted. Close the iterator to end the workers.
     """
     if source.connections <= 1 or stop - start < WORTH_IT:
         yield from to_the_end(source, start, progress) if start < stop else ()
@@ -83,20 +83,20 @@ def rest(source: Source, start: int, stop: int, progress: Progress) -> Generator
 
 
 def to_the_end(source: Source, start: int, progress: Progress) -> Generator[bytes, None, None]:
-    """The bytes from start on, in one request."""
+    """Yield the bytes from start on, in one request."""
     for block in source.read(start, None):
         progress.advance(len(block))
         yield block
 
 
 class _Speed:
-    """How fast blocks came, in bytes a second of waiting; the first, whose wait is a round trip, does not count."""
+    """Measures bytes per second of waiting, without the first block, whose wait is a round trip."""
 
     def __init__(self) -> None:
         self.measured = 0.0
 
     def timed(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """Pass blocks on."""
+        """Yield the blocks unchanged."""
         yield next(blocks, b"")
         size, waited, asked = 0, 0.0, time.monotonic()
         for block in blocks:
@@ -107,9 +107,9 @@ class _Speed:
 
 
 class Pool:
-    """Workers that fetch spans of a blob, as long as the block runs.
+    """Workers that fetch spans of a blob while the block runs.
 
-    They claim parts in order, as far as these fit into memory together with what the reader has not taken yet.
+    They claim parts in order, as long as these and the bytes that the reader has not taken yet fit into memory.
     """
 
     def __init__(self, source: Source, spans: Sequence[Span], progress: Progress) -> None:
@@ -120,7 +120,7 @@ class Pool:
         count = min(max(source.connections, 1), len(self._parts))
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         self._changed = threading.Condition()
-        # All below is guarded by _changed.
+        # Everything below is guarded by _changed.
         self._claimed = 0  # parts
         self._reading = 0  # the number of the part that the reader is in
         self._taken = 0  # bytes of that part that the reader has
@@ -140,7 +140,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let no worker go on, and take back from the progress what nobody will get."""
+        """Stop the workers, and subtract undelivered bytes from the progress."""
         with self._changed:
             self._ended = True
             self._arrived.clear()
@@ -148,13 +148,13 @@ class Pool:
             self._changed.notify_all()
         patience = time.monotonic() + _ENDING
         for worker in self._workers:
-            if worker.ident is not None:  # it was started
+            if worker.ident is not None:
                 worker.join(max(0.0, patience - time.monotonic()))
 
     def blocks(self, size: int) -> Generator[bytes, None, None]:
-        """The next bytes of the spans, in order: ``size`` of them, which end where a part ends.
+        """Yield the next ``size`` bytes of the spans, in order; they end where a part ends.
 
-        Raises what the first failing read raised, after everything that arrived before it.
+        Raises the error of the first failed read, after all bytes that arrived before it.
         """
         while size > 0:
             block = self._next()
@@ -182,13 +182,13 @@ class Pool:
         try:
             while (number := self._claim()) is not None:
                 self._fetch(number)
-        except BaseException as error:  # noqa: BLE001 - it is raised again, where the bytes are read
+        except BaseException as error:  # noqa: BLE001 - raised again in the reader
             with self._changed:
                 self._failure = self._failure or error
                 self._changed.notify_all()
 
     def _claim(self) -> int | None:
-        """The number of the next part, once there is room for it; None when there is nothing more to do."""
+        """Return the number of the next part once memory is free for it; None if nothing is left to do."""
         with self._changed:
             while not self._over() and self._claimed < len(self._parts) and self._parts[self._claimed][1] > self._room:
                 self._changed.wait()
@@ -215,6 +215,6 @@ class Pool:
 
 
 def cut(at: int, length: int, most: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of pieces of at most ``most`` bytes."""
+    """Yield offset and length of pieces of at most ``most`` bytes."""
     for start in range(at, at + length, most):
         yield start, min(most, at + length - start)

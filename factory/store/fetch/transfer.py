@@ -1,7 +1,7 @@
-"""A plan is carried out: a partial file becomes the wanted blob by copying and fetching, and is hashed meanwhile.
+"""Carry out a transfer plan: complete a partial file by copying and fetching, and hash it on the way.
 
-This is the one place that verifies what is pulled. Bytes are written in order, so a partial file is always the
-beginning of the blob. The digest of the whole, read back from the file, decides in any case.
+This is the only place that verifies pulled images. Bytes are written in order, so a partial file is always the
+beginning of the blob. The digest is computed from the file as read back, not from the network.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from factory.store.fetch.plan import Plan, Span
 from factory.store.fetch.pool import Pool, Source, cut, rest, to_the_end
 from factory.store.store import Store
 
-_MARGIN = 64 * 1024 * 1024  # bytes that stay free for what else happens on the disk
-_FLUSH = 8 * 1024 * 1024  # bytes that are hashed before the disk is told to write them
-_BEHIND = 64 * 1024 * 1024  # bytes back, what was written is on the disk, most likely
-_STRETCH = 8 * 1024 * 1024  # bytes copied at once; then the progress advances
+_MARGIN = 64 * 1024 * 1024  # bytes to leave free on the disk
+_FLUSH = 8 * 1024 * 1024  # bytes hashed between two requests to start writeback
+_BEHIND = 64 * 1024 * 1024  # bytes before the current position that are most likely on disk
+_STRETCH = 8 * 1024 * 1024  # bytes copied between two progress updates
 
-SLEPT = "this pull slept, and another one took its place"
-_ONCE_MORE = "the bytes were not right; fetching the image once more"
-_NOT_REUSABLE = "what is reused does not give the image, all of it is fetched (see: singfactory store verify)"
+SLEPT = "this pull was suspended, and another one replaced it"
+_ONCE_MORE = "the digest is wrong; fetching the image once more"
+_NOT_REUSABLE = "local images gave wrong bytes, fetching the whole image (check them: singfactory store verify)"
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -39,9 +39,9 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def fetch_whole(
     store: Store, wanted: Descriptor, source: Source, progress: Progress, *, cached: bool = False
 ) -> tuple[Path, int]:
-    """Make a blob present in a store, all of it from one source; its path, and how many bytes were fetched.
+    """Fetch a whole blob into a store from one source; return its path and the number of bytes fetched.
 
-    cached: as transfer takes it. Raises what the source raises, IntegrityFailure, NoRoom.
+    cached: see ``transfer``. Raises the source's errors, IntegrityFailure, NoRoom.
     """
     fetched = 0
     while True:
@@ -59,11 +59,11 @@ def fetch_whole(
 
 
 def transfer(plan: Plan, source: Source, partial: Partial, progress: Progress, *, cached: bool = False) -> int:
-    """Continue or begin a partial file until it is the wanted blob; how many bytes were fetched.
+    """Complete a partial file to the wanted blob; return the number of bytes fetched.
 
-    cached: whether the file is read again soon, on this machine; else the kernel is told to forget it. Wrong bytes cost
-    one clean fetch of everything. Raises IntegrityFailure when that is wrong too, and removes the file then; NoRoom;
-    what the source raises, and keeps what came in order.
+    cached: whether the file will be read soon on this machine; if not, it is dropped from the page cache. If the digest
+    is wrong, everything is fetched once more. If it is wrong again, removes the file and raises IntegrityFailure. Also
+    raises NoRoom and the source's errors; the file then keeps what arrived in order.
     """
     first = _Transfer(source, partial, progress, cached=cached)
     try:
@@ -83,7 +83,7 @@ def transfer(plan: Plan, source: Source, partial: Partial, progress: Progress, *
 
 
 class _Transfer:
-    """One pass over a partial file. fetched: bytes that came from the source and were written."""
+    """One pass over a partial file. fetched: bytes fetched from the source and written."""
 
     def __init__(self, source: Source, partial: Partial, progress: Progress, *, cached: bool) -> None:
         self._source = source
@@ -95,7 +95,7 @@ class _Transfer:
         self.fetched = 0
 
     def run(self, plan: Plan) -> None:
-        """Carry out the part of the plan that comes after what the file has already."""
+        """Carry out the part of the plan that the file does not have yet."""
         wanted = plan.wanted
         kept = os.fstat(self._file.fileno()).st_size
         if kept > wanted.size:
@@ -150,7 +150,7 @@ class _Transfer:
                     raise
                 raise _unreadable(span.file, str(error)) from error
             if copied < length:
-                raise _unreadable(span.file, "it ends too early")
+                raise _unreadable(span.file, "it is too short")
             self._at += length
             self._progress.advance(length)
             hasher.written(self._at)
@@ -171,22 +171,22 @@ def _for_reading(path: Path) -> Iterator[int]:
 
 
 def _unreadable(path: Path | None, why: str) -> IntegrityFailure:
-    """The error for a local image from which bytes were to be copied."""
+    """Return the error for a local image whose bytes cannot be copied."""
     return IntegrityFailure(f"{path} cannot be read", why=why, fix="singfactory store verify --repair")
 
 
 class _Hasher:
-    """Hashes a file from its beginning in a thread of its own, behind the one that still writes its end.
+    """Hashes a file from its beginning in its own thread, while the main thread still appends to it.
 
-    What an earlier run left is hashed while the rest is on its way. Hashing takes longer than all else on a fast
-    network, so nothing else waits for it. The two only share a queue: an interrupt at any point leaves no lock behind.
+    Bytes from an earlier run are hashed while the rest is fetched. On a fast network hashing is the slowest step, so
+    nothing else waits for it. The threads share only a queue, so an interrupt never leaves a lock held.
     """
 
     def __init__(self, file: FileIO, verifier: Verifier, size: int, *, cached: bool) -> None:
         self._file = file
         self._verifier = verifier
         self._cached = cached
-        self._sizes: SimpleQueue[int | None] = SimpleQueue()  # how much of the file is there; None: nothing more comes
+        self._sizes: SimpleQueue[int | None] = SimpleQueue()  # sizes of the file as it grows; None: it is complete
         self._sizes.put(size)
         self._left = False
         self._failure: BaseException | None = None
@@ -202,13 +202,13 @@ class _Hasher:
         self._thread.join()
 
     def written(self, size: int) -> None:
-        """The file has so many bytes now. Raises what has gone wrong with hashing."""
+        """Report the file's new size. Raises the error of the hashing thread, if any."""
         if self._failure is not None:
             raise self._failure
         self._sizes.put(size)
 
     def finish(self) -> None:
-        """Nothing more will be written. Raises IntegrityFailure unless the file is the wanted blob."""
+        """Wait until the whole file is hashed. Raises IntegrityFailure unless it is the wanted blob."""
         self._sizes.put(None)
         self._thread.join()
         if self._failure is not None:
@@ -218,7 +218,7 @@ class _Hasher:
     def _work(self) -> None:
         try:
             self._hash()
-        except BaseException as error:  # noqa: BLE001 - it is raised again, where the file is written
+        except BaseException as error:  # noqa: BLE001 - raised again in the writing thread
             self._failure = error
 
     def _hash(self) -> None:
@@ -229,7 +229,7 @@ class _Hasher:
                 room = block[: size - self._verifier.seen]
                 count = os.preadv(self._file.fileno(), [room], self._verifier.seen)
                 if count == 0:
-                    raise IntegrityFailure("the file became shorter while it was written", fix="try again")
+                    raise IntegrityFailure("the partial file was truncated while it was written", fix="try again")
                 self._verifier.update(block[:count])
             if self._verifier.seen - flushed >= _FLUSH:
                 private.start_writing(self._file, flushed, self._verifier.seen - flushed)

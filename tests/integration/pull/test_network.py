@@ -130,7 +130,7 @@ def test_a_flipped_bit_costs_one_clean_retry(upstream: Upstream, start: Start, n
     user = new_user(faulty)
     done = user.run("pull", NAME)
     assert done.code == 0
-    assert "the bytes were not right; fetching the image once more" in done.err
+    assert "the digest is wrong; fetching the image once more" in done.err
     assert user.arrived(upstream.small) == upstream.small.size
     assert [request["headers"].get("Range") for request in faulty.requests("GET", upstream.small.blobs)] == [None] * 2
 

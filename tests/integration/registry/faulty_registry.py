@@ -1,32 +1,32 @@
-"""A proxy before a real registry that misbehaves as it is told. Run as a script; ``servers.faulty_registry`` does.
+"""A proxy in front of a real registry that misbehaves by rules. Run as a script by ``servers.faulty_registry``.
 
     faulty_registry.py PORT OTHER_PORT UPSTREAM RULES_FILE RECORD_FILE
 
-Each rule is an object. It applies to requests that it matches; the first rule that still has uses left wins:
+Each rule is an object. The first rule that matches a request and has uses left applies. Conditions:
 
     method, path      the method; a regular expression searched in path and query
-    port              "main" or "other": through which port the request came
+    port              "main" or "other": the port of the request
     only, unless      a header (``[name, regular expression]``): the rule applies only, or never, with it
     when_body         true: only requests that have a body
     after, times      leave out the first ``after`` matches; apply ``times`` times (default: always)
 
-and says what happens (the rest is the real registry's answer):
+Effects (everything else is the real registry's answer):
 
     status, headers, body   answer with these instead (headers alone: add to the real answer)
     delay                   seconds before the answer
-    cut, reset              end the body after so many bytes (a cleanly closed, a reset connection)
-    rate                    bytes a second of the body, on each connection
-    stall                   silence for ever after so many bytes of the body
-    flip                    invert the byte at this place of the body
+    cut, reset              end the body after this many bytes, by closing or resetting the connection
+    rate                    bytes per second of the body, on each connection
+    stall                   send nothing more after this many bytes of the body
+    flip                    invert the byte at this offset of the body
     length                  the Content-Length to announce
     no_range                hide the Range header from the registry
     add                     bytes (text) after the body, counted in Content-Length
-    endless                 a body of zeros without length and without end, until the client leaves
-    lost                    the registry does it, and the connection is reset instead of an answer
-    hang_up_after           read so many bytes of the request's body, then reset the connection
+    endless                 an endless body of zeros without a length, until the client disconnects
+    lost                    forward the request, then reset the connection instead of answering
+    hang_up_after           read this many bytes of the request's body, then reset the connection
 
-Beside the record of requests, a file with the suffix ``.served`` gets a line for each body that was sent: its path
-and how many bytes were handed to the connection.
+Next to the record of requests, a file with the suffix ``.served`` gets a line for each body sent: its path and the
+number of bytes written to the connection.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Script:
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
-        """Count a request as one that is being answered."""
+        """Count a request as active while the block runs."""
         with self._lock:
             self.active += 1
         try:
@@ -105,7 +105,7 @@ def _matches(rule: dict[str, Any], request: BaseHTTPRequestHandler, port: str) -
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Forwards one request, or does what the rule says."""
+    """Forwards requests, or applies a rule."""
 
     protocol_version = "HTTP/1.1"
     script: Script
@@ -220,17 +220,17 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Nothing: the record tells it."""
+        """Do nothing: requests are in the record."""
 
 
 class Quiet(ThreadingHTTPServer):
-    """Connections that the client drops are part of the play."""
+    """A server that expects clients to drop connections."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def main(port: int, other: int, upstream: str, rules: Path, record: Path) -> None:

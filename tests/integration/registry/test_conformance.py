@@ -1,4 +1,4 @@
-"""What every registry must do, over a folder, CNCF distribution (no referrers API) and crane's (with it)."""
+"""Conformance of all registries: a folder, CNCF distribution (no referrers API) and crane's (with the API)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def registry(address: RegistryAddress) -> Registry:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A repository of its own for each test: the servers live longer."""
+    """A new repository for each test, because tests share the servers."""
     return "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
 
 
@@ -99,9 +99,9 @@ def test_an_unknown_repository_has_no_tags_and_names_nothing(registry: Registry,
     assert registry.head(name, "latest") is None
     assert list(registry.referrers(name, Digest.of(b"nothing"))) == []
     assert not registry.has_blob(name, Descriptor.of(SIF_LAYER, b"nothing"))
-    with pytest.raises(NotFound) as told:
+    with pytest.raises(NotFound) as caught:
         registry.manifest(name, "latest")
-    assert name in str(told.value)
+    assert name in str(caught.value)
     with pytest.raises(NotFound):
         list(registry.blob(name, Descriptor.of(SIF_LAYER, b"nothing")))
 
@@ -169,9 +169,9 @@ def test_a_blob_of_another_size_is_never_handed_out(registry: Registry, name: st
     layer = Manifest.read(push_image(registry, name, content_of(100_000))).layers[0]
     for size in (99_999, 100_001):
         wrong = Descriptor(layer.media_type, layer.digest, size)
-        with pytest.raises(FactoryError) as told:
+        with pytest.raises(FactoryError) as caught:
             list(registry.blob(name, wrong))
-        assert told.value.exit_code in (4, 5)
+        assert caught.value.exit_code in (4, 5)
         assert not registry.has_blob(name, wrong)
 
 
@@ -204,9 +204,9 @@ def test_a_manifest_needs_its_blobs(registry: Registry, kind: str, name: str) ->
     raw = Manifest(config, (layer,)).raw()
     if kind == "crane":
         return  # it takes any manifest
-    with pytest.raises(RegistryFailure) as told:
+    with pytest.raises(RegistryFailure) as caught:
         registry.push_manifest(name, raw, "broken")
-    assert not told.value.retryable
+    assert not caught.value.retryable
     assert registry.head(name, "broken") is None
 
 
@@ -348,9 +348,9 @@ def test_an_index_comes_back_by_tag_and_by_digest_and_its_tag_is_claimed_once(re
 def test_an_index_needs_its_members(registry: Registry, name: str) -> None:
     amd = push_image(registry, name, b"amd")
     absent = Manifest(Descriptor.of(SIF_CONFIG, EMPTY_JSON), ()).raw()
-    with pytest.raises(RegistryFailure) as told:
+    with pytest.raises(RegistryFailure) as caught:
         registry.push_manifest(name, index_of(amd64=amd, arm64=absent).raw(), "broken")
-    assert not told.value.retryable
+    assert not caught.value.retryable
     assert registry.head(name, "broken") is None
 
 

@@ -1,4 +1,4 @@
-"""Connections that cannot be made: certificates, proxies, names; and what the errors tell about them."""
+"""Connections that fail because of certificates, proxies or names, and their errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def openssl(folder: Path, *arguments: str) -> None:
 
 
 def certificate(folder: Path, start: datetime, end: datetime) -> tuple[Path, Path]:
-    """An authority and a certificate for localhost that it signed, valid from start to end."""
+    """A CA and a certificate for localhost signed by it, valid from start to end."""
     (folder / "ca.cnf").write_text(CONFIG)
     (folder / "index.txt").write_text("")
     (folder / "serial").write_text("01\n")
@@ -78,7 +78,7 @@ def certificate(folder: Path, start: datetime, end: datetime) -> tuple[Path, Pat
 
 @contextlib.contextmanager
 def serving(folder: Path, *, valid: tuple[int, int] = (-1, 1), tls: bool = True) -> Iterator[tuple[str, str]]:
-    """A web server on localhost; its address, and the file of its authority. valid: days from now."""
+    """A web server on localhost. Yields its address and its CA file. valid: days from now."""
     server = HTTPServer(("127.0.0.1", 0), Hello)
     authority = Path()
     if tls:
@@ -106,20 +106,20 @@ def test_a_site_authority_is_trusted_when_it_is_named(tmp_path: Path, monkeypatc
             monkeypatch.setenv(name, ca)
             assert client().request("GET", f"https://{host}/").content == b"hi"
             monkeypatch.delenv(name)
-        with pytest.raises(HttpFailure, match="not trusted") as told:
+        with pytest.raises(HttpFailure, match="not trusted") as caught:
             client().request("GET", f"https://{host}/")
-        assert "setting ca" in told.value.fix
-        assert told.value.attempts == 1
+        assert "setting ca" in caught.value.fix
+        assert caught.value.attempts == 1
 
 
 @pytest.mark.parametrize(("valid", "why"), [((1, 2), "not valid yet"), ((-2, -1), "expired")])
 def test_a_certificate_outside_its_time_points_at_the_clock(tmp_path: Path, valid: tuple[int, int], why: str) -> None:
-    with serving(tmp_path, valid=valid) as (host, ca), pytest.raises(HttpFailure) as told:
+    with serving(tmp_path, valid=valid) as (host, ca), pytest.raises(HttpFailure) as caught:
         client(ca).request("GET", f"https://{host}/")
-    assert why in told.value.why
-    assert f"this machine's clock says {NOW:%Y-}" in told.value.why
-    assert "clock" in told.value.fix
-    assert not told.value.retryable
+    assert why in caught.value.why
+    assert f"this machine's clock says {NOW:%Y-}" in caught.value.why
+    assert "clock" in caught.value.fix
+    assert not caught.value.retryable
 
 
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
@@ -132,19 +132,19 @@ def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
         client(ca).request("GET", f"https://{host}/down")
 
 
-def test_a_plain_server_is_told_from_a_broken_one(tmp_path: Path) -> None:
-    with serving(tmp_path, tls=False) as (host, _), pytest.raises(HttpFailure, match="does not speak TLS") as told:
+def test_a_server_without_tls_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:
+    with serving(tmp_path, tls=False) as (host, _), pytest.raises(HttpFailure, match="does not speak TLS") as caught:
         client().request("GET", f"https://{host}/")
-    assert f"write http://{host}" in told.value.fix
+    assert f"write http://{host}" in caught.value.fix
 
 
 def test_a_bundle_that_is_not_there_or_not_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"missing\.pem"):
         client(str(tmp_path / "missing.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
-    with pytest.raises(HttpFailure, match="not there") as told:
+    with pytest.raises(HttpFailure, match="not there") as caught:
         client().request("GET", "https://localhost:1/")
-    assert "REQUESTS_CA_BUNDLE" in told.value.fix
+    assert "REQUESTS_CA_BUNDLE" in caught.value.fix
     (tmp_path / "missing.pem").write_text("no certificates")
     (tmp_path / "server").mkdir()
     with serving(tmp_path / "server") as (host, _), pytest.raises(HttpFailure, match="cannot be read"):
@@ -154,28 +154,28 @@ def test_a_bundle_that_is_not_there_or_not_one_is_named(tmp_path: Path, monkeypa
 def test_a_refused_connection_names_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # loopback never goes through a proxy
-    with pytest.raises(HttpFailure) as told:
+    with pytest.raises(HttpFailure) as caught:
         client().request("GET", f"http://127.0.0.1:{port}/")
-    assert told.value.lines()[0] == f"127.0.0.1:{port} refused the connection (attempt 3)"
+    assert caught.value.lines()[0] == f"127.0.0.1:{port} refused the connection (attempt 3)"
 
 
-def test_a_name_that_does_not_exist_is_told() -> None:
+def test_an_unknown_host_name_is_reported() -> None:
     with pytest.raises(HttpFailure, match=r"host name registry\.invalid cannot be resolved"):
         client().request("GET", "https://registry.invalid/v2/")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_fails_is_told_from_the_registry(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_a_failing_proxy_is_distinguished_from_the_registry(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     port = free_port()
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:hunter2@127.0.0.1:{port}")
-    with pytest.raises(HttpFailure) as told:
+    with pytest.raises(HttpFailure) as caught:
         client().request("GET", f"{scheme}://registry.invalid/v2/")
-    assert f"the proxy 127.0.0.1:{port} does not connect to registry.invalid" in str(told.value)
-    assert "hunter2" not in f"{told.value} {told.value.fix} {told.value.__cause__}"
+    assert f"the proxy 127.0.0.1:{port} does not connect to registry.invalid" in str(caught.value)
+    assert "hunter2" not in f"{caught.value} {caught.value.fix} {caught.value.__cause__}"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_wants_a_login_is_told(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_a_proxy_that_requires_a_login_is_reported(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     class Closed(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(407)
@@ -191,9 +191,9 @@ def test_a_proxy_that_wants_a_login_is_told(monkeypatch: pytest.MonkeyPatch, sch
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://127.0.0.1:{server.server_address[1]}")
     try:
-        with pytest.raises(HttpFailure, match="the proxy 127") as told:
+        with pytest.raises(HttpFailure, match="the proxy 127") as caught:
             client().request("GET", f"{scheme}://registry.invalid/v2/")
     finally:
         server.shutdown()
         server.server_close()
-    assert "407" in told.value.why or told.value.status == 407
+    assert "407" in caught.value.why or caught.value.status == 407

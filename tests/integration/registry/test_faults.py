@@ -1,4 +1,4 @@
-"""A real registry behind a proxy that misbehaves: what reaches the caller is right, or an error that helps."""
+"""A real registry behind a misbehaving proxy: the caller gets correct data or a helpful error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Start = Callable[..., Faulty]
 
 
 class Counting(Silent):
-    """Adds up what progress is told."""
+    """Adds up the reported progress."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -75,8 +75,8 @@ def opened(
     notices: list[str] | None = None,
 ) -> DistributionRegistry:
     keychain = Keychain(given={faulty.server.host: login} if login else {})
-    told = notices if notices is not None else []
-    return DistributionRegistry(faulty.address, settings=settings, keychain=keychain, notice=told.append)
+    found = notices if notices is not None else []
+    return DistributionRegistry(faulty.address, settings=settings, keychain=keychain, notice=found.append)
 
 
 def fetched(registry: DistributionRegistry, offset: int = 0) -> bytes:
@@ -84,7 +84,7 @@ def fetched(registry: DistributionRegistry, offset: int = 0) -> bytes:
 
 
 def shown(error: FactoryError) -> str:
-    """All that a person could read of an error, its causes included."""
+    """All text that a user could see of an error, including its causes."""
     text = ""
     current: BaseException | None = error
     while current is not None:
@@ -102,16 +102,16 @@ def test_a_passing_failure_is_not_seen_by_the_caller(start: Start, fault: Mappin
     assert fetched(opened(faulty)) == CONTENT
 
 
-def test_a_lasting_failure_tells_host_status_and_attempts(start: Start) -> None:
+def test_a_lasting_failure_names_host_status_and_attempts(start: Start) -> None:
     faulty = start({"path": "/manifests/", "status": 503})
-    with pytest.raises(HttpFailure) as told:
+    with pytest.raises(HttpFailure) as caught:
         opened(faulty).manifest(NAME, "1.0-1")
-    assert told.value.lines() == (
+    assert caught.value.lines() == (
         f"{faulty.server.host} answered 503 (attempt 4)",
         f"try again later; if it lasts, ask who runs {faulty.server.host}",
     )
-    assert (told.value.host, told.value.status, told.value.attempts) == (faulty.server.host, 503, 4)
-    assert told.value.retryable
+    assert (caught.value.host, caught.value.status, caught.value.attempts) == (faulty.server.host, 503, 4)
+    assert caught.value.retryable
     assert len(faulty.requests("GET", "/manifests/")) == 4
 
 
@@ -146,13 +146,13 @@ def test_retry_after_is_obeyed(start: Start) -> None:
     assert len(faulty.requests("GET", "/manifests/")) == 2
 
 
-def test_retry_after_beyond_the_budget_fails_at_once_and_tells_when(start: Start) -> None:
+def test_retry_after_beyond_the_budget_fails_at_once_and_says_when_to_retry(start: Start) -> None:
     headers = {"Retry-After": "Wed, 21 Oct 2015 08:28:00 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}
     faulty = start({"path": BLOBS, "status": 429, "headers": headers})
-    with pytest.raises(HttpFailure, match="too many requests") as told:
+    with pytest.raises(HttpFailure, match="too many requests") as caught:
         fetched(opened(faulty))
-    assert "3600 s" in told.value.why
-    assert told.value.fix.startswith("try again after ")
+    assert "3600 s" in caught.value.why
+    assert caught.value.fix.startswith("try again after ")
     assert len(faulty.requests("GET", BLOBS)) == 1
 
 
@@ -185,13 +185,13 @@ def test_more_bytes_than_the_size_are_refused(start: Start) -> None:
         fetched(opened(faulty))
 
 
-def test_a_flipped_bit_is_found_and_both_digests_are_told(start: Start) -> None:
+def test_a_flipped_bit_is_found_and_both_digests_are_reported(start: Start) -> None:
     faulty = start({"path": BLOBS, "flip": 1_000_000})
-    with pytest.raises(IntegrityFailure) as told:
+    with pytest.raises(IntegrityFailure) as caught:
         fetched(opened(faulty))
-    assert str(LAYER.digest) in told.value.why
-    assert told.value.why.count("sha256:") == 2
-    assert told.value.exit_code == 5
+    assert str(LAYER.digest) in caught.value.why
+    assert caught.value.why.count("sha256:") == 2
+    assert caught.value.exit_code == 5
 
 
 def test_a_server_that_ignores_range_is_read_from_the_start(start: Start) -> None:
@@ -215,11 +215,11 @@ def test_a_wrong_range_means_from_the_start(start: Start, fault: Mapping[str, An
     assert "Range" not in faulty.requests("GET", BLOBS)[1]["headers"]
 
 
-def test_a_part_is_not_paid_for_with_the_whole(start: Start) -> None:
+def test_a_request_for_a_part_never_downloads_the_whole(start: Start) -> None:
     faulty = start({"path": BLOBS, "no_range": True})
-    with pytest.raises(OnlyWhole, match="does not serve parts") as told:
+    with pytest.raises(OnlyWhole, match="does not serve parts") as caught:
         b"".join(opened(faulty).blob(NAME, LAYER, 2_000_000, 1000))
-    assert not told.value.retryable
+    assert not caught.value.retryable
 
 
 # Row 11: hostile documents
@@ -241,7 +241,7 @@ def test_a_manifest_that_is_not_its_digest_is_refused(start: Start) -> None:
 def test_a_head_that_names_another_digest_is_refused(start: Start) -> None:
     other = str(Digest.of(b"other"))
     faulty = start({"method": "HEAD", "headers": {"Docker-Content-Digest": other}})
-    with pytest.raises(IntegrityFailure, match="another manifest"):
+    with pytest.raises(IntegrityFailure, match="wrong manifest"):
         opened(faulty).head(NAME, str(image().descriptor.digest))
 
 
@@ -289,7 +289,7 @@ def test_pages_of_tags_are_followed(start: Start) -> None:
 # Row 12: redirects
 
 
-def test_a_redirect_carries_no_credential_and_its_signature_is_never_told(start: Start) -> None:
+def test_a_redirect_carries_no_credential_and_its_signature_is_never_shown(start: Start) -> None:
     faulty = start(
         {"path": "", "unless": ["Authorization", "Basic .*"], "status": 401}
         | {"headers": {"WWW-Authenticate": 'Basic realm="x"'}},
@@ -298,10 +298,10 @@ def test_a_redirect_carries_no_credential_and_its_signature_is_never_told(start:
     )
     registry = opened(faulty, login=Credential(USER, PASSWORD))
     assert fetched(registry) == CONTENT
-    with pytest.raises(FactoryError) as told:
+    with pytest.raises(FactoryError) as caught:
         fetched(registry)
-    assert "SECRET" not in shown(told.value)
-    assert PASSWORD not in shown(told.value)
+    assert "SECRET" not in shown(caught.value)
+    assert PASSWORD not in shown(caught.value)
     arrived = faulty.requests(host="other")
     assert len(arrived) > 1
     assert all("Authorization" not in request["headers"] for request in arrived)
@@ -334,9 +334,9 @@ def test_parts_go_straight_to_where_the_first_was_sent(start: Start) -> None:
 )
 def test_a_redirect_to_no_web_address_is_refused(start: Start, target: str) -> None:
     faulty = start({"path": BLOBS, "status": 302, "headers": {"Location": target}})
-    with pytest.raises(RegistryFailure) as told:
+    with pytest.raises(RegistryFailure) as caught:
         fetched(opened(faulty))
-    assert "root:" not in shown(told.value)
+    assert "root:" not in shown(caught.value)
 
 
 def test_redirects_in_a_circle_are_refused(start: Start) -> None:
@@ -393,7 +393,7 @@ def test_an_upload_that_always_fails_ends(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_pieces_are_sent_where_one_body_is_refused(start: Start, tmp_path: Path, status: int) -> None:
+def test_chunks_are_sent_where_a_single_body_is_refused(start: Start, tmp_path: Path, status: int) -> None:
     faulty = start(
         {"path": "/blobs/uploads/", "method": "PUT", "when_body": True, "status": status},
         {"path": "/blobs/uploads/", "method": "PATCH", "status": 502, "after": 1, "times": 1},
@@ -409,22 +409,22 @@ def test_pieces_are_sent_where_one_body_is_refused(start: Start, tmp_path: Path,
 def test_too_large_is_explained(start: Start, tmp_path: Path) -> None:
     faulty = start({"path": "/blobs/uploads/", "method": "PUT", "status": 413})
     source, wanted = new_blob(tmp_path, 1000)
-    with pytest.raises(HttpFailure, match="nothing as large as this") as told:
+    with pytest.raises(HttpFailure, match="does not accept uploads of this size") as caught:
         opened(faulty).push_blob(NAME, source, wanted, Silent())
-    assert "413" in told.value.why
-    assert not told.value.retryable
+    assert "413" in caught.value.why
+    assert not caught.value.retryable
 
 
-def test_what_a_registry_is_known_to_refuse_is_not_even_begun(
+def test_an_upload_beyond_a_known_limit_is_not_started(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faulty = start()
     monkeypatch.setitem(limits.KNOWN, faulty.server.host, limits.Limits(999, 600.0))
     source, wanted = new_blob(tmp_path, 1000)
-    with pytest.raises(limits.BeyondLimits, match="does not take images of") as told:
+    with pytest.raises(limits.BeyondLimits, match="does not accept images of") as caught:
         opened(faulty).push_blob(NAME, source, wanted, Silent())
-    assert told.value.exit_code == 4
-    assert not told.value.retryable
+    assert caught.value.exit_code == 4
+    assert not caught.value.retryable
     assert faulty.requests("POST") == []
 
 
@@ -464,13 +464,13 @@ def test_a_token_that_expires_in_an_upload_is_renewed_once(start: Start, tmp_pat
     assert progress.done == wanted.size
 
 
-def test_an_upload_that_is_never_authorized_does_not_restart_for_ever(start: Start, tmp_path: Path) -> None:
+def test_an_upload_that_is_never_authorized_does_not_restart_forever(start: Start, tmp_path: Path) -> None:
     faulty = start(*TOKENS, wants("T3", method="PUT", path="/uploads/"), wants("T[12]"))
     source, wanted = new_blob(tmp_path)
-    with pytest.raises(AccessDenied) as told:
+    with pytest.raises(AccessDenied) as caught:
         opened(faulty).push_blob(NAME, source, wanted, Silent())
     assert len(faulty.requests("PUT")) == 2
-    assert f"singfactory login {faulty.server.host}" in told.value.fix
+    assert f"singfactory login {faulty.server.host}" in caught.value.fix
 
 
 def test_a_cached_token_that_expired_is_renewed_in_a_download(start: Start) -> None:
@@ -515,7 +515,7 @@ def test_a_stored_login_that_is_refused_does_not_stop_a_pull(start: Start, place
     assert fetched(registry) == CONTENT
     assert registry.manifest(NAME, "1.0-1") == image()
     assert notices == [
-        f"{faulty.server.host} refused the stored login of robot (the settings); going on without a login"
+        f"{faulty.server.host} refused the stored login of robot (the settings); continuing without a login"
     ]
 
 
@@ -535,10 +535,10 @@ def test_secrets_are_in_no_error_and_no_repr(start: Start) -> None:
     )
     registry = opened(faulty, login=Credential(USER, PASSWORD))
     for call in (lambda: registry.manifest(NAME, "1.0-1"), lambda: registry.tags(NAME)):
-        with pytest.raises(FactoryError) as told:
+        with pytest.raises(FactoryError) as caught:
             call()
         for secret in ("TOPSECRET", PASSWORD, "Bearer", "\x1b"):
-            assert secret not in shown(told.value) + repr(told.value) + repr(registry.__dict__)
+            assert secret not in shown(caught.value) + repr(caught.value) + repr(registry.__dict__)
 
 
 # Referrers

@@ -1,4 +1,4 @@
-"""Logging in to a real registry that wants it (Basic, htpasswd)."""
+"""Logins to a real registry that requires them (Basic, htpasswd)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-def test_without_a_login_the_error_tells_how_to_log_in(server: Server) -> None:
-    with pytest.raises(AccessDenied) as told:
+def test_without_a_login_the_error_says_how_to_log_in(server: Server) -> None:
+    with pytest.raises(AccessDenied) as caught:
         DistributionRegistry(server.address).tags("tool")
-    assert told.value.lines() == (
-        f"{server.host} denies reading images/tool",
+    assert caught.value.lines() == (
+        f"{server.host} denies read access to images/tool",
         "UNAUTHORIZED: authentication required",
-        f"singfactory login {server.host}, and check the name: what is private may look absent",
+        f"singfactory login {server.host}, and check the name: it may be private or not exist",
     )
 
 
@@ -44,14 +44,14 @@ def test_a_stored_login_opens_the_registry(server: Server, tmp_path: Path) -> No
     assert b"".join(registry.blob("tool", BLOB)) == b"content"
 
 
-def test_a_wrong_login_is_told(server: Server) -> None:
+def test_a_wrong_login_is_reported(server: Server) -> None:
     keychain = Keychain(given={server.host: Credential(USER, "wrong")})
     registry = DistributionRegistry(server.address, keychain=keychain)
     with pytest.raises(AccessDenied):
         registry.check_login()
-    with pytest.raises(AccessDenied) as told:
+    with pytest.raises(AccessDenied) as caught:
         registry.push_blob("tool", b"content", BLOB, Silent())
-    assert "wrong" not in str(told.value)
+    assert "wrong" not in str(caught.value)
 
 
 def test_the_next_stored_login_is_tried_when_one_is_refused(server: Server, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_next_stored_login_is_tried_when_one_is_refused(server: Server, tmp_
     registry = DistributionRegistry(server.address, keychain=keychain, notice=notices.append)
     assert list(registry.tags("tool")) == []
     assert notices == [
-        f"{server.host} refused the stored login of robot ({tmp_path / 'old.json'}); going on with another one"
+        f"{server.host} refused the stored login of robot ({tmp_path / 'old.json'}); trying the next login"
     ]
 
 

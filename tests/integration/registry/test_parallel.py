@@ -96,7 +96,7 @@ def ingest(store: Store, faulty: Faulty, **settings: Any) -> int:
 
 
 def asked_bytes(faulty: Faulty) -> int:
-    """All bytes that requests asked for by Range."""
+    """The number of bytes that requests asked for by Range."""
     ranges = [
         request["headers"]["Range"].removeprefix("bytes=").split("-") for request in faulty.requests("GET", BLOBS)
     ]
@@ -125,7 +125,7 @@ def test_an_image_comes_over_as_many_connections_as_are_allowed(start: Start, st
         {"headers": {"Content-Range": "bytes 0-9/24000000"}, "times": 1},
     ],
 )
-def test_a_fault_in_one_part_is_mended_in_that_part(start: Start, store: Store, fault: Mapping[str, Any]) -> None:
+def test_a_fault_in_one_part_is_retried_in_that_part(start: Start, store: Store, fault: Mapping[str, Any]) -> None:
     faulty = start({"path": BLOBS, "only": SECOND, **fault}, SLOW)
     assert ingest(store, faulty) == SIZE
     asked = [request["headers"].get("Range") for request in faulty.requests("GET", BLOBS)]
@@ -145,9 +145,9 @@ def test_a_lasting_fault_in_one_part_ends_all_and_the_next_pull_goes_on(start: S
 
 def test_retry_after_beyond_the_budget_ends_all_parts_at_once(start: Start, store: Store) -> None:
     faulty = start({"path": BLOBS, "only": SECOND, "status": 429, "headers": {"Retry-After": "900"}}, SLOW)
-    with pytest.raises(RegistryFailure, match="too many requests") as told:
+    with pytest.raises(RegistryFailure, match="too many requests") as caught:
         ingest(store, faulty)
-    assert told.value.fix.startswith("try again after ")
+    assert caught.value.fix.startswith("try again after ")
     assert [request["status"] for request in faulty.requests("GET", BLOBS)].count(429) == 1
 
 
@@ -191,7 +191,7 @@ def test_a_rate_limit_holds_for_all_connections_together(start: Start, store: St
 
 @contextmanager
 def begun_pull(store: Store, faulty: Faulty, wanted: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A pull in a process of its own, of which so many bytes are on disk."""
+    """A pull in a separate process that has written at least this many bytes."""
     command = [sys.executable, "-c", PULL, str(faulty.address), str(store.root), str(LAYER.digest), str(SIZE)]
     deadline = time.monotonic() + 30
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""Publishing to real registries: oras-py reads each release back, and what it cannot read is not announced."""
+"""Publishing to real registries: oras-py reads each release back; unreadable releases are not announced."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def recipe(tmp_path: Path, request: pytest.FixtureRequest) -> Recipe:
-    """Of a name of its own for each test: the server lives longer."""
+    """A recipe with a new name for each test, because tests share the server."""
     letters = "".join(letter for letter in request.node.name.lower() if letter.isalnum())
     return write_recipe(tmp_path / "recipes", letters[-90:])
 
@@ -73,7 +73,7 @@ def put(recipe: Recipe, made: Candidate, registry: Registry, when: str = NEVER) 
 
 
 def announced(registry: Registry, recipe: Recipe) -> tuple[list[str], list[str]]:
-    """The tags of a recipe, and the releases that the catalog lists."""
+    """The tags of a recipe, and its releases in the catalog."""
     listed = [str(one.tag) for one in catalogs.read(registry).entry(recipe.name).releases]
     return [tag for tag in registry.tags(recipe.name) if not tag.startswith("sha256-")], listed
 
@@ -115,9 +115,9 @@ def test_the_stored_login_is_used_and_no_other_place_is_asked_for_one(
         assert announced(registry, recipe)[1] == ["1.0-1"]
         reader = open_reader(opened(server.address))
         assert reader is not None
-        with pytest.raises(FactoryError) as told:
+        with pytest.raises(FactoryError) as caught:
             reader.manifest(recipe.name, "1.0-1")
-        assert told.value.lines()[0] == f"{server.host} denies reading images/{recipe.name}"
+        assert caught.value.lines()[0] == f"{server.host} denies read access to images/{recipe.name}"
     assert not (tmp_path / "trapped").exists()
 
 
@@ -146,14 +146,14 @@ ANSWER = {**TAG, "status": 200, "headers": {"Content-Type": OCI}}
         ({**TAG, "status": 404}, 4, "has no 1.0-1"),
         ({**TAG, "status": 503}, 4, "answered 503"),
         ({**TAG, "status": 302, "headers": {"Location": "/v2/"}}, 5, "the tag 1.0-1: "),
-        ({**TAG, "status": 403}, 4, "denies reading"),
+        ({**TAG, "status": 403}, 4, "denies read access"),
     ],
     ids=["manifest", "type", "size", "no_json", "endless", "absent", "busy", "redirect", "refused"],
 )
 def test_a_release_that_only_our_client_can_read_is_not_announced(
     fault: tuple[dict[str, Any], int, str], recipe: Recipe, made: Candidate, upstream: Server, tmp_path: Path
 ) -> None:
-    rule, code, told = fault
+    rule, code, reason = fault
     plain = opened(upstream.address)
     with faulty_registry(tmp_path / "proxy", upstream.host, [rule]) as proxy:
         with pytest.raises(ReadBackFailed) as error:
@@ -162,9 +162,9 @@ def test_a_release_that_only_our_client_can_read_is_not_announced(
     assert error.value.exit_code == code
     what, why, fix = error.value.lines()
     assert what == f"{proxy.address}/{recipe.name}:1.0-1 is not announced: oras-py does not read what was published"
-    assert told in why
+    assert reason in why
     assert fix == (
-        "latest and the catalog are unchanged. Check the registry and what stands before it (a proxy, a cache), then: "
+        "latest and the catalog are unchanged. Check the registry and any proxy or cache in front of it, then: "
         f"singfactory publish {recipe.name}"
     )
     release = put(recipe, made, plain)  # once nothing stands between: the same release is announced
@@ -329,7 +329,7 @@ def test_a_folder_has_no_other_client(recipe: Recipe, made: Candidate, tmp_path:
     assert announced(registry, recipe)[1] == ["1.0-1"]
 
 
-def test_the_commands_tell_what_was_not_announced_and_announce_it_later(project: Project, tmp_path: Path) -> None:
+def test_the_commands_report_what_was_not_announced_and_announce_it_later(project: Project, tmp_path: Path) -> None:
     project.recipe("tool")
     project.recipe("upper", base="recipe://tool", definition=UPPER, more="")
     host = project.base.partition("//")[2].partition("/")[0]

@@ -117,14 +117,14 @@ def test_what_a_job_hands_over_for_others_is_refused_and_the_others_are_publishe
     assert set(found) == {"good", "upper"}
     assert found["good"]["sif"] == candidate(run, "good")["sif_digest"] != evil
     assert candidate(run, "upper")["base_digest"] == found["good"]["sif"]
-    assert "the job bad (amd64) handed over what no build leaves: 'good-amd64'" in told
-    assert "'target-amd64' was handed over, and no job of the plan makes it" in told
+    assert "the artifact of the job bad (amd64) has a file that no build writes: 'good-amd64'" in told
+    assert "the artifact 'target-amd64' belongs to no job of the plan" in told
     tags = attacked.tags()
     assert tags["target"] == attacked.before["target"]
     assert tags["good"]["latest"] == found["good"]["digest"]
     report = run.output("report", "Report")
     assert "2 published, 1 not built, 1 unchanged" in report
-    assert "the job bad &#40;amd64&#41; handed over what no build leaves" in report
+    assert "the artifact of the job bad &#40;amd64&#41; has a file that no build writes" in report
     issues = [issue for issue in attacked.site.github.remote.issues.values() if "pull_request" not in issue]
     assert "bad cannot be published" in {issue["title"] for issue in issues if issue["state"] == "open"}
     assert not {issue["title"] for issue in issues} & {"good cannot be published", "target cannot be published"}

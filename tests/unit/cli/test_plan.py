@@ -147,7 +147,7 @@ def test_what_is_stuck_for_another_reason_is_told_at_its_recipe(
         (
             "error",
             (
-                "upon (amd64)%0Aupon builds upon tool, of which nothing is published for amd64%0A"
+                "upon (amd64)%0Aupon is based on tool, which is not published for amd64%0A"
                 "singfactory make tool upon"
             ),
         )

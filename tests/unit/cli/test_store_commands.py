@@ -150,8 +150,8 @@ def test_what_a_scratch_file_system_deleted_comes_back_as_the_same_digest(cluste
     assert lost.code == 3
     assert lost.err == (
         "singfactory: the file of tool:1.0-1 is gone from the store\n"
-        f"  {first['path']} was deleted or cut short; many scratch file systems delete what lies unused\n"
-        f"  singfactory pull tool@{first['digest']} brings the same image back\n"
+        f"  {first['path']} was deleted or truncated; many scratch file systems delete files that are not used\n"
+        f"  get the same image back with: singfactory pull tool@{first['digest']}\n"
     )
     done = cluster.ok("exec", "tool", "--", "true")
     assert done.out == "exec first\n"
@@ -258,7 +258,7 @@ def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
     cluster.store.blob(Digest.of(SIF)).unlink()
     lost = cluster.run("exec", "mine", "--", "true")
     assert lost.code == 3
-    assert lost.err.endswith("  singfactory store adopt FILE --as mine:adopted brings the same image back\n")
+    assert lost.err.endswith("  get the same image back with: singfactory store adopt FILE --as mine:adopted\n")
 
 
 def test_adopt_says_what_is_wrong(cluster: Cluster) -> None:

@@ -398,7 +398,7 @@ def test_a_recipe_is_built_upon_a_candidate_that_is_not_published_and_both_are_p
     base, top = pair(factory)
     adapters = factory.adapters()
     snapshot = take_snapshot([base, top], adapters)
-    with pytest.raises(RecipeError, match="nothing is published"):
+    with pytest.raises(RecipeError, match="not published"):
         build_now(top, snapshot, adapters)
     assert built_before(base, "amd64", snapshot, adapters) is None
     lower = build_now(base, snapshot, adapters)
@@ -458,7 +458,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda _, folder: (folder / "candidate.json").write_text(
             (folder / "candidate.json").read_text().replace('"arch": "amd64"', '"arch": "arm64"')
         ),
-        "holds a candidate of another name",
+        "has the candidate of another recipe",
     ),
     "an edited recipe": (
         lambda factory, _: factory.write("base", more='[run]\nbinds = ["/data"]'),

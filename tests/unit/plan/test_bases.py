@@ -23,7 +23,7 @@ from tests.unit.parts import (
 
 @pytest.fixture
 def hub(tmp_path: Path) -> LayoutRegistry:
-    """Where base images are. A folder has no folders in folders, so their names have no / in these tests."""
+    """A registry of base images. Folder registries have no nested names, so these names have no /."""
     return folder_registry(tmp_path / "hub")
 
 
@@ -91,7 +91,7 @@ def test_a_broken_pin_is_the_trouble_of_its_own_recipe(tmp_path: Path) -> None:
     assert found["good"] == BASE_DIGEST
 
 
-def test_a_base_that_does_not_exist_is_told_by_name(tmp_path: Path, hub: LayoutRegistry) -> None:
+def test_a_missing_base_is_reported_by_name(tmp_path: Path, hub: LayoutRegistry) -> None:
     error = look_up([unpinned(tmp_path, "one")], opener(hub))["one"]
     assert isinstance(error, NotFound)
     assert error.lines() == (
@@ -102,7 +102,7 @@ def test_a_base_that_does_not_exist_is_told_by_name(tmp_path: Path, hub: LayoutR
 
 
 @pytest.mark.parametrize("error", [RegistryFailure("no answer", fix="wait"), AccessDenied("no", fix="log in")])
-def test_a_registry_that_fails_is_told_with_the_base(tmp_path: Path, hub: LayoutRegistry, error: FactoryError) -> None:
+def test_a_failing_registry_is_reported_with_the_base(tmp_path: Path, hub: LayoutRegistry, error: FactoryError) -> None:
     def fail(call: Call) -> None:
         assert call.method == "head"
         raise error
@@ -118,7 +118,7 @@ def test_a_base_by_digest_is_looked_up_by_digest(hub: LayoutRegistry) -> None:
     assert digest_now(f"docker://hub.example/debian@{digest}", opener(hub)) == str(digest)
 
 
-def test_a_base_that_is_no_name_is_refused(hub: LayoutRegistry) -> None:
+def test_an_invalid_base_name_is_refused(hub: LayoutRegistry) -> None:
     with pytest.raises(UsageError):
         digest_now("docker://Not A Name", opener(hub))
 

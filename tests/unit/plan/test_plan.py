@@ -109,12 +109,12 @@ def test_other_rules_of_the_factory_are_named(recipe: Recipe) -> None:
     assert reasons(recipe, known(old)) == ("changed: rules",)
 
 
-def test_a_release_that_does_not_tell_its_inputs_is_built_anew(recipe: Recipe) -> None:
+def test_a_release_without_recorded_inputs_is_rebuilt(recipe: Recipe) -> None:
     silent = replace(release_of(recipe), inputs="", parts={})
     assert reasons(recipe, known(silent)) == ("changed: base, definition, engine, files, recipe, rules, run",)
 
 
-def test_a_forced_build_says_so_beside_its_other_reasons(recipe: Recipe) -> None:
+def test_a_forced_build_lists_all_its_reasons(recipe: Recipe) -> None:
     assert reasons(recipe, known(release_of(recipe)), force=True) == ("forced",)
     assert reasons(recipe, known(), force=True) == ("new: nothing is published", "forced")
 
@@ -126,12 +126,12 @@ def test_a_changed_base_is_left_when_rebuild_does_not_name_it(tmp_path: Path) ->
     plain = write_recipe(tmp_path, base="docker://debian:12", definition="Bootstrap: docker\nFrom: debian:12\n")
     recipe = rebuilt(plain, "inputs-changed")
     seen = known(release_of(recipe), base=OTHER_DIGEST)
-    assert why_kept(recipe, seen) == "1.0-1 stays: base changed, and [rebuild] when leaves that"
+    assert why_kept(recipe, seen) == "1.0-1 stays: base changed, but [rebuild] when does not include that"
 
 
 def test_a_changed_engine_is_left_when_only_the_base_counts(recipe: Recipe) -> None:
     seen = known(release_of(recipe), engine="apptainer 1.5.0")
-    expected = "1.0-1 stays: engine changed, and [rebuild] when leaves that"
+    expected = "1.0-1 stays: engine changed, but [rebuild] when does not include that"
     assert why_kept(rebuilt(recipe, "base-changed"), seen) == expected
 
 
@@ -140,16 +140,16 @@ def test_an_engine_alone_can_be_what_counts(tmp_path: Path, recipe: Recipe) -> N
     only = rebuilt(recipe, "engine-changed")
     assert reasons(only, replace(seen, engine="apptainer 1.5.0")) == ("changed: engine",)
     other_run = rebuilt(write_recipe(tmp_path, more='[run]\ngpu = "nvidia"'), "engine-changed")
-    assert why_kept(other_run, seen) == "1.0-1 stays: run changed, and [rebuild] when leaves that"
+    assert why_kept(other_run, seen) == "1.0-1 stays: run changed, but [rebuild] when does not include that"
 
 
-def test_nothing_that_changes_counts_when_rebuild_names_nothing(tmp_path: Path, recipe: Recipe) -> None:
+def test_no_change_counts_when_rebuild_when_is_empty(tmp_path: Path, recipe: Recipe) -> None:
     seen = known(release_of(recipe), base=OTHER_DIGEST, engine="x 1")
     changed = rebuilt(write_recipe(tmp_path, version="3"))
-    assert why_kept(changed, seen).endswith("base, engine, recipe changed, and [rebuild] when leaves that")
+    assert why_kept(changed, seen).endswith("base, engine, recipe changed, but [rebuild] when does not include that")
 
 
-def test_a_key_that_differs_for_no_named_part_is_told_as_inputs(recipe: Recipe) -> None:
+def test_a_key_that_differs_in_no_known_part_is_reported_as_inputs(recipe: Recipe) -> None:
     odd = replace(release_of(recipe), inputs="sha256:" + "0" * 64)
     assert reasons(recipe, known(odd)) == ("changed: inputs",)
     assert "inputs changed" in why_kept(rebuilt(recipe, "base-changed"), known(odd))
@@ -192,7 +192,7 @@ def test_max_age_counts_although_what_changed_does_not(recipe: Recipe) -> None:
     assert reasons(rebuilt(recipe, days=1), seen) == ("too old: 31 days, max_age is 1 days",)
 
 
-def test_a_short_max_age_is_told_in_hours(recipe: Recipe) -> None:
+def test_a_short_max_age_is_shown_in_hours(recipe: Recipe) -> None:
     short = replace(recipe, rebuild=replace(recipe.rebuild, max_age=timedelta(hours=12)))
     assert reasons(short, known(release_of(recipe))) == ("too old: 31 days, max_age is 12 hours",)
 
@@ -284,7 +284,7 @@ def test_recipes_come_after_the_recipes_that_they_build_upon_in_waves(tmp_path: 
     assert jobs[1].reasons == ("its base c-base is built first",)
 
 
-def test_what_builds_upon_a_kept_base_uses_its_published_bytes(tmp_path: Path) -> None:
+def test_dependents_of_a_kept_base_use_its_published_bytes(tmp_path: Path) -> None:
     top, middle, base = chain(tmp_path)
     low = release_of(base)
     mid = release_of(middle, base=str(low.sif.digest))
@@ -314,11 +314,11 @@ def test_a_base_that_is_built_first_does_not_count_when_rebuild_leaves_bases(tmp
     assert [(job.recipe.name, job.wave, job.waits_for) for job in old_too] == [("base", 0, ""), ("top", 1, "base")]
 
 
-def test_a_base_of_which_nothing_is_published_and_that_is_not_asked_for_leaves_its_user_stuck(tmp_path: Path) -> None:
+def test_an_unpublished_base_that_is_not_requested_leaves_its_dependent_stuck(tmp_path: Path) -> None:
     top = write_recipe(tmp_path, "top", base="recipe://base")
     (stuck,) = plan([top], known(), gather).stuck
     assert stuck.error.lines() == (
-        "top builds upon base, of which nothing is published for amd64",
+        "top is based on base, which is not published for amd64",
         "singfactory make base top",
     )
 
@@ -332,7 +332,7 @@ def test_a_stuck_base_leaves_its_users_stuck_unless_it_is_published(tmp_path: Pa
     assert [job.recipe.name for job in plan([base, top], published, gather).jobs] == ["top"]
 
 
-def test_what_was_built_and_is_not_published_counts_as_the_base_before_what_is_published(tmp_path: Path) -> None:
+def test_a_candidate_takes_precedence_over_the_published_base(tmp_path: Path) -> None:
     base, top = (
         write_recipe(tmp_path / "recipes", "base"),
         write_recipe(tmp_path / "recipes", "top", base="recipe://base"),
@@ -340,19 +340,19 @@ def test_what_was_built_and_is_not_published_counts_as_the_base_before_what_is_p
     old = release_of(base)
     made = candidate(tmp_path / "candidates", base)
     empty, full = known(recipes=("base",)), known(old, recipes=("base",))
-    with pytest.raises(RecipeError, match="nothing is published for amd64"):
+    with pytest.raises(RecipeError, match="not published for amd64"):
         base_of(top, "amd64", empty)
     assert base_of(top, "amd64", full).digest == str(old.sif.digest)
     for seen in (empty, full):
         assert base_of(top, "amd64", seen.with_built(made)).digest == str(made.sif.digest)
         assert seen.built == {}
-    with pytest.raises(RecipeError, match="nothing is published for arm64"):
+    with pytest.raises(RecipeError, match="not published for arm64"):
         base_of(top, "arm64", full.with_built(made))
     assert base_of(base, "amd64", full.with_built(made)).digest == BASE_DIGEST
 
 
 def counted() -> tuple[list[str], GatherInputs]:
-    """Reads inputs, and the names of the recipes whose inputs it has read."""
+    """Reads inputs, and records the names of the recipes."""
     read: list[str] = []
 
     def counting(recipe: Recipe, arch: str, base: str, engine: str) -> Inputs:
@@ -373,7 +373,7 @@ def test_a_job_that_waited_for_its_base_is_settled_without_reading_its_files_aga
     read, counting = counted()
     _, job = plan([base, top], known(recipes=("base",)), counting).jobs
     assert (read, job.base, job.inputs.base_digest) == (["base", "top"], None, "")
-    with pytest.raises(RecipeError, match="nothing is published"):
+    with pytest.raises(RecipeError, match="not published"):
         settled(job, known())
     built = release_of(base)
     ready = settled(job, known(built))
@@ -394,11 +394,11 @@ def test_a_recipe_whose_files_cannot_be_read_is_stuck_although_its_base_is_built
     assert [stuck.recipe.name for stuck in result.stuck] == ["top"]
 
 
-def test_a_circle_is_told_with_its_names() -> None:
+def test_a_circular_dependency_is_reported_with_its_names() -> None:
     recipes = [bare("a", "b"), bare("b", "c"), bare("c", "b")]
-    with pytest.raises(RecipeError, match="in a circle: b -> c -> b"):
+    with pytest.raises(RecipeError, match="circular dependency between recipes: b -> c -> b"):
         in_order(recipes)
-    with pytest.raises(RecipeError, match="in a circle: a -> a"):
+    with pytest.raises(RecipeError, match="circular dependency between recipes: a -> a"):
         in_order([bare("a", "a")])
 
 

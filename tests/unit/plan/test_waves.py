@@ -71,7 +71,7 @@ def test_runners_are_those_that_are_set() -> None:
     assert [entry.runner for entry in entries(jobs, Runners("a", "b"))] == ["a", "a", "b", "b"]
 
 
-def test_what_builds_upon_another_is_in_a_later_wave() -> None:
+def test_dependents_are_in_a_later_wave() -> None:
     found = schedule(chain(4), USUAL).waves
     assert [[(entry.recipe, entry.bases) for entry in wave] for wave in found] == [
         [("r0", "")],
@@ -81,23 +81,23 @@ def test_what_builds_upon_another_is_in_a_later_wave() -> None:
     ]
 
 
-def test_a_chain_that_is_longer_than_there_are_waves_is_told_with_its_names() -> None:
+def test_a_chain_longer_than_the_number_of_waves_is_reported_with_its_names() -> None:
     with pytest.raises(UsageError) as caught:
         schedule(chain(5), USUAL)
     assert caught.value.lines() == (
-        "r4 builds upon too many recipes in a row",
-        "r0 -> r1 -> r2 -> r3 -> r4; the workflow builds 4 one after another",
-        "let one of them build upon an earlier recipe, or build some of them first: singfactory make NAME",
+        "the chain of bases of r4 is too long",
+        "r0 -> r1 -> r2 -> r3 -> r4; the workflow can build 4 in sequence",
+        "base one of them on an earlier recipe, or build some of them first: singfactory make NAME",
     )
 
 
-def test_each_entry_is_one_recipe_and_what_a_wave_has_no_room_for_goes_to_the_next() -> None:
+def test_each_entry_is_one_recipe_and_a_full_wave_overflows_into_the_next() -> None:
     found = schedule(Plan(tuple(job(f"r{number}") for number in range(257))), USUAL)
     assert [len(wave) for wave in found.waves] == [256, 1]
     assert found.left == ()
 
 
-def test_what_no_wave_has_room_for_is_left_and_so_is_what_builds_upon_it() -> None:
+def test_jobs_that_fit_into_no_wave_are_left_with_their_dependents() -> None:
     jobs = [job(f"r{number}") for number in range(1030)]
     jobs += [job(f"u{number}", 1, waits_for=f"r{number}") for number in (3, 1029)]
     found = schedule(Plan(tuple(jobs)), USUAL)
@@ -168,6 +168,6 @@ def test_a_plan_is_read_from_its_matrices_and_from_what_plan_prints() -> None:
         "[" * 100_000,
     ],
 )
-def test_what_is_no_plan_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="the plan cannot be read"):
+def test_anything_but_a_plan_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="the plan cannot be parsed"):
         planned(text)

@@ -59,7 +59,7 @@ def put(recipe: Recipe, made: Candidate, registry: Registry) -> Release:
 
 
 def ends(registry: Registry, name: str = "tool") -> dict[str, Digest]:
-    """Where each tag stands."""
+    """The digest of each tag."""
     return {tag: registry.manifest(name, tag).descriptor.digest for tag in registry.tags(name)}
 
 
@@ -148,7 +148,7 @@ def test_a_release_has_its_immutable_tag_its_version_and_latest(
     assert ends(registry) == dict.fromkeys(("1.0", "1.0-1", "latest"), release.digest)
 
 
-def test_the_catalog_tells_the_release_and_the_recipe(
+def test_the_catalog_lists_the_release_and_the_recipe(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     release = put(recipe, made, registry)
@@ -227,7 +227,7 @@ def test_an_image_with_a_failed_test_is_refused(recipe: Recipe, made: Candidate,
     assert str(caught.value) == "tool is not published: 1 passed; failed: b"
 
 
-def test_an_untested_gpu_test_is_said_in_the_release_and_does_not_stop_it(
+def test_an_untested_gpu_test_is_recorded_in_the_release_and_does_not_stop_it(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     report = report_of(
@@ -470,7 +470,7 @@ def test_a_publish_that_died_keeps_its_number_although_another_came_between(
 
 
 class Between:
-    """Runs something once, before the n-th call, and watches that no immutable tag ever moves."""
+    """Runs something once, before the n-th call, and checks that no immutable tag ever moves."""
 
     def __init__(self, real: Registry, number: int, other: Callable[[], object]) -> None:
         self._real = real
@@ -491,7 +491,7 @@ class Between:
 
 
 def race(tmp_path: Path, recipe: Recipe, number: int) -> str:
-    """Let a second publisher do all its work before the n-th call of the first; what that call was, '' for none."""
+    """Run a second publisher to its end before the n-th call of the first. Return that call, '' for none."""
     registry = folder_registry(tmp_path / f"images{number}")
     mine, theirs = candidate(tmp_path / "a", recipe, b"one"), candidate(tmp_path / "b", recipe, b"two")
     others: list[Release] = []
@@ -536,20 +536,20 @@ def test_two_publishers_that_meet_at_the_write_of_the_tag_get_different_numbers(
     assert build_tags(registry) == {"1.0-1": others[0].digest, "1.0-2": release.digest}
 
 
-def test_a_publisher_that_always_loses_gives_up_with_an_error_that_says_so(
+def test_a_publisher_that_always_loses_the_race_stops_with_an_error(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     def steal(call: Call) -> None:
         if (call.when, call.method) == ("before", "claim_tag"):
             push_foreign(registry, "tool", call.about, content=call.about.encode())
 
-    with pytest.raises(RegistryFailure, match="no build number could be had for tool:") as caught:
+    with pytest.raises(RegistryFailure, match="could not get a build number for tool:") as caught:
         put(recipe, made, Watched(registry, steal))
     assert caught.value.retryable
     assert_every_tag_is_complete(registry, "tool")
 
 
-def test_a_catalog_that_others_keep_overwriting_is_given_up_with_nothing_lost(
+def test_a_catalog_that_others_keep_overwriting_is_an_error_and_loses_nothing(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     def overwrite(call: Call) -> None:
@@ -581,7 +581,7 @@ def test_something_else_where_the_catalog_belongs_is_left_alone(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     foreign = push_foreign(registry, "catalog", "latest")
-    with pytest.raises(IntegrityFailure, match="is not a catalog of ours"):
+    with pytest.raises(IntegrityFailure, match="is not a singfactory catalog"):
         put(recipe, made, registry)
     assert ends(registry, "catalog")["latest"] == foreign
 
@@ -590,7 +590,7 @@ def test_a_report_that_leaves_out_a_test_of_the_recipe_is_refused(
     recipe: Recipe, made: Candidate, registry: LayoutRegistry
 ) -> None:
     report = report_of(made, TestResult("another", "passed", 0.1))
-    with pytest.raises(TestsFailed, match="its report says nothing of starts"):
+    with pytest.raises(TestsFailed, match="its test report does not cover starts"):
         publish(recipe, made, report, registry=registry, origin=Origin(), progress=QUIET)
     assert registry.tags("tool") == []
 
@@ -600,6 +600,6 @@ def test_a_recipe_that_was_edited_after_the_build_is_refused(
 ) -> None:
     path = recipe.definition_path
     path.write_text(path.read_text(encoding="utf-8") + "%labels\n    new yes\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="different from what the candidate was built with: definition"):
+    with pytest.raises(UsageError, match="changed since the build: definition"):
         put(recipe, made, registry)
     assert registry.tags("tool") == []

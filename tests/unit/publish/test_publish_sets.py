@@ -38,9 +38,9 @@ def registry(tmp_path: Path) -> LayoutRegistry:
 
 
 def built(tmp_path: Path, recipe: Recipe, arch: str, text: str = "one", created: str = "") -> Candidate:
-    """A candidate whose image is told from others by architecture and text."""
-    told = {"created": created} if created else {}
-    return candidate(tmp_path / f"candidates-{text}", recipe, f"{arch} {text}".encode(), arch=arch, **told)
+    """A candidate with the given architecture and text as its image."""
+    more = {"created": created} if created else {}
+    return candidate(tmp_path / f"candidates-{text}", recipe, f"{arch} {text}".encode(), arch=arch, **more)
 
 
 def put(recipe: Recipe, registry: Registry, *made: Candidate) -> tuple[Release, ...]:
@@ -49,7 +49,7 @@ def put(recipe: Recipe, registry: Registry, *made: Candidate) -> tuple[Release, 
 
 
 def ends(registry: Registry) -> dict[str, Digest]:
-    """Where each tag stands."""
+    """The digest of each tag."""
     return {tag: registry.manifest("tool", tag).descriptor.digest for tag in registry.tags("tool")}
 
 
@@ -58,7 +58,7 @@ def build_tags(registry: Registry) -> dict[str, Digest]:
 
 
 def listed(registry: Registry, tag: str) -> dict[str, bytes]:
-    """What the index of a tag lists: the image of each architecture, every byte of it read."""
+    """The image of each architecture that the index of a tag lists, read completely."""
     found = {}
     for member in ImageIndex.read(registry.manifest("tool", tag)).members:
         manifest = Manifest.read(registry.manifest("tool", str(member.manifest.digest)))
@@ -133,7 +133,7 @@ def test_a_recipe_for_one_architecture_has_no_index(tmp_path: Path, registry: La
     assert registry.tags("tool") == []
 
 
-def test_what_is_there_for_one_architecture_only_is_an_index_with_one_member(
+def test_a_set_with_one_built_architecture_is_an_index_with_one_member(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     put(recipe, registry, built(tmp_path, recipe, "arm64"))
@@ -196,7 +196,7 @@ def test_a_plain_image_is_carried_over_when_the_recipe_gets_a_second_architectur
     assert listed(registry, "latest") == {"amd64": b"amd64 one", "arm64": b"arm64 one"}
 
 
-def test_numbers_that_older_factories_gave_each_architecture_are_gathered_in_one_set(
+def test_separate_build_numbers_of_older_factories_are_gathered_in_one_set(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     for arch, text in (("amd64", "old"), ("amd64", "one"), ("arm64", "old"), ("arm64", "one")):
@@ -207,7 +207,7 @@ def test_numbers_that_older_factories_gave_each_architecture_are_gathered_in_one
     assert listed(registry, "latest") == {"amd64": b"amd64 one", "arm64": b"arm64 two"}
 
 
-def test_an_architecture_that_the_recipe_names_no_more_is_not_carried_over(
+def test_an_architecture_removed_from_the_recipe_is_not_carried_over(
     tmp_path: Path, recipe: Recipe, registry: LayoutRegistry
 ) -> None:
     put(recipe, registry, *(built(tmp_path, recipe, arch) for arch in ARCHS))
@@ -376,7 +376,7 @@ def test_a_publish_that_died_and_one_of_another_architecture_leave_both(
 
 
 class Between:
-    """Publishes something else once, before the n-th call, and watches that no immutable tag ever moves."""
+    """Publishes something else once, before the n-th call, and checks that no immutable tag ever moves."""
 
     def __init__(self, real: Registry, number: int, recipe: Recipe, other: Candidate) -> None:
         self._real = real

@@ -1,4 +1,4 @@
-"""Indexes that somebody else wrote, or nobody honest: nothing of ours, told within a few requests."""
+"""Foreign and hostile indexes: they are not taken for releases, and cost only a few requests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def put(tmp_path: Path, recipe: Recipe, registry: Registry, text: str = "one") -
 
 
 class Forged(Watched):
-    """A registry that answers with this content wherever the index of a tag is asked for; counts what it is asked."""
+    """A registry that answers requests for the index of a tag with this content, and counts requests."""
 
     def __init__(self, inner: Registry, tag: str, content: bytes) -> None:
         super().__init__(inner, lambda _: None)

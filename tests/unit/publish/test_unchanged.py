@@ -1,4 +1,4 @@
-"""A rebuild that gives the same contents is not published, and what builds upon it is not built."""
+"""A rebuild with the same contents is not published, and its dependents are not built."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def factory(tmp_path: Path) -> Factory:
 
 
 def builds(factory: Factory, content: str = "one", *, created: int = 1700000000) -> None:
-    """Let the engine build an image that holds a file with this content."""
+    """Make the engine build an image with this file content."""
     root = factory.root / "rootfs"
     write(root, "file", content)
     write(root, "var/lib/dpkg/status", "Package: tool\nStatus: install ok installed\nVersion: 1.0\n")
@@ -103,14 +103,14 @@ def test_inputs_that_give_the_same_contents_are_remembered(factory: Factory) -> 
     factory.write("one", definition=REMARK)
     (made,) = factory.make()[1]
     assert made.unchanged
-    assert factory.kept() == {"one": "1.0-1 is what these inputs give"}
+    assert factory.kept() == {"one": "1.0-1 has the same contents"}
     factory.write("one")
     assert factory.kept() == {"one": "1.0-1 has these inputs"}
     factory.write("one", version="2.0")
     assert factory.made() == {"one (amd64)": "2.0-1"}
 
 
-def test_what_is_run_in_another_way_is_published_although_its_files_are_the_same(factory: Factory) -> None:
+def test_a_changed_run_table_is_published_although_the_files_are_the_same(factory: Factory) -> None:
     builds(factory)
     factory.write("one")
     factory.make()
@@ -150,7 +150,7 @@ def test_a_candidate_that_was_found_unchanged_is_not_taken_for_the_next_rebuild(
     assert made.candidate.sif.digest != first.sif.digest
 
 
-def test_what_builds_upon_an_unchanged_image_is_not_built(factory: Factory) -> None:
+def test_dependents_of_an_unchanged_image_are_not_built(factory: Factory) -> None:
     builds(factory)
     factory.write("base")
     factory.write("upon", base="recipe://base")
@@ -162,10 +162,10 @@ def test_what_builds_upon_an_unchanged_image_is_not_built(factory: Factory) -> N
         ("base", True, False),
         ("upon", True, True),
     ]
-    assert factory.kept() == {"base": "1.0-1 is what these inputs give", "upon": "1.0-1 has these inputs"}
+    assert factory.kept() == {"base": "1.0-1 has the same contents", "upon": "1.0-1 has these inputs"}
 
 
-def test_jobs_apart_build_upon_the_published_image_when_the_new_one_is_the_same(factory: Factory) -> None:
+def test_separate_jobs_use_the_published_base_when_the_new_one_is_the_same(factory: Factory) -> None:
     builds(factory)
     recipe = factory.write("base")
     factory.make()
@@ -313,7 +313,7 @@ def test_the_same_bytes_of_other_inputs_are_remembered(factory: Factory) -> None
     factory.make()
     factory.write("one", definition=REMARK)
     factory.make()
-    assert factory.kept() == {"one": "1.0-1 is what these inputs give"}
+    assert factory.kept() == {"one": "1.0-1 has the same contents"}
 
 
 def test_what_is_no_sound_image_is_neither_a_candidate_nor_left_where_one_is_expected(factory: Factory) -> None:

@@ -82,7 +82,11 @@ def spoil(path: Path, content: bytes | None) -> None:
     ("content", "what", "fix"),
     [
         *(
-            (content, "the file of tool:1.0-1 is gone from the store", "singfactory pull oci:/x/tool@")
+            (
+                content,
+                "the file of tool:1.0-1 is gone from the store",
+                "get the same image back with: singfactory pull oci:/x/tool@",
+            )
             for content in (None, b"", CONTENT[:-1], CONTENT + b"x")
         ),
         (CONTENT[::-1], "the stored image ", "singfactory store verify --repair"),

@@ -36,7 +36,7 @@ def test_without_a_record_there_is_no_candidate(tmp_path: Path, made: Candidate)
 
 def test_a_record_without_its_image_is_no_candidate(tmp_path: Path, made: Candidate) -> None:
     made.image.unlink()
-    with pytest.raises(NotFound, match="the image of tool is gone"):
+    with pytest.raises(NotFound, match="the image of tool is missing"):
         load(tmp_path / "candidates", "tool", "amd64")
     assert load_if_intact(tmp_path / "candidates", "tool", "amd64", made.key) is None
 
@@ -68,7 +68,7 @@ def changed(made: Candidate, **values: Any) -> bytes:
         ),
     ],
 )
-def test_a_broken_record_is_told_with_the_way_out(tmp_path: Path, made: Candidate, content: bytes) -> None:
+def test_a_broken_record_is_an_error_with_advice(tmp_path: Path, made: Candidate, content: bytes) -> None:
     wrong = json.loads(content) if content.startswith(b'{"') else None
     record(made).write_bytes(changed(made, **wrong) if wrong else content)
     with pytest.raises(IntegrityFailure):

@@ -38,7 +38,7 @@ def some(recipe: Recipe) -> Catalog:
 
 
 def blob_requests(registry: LayoutRegistry) -> tuple[Catalog, list[str]]:
-    """Read the catalog; which calls that took."""
+    """Read the catalog, and return it with the registry calls that it took."""
     calls: list[str] = []
 
     def hear(call: Call) -> None:
@@ -86,7 +86,7 @@ def test_the_same_catalog_is_the_same_bytes_whatever_order_it_was_made_in() -> N
 
 
 def with_data(registry: LayoutRegistry, change: Callable[[dict[str, Any]], None]) -> None:
-    """Push the catalog's manifest with something changed in it."""
+    """Push the catalog's manifest with a change."""
     value = registry.manifest("catalog", "latest").json()
     change(value)
     content = json.dumps(value).encode()
@@ -100,7 +100,7 @@ def test_an_inline_copy_that_is_not_what_its_digest_says_is_refused(
 ) -> None:
     catalogs.write(registry, some(recipe), QUIET)
     with_data(registry, lambda value: value["layers"][0].update(data=data))
-    with pytest.raises(IntegrityFailure, match="its inline copy is not what its digest says"):
+    with pytest.raises(IntegrityFailure, match="its inline copy does not match its digest"):
         catalogs.read(registry)
 
 
@@ -108,7 +108,7 @@ def test_an_inline_copy_with_one_changed_byte_is_refused(registry: LayoutRegistr
     catalogs.write(registry, some(recipe), QUIET)
     forged = base64.b64encode(some(recipe).content().replace(b'"active"', b'"actiVe"')).decode()
     with_data(registry, lambda value: value["layers"][0].update(data=forged))
-    with pytest.raises(IntegrityFailure, match="its inline copy is not what its digest says"):
+    with pytest.raises(IntegrityFailure, match="its inline copy does not match its digest"):
         catalogs.read(registry)
 
 
@@ -143,7 +143,7 @@ def test_a_catalog_that_is_declared_too_large_is_refused_without_fetching_it(
 
 def test_an_image_in_the_catalogs_place_is_no_catalog(registry: LayoutRegistry) -> None:
     push_foreign(registry, "catalog", "latest")
-    with pytest.raises(IntegrityFailure, match="is not a catalog of ours"):
+    with pytest.raises(IntegrityFailure, match="is not a singfactory catalog"):
         catalogs.read(registry)
 
 
@@ -253,7 +253,7 @@ def test_an_entry_that_cannot_be_read_takes_no_other_with_it(content: bytes) -> 
     assert set(json.loads(catalog.content())["recipes"]) == {"other"}
 
 
-def test_an_entry_that_cannot_be_read_is_written_anew_by_the_next_publish(recipe: Recipe) -> None:
+def test_an_unreadable_entry_is_rewritten_by_the_next_publish(recipe: Recipe) -> None:
     broken = Catalog.parse(document(None)).entry("tool")
     mended = broken.described_by(recipe).with_release(release_of(recipe))
     assert not mended.unreadable
@@ -340,7 +340,7 @@ def test_a_release_replaces_what_is_known_of_its_number_and_architecture_and_not
     assert Entry("tool").with_release(amd).with_release(arm).with_release(other).releases == (other, arm)
 
 
-def test_a_moving_tag_that_stands_on_what_the_catalog_does_not_know_names_nothing(recipe: Recipe) -> None:
+def test_a_moving_tag_of_an_unknown_release_names_nothing(recipe: Recipe) -> None:
     entry = Entry("tool", releases=(release_of(recipe),), tags={"latest": "1.0-9"})
     assert entry.release("latest", "amd64") is None
 
@@ -361,7 +361,7 @@ def test_the_version_that_was_published_last_comes_last(recipe: Recipe) -> None:
     assert entry.releases == (second, first, back)
 
 
-def test_an_entry_tells_what_the_recipe_says_today(tmp_path: Path, recipe: Recipe) -> None:
+def test_an_entry_has_the_recipes_current_texts(tmp_path: Path, recipe: Recipe) -> None:
     later = write_recipe(
         tmp_path, version="2.0", summary="more", more='[lifecycle]\nstatus = "deprecated"\nnote = "use tool2"'
     )

@@ -13,14 +13,14 @@ from factory.records import sbom
 from factory.records.candidate import Candidate
 from factory.records.compare import (
     Bytes,
-    Since,
+    Changes,
     changed_parts,
+    changes_since,
     index_of,
     index_of_file,
     package_lines,
     packages_of,
     shared_bytes,
-    since,
 )
 from factory.records.release import CHUNK_INDEX, Release
 from factory.registry.protocol import SIF_LAYER, Registry
@@ -37,7 +37,7 @@ from tests.unit.parts import (
 )
 
 
-def test_what_two_releases_say_differently_is_told_by_name(tmp_path: Path) -> None:
+def test_differences_between_two_releases_are_listed_by_name(tmp_path: Path) -> None:
     before = release_of(write_recipe(tmp_path), "1.0-1")
     after = replace(
         release_of(write_recipe(tmp_path, version="2.0"), "2.0-1", base="sha256:" + "c" * 64),
@@ -52,7 +52,7 @@ def test_what_two_releases_say_differently_is_told_by_name(tmp_path: Path) -> No
     assert rows["size"] == (str(before.sif.size), "14")
 
 
-def test_what_only_one_side_says_is_told_too(tmp_path: Path) -> None:
+def test_a_part_that_only_one_release_has_is_listed(tmp_path: Path) -> None:
     before = release_of(write_recipe(tmp_path))
     after = replace(before, parts={"base": BASE_DIGEST, "new": "1"})
     rows = {what: (old, new) for what, old, new in changed_parts(before, after)}
@@ -80,7 +80,7 @@ def test_shared_bytes_are_counted_between_two_files(tmp_path: Path) -> None:
     assert shared_bytes(None, new) is None
 
 
-def test_files_that_are_no_images_are_told(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_errors(tmp_path: Path) -> None:
     bad = tmp_path / "bad.sif"
     bad.write_bytes(b"not a SIF")
     with pytest.raises(NotFound, match="there is no image"):
@@ -90,7 +90,7 @@ def test_files_that_are_no_images_are_told(tmp_path: Path) -> None:
 
 
 def released(tmp_path: Path, registry: Registry, index: bytes) -> Release:
-    """A release whose chunk index is these bytes, of an image that is published nowhere."""
+    """A release of an unpublished image with these bytes as its chunk index."""
     chunks = Descriptor.of(CHUNK_INDEX, index)
     registry.push_blob("tool", index, chunks, QUIET)
     sif = Descriptor.of(SIF_LAYER, image(noise(100_000)))
@@ -119,7 +119,7 @@ NEW = Packages(
 )
 
 
-def test_changed_packages_are_told_before_those_that_came_and_went() -> None:
+def test_changed_packages_come_before_added_and_removed_ones() -> None:
     assert package_lines(package_changes(OLD, NEW)) == (
         "numpy 1.26.4 -> 2.0 (python)",
         "+ einops 0.8 (python)",
@@ -137,24 +137,24 @@ def test_the_packages_of_a_release_come_from_its_bill_of_materials(tmp_path: Pat
     assert packages_of(replace(release, digest=Digest.of(b"else")), registry) is None
 
 
-def test_what_a_candidate_changes_is_told_against_a_release(tmp_path: Path) -> None:
+def test_a_candidate_is_compared_with_a_release(tmp_path: Path) -> None:
     registry = folder_registry(tmp_path / "images")
     recipe = write_recipe(tmp_path / "recipes")
     before = made_of(tmp_path, recipe, image(*(noise(40_000, number) for number in range(20))), OLD)
     release = publish(recipe, before, report_of(before), registry=registry, origin=Origin(), progress=QUIET)
     after = made_of(tmp_path, recipe, image(*(noise(40_000, number) for number in range(1, 21))), NEW)
-    found = since(after, release, registry)
+    found = changes_since(after, release, registry)
     assert found.packages == package_lines(package_changes(OLD, NEW))
     assert found.update is not None
     assert 40_000 <= found.update < 100_000
-    assert since(after, replace(release, chunks=None, digest=Digest.of(b"")), registry) == Since(None, None)
+    assert changes_since(after, replace(release, chunks=None, digest=Digest.of(b"")), registry) == Changes(None, None)
     after.chunks.unlink()
     after.sbom.write_text("{")
-    assert since(after, release, registry) == Since(None, None)
+    assert changes_since(after, release, registry) == Changes(None, None)
 
 
 def made_of(tmp_path: Path, recipe: Recipe, content: bytes, packages: Packages) -> Candidate:
-    """A candidate with all that an examination leaves beside it."""
+    """A candidate with its chunk index and bill of materials."""
     made = candidate(tmp_path / "candidates", recipe, content)
     made.chunks.write_bytes(index_of_file(made.image, QUIET).encode())
     made.sbom.write_bytes(sbom.write(packages, name="tool", sif=made.sif.digest, created=made.created))

@@ -90,22 +90,22 @@ def test_any_bytes_are_a_lock_file_or_a_usage_error(content: bytes) -> None:
         (TEXT.replace("pytorch-2.1", "../../etc"), "x: image[1].name is wrong"),
         (TEXT.replace("ghcr.io/org", "user:password@ghcr.io/org"), "x: image[1].registry is wrong"),
         (TEXT.replace("2024-05-01T10:00:00Z", "yesterday"), "x: image[1].date is wrong"),
-        ("format = [", "x is no lock file"),
-        ("a = " + "[" * 5000, "x is no lock file"),
-        ("format = " + "1" * 5000, "x is no lock file"),
-        (".".join(["a"] * 500_000) + " = 1", "x is no lock file"),
-        ("[a" + ".a" * 500 + "]\n", "x is no lock file"),
-        ("'a'.a = 1", "x is no lock file"),
-        ("# " + "a" * 5000, "x is no lock file"),
+        ("format = [", "x is not a lock file"),
+        ("a = " + "[" * 5000, "x is not a lock file"),
+        ("format = " + "1" * 5000, "x is not a lock file"),
+        (".".join(["a"] * 500_000) + " = 1", "x is not a lock file"),
+        ("[a" + ".a" * 500 + "]\n", "x is not a lock file"),
+        ("'a'.a = 1", "x is not a lock file"),
+        ("# " + "a" * 5000, "x is not a lock file"),
     ],
 )
-def test_what_is_wrong_is_said_with_file_and_key(text: str, what: str) -> None:
+def test_errors_name_the_file_and_the_key(text: str, what: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text.encode(), "x")
     assert caught.value.what == what
 
 
-def test_a_lock_file_that_is_not_there_or_too_large_is_said(tmp_path: Path) -> None:
+def test_a_missing_or_too_large_lock_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no lock file"):
         read(tmp_path / "x")
     with pytest.raises(UsageError, match="cannot read"):
@@ -126,7 +126,7 @@ def test_references_choose_among_what_is_locked_and_nothing_else() -> None:
         assert select([IMAGE], [Reference.parse(text)], "x") == (IMAGE,)
     assert select([IMAGE], [], "x") == (IMAGE,)
     for text in ("other", "pytorch-2.1:latest", f"pytorch-2.1@{IMAGE.sif_digest}", "quay.io/x/pytorch-2.1"):
-        with pytest.raises(NotFound, match=r"is not in x: it has pytorch-2\.1:2\.1\.2-3"):
+        with pytest.raises(NotFound, match=r"is not in x: the file has pytorch-2\.1:2\.1\.2-3"):
             select([IMAGE], [Reference.parse(text)], "x")
 
 

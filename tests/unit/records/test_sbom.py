@@ -42,12 +42,12 @@ def test_what_is_written_is_read_again(found: tuple[Package, ...], unknown: tupl
 
 
 def on_a_line(text: str) -> str:
-    """What nobody can see, or what would turn a terminal, comes back as a question mark."""
+    """Replace unprintable characters, terminal controls among them, with question marks."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def urls(found: Packages) -> list[str]:
-    """The package URLs of a document; of packages only that have one."""
+    """Return the package URLs of a document."""
     value = json.loads(written(found))
     return [one["referenceLocator"] for package in value["packages"] for one in package.get("externalRefs", [])]
 
@@ -97,7 +97,7 @@ def test_a_name_that_no_package_url_can_hold_never_gives_the_url_of_another_pack
 
 
 def problems(path: Path, content: bytes) -> list[str]:
-    """What spdx-tools has to say against a document."""
+    """Return the errors that spdx-tools finds in a document."""
     path.write_bytes(content)
     messages = validate_full_spdx_document(parse_file(str(path)), "SPDX-2.3")
     return [message.validation_message for message in messages]
@@ -123,7 +123,7 @@ def test_the_validator_of_these_tests_finds_what_is_wrong(tmp_path: Path) -> Non
 
 
 def test_documents_of_releases_that_were_published_before_are_read() -> None:
-    """As the first versions wrote them: no namespace, no architecture, and the document describes each package."""
+    """Early versions wrote no namespace and no architecture, and the document described each package."""
     locators = {"libc6": ("1:2.36-9+deb12u1", "pkg:deb/libc6@1:2.36-9+deb12u1"), "numpy": ("2.0", "pkg:pypi/numpy@2.0")}
     value = {
         "spdxVersion": "SPDX-2.3",
@@ -182,6 +182,6 @@ def test_packages_that_another_tool_described_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"packages": 1}', b'{"packages": [1]}', b"[" * 100_000])
-def test_what_is_no_document_is_told(content: bytes) -> None:
+def test_content_that_is_not_a_document_is_an_error(content: bytes) -> None:
     with pytest.raises(IntegrityFailure, match="a bill of materials is broken"):
         sbom.read(content)

@@ -56,7 +56,7 @@ def test_what_is_written_is_read_back(challenges: list[tuple[str, dict[str, str]
 
 
 @given(st.text(max_size=500))
-def test_any_text_is_survived(text: str) -> None:
+def test_any_text_can_be_parsed(text: str) -> None:
     for challenge in parse_challenges(text):
         assert challenge["no such parameter"] == ""
 

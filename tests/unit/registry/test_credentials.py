@@ -101,7 +101,7 @@ def test_a_helper_that_answers_nonsense_is_passed_over(tmp_path: Path) -> None:
     config = stored(tmp_path / "c", credsStore="x", auths={"ghcr.io": encoded("a", "p")})
     keychain = Keychain([config], lambda _arguments, _text: b"nonsense", notice=notices.append)
     assert users(keychain, "ghcr.io") == ["a"]
-    assert notices == ["docker-credential-x gave an answer that cannot be read; going on without it"]
+    assert notices == ["docker-credential-x returned an answer that cannot be parsed; continuing without it"]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_a_helper_that_answers_nonsense_is_passed_over(tmp_path: Path) -> None:
 )
 def test_a_broken_file_is_named_and_not_quoted(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         Keychain([tmp_path / "config.json"]).candidates("ghcr.io", "x")
-    assert str(tmp_path / "config.json") in str(told.value)
-    assert "SECRET" not in f"{told.value}{told.value.__cause__}"
+    assert str(tmp_path / "config.json") in str(caught.value)
+    assert "SECRET" not in f"{caught.value}{caught.value.__cause__}"
 
 
 def test_login_keeps_what_the_file_holds_and_hides_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_document_without_a_media_type_is_what_it_came_as() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "a/b/c", "a/b\nc", "x" * 300 + "/y", None, 5, "a b/c"])
-def test_what_is_no_media_type_is_none(text: object) -> None:
+def test_an_invalid_media_type_is_none(text: object) -> None:
     assert media_type(text) == ""
 
 

@@ -104,18 +104,18 @@ def test_a_source_that_is_not_what_it_should_be_leaves_nothing(registry: LayoutR
     assert list((folder / ".partial").iterdir()) == []
 
 
-def test_no_room_is_told_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     registry: LayoutRegistry, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("factory.io.files.free_space", lambda _: 1000)
-    with pytest.raises(NoRoom) as told:
+    with pytest.raises(NoRoom) as caught:
         registry.push_blob("tool", CONTENT, LAYER, Silent())
-    assert "needed, 1 kB free" in told.value.why
+    assert "needed, 1 kB free" in caught.value.why
     assert not blob_path(folder).exists()
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_rights_is_told(registry: LayoutRegistry, folder: Path) -> None:
+def test_a_folder_without_permission_is_reported(registry: LayoutRegistry, folder: Path) -> None:
     push(registry)
     folder.chmod(0o500)
     (folder / "tool").chmod(0)
@@ -138,7 +138,7 @@ def test_what_a_dead_process_left_is_removed_after_a_day(registry: LayoutRegistr
     assert fresh.exists()
 
 
-def test_who_pushes_the_same_at_the_same_time_does_not_get_in_the_way(folder: Path) -> None:
+def test_concurrent_pushes_of_the_same_blob_do_not_interfere(folder: Path) -> None:
     together, failed = Barrier(6), []
 
     def body() -> None:

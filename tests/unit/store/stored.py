@@ -1,4 +1,4 @@
-"""Small real images in a real store, for the tests of who uses them and what may go."""
+"""Small real images in a real store, for tests of leases and garbage collection."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DAY = 86400.0
 def ingest(
     store: Store, wanted: Descriptor, fetch: Callable[[int], Iterable[bytes]], progress: Progress
 ) -> tuple[Path, int]:
-    """Bring a blob into a store, all of it from what gives its bytes from an offset on, over one connection."""
+    """Fetch a whole blob into a store over one connection. read: yields the bytes from an offset on."""
     return fetch_whole(store, wanted, Source(lambda offset, _: fetch(offset)), progress)
 
 
 def put(store: Store, content: bytes, name: str = "", *tags: str) -> Digest:
-    """Ingest an image, and tag it when it has a name."""
+    """Ingest an image, and tag it if it has a name."""
     wanted = Descriptor.of("a/b", content)
     ingest(store, wanted, lambda offset: [content[offset:]], Silent())
     if name:
@@ -49,7 +49,7 @@ def image(content: bytes, name: str, tag: str) -> StoredImage:
 
 
 def use(store: Store, digest: Digest, days_ago: float, name: str = "f" * 12) -> Path:
-    """The record of a use by somebody who has ended."""
+    """Write the lease of a use that has ended."""
     folder = store.root / "leases"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest.hex}.{name}.0.use.json"
@@ -63,7 +63,7 @@ def use(store: Store, digest: Digest, days_ago: float, name: str = "f" * 12) -> 
 
 
 def tree(root: Path) -> dict[str, object]:
-    """Everything in a store: names, modes, links and content."""
+    """Return everything in a store: names, modes, links and content."""
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
         entry = path.lstat()
@@ -73,7 +73,7 @@ def tree(root: Path) -> dict[str, object]:
 
 
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """A process of our own."""
+    """Start a Python process."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,

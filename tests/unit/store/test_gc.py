@@ -67,7 +67,7 @@ def test_what_a_tag_names_stays_and_what_none_names_goes(store: Store) -> None:
     assert verify(store, Silent()) == (1, ())
 
 
-def test_a_dry_run_tells_the_same_and_changes_nothing(store: Store) -> None:
+def test_a_dry_run_reports_the_same_and_changes_nothing(store: Store) -> None:
     put(store, b"tagged", "tool", "1-1")
     put(store, b"superseded")
     use(store, Digest.of(b"tagged"), 400)
@@ -172,7 +172,7 @@ def test_a_forgotten_image_takes_its_tags_along_and_leaves_the_others(store: Sto
     assert list((store.root / "images" / "tool").iterdir()) == []
 
 
-def test_old_partials_and_what_was_put_aside_go(store: Store) -> None:
+def test_old_partial_and_quarantined_files_are_removed(store: Store) -> None:
     put(store, b"image", "tool", "1-1")
     (store.root / "quarantine").mkdir()
     for place in ("partial/" + "a" * 64 + ".0", "partial/.adopt.1.ff", "quarantine/x.sif", "refs/.tool.json.1.ff"):
@@ -183,7 +183,7 @@ def test_old_partials_and_what_was_put_aside_go(store: Store) -> None:
     assert why(told, keep=False) == {
         "a" * 12: "unfinished, 10 days old",
         ".adopt.1.ff": "unfinished, 10 days old",
-        "x.sif": "put aside, 10 days old",
+        "x.sif": "quarantined, 10 days old",
         ".tool.json.1": "unfinished, 10 days old",
     }
     assert not any(store.root.glob("partial/*"))
@@ -273,7 +273,7 @@ def test_an_image_that_is_being_pulled_is_left_alone(store: Store, processes: li
     assert verify(store, Silent()) == (1, ())
 
 
-def test_who_begins_to_use_an_image_in_the_last_moment_keeps_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_comes_into_use_at_the_last_moment_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = put(store, b"image", "tool", "1-1")
     rename = Folder.rename
 
@@ -289,7 +289,7 @@ def test_who_begins_to_use_an_image_in_the_last_moment_keeps_it(store: Store, mo
     assert store.blob(digest).read_bytes() == b"image"
 
 
-def test_who_begins_to_use_an_image_after_the_plan_keeps_it_and_its_tags(
+def test_an_image_that_comes_into_use_after_the_plan_keeps_its_file_and_tags(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = put(store, b"image", "tool", "1-1")
@@ -301,7 +301,7 @@ def test_who_begins_to_use_an_image_after_the_plan_keeps_it_and_its_tags(
         yield from verdicts
 
     monkeypatch.setattr(gc._Collector, "plan", plan_then_use)  # noqa: SLF001
-    assert why(run(store, older_than=DAY), keep=True) == {"tool:1-1": "used in this moment"}
+    assert why(run(store, older_than=DAY), keep=True) == {"tool:1-1": "used just now"}
     assert names_in(store) == {"tool:1-1"}
 
 
@@ -317,7 +317,7 @@ def test_an_image_that_is_tagged_in_the_last_moment_stays(store: Store, monkeypa
             store.record(image(b"image", "tool", "1-1"), ["1-1"])
 
     monkeypatch.setattr(Folder, "rename", rename_then_tag)
-    assert why(run(store), keep=True) == {digest.short: "tagged in this moment"}
+    assert why(run(store), keep=True) == {digest.short: "tagged just now"}
     assert names_in(store) == {"tool:1-1"}
 
 

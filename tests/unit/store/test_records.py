@@ -41,21 +41,21 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_name_means_the_registry_that_is_set_and_what_was_adopted_where_that_has_none() -> None:
+def test_an_unqualified_name_uses_the_configured_registry_then_adopted_images() -> None:
     adopted, other = image(b"file", "", tag="2"), image(b"file", "")
     found = records(image(b"a"), image(b"b", B), adopted, other)
-    assert found.meant(A) == {"1.0-1": image(b"a"), "2": adopted}
-    assert found.meant(B) == {"1.0-1": image(b"b", B), "2": adopted}
-    assert found.meant("c.example/x") == {"1.0-1": other, "2": adopted}
+    assert found.unqualified(A) == {"1.0-1": image(b"a"), "2": adopted}
+    assert found.unqualified(B) == {"1.0-1": image(b"b", B), "2": adopted}
+    assert found.unqualified("c.example/x") == {"1.0-1": other, "2": adopted}
 
 
-def test_where_none_is_set_a_name_means_the_only_registry_that_somebody_named() -> None:
-    assert records(image(b"a")).meant("") == {"1.0-1": image(b"a")}
-    assert records(image(b"a"), image(b"b", B)).meant("") == {}
-    assert records(image(b"a"), asked=False).meant("") == {}
+def test_without_a_configured_registry_the_only_named_registry_is_used() -> None:
+    assert records(image(b"a")).unqualified("") == {"1.0-1": image(b"a")}
+    assert records(image(b"a"), image(b"b", B)).unqualified("") == {}
+    assert records(image(b"a"), asked=False).unqualified("") == {}
     locked = records(image(b"a")).with_image(image(b"b", B), ["1.0-1"], "", asked=False)
-    assert locked.meant("") == {"1.0-1": image(b"a")}
-    assert locked.with_image(image(b"b", B), ["1.0-1"], "", asked=True).meant("") == {}
+    assert locked.unqualified("") == {"1.0-1": image(b"a")}
+    assert locked.with_image(image(b"b", B), ["1.0-1"], "", asked=True).unqualified("") == {}
 
 
 def test_links_stay_with_the_first_registry_until_the_one_that_is_set_takes_them() -> None:
@@ -67,7 +67,7 @@ def test_links_stay_with_the_first_registry_until_the_one_that_is_set_takes_them
     assert gone.with_image(image(b"b", B), ["1.0-1"], "", asked=True).home == B
 
 
-def test_a_store_below_adds_what_this_one_does_not_know() -> None:
+def test_a_lower_store_adds_images_that_this_one_does_not_have() -> None:
     below = records(image(b"old"), image(b"two", tag="2"), image(b"b", B))
     own = records(image(b"new"), image(b"b", B), asked=False)
     merged = own.over(below)

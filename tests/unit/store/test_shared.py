@@ -27,7 +27,7 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fil
 
 
 class World:
-    """A site's store with an image, and a user's own above it, which hears notices."""
+    """A site's store with an image, and a user's own store above it, with its notices."""
 
     def __init__(self, folder: Path) -> None:
         self.notices: list[str] = []
@@ -85,14 +85,14 @@ def test_an_image_of_the_site_is_found_by_name_and_runs_from_there(world: World)
     assert not world.own.root.exists()
 
 
-def test_a_record_of_ones_own_links_to_the_sites_file(world: World) -> None:
+def test_the_users_own_record_links_to_the_sites_file(world: World) -> None:
     world.own.record(image(SIF, "tool", "1.0-1"), ["mine"])
     assert (world.own.root / "images/tool/mine").read_bytes() == SIF
     assert (world.own.root / "images/tool/mine").readlink() == world.blob
     assert verify(world.own, Silent()) == (0, ())
 
 
-def test_ones_own_tag_wins_over_the_sites(world: World) -> None:
+def test_the_users_own_tag_wins_over_the_sites(world: World) -> None:
     put(world.own, b"mine", "tool", "2.0-1", "latest")
     assert find(world.own).tag == "2.0-1"
     assert find(world.own, "tool:1.0-1").sif_digest == WANTED.digest
@@ -121,7 +121,7 @@ def test_an_image_that_the_site_removes_comes_back_by_digest(world: World) -> No
     assert ingest(world.own, WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
 
 
-def test_a_lease_is_taken_where_the_image_lies_as_well(world: World) -> None:
+def test_a_lease_is_also_taken_in_the_store_that_has_the_image(world: World) -> None:
     world.own.lease(WANTED.digest)
     assert len(list((world.own.root / "leases").iterdir())) == 1
     assert len(list((world.site.root / "leases").iterdir())) == 1
@@ -130,14 +130,14 @@ def test_a_lease_is_taken_where_the_image_lies_as_well(world: World) -> None:
 
 
 @only_root
-def test_the_file_of_a_stranger_is_passed_over_and_fetched_instead(world: World) -> None:
+def test_an_untrusted_users_file_is_skipped_and_the_image_fetched(world: World) -> None:
     world.give(world.blob)
     assert ingest(world.own, WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
     assert any(f"belongs to user id {STRANGER}, who is not trusted" in notice for notice in world.notices)
 
 
 @only_root
-def test_the_file_of_a_stranger_in_the_store_itself_is_refused(world: World) -> None:
+def test_an_untrusted_users_file_in_the_store_itself_is_refused(world: World) -> None:
     world.give(world.blob)
     with pytest.raises(IntegrityFailure) as caught:
         ingest(world.site, WANTED, fetched, Silent())
@@ -187,7 +187,7 @@ def test_a_file_that_others_can_write_is_not_used(world: World) -> None:
     world.give(*world.everything())
     world.blob.chmod(0o464)
     assert world.own.usable(WANTED) is None
-    assert any("others than its owner can write " in notice for notice in world.notices)
+    assert any("users other than its owner can write " in notice for notice in world.notices)
 
 
 @only_root
@@ -199,7 +199,7 @@ def test_a_file_in_a_strangers_folder_is_not_used(world: World, place: str) -> N
 
 
 @only_root
-def test_what_a_stranger_says_of_an_image_is_not_believed(world: World) -> None:
+def test_an_untrusted_users_record_is_ignored(world: World) -> None:
     world.give(world.site.root / "refs/tool.json")
     with pytest.raises(NotFound):
         find(world.own)
@@ -239,7 +239,7 @@ def test_what_changes_right_now_is_not_remembered_for_long(world: World) -> None
 
 
 @only_root
-def test_somebody_whose_number_is_not_known_is_trusted_by_name_only(world: World) -> None:
+def test_an_unmapped_owner_is_trusted_only_if_listed(world: World) -> None:
     nobody = 65_534
     world.give(*world.everything(), owner=nobody)
     assert world.own.usable(WANTED) is None
@@ -255,7 +255,7 @@ def test_a_store_that_anybody_could_have_made_is_not_trusted_for_its_owner(world
 
 
 class Above:
-    """A shared store with folders above it, and the store of a user that is not root above that."""
+    """A shared store with parent folders, and an ordinary user's own store that uses it."""
 
     def __init__(self, world: World, tmp_path: Path) -> None:
         self.project = tmp_path / "project"
@@ -306,7 +306,7 @@ def test_a_group_may_write_above_the_store_that_it_shares(above: Above) -> None:
 
 
 @only_root
-def test_the_groups_of_this_user_may_write_above_a_store_of_ones_own(above: Above) -> None:
+def test_this_users_groups_may_write_above_the_users_own_store(above: Above) -> None:
     os.chown(above.project, ANOTHER, OTHER_GROUP)
     above.project.chmod(0o2770)
     assert above.doubt(ANOTHER) != ""
@@ -323,7 +323,7 @@ def test_the_groups_of_this_user_may_write_above_a_store_of_ones_own(above: Abov
 
 
 @only_root
-def test_owners_that_a_user_namespace_does_not_know_are_believed_above_a_store(
+def test_unmapped_owners_are_accepted_above_a_store(
     above: Above, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     os.chown(above.project, 65_534, -1)
@@ -337,7 +337,7 @@ def test_owners_that_a_user_namespace_does_not_know_are_believed_above_a_store(
 
 
 @only_root
-def test_nothing_is_written_in_a_store_whose_place_a_stranger_decides(above: Above) -> None:
+def test_nothing_is_written_in_a_store_whose_location_an_untrusted_user_controls(above: Above) -> None:
     os.chown(above.folder, STRANGER, -1)
     before = tree(above.root)
     store = Store(above.root)
@@ -348,7 +348,7 @@ def test_nothing_is_written_in_a_store_whose_place_a_stranger_decides(above: Abo
     assert tree(above.root) == before
 
 
-def test_ones_own_file_is_hashed_once_where_others_may_write(world: World) -> None:
+def test_the_users_own_file_is_hashed_once_if_others_may_write(world: World) -> None:
     world.site.root.chmod(0o2775)
     for _ in range(2):
         assert replace(world.site, trust=world.trust).usable(WANTED) == world.blob
@@ -358,7 +358,7 @@ def test_ones_own_file_is_hashed_once_where_others_may_write(world: World) -> No
         replace(world.site, trust=world.trust).usable(WANTED)
 
 
-def test_what_one_has_just_stored_oneself_is_not_hashed_again(world: World, tmp_path: Path) -> None:
+def test_a_file_that_the_user_just_stored_is_not_hashed_again(world: World, tmp_path: Path) -> None:
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(0o2775)
     store = Store(tmp_path / "group", trust=world.trust)
@@ -380,13 +380,13 @@ def test_a_file_that_is_replaced_while_it_gets_its_name_is_not_taken(
         real(folder, name, to, new)
 
     monkeypatch.setattr(Folder, "rename", swapped)
-    with pytest.raises(IntegrityFailure, match="is not what was written there"):
+    with pytest.raises(IntegrityFailure, match="was replaced while it was stored"):
         ingest(Store(world.own.root), WANTED, fetched, Silent())
     assert not world.own.blob(WANTED.digest).exists()
 
 
 @only_root
-def test_a_strangers_record_is_not_laundered_by_ones_own(world: World) -> None:
+def test_an_untrusted_record_is_not_copied_into_the_users_own(world: World) -> None:
     put(world.own, b"mine", "tool", "9.0-1")
     path = world.own.root / "refs/tool.json"
     path.write_text(path.read_text().replace("9.0-1", "6.6-6"))

@@ -34,7 +34,7 @@ BLOCK = 10_000
 
 
 class Source:
-    """A registry's side of ingest: serves one content after the other, and remembers what it was asked."""
+    """A fake registry for ingest: serves its contents in turn, and records the requests."""
 
     def __init__(self, *contents: bytes, breaks_after: int | None = None) -> None:
         self.contents = list(contents or [CONTENT])
@@ -100,7 +100,7 @@ def everything_in(root: Path) -> set[str]:
 
 
 def partial_of(store: Store, wanted: Descriptor = WANTED) -> Path:
-    """What an unfinished download has left, or where such a thing would be."""
+    """Return the path of an unfinished download, whether it exists or not."""
     name = f"{wanted.digest.hex}.{os.getuid()}."
     there = sorted((store.root / "partial").glob(f"{name}*"))
     return there[0] if there else store.root / "partial" / f"{name}earlier"
@@ -202,10 +202,10 @@ def test_wrong_bytes_in_a_leftover_cost_one_clean_fetch(store: Store) -> None:
     path, fetched = ingest(store, WANTED, source, heard)
     assert source.offsets == [5000, 0]
     assert (path.read_bytes(), fetched) == (CONTENT, 2 * len(CONTENT) - 5000)
-    assert heard.notes == ["the bytes were not right; fetching the image once more"]
+    assert heard.notes == ["the digest is wrong; fetching the image once more"]
 
 
-def test_a_leftover_longer_than_the_image_is_started_anew(store: Store) -> None:
+def test_a_partial_file_longer_than_the_image_is_started_again(store: Store) -> None:
     files.make_folder(store.root / "partial")
     partial_of(store).write_bytes(CONTENT + b"x")
     source = Source()
@@ -250,7 +250,7 @@ def test_an_empty_blob_is_a_blob(store: Store) -> None:
     assert put(store, b"").read_bytes() == b""
 
 
-def test_too_little_space_is_told_before_anything_is_fetched(store: Store) -> None:
+def test_too_little_space_is_reported_before_anything_is_fetched(store: Store) -> None:
     huge = Descriptor("a/b", WANTED.digest, 10**17)
     source = Source()
     with pytest.raises(NoRoom, match="to pull the image") as caught:
@@ -539,7 +539,7 @@ def test_an_image_whose_blob_is_gone_is_not_there(store: Store) -> None:
         store.find(Reference.parse("pytorch-2.1"))
     assert caught.value.what == "the file of pytorch-2.1:2.1.2-3 is gone from the store"
     same = f"ghcr.io/org/images/pytorch-2.1@{image().digest}"
-    assert caught.value.fix == f"singfactory pull {same} brings the same image back"
+    assert caught.value.fix == f"get the same image back with: singfactory pull {same}"
     assert list(store.images()) == []
 
 
@@ -570,7 +570,7 @@ def test_refs_survive_json(store: Store) -> None:
         json.dumps({"tags": {"latest": image().to_json() | {"run": []}}}),
     ],
 )
-def test_a_broken_record_counts_as_empty_and_the_next_pull_mends_it(store: Store, broken: str) -> None:
+def test_a_broken_record_counts_as_empty_and_the_next_pull_replaces_it(store: Store, broken: str) -> None:
     path = put(store)
     (store.root / "refs").mkdir()
     (store.root / "refs" / "pytorch-2.1.json").write_bytes(broken.encode(errors="surrogateescape"))
@@ -591,7 +591,7 @@ def test_a_sound_store_is_verified_and_left_as_it_is(store: Store) -> None:
     assert everything_in(store.root) == before
 
 
-def test_a_flipped_bit_is_found_moved_away_and_fetched_anew(store: Store) -> None:
+def test_a_flipped_bit_is_found_quarantined_and_fetched_again(store: Store) -> None:
     sound, path = put(store, b"sound"), put(store)
     store.record(image(), ["latest"])
     path.chmod(0o644)
@@ -603,7 +603,7 @@ def test_a_flipped_bit_is_found_moved_away_and_fetched_anew(store: Store) -> Non
     assert heard.steps.count("end") == 2
     assert finding.path == store.root / "quarantine" / path.name
     assert finding.path.read_bytes() == WRONG
-    assert finding.why == f"its bytes are {Digest.of(WRONG)}, not {WANTED.digest}"
+    assert finding.why == f"its digest is {Digest.of(WRONG)}, not {WANTED.digest}"
     assert not path.exists()
     assert sound.exists()
     with pytest.raises(NotFound):
@@ -616,11 +616,11 @@ def test_a_flipped_bit_is_found_moved_away_and_fetched_anew(store: Store) -> Non
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("link", "a symbolic link stood in its place"),
-        ("dangling link", "a symbolic link stood in its place"),
-        ("pipe", "it was no ordinary file"),
-        ("folder", "it was no ordinary file"),
-        ("cut", f"its bytes are {Digest.of(CONTENT[:100])}, not {WANTED.digest}"),
+        ("link", "it was a symbolic link"),
+        ("dangling link", "it was a symbolic link"),
+        ("pipe", "it was not a regular file"),
+        ("folder", "it was not a regular file"),
+        ("cut", f"its digest is {Digest.of(CONTENT[:100])}, not {WANTED.digest}"),
     ],
 )
 def test_what_stands_in_place_of_a_blob_is_moved_away(store: Store, tmp_path: Path, kind: str, why: str) -> None:

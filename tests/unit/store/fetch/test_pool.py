@@ -27,7 +27,7 @@ Fault = Callable[[int], None]
 
 
 class Source:
-    """Serves parts from several threads, in blocks; remembers what was asked, and how many asked at once."""
+    """Serves parts from several threads, in blocks; records requests, and how many ran at once."""
 
     def __init__(self, content: bytes = CONTENT, fault: Fault = lambda _: None) -> None:
         self.content = content
@@ -68,7 +68,7 @@ class Counted(Silent):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of 10 kB, and the network counts as slow whatever the machine."""
+    """Use parts of 10 kB, and always treat the network as slow."""
     for name, value in {"WORTH_IT": 2 * PART, "_SMALLEST": PART, "_LARGEST": PART, "_FAST": 1e18}.items():
         monkeypatch.setattr(pool_module, name, value)
 
@@ -234,12 +234,12 @@ def test_a_part_of_a_wrong_size_is_refused(store: Store, change: bytes) -> None:
             yield from super().read(offset, None if length is None else length - 1)
             yield change
 
-    with pytest.raises(IntegrityFailure, match="another size"):
+    with pytest.raises(IntegrityFailure, match="wrong size"):
         ingest(store, Wrong(), Silent())
     assert list(store.leftovers()) == []
 
 
-def test_spans_that_are_far_apart_come_in_their_order_and_are_not_asked_around() -> None:
+def test_distant_spans_arrive_in_order_without_the_bytes_between_them() -> None:
     source = Source()
     spans = [Span(5, 100), Span(40_000, 2 * PART + 1), Span(len(CONTENT) - 7, 7)]
     with Pool(BlobSource(source.read, 3), spans, Silent()) as pool:

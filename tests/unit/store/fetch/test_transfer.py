@@ -29,7 +29,7 @@ MISSING = [(0, 10_000), (60_000, 30_000), (199_000, 1_000)]
 
 
 class Source:
-    """Serves any part; remembers which ones were asked for. fault is called with the offset of each block."""
+    """Serves any part, and records the requests. fault: called with the offset of each block."""
 
     def __init__(self, fault: Callable[[int], None] = lambda _: None, content: bytes = CONTENT) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -71,7 +71,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def seed(tmp_path: Path) -> Path:
-    """A file that has all of the image but what is missing, 500 bytes later."""
+    """A file with the image's bytes, shifted by 500, except for the missing ones."""
     path = tmp_path / "seed"
     content = bytearray(b"x" * 500 + CONTENT)
     for offset, length in MISSING:
@@ -81,7 +81,7 @@ def seed(tmp_path: Path) -> Path:
 
 
 def spans_from(seed: Path, missing: Sequence[tuple[int, int]] = MISSING) -> list[Span]:
-    """The cover: what is missing is fetched, all else is in the seed."""
+    """A plan that fetches the missing bytes and copies the rest from the seed."""
     found, at = [], 0
     for offset, length in [*missing, (len(CONTENT), 0)]:
         if at < offset:
@@ -93,7 +93,7 @@ def spans_from(seed: Path, missing: Sequence[tuple[int, int]] = MISSING) -> list
 
 
 def carry_out(store: Store, plan: Plan, source: BlobSource, heard: Silent | None = None) -> tuple[Path, int]:
-    """What a pull does with a plan."""
+    """Carry out a plan as a pull does."""
     with open_partial(store, plan.wanted, Silent()) as partial:
         assert partial is not None
         fetched = transfer(plan, source, partial, heard or Silent())
@@ -146,7 +146,7 @@ def test_a_seed_that_lies_costs_one_full_fetch_and_a_notice(store: Store, seed: 
     assert ingest(store, source, spans_from(seed), heard) == len(CONTENT) + 41_000
     assert source.whole == [0]
     (note,) = heard.notes
-    assert note.startswith("what is reused does not give the image, all of it is fetched")
+    assert note.startswith("local images gave wrong bytes, fetching the whole image")
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: os.truncate(path, 100_000)])
@@ -220,7 +220,7 @@ def test_more_bytes_than_a_part_has_are_refused(store: Store, seed: Path) -> Non
     heard = Heard()
     path, _ = carry_out(store, Plan(WANTED, tuple(spans_from(seed))), BlobSource(more, 3), heard)
     assert path.read_bytes() == CONTENT
-    assert "a part of the image has another size" in heard.notes[0] or "got more" in heard.notes[0]
+    assert "a part of the image has the wrong size" in heard.notes[0] or "got more" in heard.notes[0]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
