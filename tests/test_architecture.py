@@ -221,7 +221,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     """The environment of a user who has a stored image and an engine that only says so."""
     put(Store(tmp_path / "store"), b"the image", "tool", "1.0-1", "latest")
     engine = tmp_path / "apptainer"
-    engine.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "apptainer version 1.4.5" || echo "started $*"\n')
+    engine.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "apptainer version 1.4.5" || echo "started $2"\n')
     engine.chmod(0o755)
     return {
         "PATH": os.environ["PATH"],

@@ -14,6 +14,7 @@ from pathlib import Path
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.engine import container
 from factory.engine.host import gpu_present
 from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
@@ -109,10 +110,25 @@ def execute(verb: str, options: RunOptions) -> int:
     engine = context.engine  # first: without an engine there is no point in fetching the image
     image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
     path = _near(context, image)
-    engine_options = _engine_options(context, image, options)
+    start = container.start(
+        engine,
+        env=context.env,
+        recipe_env=image.env,
+        options=_engine_options(context, image, options),
+        cwd=Path.cwd(),
+    )
+    _note_left_out(context, start)
     if options.record is not None:
         files.append_line(options.record, json.dumps(_record(context, image, path, [verb, *arguments])))
-    engine.become(verb, path, arguments, engine_options, engine.with_inside(context.env, image.env))
+    messages = container.message_options(context.env, quiet=options.quiet, verbose=options.verbose)
+    engine.become(verb, path, arguments, env=start.env, options=start.options, message_options=messages)
+
+
+def _note_left_out(context: Context, start: container.Start) -> None:
+    """Say which variables the program does not get. A login session's folder is of interest to few."""
+    for name, why in start.left_out.items():
+        if context.options.verbose or name != container.SESSION:
+            context.progress.note(f"{name}={context.env[name]} is not passed on: {why}")
 
 
 def _near(context: Context, image: StoredImage) -> Path:
@@ -194,16 +210,13 @@ def _stored(context: Context, reference: Reference) -> StoredImage:
 
 
 def _engine_options(context: Context, image: StoredImage, options: RunOptions) -> Sequence[str]:
-
     chosen = []
     wanted = "" if options.no_gpu else image.gpu
     if wanted in GPU_OPTIONS:
         if gpu_present() == wanted:
             chosen.append(GPU_OPTIONS[wanted])
         else:
-            context.progress.note(
-                f"{image.recipe} asks for a GPU ({wanted}), but this machine has none: running without"
-            )
+            context.progress.note(f"{image.recipe} asks for a GPU ({wanted}), but this machine has none")
     for bind in options.bind:
         chosen += ["--bind", bind]
     return [*chosen, *options.engine_option]

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (design: 0 done … 8 no space or permission, 130 interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, for us and for what `exec` starts
+            signal.signal(number, _interrupt)
     if os.environ.get("GITHUB_ACTIONS") != "true" or not _QUOTED.intersection(arguments[:1]):
         return _run(arguments)
     from factory.cli.quoting import quoted  # noqa: PLC0415

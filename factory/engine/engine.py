@@ -147,7 +147,7 @@ class Engine:
         env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap needs chroot, even without root
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
-        return self.with_inside(env, inside)
+        return env | {f"{self._prefix}ENV_{key}": text for key, text in inside.items()}
 
     def build(self, order: BuildOrder, on_line: Callable[[str], None]) -> None:
         """Build the image. Raises BuildFailed with the last lines of the failed section's output.
@@ -246,15 +246,18 @@ class Engine:
         )
 
     def become(
-        self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
+        self,
+        verb: str,
+        image: Path,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        options: Sequence[str] = (),
+        message_options: Sequence[str] = (),
     ) -> NoReturn:
         """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
-        mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
+        mine = [str(self.path), *message_options, verb, *options, *self._without_mounts(), str(image), *arguments]
         process.become(mine, env, self.host.mapping)
-
-    def with_inside(self, env: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
-        """Return env with variables to set in the container. Those that the user sets there take precedence."""
-        return {f"{self._prefix}ENV_{key}": text for key, text in inside.items()} | dict(env)
 
     @property
     def _prefix(self) -> str:

@@ -39,6 +39,9 @@ _CANNOT = 126  # as shells do: found, and cannot be run
 
 def main(arguments: list[str]) -> int:
     """Prepare and exec; returns only when that failed."""
+    restore_signals()
+    os.environ.pop("LC_CTYPE", None)
+    os.environ.update(locale_at_start())
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
@@ -69,6 +72,22 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{program[0]}: {error.strerror}\n")
     return _CANNOT
+
+
+def restore_signals() -> None:
+    """Stop ignoring the signals that Python ignores from its start on; an exec would hand that on to the program."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def locale_at_start() -> dict[str, str]:
+    """Return the LC_CTYPE that this process was started with, if any. Python replaces it in the C locale (PEP 538)."""
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {name: text for name, text in os.environ.items() if name == "LC_CTYPE"}
+    pairs = (os.fsdecode(entry).partition("=") for entry in entries)
+    return {name: text for name, _, text in pairs if name == "LC_CTYPE"}
 
 
 def _hand_over_pipes(owner: int) -> None:

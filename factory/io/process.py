@@ -149,12 +149,14 @@ def output_of(
 
 
 def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -> NoReturn:
-    """Replace this process by the program: signals, exit status and terminal are the program's own."""
+    """Replace this process by the program. It inherits what this process was started with, signals and locale too."""
     _look_for(arguments[0], env)
     wanted = command(arguments, mapped, bound=False) if mapped else list(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execvpe(wanted[0], wanted, dict(env))
+    launch.restore_signals()
+    own = {name: text for name, text in env.items() if name != "LC_CTYPE"}
+    os.execvpe(wanted[0], wanted, own | launch.locale_at_start())
 
 
 def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:
