@@ -1,4 +1,4 @@
-# To try it: make demo. While you work: make quick, make fix. Before a change lands: make test. Each does its own set-up.
+# Try it: make demo. While you work: make quick, make fix. Before you push: make test. Each target installs what it needs.
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -11,11 +11,11 @@ demo: $(VENV)/.ready
 
 test: lint types unit integration
 
-# Under a minute on two cores: all checks that need no engine and no registry, without the unit tests marked slow.
+# Under a minute on two cores: all checks without an engine or a registry, except unit tests marked slow.
 quick: lint types
 	$(PYTHON) -m pytest -q -n auto --dist worksteal -m "not slow" tests/unit tests/test_architecture.py
 
-# Formats the code and makes the corrections that ruff calls safe.
+# Formats the code and applies ruff's safe fixes.
 fix: $(VENV)/.ready
 	$(VENV)/bin/ruff check --fix --exit-zero --quiet
 	$(VENV)/bin/ruff format
@@ -27,7 +27,7 @@ lint: $(VENV)/.ready workflows
 	$(VENV)/bin/shellcheck -x scripts/install-apptainer scripts/install-test-tools scripts/setup .ci/run
 	$(VENV)/bin/singfactory lint
 
-# GitHub's workflow files: their security, and their syntax and expressions.
+# Checks the GitHub workflow files: security (zizmor), syntax and expressions (actionlint).
 workflows: $(VENV)/.ready
 	$(VENV)/bin/zizmor --quiet --offline --persona=pedantic .github
 	tools=$$(scripts/install-test-tools actionlint) && "$$tools/actionlint" .github/workflows/*.yml
@@ -35,19 +35,19 @@ workflows: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(VENV)/bin/mypy
 
-# Images for these are packed by mksquashfs; it comes with the engine where the machine has none.
+# These tests pack images with mksquashfs. If the machine has none, the engine brings it.
 unit: $(VENV)/.ready
 	PATH="$$PATH:/usr/sbin:/sbin" command -v mksquashfs >/dev/null || scripts/install-apptainer >/dev/null
 	$(PYTHON) -m pytest -n auto --dist loadfile tests/unit tests/test_architecture.py
 
-# Needs real parts: an engine, registries. The scripts install what is missing. One worker for each core; all tests of a
-# file run in one worker, which shares the engine, the registry and what the file sets up.
+# Uses a real engine and real registries; the scripts install what is missing. One worker per core. All tests of a file run
+# in the same worker and share its engine, registry and fixtures.
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
 	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" \
 	  $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 tests/integration tests/attacks
 
-# What strangers send, for as long as there is time. `make integration` tries a minute of it.
+# Fuzzes the parsers of untrusted input for MINUTES. `make integration` includes one minute of it.
 TARGET ?= all
 MINUTES ?= 10
 fuzz: $(VENV)/.ready
@@ -60,7 +60,7 @@ bench: $(VENV)/.ready
 	    PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" $(PYTHON) -m "benchmarks.$$name" || exit 1; \
 	  done
 
-# Locks what workflows install, with hashes, at the newest versions. No index is named: pip asks the one it is set up for.
+# Locks the packages of the workflows at their newest versions, with hashes. No index is written: pip uses its own.
 LOCK := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-build \
   --no-emit-index-url --custom-compile-command "make requirements"
 requirements: $(VENV)/.ready

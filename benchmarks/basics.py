@@ -1,7 +1,7 @@
-"""Publish, pull and path against oras, in one run: python -m benchmarks.basics.
+"""Compare publish, pull and path with oras: python -m benchmarks.basics.
 
-Each client's wall time, CPU time and peak memory are measured in rounds that alternate; what is printed are medians,
-and ratios to singfactory. benchmarks.pull compares pulls with more clients and over slower networks.
+Measures wall time, CPU time and peak memory of each client in alternating rounds, and prints medians and ratios to
+singfactory. benchmarks.pull compares pulls with more clients and over slower networks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.servers import docker_registry, tool
 def main() -> int:
     """Run all rounds and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.basics", description=__doc__)
-    parser.add_argument("--size", type=parse_size, default=400_000_000, help="of the image, such as 400MB")
+    parser.add_argument("--size", type=parse_size, default=400_000_000, help="size of the image, such as 400MB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def run(folder: Path, image: Path, host: str, rounds: int) -> Costs:
-    """All measurements of one image; the steps of a round follow each other, so the clients alternate."""
+    """Run all measurements of one image. The clients alternate within each round."""
     project, store, layouts = folder / "project", folder / "store", folder / "layouts"
     env = {**environment(folder / "home"), "SINGFACTORY_STORE": str(store)}
     costs: Costs = {}

@@ -1,8 +1,8 @@
-"""What a rebuilt image costs who has the one before: python -m benchmarks.delta --images FOLDER --make.
+"""Measure the cost of updating to a rebuilt image: python -m benchmarks.delta --images FOLDER --make.
 
-Pairs of real images (benchmarks/rebuilt.py) are fetched as a delta, whole, and by other programs that make a file out
-of an older one (benchmarks/delta_peers.py), in one run: over loopback, and through a proxy with the delay and the rate
-of a network. Then what the rules for quiet builds and the indexes cost, and what is lost when delta pulls are killed.
+Downloads pairs of real images (benchmarks/rebuilt.py) as a delta, completely, and with other delta programs
+(benchmarks/delta_peers.py), over loopback and through a proxy with the delay and the rate of a network. Then measures
+the cost of the rules for quiet builds and of the indexes, and the loss when delta pulls are killed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from factory.io.plain import digest_of
 from tests.servers import docker_registry
 
 _DELAY = 0.02  # seconds before each answer
-_RATE = 12_500_000  # bytes a second of all connections together: 100 Mbit/s
+_RATE = 12_500_000  # bytes per second for all connections together: 100 Mbit/s
 _DELTA, _FULL = "singfactory pull, a delta", "singfactory pull, into an empty store"
 _HEADS = ("fetched MB", "% of the image", "requests")
 
 
 @dataclass
 class Network:
-    """Where clients find the servers, and what these were asked. links: the proxies; none over loopback."""
+    """Addresses of the servers, and counters of their requests. links: the proxies; none over loopback."""
 
     name: str
     hosts: Hosts
@@ -49,7 +49,7 @@ class Network:
 
 @dataclass
 class Seen:
-    """What one client fetched, by round: bytes and requests, where it can be known."""
+    """Bytes and requests of one client by round, where known."""
 
     fetched: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where all this happens."""
+    """Folders and settings of the benchmark."""
 
     folder: Path
     env: Mapping[str, str]
@@ -65,12 +65,12 @@ class Setting:
     loopback: Hosts
 
     def pull(self, host: str, pair: Pair, store: Path, tag: str) -> list[str]:
-        """The command line of our own pull."""
+        """Return the command line of singfactory pull."""
         where = ["--registry", published_pair.space(host), "--store", str(store), "--json"]
         return [*OURS, "pull", f"{pair.recipe}:{tag}", *where]
 
     def having(self, pair: Pair, store: Path) -> None:
-        """Make a folder a store that has the older image of a pair, and nothing else."""
+        """Turn a folder into a store with only the older image of a pair."""
         ready = self.folder / "stores" / pair.recipe
         if not ready.exists():
             arguments = self.pull(self.loopback.registry, pair, ready, published_pair.BEFORE)
@@ -81,7 +81,7 @@ class Setting:
 
 
 def clients(setting: Setting, pair: Pair, network: Network) -> list[Client]:
-    """All that can fetch the newer image of a pair. What their commands do first is not measured."""
+    """Return all clients that can download the newer image of a pair. Their preparation is not measured."""
 
     def delta(out: Path) -> list[str]:
         setting.having(pair, out / "store")
@@ -95,7 +95,7 @@ def clients(setting: Setting, pair: Pair, network: Network) -> list[Client]:
 
 
 def compare(setting: Setting, pair: Pair, network: Network, rounds: int) -> tuple[Costs, dict[str, Seen]]:
-    """Measure all clients. Every file that they made is hashed; what they fetched is counted."""
+    """Measure all clients; hash the files they write, and count the bytes they download."""
     seen: dict[str, Seen] = {}
 
     def check(client: Client, out: Path) -> None:
@@ -103,7 +103,7 @@ def compare(setting: Setting, pair: Pair, network: Network, rounds: int) -> tupl
         told = json.loads((out / "pulled.json").read_bytes()) if ours else {}
         made = Path(told["path"]) if ours else out / delta_peers.MADE
         if digest_of(made) != (pair.sif.digest, pair.sif.size):
-            sys.exit(f"{client.name} made another file than was published")
+            sys.exit(f"{client.name} wrote a file that differs from the published image")
         asked = [one for link in network.links for one in link.requests()]
         counts = seen.setdefault(client.name, Seen())
         if ours:
@@ -122,7 +122,7 @@ def compare(setting: Setting, pair: Pair, network: Network, rounds: int) -> tupl
 
 
 def network_table(pair: Pair, costs: Costs, seen: Mapping[str, Seen]) -> str:
-    """All clients of one pair over one network."""
+    """Compare all clients for one pair over one network."""
     marks = {}
     for name, counts in seen.items():
         fetched = statistics.median(counts.fetched) if counts.fetched else None
@@ -136,7 +136,7 @@ def network_table(pair: Pair, costs: Costs, seen: Mapping[str, Seen]) -> str:
 
 @contextmanager
 def slow(setting: Setting) -> Iterator[Network]:
-    """The same servers behind a network."""
+    """Put the same servers behind a simulated network."""
     folder, near = setting.folder, setting.loopback
     with (
         through(folder, near.registry, delay=_DELAY, rate=_RATE, shared=True) as registry,
@@ -148,7 +148,7 @@ def slow(setting: Setting) -> Iterator[Network]:
 
 
 def changes_table(pairs: Sequence[Pair]) -> str:
-    """What truly changed, and what a pull has to fetch of the newer image."""
+    """Report the changes in each pair and the bytes that a pull must download."""
     rows, wholes = [], []
     for pair in pairs:
         new = delta_bytes.changed(pair.before, pair.after)
@@ -178,7 +178,7 @@ def changes_table(pairs: Sequence[Pair]) -> str:
 
 
 def in_short(pairs: Sequence[Pair], found: Mapping[str, tuple[Costs, dict[str, Seen]]]) -> str:
-    """One line for each pair: through the slow network, against a full pull."""
+    """Summarize the slow network in one line per pair, relative to a full pull."""
     rows = []
     for pair in pairs:
         costs, seen = found[pair.recipe]
@@ -193,7 +193,7 @@ def in_short(pairs: Sequence[Pair], found: Mapping[str, tuple[Costs, dict[str, S
 
 
 def measure(setting: Setting, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
-    """Both networks, all pairs."""
+    """Compare all clients for all pairs over both networks."""
     add = setting.report.add
     for pair in pairs:
         delta_peers.prepare(setting.folder, pair)
@@ -224,16 +224,16 @@ def measure(setting: Setting, pairs: Sequence[Pair], options: argparse.Namespace
 
 
 def costs_of_rules(setting: Setting, folder: Path, pairs: Sequence[Pair]) -> None:
-    """What the savings are paid with."""
+    """Report the cost of rules and indexes."""
     add = setting.report.add
-    add("## What the rules and the indexes cost")
+    add("## Cost of the rules and the indexes")
     add(delta_cost.sizes(folder))
     add(delta_cost.indexes(sorted({path for pair in pairs for path in (pair.before, pair.after)})))
     add(delta_cost.imports(folder, engine(probe(setting.env), setting.env), setting.env))
 
 
 def chosen(options: argparse.Namespace) -> list[tuple[str, Path, Path]]:
-    """The pairs to measure, each with its title; those of the named cases that are there, or files that were given."""
+    """Return the pairs to measure, with titles: existing images of the selected cases, or the files given."""
     if options.pair:
         return [(f"{a} to {b}", options.images / f"{a}.sif", options.images / f"{b}.sif") for a, b in options.pair]
     cases = [case for case in (*rebuilt.CASES, rebuilt.WITHOUT_RULES) if case.letter[0] in options.cases]
@@ -247,28 +247,28 @@ def chosen(options: argparse.Namespace) -> list[tuple[str, Path, Path]]:
         if before.exists() and after.exists():
             found.append((f"{case.letter}: {case.title}", before, after))
         else:
-            print(f"case {case.letter} is left out: --make builds its images", file=sys.stderr)
+            print(f"skipping case {case.letter}: build its images with --make", file=sys.stderr)
     return found
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.delta", description=__doc__)
-    parser.add_argument("--images", type=Path, required=True, help="the folder where built images are kept")
-    parser.add_argument("--make", action="store_true", help="build those that are missing: half an hour")
+    parser.add_argument("--images", type=Path, required=True, help="folder for built images")
+    parser.add_argument("--make", action="store_true", help="build the missing images (half an hour)")
     parser.add_argument("--cases", default="abcde", help="letters of benchmarks/rebuilt.py")
-    parser.add_argument("--pair", nargs=2, action="append", metavar="NAME", help="two images of the folder instead")
-    parser.add_argument("--rounds", type=int, default=5, help="over loopback; 0: leave this part out")
-    parser.add_argument("--slow-rounds", type=int, default=3, help="through the slow proxy; 0: leave this part out")
-    parser.add_argument("--kills", type=int, default=0, help="delta pulls to kill")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the moments of the kills")
-    parser.add_argument("--no-costs", action="store_true", help="leave out what the rules and indexes cost")
+    parser.add_argument("--pair", nargs=2, action="append", metavar="NAME", help="compare two images of the folder")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over loopback; 0 skips this part")
+    parser.add_argument("--slow-rounds", type=int, default=3, help="rounds through the slow proxy; 0 skips this part")
+    parser.add_argument("--kills", type=int, default=0, help="number of delta pulls to kill")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="random seed of the kill times")
+    parser.add_argument("--no-costs", action="store_true", help="skip the cost of rules and indexes")
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Run all parts and print their tables."""
+    """Run all parts and print the tables."""
     options = options_of()
     options.images = options.images.absolute()
     files = chosen(options)
@@ -284,7 +284,7 @@ def main() -> int:
             setting = Setting(folder, environment(folder / "home"), report, Hosts(server.host, static, daemon))
             absent = sorted(set(delta_peers.NAMES) - set(delta_peers.there()))
             missing = (
-                f" Not here, and so not measured: {', '.join(absent)} (benchmarks/delta_peers.py)." if absent else ""
+                f" Not installed and not measured: {', '.join(absent)} (benchmarks/delta_peers.py)." if absent else ""
             )
             report.add(
                 f"# Deltas\n\n{machine()}. Medians; ratio: of wall time, to our delta. Each client has the older image."
@@ -295,7 +295,7 @@ def main() -> int:
                 published_pair.publish_pair(server.host, f"pair-{number}", *file)
                 for number, file in enumerate(files, 1)
             ]
-            report.add("## What changed, and what of the newer image the older one does not have")
+            report.add("## Changes, and the bytes of the newer image that the older one lacks")
             report.add(changes_table(pairs))
             measure(setting, pairs, options)
             if not options.no_costs:

@@ -1,4 +1,4 @@
-"""What a delta should cost, and what it does: the bytes of changed files, and what the ranges that are fetched hold."""
+"""Ideal and actual cost of a delta: the bytes of changed files, and the content of the downloaded ranges."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class Changed:
-    """The contents that the image before does not have, each once.
+    """Contents that the previous image does not have, each once.
 
-    packed: their bytes as squashfs would store them. names: of all files that have them.
+    packed: their size as squashfs would store them. names: of all files with these contents.
     """
 
     files: int
@@ -41,7 +41,7 @@ class Changed:
 
 
 class Region(NamedTuple):
-    """Bytes ``start`` to ``end`` of an image, and what they are: a kind, and of a file its name."""
+    """Bytes ``start`` to ``end`` of an image, their kind, and the file's name if they belong to one."""
 
     start: int
     end: int
@@ -51,7 +51,7 @@ class Region(NamedTuple):
 
 @lru_cache(maxsize=32)
 def changed(before: Path, after: Path) -> Changed:
-    """Compare two images file by file. Contents that are in the image before, under whatever name, are not counted."""
+    """Compare two images file by file. Contents that the previous image has under any name are not counted."""
     known = set(_contents(before).values())
     names = {path: digest for path, digest in _contents(after).items() if digest not in known}
     new = {digest: path for path, digest in names.items()}
@@ -67,7 +67,7 @@ def _packed(tree: Tree, entry: Entry) -> int:
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of the usual size, whatever the image's is; no image that is made here has larger."""
+    """Split the bytes into blocks of the default size; no image built here has larger blocks."""
     for piece in pieces:
         for start in range(0, len(piece), _BLOCK):
             yield piece[start : start + _BLOCK]
@@ -75,7 +75,7 @@ def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 @lru_cache(maxsize=32)
 def _contents(path: Path) -> dict[str, bytes]:
-    """The SHA-256 of each file that is not empty."""
+    """Return the SHA-256 of each nonempty file."""
     with open_tree(path) as tree, ThreadPoolExecutor(_THREADS) as pool:
         files = [entry for entry in tree.entries.values() if entry.inode.kind == "file" and entry.inode.size]
         files.sort(key=lambda entry: entry.inode.content.start if entry.inode.content else 0)
@@ -92,18 +92,18 @@ def _digest(tree: Tree, entry: Entry) -> bytes:
 
 @lru_cache(maxsize=32)
 def index_of(path: Path) -> ChunkIndex:
-    """The chunk index of an image."""
+    """Return the chunk index of an image."""
     return index_image(path)
 
 
 def missing(before: Path, after: Path, gap: int = _GAP) -> tuple[Span, ...]:
-    """The ranges that a pull fetches. gap: shorter ones between two of them are fetched with them."""
+    """Return the ranges that a pull downloads. gap: shorter gaps between ranges are downloaded as well."""
     pieces = coalesced(match(index_of(after), [index_of(before)]), gap)
     return tuple(Span(piece.offset, piece.length) for piece in pieces if piece.seed is None)
 
 
 def regions(path: Path, new: frozenset[str]) -> tuple[Region, ...]:
-    """What each byte of an image is, ascending and without gaps. new: the files that the image before has not."""
+    """Classify every byte of an image, in order and without gaps. new: files that the previous image lacks."""
     found: list[Region] = []
     with path.open("rb") as file, open_tree(path) as tree:
         size = path.stat().st_size
@@ -130,7 +130,7 @@ def _tables(block: Superblock) -> Iterator[Region]:
 
 
 def _files(tree: Tree, block: Superblock, new: frozenset[str]) -> Iterator[Region]:
-    """The blocks of each file; those of equal files are stored once, and found once for each name."""
+    """Yield the blocks of each file; blocks shared by equal files are yielded once per name."""
     for entry in tree.entries.values():
         content = entry.inode.content
         if content is None or not content.size:
@@ -145,7 +145,7 @@ def _files(tree: Tree, block: Superblock, new: frozenset[str]) -> Iterator[Regio
 
 
 def _filled(found: Sequence[Region], size: int) -> Iterator[Region]:
-    """Without overlaps, and with what is between them: the SIF's header and padding."""
+    """Remove overlaps and fill the gaps: the SIF's header and padding."""
     at = 0
     for region in found:
         if region.start > at:
@@ -159,7 +159,7 @@ def _filled(found: Sequence[Region], size: int) -> Iterator[Region]:
 
 
 def explained(spans: Sequence[Span], whole: Sequence[Region]) -> tuple[Counter[str], Counter[str]]:
-    """Bytes of the spans by kind, and those of files that were there by name."""
+    """Sum the bytes of the spans by kind, and those of existing files by name."""
     kinds, names = Counter[str](), Counter[str]()
     starts = [region.start for region in whole]
     for offset, length in spans:

@@ -1,4 +1,4 @@
-"""What quiet builds and chunk indexes cost: bytes of images and of indexes, seconds to make these, and to import."""
+"""Cost of quiet builds and chunk indexes: sizes of images and indexes, time to create indexes and to import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMED = "import time; began = time.perf_counter(); {}; print(time.perf_counter(
 
 
 def sizes(folder: Path) -> str:
-    """The images that there are with and without the rules."""
+    """Compare the sizes of images built with and without the rules."""
     rows = []
     for quiet, plain, _ in _compared(folder):
         size, before = (path_of(folder, name).stat().st_size for name in (quiet, plain))
@@ -28,7 +28,7 @@ def sizes(folder: Path) -> str:
 
 
 def indexes(paths: Sequence[Path]) -> str:
-    """Bytes of the index of each image, and how fast it is made from a file that is in memory."""
+    """Measure the size of each image's index and the speed of creating it from a cached file."""
     rows = []
     for path in paths:
         spent = []
@@ -44,7 +44,7 @@ def indexes(paths: Sequence[Path]) -> str:
 
 
 def imports(folder: Path, engine: Sequence[str], env: Mapping[str, str]) -> str:
-    """Seconds of imports in fresh containers, timed inside: the images take turns."""
+    """Measure imports in fresh containers, timed inside the container; the images alternate."""
     rows = []
     for quiet, plain, statement in _compared(folder):
         for cold in (False, True):

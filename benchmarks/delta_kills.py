@@ -1,4 +1,4 @@
-"""Delta pulls that are killed at a random moment and run again."""
+"""Kill delta pulls at random times and run them again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIMIT = 600.0  # seconds for one process; one that takes longer hangs
 
 @dataclass(frozen=True)
 class Place:
-    """Where pulls happen. pull: their arguments, given a store; fresh: makes a folder a store with the older image."""
+    """Setting of the pulls. pull: their arguments, given a store; fresh: creates a store with the older image."""
 
     folder: Path
     env: Mapping[str, str]
@@ -35,22 +35,22 @@ class Place:
 
     @property
     def store(self) -> Path:
-        """The folder that all pulls use, one after the other."""
+        """The store that all pulls use, one after the other."""
         return self.folder / "killed"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """A pull as a process; its output is added to a log."""
+        """Start a pull as a process; its output is appended to a log."""
         with (self.folder / "kills.log").open("ab") as log:
             return subprocess.Popen(
                 self.pull(self.store), cwd=self.folder, env=dict(self.env), stdout=subprocess.DEVNULL, stderr=log
             )
 
     def served(self) -> int:
-        """Bytes of all answers since the last call."""
+        """Return the bytes of all responses since the last call."""
         return sum(one.sent for one in self.link.requests())
 
     def state(self) -> str:
-        """absent, right or wrong: what stands under the newer image's digest."""
+        """Return absent, right or wrong: the state of the file at the newer image's digest."""
         try:
             found = digest_of(Store(self.store).blob(self.pair.sif.digest))
         except FileNotFoundError:
@@ -58,7 +58,7 @@ class Place:
         return "right" if found == (self.pair.sif.digest, self.pair.sif.size) else "wrong"
 
     def corrupt(self) -> int:
-        """What `singfactory store verify` finds to be wrong; it hashes both images."""
+        """Return the errors found by `singfactory store verify`, which hashes both images."""
         arguments = [*OURS, "store", "verify", "--json", "--store", str(self.store)]
         done = subprocess.run(arguments, cwd=self.folder, env=dict(self.env), stdout=subprocess.PIPE, check=False)
         return len(json.loads(done.stdout)["wrong"])
@@ -66,7 +66,7 @@ class Place:
 
 @dataclass
 class Tally:
-    """What happened. late: kills that came when the image was complete; before, after: bytes served to each pull."""
+    """Result counters. late: kills after the image was complete; before, after: bytes served to each pull."""
 
     late: int = 0
     failed: int = 0
@@ -77,13 +77,13 @@ class Tally:
 
 
 def kill_pulls(place: Place, kills: int, seed: int) -> str:
-    """Kill so many pulls, each once, and let it go on to its end; a table of what came out."""
+    """Kill each of `kills` pulls once, let it finish in a second run, and return a table of the results."""
     clean, length = _alone(place)
     dice, tally = random.Random(seed), Tally()  # noqa: S311 - the same moments for the same seed
     for _ in range(kills):
         place.fresh(place.store)
         while not _killed(place, dice.uniform(0, length), tally):
-            place.fresh(place.store)  # it was faster than that: another try
+            place.fresh(place.store)  # the pull had already finished: try again
         tally.before.append(place.served())
         state = place.state()
         tally.late += state == "right"
@@ -96,7 +96,7 @@ def kill_pulls(place: Place, kills: int, seed: int) -> str:
 
 
 def _alone(place: Place) -> tuple[int, float]:
-    """Bytes that a pull takes which nobody kills, and its seconds."""
+    """Return the bytes and seconds of an undisturbed pull."""
     spent = []
     for _ in range(3):
         place.fresh(place.store)
@@ -109,7 +109,7 @@ def _alone(place: Place) -> tuple[int, float]:
 
 
 def _killed(place: Place, moment: float, tally: Tally) -> bool:
-    """False when the pull had ended by itself."""
+    """Kill the pull. Return False if it had already ended."""
     process = place.start()
     try:
         tally.failed += process.wait(moment) != 0
@@ -123,7 +123,7 @@ def _killed(place: Place, moment: float, tally: Tally) -> bool:
 
 def _table(place: Place, tally: Tally, clean: int, length: float) -> str:
     kills, total = len(tally.before), sum(tally.before) + sum(tally.after)
-    # What was served twice is lost; of a pull that had all but the last step, nothing is.
+    # Bytes served twice are lost. A pull killed just before its last step loses none.
     lost = sum(max(0, before + after - clean) for before, after in zip(tally.before, tally.after, strict=True))
     kept = 1 - lost / sum(tally.before) if sum(tally.before) else 1.0
     rows = [

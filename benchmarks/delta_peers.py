@@ -1,9 +1,9 @@
-"""Other programs that make a file out of an older one and what differs: zsync, casync, rsync.
+"""Other delta programs: zsync, casync, rsync.
 
     apt-get install zsync casync rsync nginx-light
 
-Each gets what it needs: files behind nginx (zsync 0.6 asks for many ranges at once, and does not understand how the
-registry answers that), a daemon for rsync. What is made for them once, on the side of the server, is not measured.
+Each gets the server it needs: nginx for zsync and casync (zsync 0.6 requests many ranges at once and does not
+understand the registry's answer), a daemon for rsync. Preparing files on the server side is not measured.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ read only = yes
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where the servers are, or the proxies before them. files, daemon: empty when nginx or rsync is missing."""
+    """Addresses of the servers or of the proxies in front of them; empty if nginx or rsync is missing."""
 
     registry: str
     files: str
@@ -64,17 +64,17 @@ class Hosts:
 
 
 def there() -> tuple[str, ...]:
-    """The peers that are installed, with what they need."""
+    """Return the installed peers whose servers are installed as well."""
     return tuple(name for name, programs in NAMES.items() if all(map(_found, programs)))
 
 
 def _found(program: str) -> str | None:
-    """Its path; servers are where ordinary users do not look."""
+    """Return a program's path. Servers are not on an ordinary user's PATH."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin")
 
 
 def prepare(folder: Path, pair: Pair) -> None:
-    """Make what a server would have of a pair, in the folder of `file_server`."""
+    """Create a pair's files on the server, in the folder of `file_server`."""
     files = folder / "files"
     image = files / f"{pair.recipe}.sif"
     shutil.copyfile(pair.after, image)
@@ -92,13 +92,13 @@ def _run(program: str, *arguments: str) -> None:
 
 @contextlib.contextmanager
 def file_server(folder: Path) -> Iterator[str]:
-    """Serve what is in `files` below a folder by HTTP. Gives host and port; empty where nginx is missing."""
+    """Serve the folder `files` by HTTP. Yields host and port; empty if nginx is missing."""
     (folder / "files").mkdir()
     program = _found("nginx")
     if program is None:
         yield ""
         return
-    folder.chmod(0o755)  # started by root, nginx reads as another user
+    folder.chmod(0o755)  # nginx started by root reads files as another user
     port, config = free_port(), folder / "nginx.conf"
     config.write_text(_NGINX.format(folder=folder, port=port))
     with running([program, "-c", str(config), "-p", str(folder), "-e", "stderr"], port, folder) as server:
@@ -107,7 +107,7 @@ def file_server(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def rsync_daemon(folder: Path, images: Path) -> Iterator[str]:
-    """Serve a folder of images by rsync's own protocol. Gives host and port; empty where rsync is missing."""
+    """Serve a folder of images by the rsync protocol. Yields host and port; empty if rsync is missing."""
     program = _found("rsync")
     if program is None:
         yield ""
@@ -121,7 +121,7 @@ def rsync_daemon(folder: Path, images: Path) -> Iterator[str]:
 
 
 def clients(pair: Pair, hosts: Hosts) -> list[Client]:
-    """Those that are installed. Each finds the older image as a file, and makes the newer one in its folder."""
+    """Return the installed clients. Each has the older image as a file and writes the newer one into its folder."""
     old = str(pair.before)
 
     def zsync(out: Path) -> list[str]:
@@ -141,9 +141,9 @@ def clients(pair: Pair, hosts: Hosts) -> list[Client]:
 
 
 def received(out: Path) -> int:
-    """What rsync says that it received, in bytes; numbers may have separators."""
+    """Return the bytes that rsync reports as received; its numbers may have separators."""
     text = (out / "rsync.out").read_text()
     match = re.search(r"^Total bytes received: ([\d,.]+)", text, re.MULTILINE)
     if match is None:
-        sys.exit(f"rsync tells no figures: {text}")
+        sys.exit(f"rsync printed no statistics: {text}")
     return int(re.sub(r"\D", "", match[1]))

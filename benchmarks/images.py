@@ -1,6 +1,6 @@
-"""Images for the benchmarks: random bytes behind the headers of a SIF, with all that a release needs.
+"""Images for the benchmarks: SIF headers followed by random bytes, with all records of a release.
 
-A registry does not look inside; Apptainer reads the headers of what it has pulled.
+Registries do not read the content; Apptainer reads the headers of a pulled image.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ class Image:
 
     @property
     def blob(self) -> str:
-        """The path of its bytes on the registry."""
+        """Return the path of its blob on the registry."""
         return f"/v2/{self.space}/{NAME}/blobs/{self.digest}"
 
     @property
     def label(self) -> str:
-        """Its size for people."""
+        """Return its size in readable form."""
         return f"{self.size / 1e6:.0f} MB"
 
 
 def environment(home: Path) -> dict[str, str]:
-    """For all clients: a home of their own, singfactory from this tree without settings, no proxy for loopback."""
+    """Return the environment of all clients: a separate home, this tree's singfactory without settings, no proxy."""
     home.mkdir(parents=True, exist_ok=True)
     kept = {name: text for name, text in os.environ.items() if not name.startswith("SINGFACTORY_")}
     return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def prepare(project: Path, size: int) -> Path:
-    """Make a project with one tested candidate; size in bytes. The candidate's file."""
+    """Create a project with one tested candidate of size bytes. Return the candidate's file."""
     recipe = project / "recipes" / NAME
     recipe.mkdir(parents=True)
     (recipe / "recipe.toml").write_text(_RECIPE)
@@ -83,7 +83,7 @@ def prepare(project: Path, size: int) -> Path:
 
 
 def write(path: Path, size: int) -> None:
-    """A SIF with one partition: an empty squashfs, and random bytes up to the size of the file in bytes."""
+    """Write a SIF of size bytes with one partition: an empty squashfs followed by random bytes."""
     system = Squashfs().build()
     before = len(sif(Part(b"")))
     with path.open("wb") as file:
@@ -93,7 +93,7 @@ def write(path: Path, size: int) -> None:
 
 
 def publish(folder: Path, host: str, space: str, size: int, env: Mapping[str, str]) -> Image:
-    """Make an image and publish it into an unused space of the registry at host (plain HTTP)."""
+    """Create an image and publish it into an unused namespace of the registry at host (plain HTTP)."""
     project = folder / space
     digest, length = digest_of(prepare(project, size))
     arguments = [*OURS, "publish", NAME, "--registry", f"http://{host}/{space}"]

@@ -1,6 +1,6 @@
-"""What the benchmarks share: the cost of one command, rounds in which clients alternate, medians, tables.
+"""Shared code of the benchmarks: the cost of a command, alternating rounds, medians, tables.
 
-Nothing here is a test: times depend on the machine. A ratio to another client in the same run says more.
+Benchmarks are not tests: times depend on the machine. Ratios to another client in the same run are more reliable.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_OFTEN, _SELDOM = 0.01, 0.05  # seconds between two looks at the memory: they are not free for who is looked at
+_OFTEN, _SELDOM = 0.01, 0.05  # seconds between two samples of the memory; sampling slows down the process
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command: wall seconds, CPU seconds, peak memory in MB.
+    """Cost of a command: wall seconds, CPU seconds, peak memory in MB.
 
-    wall: from the start of the process until it has ended. cpu: user and system time of the process and of all
-    descendants that were waited for (wait4(2)); what a descendant leaves to init is missing. memory: at each
-    look the peaks (VmHWM) of all processes of the tree are added; the largest sum counts. Looks are 10 to 50 ms
-    apart: the last moments are missing. Pages that processes share count for each of them. For one process, as all pull
-    clients here are, it is exact but for those moments.
+    wall: from the start of the process to its end. cpu: user and system time of the process and all descendants
+    that were waited for (wait4(2)), so orphans are not counted. memory: the peaks (VmHWM) of all processes in the tree
+    are summed at each sample, and the largest sum counts. Samples are 10 to 50 ms apart, so the last moments are
+    missing. Shared pages count once per process. For a single process, as all pull clients here are, the value is exact
+    except for those moments.
     """
 
     wall: float
@@ -40,8 +40,8 @@ class Cost:
 class Client:
     """One row of a comparison.
 
-    command: the arguments, given a fresh folder for what it writes. env: added to the environment, given the same
-    folder. into: a file name in that folder that takes standard output; empty: a log. marks: cells of the table.
+    command: returns the arguments, given an empty folder for output. env: returns additional environment variables,
+    given the same folder. into: file in that folder for standard output; empty: a log. marks: cells of the table.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Client:
     marks: tuple[str, ...] = ()
 
 
-Costs = dict[str, list[Cost]]  # by the client's name; one for each round
+Costs = dict[str, list[Cost]]  # by the client's name; one per round
 
 
 def measured(arguments: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path | None = None) -> Cost:
-    """Run a command to its end, standard output and error to a file; end the benchmark when it fails.
+    """Run a command with standard output and error to a file; exit if it fails.
 
-    Memory is read from /proc: the peak that wait4 tells may be that of the parent before exec.
+    Memory is read from /proc, since the peak reported by wait4 may be that of the parent before exec.
     """
     log = cwd / "output.log"
     started, peak = time.monotonic(), 0
@@ -80,9 +80,9 @@ def measured(arguments: Sequence[str], cwd: Path, env: Mapping[str, str], output
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants, as far as they live."""
+    """Return a process and its living descendants."""
     found = [pid]
-    for parent in found:  # which grows
+    for parent in found:  # grows during the loop
         found += _children(parent)
     return found
 
@@ -95,7 +95,7 @@ def _children(pid: int) -> list[int]:
 
 
 def high_water(pid: int) -> int:
-    """Peak resident memory of a running process in kB; 0 when it is gone."""
+    """Return the peak resident memory of a running process in kB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -110,10 +110,10 @@ def alternate(
     env: Mapping[str, str],
     check: Callable[[Client, Path], None] = lambda _client, _out: None,
 ) -> Costs:
-    """Each round runs every client once, and begins with another one.
+    """Run every client once per round, each round starting with another client.
 
-    A client writes into an empty folder. Before it starts, all dirty pages are written: nobody pays for those of
-    another. check: called with the folder after each run; what it takes is not measured, as is removing the folder.
+    A client writes into an empty folder. Before it starts, all dirty pages are flushed, so that it does not pay for the
+    previous client. check: called with the folder after each run; like removing the folder, it is not measured.
     """
     costs: Costs = {client.name: [] for client in clients}
     for turn in range(rounds):
@@ -130,12 +130,12 @@ def alternate(
 
 
 def wall_of(costs: Iterable[Cost]) -> float:
-    """The median wall time in seconds."""
+    """Return the median wall time in seconds."""
     return statistics.median(cost.wall for cost in costs)
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table: text to the left, numbers to the right."""
+    """Return a Markdown table: text left-aligned, numbers right-aligned."""
     lines = [list(heads), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     right = [all(_is_number(row[at]) for row in lines[1:]) for at in range(len(heads))]
@@ -158,9 +158,9 @@ def _is_number(text: str) -> bool:
 def cost_table(
     costs: Costs, marks: Mapping[str, Sequence[str]] | None = None, heads: Sequence[str] = (), size: int = 0
 ) -> str:
-    """Medians over the rounds, peak memory over all, wall time as a ratio to the first client's.
+    """Return a table of medians, the overall peak memory, and the ratio of wall time to the first client.
 
-    marks and heads: more columns. size: of the image in bytes; then there is a column of MB/s.
+    marks and heads: additional columns. size: of the image in bytes; adds a column with MB/s.
     """
     first = wall_of(next(iter(costs.values())))
     rows = []
@@ -176,14 +176,14 @@ def cost_table(
 
 
 class Report:
-    """What a benchmark found: printed as it comes, and kept for a file."""
+    """Results of a benchmark: printed immediately, and collected for a file."""
 
     def __init__(self, output: Path | None) -> None:
         self._output = output
         self._texts: list[str] = []
 
     def add(self, text: str) -> None:
-        """A paragraph or table of Markdown."""
+        """Add a Markdown paragraph or table."""
         print(f"{text}\n", flush=True)
         self._texts.append(text)
         if self._output is not None:
@@ -191,7 +191,7 @@ class Report:
 
 
 def machine() -> str:
-    """What the figures depend on, in a line."""
+    """Describe the machine in one line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     system = f"Linux {os.uname().release.split('-')[0]}, Python {sys.version.split()[0]}"
     return f"{os.cpu_count()} cores, {memory:.0f} GB of memory, {system}"

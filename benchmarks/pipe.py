@@ -1,7 +1,7 @@
-"""A line for protocols that are not HTTP: python -m benchmarks.pipe PORT UPSTREAM DELAY RATE.
+"""A slow TCP forwarder for protocols other than HTTP: python -m benchmarks.pipe PORT UPSTREAM DELAY RATE.
 
-Passes on TCP connections. DELAY: seconds that all the server's bytes take longer. RATE: bytes a second in each
-direction, of all connections together; 0 for no limit.
+DELAY: additional latency of the server's bytes in seconds. RATE: bytes per second in each direction for all
+connections together; 0 for no limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCK = 64 * 1024
 
 @contextlib.contextmanager
 def piped(folder: Path, upstream: str, *, delay: float, rate: float) -> Iterator[str]:
-    """Run a pipe in a process of its own until the block ends; its host and port."""
+    """Run a forwarder in a separate process until the block ends. Yields its host and port."""
     port = free_port()
     arguments = [sys.executable, "-m", "benchmarks.pipe", str(port), upstream, str(delay), str(rate)]
     with running(arguments, port, folder, {"PYTHONPATH": str(ROOT)}) as server:
@@ -32,7 +32,7 @@ def piped(folder: Path, upstream: str, *, delay: float, rate: float) -> Iterator
 
 
 def _pass_on(source: socket.socket, target: socket.socket, line: Line | None, delay: float) -> None:
-    """One direction of a connection, to its end."""
+    """Forward one direction of a connection until it ends."""
     waiting: queue.Queue[tuple[float, bytes]] = queue.Queue()
     threading.Thread(target=_deliver, args=(waiting, target), daemon=True).start()
     with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ def _deliver(waiting: queue.Queue[tuple[float, bytes]], target: socket.socket) -
 
 
 def main(port: int, upstream: str, delay: float, rate: float) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     host, _, number = upstream.rpartition(":")
     up, down = (Line(rate) if rate else None for _ in range(2))
     with socket.create_server(("127.0.0.1", port), backlog=64) as listener:

@@ -1,8 +1,8 @@
-"""Planning a large factory in which little has changed: python -m benchmarks.plan.
+"""Plan a large factory with few changes: python -m benchmarks.plan.
 
-All recipes are published to a registry on loopback, some are changed, then `singfactory plan` runs as a process. What
-is printed: its wall and CPU time and its memory, medians and spread; the requests that it sent, as a proxy saw them;
-and where the time of one more run inside this process goes.
+Publishes all recipes to a registry on loopback, changes some, and runs `singfactory plan` as a process. Prints median
+and spread of its wall time, CPU time and memory, the requests counted by a proxy, and a breakdown of one more run
+inside this process.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ From: {{{{ base }}}}
 
 
 def main() -> int:
-    """Make the factory, run all rounds and print the tables."""
+    """Create the factory, run all rounds and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=__doc__)
     parser.add_argument("--recipes", type=int, default=1000)
     parser.add_argument("--changed", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--profile", action="store_true", help="also print the functions that take longest")
+    parser.add_argument("--profile", action="store_true", help="also print the slowest functions")
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
     report = Report(options.output)
@@ -135,7 +135,7 @@ def main() -> int:
 
 
 def write_factory(project: Path, count: int) -> None:
-    """Recipes in pairs: the first upon a pinned image, the second upon the first."""
+    """Create recipes in pairs: the first based on a pinned image, the second on the first."""
     for number in range(count):
         folder = project / "recipes" / _name(number)
         (folder / "files").mkdir(parents=True)
@@ -150,9 +150,9 @@ def write_factory(project: Path, count: int) -> None:
 
 
 def publish_all(project: Path, registry: Registry) -> int:
-    """Publish one release of each recipe, and the catalog; returns the catalog's size in bytes.
+    """Publish one release of each recipe and the catalog. Return the catalog's size in bytes.
 
-    Straight to the registry, without a candidate for each and without the catalog in between.
+    Writes directly to the registry, without candidates and without intermediate catalogs.
     """
     recipes = load_all(project / "recipes")
     images = {recipe.name: os.urandom(1000) for recipe in recipes}
@@ -200,14 +200,14 @@ def _publish(recipe: Recipe, image: bytes, base: bytes, registry: Registry) -> R
 
 
 def change(project: Path, count: int) -> None:
-    """Edit so many recipes that no other one builds upon."""
+    """Edit some recipes that are not the base of another one."""
     for number in range(1, 2 * count, 2):
         path = project / "recipes" / _name(number) / "image.def"
         path.write_text(path.read_text().replace("one two three", "one two three four"))
 
 
 def measure(folder: Path, address: RegistryAddress, rounds: int, changed: int, report: Report) -> None:
-    """`singfactory plan` as a process, beside the least that any command of ours takes; and what it asks."""
+    """Measure `singfactory plan` as a process, next to a minimal command, and count its requests."""
     env = {**environment(folder / "home"), "SINGFACTORY_ENGINE": str(_engine(folder))}
     command = [*OURS, "plan", "--json", "--registry", str(address)]
     clients = [
@@ -234,7 +234,7 @@ def _kind(path: str) -> str:
 
 
 def inside(project: Path, registry: Registry, report: Report, *, profile: bool) -> None:
-    """The steps of planning one by one, in this process, where all modules are loaded."""
+    """Time the steps of planning in this process, with all modules loaded."""
     rows: list[Sequence[str]] = []
 
     def timed(what: str, work: Callable[[], object]) -> object:
@@ -262,7 +262,7 @@ def inside(project: Path, registry: Registry, report: Report, *, profile: bool) 
     all_steps()
     if profile:
         profiler.disable()
-    report.add("## Where it goes\n\n" + markdown(["", "seconds"], rows))
+    report.add("## Breakdown\n\n" + markdown(["", "seconds"], rows))
     if profile:
         text = io.StringIO()
         pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(25)
@@ -270,7 +270,7 @@ def inside(project: Path, registry: Registry, report: Report, *, profile: bool) 
 
 
 def _engine(folder: Path) -> Path:
-    """Something that says the version of the engine: no image is built here."""
+    """Write a fake engine that only prints its version: no image is built here."""
     script = folder / "apptainer"
     script.write_text(f'#!/bin/sh\necho "{ENGINE.replace(" ", " version ")}"\n')
     script.chmod(0o755)

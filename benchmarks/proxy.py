@@ -1,12 +1,12 @@
-"""A proxy before a registry that is as slow as a network, and knows what was asked.
+"""A proxy in front of a registry that simulates a slow network and records requests.
 
     proxy.py PORT UPSTREAM DELAY RATE each|all
 
-DELAY: seconds before each answer. RATE: bytes a second of the bodies, on each connection or on all of them together;
-0 for no limit. It is for clients that only read: requests have no body. GET /-/requests gives what was asked since the
-last time, as JSON, when all of it is answered: method, path, range, status, and how many bytes of the body were sent.
+DELAY: seconds before each response. RATE: bytes per second of bodies, for each connection or all together; 0 for no
+limit. Only for reading clients: requests have no body. GET /-/requests waits for running requests and returns those
+since the last call as JSON: method, path, range, status, and the number of body bytes sent.
 
-Unlike the tests' proxy it streams, so that it is not what limits; Link.speed tells whether that is so.
+Unlike the tests' proxy it streams, so that it is not the bottleneck; Link.speed measures that.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK = 1024 * 1024
-_PACED_BLOCK = 64 * 1024  # with a rate: small, so that the bytes come evenly
+_PACED_BLOCK = 64 * 1024  # with a rate limit: small, for an even flow
 _HOP = {"connection", "transfer-encoding", "keep-alive", "server", "date"}
 _ASKED = "/-/requests"
-_PATIENCE = 30.0  # seconds for requests on their way to end
+_PATIENCE = 30.0  # seconds for running requests to end
 
 
 @dataclass
 class Asked:
-    """One request and what became of it."""
+    """One request and its result."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class Asked:
 
 
 class Record:
-    """What was asked since the last time, by all connections."""
+    """Requests on all connections since the last call."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -52,7 +52,7 @@ class Record:
 
     @contextlib.contextmanager
     def keeping(self, asked: Asked) -> Iterator[Asked]:
-        """Keep a request while it is answered."""
+        """Record a request while it is being answered."""
         with self._changed:
             self._asked.append(asked)
             self._active += 1
@@ -64,7 +64,7 @@ class Record:
                 self._changed.notify_all()
 
     def take(self) -> list[Asked]:
-        """All requests, once none is on its way."""
+        """Wait until no request is running and return all requests."""
         with self._changed:
             self._changed.wait_for(lambda: not self._active, _PATIENCE)
             taken, self._asked = self._asked, []
@@ -72,22 +72,22 @@ class Record:
 
 
 class Line:
-    """What all connections share: bytes leave one after the other, at so many a second."""
+    """Limits the rate of all connections together."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._lock = threading.Lock()
-        self._free = 0.0  # the moment when all that was sent before has left
+        self._free = 0.0  # time at which all earlier bytes have been sent
 
     def send(self, count: int) -> None:
-        """Wait until so many bytes more have left."""
+        """Wait until `count` more bytes may be sent."""
         with self._lock:
             left = self._free = max(self._free, time.monotonic()) + count / self._rate
         time.sleep(max(0.0, left - time.monotonic()))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client, and one to the registry for it."""
+    """Handles one client connection with its own connection to the registry."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -99,17 +99,17 @@ class Handler(BaseHTTPRequestHandler):
     connection: socket.socket
 
     def setup(self) -> None:
-        """A connection begins."""
+        """Open the connection to the registry."""
         super().setup()
         self._registry = http.client.HTTPConnection(self.upstream, timeout=60)
 
     def finish(self) -> None:
-        """It ends."""
+        """Close the connection to the registry."""
         self._registry.close()
         super().finish()
 
     def do_GET(self) -> None:
-        """Pass on, or tell what was asked."""
+        """Forward a request, or return the recorded requests."""
         if self.path == _ASKED:
             body = json.dumps([asdict(asked) for asked in self.record.take()]).encode()
             self._head(200, [("Content-Length", str(len(body)))])
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             self._head(reply.status, [pair for pair in reply.getheaders() if pair[0].lower() not in _HOP])
             try:
                 self._send(reply, asked)
-            except OSError:  # the client is gone
+            except OSError:  # the client has disconnected
                 self._registry.close()
                 self.close_connection = True
 
@@ -152,17 +152,17 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(max(0.0, began + asked.sent / self.rate - time.monotonic()))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Nothing: the record tells it."""
+        """Log nothing; requests are recorded instead."""
 
 
 class Server(ThreadingHTTPServer):
-    """Clients that are killed are part of the play."""
+    """Ignores errors of connections: clients are killed on purpose."""
 
     daemon_threads = True
     request_queue_size = 512
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Link:
     host: str
 
     def requests(self) -> list[Asked]:
-        """What was asked since the last call; waits for answers on their way."""
+        """Return the requests since the last call, after waiting for running ones."""
         connection = http.client.HTTPConnection(self.host, timeout=2 * _PATIENCE)
         with contextlib.closing(connection):
             connection.request("GET", _ASKED)
@@ -180,7 +180,7 @@ class Link:
         return [Asked(**fields) for fields in found]
 
     def speed(self, path: str) -> float:
-        """Bytes a second at which this process reads a document through the proxy, and does nothing else."""
+        """Return the bytes per second at which this process can read a document through the proxy."""
         connection = http.client.HTTPConnection(self.host, timeout=60)
         block = memoryview(bytearray(_BLOCK))
         began, seen = time.monotonic(), 0
@@ -196,11 +196,11 @@ class Link:
 def through(
     folder: Path, upstream: str, *, delay: float = 0.0, rate: float = 0.0, shared: bool = False
 ) -> Iterator[Link]:
-    """Run a proxy in a process of its own until the block ends. delay in seconds, rate in bytes a second.
+    """Run a proxy in a separate process until the block ends. delay in seconds, rate in bytes per second.
 
-    shared: the rate is that of all connections together.
+    shared: the rate applies to all connections together.
     """
-    from tests.servers import free_port, running  # noqa: PLC0415 - the script has only the standard library
+    from tests.servers import free_port, running  # noqa: PLC0415 - the script itself uses only the standard library
 
     port = free_port()
     of = "all" if shared else "each"
@@ -210,7 +210,7 @@ def through(
 
 
 def main(port: int, upstream: str, delay: float, rate: float, *, shared: bool) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     Handler.line = Line(rate) if shared and rate else None
     Handler.upstream, Handler.delay, Handler.rate = upstream, delay, rate
     Server(("127.0.0.1", port), Handler).serve_forever()

@@ -1,4 +1,4 @@
-"""Two images as two releases of one recipe in a registry, with their chunk indexes."""
+"""Two releases of one recipe in a registry, with their chunk indexes."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ class Pair:
 
     @property
     def blob(self) -> str:
-        """The path of the second image's bytes on the registry."""
+        """Return the path of the second image's blob on the registry."""
         return blob_path(self.recipe, self.sif)
 
 
 def blob_path(recipe: str, blob: Descriptor) -> str:
-    """Where a registry serves it."""
+    """Return the path of a blob on the registry."""
     return f"/v2/{SPACE}/{recipe}/blobs/{blob.digest}"
 
 
 def space(host: str) -> str:
-    """The namespace of all pairs, as --registry takes it."""
+    """Return the namespace of all pairs, for --registry."""
     return f"http://{host}/{SPACE}"
 
 
 def registry_at(host: str) -> Registry:
-    """The same, opened."""
+    """Open the registry of all pairs."""
     return open_registry(RegistryAddress.parse(space(host)))
 
 
 def publish_pair(host: str, recipe: str, title: str, before: Path, after: Path) -> Pair:
-    """Publish both images as they are: `singfactory publish` takes only what it has built and tested itself."""
+    """Publish both images directly: `singfactory publish` accepts only images that it built and tested."""
     registry = registry_at(host)
     entry = Entry(recipe, version=_VERSION)
     for number, path in enumerate((before, after), 1):

@@ -1,8 +1,8 @@
-"""A pull against the clients that people would use otherwise, in one run: python -m benchmarks.pull.
+"""Compare pull with other clients: python -m benchmarks.pull.
 
-All clients fetch the same blob of the same registry process over loopback, each into a fresh folder; rounds
-alternate. Then through a proxy that is as slow as a network. Then what a pull costs when the image is here already,
-and how much disk it takes while it runs. Needs an engine (SINGFACTORY_ENGINE, or one that is found) and the test tools.
+All clients download the same blob from the same registry process over loopback, each into an empty folder, in
+alternating rounds; then through a proxy that simulates a slow network. Also measures a pull of an image that is already
+here, and the disk usage during a pull. Needs an engine (SINGFACTORY_ENGINE, or one on PATH) and the test tools.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from factory.io.process import command
 from factory.recipes.quantities import parse_size
 from tests.servers import docker_registry, tool
 
-_DELAY = 0.05  # seconds before each answer
-_RATE = 20_000_000  # bytes a second on each connection
-_FAST_ENOUGH = 150_000_000  # bytes a second of the proxy without a rate: else it would be what is measured
-_SAMPLE = 0.002  # seconds between two looks at the store
+_DELAY = 0.05  # seconds before each response
+_RATE = 20_000_000  # bytes per second on each connection
+_FAST_ENOUGH = 150_000_000  # bytes per second of the proxy without limits; a slower one would be the bottleneck
+_SAMPLE = 0.002  # seconds between two samples of the store
 _HEADS = ("verifies", "fsyncs")
 _BOTH, _VERIFIES, _NEITHER = ("yes", "yes"), ("yes", "no"), ("no", "no")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where all this happens. engine: how Apptainer is started here."""
+    """Folders and settings of the benchmark. engine: the command that starts Apptainer here."""
 
     folder: Path
     env: Mapping[str, str]
@@ -48,34 +48,34 @@ class Setting:
 
 
 def ours(host: str, image: Image, store: Path) -> list[str]:
-    """The command line of our own pull."""
+    """Return the command line of singfactory pull."""
     return [*OURS, "pull", NAME, "--registry", f"http://{host}/{image.space}", "--store", str(store)]
 
 
 def engine(host: Host, env: Mapping[str, str]) -> list[str]:
-    """The arguments that start Apptainer, as singfactory starts it here."""
+    """Return the arguments that start Apptainer, as singfactory does here."""
     return mapped(host, str(find(os.environ.get("SINGFACTORY_ENGINE", ""), env, host).path))
 
 
 def mapped(host: Host, program: str) -> list[str]:
-    """A program behind the start of a user namespace, where Apptainer needs one: for a root without all rights."""
+    """Prefix a program with the start of a user namespace, if root lacks a capability."""
     return command([program], host.mapping, bound=False) if host.mapping else [program]
 
 
 def start_of_namespace(host: Host, folder: Path, env: Mapping[str, str]) -> str:
-    """What `mapped` costs, in a sentence; empty where it costs nothing."""
+    """Return a sentence about the cost of `mapped`; empty if there is none."""
     if not host.mapping:
         return ""
     wall = wall_of(measured(mapped(host, "true"), folder, env) for _ in range(5))
     return (
-        f" Apptainer's times contain the start of a user namespace, {wall:.2f} s, since this root lacks a capability."
+        f" Apptainer's times include the start of a user namespace, {wall:.2f} s, since this root lacks a capability."
     )
 
 
 def clients(setting: Setting, host: str, image: Image) -> list[Client]:
-    """All that can fetch a SIF from a registry.
+    """Return all clients that can download a SIF from a registry.
 
-    What each one verifies was seen with a wrong byte in the registry's file, what it fsyncs with strace.
+    The columns were found by experiment: "verifies" with a wrong byte in the registry's file, "fsyncs" with strace.
     """
     place = f"{host}/{image.space}/{NAME}"
     blob, oras = f"{place}@{image.digest}", [tool("oras"), "pull", "--plain-http", f"{place}:latest", "-o"]
@@ -110,12 +110,12 @@ def clients(setting: Setting, host: str, image: Image) -> list[Client]:
 
 
 def compare(setting: Setting, host: str, image: Image, rounds: int) -> str:
-    """A table of all clients. Every file that they made is hashed."""
+    """Return a table of all clients. Every file they write is hashed."""
 
     def check(client: Client, out: Path) -> None:
         made = max((path for path in out.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
         if digest_of(made) != (image.digest, image.size):
-            sys.exit(f"{client.name} made another file than was published")
+            sys.exit(f"{client.name} wrote a file that differs from the published image")
 
     all_clients = clients(setting, host, image)
     costs = alternate(all_clients, rounds, setting.folder, setting.env, check)
@@ -123,37 +123,37 @@ def compare(setting: Setting, host: str, image: Image, rounds: int) -> str:
 
 
 def over_a_network(setting: Setting, upstream: str, images: Sequence[Image], rounds: int) -> None:
-    """The comparison through the slow proxy, once it is known that without its rules it would be fast."""
+    """Compare through the slow proxy, after checking that the proxy without limits is fast."""
     with through(setting.folder, upstream) as fast:
         speed = fast.speed(images[0].blob)
     if speed < _FAST_ENOUGH:
-        setting.report.add(f"The proxy itself reaches {speed / 1e6:.0f} MB/s only: it is part of what follows.")
+        setting.report.add(f"The proxy itself reaches only {speed / 1e6:.0f} MB/s, which limits the following results.")
     with through(setting.folder, upstream, delay=_DELAY, rate=_RATE) as slow:
         for image in images:
             setting.report.add(
-                f"## Pull of {image.label}, {_DELAY * 1000:.0f} ms before each answer, {_RATE / 1e6:.0f} MB/s on each"
-                f" connection, {rounds} rounds\n\nThe proxy alone reaches {speed / 1e6:.0f} MB/s without its rules."
+                f"## Pull of {image.label}, {_DELAY * 1000:.0f} ms before each response, {_RATE / 1e6:.0f} MB/s on each"
+                f" connection, {rounds} rounds\n\nThe proxy without limits reaches {speed / 1e6:.0f} MB/s."
             )
             setting.report.add(compare(setting, slow.host, image, rounds))
 
 
 def already_there(setting: Setting, upstream: str, image: Image, runs: int) -> None:
-    """What clients do that have the image already: wall time and requests, near and far."""
+    """Measure clients that already have the image: wall time and requests, over loopback and the slow proxy."""
     rows = []
     wanted = {"singfactory pull": "singfactory", "apptainer pull, empty cache": "apptainer", "oras pull": "oras"}
-    for network, delay in (("loopback", 0.0), (f"{_DELAY * 1000:.0f} ms before each answer", _DELAY)):
+    for network, delay in (("loopback", 0.0), (f"{_DELAY * 1000:.0f} ms before each response", _DELAY)):
         with through(setting.folder, upstream, delay=delay) as link:
             rows += [
                 [wanted[client.name], network, *_again(setting, link, client, runs)]
                 for client in clients(setting, link.host, image)
                 if client.name in wanted
             ]
-    setting.report.add(f"## Pull of {image.label} that are here already, {runs} runs\n\nApptainer has it in its cache.")
+    setting.report.add(f"## Pull of {image.label} already present, {runs} runs\n\nApptainer has it in its cache.")
     setting.report.add(markdown(["", "network", "wall s", "min-max", "requests", "fetched MB"], rows))
 
 
 def _again(setting: Setting, link: Link, client: Client, runs: int) -> list[str]:
-    """Pull once, then several times again: cells of the table."""
+    """Pull once, then repeatedly. Return the cells of the table."""
     out = setting.folder / "out"
     env = {**setting.env, **client.env(out)}
     arguments = list(client.command(out))
@@ -171,7 +171,7 @@ def _again(setting: Setting, link: Link, client: Client, runs: int) -> list[str]
 
 
 def peak_disk(setting: Setting, host: str, image: Image) -> None:
-    """How much disk a store takes while a pull runs."""
+    """Measure the disk usage of a store during a pull."""
     store = setting.folder / "disk"
     with sampled(store) as peak:
         measured(ours(host, image, store), setting.folder, setting.env)
@@ -184,7 +184,7 @@ def peak_disk(setting: Setting, host: str, image: Image) -> None:
 
 @contextlib.contextmanager
 def sampled(folder: Path) -> Iterator[list[int]]:
-    """While the block runs, the largest number of bytes that were allocated below a folder."""
+    """Record the peak disk usage below a folder during the block, in bytes."""
     peak, ended = [0], threading.Event()
 
     def sample() -> None:
@@ -202,11 +202,11 @@ def sampled(folder: Path) -> Iterator[list[int]]:
 
 
 def allocated(folder: Path) -> int:
-    """Bytes of disk that the files below a folder take (st_blocks), each file once."""
+    """Return the disk usage of the files below a folder (st_blocks), each file once."""
     found: dict[int, int] = {}
     for place, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # it was renamed
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
                 status = Path(place, name).lstat()
                 found[status.st_ino] = status.st_blocks * 512
     return sum(found.values())
@@ -216,10 +216,10 @@ def main() -> int:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pull", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=parse_size, default=[400_000_000, 2_000_000_000], metavar="SIZE")
-    parser.add_argument("--rounds", type=int, default=5, help="over loopback")
-    parser.add_argument("--slow-rounds", type=int, default=2, help="through the slow proxy")
-    parser.add_argument("--slow-sizes", nargs="+", type=parse_size, metavar="SIZE", help="else the first of --sizes")
-    parser.add_argument("--runs", type=int, default=10, help="of a pull of what is there")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over loopback")
+    parser.add_argument("--slow-rounds", type=int, default=2, help="rounds through the slow proxy")
+    parser.add_argument("--slow-sizes", nargs="+", type=parse_size, metavar="SIZE", help="default: first of --sizes")
+    parser.add_argument("--runs", type=int, default=10, help="runs of a pull of a present image")
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="singfactory-bench-") as name, docker_registry(Path(name) / "d") as server:
@@ -234,7 +234,7 @@ def main() -> int:
         namespace = start_of_namespace(host, folder, env)
         setting.report.add(f"# Pull\n\n{machine()}. Medians; ratio: of wall time, to singfactory.{namespace}")
         first = publish(folder, server.host, "first", 1_000_000, env)
-        compare(setting, server.host, first, 1)  # so that nobody runs for the first time when it counts
+        compare(setting, server.host, first, 1)  # warm-up
         for size in options.sizes:
             setting.report.add(f"## Pull of {images[size].label} over loopback, {options.rounds} rounds")
             setting.report.add(compare(setting, server.host, images[size], options.rounds))

@@ -1,7 +1,7 @@
-"""Pairs of images as a factory makes them: one, and what it is after its recipe or its base has changed.
+"""Pairs of images: one, and its successor after a change of its recipe or base.
 
-They are built by `singfactory build` from the recipes of this repository, in projects that are git repositories, and
-kept in a folder: all of them take half an hour. A *line* is a project with a base image of its own.
+`singfactory build` builds them from the recipes of this repository, in projects that are git repositories. They are
+kept in a folder, since building all of them takes half an hour. A *line* is a project with its own base image.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tests.servers import tool
 BASE = "python-3.11"
 _TORCH, _SCIENCE = "pytorch-cpu", "python-science"
 _UPGRADE = """\
-    # What a rebuild some weeks later brings: Debian's security updates of one library.
+    # Simulates a rebuild some weeks later: Debian's security update of one library.
     echo 'deb {{ debian_mirror }}-security bookworm-security main' >/etc/apt/sources.list.d/security.list
     apt-get update
     apt-get install --yes --no-install-recommends --only-upgrade libssl3 openssl
     rm /etc/apt/sources.list.d/security.list
 """
 
-Edit = tuple[str, str, str]  # a file of the recipe's folder, a text in it, what stands there instead
+Edit = tuple[str, str, str]  # a file in the recipe's folder, a text in it, its replacement
 
 
 @dataclass(frozen=True)
 class Line:
-    """A project. edits: of the base's recipe. quiet: whether the factory's rules for quiet builds are on."""
+    """A project. edits: changes to the base's recipe. quiet: whether the rules for quiet builds are on."""
 
     name: str
     edits: tuple[Edit, ...] = ()
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Made:
-    """An image. day: of January 2026, on which its recipe was committed; the base's was on the first."""
+    """An image. day: commit date of its recipe in January 2026; the base's is the first."""
 
     name: str
     recipe: str
@@ -54,7 +54,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Case:
-    """Who has one image gets the other. letter: under which the report names it."""
+    """An update from one image to another. letter: its name in the report."""
 
     letter: str
     title: str
@@ -93,19 +93,19 @@ CASES = (
     Case("e", "scientific Python, pandas and Matplotlib upgraded", "science-old", "science"),
 )
 WITHOUT_RULES = Case("b, no rules", "as b, built without the rules", "torch-plain", "torch-plain-added")
-COMPARED = (  # with the rules, without, what a person starts
+COMPARED = (  # with the rules, without them, the statement to run
     ("torch", "torch-plain", "import torch"),
     ("science", "science-plain", "import numpy, scipy, pandas"),
 )
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Where the image of a name is kept."""
+    """Return the path of an image in the folder."""
     return folder / f"{name}.sif"
 
 
 def make_missing(folder: Path, names: Sequence[str]) -> None:
-    """Build what is not in the folder, one after the other. Ends the benchmark when a build fails; its log stays."""
+    """Build the missing images, one after the other. Exits if a build fails; its log is kept."""
     for image in IMAGES:
         if image.name in names and not path_of(folder, image.name).exists():
             started = time.monotonic()
@@ -123,7 +123,7 @@ def _make(folder: Path, image: Made) -> None:
     with log.open("wb") as output:
         status = subprocess.call(arguments, cwd=project, env=_environment(project), stdout=output, stderr=output)
     if status != 0:
-        sys.exit(f"{image.name} could not be built: {log}\n{log.read_text(errors='replace')[-2000:]}")
+        sys.exit(f"{image.name} failed to build: {log}\n{log.read_text(errors='replace')[-2000:]}")
     built = project / f".singfactory/candidates/{image.recipe}-amd64/image.sif"
     target = path_of(folder, image.name)
     shutil.copyfile(built, target.with_suffix(".new"))
@@ -131,14 +131,14 @@ def _make(folder: Path, image: Made) -> None:
 
 
 def _environment(project: Path) -> Mapping[str, str]:
-    """A person's own, since it tells where packages come from; nothing of their settings for singfactory."""
+    """Return the user's environment, which names package mirrors, without settings for singfactory."""
     own = {name: text for name, text in os.environ.items() if not name.startswith("SINGFACTORY_")}
     engine = {name: text for name, text in os.environ.items() if name.startswith("SINGFACTORY_ENGINE")}
     return {**own, **engine, "PYTHONPATH": str(ROOT), "SINGFACTORY_STORE": str(project / "store")}
 
 
 def _write(project: Path, recipe: str, line: Line, day: int, edits: Sequence[Edit]) -> None:
-    """Put a recipe into the project, and commit it if it is not what was there."""
+    """Write a recipe into the project, and commit it if it has changed."""
     if not project.exists():
         project.mkdir(parents=True)
         (project / "factory.toml").write_text("")
@@ -153,7 +153,7 @@ def _write(project: Path, recipe: str, line: Line, day: int, edits: Sequence[Edi
     for name, old, new in edits:
         text = (target / name).read_text()
         if text.count(old) != 1:
-            sys.exit(f"{recipe}/{name} holds {old!r} {text.count(old)} times: benchmarks/rebuilt.py has to follow it")
+            sys.exit(f"{recipe}/{name} contains {old!r} {text.count(old)} times: adapt benchmarks/rebuilt.py")
         (target / name).write_text(text.replace(old, new))
     _git(project, day, "add", "--all")
     if _git(project, day, "status", "--porcelain"):

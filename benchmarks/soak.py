@@ -1,8 +1,7 @@
-"""Pulls that are killed, and pulls that start all at once: python -m benchmarks.soak.
+"""Kill pulls, and start many pulls at once: python -m benchmarks.soak.
 
-Kills: real pulls end by SIGKILL at a random moment, and nothing is cleaned between them. Whatever stands under the
-image's name must be the image. Crowd: many processes pull one image into one store. What the registry served is
-counted by a proxy before it.
+Kills: real pulls are ended by SIGKILL at random times without any cleanup; a file under the image's name must always be
+the complete image. Crowd: many processes pull one image into one store. A proxy counts the bytes that are served.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from factory.recipes.quantities import parse_size
 from factory.store.store import Store
 from tests.servers import docker_registry
 
-_DELAY = 0.02  # seconds before each answer
-_RATE = 20_000_000  # bytes a second on each connection: a pull of 60 MB takes about a second
+_DELAY = 0.02  # seconds before each response
+_RATE = 20_000_000  # bytes per second on each connection: a pull of 60 MB takes about a second
 _LIMIT = 600.0  # seconds for one process; one that takes longer hangs
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where pulls happen: an image behind a proxy, and a store."""
+    """Setting of the pulls: an image behind a proxy, and a store."""
 
     folder: Path
     env: Mapping[str, str]
@@ -48,7 +47,7 @@ class Place:
     store: Store
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        """A pull into the store, as a process; its output is added to a log."""
+        """Start a pull into the store as a process; its output is appended to a log."""
         arguments = [*OURS, "pull", NAME, "--registry", f"http://{self.link.host}/{self.image.space}"]
         with (self.folder / "pulls.log").open("ab") as log:
             return subprocess.Popen(
@@ -60,7 +59,7 @@ class Place:
             )
 
     def blob(self) -> str:
-        """absent, right or wrong: what stands under the image's digest in the store."""
+        """Return absent, right or wrong: the state of the file at the image's digest in the store."""
         try:
             found = digest_of(self.store.blob(self.image.digest))
         except FileNotFoundError:
@@ -72,12 +71,12 @@ class Place:
         shutil.rmtree(self.store.root, ignore_errors=True)
 
     def served(self) -> tuple[int, int]:
-        """Requests for the image's bytes since the last call, and how many bytes they got."""
+        """Return the number of requests for the image's blob since the last call, and the bytes served."""
         asked = [one for one in self.link.requests() if one.path == self.image.blob and one.method == "GET"]
         return len(asked), sum(one.sent for one in asked)
 
     def verify(self) -> tuple[int, int]:
-        """`singfactory store verify`: how many images were checked, and how many were wrong."""
+        """Run `singfactory store verify`. Return the number of images checked and of those that were wrong."""
         arguments = [*OURS, "store", "verify", "--json", "--store", str(self.store.root)]
         done = subprocess.run(arguments, cwd=self.folder, env=dict(self.env), stdout=subprocess.PIPE, check=False)
         found = json.loads(done.stdout)
@@ -86,7 +85,7 @@ class Place:
 
 @dataclass
 class Tally:
-    """What happened. completed: images that became right; late: those of them that were so when a kill came."""
+    """Result counters. completed: pulls with a correct image; late: those that were complete before the kill."""
 
     kills: int = 0
     completed: int = 0
@@ -100,7 +99,7 @@ class Tally:
 
 
 def kill_pulls(place: Place, kills: int, every: int, seed: int) -> tuple[Tally, float]:
-    """Kill pulls at random moments. What happened, and the seconds that a pull takes when it is let alone."""
+    """Kill pulls at random times. Return the counters and the seconds of an undisturbed pull."""
     length = statistics.median(_alone(place) for _ in range(3))
     place.empty()
     place.served()
@@ -116,7 +115,7 @@ def kill_pulls(place: Place, kills: int, every: int, seed: int) -> tuple[Tally, 
             tally.left.append(sum(path.stat().st_size for path in place.store.leftovers()))
             there = place.blob()
             if there == "absent" and tally.kills % every:
-                continue  # the next one goes on from what is there
+                continue  # the next pull resumes
             tally.late += there != "absent"
             rerun(place, tally)
         finish(place, tally)
@@ -128,7 +127,7 @@ def kill_pulls(place: Place, kills: int, every: int, seed: int) -> tuple[Tally, 
 
 
 def _alone(place: Place) -> float:
-    """Wall seconds of a pull into an empty store."""
+    """Return the wall seconds of a pull into an empty store."""
     place.empty()
     wall, codes = crowd(place, 1)
     if set(codes) != {0}:
@@ -137,20 +136,20 @@ def _alone(place: Place) -> float:
 
 
 def rerun(place: Place, tally: Tally) -> None:
-    """Let a pull go on to its end after a kill."""
+    """Run a pull to its end after a kill."""
     tally.reruns += 1
     tally.failed += place.start().wait(_LIMIT) != 0
 
 
 def finish(place: Place, tally: Tally) -> None:
-    """Look at the image of a pull that was not killed."""
+    """Check the image of a pull that was not killed."""
     state = place.blob()
     tally.completed += state == "right"
     tally.wrong += state == "wrong"
 
 
 def kill_table(place: Place, tally: Tally, length: float) -> str:
-    """Totals; what the registry served against as many pulls that nobody killed."""
+    """Return the totals, with the bytes served relative to the same number of undisturbed pulls."""
     clean = tally.completed * place.image.size
     checked, corrupt = place.verify()
     middle = statistics.median(tally.left) / 1e6 if tally.left else 0.0
@@ -175,7 +174,7 @@ def kill_table(place: Place, tally: Tally, length: float) -> str:
 
 
 def crowd(place: Place, count: int) -> tuple[float, Counter[int]]:
-    """Start so many pulls at once: wall seconds until the last has ended, and their exit codes."""
+    """Start `count` pulls at once. Return the wall seconds until the last ends, and the exit codes."""
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(place.start()) for _ in range(count)]
@@ -184,13 +183,13 @@ def crowd(place: Place, count: int) -> tuple[float, Counter[int]]:
 
 
 def crowd_table(place: Place, count: int) -> str:
-    """One pull alone, a crowd into an empty store, and the floor: a crowd for which everything is there."""
+    """Measure a single pull, a crowd into an empty store, and a crowd that finds the image present."""
     rows = []
     first = 0.0
     for name, processes, there in (
         ("one pull alone", 1, False),
         (f"{count} pulls at once", count, False),
-        (f"{count} pulls at once of what is there", count, True),
+        (f"{count} pulls at once of a present image", count, True),
     ):
         if not there:
             place.empty()
@@ -207,20 +206,20 @@ def crowd_table(place: Place, count: int) -> str:
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--kills", type=int, default=300, help="0: leave this part out")
-    parser.add_argument("--kill-size", type=parse_size, default=60_000_000, metavar="SIZE", help="of the image killed")
-    parser.add_argument("--every", type=int, default=10, help="after so many kills, one rerun to the end")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the moments of the kills")
-    parser.add_argument("--pulls", type=int, default=100, help="at once; 0: leave this part out")
-    parser.add_argument("--size", type=parse_size, default=400_000_000, help="of the image that all pull at once")
+    parser.add_argument("--kills", type=int, default=300, help="number of pulls to kill; 0 skips this part")
+    parser.add_argument("--kill-size", type=parse_size, default=60_000_000, metavar="SIZE", help="size of that image")
+    parser.add_argument("--every", type=int, default=10, help="number of kills between two pulls that run to their end")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="random seed of the kill times")
+    parser.add_argument("--pulls", type=int, default=100, help="number of concurrent pulls; 0 skips this part")
+    parser.add_argument("--size", type=parse_size, default=400_000_000, help="size of the image in concurrent pulls")
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Run both parts and print their tables."""
+    """Run both parts and print the tables."""
     options = options_of()
     report = Report(options.output)
     report.add(f"# Soak\n\n{machine()}.")
@@ -235,7 +234,7 @@ def main() -> int:
                 tally, length = kill_pulls(place, options.kills, options.every, options.seed)
                 report.add(
                     f"## {options.kills} kills of pulls of {image.label}, seed {options.seed}\n\n"
-                    f"{_DELAY * 1000:.0f} ms before each answer, {_RATE / 1e6:.0f} MB/s on each connection."
+                    f"{_DELAY * 1000:.0f} ms before each response, {_RATE / 1e6:.0f} MB/s on each connection."
                 )
                 report.add(kill_table(place, tally, length))
                 if tally.failed or tally.wrong:

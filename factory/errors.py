@@ -1,7 +1,7 @@
-"""The error tree: each error knows its exit code, whether trying again helps, and what to do next.
+"""The exception hierarchy. Each error carries its exit code, whether a retry can help, and what to do next.
 
-What a person reads on failure is at most three lines: what failed, why, what to do. A stage that has
-more to show (the last lines of a build, say) puts it in ``detail``, which is printed above them.
+An error is shown as at most three lines: what failed, why, and what to do. A stage with more to show, such as the
+last lines of a build log, puts it in ``detail``, which is printed above them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 
 class FactoryError(Exception):
-    """Base of every error that singfactory raises on purpose.
+    """Base class of every error that singfactory raises on purpose.
 
-    what: one sentence, what failed. why: one sentence, the cause as far as it is known.
-    fix: the next step for the person reading. detail: lines shown before the three.
+    what: what failed, in one sentence. why: the cause, as far as it is known, in one sentence.
+    fix: the user's next step. detail: lines shown above these three.
     """
 
     exit_code = 1
@@ -30,9 +30,9 @@ class FactoryError(Exception):
         return self.what if not self.why else f"{self.what}: {self.why}"
 
     def lines(self) -> tuple[str, ...]:
-        """The error as it is shown: one to three lines, none of them empty."""
-        said = (" ".join(part.split()) for part in (self.what, self.why, self.fix))
-        return tuple(line for line in said if line)
+        """Return the error as shown to the user: one to three lines, none of them empty."""
+        parts = (" ".join(part.split()) for part in (self.what, self.why, self.fix))
+        return tuple(line for line in parts if line)
 
 
 class UsageError(FactoryError):
@@ -54,26 +54,26 @@ class NotFound(FactoryError):
 
 
 class RegistryFailure(FactoryError):
-    """The registry or the network failed, or the registry refuses us."""
+    """The registry or the network failed, or the registry refused the request."""
 
     exit_code = 4
     retryable = True
 
 
 class AccessDenied(RegistryFailure):
-    """The registry knows the request and refuses it: log in, or ask for rights."""
+    """The registry denied access: the user must log in or ask for permission."""
 
     retryable = False
 
 
 class OnlyWhole(RegistryFailure):
-    """The registry, or a proxy before it, serves a blob as a whole only: no part of it."""
+    """The registry, or a proxy in front of it, does not serve byte ranges of a blob."""
 
     retryable = False
 
 
 class IntegrityFailure(FactoryError):
-    """Bytes are not what their digest, their size or their signature says."""
+    """Content does not match its digest, size, or signature."""
 
     exit_code = 5
 
@@ -85,40 +85,40 @@ class BuildFailed(FactoryError):
 
 
 class TestsFailed(FactoryError):
-    """The image was built, and one of its tests failed."""
+    """The image was built, but one of its tests failed."""
 
     exit_code = 7
     __test__ = False  # the name looks like a test class to pytest
 
 
 class PlaceUnusable(FactoryError):
-    """A file or a folder cannot be used: something else stands in its place, or others could change it."""
+    """A file or folder cannot be used: something else is in its place, or other users could change it."""
 
     exit_code = 8
 
 
 class NoRoom(PlaceUnusable):
-    """No space is left, or a quota or a limit is reached."""
+    """No space is left, or a quota or limit was reached."""
 
 
 class NotPermitted(PlaceUnusable):
-    """This user may not read or write a file or a folder."""
+    """This user lacks permission to read or write a file or folder."""
 
 
 class MachineFailure(FactoryError):
-    """This machine or its file systems failed, not the registry: an I/O error, say."""
+    """This machine or one of its file systems failed, for example with an I/O error."""
 
     exit_code = 9
 
 
 class Busy(MachineFailure):
-    """Another process holds a lock for longer than we wait."""
+    """Another process held a lock for longer than the time limit."""
 
     retryable = True
 
 
 class NoAnswer(MachineFailure):
-    """A program that should answer in seconds did not."""
+    """A program did not answer within its time limit."""
 
     retryable = True
 

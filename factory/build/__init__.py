@@ -1,1 +1,1 @@
-"""Build: a job becomes a candidate."""
+"""Build a job into a candidate."""

@@ -1,8 +1,8 @@
-"""The docker:// images that a definition begins with, fetched by us and laid out for the engine.
+"""Fetches the docker:// base images of a definition and lays them out for the engine.
 
-So no login is needed where a recipe runs, each byte is checked against the digest that is recorded, and the engine's
-cache, which it believes, is not touched. The engine gets a folder (OCI image-spec, image-layout.md), and its definition
-says so: ``From: .base/docker.io/library/debian=12``, the same on every machine.
+The build then needs no registry login, every byte is verified against the recorded digest, and the engine's cache,
+which the engine does not verify, is not used. The engine gets an OCI image layout in a folder (OCI image-spec,
+image-layout.md). Its definition names it the same on every machine: ``From: .base/docker.io/library/debian=12``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from factory.recipes.definition.definition import Definition, Stage
 from factory.registry.image_index import platforms
 from factory.registry.protocol import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RawManifest, Registry
 
-FOLDER = ".base"  # in the folder where a build starts
+FOLDER = ".base"  # in the working directory of a build
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-_KINDS = {  # Docker's media types of what is the same in both (OCI image-spec, media-types.md, "Compatibility Matrix")
+_KINDS = {  # Docker media types with an OCI equivalent (OCI image-spec, media-types.md, "Compatibility Matrix")
     "application/vnd.docker.container.image.v1+json": _CONFIG,
     "application/vnd.docker.image.rootfs.diff.tar": _LAYER,
     "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{_LAYER}+gzip",
@@ -41,7 +41,7 @@ _KEPT_SECONDS = 30 * 24 * 3600.0
 
 @dataclass(frozen=True)
 class BasePlace:
-    """Where images are fetched from, and kept: open_host opens the registry of a host name, with the user's logins."""
+    """Source and cache of base images. open_host: opens the registry of a host name, with the user's logins."""
 
     open_host: Callable[[str], Registry]
     kept: Path
@@ -49,7 +49,7 @@ class BasePlace:
 
 @dataclass(frozen=True)
 class Base:
-    """An image in a folder, and how a definition names it."""
+    """An image layout, and its name in a definition."""
 
     layout: Path
     name: str
@@ -58,7 +58,7 @@ class Base:
 def fetched(
     definition: Definition, arch: str, place: BasePlace, progress: Progress
 ) -> tuple[Definition, tuple[Base, ...]]:
-    """The definition with each docker:// image replaced by a folder, and these images; fetched unless they are here.
+    """Return the definition with each docker:// image replaced by a folder, and these images, fetched if needed.
 
     Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, PlaceUnusable, BuildFailed (no image for arch).
     """
@@ -74,9 +74,9 @@ def fetched(
 
 
 def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
-    """Let the names that ``fetched`` gave lead to the images, for a build that starts in this folder.
+    """Link the images under the names used by ``fetched``, for a build that starts in this folder.
 
-    What a recipe has under that name itself is removed from the copy of its folder: it could be a link to anywhere.
+    A recipe's own file of that name is removed from the copy of its folder: it could be a link to anywhere.
     """
     if trees.remove_tree(folder / FOLDER) is False:
         files.remove_file(folder / FOLDER)
@@ -101,12 +101,12 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     shown = f"{host}/{repository}{'@' if ':' in tag else ':'}{tag}"
     raw = _for_arch(registry, repository, tag, arch, shown)
     layout = place.kept / raw.descriptor.digest.hex
-    # No colon, no @: the engine takes what follows them for something else.
+    # No colon and no @: the engine would parse the rest as a tag or a digest.
     name = f"{FOLDER}/{host.replace(':', '_')}/{repository}={tag.replace(':', '-')}"
     blobs, manifest = _manifest(raw, shown)
     _forget_old(place.kept)
     if not layout.is_symlink() and layout.is_dir() and all(_is_whole(layout, blob) for blob in blobs):
-        _write_index(layout, manifest)  # again: it is what the engine begins with, and somebody may have written there
+        _write_index(layout, manifest)  # again: the engine starts from it, and it may have been changed
         layout.touch()
         return Base(layout, name)
     if trees.remove_tree(layout) is False:
@@ -128,7 +128,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
 
 
 def _for_arch(registry: Registry, repository: str, tag: str, arch: str, shown: str) -> RawManifest:
-    """The image manifest for an architecture."""
+    """Return the image manifest for an architecture."""
     try:
         raw = registry.manifest(repository, tag)
     except NotFound as error:
@@ -140,22 +140,22 @@ def _for_arch(registry: Registry, repository: str, tag: str, arch: str, shown: s
         if offered == arch:
             return registry.manifest(repository, str(Descriptor.from_json(entry).digest))
     offers = ", ".join(sorted({offered for offered, _ in platforms(raw)})) or "none for Linux"
-    raise BuildFailed(f"the base image {shown} is not there for {arch}", why=f"it is for: {offers}")
+    raise BuildFailed(f"the base image {shown} does not exist for {arch}", why=f"it is available for: {offers}")
 
 
 def _manifest(raw: RawManifest, shown: str) -> tuple[tuple[Descriptor, ...], bytes]:
-    """The blobs of an image, and its manifest in OCI's words, whatever the registry's were."""
+    """Return the blobs of an image and its manifest with OCI media types, converted from Docker's if necessary."""
     value = raw.json()
     layers = value.get("layers")
     if raw.descriptor.media_type not in (MANIFEST, DOCKER_MANIFEST) or not isinstance(layers, list):
-        why = f"it is {ascii(raw.descriptor.media_type)[:80]}"
-        raise IntegrityFailure(f"{shown} is no image that can be built upon", why=why)
+        why = f"its media type is {ascii(raw.descriptor.media_type)[:80]}"
+        raise IntegrityFailure(f"{shown} cannot be used as a base image", why=why)
     if len(layers) > _MOST_LAYERS:
-        raise IntegrityFailure(f"{shown} is no image that can be built upon", why=f"it has {len(layers)} layers")
+        raise IntegrityFailure(f"{shown} cannot be used as a base image", why=f"it has {len(layers)} layers")
     read = [Descriptor.from_json(item) for item in (value.get("config"), *layers)]
     blobs = [Descriptor(_KINDS.get(blob.media_type, blob.media_type), blob.digest, blob.size) for blob in read]
     if foreign := {blob.media_type for blob in blobs} - _TAKEN:
-        raise IntegrityFailure(f"{shown} is no image that can be built upon", why=f"it holds {ascii(foreign)[:120]}")
+        raise IntegrityFailure(f"{shown} cannot be used as a base image", why=f"it contains {ascii(foreign)[:120]}")
     document: Mapping[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -171,7 +171,7 @@ def _path(layout: Path, digest: Digest) -> Path:
 
 
 def _is_whole(layout: Path, blob: Descriptor) -> bool:
-    """Whether the blob is here with its size and its digest: hashed each time, as a build lasts longer."""
+    """True if the blob is here with its size and digest. It is hashed each time: a build takes longer anyway."""
     path = _path(layout, blob.digest)
     if blob.digest.algorithm != "sha256" or not files.is_file_itself(path) or path.stat().st_size != blob.size:
         return False
@@ -179,7 +179,7 @@ def _is_whole(layout: Path, blob: Descriptor) -> bool:
 
 
 def _fetch_blob(blob: Descriptor, read: Callable[[Descriptor], Iterator[bytes]], layout: Path, kept: Path) -> int:
-    """One blob: of an older image that is kept, else from the registry, which verifies what it gives; its size."""
+    """Copy a blob from another cached image, else fetch it, verified, from the registry. Return its size."""
     path = _path(layout, blob.digest)
     files.make_folder(path.parent)
     for older in kept.glob(f"[0-9a-f]*/blobs/{blob.digest.algorithm}/{blob.digest.hex}"):
@@ -201,7 +201,7 @@ def _write_index(layout: Path, manifest: bytes) -> None:
 
 
 def _forget_old(kept: Path) -> None:
-    """Remove images that no build has used for a month."""
+    """Remove cached images that no build has used for 30 days."""
     for layout in kept.glob("[0-9a-f]*"):
         if time.time() - layout.stat().st_mtime > _KEPT_SECONDS:
             trees.remove_tree(layout)

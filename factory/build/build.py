@@ -1,4 +1,4 @@
-"""Build: a job becomes a candidate, on this machine."""
+"""Build a job into a candidate, on this machine."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same reci
 
 @dataclass(frozen=True)
 class BuildPlace:
-    """Where builds happen: candidates is kept, scratch holds temporary files and should be a local disk.
+    """The environment of builds: candidates is kept; scratch holds temporary files and should be on a local disk.
 
-    find_sources reads this machine's package sources: it is told a folder for mount points, and that folder's name in
-    builds. sandbox_required: better no image than one whose build was not shut in.
+    find_sources reads this machine's package sources; it takes a folder for mount points and that folder's path inside
+    builds. sandbox_required: refuse to build without a sandbox.
     """
 
     engine: Engine
@@ -50,15 +50,14 @@ class BuildPlace:
 
 
 def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Candidate:
-    """Do a job on this machine; base_image is the SIF of a recipe:// base.
+    """Build a job on this machine. base_image: the SIF of a recipe:// base.
 
-    Raises BuildFailed, PlaceUnusable, Busy, RegistryFailure (base image), RecipeError, UsageError (the recipe is not
-    what it was when the job was planned; that is looked at once, after the build; the factory's packages are not
-    installed). An older candidate stays until the new one is complete; of two builds of one recipe, one waits.
+    Raises BuildFailed, PlaceUnusable, Busy, RegistryFailure (base image), RecipeError, UsageError (the recipe changed
+    after the job was planned, which is checked once, after the build; or the factory's packages are not installed).
+    An older candidate is kept until the new one is complete. Concurrent builds of one recipe wait for each other.
     """
     sbom.package_urls()
     recipe, arch, inputs, engine = job.recipe, job.arch, job.inputs, place.engine
-    engine.host.how_it_builds(setuid_engine=engine.is_setuid)
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
@@ -66,7 +65,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
     for where in (place.scratch, folder):
         files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
-        for leftover in folder.glob(".image.sif.*"):  # of a build that was killed
+        for leftover in folder.glob(".image.sif.*"):  # from a killed build
             trees.remove_tree(leftover)
         started = monotonic()
         _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
@@ -94,7 +93,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
 
 
 def _examined(folder: Path, progress: Progress) -> Examined:
-    """What was built. What is no image is not left where one is expected."""
+    """Examine the built image; remove it, and an older record, if it is not a valid image."""
     try:
         return examine(folder / "image.sif", progress)
     except IntegrityFailure:
@@ -104,7 +103,7 @@ def _examined(folder: Path, progress: Progress) -> Examined:
 
 
 def _keep(seen: Examined, made: Candidate) -> None:
-    """Put what the image was found to be beside it, in the place of what was known of an older one."""
+    """Save the chunk index and the bill of materials next to the image, replacing those of an older image."""
     for path in (made.chunks, made.sbom):
         files.remove_file(path)
     files.atomic_write(made.chunks, seen.chunks)
@@ -114,18 +113,18 @@ def _keep(seen: Examined, made: Candidate) -> None:
 
 
 def _require_unchanged(job: Job, engine: Engine) -> None:
-    """Raise UsageError when somebody has edited the recipe meanwhile: the record would be of another image."""
+    """Raise UsageError if the recipe was edited during the build: the record would describe another image."""
     now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label)
     if changed := now.changed(job.inputs.parts):
         raise UsageError(
-            f"{job.recipe.name} was changed while it was being built",
+            f"{job.recipe.name} changed while it was being built",
             why=f"different now: {', '.join(changed)}",
             fix="build it again",
         )
 
 
 def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
-    """Have the engine make the image, and the log beside it."""
+    """Have the engine build the image, and write the log next to it."""
     recipe, arch = job.recipe, job.arch
     confined = place.engine.confinement()
     if not confined.kind:
@@ -137,11 +136,13 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
         sources = place.find_sources(mounts, seen_as)
         if sources.left_out:
             names = " ".join(sources.left_out)
-            progress.note(f"builds do not get {names}: they hold a login, a token or a key, or lie around your home")
+            progress.note(
+                f"not passed to builds: {names} (they contain a login, a token or a key, or point into your home)"
+            )
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",
-                why=f"{recipe.definition_path} asks for it",
+                why=f"{recipe.definition_path} uses debian_mirror",
                 fix='set it in factory.toml: debian_mirror = "http://…/debian"',
             )
         epoch = epoch_of(recipe, place.engine.base_env)
@@ -181,9 +182,9 @@ def _write_definition(work: Path, text: str) -> Path:
 
 
 def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
-    """A copy of the recipe's folder, with a link to the base image in it: what a build does to it harms nobody.
+    """Copy the recipe's folder for the build and add a link to the base image.
 
-    Links of the recipe's own that leave its folder are not there.
+    Links that lead out of the recipe's folder are left out of the copy.
     """
     folder = recipe.folder.resolve()
     context = files.copy_tree(folder, work / "recipe")
@@ -197,20 +198,20 @@ def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
 
 @contextmanager
 def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path]]:
-    """A folder below the /tmp that builds see: where it is, and its name there."""
+    """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
     files.make_folder(scratch)
     if confined:
-        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - theirs
+        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - the build's
     else:
-        with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - what builds share
+        with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds
             yield shared, shared
 
 
 def _without_sandbox(recipe: Recipe, confined: Confinement, place: BuildPlace, progress: Progress) -> None:
-    """Say what it means that this machine cannot shut a build in. Raises UsageError where the settings forbid it."""
+    """Warn about a build without a sandbox. Raises UsageError if the settings require one."""
     if place.sandbox_required:
         raise UsageError(
-            f"{recipe.name} is not built: this machine cannot shut a build in",
+            f"{recipe.name} is not built: this machine cannot sandbox builds",
             why=confined.why,
             fix='build it in a pull request, or allow it for recipes that you trust: SINGFACTORY_SANDBOX="wanted"',
         )

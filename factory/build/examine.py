@@ -1,7 +1,7 @@
-"""Examine: what is in an image that was just built: its digest and chunks, its contents as a fingerprint, its packages.
+"""Examine a newly built image: its digest, chunk index, content fingerprint and packages.
 
-Nothing of it is run. All that later stages say of an image comes from here: what a rebuild changed, whether it changed
-anything, and which of its bytes others have already.
+Nothing in the image is run. Later stages use these facts to say what a rebuild changed, whether it changed anything,
+and which bytes clients already have.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from factory.sif.tree import open_tree
 
 @dataclass(frozen=True)
 class Examined:
-    """What an image is. chunks: its chunk index. fingerprint, packages: of its files; empty where unreadable."""
+    """Facts about an image. chunks: its chunk index. fingerprint, packages: of its files; empty if unreadable."""
 
     sif: Descriptor
     chunks: bytes
@@ -34,16 +34,16 @@ class Examined:
 
 
 def examine(image: Path, progress: Progress) -> Examined:
-    """Read an image. Where its files cannot be read, their fingerprint and packages are left out, and a notice says so.
+    """Read an image. If its files cannot be read, fingerprint and packages are left empty, with a notice.
 
-    Raises IntegrityFailure when it is not a sound SIF with a file system in it.
+    Raises IntegrityFailure if it is not a valid SIF with a file system.
     """
     _require_file_system(image)
     index = index_image(image, progress)
     sif = Descriptor(SIF_LAYER, index.digest, index.size)
     try:
         with open_tree(image) as tree:
-            progress.begin("looking into the image", content_size(tree))
+            progress.begin("examining the image", content_size(tree))
             try:
                 found = str(fingerprint_of(tree, progress.advance))
             finally:
@@ -59,7 +59,7 @@ def _require_file_system(image: Path) -> None:
         header = read_sif_header(file, file.seek(0, SEEK_END), image.name)
     if header.primary_system is None:
         raise IntegrityFailure(
-            f"{image.name} is not an image that can run",
+            f"{image.name} is not a runnable image",
             why="it has no primary system partition",
-            fix="build it again; something that ran meanwhile may have put another file there",
+            fix="build it again; another process may have replaced the file",
         )

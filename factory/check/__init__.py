@@ -1,1 +1,1 @@
-"""Check: a candidate is tested."""
+"""Test a candidate."""

@@ -1,4 +1,4 @@
-"""Check: the tests of an image, run as its users run it: unprivileged, on the read-only SIF, with time limits."""
+"""Run an image's tests as its users run it: unprivileged, on the read-only SIF, with time limits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
 from factory.records.report import TestReport, TestResult
 from factory.sif.own_test import has_own_test
 
-_KEPT = 64 * 1024  # bytes kept of each output: its end
+_KEPT = 64 * 1024  # bytes kept from the end of each output
 _OWN_TEST = TestSpec(name="%test", run="")
 _SHOWN_LINES = 8
-_LEAST_SECONDS = 1.0  # for comparing what a test printed, which may have ended at the last moment
+_LEAST_SECONDS = 1.0  # minimum for matching the output of a test that used up its time
 
 
 @dataclass(frozen=True)
 class CheckPlace:
-    """Where tests run. scratch: a local disk; require_gpu: a GPU test without a GPU fails instead of untested."""
+    """The environment of tests. scratch: on a local disk; require_gpu: a GPU test fails if there is no GPU."""
 
     engine: Engine
     scratch: Path
@@ -34,14 +34,14 @@ class CheckPlace:
 def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlace, progress: Progress) -> TestReport:
     """Run %test and every [[test]] of a recipe on an image.
 
-    The bytes are hashed before and the report names them; expected: the digest that they must have. Failed
-    tests are in the report, not raised. Raises IntegrityFailure when the image is another one.
+    The image is hashed first, and the report records its digest. expected: the digest it must have. Failed tests are
+    in the report, not raised. Raises IntegrityFailure if the image has another digest.
     """
     digest, _ = plain.digest_of(image)
     if expected is not None and digest != expected:
         raise IntegrityFailure(
             f"{image} is not the image that was built",
-            why=f"wanted {expected}, got {digest}",
+            why=f"expected {expected}, got {digest}",
             fix=f"singfactory build {recipe.name}",
         )
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -60,7 +60,7 @@ def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlac
 
 
 def require_passed(report: TestReport, folder: Path) -> None:
-    """Raise TestsFailed, which shows the first failure's output, unless nothing failed."""
+    """Raise TestsFailed with the output of the first failure, if any test failed."""
     if not report.failed:
         return
     first = report.failed[0]
@@ -69,7 +69,7 @@ def require_passed(report: TestReport, folder: Path) -> None:
     raise TestsFailed(
         f"{report.recipe}: {len(report.failed)} of {len(report.results)} tests failed: {names}",
         why=f"{first.name}: {first.why}",
-        fix=f"all output is in {folder / 'report.json'}",
+        fix=f"the full output is in {folder / 'report.json'}",
         detail=shown[-_SHOWN_LINES:],
     )
 
@@ -103,53 +103,53 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
     if finished.timed_out:
         why = f"it did not end within {test.timeout}"
     elif finished.status != test.exit:
-        why = f"exit status {finished.status}, wanted {test.exit}"
+        why = f"exit status {finished.status}, expected {test.exit}"
     else:
         why = _wrong_output(test, out, test.timeout.total_seconds() - finished.seconds)
     return TestResult(test.name, "failed" if why else "passed", finished.seconds, why, out, err)
 
 
 def _tests_of(recipe: Recipe) -> tuple[Bind, ...]:
-    """The recipe's folder `tests`, for the container. Raises ProblemError for a link out of the recipe's folder.
+    """Return the bind of the recipe's folder `tests`. Raises ProblemError for a link out of the recipe's folder.
 
-    Its path goes to the engine, which would follow a link to any folder of this machine. Links further down are
-    resolved inside of the container, and reach what is there.
+    The engine would follow such a link to any folder on this machine. Links further down are resolved inside the
+    container and cannot leave it.
     """
     try:
         tests = folder_inside(recipe.folder.resolve(), "tests")
     except LeavesFolderError as error:
         place = Place(recipe.folder / "tests")
-        raise ProblemError(Problem(place, f"tests {error}", "put the tests themselves there")) from error
+        raise ProblemError(Problem(place, f"tests {error}", "put the tests themselves into the recipe")) from error
     return (Bind(tests, f"{HOME_INSIDE}/tests"),) if tests is not None else ()
 
 
 def _wrong_output(test: TestSpec, out: str, seconds: float) -> str:
-    """What is wrong with what a test printed; '' when nothing is. seconds: what is left of the test's time."""
+    """Return what is wrong with a test's output, or ''. seconds: the rest of the test's time limit."""
     if test.stdout and test.stdout not in out:
         return f"{test.stdout!r} is not in its output"
     if not test.stdout_regex:
         return ""
     matches = search.found(test.stdout_regex, out, max(seconds, _LEAST_SECONDS))
     if matches is None:
-        return f"its output could not be compared with {test.stdout_regex!r} within {test.timeout}: write it simpler"
+        return f"matching its output against {test.stdout_regex!r} took longer than {test.timeout}: simplify it"
     return "" if matches else f"its output does not match {test.stdout_regex!r}"
 
 
 class _Tail:
-    """The end of a stream; memory does not grow with it."""
+    """Keeps the end of a stream in bounded memory."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
         self._cut = False
 
     def take(self, block: bytes) -> None:
-        """The next block."""
+        """Append the next block."""
         self._kept += block
         if len(self._kept) > 2 * _KEPT:
             del self._kept[:-_KEPT]
             self._cut = True
 
     def text(self) -> str:
-        """What is kept, as text; it says when something is missing before it."""
+        """Return the kept end as text, with a mark if the start was dropped."""
         text = bytes(self._kept).decode("utf-8", "replace")
         return f"[…]\n{text}" if self._cut else text

@@ -1,4 +1,4 @@
-"""The command line: parse, call a stage, render. The only room that prints, exits or reads the environment."""
+"""The command line: parse, call a stage, render. The only package that prints, exits or reads the environment."""
 
 from factory.cli.main import main
 

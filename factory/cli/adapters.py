@@ -1,55 +1,60 @@
-"""Opens the adapters of the factory side, as they are configured."""
+"""Open the adapters of the factory side as the settings and options say."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from factory.build.base_layout import BasePlace
 from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
 from factory.cli.context import Context
-from factory.cli.network import host_opener
-from factory.cli.settings import PREFIX
+from factory.cli.network import open_with_logins
+from factory.cli.settings import PREFIX, Settings
 from factory.engine import sources
 from factory.errors import UsageError
 from factory.io import git
 from factory.make.adapters import Adapters
+from factory.oci.names import RegistryAddress
+from factory.plan.bases import OpenHost
 from factory.publish.publish import Origin
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.registry.open import open_reader
+from factory.registry.protocol import Registry
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
 
-# Starts this same package elsewhere. A folder named like one of our modules in the working folder is not imported.
+# Starts this same package on another node. '' is removed from sys.path: the working folder could shadow our modules.
 _START = (
     "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
 )
 
 
 def tracked_work(context: Context, folder: Path) -> str:
-    """A path that git tracks at or below a work folder; '' when there is none, or nobody can say."""
+    """Return a path that git tracks at or below a work folder; '' if there is none, or outside a repository."""
     project = git.find(context.project, context.env)
     return project.tracked(folder) if project is not None else ""
 
 
 def _require_own_work(context: Context) -> None:
-    """Raise UsageError for a work folder that came with the repository: a stranger's image would count as built."""
+    """Raise UsageError for a work folder that is committed: images in it could be anybody's."""
     if context.settings.project is None:
         return
     path = tracked_work(context, context.work)
     if path:
         raise UsageError(
-            f"the work folder {context.work} came with the repository",
-            why=f"git tracks {path!a}: what is built here lies there, not what others have committed",
-            fix=f"git rm -r {context.work}, commit that, and list it in .gitignore",
+            f"the work folder {context.work} is committed to the repository",
+            why=f"git tracks {path!a}, but images there must have been built on this machine",
+            fix=f"git rm -r {context.work}, commit, and add it to .gitignore",
         )
 
 
 def open_adapters(context: Context) -> Adapters:
-    """The adapters of the factory side, as they are configured; the engine is looked for when something is to be built.
+    """Return the adapters of the factory side. The engine is searched only when something is built or tested.
 
     Raises UsageError for a work folder that git tracks.
     """
@@ -58,6 +63,8 @@ def open_adapters(context: Context) -> Adapters:
     open_host = host_opener(context.settings, context.env, context.progress.note)
 
     def build_place() -> BuildPlace:
+        if context.build_obstacle is not None:
+            raise context.build_obstacle
         return BuildPlace(
             engine=context.engine,
             candidates=context.work / "candidates",
@@ -98,7 +105,7 @@ def open_adapters(context: Context) -> Adapters:
 
 
 def slurm_runner(context: Context) -> SlurmRunner:
-    """SLURM, as it is configured. What was set by options here is set by the environment there."""
+    """Return the SLURM runner. Options given here reach the job as environment variables."""
     given = {
         PREFIX + name.upper(): value.text
         for name, value in context.settings.values.items()
@@ -113,3 +120,14 @@ def slurm_runner(context: Context) -> SlurmRunner:
         account=context.settings.text("slurm_account"),
         options=context.settings.listed("slurm_options"),
     )
+
+
+def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
+    """Return a function that opens the registries of base images, each once."""
+    plain = frozenset(settings.listed("plain_http"))
+
+    @lru_cache(maxsize=64)
+    def open_host(host: str) -> Registry:
+        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), settings, env, notice)
+
+    return open_host

@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit
+from factory.cli.terminal import emit, fail, say_path
 from factory.io.files import readable_size
-
-if TYPE_CHECKING:
-    from factory.records.candidate import Candidate
+from factory.make.builds import build_named
+from factory.make.make import take_snapshot
+from factory.recipes.load import RUNNERS
+from factory.records.candidate import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions(CommonOptions):
-    """What `build` is given."""
+    """Options of `singfactory build`."""
 
     output: Path | None
     bases: Path | None
@@ -27,31 +28,24 @@ class BuildOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from factory.recipes.load import RUNNERS  # noqa: PLC0415
-
     parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="where candidates go (default: the work folder)"
+        "-o", "--output", type=Path, metavar="DIR", help="the folder for candidates (default: the work folder)"
     )
     parser.add_argument(
-        "--bases", type=Path, metavar="DIR", help="candidates of earlier jobs, to build upon before what is published"
+        "--bases", type=Path, metavar="DIR", help="candidates of earlier jobs, preferred to published images as bases"
     )
-    parser.add_argument("--force", action="store_true", help="build anew even what was built from the same inputs")
-    parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
-    parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    parser.add_argument("--force", action="store_true", help="rebuild candidates whose inputs have not changed")
+    parser.add_argument("--runner", choices=RUNNERS, help="where to build (default: as the recipe says)")
+    parser.add_argument("--tmpdir", metavar="DIR", help="folder for temporary files, on a local disk")
     common_arguments(parser, BuildOptions, registry=True, json=True)
 
 
 def run(options: BuildOptions) -> int:
-    """Build the named recipes, published or not, bases first; prints the image of each.
+    """Build the named recipes, published or not, bases first; print the path of each image.
 
-    One that fails stops only what builds upon it; the exit code is that of the first failure.
+    A failure only stops recipes based on the failed one. Returns the exit code of the first failure.
     """
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make.builds import build_named  # noqa: PLC0415
-    from factory.make.make import take_snapshot  # noqa: PLC0415
-
     context = Context(options)
     recipes = context.recipes.with_bases(options.names)
     adapters = open_adapters(context)
@@ -74,6 +68,6 @@ def run(options: BuildOptions) -> int:
 
 def _show(made: Candidate, context: Context) -> None:
     if not context.options.json:
-        print(made.image, flush=True)
+        say_path(made.image)
         size = readable_size(made.sif.size)
         context.progress.note(f"{made.recipe}: {size} in {made.seconds:.0f} s, {made.sif.digest}")

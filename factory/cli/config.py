@@ -14,7 +14,7 @@ from factory.oci.names import RegistryAddress
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigOptions(CommonOptions):
-    """What `config` is given."""
+    """Options of `singfactory config`."""
 
     name: str | None
 
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: ConfigOptions) -> int:
-    """Print settings, an empty line for one that is not set. The registry is checked, and printed in its one form."""
+    """Print the settings; an empty line for one that is not set. The registry is checked and normalized."""
     found = Context(options).settings
     values = {name: value.text for name, value in found.values.items()}
     if "registry" in values:

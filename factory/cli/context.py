@@ -1,4 +1,4 @@
-"""From settings to adapters: what a command needs is made here, when it needs it."""
+"""From settings to adapters: each is created when a command first uses it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none o
     from factory.store.leases import Job
     from factory.store.store import Store
 
-WORK = ".singfactory"  # in a project's folder; git must not track it
+WORK = ".singfactory"  # in the project's folder; git must not track it
 _LOCAL_DISKS = ("SLURM_TMPDIR", "APPTAINER_TMPDIR", "TMPDIR")
 
 
@@ -36,21 +36,21 @@ def common_arguments(
     store: bool = False,
     json: bool = False,
 ) -> None:
-    """The options that mean the same everywhere. kind: the dataclass that all of the parser's options become."""
+    """Declare the common options. kind: the dataclass for all options of this parser."""
     becomes(parser, kind)
     if registry:
-        parser.add_argument("--registry", metavar="ADDRESS", help="ghcr.io/org/images, http://host:port/x, oci:/folder")
+        parser.add_argument("--registry", metavar="ADDRESS", help="ghcr.io/org/images, http://host:port/x, oci:/dir")
     if store:
-        parser.add_argument("--store", metavar="DIR", help="the store to use")
+        parser.add_argument("--store", metavar="DIR", help="the folder of the store")
     if json:
-        parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+        parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="show all output of builds and tests")
-    volume.add_argument("-q", "--quiet", action="store_true", help="only errors and results")
+    volume.add_argument("-v", "--verbose", action="store_true", help="show the full output of builds and tests")
+    volume.add_argument("-q", "--quiet", action="store_true", help="show only errors and results")
 
 
 def verify_argument(parser: argparse.ArgumentParser) -> None:
-    """The option that says when published images are read back as a whole."""
+    """Declare `--verify-bytes`."""
     from factory.publish.readback import NEVER, VERIFY_BYTES  # noqa: PLC0415
 
     parser.add_argument(
@@ -58,12 +58,12 @@ def verify_argument(parser: argparse.ArgumentParser) -> None:
         metavar="WHEN",
         choices=VERIFY_BYTES,
         default=NEVER,
-        help="read the published image itself back: never, first (of a recipe), always; manifests are always read back",
+        help="read published images back: never (default), first (release of a recipe) or always; manifests always are",
     )
 
 
 class Context:
-    """What one run of a command works with."""
+    """The settings, places and adapters of one command run."""
 
     def __init__(self, options: CommonOptions) -> None:
         self.options = options
@@ -83,7 +83,7 @@ class Context:
 
     @cached_property
     def progress(self) -> Terminal:
-        """The terminal, as loud as was asked for."""
+        """The terminal, with the verbosity of -v and -q."""
         from factory.cli.terminal import Terminal  # noqa: PLC0415
 
         return Terminal(quiet=self.options.quiet, verbose=self.options.verbose)
@@ -91,17 +91,17 @@ class Context:
     @cached_property
     def project(self) -> Path:
         """The folder of factory.toml. Raises UsageError outside a project."""
-        if self.settings.strangers is not None:
+        if self.settings.untrusted is not None:
             raise UsageError(
-                f"the factory in {self.settings.strangers} could be another user's",
+                f"the factory in {self.settings.untrusted} could be another user's",
                 why=f"{self.settings.doubt}; a {settings.PROJECT_FILE} can name programs to run",
-                fix="work in a clone of your own, or name its owner in SINGFACTORY_TRUSTED_OWNERS",
+                fix="work in your own clone, or add the owner to SINGFACTORY_TRUSTED_OWNERS",
             )
         if self.settings.project is None:
             raise UsageError(
                 "this is not an image factory",
                 why=f"no {settings.PROJECT_FILE} in {Path.cwd()} or above it",
-                fix=f"change into the repository of your recipes; an empty {settings.PROJECT_FILE} begins a new one",
+                fix=f"change to the folder of your recipes; for a new factory: touch {settings.PROJECT_FILE}",
             )
         return self.settings.project
 
@@ -112,7 +112,7 @@ class Context:
 
     @cached_property
     def work(self) -> Path:
-        """Where candidates are kept: in the project, or where it is set. Raises PlaceUnusable if others may write."""
+        """The folder of candidates. Raises PlaceUnusable if other users may write there."""
         from factory.io.ancestors import safe_folder  # noqa: PLC0415
 
         named = self.settings.path("work")
@@ -120,9 +120,9 @@ class Context:
 
     @cached_property
     def scratch(self) -> Path:
-        """A folder on a local disk: set, or the job's, or the system's. Raises PlaceUnusable when others rule there.
+        """A folder on a local disk: the setting, else the job's, else the system's. Raises PlaceUnusable if unsafe.
 
-        All that runs while an image is built is put together there, by path.
+        Everything that runs during a build is assembled there, so other users must not be able to change it.
         """
         from factory.io.ancestors import safe_folder  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ class Context:
 
     @property
     def arch(self) -> str:
-        """This machine's architecture, as images name it."""
+        """This machine's architecture, by its OCI name."""
         from factory.engine.host import architecture  # noqa: PLC0415
 
         return architecture()
@@ -145,20 +145,20 @@ class Context:
             return address
         raise UsageError(
             "no registry is set",
-            why="images are fetched from one",
-            fix="--registry ghcr.io/org/images, or SINGFACTORY_REGISTRY, or registry = … in the site's config.toml",
+            why="this command needs one",
+            fix="pass --registry ghcr.io/org/images, or set SINGFACTORY_REGISTRY",
         )
 
     @cached_property
     def configured(self) -> RegistryAddress | None:
-        """The registry, or None: the one that names mean which say none."""
+        """The registry of names without one; None if no registry is set."""
         text = self.settings.text("registry")
         if text:
             return absolute(RegistryAddress.parse(text))
         return RegistryAddress("", str(self.work / "registry")) if self.settings.project is not None else None
 
     def reference(self, text: str) -> Reference:
-        """What a user names. A registry in a folder is the same one wherever it is named from. Raises UsageError."""
+        """Parse a reference; a relative folder registry becomes absolute. Raises UsageError."""
         reference = Reference.parse(text)
         return replace(reference, registry=absolute(reference.registry)) if reference.registry else reference
 
@@ -168,7 +168,7 @@ class Context:
 
     @property
     def _own_registry(self) -> str:
-        """The registry that this user or the site has set: no flag, and not the folder that they stand in."""
+        """The registry from the environment, the user's or the site's file; not from options or the project."""
         found = self.settings.own.get("registry")
         return str(absolute(RegistryAddress.parse(found.text))) if found else ""
 
@@ -191,31 +191,31 @@ class Context:
         return Store(root, shared, trust, str(self.configured or ""), self._own_registry)
 
     def _user(self, name: str) -> int | None:
-        """The id of a user that is named, or given as a number; None, with a notice, when this machine knows none."""
+        """The id of a user given by name or number; None, with a notice, if this machine does not know the name."""
         found = settings.user_id(name)
         if found is None:
             origin = self.settings.values["trusted_owners"].origin
-            self.progress.note(f"trusted_owners ({origin}) names {name!r}, a user whom this machine does not know")
+            self.progress.note(f"trusted_owners ({origin}): this machine has no user {name!r}")
         return found
 
     def open_registry(self, address: RegistryAddress) -> Registry:
-        """The registry at an address, with this user's logins."""
+        """Open the registry at an address with this user's logins."""
         from factory.cli.network import open_with_logins  # noqa: PLC0415
 
         return open_with_logins(address, self.settings, self.env, self.progress.note)
 
     @cached_property
     def registry(self) -> Registry:
-        """The registry that is set."""
+        """The configured registry. Raises UsageError if none is set."""
         return self.open_registry(self.address)
 
     def registry_of(self, reference: Reference) -> Registry:
-        """The registry that a reference names itself, else the one that is set."""
+        """The registry in the reference, else the configured one."""
         return self.open_registry(reference.registry) if reference.registry else self.registry
 
     @cached_property
     def job(self) -> Job:
-        """The SLURM job that this runs in."""
+        """The SLURM job that this process belongs to."""
         from factory.store.leases import Job  # noqa: PLC0415
 
         return Job.parse(self.env.get("SLURM_JOB_ID", ""), self.env.get("SLURM_CLUSTER_NAME", ""))
@@ -228,6 +228,17 @@ class Context:
         return engine.find(self.settings.text("engine"), self.env, host.probe(self.env))
 
     @cached_property
+    def build_obstacle(self) -> FactoryError | None:
+        """Why the engine cannot build images here, or None. It is tried once in a run."""
+        from factory.engine import trial  # noqa: PLC0415
+
+        try:
+            trial.require_builds(self.engine, self.scratch)
+        except FactoryError as error:
+            return error
+        return None
+
+    @cached_property
     def recipes(self) -> Recipes:
         """The recipes of the project."""
         from factory.recipes.collection import Recipes  # noqa: PLC0415
@@ -235,7 +246,7 @@ class Context:
         return Recipes(self.recipes_root)
 
     def engine_label(self) -> str:
-        """Name and version of the engine; '' on machines without one, where planning is still possible."""
+        """Name and version of the engine; '' without one: planning works on such machines too."""
         try:
             return self.engine.label
         except FactoryError:
@@ -243,5 +254,5 @@ class Context:
 
 
 def absolute(address: RegistryAddress) -> RegistryAddress:
-    """The same address wherever it is read: a folder is named from the root."""
+    """The address with an absolute path if it is a folder."""
     return RegistryAddress("", os.path.normpath(Path(address.path).absolute())) if address.is_folder else address

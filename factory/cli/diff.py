@@ -19,7 +19,7 @@ from factory.sif.packages import PackageChanges, Packages, package_changes
 
 @dataclass(frozen=True, kw_only=True)
 class DiffOptions(CommonOptions):
-    """What `diff` is given."""
+    """Options of `singfactory diff`."""
 
     before: str
     after: str
@@ -27,13 +27,13 @@ class DiffOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("before", metavar="REF")
-    parser.add_argument("after", metavar="REF")
+    parser.add_argument("before", metavar="OLD", help="NAME, NAME:TAG or NAME@sha256:HEX")
+    parser.add_argument("after", metavar="NEW", help="the image to compare with it")
     common_arguments(parser, DiffOptions, registry=True, store=True, json=True)
 
 
 def run(options: DiffOptions) -> int:
-    """Print what differs: inputs, packages, and the bytes that who has the first has to fetch for the second."""
+    """Print the differences: inputs, packages, and the bytes that an update from the first to the second downloads."""
     context = Context(options)
     (before, first), (after, second) = (_release(context, text) for text in (options.before, options.after))
     rows = changed_parts(before, after)
@@ -41,8 +41,8 @@ def run(options: DiffOptions) -> int:
     shared = shared_bytes(_index(context, before, first), _index(context, after, second))
     if options.json:
         sizes = {"reused": shared.reused, "missing": shared.missing} if shared else None
-        told = asdict(packages) if packages else None
-        emit({"changed": {name: [old, new] for name, old, new in rows}, "packages": told, "bytes": sizes})
+        changes = asdict(packages) if packages else None
+        emit({"changed": {name: [old, new] for name, old, new in rows}, "packages": changes, "bytes": sizes})
         return 0
     for name, old, new in rows:
         say(f"{name:12} {_short(old)} -> {_short(new)}")
@@ -51,12 +51,12 @@ def run(options: DiffOptions) -> int:
     for line in package_lines(packages) if packages else ():
         say(f"{'package':12} {line}")
     if packages is None:
-        context.progress.note("the packages of one of them are not known")
+        context.progress.note("packages are not compared: one of the images has no package list")
     if shared is not None:
         new, known, total = map(readable_size, (shared.missing, shared.reused, after.sif.size))
         say(f"{'bytes':12} {new} of {total} are new, {known} are shared")
     else:
-        context.progress.note("pull both images to see how many bytes they share")
+        context.progress.note("the update size is unknown: pull both images and try again")
     return 0
 
 
@@ -67,7 +67,7 @@ def _release(context: Context, text: str) -> tuple[Release, Registry]:
 
 
 def _index(context: Context, release: Release, registry: Registry) -> ChunkIndex | None:
-    """What the registry has of it, else what the image here has."""
+    """The chunk index from the registry, else from the stored image, else None."""
     here = context.store.where(release.sif)
     return index_of(release, registry) or (index_of_file(here, context.progress) if here is not None else None)
 

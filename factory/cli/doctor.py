@@ -26,9 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: CommonOptions) -> int:
-    """Print what this machine can do, and every setting with its origin. Always exits 0: it only tells."""
+    """Print what this machine can do, and every setting with its origin. Always exits 0."""
     context = Context(options)
-    wrong = list(_what_is_wrong(context))  # first: what follows needs settings
+    wrong = list(_what_is_wrong(context))  # first: the rest needs usable settings
     rows = [*wrong, *_machine(context), *_places(context), *_settings(context)]
     if options.json:
         emit([{"topic": topic, "name": name, "value": text} for topic, name, text in rows])
@@ -38,12 +38,12 @@ def run(options: CommonOptions) -> int:
         if topic != last:
             say(f"{topic}:")
             last = topic
-        say(f"  {name:16} {text}")
+        say(f"  {name:19} {text}")
     return 0
 
 
 def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
-    """Settings that stop every other command; the rest is then told as if nothing were set."""
+    """Broken settings, which stop every other command. The rest of the report then uses the defaults."""
     try:
         found = context.settings
     except FactoryError as error:
@@ -51,41 +51,40 @@ def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
         found = context.settings = Settings({}, None)
     ca = found.path("ca")
     if ca is not None and not ca.is_file():
-        yield "wrong", "ca", f"there is no file {ca}"
-    if found.strangers is not None:
-        yield "wrong", "project", f"{found.strangers}: {found.doubt}; nothing of this factory is used"
+        yield "wrong", "ca", f"no such file: {ca}"
+    if found.untrusted is not None:
+        yield "wrong", "project", f"{found.untrusted} is ignored: {found.doubt}"
 
 
 def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     topic = "this machine"
-    facts = host.probe(context.env)
     yield topic, "singfactory", __version__
     engine: Engine | None = None
     try:
         engine = context.engine
+        facts = engine.host
         kind = "setuid" if engine.is_setuid else "without setuid"
         yield topic, "engine", f"{engine.label}, {kind}, {engine.path}"
     except FactoryError as error:
+        facts = host.probe(context.env)
         yield topic, "engine", f"none: {error.why}; {error.fix}"
-    try:
-        yield topic, "builds", facts.how_it_builds(setuid_engine=engine is not None and engine.is_setuid)
-    except FactoryError as error:
-        yield topic, "builds", f"no: {error.why}; {error.fix}"
     if engine is not None:
+        obstacle = context.build_obstacle
+        yield topic, "builds", facts.build_mode if obstacle is None else f"no: {obstacle.why}; {obstacle.fix}"
         try:
             yield topic, "sandbox", engine.confinement().in_words()
         except FactoryError as error:
-            yield topic, "sandbox", f"not now: {error.why}"
+            yield topic, "sandbox", f"not available: {error.why}"
     yield topic, "architecture", facts.arch
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:
-        yield topic, "capabilities", "all" if facts.full_capabilities else "root lacks some"
-    yield topic, "user namespaces", "yes" if facts.user_namespaces else "no"
-    yield topic, "/etc/subuid", f"{facts.subordinate_ids} ids" if facts.subordinate_ids else "no range for this user"
+        yield topic, "capabilities", "all" if facts.full_capabilities else "some are missing"
+    yield topic, "user namespaces", host.namespace_limit() or "no limit is set"
+    yield topic, "/etc/subuid", f"{facts.subordinate_ids} ids" if facts.subordinate_ids else "none for this user"
     yield (
         topic,
         "mounts SIF",
-        "yes" if facts.mounts_images else "no (/dev/fuse is not accessible): unpacked for each run",
+        "yes" if facts.mounts_images else "no (/dev/fuse is not accessible): images are unpacked for each run",
     )
     yield topic, "GPU", facts.gpu or "none"
     for tool, path in facts.tools.items():
@@ -93,12 +92,12 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         found = sources.find(context.env, Path(folder), context.settings.text("debian_mirror"))
     yield topic, "Debian mirror", found.debian_mirror or "unknown"
-    yield topic, "builds get", " ".join(name for name, _ in found.env) or "no settings of this machine"
+    yield topic, "builds get", " ".join(name for name, _ in found.env) or "no proxy or package settings of this machine"
     if found.left_out:
         yield (
             topic,
             "builds miss",
-            " ".join(found.left_out) + " (they hold a login, a token or a key, or lie around your home)",
+            " ".join(found.left_out) + " (not passed on: they hold a login, a token or a key, or are in your home)",
         )
 
 
@@ -132,13 +131,13 @@ def _settings(context: Context) -> Iterator[tuple[str, str, str]]:
 
 
 def _readable(root: Path) -> str:
-    """What a user should know of a store that others fill."""
+    """Describe a shared store: whether it exists, is readable, and can record what is in use."""
     if not (root / "blobs").is_dir():
-        return "there is no store" if not root.exists() else "no image in it"
+        return "does not exist" if not root.exists() else "empty"
     if not os.access(root / "refs", os.R_OK | os.X_OK):
         return "not readable"
-    told = "" if os.access(root / "leases", os.W_OK) else ", cannot be told what is in use: no leases/ to write"
-    return f"readable, of user id {root.stat().st_uid}{told}"
+    note = "" if os.access(root / "leases", os.W_OK) else ", leases/ is not writable: its gc cannot see your jobs"
+    return f"readable, owned by user id {root.stat().st_uid}{note}"
 
 
 def _existing(path: Path) -> Path:

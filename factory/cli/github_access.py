@@ -1,9 +1,10 @@
-"""The repository on GitHub that a command works on: named by a job's environment, else by the remote `origin`."""
+"""Access to the GitHub repository: named by a job's environment, else by the git remote `origin`."""
 
 from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from factory import strict
@@ -11,10 +12,12 @@ from factory.cli.context import Context
 from factory.cli.network import http_settings
 from factory.errors import FactoryError, UsageError
 from factory.github.actions import Actions
-from factory.github.rest import PUBLIC_API, WORKFLOW_LOGIN, GitHub
-from factory.github.rest import connect as connect_to
+from factory.github.model import PUBLIC_API, WORKFLOW_LOGIN
 from factory.io import git
 from factory.io.http.client import Client
+
+if TYPE_CHECKING:
+    from factory.github.rest import GitHub
 
 _TOKENS = ("GITHUB_TOKEN", "GH_TOKEN")
 _ENTERPRISE_TOKENS = ("GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
@@ -22,20 +25,26 @@ _PUBLIC_HOST = "github.com"
 
 
 def connect(context: Context) -> GitHub:
-    """The repository, with the token of the environment. Raises UsageError."""
+    """Connect to the repository with the token of the environment. Raises UsageError."""
+    try:
+        from factory.github import rest  # noqa: PLC0415 - needs PyGithub, which only the factory side installs
+    except ImportError as error:
+        raise UsageError(
+            "PyGithub is not installed", why=str(error), fix="pip install 'singfactory[factory]'"
+        ) from error
     actions = Actions.of(context.env)
     api, repository = _api(context)
     token = _token(context)
     author = WORKFLOW_LOGIN if actions.active and token.startswith("ghs_") else ""
-    return connect_to(
+    return rest.connect(
         api, repository, token, author=author, settings=http_settings(context.settings), notice=context.progress.note
     )
 
 
 def content(context: Context, branch: str, path: str) -> bytes | None:
-    """What a file says on a branch; None where it cannot be had, for one because there is no such file or branch.
+    """Return the content of a file on a branch; None if it cannot be read or does not exist.
 
-    To be called after ``connect``, which checks where the token goes.
+    Call ``connect`` first: it checks where the token goes.
     """
     api, repository = _api(context)
     address = f"{api}/repos/{repository}/contents/{quote(path)}?ref={quote(branch, safe='')}"
@@ -47,7 +56,7 @@ def content(context: Context, branch: str, path: str) -> bytes | None:
 
 
 def where(context: Context) -> tuple[str, str]:
-    """The server's address and OWNER/NAME. Raises UsageError."""
+    """Return the server's address and OWNER/NAME. Raises UsageError."""
     actions = Actions.of(context.env)
     if actions.repository:
         return actions.server_url or f"https://{_PUBLIC_HOST}", actions.repository
@@ -56,42 +65,42 @@ def where(context: Context) -> tuple[str, str]:
     name = url.path.strip("/")
     if name.count("/") != 1:
         raise UsageError(
-            "this is no repository on GitHub",
-            why=f"origin is {url.geturl() or 'not set'}",
+            "the GitHub repository is unknown",
+            why=f"the git remote origin is {url.geturl() or 'not set'}",
             fix="git remote add origin https://github.com/OWNER/NAME",
         )
     return f"{url.scheme}://{url.netloc}", name
 
 
 def default_branch(context: Context) -> str:
-    """The branch that pull requests go to: the one that a scheduled run is on."""
+    """Return the default branch: in a job the branch of the run, else main."""
     return context.env.get("GITHUB_REF_NAME") or "main"
 
 
 def _api(context: Context) -> tuple[str, str]:
-    """The API's address and OWNER/NAME."""
+    """Return the API's address and OWNER/NAME."""
     server, repository = where(context)
     public = urlsplit(server).hostname == _PUBLIC_HOST
     return Actions.of(context.env).api_url or (PUBLIC_API if public else f"{server}/api/v3"), repository
 
 
 def _token(context: Context) -> str:
-    """The token for that GitHub. Raises UsageError.
+    """Return the token for the repository's GitHub server. Raises UsageError.
 
-    A host that only a clone's remote names gets no token that is meant for another one: whoever made the clone has
-    named it. gh reads the same variables, and GH_HOST is how its users name their own server.
+    The remote of an untrusted clone can name any host. So a host other than github.com gets a token only if GH_HOST
+    names it, as for gh, which reads the same variables.
     """
     actions = Actions.of(context.env)
     server = urlsplit(where(context)[0])
     host = server.netloc.rpartition("@")[2].lower()
-    told = bool(actions.repository or actions.api_url)
-    names = _TOKENS if told or server.hostname == _PUBLIC_HOST else _ENTERPRISE_TOKENS
+    in_job = bool(actions.repository or actions.api_url)
+    names = _TOKENS if in_job or server.hostname == _PUBLIC_HOST else _ENTERPRISE_TOKENS
     token = next((context.env[name] for name in names if context.env.get(name)), "")
     if names is _ENTERPRISE_TOKENS and context.env.get("GH_HOST", "").lower() != host:
         raise UsageError(
             f"no token is sent to {host}",
-            why="only the remote origin of this clone names it, and GH_HOST does not",
-            fix=f"if it is your GitHub: export GH_HOST={host}",
+            why="the git remote origin names this host, and GH_HOST does not",
+            fix=f"if this is your GitHub server: export GH_HOST={host}",
         )
     if token:
         return token

@@ -6,28 +6,27 @@ import argparse
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from factory.cli.adapters import tracked_work
 from factory.cli.context import WORK, Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.cli.quoting import command
 from factory.cli.terminal import emit, say
 from factory.errors import RecipeError
-
-if TYPE_CHECKING:
-    from factory.recipes.model import Problem
+from factory.github.commands import annotation
+from factory.recipes import load
+from factory.recipes.lint import lint
+from factory.recipes.model import Place, Problem
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
     common_arguments(parser, json=True)
 
 
 def run(options: CommonOptions) -> int:
-    """Print every problem; exit 2 when one of them is an error."""
-    from factory.recipes import load  # noqa: PLC0415
-    from factory.recipes.lint import lint  # noqa: PLC0415
-
+    """Print every problem. Returns 2 if one of them is an error."""
     context = Context(options)
     root = context.recipes_root
     known = {folder.name: folder for folder in load.recipe_folders(root)}
@@ -54,9 +53,6 @@ def run(options: CommonOptions) -> int:
             ]
         )
     elif context.env.get("GITHUB_ACTIONS") == "true":
-        from factory.cli.quoting import command  # noqa: PLC0415
-        from factory.github.commands import annotation  # noqa: PLC0415
-
         for problem in problems:
             level = "warning" if problem.warning else "error"
             where = _shown(problem.place.path)
@@ -69,15 +65,12 @@ def run(options: CommonOptions) -> int:
             say(f"    {problem.remedy}")
     errors = sum(not problem.warning for problem in problems)
     if not problems:
-        context.progress.note("no problem found")
+        context.progress.note("no problems found")
     return RecipeError.exit_code if errors else 0
 
 
 def _tracked_work(context: Context) -> list[Problem]:
-    """The problem of a work folder that came with the repository."""
-    from factory.cli.adapters import tracked_work  # noqa: PLC0415
-    from factory.recipes.model import Place, Problem  # noqa: PLC0415
-
+    """Problems of work folders that git tracks."""
     if context.settings.project is None:
         return []
     found = {folder: tracked_work(context, folder) for folder in (context.project / WORK, context.work)}
@@ -85,7 +78,7 @@ def _tracked_work(context: Context) -> list[Problem]:
         Problem(
             Place(folder),
             f"git tracks the work folder: {path!a}",
-            f"git rm -r --cached {folder.name}, and list it in .gitignore",
+            f"git rm -r --cached {folder.name}, and add it to .gitignore",
         )
         for folder, path in found.items()
         if path
@@ -93,7 +86,7 @@ def _tracked_work(context: Context) -> list[Problem]:
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be and still be clicked on. Names that are not UTF-8 are shown, not clicked on."""
+    """The path relative to the working folder, if it is below. Bytes that are not UTF-8 are replaced."""
     with contextlib.suppress(ValueError):
         path = path.absolute().relative_to(Path.cwd())
     return os.fsencode(path).decode("utf-8", "replace")

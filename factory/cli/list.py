@@ -9,6 +9,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
+from factory.records import catalog
 from factory.records.catalog import Catalog, Entry
 
 
@@ -18,9 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: CommonOptions) -> int:
-    """Print the catalog, one line a recipe."""
-    from factory.records import catalog  # noqa: PLC0415
-
+    """Print the catalog, one line per recipe."""
     context = Context(options)
     known = catalog.read(context.registry)
     show(context, known, [entry for _, entry in sorted(known.entries.items())])
@@ -28,9 +27,9 @@ def run(options: CommonOptions) -> int:
 
 
 def show(context: Context, catalog: Catalog, entries: list[Entry]) -> None:
-    """Entries of the catalog, as JSON or in columns."""
+    """Print catalog entries as JSON or in columns."""
     if catalog.nameless:
-        context.progress.note(f"left out: {catalog.nameless} entries under names that no recipe can have")
+        context.progress.note(f"skipped {catalog.nameless} catalog entries with invalid names")
     if context.options.json:
         emit([to_json(entry) for entry in entries])
         return
@@ -39,11 +38,11 @@ def show(context: Context, catalog: Catalog, entries: list[Entry]) -> None:
     for row in rows:
         say("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip())
     if not rows:
-        context.progress.note(f"nothing found in {context.address}")
+        context.progress.note(f"no recipes found in {context.address}")
 
 
 def to_json(entry: Entry) -> dict[str, Any]:
-    """One recipe of the catalog as a JSON object."""
+    """Return a catalog entry as a JSON object."""
     return {
         "name": entry.name,
         "version": entry.version,
@@ -58,7 +57,7 @@ def to_json(entry: Entry) -> dict[str, Any]:
 
 def _row(context: Context, entry: Entry) -> tuple[str, str, str, str]:
     if entry.unreadable:
-        return entry.name, "-", "-", f"[unreadable] the catalog's entry is broken: {entry.unreadable}"
+        return entry.name, "-", "-", f"[unreadable] broken catalog entry: {entry.unreadable}"
     newest = entry.newest(context.arch)
     tag = str(newest.tag) if newest else "-"
     size = readable_size(newest.sif.size) if newest else f"not for {context.arch}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import say
+from factory.cli.terminal import say_path
 from factory.io import files
 from factory.oci.names import Reference
 from factory.pull.locking import lock_image
@@ -48,7 +48,7 @@ def run(options: LockOptions) -> int:
     files.atomic_write(options.output.absolute(), render(images))
     for image in images:
         context.progress.note(f"locked {image.name}:{image.tag} as {image.digest}")
-    say(str(options.output))
+    say_path(options.output)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`singfactory`: find the command, run it, turn what it raises into a message and an exit code."""
+"""`singfactory`: parse the command line, run the command, turn its errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -9,63 +9,71 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from factory import __version__
+from factory.cli.encoding import prepare_output, require_utf8
 from factory.cli.options import CommonOptions, typed
-from factory.errors import FactoryError, Interrupted, UsageError
+from factory.cli.terminal import fail
+from factory.errors import FactoryError, Interrupted, MachineFailure, NoRoom, UsageError
+from factory.io.files import NO_SPACE, storage_error, system_error
 
 
 class Command(Protocol):
-    """What each module of a command offers."""
+    """The interface of a command's module."""
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options."""
 
     def run(self, options: Any) -> int:  # noqa: ANN401 - of the dataclass that ``arguments`` names
-        """Do it; returns the exit code. Raises FactoryError."""
+        """Run the command; return the exit code. Raises FactoryError."""
 
 
-# Name, module, one line of help. Only the chosen module is imported: `path` stands in scripts and must be quick.
+# Name, module, one line of help. Only the chosen module is imported: scripts call `path` often, so it must start fast.
 COMMANDS = (
-    ("new", "new", "scaffold a recipe from a Docker image"),
-    ("lint", "lint", "every problem of the recipes, with file and line"),
-    ("update", "update", "write the digests that base images have now into base.lock"),
-    ("plan", "plan", "what must be built and why, and what must not"),
-    ("build", "build", "build recipes into candidates"),
-    ("test", "test", "test candidates, or any image"),
-    ("publish", "publish", "version, push and tag tested candidates"),
-    ("make", "make", "plan, build, test and publish, in dependency order"),
-    ("report", "report", "what a run of the factory has to tell: summary, comment, issues"),
-    ("rebuild", "rebuild", "have recipes built anew by the repository's workflow"),
-    ("status", "status", "the last runs, what is published, and where it drifted from the recipes"),
-    ("pull", "pull", "fetch an image into the store, verified"),
-    ("list", "list", "the recipes that the registry has"),
-    ("search", "search", "recipes by words in their name and summary"),
-    ("show", "show", "all about one image"),
-    ("diff", "diff", "what changed between two images"),
-    ("path", "path", "the file of a stored image, for scripts"),
-    ("stage", "stage", "copy an image to this node's own disk, once"),
+    ("new", "new", "create a recipe from a Docker image"),
+    ("lint", "lint", "check recipes; show each problem with its file and line"),
+    ("update", "update", "pin the current digests of base images in base.lock"),
+    ("plan", "plan", "show what must be built, and why"),
+    ("build", "build", "build candidate images from recipes"),
+    ("test", "test", "test candidates, or any other image"),
+    ("publish", "publish", "push tested candidates to the registry and tag them"),
+    ("make", "make", "plan, build, test and publish, bases first"),
+    ("report", "report", "summarize a run: step summary, pull request comment, issues"),
+    ("rebuild", "rebuild", "start the GitHub workflow that rebuilds recipes"),
+    ("status", "status", "show recent runs, published images and drift from the recipes"),
+    ("pull", "pull", "download an image into the store and verify it"),
+    ("list", "list", "list the recipes in the registry"),
+    ("search", "search", "search recipes by name and summary"),
+    ("show", "show", "show the details of one image"),
+    ("diff", "diff", "compare two images: inputs, packages, update size"),
+    ("path", "path", "print the path of a stored image, for scripts"),
+    ("stage", "stage", "copy a stored image to this node's local disk, once"),
     ("exec", "exec", "run a command in an image"),
-    ("run", "run", "run an image's own program"),
-    ("shell", "shell", "a shell in an image"),
-    ("lock", "lock", "write down images by digest, for an experiment that must be repeated"),
-    ("store", "store", "look after the store: verify, list, gc, adopt"),
-    ("login", "login", "keep a login for a registry"),
-    ("logout", "logout", "forget a login"),
-    ("config", "config", "the settings, or one of them, for scripts"),
-    ("doctor", "doctor", "what this machine can do, and every setting and where it came from"),
+    ("run", "run", "run an image's default program"),
+    ("shell", "shell", "start a shell in an image"),
+    ("lock", "lock", "record images by digest, to repeat an experiment"),
+    ("store", "store", "manage the store: list, verify, gc, adopt"),
+    ("login", "login", "log in to a registry"),
+    ("logout", "logout", "remove a registry login"),
+    ("config", "config", "print the settings, or one of them"),
+    ("doctor", "doctor", "check this machine; show every setting and its origin"),
 )
 _START_ENGINE = ("exec", "run", "shell")
-# What workflows call: they show what recipes, registries and other jobs say. `exec` becomes another program.
+_GROUPS = {"new": "Build and publish images:", "pull": "Use images:", "login": "Set up:"}  # before these commands
+# Workflows call these, and their output can quote recipes, registries and other jobs. `exec` becomes another program.
 _QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
-READER_LEFT = 141  # as a shell tells of programs that SIGPIPE ended
-_INTERRUPTED = Interrupted("interrupted", fix="run the same command again; what is complete is not done twice")
+READER_LEFT = 141  # 128 + SIGPIPE, as shells report it
+_INTERRUPTED = Interrupted("interrupted", fix="run the same command again: finished work is kept")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (design: 0 done … 8 no space or permission, 130 interrupted)."""
+    """Run one command; return the exit code (README.md, "When something fails")."""
+    if argv is None:
+        require_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    prepare_output()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, for us and for what `exec` starts
             signal.signal(number, _interrupt)
@@ -78,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run one command and show what it raises."""
+    """Run one command and show its error, if any."""
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -87,26 +95,13 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return fail(_INTERRUPTED)
     except BrokenPipeError:
-        _drop_output()  # the reader left; nothing more to say
+        _drop_output()
         return READER_LEFT
     except OSError as error:
         return fail(_output_lost() or _from_system(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without being asked
         return _our_bug(error)
     return code
-
-
-def fail(error: FactoryError) -> int:
-    """Show an error on stderr and return its exit code. Its texts may come from anywhere."""
-    from factory.cli.terminal import tell  # noqa: PLC0415 - only when something has failed
-
-    for line in error.detail:
-        tell(f"    {line}")
-    first, *others = error.lines()
-    tell(f"singfactory: {first}")
-    for line in others:
-        tell(f"  {line}")
-    return error.exit_code
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -118,7 +113,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
-    """Find the command and read its options. Raises UsageError; --help and --version print and exit."""
+    """Return the command and its options. Raises UsageError; --help and --version print and exit."""
     name = arguments[0]
     where = next((where for known, where, _ in COMMANDS if known == name), "")
     if not where:
@@ -128,7 +123,7 @@ def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
         raise UsageError(
             f"there is no command {name!r}",
             why=f"did you mean {' or '.join(near)}?" if near else "",
-            fix="singfactory --help lists the commands",
+            fix="singfactory --help",
         )
     module: Command = importlib.import_module(f"factory.cli.{where}")
     text = next(text for known, _, text in COMMANDS if known == name)
@@ -138,14 +133,16 @@ def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
 
 
 def _overview() -> argparse.ArgumentParser:
-    """The help of the whole program."""
+    """The parser of the top level: its help lists the commands."""
     width = max(len(name) for name, _, _ in COMMANDS)
-    lines = "\n".join(f"  {name:{width}}  {text}" for name, _, text in COMMANDS)
+    lines = "\n".join(
+        (f"\n{_GROUPS[name]}\n" if name in _GROUPS else "") + f"  {name:{width}}  {text}" for name, _, text in COMMANDS
+    )
     parser = _Parser(
         prog="singfactory",
         usage="singfactory COMMAND [OPTION...]",
-        description=f"An image factory for Singularity and Apptainer.\n\ncommands:\n{lines}",
-        epilog="singfactory COMMAND --help tells more about one command.",
+        description=f"An image factory for Singularity and Apptainer.\n{lines}",
+        epilog="Run singfactory COMMAND --help for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -154,10 +151,10 @@ def _overview() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with our error and exit code."""
+    """argparse with our errors and exit codes."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError instead of printing."""
+        """Raise UsageError instead of printing and exiting."""
         _, _, command = self.prog.partition(" ")
         fix = f"{self.prog} --help"
         unknown, _, option = message.partition("unrecognized arguments: ")
@@ -171,42 +168,34 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 
 
 def _drop_output() -> None:
-    """Python writes what is left of the output when it ends, and would fail once more."""
+    """Discard buffered output: flushing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _output_lost() -> FactoryError | None:
-    """The error when standard output cannot be written; None when it can."""
+    """Return the error of writing standard output; None if it can be written."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        from factory.errors import MachineFailure, NoRoom  # noqa: PLC0415
-        from factory.io.files import NO_SPACE  # noqa: PLC0415
-
         _drop_output()
         kind = NoRoom if error.errno in NO_SPACE else MachineFailure
-        return kind("the output could not be written", why=error.strerror or "", fix="write it to another place")
+        return kind("cannot write the output", why=error.strerror or "", fix="redirect it to another file or disk")
     return None
 
 
 def _from_system(error: OSError) -> FactoryError:
-    from pathlib import Path  # noqa: PLC0415 - only when something has failed
-
-    from factory.errors import MachineFailure  # noqa: PLC0415
-    from factory.io.files import storage_error, system_error  # noqa: PLC0415
-
     if error.filename:
         return system_error(error, Path(str(error.filename)))
-    fix = "try again; if it repeats, the file system or the machine is at fault"
-    failed = MachineFailure(f"the system refused: {error.strerror or error}", fix=fix)
+    fix = "try again; if it fails again, check the file system and the machine"
+    failed = MachineFailure(f"a system call failed: {error.strerror or error}", fix=fix)
     return storage_error(error, Path()) or failed
 
 
 def _our_bug(error: Exception) -> int:
     if os.environ.get("SINGFACTORY_DEBUG"):
         raise error
-    told = FactoryError(
-        f"a bug of singfactory {__version__}: {type(error).__name__}: {error}",
-        fix="please report it, with what SINGFACTORY_DEBUG=1 singfactory … prints",
+    bug = FactoryError(
+        f"a bug in singfactory {__version__}: {type(error).__name__}: {error}",
+        fix="please report it with the traceback: run the command again with SINGFACTORY_DEBUG=1",
     )
-    return fail(told)
+    return fail(bug)

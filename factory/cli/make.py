@@ -6,40 +6,36 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from factory.cli import plan as plan_command
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, fail, say
 from factory.io.files import readable_size
-from factory.make.make import Made
+from factory.make.make import Made, make
+from factory.recipes.load import RUNNERS
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakeOptions(CommonOptions):
-    """What `make` is given."""
+    """Options of `singfactory make`."""
 
     force: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from factory.recipes.load import RUNNERS  # noqa: PLC0415
-
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
-    parser.add_argument("--force", action="store_true", help="build and publish even what is published")
-    parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
-    parser.add_argument("--runner", choices=RUNNERS, help="where to build, whatever the recipe says")
-    parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
+    parser.add_argument("--force", action="store_true", help="rebuild recipes that are up to date")
+    parser.add_argument("--gpu", action="store_true", help="fail GPU tests on a machine without a GPU")
+    parser.add_argument("--runner", choices=RUNNERS, help="where to build (default: as the recipe says)")
+    parser.add_argument("--tmpdir", metavar="DIR", help="folder for temporary files, on a local disk")
     verify_argument(parser)
     common_arguments(parser, MakeOptions, registry=True, store=True, json=True)
 
 
 def run(options: MakeOptions) -> int:
-    """Make all that is not published as it should be; the exit code is that of the first failure."""
-    from factory.cli import plan as plan_command  # noqa: PLC0415
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make.make import make  # noqa: PLC0415
-
+    """Build, test and publish every outdated recipe. Returns the exit code of the first failure."""
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
     decided, done = make(recipes, open_adapters(context), force=options.force, broken=broken)
@@ -58,7 +54,7 @@ def run(options: MakeOptions) -> int:
 
 
 def to_json(made: Made) -> dict[str, Any]:
-    """One job's outcome as a JSON object."""
+    """Return the outcome of one job as a JSON object."""
     return {
         "recipe": made.job.recipe.name,
         "arch": made.job.arch,
@@ -75,11 +71,12 @@ def _show(made: Made, where: str) -> None:
     seconds = ", ".join(f"{stage} {span:.1f} s" for stage, span in made.seconds.items())
     reasons = "; ".join(made.job.reasons)
     if made.release is not None and made.unchanged:
-        built = f"built anew, it is what {made.release.tag} is" if made.candidate else f"{made.release.tag} is upon it"
-        say(f"unchanged  {made.job.title}: {reasons}; {built}" + (f" ({seconds})" if seconds else ""))
+        tag = made.release.tag
+        why = f"rebuilt with the contents of {tag}" if made.candidate else f"{tag} already uses it"
+        say(f"unchanged  {made.job.title}: {reasons}; {why}" + (f" ({seconds})" if seconds else ""))
         return
     if made.release is None or made.report is None:
-        say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not begun'})")
+        say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not started'})")
         return
     size = readable_size(made.release.sif.size)
     say(f"published  {made.job.title}: {'; '.join(made.job.reasons)}")

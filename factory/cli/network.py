@@ -1,11 +1,9 @@
-"""Registries with this user's logins."""
+"""Open registries with this user's logins and connection settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from factory.cli.settings import Settings, Value
 from factory.errors import NotFound
@@ -16,14 +14,11 @@ from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_registry
 from factory.registry.protocol import Registry
 
-if TYPE_CHECKING:
-    from factory.plan.bases import OpenHost
-
 
 def open_with_logins(
     address: RegistryAddress, settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]
 ) -> Registry:
-    """A registry, with the logins that Docker, Apptainer, Podman or `singfactory login` stored."""
+    """Open a registry with the logins that Docker, Apptainer, Podman or `singfactory login` saved."""
     return open_registry(
         address,
         client_settings=http_settings(settings),
@@ -33,7 +28,7 @@ def open_with_logins(
 
 
 def http_settings(settings: Settings) -> HttpSettings:
-    """How patient and how trusting connections are."""
+    """Return the connection settings: timeouts, limits, and which hosts are trusted."""
     usual = HttpSettings()
     ca = settings.path("ca")
     return HttpSettings(
@@ -49,10 +44,10 @@ def http_settings(settings: Settings) -> HttpSettings:
 
 
 def keychain(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> Keychain:
-    """Where logins are found, the most particular place first.
+    """Return the sources of logins, the most specific first.
 
-    The environment's login is for the registry that the environment, the user's file or the site's names, and for no
-    other: an option may come from a form, and a project from a stranger.
+    The login in the environment is only for the registry that the environment, the user's or the site's file names.
+    An option or a project, which may be untrusted, cannot send it elsewhere.
     """
     username, password = env.get("SINGFACTORY_USERNAME"), env.get("SINGFACTORY_PASSWORD")
     given, withheld = {}, {}
@@ -61,8 +56,8 @@ def keychain(settings: Settings, env: Mapping[str, str], notice: Callable[[str],
         if named and named != bound:
             origin = settings.values["registry"].origin
             withheld[named] = (
-                f"SINGFACTORY_PASSWORD is not sent to {named}, which only {origin} names: if it is meant for that, set "
-                "SINGFACTORY_REGISTRY too"
+                f"SINGFACTORY_PASSWORD is not sent to {named}, which only {origin} names. If the password is for this "
+                "registry, set SINGFACTORY_REGISTRY to it"
             )
         if bound:
             given[bound] = Credential(username, password, source="SINGFACTORY_USERNAME")
@@ -74,7 +69,7 @@ def _host(registry: Value | None) -> str:
 
 
 def login_files(env: Mapping[str, str]) -> tuple[Path, ...]:
-    """The files that hold logins; the first is the one that `singfactory login` writes."""
+    """Return the files that may hold logins. `singfactory login` writes the first."""
     home = Path(env.get("HOME") or "/")
     docker = Path(env.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
     engines = [home / ".apptainer/docker-config.json", home / ".singularity/docker-config.json"]
@@ -84,22 +79,11 @@ def login_files(env: Mapping[str, str]) -> tuple[Path, ...]:
     return (docker, *engines, *podman)
 
 
-def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
-    """Opens the registries of base images; each once."""
-    plain = frozenset(settings.listed("plain_http"))
-
-    @lru_cache(maxsize=64)
-    def open_host(host: str) -> Registry:
-        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), settings, env, notice)
-
-    return open_host
-
-
 def _run_helper(env: Mapping[str, str]) -> Callable[[list[str], bytes], bytes]:
     def run(arguments: list[str], stdin: bytes) -> bytes:
         status, out, _ = process.output_of(arguments, env=env, stdin=stdin)
         if status != 0:
-            raise NotFound(f"{arguments[0]} knows no login")
+            raise NotFound(f"{arguments[0]} has no login")
         return out
 
     return run

@@ -1,4 +1,4 @@
-"""What the commands are given: a frozen dataclass each, made from what argparse has read."""
+"""Options of commands: frozen dataclasses, made from argparse's namespace."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_KIND = "options_kind"  # in argparse's namespace: which dataclass its values belong to
+_KIND = "options_kind"  # in argparse's namespace: the dataclass of its values
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
-    """What any command may be given, and the Context works with. None, or empty: not given.
+    """Options that Context reads. None or empty: not given.
 
-    names: recipes. runner, gpu: how builds and tests run; verify_bytes: which images are read back; for commands that
-    have these options.
+    names: recipes. runner, gpu: how builds and tests run. verify_bytes: which published images are read back.
+    Commands without one of these options keep the default.
     """
 
     registry: str | None = None
@@ -31,12 +31,12 @@ class CommonOptions:
 
 
 def becomes(parser: argparse.ArgumentParser, kind: type[CommonOptions]) -> None:
-    """Declare which dataclass the parser's values become; its fields are the parser's options by name."""
+    """Set the dataclass of a parser's options. Its fields have the options' names."""
     parser.set_defaults(**{_KIND: kind})
 
 
 def typed(namespace: argparse.Namespace) -> CommonOptions:
-    """The dataclass of what a parser has read. Raises TypeError where its fields are not the parser's options."""
+    """Convert a namespace to its dataclass. Raises TypeError if the fields do not match the options."""
     given = dict(vars(namespace))
     kind: type[CommonOptions] = given.pop(_KIND)
     return kind(**given)

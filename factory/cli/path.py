@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.cli.terminal import say_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +29,5 @@ def run(options: PathOptions) -> int:
     store = context.store
     image = store.find(context.qualified(context.reference(options.ref)))
     store.lease(image.sif_digest, context.job, process=False)
-    print(store.file(image))
+    say_path(store.file(image))
     return 0

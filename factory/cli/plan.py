@@ -7,24 +7,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, printable, say
+from factory.cli.quoting import command
+from factory.cli.terminal import emit, fail, printable, say
 from factory.errors import FactoryError, NotFound, UsageError
+from factory.github.actions import Actions
+from factory.github.commands import annotation
+from factory.io import plain
+from factory.make.make import plan_for, take_snapshot
+from factory.plan import waves
+from factory.recipes.load import FILE
+from factory.recipes.model import Place, ProblemError
 from factory.records.job import Job, Plan, Stuck
 
-if TYPE_CHECKING:
-    from factory.github.actions import Actions
-
-
-_SHOWN = 20  # recipes that one line names
+_SHOWN = 20  # recipes named in one line
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(CommonOptions):
-    """What `plan` is given."""
+    """Options of `singfactory plan`."""
 
     all: bool
     github_matrix: bool
@@ -32,46 +37,41 @@ class PlanOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
-    parser.add_argument("--all", action="store_true", help="plan to build everything, published or not")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
+    parser.add_argument("--all", action="store_true", help="plan to build every recipe, published or not")
     parser.add_argument(
-        "--github-matrix", action="store_true", help="the jobs as matrices for GitHub Actions, one after another"
+        "--github-matrix", action="store_true", help="print the jobs as matrices for GitHub Actions, one per wave"
     )
     common_arguments(parser, PlanOptions, registry=True, json=True)
 
 
 def plan_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare the option of those who work on what the jobs of a plan hand over."""
+    """Declare `--plan`, for commands that read the candidates of a plan's jobs."""
     parser.add_argument(
         "--plan",
         metavar="FILE",
-        help="what plan --github-matrix said (-: stdin); then candidates of its jobs count, and nothing else",
+        help="output of plan --github-matrix (-: stdin); ignore candidates that are not in it",
     )
 
 
-def given(file: str | None) -> frozenset[tuple[str, str]] | None:
-    """Recipe and architecture of each job of the plan in a file; None without one. Raises UsageError, NotFound."""
-    from factory.io import plain  # noqa: PLC0415
-    from factory.plan.waves import PLAN_LIMIT, planned  # noqa: PLC0415
-
+def read_plan(file: str | None) -> frozenset[tuple[str, str]] | None:
+    """Return recipe and architecture of each job in a plan file; None without a file. Raises UsageError, NotFound."""
     if file is None:
         return None
     try:
-        content = plain.read_plain(Path(file), PLAN_LIMIT, follow=True) if file != "-" else b""
-        return planned(content.decode() if file != "-" else sys.stdin.read(PLAN_LIMIT + 1))
+        content = plain.read_plain(Path(file), waves.PLAN_LIMIT, follow=True) if file != "-" else b""
+        return waves.planned(content.decode() if file != "-" else sys.stdin.read(waves.PLAN_LIMIT + 1))
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is no plan", why="it is not UTF-8") from error
+        fix = "singfactory plan --github-matrix > FILE"
+        raise UsageError(f"{file} is not a plan", why="it is not UTF-8", fix=fix) from error
     except plain.NotPlainError as error:
-        raise UsageError(f"{file} is no plan", why=f"it {error.how}", fix="pipe it in, and say --plan -") from error
+        raise UsageError(f"{file} is not a plan", why=f"it {error.how}", fix="pipe it in, with --plan -") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no plan {file}", why=error.strerror or "") from error
 
 
 def run(options: PlanOptions) -> int:
-    """Print what must be built and why, and what must not and why. Exit 4 and its kind when something is stuck."""
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
-
+    """Print what must be built and why, and what is kept. Returns the exit code of the first stuck recipe."""
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
     adapters = open_adapters(context)
@@ -84,46 +84,39 @@ def run(options: PlanOptions) -> int:
     else:
         show(decided)
         if not adapters.engine_label:
-            context.progress.note("no Apptainer here: planned as if the engine had not changed")
+            context.progress.note("Apptainer was not found: planned as if its version had not changed")
     return exit_code(decided)
 
 
 def hand_over(decided: Plan, context: Context) -> None:
-    """Print the waves as JSON, and in a job of GitHub Actions set them as its outputs, before the stuck ones are shown.
+    """Print the waves as JSON; in a job of GitHub Actions, set them as step outputs first.
 
-    So that what is not stuck goes on. Raises UsageError for recipes that build upon each other too deeply.
+    Stuck recipes are shown last, so that the others are still built. Raises UsageError for too many waves.
     """
-    from factory.github.actions import Actions  # noqa: PLC0415
-    from factory.plan.waves import MOST_WAVES, Runners, compact, matrix, schedule  # noqa: PLC0415
-
-    usual, settings = Runners(), context.settings
-    runners = Runners(
+    usual, settings = waves.Runners(), context.settings
+    runners = waves.Runners(
         amd64=settings.text("github_runner_amd64", usual.amd64),
         arm64=settings.text("github_runner_arm64", usual.arm64),
         large=settings.text("github_runner_large", usual.large),
     )
-    decision = schedule(decided, runners)
-    found = [matrix(wave) for wave in decision.waves]
+    decision = waves.schedule(decided, runners)
+    found = [waves.matrix(wave) for wave in decision.waves]
     actions = Actions.of(context.env)
     if actions.output_file is not None:
-        for number in range(MOST_WAVES):  # a job without a wave is skipped: no output, no matrix
-            actions.output(f"wave{number}", compact(found[number]) if number < len(found) else "")
+        for number in range(waves.MOST_WAVES):  # workflow jobs with an empty matrix are skipped
+            actions.output(f"wave{number}", waves.compact(found[number]) if number < len(found) else "")
         actions.output("count", str(len(decided.jobs) - len(decision.left)))
-    print(compact({"waves": found}), flush=True)
+    print(waves.compact({"waves": found}), flush=True)
     if decision.left:
-        _tell_left(decision.left, actions)
+        _show_left(decision.left, actions)
     for stuck in decided.stuck:
         _warn(stuck, actions)
 
 
-def _tell_left(left: Sequence[Job], actions: Actions) -> None:
-    """Say on stderr what no matrix has room for. It is planned again by the next run."""
-    from factory.cli.quoting import command  # noqa: PLC0415
-    from factory.github.commands import annotation  # noqa: PLC0415
-    from factory.plan.waves import MOST_ENTRIES  # noqa: PLC0415
-
+def _show_left(left: Sequence[Job], actions: Actions) -> None:
+    """Show on stderr which jobs do not fit into a matrix. The next run plans them again."""
     names = ", ".join(job.title for job in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
-    text = f"{len(left)} are left for the next run, since GitHub takes {MOST_ENTRIES} jobs a matrix: {names}"
+    text = f"{len(left)} jobs wait for the next run, because GitHub allows {waves.MOST_ENTRIES} per matrix: {names}"
     if actions.active:
         command(annotation("warning", text))
     else:
@@ -131,13 +124,7 @@ def _tell_left(left: Sequence[Job], actions: Actions) -> None:
 
 
 def _warn(stuck: Stuck, actions: Actions) -> None:
-    """Say on stderr why nothing can be said about a recipe; the runner reads annotations there as well."""
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.cli.quoting import command  # noqa: PLC0415
-    from factory.github.commands import annotation  # noqa: PLC0415
-    from factory.recipes.load import FILE  # noqa: PLC0415
-    from factory.recipes.model import Place, ProblemError  # noqa: PLC0415
-
+    """Show on stderr why a recipe is stuck; as an annotation in a job, which the runner reads from stderr too."""
     if not actions.active:
         fail(stuck.error)
         return
@@ -149,7 +136,7 @@ def _warn(stuck: Stuck, actions: Actions) -> None:
 
 
 def to_json(decided: Plan) -> dict[str, Any]:
-    """The plan as a JSON object."""
+    """Return the plan as a JSON object."""
     return {
         "build": [
             {
@@ -184,7 +171,7 @@ def to_json(decided: Plan) -> dict[str, Any]:
 
 
 def show(decided: Plan) -> None:
-    """The plan for people, one line a recipe."""
+    """Print the plan for people, one line per recipe."""
     for job in decided.jobs:
         say(f"build  {job.title}: {'; '.join(job.reasons)}")
     for kept in decided.kept:
@@ -197,6 +184,6 @@ def show(decided: Plan) -> None:
 
 
 def exit_code(decided: Plan) -> int:
-    """0, or the exit code of the first recipe about which nothing can be said."""
+    """Return 0, or the exit code of the first stuck recipe."""
     errors: list[FactoryError] = [stuck.error for stuck in decided.stuck]
     return errors[0].exit_code if errors else 0

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.options import CommonOptions
-from factory.cli.plan import given, plan_argument
-from factory.cli.terminal import emit, say
+from factory.cli.plan import plan_argument, read_plan
+from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from factory.make.adapters import Adapters
-    from factory.make.handover import Handed
-    from factory.recipes.model import Recipe
-    from factory.records.candidate import Candidate
-    from factory.records.job import Stuck
-    from factory.records.release import Release
+from factory.make.adapters import Adapters
+from factory.make.handover import Handed, publish_all
+from factory.make.make import finish_kept, plan_for, publish_one, take_snapshot
+from factory.recipes.model import Recipe
+from factory.records import candidate, report
+from factory.records.candidate import Candidate
+from factory.records.inputs import GatherInputs, gather_once
+from factory.records.job import Stuck
+from factory.records.release import Release
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions(CommonOptions):
-    """What `publish` is given."""
+    """Options of `singfactory publish`."""
 
     all: bool
     plan: str | None
@@ -33,9 +34,11 @@ class PublishOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes that were built and tested")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="built and tested recipes")
     parser.add_argument(
-        "--all", action="store_true", help="every candidate in the work folder; failures stop no others"
+        "--all",
+        action="store_true",
+        help="publish every candidate in the work folder, even if one fails",
     )
     plan_argument(parser)
     verify_argument(parser)
@@ -43,20 +46,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: PublishOptions) -> int:
-    """Publish the tested candidates; prints tag and digests of each."""
+    """Publish tested candidates; print the tag and the digests of each."""
     if options.all == bool(options.names):
-        raise UsageError("publish takes either names or --all", fix="singfactory publish NAME... or --all")
+        raise UsageError("publish takes either names or --all", fix="singfactory publish NAME, or add --all")
     if options.plan is not None and not options.all:
-        raise UsageError("--plan says what --all may publish", fix="singfactory publish --all --plan FILE")
+        raise UsageError("--plan is only allowed with --all", fix="singfactory publish --all --plan FILE")
     context = Context(options)
     return _all(context, options) if options.all else _named(context, options)
 
 
 def _named(context: Context, options: PublishOptions) -> int:
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make.make import publish_one  # noqa: PLC0415
-    from factory.records import candidate, report  # noqa: PLC0415
-
     adapters = open_adapters(context)
     rows = []
     for recipe in context.recipes.with_bases(options.names):
@@ -73,15 +72,12 @@ def _named(context: Context, options: PublishOptions) -> int:
 
 
 def _all(context: Context, options: PublishOptions) -> int:
-    """Publish all candidates, and bring the catalog up to date for the other recipes."""
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.make.handover import publish_all  # noqa: PLC0415
-
+    """Publish all candidates, and update the catalog entries of all other recipes."""
     adapters = open_adapters(context)
-    recipes, _ = context.recipes.usable()  # what is broken, plan and report tell
+    recipes, _ = context.recipes.usable()  # plan and report show the broken ones
+    gather_inputs = gather_once()
     rows, code = [], 0
-    for handed in publish_all(adapters, context.recipes.named, given(options.plan)):
+    for handed in publish_all(adapters, context.recipes.named, read_plan(options.plan), gather_inputs):
         rows.append(_handed_row(handed, adapters))
         if handed.error is not None:
             first = fail(handed.error)
@@ -89,7 +85,7 @@ def _all(context: Context, options: PublishOptions) -> int:
         elif handed.release is not None and handed.candidate is not None and not options.json:
             say(_line(handed.release, handed.candidate, adapters), flush=True)
     try:
-        errors = [stuck.error for stuck in _finish_others(recipes, adapters)]
+        errors = [stuck.error for stuck in _finish_others(recipes, adapters, gather_inputs)]
     except FactoryError as failure:
         errors = [failure]
     for error in errors:
@@ -100,12 +96,10 @@ def _all(context: Context, options: PublishOptions) -> int:
     return code
 
 
-def _finish_others(recipes: Sequence[Recipe], adapters: Adapters) -> tuple[Stuck, ...]:
-    """What is published as it should be, and not in the catalog as it should be: after a run that died, say."""
-    from factory.make.make import finish_kept, plan_for, take_snapshot  # noqa: PLC0415
-
+def _finish_others(recipes: Sequence[Recipe], adapters: Adapters, gather_inputs: GatherInputs) -> tuple[Stuck, ...]:
+    """Announce releases that are missing from the catalog, for example because an earlier run died."""
     before = take_snapshot(recipes, adapters)
-    decided, after = plan_for(recipes, adapters, before)
+    decided, after = plan_for(recipes, adapters, before, gather_inputs=gather_inputs)
     return finish_kept(decided, before, after, adapters)
 
 
@@ -120,12 +114,12 @@ def _row(release: Release, made: Candidate, adapters: Adapters) -> dict[str, Any
 
 
 def _is_unchanged(release: Release, made: Candidate) -> bool:
-    """Whether what was built has the contents of a release that was there before."""
+    """Return True if the build has the same contents as an earlier release."""
     return release.sif.digest != made.sif.digest
 
 
 def _handed_row(handed: Handed, adapters: Adapters) -> dict[str, Any]:
-    """The row of a release, or of a candidate that was not published; error is null for a release."""
+    """The JSON row of a candidate. error: why it was not published, null if it was."""
     if handed.release is not None and handed.candidate is not None:
         return {**_row(handed.release, handed.candidate, adapters), "folder": handed.name, "error": None}
     made, error = handed.candidate, handed.error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from factory.cli.context import Context, absolute, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, say_path
 from factory.errors import UsageError
 from factory.io.files import readable_size
 from factory.oci.names import Reference, RegistryAddress
@@ -56,7 +56,7 @@ def run(options: PullOptions) -> int:
         copied = copy_out(done, options.output.absolute()) if options.output is not None else None
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
-            say(f"{copied or done.path} {done.image.digest}")
+            say_path(copied or done.path, f" {done.image.digest}")
             context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {_fetched(done)}")
         _note_name(context, done.image)
     if options.json:

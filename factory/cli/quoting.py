@@ -1,7 +1,7 @@
-"""In a job of GitHub Actions: nothing that a command prints is obeyed by the runner, but what is meant to be.
+"""Keep untrusted output from acting as workflow commands in GitHub Actions.
 
-The runner takes a line that begins with ``::`` for a command, after any blanks, and ``##[`` wherever it stands; what we
-print may quote recipes, registries and other jobs, and a command may set what this step hands to others.
+The runner executes a line that begins with ``::`` after any blanks, and ``##[`` anywhere. Our output can quote recipes,
+registries and other jobs, and workflow commands can change the outputs of this step.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 from factory.github.commands import new_token, resume, stop
 
-_open: list[str] = []  # the token that ends what is quoted now
+_open: list[str] = []  # the token that ends the current quotation
 
 
 @contextlib.contextmanager
 def quoted() -> Iterator[None]:
-    """Nothing that is printed in this block is a command."""
+    """Stop workflow commands while the block runs."""
     _open.append(new_token())
     _write(f"{stop(_open[-1])}\n")
     try:
@@ -28,9 +28,9 @@ def quoted() -> Iterator[None]:
 
 
 def command(text: str) -> None:
-    """Print a command that the runner obeys, quoted or not: as ``annotation`` makes it, on one line.
+    """Print one workflow command that the runner executes, inside ``quoted`` too. text: one line (``annotation``).
 
-    To stderr, as all that is quoted: of two streams the runner may see the lines in another order.
+    It goes to stderr like the quoting tokens: the runner may see two streams in another order.
     """
     if not _open:
         _write(f"{text}\n")

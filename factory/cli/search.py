@@ -10,25 +10,24 @@ from factory.cli import list as list_command
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.errors import NotFound
+from factory.records import catalog
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(CommonOptions):
-    """What `search` is given."""
+    """Options of `singfactory search`."""
 
     words: Sequence[str]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("words", metavar="WORD", nargs="+", help="words that must all be in the name or the summary")
+    parser.add_argument("words", metavar="WORD", nargs="+", help="words that must all appear in the name or summary")
     common_arguments(parser, SearchOptions, registry=True, json=True)
 
 
 def run(options: SearchOptions) -> int:
     """Print the recipes that match; exit 3 when none does."""
-    from factory.records import catalog  # noqa: PLC0415
-
     context = Context(options)
     words = [word.casefold() for word in options.words]
     known = catalog.read(context.registry)

@@ -1,4 +1,4 @@
-"""Settings: flags over environment over project over user over site, and where each value came from."""
+"""Settings and their origins. Options override the environment, then the project's, user's and site's files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from factory.io import owned
 SITE = Path("/etc/singfactory/config.toml")
 PROJECT_FILE = "factory.toml"
 PREFIX = "SINGFACTORY_"
-MOST_CONNECTIONS = 10  # more only take from other users of the registry
-_CAPPED = ("connections", "limit_rate")  # what the site's file says about these is the most that others may say
-_LIMIT = 64 * 1024  # bytes of a file
-_SHOWN = 120  # characters of a text that is no setting
+MOST_CONNECTIONS = 10  # more would only slow down other users of the registry
+_CAPPED = ("connections", "limit_rate")  # the site's value is an upper limit
+_LIMIT = 64 * 1024  # bytes of a settings file
+_SHOWN = 120  # characters of an invalid value in a message
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 
 
@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_
 class Key:
     """One setting: its name in files (SINGFACTORY_<NAME> in the environment), its kind and its meaning.
 
-    personal: it tells whom the user trusts. A project's file, which may be a stranger's, has no say in that.
+    personal: it defines whom the user trusts, so a project's file, which may be untrusted, must not set it.
     """
 
     name: str
@@ -38,39 +38,48 @@ class Key:
 
 
 KEYS = (
-    Key("registry", "text", "where images are: ghcr.io/org/images, http://localhost:5000/images, oci:/folder"),
-    Key("store", "path", "the store that images are pulled into"),
-    Key("shared_stores", "paths", "stores of others, PATH:PATH, whose images are used before any is fetched"),
-    Key("trusted_owners", "list", "users whose images in such stores may be used, and whose factory.toml"),
-    Key("stage", "path", "a folder on the node's own disk for staged copies"),
-    Key("engine", "text", "the apptainer or singularity to use"),
-    Key("tmpdir", "path", "a folder on a local disk for builds and tests"),
-    Key("sandbox", "text", "wanted, or required: where builds cannot be shut in, build nothing (wanted)"),
-    Key("work", "path", "where candidates are kept between build, test and publish"),
+    Key("registry", "text", "the registry of images: ghcr.io/org/images, http://localhost:5000/images or oci:/folder"),
+    Key("store", "path", "the folder that images are pulled into"),
+    Key("shared_stores", "paths", "read-only stores, PATH:PATH, searched before an image is downloaded"),
+    Key("trusted_owners", "list", "users whose images in shared stores, and whose factory.toml, may be used"),
+    Key("stage", "path", "folder on the node's local disk for staged copies"),
+    Key("engine", "text", "the apptainer or singularity program"),
+    Key("tmpdir", "path", "folder on a local disk for builds and tests"),
+    Key("sandbox", "text", "wanted (default), or required: refuse to build without a sandbox"),
+    Key("work", "path", "folder for candidates between build, test and publish"),
     Key("recipes", "path", "the folder of recipes"),
-    Key("debian_mirror", "text", "the Debian mirror for debootstrap recipes"),
-    Key("plain_http", "list", "hosts of base images that are reached without TLS"),
-    Key("slurm_partition", "text", "the partition for builds with --runner slurm"),
-    Key("slurm_account", "text", "the account for builds with --runner slurm"),
-    Key("slurm_options", "list", "more options of srun for these builds: --cpus-per-task=8, --mem=32G"),
-    Key("github_runner_amd64", "text", "the label of GitHub's runners for amd64 (ubuntu-24.04)"),
-    Key("github_runner_arm64", "text", "the label of GitHub's runners for arm64 (ubuntu-24.04-arm)"),
-    Key("github_runner_large", "text", "the label for recipes with more than 14 GB of disk; {arch}: the architecture"),
-    Key("ca", "path", "a file of certificates to trust instead of the system's", personal=True),
-    Key("plain_http_logins", "list", "hosts that may get a login without TLS", personal=True),
-    Key("token_services", "list", "hosts that may get the login of a registry that sends us to them", personal=True),
-    Key("internal_hosts", "list", "hosts in one's own network that an outside registry may name", personal=True),
-    Key("idle_timeout", "seconds", "how long a connection may bring nothing"),
-    Key("retry_budget", "seconds", "how long to go on trying a failing registry"),
-    Key("connections", "count", "how many connections fetch one image, 1 to 10 (4); the site's value is the most"),
-    Key("limit_rate", "rate", "the most that downloads take together, such as 20MB/s; the site's value is the most"),
+    Key("debian_mirror", "text", "Debian mirror for debootstrap recipes"),
+    Key("plain_http", "list", "hosts of base images to contact without TLS"),
+    Key("slurm_partition", "text", "partition for builds with --runner slurm"),
+    Key("slurm_account", "text", "account for builds with --runner slurm"),
+    Key("slurm_options", "list", "further srun options for these builds, such as --cpus-per-task=8 --mem=32G"),
+    Key("github_runner_amd64", "text", "label of the GitHub runners for amd64 (default ubuntu-24.04)"),
+    Key("github_runner_arm64", "text", "label of the GitHub runners for arm64 (default ubuntu-24.04-arm)"),
+    Key("github_runner_large", "text", "label for recipes that need more than 14 GB of disk; {arch} is filled in"),
+    Key("ca", "path", "certificate bundle to trust instead of the system's", personal=True),
+    Key("plain_http_logins", "list", "hosts that may receive a login without TLS", personal=True),
+    Key("token_services", "list", "token services on other sites that may receive a registry's login", personal=True),
+    Key("internal_hosts", "list", "hosts in your network that an outside registry may redirect to", personal=True),
+    Key("idle_timeout", "seconds", "how long a connection may stay idle, in seconds"),
+    Key("retry_budget", "seconds", "how long to retry a failing registry, in seconds"),
+    Key("connections", "count", "connections per download, 1 to 10 (default 4); the site's value is the maximum"),
+    Key("limit_rate", "rate", "download limit of a process, such as 20MB/s; the site's value is the maximum"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
+_KINDS = {
+    "text": "a non-empty string",
+    "path": "a path in quotes",
+    "list": "a list of strings",
+    "paths": "a list of paths in quotes",
+    "seconds": "a number of seconds",
+    "count": "a whole number",
+    "rate": "a string, such as 20MB/s",
+}
 
 
 @dataclass(frozen=True)
 class Value:
-    """A setting's value and where it came from, for `doctor`."""
+    """The value of a setting, and where it came from."""
 
     text: str
     origin: str
@@ -78,15 +87,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Settings:
-    """All values that are set. project is the folder of factory.toml, None outside a project.
+    """All values that are set. project: the folder of factory.toml, None outside a project.
 
-    strangers: the folder of a factory.toml that another user could have put there; nothing of it is used. doubt: why.
-    own: what the environment, the user's and the site's files say, whatever a project or an option says.
+    untrusted: the folder of a factory.toml that is ignored because another user could have written it. doubt: why.
+    own: the values from the environment, the user's and the site's files alone.
     """
 
     values: Mapping[str, Value]
     project: Path | None
-    strangers: Path | None = None
+    untrusted: Path | None = None
     doubt: str = ""
     own: Mapping[str, Value] = field(default_factory=dict)
 
@@ -125,19 +134,19 @@ class Settings:
 
     @property
     def sandbox_required(self) -> bool:
-        """Whether nothing may be built where builds cannot be shut in. Raises UsageError."""
+        """True if builds without a sandbox are refused. Raises UsageError."""
         found = self.values.get("sandbox")
         if found is None or found.text in ("wanted", "required"):
             return found is not None and found.text == "required"
         raise UsageError(f"sandbox is {found.text!r}", why=f"set in {found.origin}", fix="write wanted or required")
 
     def connections(self, default: int) -> int:
-        """How many connections may fetch one image. Raises UsageError."""
+        """Connections per download. Raises UsageError."""
         found = self.values.get("connections")
         return _connections(found) if found else default
 
     def rate(self) -> int | None:
-        """Bytes a second that downloads may take; None: no limit. Raises UsageError."""
+        """Download limit in bytes per second; None: no limit. Raises UsageError."""
         found = self.values.get("limit_rate")
         return _rate(found) if found else None
 
@@ -158,12 +167,12 @@ def _rate(value: Value) -> int:
     try:
         return parse_size(value.text.removesuffix("/s"))
     except ValueError as error:
-        fix = "write bytes a second, such as 20MB/s"
+        fix = "write bytes per second, such as 20MB/s"
         raise UsageError(f"limit_rate is {value.text[:_SHOWN]!r}", why=f"set in {value.origin}", fix=fix) from error
 
 
 def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> Settings:
-    """Read every source there is. Raises UsageError, which names the file and the line of thought."""
+    """Read the settings of all sources. Raises UsageError, which names the file and the setting."""
     home = Path(env.get("HOME") or "/")
     user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "singfactory/config.toml"
     site = _from_own_file(SITE, env, f"chown root {SITE}")
@@ -191,7 +200,7 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
 
 
 def _typed(key: Key, text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
-    """A value from a flag or variable, paths made absolute."""
+    """Return the value of an option or variable, with absolute paths."""
     if key.kind == "paths":
         places = (_absolute(part, folder, env, origin) for part in text.split(os.pathsep) if part)
         return os.pathsep.join(places)
@@ -204,8 +213,8 @@ def _amount(name: str, value: Value) -> int:
 
 
 def user_id(name: str) -> int | None:
-    """The id of a user that is named, or given as a number; None when this machine knows none."""
-    import pwd  # noqa: PLC0415 - most sites name nobody
+    """Return the id of a user given by name or number; None if this machine does not know the name."""
+    import pwd  # noqa: PLC0415 - only sites with trusted_owners need it
 
     if name.isascii() and name.isdigit():
         return int(name)
@@ -216,30 +225,30 @@ def user_id(name: str) -> int | None:
 
 
 def _project(cwd: Path, owners: Collection[str]) -> tuple[Path | None, bytes, str]:
-    """The nearest folder upwards with a factory.toml, what that says, and why it must not be used; '' when it may.
+    """Return the nearest folder upwards with a factory.toml, its content, and why it is not trusted ('' if it is).
 
-    owners: whose it may be, besides root's and this user's.
+    owners: trusted owners besides root and this user.
     """
     for folder in (cwd, *cwd.parents):
         if os.path.lexists(folder / PROJECT_FILE):
             trusted = [found for found in map(user_id, owners) if found is not None]
             try:
                 return folder, _read(folder / PROJECT_FILE, trusted), ""
-            except owned.ForeignError as error:  # anybody can put one into /tmp or a scratch folder
+            except owned.ForeignError as error:  # anybody can create one in /tmp or on a scratch disk
                 return folder, b"", error.what
-            except FileNotFoundError:  # one's own link to what is gone
+            except FileNotFoundError:  # a dangling link
                 continue
     return None, b"", ""
 
 
 def _from_own_file(path: Path, env: Mapping[str, str], fix: str) -> dict[str, Value]:
-    """The values of a file of the user's or the site's, of which there may be none. fix: what to do about its owner."""
+    """Return the values of the user's or the site's file, if it exists. fix: advice if the owner is not trusted."""
     try:
         return _values(_read(path), path, env)
     except FileNotFoundError:
         return {}
     except owned.ForeignError as error:
-        why = f"{path} could name programs to run"
+        why = f"settings in {path} can name programs to run"
         raise UsageError(error.what, why=why, fix=error.fix or fix) from error
 
 
@@ -249,7 +258,7 @@ def _read(path: Path, owners: Collection[int] = ()) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(path) from error
     except OSError as error:
-        fix = "mend its permissions" if isinstance(error, PermissionError) else "put an ordinary file of settings there"
+        fix = "fix its permissions" if isinstance(error, PermissionError) else "replace it by an ordinary file"
         raise UsageError(f"cannot read {path}", why=error.strerror or "", fix=fix) from error
 
 
@@ -262,9 +271,9 @@ def _of_project(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str,
     for name in found:
         if _BY_NAME[name].personal:
             raise UsageError(
-                f"{path} sets {name!r}, which is not a project's to say",
-                why="it tells whom you trust",
-                fix=f"move that line to ~/.config/singfactory/config.toml, or set {PREFIX}{name.upper()}",
+                f"{path} sets {name!r}, which a project must not set",
+                why="it defines whom you trust",
+                fix=f"move the line to ~/.config/singfactory/config.toml, or set {PREFIX}{name.upper()}",
             )
     return found
 
@@ -277,7 +286,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
-        raise UsageError(f"{path} is not valid TOML", why=str(error)[:_SHOWN], fix="mend that line") from error
+        raise UsageError(f"{path} is not valid TOML", why=str(error)[:_SHOWN], fix="fix that line") from error
     return value
 
 
@@ -285,9 +294,9 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
     key = _BY_NAME.get(name)
     if key is None:
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
-        known = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(_BY_NAME)}"
-        what = f"{path} sets {name[:_SHOWN]!r}, which is no setting"
-        raise UsageError(what, why=known, fix="mend or remove that line")
+        known = f"did you mean {near[0]!r}?" if near else f"the settings are: {', '.join(_BY_NAME)}"
+        what = f"{path} sets {name[:_SHOWN]!r}, which is not a setting"
+        raise UsageError(what, why=known, fix="fix or remove that line")
     if key.kind in ("list", "paths") and isinstance(raw, list) and all(isinstance(word, str) for word in raw):
         if key.kind == "list":
             return " ".join(raw)
@@ -297,26 +306,26 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
         return str(raw)
     if key.kind in ("text", "path", "rate") and isinstance(raw, str) and raw:
         return _expanded(raw, path, env) if key.kind == "path" or raw.startswith("oci:") else raw
-    raise UsageError(f"{path}: {name} has a value of the wrong kind", why=f"wanted {key.kind}", fix="mend that line")
+    raise UsageError(f"{path}: {name} has the wrong type", why=f"it must be {_KINDS[key.kind]}", fix="fix that line")
 
 
 def _expanded(text: str, path: Path, env: Mapping[str, str]) -> str:
-    """A path from a file with ``$NAME`` and ``~`` filled in, relative to the file's folder."""
+    """Expand ``$NAME`` and ``~`` in a path from a file, and make it absolute from the file's folder."""
     filled = _VARIABLE.sub(lambda match: env.get(match[1] or match[2]) or match[0], text)
     if "$" in filled:
         raise UsageError(
-            f"{path} uses a variable that is not set", why=text[:_SHOWN], fix="set it, or write the path itself"
+            f"{path} uses a variable that is not set", why=text[:_SHOWN], fix="set the variable, or write the full path"
         )
     return _absolute(filled, path.parent, env, str(path))
 
 
 def _absolute(text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
-    """A path, or ``oci:`` and a path, with ``~`` filled in and relative to folder. No folder is ever called ``~``."""
+    """Expand ``~`` in a path, or in ``oci:`` and a path, and make it absolute from folder."""
     prefix, rest = ("oci:", text.removeprefix("oci:")) if text.startswith("oci:") else ("", text)
     if rest == "~" or rest.startswith("~/"):
         if not env.get("HOME"):
             raise UsageError(
-                f"{origin} uses a variable that is not set", why=text[:_SHOWN], fix="set HOME, or write the path"
+                f"{origin} uses a variable that is not set", why=text[:_SHOWN], fix="set HOME, or write the full path"
             )
         rest = env["HOME"] + rest[1:]
     return prefix + os.path.normpath(folder / rest)

@@ -11,11 +11,14 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.oci.names import Reference
+from factory.publish.published import builds
+from factory.pull.resolve import resolve
+from factory.records.release import TEST_REPORT
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions(CommonOptions):
-    """What `show` is given."""
+    """Options of `singfactory show`."""
 
     ref: str
 
@@ -27,10 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: ShowOptions) -> int:
-    """Print all that is known of an image, and whether it is in the store."""
-    from factory.pull.resolve import resolve  # noqa: PLC0415
-    from factory.records.release import TEST_REPORT  # noqa: PLC0415
-
+    """Print the details of an image, and its path if it is in the store."""
     context = Context(options)
     reference = context.reference(options.ref)
     registry = context.registry_of(reference)
@@ -54,7 +54,7 @@ def run(options: ShowOptions) -> int:
     facts["size"] = f"{readable_size(release.sif.size)} ({release.sif.size} bytes)"
     facts["update"] = f"{readable_size(release.update.size)} from {release.update.tag}" if release.update else ""
     facts["chunks"] = facts["repeat"] = ""
-    facts["inputs"] = release.inputs or "unknown: not built by a factory"
+    facts["inputs"] = release.inputs or "unknown: not built by singfactory"
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
@@ -63,6 +63,4 @@ def run(options: ShowOptions) -> int:
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:
-    from factory.publish.published import builds  # noqa: PLC0415
-
     return builds(context.registry_of(reference), reference.name)

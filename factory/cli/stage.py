@@ -9,6 +9,7 @@ from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.cli.terminal import say_path
 from factory.errors import PlaceUnusable, UsageError
 from factory.io.ancestors import private_folder
 from factory.io.files import readable_size
@@ -47,7 +48,7 @@ def run(options: StageOptions) -> int:
     image = context.store.find(context.qualified(context.reference(options.ref)))
     context.store.lease(image.sif_digest, context.job, process=False)
     leases.take(local, image.sif_digest, context.job, process=False)
-    print(copy(context, image, local))
+    say_path(copy(context, image, local))
     return 0
 
 

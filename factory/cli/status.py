@@ -1,21 +1,22 @@
-"""`singfactory status`: the last runs, what is published, and where that is not what the recipes say."""
+"""`singfactory status`: recent workflow runs, published images, and drift from the recipes."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
+from factory.cli.github_access import connect
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError
-
-if TYPE_CHECKING:
-    from factory.github.model import Run
-    from factory.github.rest import GitHub
-    from factory.records.catalog import Catalog
-    from factory.records.job import Plan
+from factory.github.model import Run
+from factory.github.rest import GitHub
+from factory.make.make import plan_for, take_snapshot
+from factory.records.catalog import Catalog
+from factory.records.job import Plan
 
 _SCHEDULED = "scheduled.yml"
 _WORKFLOWS = ("publish.yml", _SCHEDULED)
@@ -24,7 +25,7 @@ _RUNS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class StatusOptions(CommonOptions):
-    """What `status` is given."""
+    """Options of `singfactory status`."""
 
     keep_alive: bool
 
@@ -32,16 +33,15 @@ class StatusOptions(CommonOptions):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--keep-alive", action="store_true", help="only enable the nightly workflow again, which GitHub stops in time"
+        "--keep-alive",
+        action="store_true",
+        help="only re-enable the nightly workflow, which GitHub disables after 60 quiet days",
     )
     common_arguments(parser, StatusOptions, registry=True, json=True)
 
 
 def run(options: StatusOptions) -> int:
-    """Print the state of each recipe; a recipe that differs from what is published is shown as drift."""
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.make.make import plan_for, take_snapshot  # noqa: PLC0415
-
+    """Print the state of each recipe. A recipe that differs from its published image is shown as drift."""
     context = Context(options)
     if options.keep_alive:
         return _keep_alive(context)
@@ -55,7 +55,7 @@ def run(options: StatusOptions) -> int:
         return 0
     for row in states:
         tag = row["published"] or "nothing published"
-        why = f": {printable(row['why'])}" if row["why"] else ""  # a registry may have said it
+        why = f": {printable(row['why'])}" if row["why"] else ""  # may quote a registry
         say(f"{row['state']:<7}  {row['recipe']} ({row['arch']})  {tag}{why}")
     for name, found in runs:
         when = found.created.strftime("%Y-%m-%d %H:%M")
@@ -64,15 +64,13 @@ def run(options: StatusOptions) -> int:
 
 
 def _keep_alive(context: Context) -> int:
-    from factory.cli.github_access import connect  # noqa: PLC0415
-
     connect(context).keep_alive(_SCHEDULED)
     context.progress.note(f"{_SCHEDULED} is enabled")
     return 0
 
 
 def _states(decided: Plan, catalog: Catalog) -> list[dict[str, Any]]:
-    """ok: published as the recipe says; drift: not so; stuck: nobody can say."""
+    """Rows by recipe and architecture. State: ok (up to date), drift (must be built) or stuck (cannot be planned)."""
     rows = [
         *((job.recipe.name, job.arch, "drift", "; ".join(job.reasons)) for job in decided.jobs),
         *((kept.recipe.name, kept.arch, "ok", kept.why if kept.release is None else "") for kept in decided.kept),
@@ -90,13 +88,11 @@ def _tag(catalog: Catalog, name: str, arch: str) -> str | None:
 
 
 def _runs(context: Context) -> list[tuple[str, Run]]:
-    """The last runs of the workflows; none, with a notice, where GitHub is not to be asked."""
-    from factory.cli.github_access import connect  # noqa: PLC0415
-
+    """Recent runs of the workflows; none, with a notice, if GitHub cannot be reached."""
     try:
         remote = connect(context)
     except FactoryError as error:
-        context.progress.note(f"runs are not shown: {error}")
+        context.progress.note(f"cannot list workflow runs: {error}")
         return []
     return [(name, found) for name in _WORKFLOWS for found in _runs_of(name, remote, context)]
 
@@ -105,7 +101,7 @@ def _runs_of(name: str, remote: GitHub, context: Context) -> tuple[Run, ...]:
     try:
         return remote.runs(name, _RUNS)
     except FactoryError as error:
-        context.progress.note(f"runs of {name} are not shown: {error}")
+        context.progress.note(f"cannot list runs of {name}: {error}")
         return ()
 
 

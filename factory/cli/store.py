@@ -1,11 +1,10 @@
-"""`singfactory store`."""
+"""`singfactory store`: list, verify, gc, adopt."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
@@ -14,21 +13,20 @@ from factory.cli.terminal import emit, printable, say
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
 from factory.oci.names import RegistryAddress
-
-if TYPE_CHECKING:
-    from factory.pull.repair import Repaired
+from factory.pull.repair import Repaired, repair
+from factory.store.verify import verify
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions(CommonOptions):
-    """What `store list` is given."""
+    """Options of `singfactory store list`."""
 
     action: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions(CommonOptions):
-    """What `store verify` is given."""
+    """Options of `singfactory store verify`."""
 
     action: str
     repair: bool
@@ -40,21 +38,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     kinds = {"verify": VerifyOptions, "list": ListOptions, "gc": store_gc.GcOptions, "adopt": store_adopt.AdoptOptions}
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
-        ("verify", "hash every image again"),
-        ("list", "the images in the store"),
-        ("gc", "remove what no tag, job or lock file needs"),
-        ("adopt", "take SIF files that lie somewhere into the store"),
+        ("verify", "check the digest of every image"),
+        ("list", "list the images in the store"),
+        ("gc", "remove images that no tag, job or lock file needs"),
+        ("adopt", "add existing SIF files to the store"),
     ):
-        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         if name in more:
             more[name](action)
         if name == "verify":
-            action.add_argument("--repair", action="store_true", help="fetch what is wrong or gone from its registry")
+            action.add_argument("--repair", action="store_true", help="download damaged and missing images again")
         common_arguments(action, kinds[name], store=True, json=True)
 
 
 def run(options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.AdoptOptions) -> int:
-    """Look after the store."""
+    """Run the chosen action."""
     context = Context(options)
     if isinstance(options, store_gc.GcOptions):
         return store_gc.run(context, options)
@@ -64,9 +62,7 @@ def run(options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.
 
 
 def _verify(context: Context, options: VerifyOptions) -> int:
-    """Exit 5 when an image was wrong and is not back; with --repair, with the code of what failed to come back."""
-    from factory.store.verify import verify  # noqa: PLC0415
-
+    """Verify all images. Returns 5 if one is damaged; with --repair, the exit code of the first failed repair."""
     count, wrong = verify(context.store, context.progress)
     repaired = list(_repaired(context)) if options.repair else []
     failures = [done.error for done in repaired if done.error is not None]
@@ -83,7 +79,7 @@ def _verify(context: Context, options: VerifyOptions) -> int:
             say(f"wrong  {finding.path}: {finding.why}")
         for done in repaired:
             say(_line(done))
-        hint = " and moved away; singfactory store verify --repair fetches them again"
+        hint = " and moved away; to download them again: singfactory store verify --repair"
         say(f"{count} images checked, {len(wrong)} wrong" + (hint if wrong and not options.repair else ""))
     if failures:
         return failures[0].exit_code
@@ -91,8 +87,6 @@ def _verify(context: Context, options: VerifyOptions) -> int:
 
 
 def _repaired(context: Context) -> Iterator[Repaired]:
-    from factory.pull.repair import repair  # noqa: PLC0415
-
     return repair(
         context.store,
         open_registry=lambda text: context.open_registry(RegistryAddress.parse(text)),
@@ -129,5 +123,5 @@ def _list(context: Context) -> int:
             f"{where}{image.recipe}:{tag}  {image.tag}  {readable_size(image.size)}  {image.sif_digest}  {image.pulled}"
         )
     if not images:
-        context.progress.note(f"nothing in {context.store.root}")
+        context.progress.note(f"no images in {context.store.root}")
     return 0

@@ -7,26 +7,26 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from factory.cli.context import Context
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError
+from factory.io import process
 from factory.io.files import readable_size
 from factory.oci.digest import Digest
 from factory.recipes.quantities import parse_duration, parse_size
-
-if TYPE_CHECKING:
-    from factory.store.gc import Verdict
-    from factory.store.leases import Queue
+from factory.records import lockfile
+from factory.store.gc import Rules, Verdict, collect
+from factory.store.leases import Queue, queue_of
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GcOptions(CommonOptions):
-    """What `store gc` is given; times in seconds, sizes in bytes."""
+    """Options of `singfactory store gc`. Times are in seconds, sizes in bytes."""
 
     action: str
     dry_run: bool
@@ -41,25 +41,35 @@ class GcOptions(CommonOptions):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("-n", "--dry-run", action="store_true", help="only tell what would be removed")
-    add("--older-than", type=_seconds, metavar="30d", help="also forget tagged images that nobody used for so long")
-    add("--keep", type=_count, metavar="N", help="spare the N last used of each recipe; alone: forget all others")
-    add("--max-size", type=_checked(parse_size), metavar="500GB", help="forget the longest unused until it fits")
-    add("--grace", type=_seconds, default=86400.0, metavar="1d", help="keep what was used so lately (default 1d)")
+    add("-n", "--dry-run", action="store_true", help="only show what would be removed")
+    add("--older-than", type=_seconds, metavar="30d", help="also remove tagged images that were not used for this long")
+    add(
+        "--keep",
+        type=_count,
+        metavar="N",
+        help="keep the N last used of each recipe; alone, remove the rest",
+    )
+    add(
+        "--max-size",
+        type=_checked(parse_size),
+        metavar="500GB",
+        help="remove the longest unused until the rest fits",
+    )
+    add("--grace", type=_seconds, default=86400.0, metavar="1d", help="keep images used within this time (default 1d)")
     add(
         "--lease-grace",
         type=_seconds,
         default=7 * 86400.0,
         metavar="7d",
-        help="how long to believe in uses on machines that cannot be asked (default 7d)",
+        help="how long images count as in use on machines that cannot be asked (default 7d)",
     )
-    add("--lock-file", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="keep what these name")
+    add(
+        "--lock-file", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="keep the images in FILE"
+    )
 
 
 def run(context: Context, options: GcOptions) -> int:
-    """Remove what nobody needs; prints each file, its size and the reason."""
-    from factory.store.gc import Rules, collect  # noqa: PLC0415
-
+    """Remove unused images; print each file, its size and the reason."""
     rules = Rules(
         grace=options.grace,
         patience=options.lease_grace,
@@ -81,11 +91,11 @@ def run(context: Context, options: GcOptions) -> int:
             }
         )
     else:
-        _tell(removed, kept, dry_run=options.dry_run, verbose=options.verbose)
+        _show(removed, kept, dry_run=options.dry_run, verbose=options.verbose)
     return 0
 
 
-def _tell(removed: list[Verdict], kept: list[Verdict], *, dry_run: bool, verbose: bool) -> None:
+def _show(removed: list[Verdict], kept: list[Verdict], *, dry_run: bool, verbose: bool) -> None:
     what = "would remove" if dry_run else "removed"
     for word, verdicts in ((what, removed), ("kept", kept if verbose else [])):
         for verdict in verdicts:
@@ -106,16 +116,12 @@ def _row(verdict: Verdict) -> dict[str, object]:
 
 
 def _locked(paths: Sequence[Path]) -> dict[Digest, str]:
-    """What the lock files name. An unreadable one ends the command: nobody knows what it protects."""
-    from factory.records import lockfile  # noqa: PLC0415
-
+    """Images in the lock files. An unreadable file is an error: it might protect any image."""
     return {image.sif_digest: str(path) for path in paths for image in lockfile.read(path)}
 
 
 def _queue(context: Context) -> Queue | None:
-    """SLURM's jobs, where there is SLURM."""
-    from factory.io import process  # noqa: PLC0415
-    from factory.store.leases import queue_of  # noqa: PLC0415
+    """SLURM's queue; None without SLURM."""
 
     def ask(arguments: list[str]) -> str | None:
         try:
@@ -132,7 +138,8 @@ def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         try:
             return parse(text)
         except (ValueError, OverflowError) as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: write 500GB for sizes, 30d or 12h for times") from error
+            hint = "write a size such as 500GB, or a time such as 30d or 12h"
+            raise argparse.ArgumentTypeError(f"{text!r}: {hint}") from error
 
     return read
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from factory.check import check
+from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
+from factory.make.adapters import Adapters
+from factory.pull.pull import pull
 from factory.recipes.model import Recipe
+from factory.records import candidate
 from factory.records.inputs import gather
 from factory.records.report import TestReport
-
-if TYPE_CHECKING:
-    from factory.make.adapters import Adapters
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestOptions(CommonOptions):
-    """What `test` is given."""
+    """Options of `singfactory test`."""
 
     image: str | None
 
@@ -29,23 +30,20 @@ class TestOptions(CommonOptions):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
-    parser.add_argument("--image", metavar="REF|FILE", help="test this image instead of the candidate")
-    parser.add_argument("--gpu", action="store_true", help="GPU tests must run: without a GPU they fail")
-    parser.add_argument("--tmpdir", metavar="DIR", help="a folder on a local disk for temporary files")
+    parser.add_argument("--image", metavar="REF|FILE", help="test this image, not the candidate")
+    parser.add_argument("--gpu", action="store_true", help="fail GPU tests on a machine without a GPU")
+    parser.add_argument("--tmpdir", metavar="DIR", help="folder for temporary files, on a local disk")
     common_arguments(parser, TestOptions, registry=True, store=True, json=True)
 
 
 def run(options: TestOptions) -> int:
-    """Run the tests; exit 7 when one failed. Reports are kept beside each candidate.
+    """Run the tests, and save each report next to its candidate. Returns 7 if a test failed.
 
-    A recipe that cannot be tested does not stop the others; the exit code is that of the first failure.
+    A recipe that cannot be tested does not stop the others. Returns the exit code of the first failure.
     """
-    from factory.cli.adapters import open_adapters  # noqa: PLC0415
-    from factory.cli.main import fail  # noqa: PLC0415
-
     context = Context(options)
     if options.image and len(options.names) > 1:
-        raise UsageError("--image takes one recipe", fix="name the recipe whose tests to run on it")
+        raise UsageError("--image takes one recipe", fix="name one recipe: its tests run on the image")
     adapters = open_adapters(context)
     reports, code = [], 0
     for recipe in context.recipes.with_bases(options.names):
@@ -67,22 +65,19 @@ def run(options: TestOptions) -> int:
 
 
 def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | None) -> TestReport:
-    from factory.check import check  # noqa: PLC0415
-    from factory.records import candidate  # noqa: PLC0415
-
     if named:
         image = _image(context, named)
         return check.check(recipe, image, None, adapters.check_place(), adapters.progress)
     made = candidate.load(adapters.candidates, recipe.name, context.arch)
     if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
-        adapters.progress.note(f"{recipe.name} was changed since it was built: {', '.join(changed)}")
+        adapters.progress.note(f"{recipe.name} has changed since it was built: {', '.join(changed)}")
     report = check.check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
     report.save(made.folder)
     return report
 
 
 def show(report: TestReport) -> None:
-    """One line a test; the output of those that failed below it, of which nothing steers a terminal."""
+    """Print one line per test; the last lines of its output if it failed."""
     for result in report.results:
         why = f": {result.why}" if result.why else ""
         say(f"{result.outcome:9} {report.recipe} / {result.name} ({result.seconds:.1f} s){why}")
@@ -93,13 +88,11 @@ def show(report: TestReport) -> None:
 
 
 def _image(context: Context, text: str) -> Path:
-    """A SIF by path, or by reference out of the store, pulled when it is not there."""
+    """Return the path of a SIF file, or of a stored image, which is pulled if needed."""
     if text.endswith(".sif") or ("/" in text and Path(text).is_file()):
         if not Path(text).is_file():
-            raise NotFound(f"there is no image {text}")
+            raise NotFound(f"no such image: {text}")
         return Path(text).resolve()
-    from factory.pull.pull import pull  # noqa: PLC0415
-
     reference = context.reference(text)
     registry = context.registry_of(reference)
     return pull(reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress).path

@@ -5,47 +5,47 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from factory.cli.adapters import host_opener
 from factory.cli.context import Context, common_arguments
+from factory.cli.github_access import connect, default_branch
+from factory.cli.github_access import content as content_of
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import emit, say
+from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
-
-if TYPE_CHECKING:
-    from factory.github.rest import GitHub
-    from factory.plan.bases import Pinned
-    from factory.recipes.model import Recipe
+from factory.github.model import Change
+from factory.github.rest import GitHub
+from factory.io import git
+from factory.plan import bases
+from factory.plan.bases import Pinned
+from factory.recipes.model import Recipe
+from factory.recipes.pins import FILE, content, read_pin
+from factory.report.markdown import plain
 
 _BRANCH = "singfactory/base-images"
-_NOTHING_LEFT = "Nothing is left of this: every base image has the digest that its `base.lock` says."
+_NOTHING_LEFT = "This is no longer needed: every base image still has the digest in its `base.lock`."
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateOptions(CommonOptions):
-    """What `update` is given."""
+    """Options of `singfactory update`."""
 
     propose: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes; all without one")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
     parser.add_argument(
         "--propose",
         action="store_true",
-        help="write nothing here: keep one pull request that moves the pins of bases that have moved",
+        help="do not write files; open or update one pull request with the new digests",
     )
     common_arguments(parser, UpdateOptions, json=True)
 
 
 def run(options: UpdateOptions) -> int:
-    """Pin every base; one that cannot be looked up, and a recipe that is broken, does not stop the others."""
-    from factory.cli.main import fail  # noqa: PLC0415
-    from factory.cli.network import host_opener  # noqa: PLC0415
-    from factory.plan import bases  # noqa: PLC0415
-    from factory.recipes.pins import read_pin  # noqa: PLC0415
-
+    """Pin the base of every recipe. A failure does not stop the others; returns the exit code of the first."""
     context = Context(options)
     open_host = host_opener(context.settings, context.env, context.progress.note)
     pin = bases.pin_now if options.propose else bases.update
@@ -55,7 +55,7 @@ def run(options: UpdateOptions) -> int:
     for recipe in recipes:
         try:
             if options.propose and read_pin(recipe) is None:
-                continue  # it follows its base
+                continue  # not pinned: it follows its base
             pinned = pin(recipe, open_host)
         except FactoryError as error:
             codes.append(fail(error))
@@ -63,11 +63,11 @@ def run(options: UpdateOptions) -> int:
             done += [(recipe, pinned)] if pinned is not None else []
     moved = [(recipe, one) for recipe, one in done if _moved(one)]
     url = _propose(context, moved, complete=not (codes or options.names)) if options.propose else ""
-    _tell(options, [one for _, one in done], url)
+    _show(options, [one for _, one in done], url)
     return codes[0] if codes else 0
 
 
-def _tell(options: UpdateOptions, done: Sequence[Pinned], url: str) -> None:
+def _show(options: UpdateOptions, done: Sequence[Pinned], url: str) -> None:
     if options.json:
         rows = [
             {"recipe": one.recipe, "base": one.pin.base, "digest": one.pin.digest, "changed": _moved(one)}
@@ -76,7 +76,7 @@ def _tell(options: UpdateOptions, done: Sequence[Pinned], url: str) -> None:
         emit({"bases": rows, "proposal": url} if options.propose else rows)
         return
     for one in done:
-        say(f"{one.recipe}: {one.pin.base} {'is now' if _moved(one) else 'stays'} {one.pin.digest}")
+        say(f"{one.recipe}: {one.pin.base} {'is now' if _moved(one) else 'is still'} {one.pin.digest}")
     if url:
         say(url)
 
@@ -86,12 +86,10 @@ def _moved(one: Pinned) -> bool:
 
 
 def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, complete: bool) -> str:
-    """Keep one pull request with these pins; its address, '' when the branch has them already.
+    """Open or update the pull request with these pins. Returns its address, '' if the branch already has them.
 
-    complete: every base was looked up. Then a proposal of which nothing is left is closed.
+    complete: every base was checked, so a pull request that is no longer needed is closed.
     """
-    from factory.cli.github_access import connect, default_branch  # noqa: PLC0415
-
     if not moved and not complete:
         return ""
     remote = connect(context)
@@ -103,45 +101,38 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, comple
 
 
 def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
-    from factory.cli.github_access import default_branch  # noqa: PLC0415
-    from factory.github.model import Change  # noqa: PLC0415
-    from factory.report.markdown import plain  # noqa: PLC0415
-
     names = ", ".join(one.recipe for _, one in moved)
     lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]
-    why = "Merging this rebuilds what builds upon these images, tests it and publishes it."
+    why = "Merging this rebuilds, tests and publishes the recipes based on these images."
     proposal = remote.propose(
         _BRANCH,
         default_branch(context),
-        title=f"Base images have moved: {names}",
+        title=f"Update base images: {names}",
         body="\n".join([why, "", *lines]),
         files=dict(_file(context, recipe, one) for recipe, one in moved),
-        message=f"Move the base images of {names}",
+        message=f"Update the base images of {names}",
         key="bases: " + " ".join(f"{one.recipe} {one.pin.base} {one.pin.digest}" for _, one in moved),
     )
     if proposal is None:
         return ""
-    left = proposal.change is Change.DECLINED
-    context.progress.note("a person closed this pull request" if left else f"pull request {proposal.change.value}")
+    declined = proposal.change is Change.DECLINED
+    done = "stays closed: a person closed it" if declined else proposal.change.value
+    context.progress.note(f"pull request {done}")
     return proposal.url
 
 
 def _file(context: Context, recipe: Recipe, moved: Pinned) -> tuple[str, bytes]:
-    """The path of a base.lock in the repository, and what it should say: what it says on our branch, if it may stay.
+    """Return the path of a base.lock in the repository, and its new content.
 
-    It tells when the base was looked up. That alone is no news to those who look at the pull request.
+    If only the time of the check differs from our branch, the branch's content is kept: reviewers get no notification.
     """
-    from factory.cli.github_access import content as content_of  # noqa: PLC0415
-    from factory.io import git  # noqa: PLC0415
-    from factory.recipes.pins import FILE, content  # noqa: PLC0415
-
     project = git.find(context.recipes_root, context.env)
     place = project.place(recipe.folder) if project else ""
     if not place:  # a recipe is never at the top
         raise UsageError(
-            f"{recipe.folder} is in no git repository",
-            why="a pull request names files by their place in it",
-            fix="run this in a clone, as the user that it belongs to",
+            f"{recipe.folder} is not in a git repository",
+            why="a pull request needs the files' paths in the repository",
+            fix="run this in a clone that belongs to you",
         )
     path, wanted = f"{place}{FILE}", content(moved.pin).encode()
     there = content_of(context, _BRANCH, path)

@@ -1,1 +1,1 @@
-"""Chunk indexes: which bytes two images share."""
+"""Chunk indexes, which show which bytes two images share."""

@@ -1,9 +1,9 @@
-"""Where an image is cut into chunks: at the edges of squashfs blocks, and by content where there are none.
+"""Chunk boundaries: at the edges of squashfs blocks, and by content where there are none.
 
-An edge moves with its block, so two images that hold the same file are cut the same way around it, wherever
-it lies. Regions without edges (the tables, other file systems, squashfs packed by a compressor that we cannot
-read) are cut behind a pair of bytes that compressed data shows every 16 KiB on average: it moves with the data
-as well, and is found at the speed of ``memchr``.
+An edge moves with its block, so two images with the same file get the same chunks for it, wherever it is stored.
+Regions without edges (tables, other file systems, squashfs with an unsupported compressor) are cut after a pair of
+bytes that occurs in compressed data every 16 KiB on average. It also moves with the data, and is found at the speed of
+``memchr``.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from factory.sif.edges import block_edges, distinct
 from factory.sif.header import SifHeader, read_sif_header
 from factory.sif.squashfs import BlocksUnknown, read_superblock
 
-LONGEST_CUT = 128 * 1024  # bytes; a block of Apptainer's default size stays whole even where it is not compressed
-_TINY = 2048  # smaller pieces join the one before them: their digests would weigh more than what they save
-_JOINED = 64 * 1024  # until so much is together
+LONGEST_CUT = 128 * 1024  # bytes; keeps blocks of Apptainer's default size whole, even uncompressed ones
+_TINY = 2048  # smaller pieces join the one before: their digests would cost more than they save
+_JOINED = 64 * 1024  # largest size of joined pieces
 _SHORTEST_BY_CONTENT = 4096
 _MARK = re.compile(rb"\xb5[\x40-\x43]")  # 4 of 65536 pairs
 
 
 def known_edges(file: BinaryIO, size: int, name: str) -> array[int]:
-    """The offsets at which pieces of an open SIF of ``size`` bytes end, ascending; the last one is ``size``.
+    """Return the end offsets of the pieces of an open SIF of ``size`` bytes, ascending. The last one is ``size``.
 
-    Only tables are read. name: what errors call the file. Raises IntegrityFailure when it is not a sound SIF.
+    Only tables are read. name: the file's name in errors. Raises IntegrityFailure if it is not a valid SIF.
     """
     header = read_sif_header(file, size, name)
     found = _blocks(file, header)
@@ -45,12 +45,12 @@ def _blocks(file: BinaryIO, header: SifHeader) -> array[int]:
         try:
             return block_edges(file, read_superblock(file, system.offset, system.size))
         except BlocksUnknown:
-            pass  # a worse cut, never a wrong one
+            pass  # cut by content instead, which is less efficient but correct
     return array("Q")
 
 
 def _joined(edges: array[int]) -> array[int]:
-    """Drop the edges before tiny pieces, which then belong to the piece before them."""
+    """Drop the edges before tiny pieces, which then join the piece before them."""
     kept = array("Q")
     start = 0
     for edge, following in pairwise(chain(edges, [edges[-1] + _TINY])):
@@ -61,16 +61,16 @@ def _joined(edges: array[int]) -> array[int]:
 
 
 class Cutter:
-    """Cuts a file that passes through a buffer, piece by piece."""
+    """Cuts a file into chunks while it is read through a buffer."""
 
     def __init__(self, edges: array[int]) -> None:
         self._edges = edges
         self._position = 0
 
     def ends(self, buffer: bytearray, filled: int) -> Iterator[int]:
-        """The ends of the chunks in ``buffer[:filled]``, which begins where the last chunk ended.
+        """Yield the ends of the chunks in ``buffer[:filled]``, which starts where the last chunk ended.
 
-        Bytes after the last end have to come again at the start of the next buffer, with more behind them.
+        The bytes after the last end must be at the start of the next buffer, followed by more.
         """
         at = 0
         while (end := self._end(buffer, at, filled)) is not None:

@@ -1,7 +1,7 @@
-"""The chunk index of an image: its bytes as an ordered list of chunks, each with its length and digest.
+"""The chunk index of an image: an ordered list of chunks, each with its length and digest.
 
-Two indexes tell which bytes two images share (``match.py``). An index is small (below 0.1 % of the image), so it
-can travel ahead of it.
+Two indexes show which bytes two images share (``match.py``). An index is small (less than 0.1 % of the image), so it
+can be fetched first.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from factory.io import plain
 from factory.io.progress import Progress, Silent
 from factory.oci.digest import Digest
 
-# 128 bits of SHA-256. To pass off other bytes as a given chunk takes 2^128 tries; two chunks of one's own that
-# collide take 2^64, and would only make an assembled file miss its whole-file digest, which is always checked.
+# 128 bits of SHA-256. Forging a given chunk takes 2^128 tries. Making two chunks that collide takes 2^64, and only
+# causes the assembled file to fail its whole-file digest, which is always checked.
 DIGEST_SIZE = 16
-LONGEST_CHUNK = 1 << 20  # bytes; a chunk may be held in memory, whoever wrote the index
+LONGEST_CHUNK = 1 << 20  # bytes; chunks are held in memory, and an index is untrusted
 
 _READ = 4 << 20
 _MAGIC = b"SFCHUNKS"
@@ -36,7 +36,7 @@ _LENGTH_SIZE = 4
 
 
 class Chunk(NamedTuple):
-    """Bytes ``offset`` to ``offset + length`` of an image, and the first 16 bytes of their SHA-256."""
+    """Bytes ``offset`` to ``offset + length`` of an image, and the first 16 bytes of their SHA-256 digest."""
 
     offset: int
     length: int
@@ -45,10 +45,10 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkIndex:
-    """An image of ``size`` bytes and digest ``digest`` as chunks that cover it without gaps.
+    """The chunks of an image of ``size`` bytes and digest ``digest``, which cover it without gaps.
 
-    lengths: of the chunks, in order, in bytes. digests: theirs, 16 bytes each, one after the other.
-    Raises IntegrityFailure when they do not fit together.
+    lengths: of the chunks, in order, in bytes. digests: of the chunks, 16 bytes each, concatenated. Raises
+    IntegrityFailure if they are inconsistent.
     """
 
     size: int
@@ -58,58 +58,58 @@ class ChunkIndex:
 
     def __post_init__(self) -> None:
         if self.digest.algorithm != "sha256":
-            raise _broken(f"it names the image by {self.digest.algorithm}")
+            raise _broken(f"it identifies the image by {self.digest.algorithm}")
         if len(self.digests) != len(self.lengths) * DIGEST_SIZE:
             raise _broken(f"it has {len(self.lengths)} lengths and {len(self.digests)} bytes of digests")
         if self.lengths and not (min(self.lengths) > 0 and max(self.lengths) <= LONGEST_CHUNK):
-            raise _broken(f"a chunk has no bytes, or more than {LONGEST_CHUNK}")
+            raise _broken(f"a chunk is empty, or has more than {LONGEST_CHUNK} bytes")
         if sum(self.lengths) != self.size:
             raise _broken(f"its chunks have {sum(self.lengths)} bytes, the image has {self.size}")
 
     def chunks(self) -> Iterator[Chunk]:
-        """The chunks in order of their offsets."""
+        """Yield the chunks in order of their offsets."""
         offset = 0
         for place, length in enumerate(self.lengths):
             yield Chunk(offset, length, self.digests[place * DIGEST_SIZE : (place + 1) * DIGEST_SIZE])
             offset += length
 
     def encode(self) -> bytes:
-        """The index as bytes: a header of 56, then 4 for each length, then 16 for each digest (little-endian)."""
+        """Return the index as bytes: a 56-byte header, then 4 bytes per length, then 16 per digest (little-endian)."""
         count = len(self.lengths)
         header = _HEADER.pack(_MAGIC, _VERSION, DIGEST_SIZE, count, self.size, bytes.fromhex(self.digest.hex))
         return header + struct.pack(f"<{count}I", *self.lengths) + self.digests
 
     @classmethod
     def decode(cls, data: bytes) -> ChunkIndex:
-        """Read what ``encode`` wrote. Raises IntegrityFailure for anything else, bytes after the end included."""
+        """Parse the output of ``encode``. Raises IntegrityFailure for anything else, including trailing bytes."""
         if len(data) < _HEADER.size:
             raise _broken(f"it ends after {len(data)} bytes")
         magic, version, digest_size, count, size, digest = _HEADER.unpack_from(data)
         if magic != _MAGIC:
-            raise _broken("it does not begin like one")
+            raise _broken("it does not start with the right bytes")
         if version != _VERSION or digest_size != DIGEST_SIZE:
             raise _broken(f"it has version {version} with digests of {digest_size} bytes")
         wanted = _HEADER.size + count * (_LENGTH_SIZE + DIGEST_SIZE)
         if len(data) != wanted:
-            raise _broken(f"it has {len(data)} bytes, and {count} chunks take {wanted}")
+            raise _broken(f"it has {len(data)} bytes, but {count} chunks take {wanted}")
         lengths = struct.unpack_from(f"<{count}I", data, _HEADER.size)
         return cls(size, Digest("sha256", digest.hex()), lengths, bytes(data[wanted - count * DIGEST_SIZE :]))
 
 
 def largest_index(size: int) -> int:
-    """How many bytes the index of an image of ``size`` may have: 1 %, at most 16 MiB; honest ones have some 0.05 %."""
+    """Return the size limit, in bytes, for the index of an image: 1 %, at most 16 MiB. Real ones have about 0.05 %."""
     return min(16 << 20, size // 100 + 4096)
 
 
 def digest_of_chunk(block: bytes | memoryview) -> bytes:
-    """The first 16 bytes of a chunk's SHA-256."""
+    """Return the first 16 bytes of a chunk's SHA-256 digest."""
     return hashlib.sha256(block).digest()[:DIGEST_SIZE]
 
 
 def index_image(path: Path, progress: Progress | None = None) -> ChunkIndex:
-    """Read a SIF once and index it; its SHA-256 comes out of the same pass.
+    """Index a SIF and compute its SHA-256 digest, in one pass.
 
-    Raises IntegrityFailure when the file is no ordinary one, or not a sound SIF, or changes meanwhile; OSError.
+    Raises IntegrityFailure if the path is not a regular file, not a valid SIF, or changes meanwhile; OSError.
     """
     progress = progress or Silent()
     with plain.reading(path) as file:
@@ -122,21 +122,21 @@ def index_image(path: Path, progress: Progress | None = None) -> ChunkIndex:
             progress.end()
     if made is None:
         raise IntegrityFailure(
-            f"{path} changed while it was read",
-            why=f"it no longer has the {size} bytes that it had",
-            fix="try again when nobody writes it",
+            f"{path} changed while it was being read",
+            why=f"it no longer has {size} bytes",
+            fix="try again when nobody is writing to it",
         )
     return made
 
 
 def _read(file: BinaryIO, size: int, cutter: Cutter, progress: Progress) -> ChunkIndex | None:
-    """Hash the whole in a second thread while this one hashes the chunks; hashlib lets both run.
+    """Hash the whole file in a second thread while this one hashes the chunks; hashlib releases the GIL.
 
-    None when the file does not have ``size`` bytes.
+    Return None if the file does not have ``size`` bytes.
     """
     buffer = bytearray(LONGEST_CUT + _READ)
     view = memoryview(buffer)
-    kept = 0  # bytes at the start of the buffer whose chunk has not ended
+    kept = 0  # bytes at the start of the buffer that belong to an unfinished chunk
     whole = hashlib.sha256()
     lengths, digests = array("I"), bytearray()
     position = 0
@@ -160,4 +160,4 @@ def _read(file: BinaryIO, size: int, cutter: Cutter, progress: Progress) -> Chun
 
 
 def _broken(why: str) -> IntegrityFailure:
-    return IntegrityFailure("this is not a sound chunk index", why=why, fix="the image can still be fetched whole")
+    return IntegrityFailure("invalid chunk index", why=why, fix="the image can still be fetched as a whole")

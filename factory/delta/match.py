@@ -1,4 +1,4 @@
-"""Which bytes of an image are in others, and what is left to fetch."""
+"""Which bytes of an image are available in other images, and which must be fetched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Span(NamedTuple):
 class Piece(NamedTuple):
     """Bytes ``offset`` to ``offset + length`` of the wanted image.
 
-    They are in the image number ``seed`` from byte ``at`` on; seed None: in none of them.
+    seed: the number of an image that has them, starting at byte ``at``; None if there is none.
     """
 
     offset: int
@@ -32,9 +32,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Overlap:
-    """What making ``want`` out of ``have`` takes. reused, missing: bytes; together the size of ``want``.
+    """The cost of making ``want`` from ``have``. reused, missing: bytes, whose sum is the size of ``want``.
 
-    spans: where the missing bytes are in ``want``, ascending; neighbours are one span.
+    spans: the missing ranges of ``want``, ascending; adjacent ranges are merged.
     """
 
     reused: int
@@ -43,27 +43,27 @@ class Overlap:
 
 
 def compare(have: ChunkIndex, want: ChunkIndex) -> Overlap:
-    """Tell which bytes of ``want`` have to be fetched by somebody who has ``have``."""
+    """Return which bytes of ``want`` a client that has ``have`` must fetch."""
     spans = tuple(Span(piece.offset, piece.length) for piece in match(want, [have]) if piece.seed is None)
     missing = sum(span.length for span in spans)
     return Overlap(want.size - missing, missing, spans)
 
 
 def match(want: ChunkIndex, seeds: Sequence[ChunkIndex]) -> tuple[Piece, ...]:
-    """Cover ``want`` with pieces of the seeds, in order and without gaps; earlier seeds are preferred.
+    """Cover ``want`` with pieces of the seeds, in order and without gaps. Earlier seeds are preferred.
 
-    Chunks that follow each other in a seed become one piece.
+    Consecutive chunks of a seed become one piece.
     """
     return tuple(_joined(_placed(want, seeds)))
 
 
 def coalesced(pieces: Iterable[Piece], gap: int) -> tuple[Piece, ...]:
-    """The same cover, but what lies between two missing pieces and is shorter than ``gap`` bytes is missing, too.
+    """Return the same cover, but with missing pieces less than ``gap`` bytes apart merged.
 
-    To fetch so little more costs less than to ask twice.
+    Fetching a little more costs less than another request.
     """
     result: list[Piece] = []
-    last = -1  # the number of the last missing piece in the result
+    last = -1  # index of the last missing piece in the result
     for piece in pieces:
         if piece.seed is None:
             if last >= 0 and piece.offset - (result[last].offset + result[last].length) < gap:
@@ -76,9 +76,9 @@ def coalesced(pieces: Iterable[Piece], gap: int) -> tuple[Piece, ...]:
 
 
 def _placed(want: ChunkIndex, seeds: Sequence[ChunkIndex]) -> Iterator[Piece]:
-    """One piece for each chunk. Where the seed that gave the last chunk goes on alike, it gives the next one."""
+    """Yield one piece per chunk. The seed of the last chunk is preferred if its next chunk matches, too."""
     wanted = {chunk.digest for chunk in want.chunks()}
-    known: dict[bytes, tuple[int, int]] = {}  # the first place of a digest: seed, number of the chunk in it
+    known: dict[bytes, tuple[int, int]] = {}  # first occurrence of a digest: seed, number of the chunk in it
     for seed, have in enumerate(seeds):
         for place in range(len(have.lengths)):
             if (digest := _digest(have, place)) in wanted:
@@ -104,7 +104,7 @@ def _digest(index: ChunkIndex, place: int) -> bytes:
 
 
 def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Neighbours that follow each other in their seed, or are all missing, as one piece."""
+    """Merge adjacent pieces that are also adjacent in their seed, or are all missing."""
     last = next(pieces, None)
     if last is None:
         return

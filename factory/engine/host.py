@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.errors import BuildFailed, FactoryError
+from factory.errors import FactoryError
 from factory.io import process
 from factory.io.launch import subordinate_range
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 IDENTITY = "identity"
+_LIMITS = (
+    ("user/max_user_namespaces", "0", "user namespaces are off"),
+    ("kernel/unprivileged_userns_clone", "0", "user namespaces are off for ordinary users"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor limits user namespaces to programs with a profile"),
+)
 _TOOLS = ("newuidmap", "fakeroot", "mksquashfs", "squashfuse_ll", "squashfuse", "debootstrap")
 
 
@@ -22,18 +27,19 @@ class Host:
     """Facts about this machine.
 
     tools: path of each helper program, '' if missing. gpu: '', 'nvidia' or 'rocm'. control_groups: mount points of
-    cgroup file systems.
+    cgroup file systems. mapping: the user namespace to start the engine in, or ''. Root needs one if it lacks a
+    capability.
     """
 
     arch: str
     user_id: int
     full_capabilities: bool
-    user_namespaces: bool
     subordinate_ids: int
     fuse: bool
     gpu: str
     tools: Mapping[str, str]
     control_groups: tuple[Path, ...] = ()
+    mapping: str = ""
 
     @property
     def is_root(self) -> bool:
@@ -41,41 +47,25 @@ class Host:
         return self.user_id == 0
 
     @property
-    def mapping(self) -> str:
-        """The user namespace to start the engine in, or ''. Root needs one if it lacks a capability."""
-        return IDENTITY if self.is_root and not self.full_capabilities and self.user_namespaces else ""
-
-    @property
     def mounts_images(self) -> bool:
         """Whether a SIF can be mounted here. If not, the engine unpacks it for each run."""
         return self.fuse or (self.is_root and self.full_capabilities)
 
-    def how_it_builds(self, *, setuid_engine: bool) -> str:
-        """Describe how images are built here. Raises BuildFailed if they cannot be, with the reason."""
+    @property
+    def build_mode(self) -> str:
+        """How the engine builds images here, in words. Whether it can build at all, only a trial can say."""
         if self.is_root:
-            if self.full_capabilities:
-                return "as root"
-            if self.user_namespaces:
+            if self.mapping:
                 return "as root in an identity-mapped user namespace (this root lacks a capability)"
-            raise self._cannot("root lacks a capability here, and user namespaces are off")
-        if self.subordinate_ids and self.tools["newuidmap"] and (self.user_namespaces or setuid_engine):
+            return "as root" if self.full_capabilities else "as root, which lacks a capability here"
+        if self.subordinate_ids and self.tools["newuidmap"]:
             return "as an ordinary user, with the id range of /etc/subuid"
-        if not self.user_namespaces:
-            raise self._cannot("user namespaces are off for ordinary users")
         helper = ", with the fakeroot command" if self.tools["fakeroot"] else ""
         return f"as an ordinary user mapped to root{helper} (no /etc/subuid range: some packages will not install)"
 
-    def _cannot(self, why: str) -> BuildFailed:
-        return BuildFailed(
-            "this machine cannot build images",
-            why=why,
-            fix="build in a pull request or on another machine, or ask an administrator to allow user namespaces "
-            "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
-        )
-
 
 def probe(env: Mapping[str, str]) -> Host:
-    """Probe this machine, which takes about 20 ms. env: the environment of the programs that are run."""
+    """Probe this machine. A program is started only for a root that lacks a capability. env: its environment."""
     search = process.absolute_searches(env).get("PATH", os.defpath)
     tools = {name: shutil.which(name, path=f"{search}:/usr/sbin:/sbin") or "" for name in _TOOLS}
     full = _has_all_capabilities()
@@ -83,12 +73,12 @@ def probe(env: Mapping[str, str]) -> Host:
         arch=architecture(),
         user_id=os.geteuid(),
         full_capabilities=full,
-        user_namespaces=_namespaces_work(env),
         subordinate_ids=subordinate_range(Path("/etc/subuid"), os.geteuid())[1],
-        fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
+        fuse=_opens(Path("/dev/fuse")),
         gpu=gpu_present(),
         tools=tools,
         control_groups=_control_groups(),
+        mapping=IDENTITY if os.geteuid() == 0 and not full and _can_map_ids(env) else "",
     )
 
 
@@ -105,6 +95,18 @@ def gpu_present() -> str:
     return "rocm" if Path("/dev/kfd").exists() and any(Path("/dev/dri").glob("renderD*")) else ""
 
 
+def namespace_limit(settings: Path = Path("/proc/sys")) -> str:
+    """Return which setting of the kernel limits user namespaces, in words, or ''. It need not affect the engine."""
+    for name, value, meaning in _LIMITS:
+        try:
+            limited = (settings / name).read_text(encoding="ascii").strip() == value
+        except (OSError, ValueError):
+            continue
+        if limited:
+            return f"{meaning} ({name.replace('/', '.')}={value})"
+    return ""
+
+
 def _has_all_capabilities() -> bool:
     """Return whether the effective set holds every capability of this kernel."""
     try:
@@ -117,6 +119,15 @@ def _has_all_capabilities() -> bool:
     return int(effective, 16) & wanted == wanted
 
 
+def _opens(device: Path) -> bool:
+    """Return whether a device can be opened read-write: a control group may forbid what its mode allows."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def _control_groups() -> tuple[Path, ...]:
     """Read the mount points from /proc/self/mounts (proc(5)): one for version 2, one per controller for version 1."""
     try:
@@ -127,11 +138,9 @@ def _control_groups() -> tuple[Path, ...]:
     return tuple(Path(place) for _, place, kind, *_ in mounts if kind in ("cgroup", "cgroup2") and "\\" not in place)
 
 
-def _namespaces_work(env: Mapping[str, str]) -> bool:
-    """Create a user namespace to find out: sysctls, AppArmor and seccomp can each forbid it."""
+def _can_map_ids(env: Mapping[str, str]) -> bool:
+    """Return whether root can run a program in an identity-mapped user namespace, by running one."""
     try:
-        if os.geteuid() == 0:
-            return process.output_of(["true"], env=env, mapped=IDENTITY)[0] == 0
-        return process.output_of(["unshare", "--user", "--map-root-user", "true"], env=env)[0] == 0
+        return process.output_of(["true"], env=env, mapped=IDENTITY)[0] == 0
     except FactoryError:
         return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.engine import certificates
-from factory.engine.host import Host
+from factory.engine.host import Host, namespace_limit
 from factory.errors import BuildFailed, FactoryError
 from factory.io import process
 from factory.io.confine import FAILED
@@ -94,7 +94,7 @@ def possible(engine: Path, host: Host, env: Mapping[str, str]) -> Confinement:
         why = said.decode(errors="replace").strip().rpartition("\n")[2] or f"{engine.name} ended with status {status}"
         if status == FAILED:
             raise _no_room(why)
-    return Confinement("", why)
+    return Confinement("", "; ".join(filter(None, (why, namespace_limit()))))
 
 
 def _no_room(why: str) -> BuildFailed:

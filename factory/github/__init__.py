@@ -1,1 +1,1 @@
-"""GitHub Actions, as seen from inside a job."""
+"""GitHub: Actions jobs from the inside, and the REST API."""

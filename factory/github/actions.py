@@ -1,4 +1,4 @@
-"""What a job of GitHub Actions is told by its environment, and the files through which it answers.
+"""The environment of a GitHub Actions job, and the files it writes its outputs and summary to.
 
 Specification: docs "Variables reference", "Workflow commands" (environment files), "Defining outputs for jobs".
 """
@@ -17,20 +17,20 @@ from factory.errors import IntegrityFailure, UsageError
 from factory.github.texts import cut_at_line, writable
 from factory.io import files, plain
 
-OUTPUT_LIMIT = 1_000_000  # bytes of UTF-16, as GitHub counts: of one output, and of all outputs of a job
-OUTPUTS_LIMIT = 50_000_000  # the same, of all outputs of a run
-SUMMARY_LIMIT = 1024 * 1024  # bytes of a step's summary; GitHub shows nothing of a longer one
-_SUMMARY_READ = 64 * SUMMARY_LIMIT  # what others in the same step have written may be longer
+OUTPUT_LIMIT = 1_000_000  # bytes of UTF-16, as GitHub counts: for one output, and for all outputs of a job
+OUTPUTS_LIMIT = 50_000_000  # the same, for all outputs of a run
+SUMMARY_LIMIT = 1024 * 1024  # bytes in a step's summary; GitHub rejects a longer one entirely
+_SUMMARY_READ = 64 * SUMMARY_LIMIT  # other programs in the same step may have written more
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 _PULL_REQUEST_REF = re.compile(r"refs/pull/([1-9][0-9]*)/(?:merge|head)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
-_EVENT_LIMIT = 32 * 1024 * 1024  # bytes; GitHub sends no payload of more than 25 MB
-_CUT = "\n_The rest of this summary is left out: GitHub shows at most 1 MiB of a step. The log has all of it._\n"
+_EVENT_LIMIT = 32 * 1024 * 1024  # bytes; GitHub caps payloads at 25 MB
+_CUT = "\n_This summary is truncated: GitHub shows at most 1 MiB per step. The log has all of it._\n"
 
 
 @dataclass(frozen=True)
 class Actions:
-    """A step of a job, as its environment tells it. Text is empty, and a file None, where a variable is not set."""
+    """One step of a job, as described by its environment. Unset variables are '' (text) or None (files)."""
 
     active: bool = False
     output_file: Path | None = None
@@ -47,7 +47,7 @@ class Actions:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Actions:
-        """Read the variables ``GITHUB_*`` of an environment."""
+        """Read the ``GITHUB_*`` variables of an environment."""
 
         def text(name: str) -> str:
             return environment.get(f"GITHUB_{name}", "").strip()
@@ -71,14 +71,15 @@ class Actions:
         )
 
     def output(self, name: str, value: str) -> None:
-        """Set an output of this step. Raises UsageError for a bad name and for more than GitHub takes, PlaceUnusable.
+        """Set an output of this step.
 
-        Of a job's other steps nothing can be known here, so the limit of a run is held for this step's outputs.
+        Raises UsageError for a bad name or a value above GitHub's limits, PlaceUnusable. The outputs of other steps
+        are unknown here, so the limit of a run is applied to this step only.
         """
         if _NAME.fullmatch(name) is None:
             raise UsageError(
-                f"not the name of an output: {ascii(name)[:80]}",
-                why="it has letters, digits, _ and -, and starts with a letter or _",
+                f"not a valid output name: {ascii(name)[:80]}",
+                why="a name consists of letters, digits, _ and -, and starts with a letter or _",
             )
         path = _required(self.output_file, "GITHUB_OUTPUT")
         value = writable(value)
@@ -86,17 +87,17 @@ class Actions:
         if size > OUTPUT_LIMIT or before + size > OUTPUTS_LIMIT:
             raise UsageError(
                 f"the output {name} is too long",
-                why=f"it has {size} bytes of UTF-16 after {before}; GitHub takes {OUTPUT_LIMIT} an output, "
-                f"and {OUTPUTS_LIMIT} a run",
-                fix="write it to a file, and hand that on as an artifact",
+                why=f"it has {size} bytes of UTF-16 after {before}; GitHub accepts {OUTPUT_LIMIT} per output "
+                f"and {OUTPUTS_LIMIT} per run",
+                fix="write it to a file and upload that as an artifact",
             )
         delimiter = _delimiter(value)
         files.append_line(path, f"{name}<<{delimiter}\n{value}\n{delimiter}")
 
     def summary(self, markdown: str) -> None:
-        """Add to this step's summary. What GitHub would not take is cut at a line, with a sentence that says so.
+        """Append to this step's summary. Text above GitHub's limit is cut at a line end, and a note says so.
 
-        Raises UsageError outside of a step, PlaceUnusable.
+        Raises UsageError outside a step, PlaceUnusable.
         """
         path = _required(self.summary_file, "GITHUB_STEP_SUMMARY")
         written = _written(path)
@@ -110,7 +111,7 @@ class Actions:
 
     @property
     def pull_request(self) -> int | None:
-        """The number of the pull request that the run is about; None when there is none. Raises UsageError."""
+        """Number of the pull request that triggered the run, or None. Raises UsageError."""
         event = self._event()
         issue = _table(event.get("issue"))
         about = _table(event.get("pull_request")) or (issue if "pull_request" in issue else {})
@@ -121,7 +122,7 @@ class Actions:
 
     @property
     def run_url(self) -> str:
-        """The web page of this attempt of the run; empty outside of a run."""
+        """URL of this attempt of the run; empty outside a run."""
         if not (self.server_url and self.repository and self.run_id):
             return ""
         attempt = f"/attempts/{self.run_attempt}" if self.run_attempt else ""
@@ -129,32 +130,32 @@ class Actions:
 
     @property
     def reported_run_url(self) -> str:
-        """The page of the run that started this one (event ``workflow_run``); empty for any other event."""
+        """URL of the run that triggered this one (event ``workflow_run``); empty for any other event."""
         return _text(_table(self._event().get("workflow_run")).get("html_url"))
 
     @property
     def reported_head(self) -> tuple[str, str, str] | None:
-        """Owner, branch and commit of what the run was about that started this one; None for any other event.
+        """Owner, branch and commit that the triggering run was about (event ``workflow_run``); None otherwise.
 
-        For a pull request these are its head's: the event of a fork's does not name the pull request itself.
+        For a pull request this is its head: for a fork, the event does not name the pull request itself.
         """
         run = _table(self._event().get("workflow_run"))
-        owner = _table(_table(run.get("head_repository")).get("owner")).get("login")  # no repository: it was deleted
+        owner = _table(_table(run.get("head_repository")).get("owner")).get("login")  # a deleted repository is null
         head = (_text(owner), _text(run.get("head_branch")), _text(run.get("head_sha")))
         return head if all(head) else None
 
     @property
     def reported_sha(self) -> str:
-        """The commit that is reported on: of the run that started this one, else of this run; '' when none is known.
+        """The commit to report on: the triggering run's (event ``workflow_run``), else this run's; '' if unknown.
 
-        Of a pull request's own run it is a merge that GitHub made, on which nobody looks.
+        In a pull request's own run this is GitHub's test merge commit, which nobody looks at.
         """
         started = self.event_name == "workflow_run"
         sha = _text(_table(self._event().get("workflow_run")).get("head_sha")) if started else self.sha
         return sha if _COMMIT.fullmatch(sha) else ""
 
     def _event(self) -> dict[str, Any]:
-        """The webhook's payload that started the run; empty when there is none."""
+        """Payload of the webhook that triggered the run; empty if there is none."""
         if self.event_file is None or not self.event_file.exists():
             return {}
         try:
@@ -167,17 +168,17 @@ class Actions:
 def _required(path: Path | None, variable: str) -> Path:
     if path is None:
         raise UsageError(
-            "this is no step of GitHub Actions",
+            "not running in a GitHub Actions step",
             why=f"{variable} is not set",
-            fix="leave out the option that writes for GitHub Actions",
+            fix="omit the option that writes for GitHub Actions",
         )
     if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}", why=f"{variable} names it, and its folder is not there")
+        raise UsageError(f"cannot write {path}", why=f"{variable} names it, but its folder does not exist")
     return path
 
 
 def _written(path: Path) -> bytes:
-    """What a step's summary has so far. Raises UsageError."""
+    """Return the current content of the step's summary. Raises UsageError."""
     try:
         return plain.read_plain(path, _SUMMARY_READ, follow=True) if path.exists() else b""
     except (OSError, plain.NotPlainError) as error:
@@ -186,7 +187,7 @@ def _written(path: Path) -> bytes:
 
 
 def _delimiter(value: str) -> str:
-    """A line that ends the value, and that the value does not hold: nobody can guess it."""
+    """Return a random delimiter line that does not occur in the value."""
     while (word := f"singfactory_{secrets.token_hex(16)}") in value:
         pass
     return word

@@ -1,7 +1,7 @@
-"""One call to GitHub's REST API: tried again where that is safe and worth it, and told for people when it fails.
+"""Calls to GitHub's REST API, with retries where they are safe and readable errors.
 
 Specification: docs "Rate limits for the REST API", "Best practices for using the REST API". PyGithub's own
-GithubRetry is not used: it obeys a Retry-After of any length, and sends a POST again whose answer was lost.
+GithubRetry is not used: it obeys a Retry-After of any length, and repeats a POST whose answer was lost.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from github import BadAttributeException, GithubException
+
 from factory.errors import AccessDenied, FactoryError, NotFound, RegistryFailure, UsageError
 from factory.io.http.failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, Trouble, explain, retry_after, safe_text
 from factory.io.http.retry import Patience
 from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
-    from github import GithubException
     from github.PaginatedList import PaginatedList
 
 T = TypeVar("T")
@@ -29,14 +30,14 @@ _LIMITED = ("api rate limit exceeded", "secondary rate limit", "abuse detection"
 
 @dataclass(frozen=True)
 class Doing:
-    """What a call is for. what: ends the sentence "cannot …"; permission: which a workflow's token needs for it."""
+    """Purpose of a call. what: completes "cannot …" in errors; permission: what a workflow's token needs for it."""
 
     what: str
     permission: str = ""
 
 
 class Calls:
-    """Sends calls to one GitHub. Knows no token: nothing of it can reach an error."""
+    """Sends calls to one GitHub host. It never holds the token, so the token cannot leak into an error."""
 
     def __init__(self, api_url: str, settings: HttpSettings, notice: Callable[[str], None]) -> None:
         self._url = api_url
@@ -44,22 +45,22 @@ class Calls:
         self._notice = notice
 
     def read(self, doing: Doing, action: Callable[[], T]) -> T:
-        """Make a call that may be made again: a reading one, or one that leaves the same state each time.
+        """Make an idempotent call.
 
-        Raises AccessDenied, NotFound, UsageError for what GitHub refuses, RegistryFailure for the rest.
+        Raises AccessDenied, NotFound or UsageError when GitHub refuses it, RegistryFailure for anything else.
         """
         return self._tried(doing, action)
 
     def write(self, doing: Doing, action: Callable[[], T], found: Callable[[], T | None]) -> T:
-        """Make a call that must not be made twice. Where its answer is lost, found looks for what it has made."""
+        """Make a call that must not be repeated. If its answer is lost, found looks for the object it created."""
         return self._tried(doing, action, found=found)
 
     def once(self, doing: Doing, action: Callable[[], T], unsure: str) -> T:
-        """Make a call that must not be made twice and cannot be looked for. unsure: what to do after a lost answer."""
+        """Make a call that must not be repeated and whose effect cannot be queried. unsure: advice if unanswered."""
         return self._tried(doing, action, unsure=unsure)
 
     def all(self, doing: Doing, pages: PaginatedList[Any]) -> Iterator[Any]:
-        """Every element of every page. A page that fails is asked for again, those before it are not."""
+        """Yield every element of every page. Only a page that fails is requested again."""
         at = 0
         while (found := self.read(doing, lambda: _element(pages, at))) is not None:  # noqa: B023 - called at once
             yield found
@@ -73,8 +74,6 @@ class Calls:
         found: Callable[[], T | None] | None = None,
         unsure: str = "",
     ) -> T:
-        from github import BadAttributeException, GithubException  # noqa: PLC0415 - the factory side only
-
         patience = Patience(self._settings, host_of(self._url), self._notice)
         cause: BaseException
         while True:
@@ -87,8 +86,8 @@ class Calls:
             except (BadAttributeException, AssertionError, RuntimeError, ValueError) as error:
                 raise RegistryFailure(
                     f"cannot {doing.what}",
-                    why=f"{host_of(self._url)} answered something that GitHub does not say",
-                    fix="check the address of its API; a proxy in between may answer in its place",
+                    why=f"{host_of(self._url)} sent a response that is not GitHub's",
+                    fix="check the API address; a proxy in between may have answered instead",
                 ) from error
             done = _may_be_done(trouble)
             if done and unsure:
@@ -98,16 +97,16 @@ class Calls:
                 return made
 
     def _read(self, error: GithubException, doing: Doing) -> Trouble:
-        """An answer that is worth another try; raises the error for any other."""
+        """Classify an error response: return it if a retry may help, else raise the final error."""
         headers = {name.title(): value for name, value in (error.headers or {}).items()}
         said = _said(error)
         wait = _limited(error.status, headers, said)
         host = host_of(self._url)
         if wait is not None:
             return Trouble(
-                f"cannot {doing.what}: {host} limits the rate of requests",
+                f"cannot {doing.what}: {host} is rate-limiting requests",
                 why=said,
-                fix="try again later, or with a token that has a rate of its own",
+                fix="try again later, or use a token with its own rate limit",
                 status=_TOO_MANY,
                 wait=wait,
             )
@@ -115,7 +114,7 @@ class Calls:
             return Trouble(
                 f"cannot {doing.what}: {host} answered {error.status}",
                 why=said,
-                fix="try again later; www.githubstatus.com tells of disturbances",
+                fix="try again later; www.githubstatus.com lists outages",
                 status=error.status,
                 wait=retry_after(headers),
             )
@@ -134,7 +133,7 @@ class Calls:
 
 
 def refused(status: int, said: str, doing: Doing) -> FactoryError:
-    """The error for an answer that no other try will change."""
+    """Return the error for a response that a retry will not change."""
     what = f"cannot {doing.what}"
     why = f"GitHub answered {status}" + (f": {said}" if said else "")
     if status == _UNAUTHORIZED:
@@ -142,10 +141,10 @@ def refused(status: int, said: str, doing: Doing) -> FactoryError:
     if status == _FORBIDDEN:
         return AccessDenied(what, why=why, fix=_permission(said, doing))
     if status in (_NOT_FOUND, _GONE):
-        hint = f"; GitHub says the same where a token lacks {doing.permission}" if doing.permission else ""
+        hint = f"; GitHub answers the same if the token lacks {doing.permission}" if doing.permission else ""
         return NotFound(what, why=why, fix=f"check the repository's name and the number, name or branch{hint}")
     if status in (_CONFLICT, _UNPROCESSABLE):
-        return UsageError(what, why=why, fix="correct what GitHub refuses, and run it again")
+        return UsageError(what, why=why, fix="correct what GitHub refuses, and run the command again")
     return RegistryFailure(what, why=why, fix="check the address of GitHub's API, and try again")
 
 
@@ -153,9 +152,9 @@ def _permission(said: str, doing: Doing) -> str:
     if "not permitted to create" in said:
         return "allow it: Settings > Actions > General > Allow GitHub Actions to create and approve pull requests"
     if not doing.permission:
-        return "use a token that may do this"
+        return "use a token with more permissions"
     return (
-        f"give the job the permission {doing.permission}, or a token that has it; "
+        f"give the job the permission {doing.permission}, or use a token that has it; "
         "a pull request from a fork gets a read-only token"
     )
 
@@ -168,12 +167,12 @@ def _element(pages: PaginatedList[Any], at: int) -> Any | None:  # noqa: ANN401 
 
 
 def _may_be_done(trouble: Trouble) -> bool:
-    """True when the call may have been carried out: only a refusal, and no connection at all, exclude that."""
+    """True if the call may have taken effect: only a rate limit or a failed connection rules that out."""
     return trouble.connected and trouble.status != _TOO_MANY
 
 
 def _said(error: GithubException) -> str:
-    """GitHub's reason, with what it says about single fields (docs: "Troubleshooting the REST API")."""
+    """GitHub's message, with its details about single fields (docs: "Troubleshooting the REST API")."""
     data = error.data if isinstance(error.data, Mapping) else {}
     details = data.get("errors")
     told = [str(data.get("message") or "")]
@@ -186,7 +185,7 @@ def _said(error: GithubException) -> str:
 
 
 def _limited(status: int, headers: Mapping[str, str], said: str) -> float | None:
-    """Seconds to wait where a rate limit refused the call; None when it was not one."""
+    """Seconds to wait if a rate limit refused the call; None if it was something else."""
     if status not in (_FORBIDDEN, _TOO_MANY):
         return None
     if (asked := retry_after(headers)) is not None:
@@ -199,7 +198,7 @@ def _limited(status: int, headers: Mapping[str, str], said: str) -> float | None
 
 
 def _until(reset: str, date: str) -> float:
-    """Seconds until a Unix time, read against the server's clock; one more, since it names whole seconds."""
+    """Seconds until a Unix time by the server's clock, plus one because both are whole seconds."""
     if not (reset.isascii() and reset.isdigit()):
         return _SECONDARY_WAIT
     try:

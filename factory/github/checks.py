@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from github.CheckRun import CheckRun
     from github.Repository import Repository
 
-BATCH = 50  # annotations that GitHub takes at once
+BATCH = 50  # annotations per request, GitHub's limit
 _SUMMARY_LIMIT = 65_535  # characters
 _TITLE_LIMIT = 255  # characters
-_MESSAGE_LIMIT = 16_000  # characters; GitHub takes 64 KB, and a character may have four bytes
+_MESSAGE_LIMIT = 16_000  # characters; GitHub accepts 64 KB, and a character can take four bytes
 _LEVELS = {"error": "failure", "warning": "warning", "notice": "notice"}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check run says about a commit."""
+    """Content of a check run on a commit."""
 
     sha: str
     name: str
@@ -34,8 +34,8 @@ class Report:
 
 
 def send(calls: Calls, repository: Repository, doing: Doing, report: Report) -> Check:
-    """Make the check run with the first annotations, and add the others. Complete from the first call on."""
-    ours = new_token()  # by which it is found when the answer is lost
+    """Create the completed check run with the first annotations, then add the rest."""
+    ours = new_token()  # finds the check run if the response is lost
     commit = repository.get_commit(report.sha)
 
     def found() -> CheckRun | None:
@@ -60,14 +60,14 @@ def send(calls: Calls, repository: Repository, doing: Doing, report: Report) -> 
 
 
 def conclusion(calls: Calls, repository: Repository, doing: Doing, sha: str, name: str) -> str:
-    """How the newest check run of a name on a commit has ended; '' when there is none."""
+    """Return the conclusion of the newest check run with this name on a commit; '' if there is none."""
     runs = calls.all(doing, repository.get_commit(sha).get_check_runs(check_name=name))
     newest = max(runs, key=lambda run: int(run.id), default=None)
     return (newest.conclusion or "") if newest is not None else ""
 
 
 def _add(calls: Calls, doing: Doing, run: CheckRun, report: Report, start: int) -> None:
-    """Send the annotations from start on. GitHub adds them to those it has: twice sent is twice shown."""
+    """Add the annotations from start on. GitHub appends them, so a repeated call would show them twice."""
     wanted = min(start + BATCH, len(report.annotations))
 
     def edit() -> bool:
@@ -94,7 +94,7 @@ def _output(report: Report, start: int) -> dict[str, Any]:
 
 def _annotation(annotation: Annotation) -> dict[str, Any]:
     line = max(1, annotation.line)
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "path": annotation.path,
         "start_line": line,
         "end_line": line,
@@ -102,5 +102,5 @@ def _annotation(annotation: Annotation) -> dict[str, Any]:
         "message": fitting(annotation.message, _MESSAGE_LIMIT),
     }
     if annotation.title:
-        told["title"] = annotation.title[:_TITLE_LIMIT]
-    return told
+        result["title"] = annotation.title[:_TITLE_LIMIT]
+    return result

@@ -1,7 +1,7 @@
 """Workflow commands of GitHub Actions, as text (docs: "Workflow commands for GitHub Actions").
 
-The runner reads a job's output line by line and obeys what looks like a command, whoever printed it. What a build
-prints therefore belongs between ``stop`` and ``resume``: factory.cli.quoting.
+The runner parses a job's output line by line and executes anything that looks like a command, whoever printed it.
+The output of builds must therefore be printed between ``stop`` and ``resume``: factory.cli.quoting.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import secrets
 
 from factory.errors import UsageError
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}", re.ASCII)  # no command has so long a name
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}", re.ASCII)  # longer than the name of any command
 _LINE_ENDS = re.compile(r"[\r\n]+")
 
 
 def annotation(level: str, message: str, *, file: str = "", line: int = 0) -> str:
-    """A command that marks a line of a file. level: ``error``, ``warning`` or ``notice``.
+    """Return the command that annotates a line of a file. level: ``error``, ``warning`` or ``notice``.
 
-    Whatever the texts hold, the result is one command on one line.
+    The texts are escaped: the result is always one command on one line.
     """
     properties = [f"file={_property(file)}"] if file else []
     if file and line:
@@ -27,49 +27,49 @@ def annotation(level: str, message: str, *, file: str = "", line: int = 0) -> st
 
 
 def debug(message: str) -> str:
-    """A message that is shown only where debug logging is on."""
+    """Return a message that is shown only with debug logging on."""
     return f"::debug::{_data(message)}"
 
 
 def group(title: str) -> str:
-    """Begins lines that the log shows folded under a title. Groups do not nest."""
+    """Return the command that starts a foldable group of lines in the log. Groups do not nest."""
     return f"::group::{_data(title)}"
 
 
 def endgroup() -> str:
-    """Ends the group."""
+    """Return the command that ends the group."""
     return "::endgroup::"
 
 
 def mask(value: str) -> tuple[str, ...]:
-    """Commands that hide a secret in all that the job prints from now on; none for an empty one.
+    """Return the commands that mask a secret in all later output of the job; none for an empty secret.
 
-    A log is masked line by line, so each line of a secret (a private key, say) is hidden by a command of its own.
+    The runner masks line by line, so each line of a secret, such as a private key, needs its own command.
     """
     return tuple(f"::add-mask::{_data(line)}" for line in _LINE_ENDS.split(value) if line.strip())
 
 
 def new_token() -> str:
-    """A word that nobody can guess, for ``stop`` and ``resume``."""
+    """Return a random token for ``stop`` and ``resume``."""
     return secrets.token_hex(16)
 
 
 def stop(token: str) -> str:
-    """From this line on nothing is a command, until ``resume`` with the same token. Raises UsageError."""
+    """Return the command that disables workflow commands until ``resume`` with the same token. Raises UsageError."""
     return f"::stop-commands::{_checked(token)}"
 
 
 def resume(token: str) -> str:
-    """Ends what ``stop`` with the same token began. Raises UsageError."""
+    """Return the command that ends ``stop`` with the same token. Raises UsageError."""
     return f"::{_checked(token)}::"
 
 
 def _checked(token: str) -> str:
     if _TOKEN.fullmatch(token) is None:
         raise UsageError(
-            "not a token to stop workflow commands with",
-            why="it has 16 to 128 of A-Z a-z 0-9 _ - so that no text holds it by chance",
-            fix="let new_token() make one",
+            "not a valid token for stopping workflow commands",
+            why="a token has 16 to 128 characters from A-Z a-z 0-9 _ -, so that no text contains it by chance",
+            fix="create one with new_token()",
         )
     return token
 

@@ -1,4 +1,4 @@
-"""What the GitHub toolkit hands back: plain values, none of PyGithub's objects."""
+"""Results of the GitHub calls, as plain values instead of PyGithub's objects."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from datetime import datetime
 from enum import Enum
 from typing import Literal
 
+PUBLIC_API = "https://api.github.com"
+WORKFLOW_LOGIN = "github-actions[bot]"  # author of everything written with a workflow's token
 Level = Literal["error", "warning", "notice"]
 Conclusion = Literal["success", "failure", "neutral", "cancelled", "skipped", "timed_out", "action_required"]
 
 
 class Change(Enum):
-    """What a call did."""
+    """Effect of a call."""
 
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     CLOSED = "closed"
-    DECLINED = "declined"  # left alone: a person closed exactly this proposal
+    DECLINED = "declined"  # not reopened: a person closed exactly this proposal
 
 
 @dataclass(frozen=True)
 class Comment:
-    """A comment of ours. url: its web page."""
+    """A comment by this program. url: its web page."""
 
     id: int
     url: str
@@ -32,7 +34,7 @@ class Comment:
 
 @dataclass(frozen=True)
 class Issue:
-    """An issue of ours. url: its web page."""
+    """An issue opened by this program. url: its web page."""
 
     number: int
     url: str
@@ -41,7 +43,7 @@ class Issue:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A pull request of ours. url: its web page; sha: the commit that its branch names."""
+    """A pull request opened by this program. url: its web page; sha: the head commit of its branch."""
 
     number: int
     url: str
@@ -51,7 +53,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A remark on a line (from 1) of a file of the repository, for a check run."""
+    """A check run's annotation of a line (from 1) of a file in the repository."""
 
     path: str
     line: int
@@ -62,7 +64,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Check:
-    """A check run. url: its web page; annotations: how many it was sent."""
+    """A check run. url: its web page; annotations: the number sent."""
 
     id: int
     url: str
@@ -71,7 +73,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a workflow. conclusion is empty until it has ended; created knows its time zone; sha: the commit."""
+    """A workflow run. conclusion is empty until it ends; created has a time zone; sha: the commit."""
 
     id: int
     name: str

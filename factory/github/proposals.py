@@ -1,4 +1,4 @@
-"""Pull requests from a branch that is one commit on top of its base (docs: "REST API endpoints for Git database")."""
+"""Pull requests whose branch is one commit on top of its base (docs: "REST API endpoints for Git database")."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+from github import GithubException, InputGitTreeElement
 
 from factory.errors import UsageError
 from factory.github import model
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
     from github.Repository import Repository
 
 _NOT_FOUND, _UNPROCESSABLE = 404, 422
-_WITHDRAWN = "withdrawn"  # the key of a proposal that we have closed ourselves
+_WITHDRAWN = "withdrawn"  # key of a proposal that this program closed itself
 _FILE = "100644"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a proposal is to be. files: paths in the repository, and their contents. body: carries a key."""
+    """Desired state of a proposal. files: contents by path in the repository. body: starts with a key marker."""
 
     branch: str
     base: str
@@ -38,7 +40,7 @@ class Change:
 
 
 def propose(calls: Calls, repository: Repository, doing: Doing, change: Change) -> model.Proposal | None:
-    """Make the branch and its pull request what they are to be. None when base has all of it already."""
+    """Create or update the branch and its pull request. Return None if base already contains the change."""
     _check(change)
     git, pulls = _Git(calls, repository, doing), Pulls(calls, repository, doing)
     base = git.commit(git.branch(change.base))
@@ -61,7 +63,7 @@ def _check(change: Change) -> None:
     for path in change.files:
         parts = PurePosixPath(path).parts
         if not parts or str(PurePosixPath(path)) != path or {"/", "..", ".git"} & set(parts) or not path.isprintable():
-            raise UsageError(f"not a path in a repository: {ascii(path)[:120]}", why="wanted folder/file")
+            raise UsageError(f"not a path in a repository: {ascii(path)[:120]}", why="expected FOLDER/FILE")
 
 
 def _is_already(head: GitCommit, base: GitCommit, tree: GitTree, message: str) -> bool:
@@ -70,7 +72,7 @@ def _is_already(head: GitCommit, base: GitCommit, tree: GitTree, message: str) -
 
 
 class _Git:
-    """The objects of a repository. What it makes is named by its content, so that it may be made twice."""
+    """Git objects of a repository. They are content-addressed, so creating one twice is harmless."""
 
     def __init__(self, calls: Calls, repository: Repository, doing: Doing) -> None:
         self._calls = calls
@@ -78,12 +80,11 @@ class _Git:
         self._doing = doing
 
     def branch(self, name: str) -> GitRef:
-        """A branch. Raises NotFound."""
+        """Return a branch. Raises NotFound."""
         return self._calls.read(self._doing, lambda: self._repository.get_git_ref(f"heads/{name}").complete())
 
     def branch_or_none(self, name: str) -> GitRef | None:
-        """A branch, or None."""
-        from github import GithubException  # noqa: PLC0415 - the factory side only
+        """Return a branch, or None."""
 
         def ask() -> GitRef | None:
             try:
@@ -96,13 +97,11 @@ class _Git:
         return self._calls.read(self._doing, ask)
 
     def commit(self, branch: GitRef) -> GitCommit:
-        """The commit that a branch names."""
+        """Return the head commit of a branch."""
         return self._calls.read(self._doing, lambda: self._repository.get_git_commit(branch.object.sha))
 
     def tree(self, base: GitCommit, files: dict[str, bytes]) -> GitTree | None:
-        """The tree of base with these files; None when base has them all."""
-        from github import InputGitTreeElement  # noqa: PLC0415 - the factory side only
-
+        """Return base's tree with these files changed, or None if base already has them all."""
         there = self._calls.read(self._doing, lambda: self._repository.get_git_tree(base.tree.sha, recursive=True))
         known = {entry.path: (entry.mode, entry.sha) for entry in there.tree if entry.type == "blob"}
         wanted = {path: content for path, content in files.items() if known.get(path, ("", ""))[1] != _name(content)}
@@ -119,11 +118,11 @@ class _Git:
         return self._calls.read(self._doing, lambda: self._repository.create_git_blob(text, "base64")).sha
 
     def new_commit(self, base: GitCommit, tree: GitTree, message: str) -> str:
-        """A commit on top of base, by whom the token belongs to. Made twice, one of the two is never seen."""
+        """Create a commit on top of base, authored by the token's owner. A duplicate is unreachable and harmless."""
         return self._calls.read(self._doing, lambda: self._repository.create_git_commit(message, tree, [base])).sha
 
     def move(self, branch: GitRef | None, change: Change, sha: str) -> str:
-        """Make the branch name this commit."""
+        """Point the branch at this commit, creating the branch if needed."""
         if branch is not None:
             self._calls.read(self._doing, lambda: branch.edit(sha, force=True))
             return sha
@@ -139,12 +138,12 @@ class _Git:
 
 
 def _name(content: bytes) -> str:
-    """The name that git gives to a file's content (SHA-1 of a header and the bytes)."""
+    """Return git's object name of a file's content (SHA-1 of a header and the bytes)."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 class Pulls:
-    """The pull requests of a repository, as far as they are ours."""
+    """Pull requests that this program opened in a repository."""
 
     def __init__(self, calls: Calls, repository: Repository, doing: Doing) -> None:
         self._calls = calls
@@ -152,19 +151,19 @@ class Pulls:
         self._doing = doing
 
     def newest(self, branch: str, base: str, state: str) -> PullRequest | None:
-        """The newest pull request from a branch to base; state: open or closed."""
+        """Return the newest pull request from a branch to base; state: open or closed."""
         head = f"{self._repository.full_name.partition('/')[0]}:{branch}"
         pages = self._repository.get_pulls(state=state, head=head, base=base, sort="created", direction="desc")
         return next(self._calls.all(self._doing, pages), None)
 
     def declined(self, change: Change) -> PullRequest | None:
-        """The last proposal, when a person closed it and it was just this one."""
+        """Return the last proposal if a person closed it unmerged and its key is this one's, else None."""
         closed = self.newest(change.branch, change.base, "closed")
         same_key = closed is not None and key_of(closed.body) == key_of(change.body)
         return closed if closed is not None and closed.merged_at is None and same_key else None
 
     def keep(self, change: Change, found: PullRequest | None, sha: str, *, moved: bool) -> model.Proposal:
-        """Open the pull request, or update the one that was found."""
+        """Open the pull request, or update the one found."""
         if found is None:
             made = self._calls.write(
                 self._doing,
@@ -181,9 +180,7 @@ class Pulls:
         return model.Proposal(found.number, found.html_url, sha, model.Change.UPDATED)
 
     def withdraw(self, found: PullRequest) -> model.Proposal:
-        """Close a pull request so that it does not look as if a person had, and remove its branch."""
-        from github import GithubException  # noqa: PLC0415 - the factory side only
-
+        """Close a pull request, mark it as closed by this program, and delete its branch."""
         _, _, text = (found.body or "").partition("\n")
         self._calls.read(self._doing, lambda: found.edit(state="closed", body=marked(_WITHDRAWN, text)))
 
@@ -191,7 +188,7 @@ class Pulls:
             try:
                 self._repository.get_git_ref(f"heads/{found.head.ref}").complete().delete()
             except GithubException as error:
-                if error.status not in (_NOT_FOUND, _UNPROCESSABLE):  # it is gone, as is wanted
+                if error.status not in (_NOT_FOUND, _UNPROCESSABLE):  # both mean that it is gone
                     raise
 
         self._calls.read(self._doing, remove)

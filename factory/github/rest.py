@@ -1,7 +1,7 @@
-"""What the factory does on GitHub: comments, checks, issues, runs and pull requests of one repository.
+"""Comments, checks, issues, workflow runs and pull requests of one GitHub repository.
 
-Specification: GitHub's REST API, through PyGithub. Everything may be called again: what is there is found by a hidden
-line and updated, and what is right already is left alone.
+Specification: GitHub's REST API, through PyGithub. All calls are idempotent: existing objects are found by a hidden
+marker line and updated, and objects that are already correct are left alone.
 """
 
 from __future__ import annotations
@@ -14,26 +14,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+import github
+from github import GithubException
+from github.GithubObject import NotSet
+
 from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
 from factory.github.calls import Calls, Doing
 from factory.github.commands import new_token
-from factory.github.model import Annotation, Change, Check, Comment, Conclusion, Issue, Proposal, Run
+from factory.github.model import (
+    PUBLIC_API,
+    WORKFLOW_LOGIN,
+    Annotation,
+    Change,
+    Check,
+    Comment,
+    Conclusion,
+    Issue,
+    Proposal,
+    Run,
+)
 from factory.github.texts import carries, key_of, marked, same
 from factory.io.http import certificates
 from factory.io.http.settings import HttpSettings, host_of
 
 if TYPE_CHECKING:
-    import github
     from github.Issue import Issue as RemoteIssue
     from github.IssueComment import IssueComment
     from github.Repository import Repository
 
-PUBLIC_API = "https://api.github.com"
-WORKFLOW_LOGIN = "github-actions[bot]"  # as whom the token of a workflow writes
 WRITE_PAUSE = 1.0  # seconds between writing calls; docs: "Best practices for using the REST API"
-_LOOK_EVERY = 1.5  # seconds, until a run shows that was asked for
-_PAGE = 100  # elements, the most that GitHub gives
+_LOOK_EVERY = 1.5  # seconds between two looks for a dispatched run
+_PAGE = 100  # elements per page, GitHub's maximum
 _TITLE_LIMIT = 256  # characters of an issue's or a pull request's title
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
@@ -49,23 +61,19 @@ def connect(
     notice: Callable[[str], None] = lambda _: None,
     write_pause: float = WRITE_PAUSE,
 ) -> GitHub:
-    """The repository OWNER/NAME on the GitHub whose API is at api_url. Sends nothing yet. Raises UsageError.
+    """Return the repository OWNER/NAME of the GitHub whose API is at api_url. Sends nothing yet. Raises UsageError.
 
-    api_url: ``GITHUB_API_URL`` of a job; https://HOST/api/v3 for GitHub Enterprise Server. author: the login as which
-    the token writes; GitHub is asked when it is empty. notice: told about longer waits. write_pause: seconds.
+    api_url: ``GITHUB_API_URL`` in a job; https://HOST/api/v3 for GitHub Enterprise Server. author: login of the
+    token's owner; GitHub is asked if it is empty. notice: called before long waits. write_pause: seconds.
     """
     settings = settings or HttpSettings()
     if _REPOSITORY.fullmatch(repository) is None:
-        raise UsageError(f"not a repository on GitHub: {ascii(repository)[:120]}", why="wanted OWNER/NAME")
-    if _TOKEN.fullmatch(token) is None:  # what is wrong with it is not shown: it is a secret
-        raise UsageError("not a token for GitHub", why="it is empty, or has spaces or line ends", fix="set it anew")
-    _check_address(api_url)
-    try:
-        import github  # noqa: PLC0415 - the factory side only
-    except ImportError as error:
+        raise UsageError(f"not a repository on GitHub: {ascii(repository)[:120]}", why="expected OWNER/NAME")
+    if _TOKEN.fullmatch(token) is None:  # a secret: the message must not quote it
         raise UsageError(
-            "the GitHub toolkit is not installed", why=str(error), fix="pip install 'singfactory[factory]'"
-        ) from error
+            "not a token for GitHub", why="it is empty, or contains spaces or line ends", fix="set it again"
+        )
+    _check_address(api_url)
     remote = github.Github(
         auth=github.Auth.Token(token),
         base_url=api_url.rstrip("/"),
@@ -82,7 +90,7 @@ def connect(
 
 
 class GitHub:
-    """One repository. Every method raises AccessDenied, NotFound, UsageError and RegistryFailure, as Calls tells."""
+    """One repository. Every method raises AccessDenied, NotFound, UsageError and RegistryFailure, as Calls does."""
 
     def __init__(self, remote: github.Github, repository: str, calls: Calls, author: str = "") -> None:
         self._remote = remote
@@ -95,10 +103,10 @@ class GitHub:
         return f"GitHub({self._name!r})"
 
     def comment(self, number: int, key: str, body: str) -> Comment:
-        """Keep one comment for this key on a pull request or an issue: made once, then updated.
+        """Keep one comment for this key on a pull request or an issue: create it once, then update it.
 
-        body: Markdown; what is longer than GitHub takes is cut at a line. A comment of somebody else is never
-        touched, whatever it quotes.
+        body: Markdown; a text above GitHub's limit is cut at a line end. Comments by others are never changed, even
+        if they quote the marker.
         """
         doing = Doing(f"comment on pull request {number} of {self._name}", "pull-requests: write")
         text = marked(key, body)
@@ -115,7 +123,7 @@ class GitHub:
         return Comment(mine.id, mine.html_url, Change.UPDATED)
 
     def pull_request_of(self, owner: str, branch: str, sha: str) -> int | None:
-        """The open pull request from OWNER's branch whose newest commit is sha; None when there is none (any more)."""
+        """Return the number of the open pull request from OWNER's branch whose head commit is sha, or None."""
         doing = Doing(f"look for a pull request of {self._name}", "pull-requests: read")
         pages = self._repository(doing).get_pulls(
             state="open", head=f"{owner}:{branch}", sort="created", direction="desc"
@@ -132,29 +140,29 @@ class GitHub:
         summary: str,
         annotations: Iterable[Annotation] = (),
     ) -> Check:
-        """Add a finished check run to a commit, with remarks on lines. Only an app's token may, a workflow's for one.
+        """Add a completed check run with annotations to a commit. GitHub requires an app's token, e.g. a workflow's.
 
-        summary: Markdown. Annotations are sent in parts of 50, the most that GitHub takes at once.
+        summary: Markdown. Annotations are sent in batches of 50, GitHub's limit per request.
         """
         doing = Doing(f"add the check {name} to {self._name}", "checks: write")
         report = checks.Report(sha, name, conclusion, title, summary, tuple(annotations))
         return checks.send(self._calls, self._repository(doing), doing, report)
 
     def checked(self, sha: str, name: str) -> str:
-        """The conclusion of the newest check run of this name on a commit; '' when there is none."""
+        """Return the conclusion of the newest check run with this name on a commit; '' if there is none."""
         doing = Doing(f"look for the check {name} of {self._name}", "checks: read")
         return checks.conclusion(self._calls, self._repository(doing), doing, sha, name)
 
     def tip(self, branch: str) -> str:
-        """The newest commit of a branch."""
+        """Return the head commit of a branch."""
         doing = Doing(f"look up the branch {branch} of {self._name}", "contents: read")
         repository = self._repository(doing)
         return self._calls.read(doing, lambda: repository.get_git_ref(f"heads/{branch}").complete()).object.sha
 
-    def failing(self, key: str, title: str, body: str, labels: Iterable[str] = ()) -> Issue:
-        """Keep one open issue for this key. When its text has changed, that is told in a comment, too.
+    def open_failure(self, key: str, title: str, body: str, labels: Iterable[str] = ()) -> Issue:
+        """Keep one open issue for this key. If its text changes, the new text is also added as a comment.
 
-        Labels that the repository does not have are made by GitHub. A closed issue stays closed; a new one is opened.
+        GitHub creates missing labels. A closed issue stays closed; a new one is opened.
         """
         doing = Doing(f"report a failure as an issue of {self._name}", "issues: write")
         title, text = title[:_TITLE_LIMIT], marked(key, body)
@@ -175,13 +183,13 @@ class GitHub:
         return Issue(issue.number, issue.html_url, Change.UPDATED)
 
     def failures(self, prefix: str) -> frozenset[str]:
-        """The keys that begin with a prefix and have an open issue of ours, by one listing for all of them."""
+        """Return the keys with this prefix that have an open issue by this program, from a single listing."""
         doing = Doing(f"list the issues of {self._name}", "issues: read")
         keys = (key_of(found.body) for found in self._open_issues(doing) if self._is_ours(doing, found))
         return frozenset(key for key in keys if key.startswith(prefix))
 
-    def mended(self, key: str, body: str, *, gone: bool = False) -> Issue | None:
-        """Close the open issue of this key with a comment; None when there is none. gone: what it is about is."""
+    def close_failure(self, key: str, body: str, *, gone: bool = False) -> Issue | None:
+        """Close this key's open issue with a comment; return None if there is none. gone: its subject was removed."""
         doing = Doing(f"close an issue of {self._name}", "issues: write")
         issue = self._issue_of(doing, key)
         if issue is None:
@@ -192,7 +200,7 @@ class GitHub:
         return Issue(issue.number, issue.html_url, Change.CLOSED)
 
     def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str] | None = None) -> None:
-        """Start a workflow, by its file's name or its number, on a branch or tag (event ``workflow_dispatch``)."""
+        """Start a workflow, named by file or ID, on a branch or tag (event ``workflow_dispatch``)."""
         doing = Doing(f"start the workflow {workflow} of {self._name}", "actions: write")
         repository = self._repository(doing)
         address = f"{repository.url}/actions/workflows/{quote(workflow, safe='')}/dispatches"
@@ -200,7 +208,7 @@ class GitHub:
         self._calls.once(
             doing,
             lambda: repository.requester.requestJsonAndCheck("POST", address, input=body),
-            unsure="look at the Actions page before you try again: the workflow may have been started",
+            unsure="check the Actions page before you try again: the workflow may have started",
         )
 
     def start(
@@ -213,9 +221,10 @@ class GitHub:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Run | None:
-        """As ``dispatch``; the run that came of it, or None when GitHub does not show it within patience seconds.
+        """Dispatch a workflow and return its run, or None if GitHub does not list the run within patience seconds.
 
-        GitHub answers a dispatch with nothing. The run is the newest one of ours that was not there before.
+        GitHub's answer to a dispatch does not name the run. It is the newest run by this login that is not in an
+        earlier listing.
         """
         before = self._dispatched(workflow)
         self.dispatch(workflow, ref, inputs)
@@ -229,7 +238,7 @@ class GitHub:
         return None
 
     def _dispatched(self, workflow: str) -> tuple[Run, ...] | None:
-        """The newest run that was dispatched by whom the token belongs to, if any; None where that cannot be seen."""
+        """Return the newest run dispatched by the token's owner, if any; None if the listing is not accessible."""
         doing = Doing(f"list the runs of the workflow {workflow} of {self._name}", "actions: read")
         try:
             return self.runs(workflow, 1, actor=self._login(doing), event="workflow_dispatch")
@@ -237,12 +246,10 @@ class GitHub:
             return None
 
     def runs(self, workflow: str, limit: int = 30, *, actor: str = "", event: str = "") -> tuple[Run, ...]:
-        """The newest runs of a workflow, by its file's name or its number; newest first.
+        """Return the newest runs of a workflow, named by file or ID; newest first.
 
-        actor, event: only those that this login or this event has started; all when empty.
+        actor, event: only runs triggered by this login or event; all if empty.
         """
-        from github.GithubObject import NotSet  # noqa: PLC0415 - the factory side only
-
         doing = Doing(f"list the runs of the workflow {workflow} of {self._name}", "actions: read")
         pages = self._repository(doing).get_workflow(workflow).get_runs(actor=actor or NotSet, event=event or NotSet)
         return tuple(
@@ -260,7 +267,7 @@ class GitHub:
         )
 
     def keep_alive(self, workflow: str) -> None:
-        """Enable a workflow, enabled or not: GitHub stops schedules after 60 days without activity."""
+        """Enable a workflow, even if it is enabled: GitHub disables schedules after 60 days without activity."""
         doing = Doing(f"enable the workflow {workflow} of {self._name}", "actions: write")
         repository = self._repository(doing)
         address = f"{repository.url}/actions/workflows/{quote(workflow, safe='')}/enable"
@@ -269,12 +276,12 @@ class GitHub:
     def propose(
         self, branch: str, base: str, *, title: str, body: str, files: Mapping[str, bytes], message: str, key: str = ""
     ) -> Proposal | None:
-        """Keep one pull request from a branch of ours that is one commit on top of base and changes these files.
+        """Keep one pull request whose branch is one commit on top of base and changes these files.
 
-        The branch is made, or moved by force, unless it is exactly that already. files: paths in the repository, and
-        their whole new contents; a file keeps its mode. None when base has all of that. key: what is proposed, in a
-        few words; the files when it is empty. A proposal that a person closed without merging is not opened again
-        while its key stays the same, whatever else has happened to base.
+        The branch is created, or force-pushed unless it is already correct. files: complete new contents by path in
+        the repository; file modes are kept. Returns None if base already has these contents. key: identifies the
+        proposal; derived from the files if empty. A proposal that a person closed without merging is not reopened
+        while its key stays the same, even if base has moved.
         """
         doing = Doing(f"propose the branch {branch} to {self._name}", "contents: write and pull-requests: write")
         key = key or repr(sorted(files.items()))
@@ -282,9 +289,9 @@ class GitHub:
         return proposals.propose(self._calls, self._repository(doing), doing, change)
 
     def withdraw(self, branch: str, base: str, body: str) -> Proposal | None:
-        """Close the pull request from a branch of ours to base with a comment, and remove the branch; None without one.
+        """Close the open pull request from branch to base with a comment and delete the branch; None if there is none.
 
-        It may be opened again by ``propose``, unlike one that a person closed.
+        Unlike a pull request that a person closed, ``propose`` may open it again.
         """
         doing = Doing(f"close the proposal {branch} of {self._name}", "contents: write and pull-requests: write")
         pulls = proposals.Pulls(self._calls, self._repository(doing), doing)
@@ -295,27 +302,26 @@ class GitHub:
         return pulls.withdraw(found)
 
     def _repository(self, doing: Doing) -> Repository:
-        """The repository with the address that it has now: writing calls to an old name lead nowhere."""
+        """Return the repository under its current name: writes to a former name fail."""
         if self._found is None:
             self._found = self._calls.read(doing, self._ask_for_repository)
         return self._found
 
     def _ask_for_repository(self) -> Repository:
-        found = self._remote.get_repo(self._name).complete()  # where GitHub redirects, PyGithub follows for GET only
+        found = self._remote.get_repo(self._name).complete()  # PyGithub follows redirects for GET only
         if not isinstance(found.raw_data.get("full_name"), str):
-            raise ValueError("no repository")  # noqa: TRY004 - of the answer; calls.py tells it
+            raise ValueError("no repository")  # noqa: TRY004 - a malformed response; calls.py reports it
         return found
 
     def _login(self, doing: Doing) -> str:
-        """The login as which the token writes."""
-        from github import GithubException  # noqa: PLC0415 - the factory side only
+        """Return the login of the token's owner."""
 
         def ask() -> str:
             try:
                 return self._remote.get_user().login
             except GithubException as error:
                 if "not accessible by integration" in str(error.data).lower():
-                    return WORKFLOW_LOGIN  # the token of a workflow may not ask
+                    return WORKFLOW_LOGIN  # a workflow's token may not query its user
                 raise
 
         self._author = self._author or self._calls.read(doing, ask)
@@ -326,19 +332,19 @@ class GitHub:
         return self._calls.read(doing, lambda: repository.get_issue(number))
 
     def _comment_of(self, doing: Doing, issue: RemoteIssue, key: str) -> IssueComment | None:
-        """Our comment of this key."""
+        """Return this program's comment for a key, or None."""
         for found in self._calls.all(doing, issue.get_comments()):
             if carries(key, found.body) and self._is_ours(doing, found):
                 return found  # type: ignore[no-any-return]
         return None
 
     def _issue_of(self, doing: Doing, key: str) -> RemoteIssue | None:
-        """Our open issue of this key."""
+        """Return this program's open issue for a key, or None."""
         mine = (found for found in self._open_issues(doing) if carries(key, found.body) and self._is_ours(doing, found))
         return next(mine, None)
 
     def _open_issues(self, doing: Doing) -> Iterator[RemoteIssue]:
-        """All open issues; GitHub lists pull requests among them."""
+        """Yield all open issues, without the pull requests that GitHub lists among them."""
         for found in self._calls.all(doing, self._repository(doing).get_issues(state="open")):
             if not found.html_url.endswith(f"/pull/{found.number}"):
                 yield found
@@ -347,7 +353,7 @@ class GitHub:
         return found.user is not None and found.user.login == self._login(doing)
 
     def _say(self, doing: Doing, issue: RemoteIssue, body: str) -> None:
-        """Add a comment. Its own hidden line lets it be found when the answer to it is lost."""
+        """Add a comment. Its random marker finds it if the response is lost."""
         key = f"said {new_token()}"
         self._calls.write(
             doing,
@@ -357,16 +363,16 @@ class GitHub:
 
 
 def _check_address(api_url: str) -> None:
-    """Raises UsageError for what a token must not be sent to."""
+    """Raise UsageError for an address to which a token must not be sent."""
     try:
         parts = urlsplit(api_url)
         host = parts.hostname or ""
     except ValueError:
         host = ""
     if not host or "@" in parts.netloc or parts.query or parts.fragment or not api_url.isprintable():
-        raise UsageError("not an address of GitHub's API", fix=f"write {PUBLIC_API} or https://HOST/api/v3")
+        raise UsageError("not the address of a GitHub API", fix=f"use {PUBLIC_API} or https://HOST/api/v3")
     local = host in ("localhost", "127.0.0.1", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise UsageError(
-            f"the API of {host_of(api_url)} is not reached over https", why="the token would go in the clear"
+            f"the API address of {host_of(api_url)} does not use https", why="the token would be sent unencrypted"
         )

@@ -1,4 +1,4 @@
-"""Texts that GitHub keeps: what fits, and the hidden line by which we find ours again."""
+"""Texts posted to GitHub: length limits, and the hidden marker line that identifies them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import hashlib
 import re
 from collections.abc import Callable
 
-BODY_LIMIT = 65_536  # characters of a comment, an issue or a pull request
+BODY_LIMIT = 65_536  # characters in a comment, an issue or a pull request
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@ -]*[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
 _MARKER = re.compile(r"<!-- singfactory: ((?:(?!<!--).)+) -->")
-_CUT = "\n\n_The rest is left out: GitHub takes no longer text._"
+_CUT = "\n\n_Truncated: GitHub accepts no longer text._"
 
 
 def cut_at_line(text: str, limit: int, size: Callable[[str], int] = len) -> str:
-    """The longest beginning of whole lines within the limit, their line ends included; size: how a line counts."""
+    """Return the longest prefix of whole lines within the limit, line ends included. size: measures a line."""
     kept, used = [], 0
     for line in text.splitlines(keepends=True):
         used += size(line)
@@ -24,14 +24,14 @@ def cut_at_line(text: str, limit: int, size: Callable[[str], int] = len) -> str:
 
 
 def writable(text: str) -> str:
-    """Text that UTF-8 can hold: names of files may bring halves of surrogate pairs."""
+    """Return the text with lone surrogates, which come from file names, replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
 def fitting(text: str, limit: int = BODY_LIMIT) -> str:
-    """The text, or whole lines of it and a sentence that tells of the rest; limit: in characters.
+    """Return the text, cut at a line end with a note if it is longer than limit characters.
 
-    A single line that is too long is cut within.
+    A single line that is too long is cut within the line.
     """
     text = writable(text)
     if len(text) <= limit:
@@ -42,33 +42,33 @@ def fitting(text: str, limit: int = BODY_LIMIT) -> str:
 
 
 def marker(key: str) -> str:
-    """The hidden first line of what we wrote about a key: an HTML comment, which Markdown does not show.
+    """Return the hidden first line of a text about a key: an HTML comment, which Markdown does not show.
 
-    A key that could end the comment early stands there as its digest.
+    A key that could end the comment early is replaced by its digest.
     """
     plain = _PLAIN.fullmatch(key) is not None and "--" not in key
     return f"<!-- singfactory: {key if plain else 'sha256:' + hashlib.sha256(writable(key).encode()).hexdigest()} -->"
 
 
 def marked(key: str, text: str) -> str:
-    """A body for GitHub: the marker of the key, then as much of the text as fits."""
+    """Return a body for GitHub: the key's marker, then as much of the text as fits."""
     head = marker(key) + "\n"
     return head + fitting(text, BODY_LIMIT - len(head))
 
 
 def carries(key: str, body: str | None) -> bool:
-    """True for a body whose first line is the key's marker; a marker further down is a quotation."""
+    """True if the first line of a body is the key's marker; a marker further down is a quotation."""
     lines = (body or "").split("\n", 1)
     return lines[0].strip() == marker(key)
 
 
 def key_of(body: str | None) -> str:
-    """The key in the first line of a body of ours, or its digest; '' when there is none."""
+    """Return the key (or its digest) in the first line of a body; '' if there is none."""
     match = _MARKER.fullmatch((body or "").split("\n", 1)[0].strip())
     return match[1] if match else ""
 
 
 def same(one: str | None, other: str | None) -> bool:
-    """True for texts that differ in nothing but line ends, which GitHub changes, and space around them."""
+    """True if two texts differ only in line ends, which GitHub changes, and surrounding whitespace."""
     first, second = ((text or "").replace("\r\n", "\n").strip() for text in (one, other))
     return first == second

@@ -1,1 +1,1 @@
-"""Files, locks, processes, connections: the only rooms that touch the outside."""
+"""Files, locks, processes, and connections: the only package that touches the outside world."""

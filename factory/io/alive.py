@@ -1,4 +1,4 @@
-"""Whether a process lives, and where its number counts (proc(5), pid_namespaces(7))."""
+"""Whether a process is running, and in which PID namespace (proc(5), pid_namespaces(7))."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-_ENDED = "ZX"  # zombies and dead processes; where nobody reaps orphans, they stay for ever
+_ENDED = "ZX"  # zombies and dead processes; without a reaper for orphans they stay forever
 
 
 class Stat(NamedTuple):
-    """Fields of /proc/PID/stat (proc_pid_stat(5)). started: in ticks since the machine did."""
+    """Fields of /proc/PID/stat (proc_pid_stat(5)). started: in clock ticks since boot."""
 
     state: str
     group: int
@@ -23,7 +23,7 @@ class Stat(NamedTuple):
 
 
 def stat_of(path: Path) -> Stat | None:
-    """What a stat file says; None where it cannot be read. The program's name in it may hold anything, `)` included."""
+    """Parse a stat file, or return None if it cannot be read. The program's name in it may contain a `)`."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -33,12 +33,12 @@ def stat_of(path: Path) -> Stat | None:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in ticks since the machine did; '' when it may not be seen, None when it has ended.
+    """Return when a process started, in clock ticks since boot; '' if that is hidden, None if the process has ended.
 
-    Number and start time together are used only once between two starts of a machine.
+    PID and start time together identify a process uniquely until the next reboot.
     """
     found = stat_of(Path(f"/proc/{pid}/stat"))
-    if found is None:  # it has ended, or /proc hides other users' processes (hidepid)
+    if found is None:  # ended, or hidden by a /proc mounted with hidepid
         return "" if _exists(pid) else None
     return found.started if found.runs else None
 
@@ -46,7 +46,7 @@ def start_time(pid: int) -> str | None:
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # no process has a number that large
+    except (ProcessLookupError, OverflowError):  # OverflowError: no PID is that large
         return False
     except PermissionError:
         return True
@@ -54,7 +54,7 @@ def _exists(pid: int) -> bool:
 
 
 def boot() -> str:
-    """What this start of the machine is called; '' on systems that do not say."""
+    """Return the kernel's boot ID, or '' if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -62,7 +62,7 @@ def boot() -> str:
 
 
 def namespace() -> str:
-    """Where process numbers count: containers have their own; '' on systems that do not say."""
+    """Return this process's PID namespace, or '' if the system does not report it."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -1,13 +1,14 @@
-"""Who decides what a path means: whoever can rename or replace something on the way to it.
+"""Who can change what a path refers to: anyone who can rename or replace a component of it.
 
-A file is worth as much as the way to it. Each folder that is looked up, and each folder that holds a link on the way,
-can be led elsewhere by its owner and by who may write it; where the sticky bit is set, by the owner of the entry only
-(path_resolution(7), unlink(2)).
+A file is only as trustworthy as the folders above it. The owner of a folder on the path, and anyone who may write to
+it, can replace its entries; this includes folders reached through a symbolic link. With the sticky bit set, only the
+owners of the entry and of the folder can (path_resolution(7), unlink(2)).
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from factory.errors import PlaceUnusable
 from factory.io.below import make_way
 from factory.io.rights import group_writes, is_unmapped
 
-_MOST_LINKS = 40  # as the kernel
+_MOST_LINKS = 40  # the kernel's limit
 
 
 class Step(NamedTuple):
-    """One name that is looked up: place in folder, and what lstat says of both."""
+    """One step of a path lookup: an entry (place), its folder, and the lstat results of both."""
 
     folder: Path
     above: os.stat_result
@@ -30,7 +31,7 @@ class Step(NamedTuple):
 
 
 def way_to(path: Path) -> Iterator[Step]:
-    """What is looked up for a path, in order, links and what they lead to included; it ends where nothing is there."""
+    """Yield each step of a path lookup in order, following links. Ends at the first component that does not exist."""
     folder = Path("/")
     above = folder.lstat()
     left = [*reversed(path.absolute().parts[1:])]
@@ -64,50 +65,50 @@ def doubt(
     group: Callable[[os.stat_result], bool] = lambda _: False,
     maker: Callable[[os.stat_result, os.stat_result], bool] = lambda _, __: False,
 ) -> str:
-    """Why somebody who is not trusted could make a path mean something else; '' when nobody could.
+    """Return why an untrusted user could redirect a path, or '' if none could.
 
-    trusted: whether a user is. owner: whether a folder is safe although its owner is not trusted. group: whether a
-    folder is safe although its group may write it. maker: whether what lies in a folder that others may write (both
-    as lstat sees them) is safe although its owner is not trusted.
+    trusted: whether a user ID is trusted. owner: whether a folder with an untrusted owner is safe anyway. group:
+    whether a folder that its group may write is safe anyway. maker: given the lstat results of a folder that others
+    may write and of an entry with an untrusted owner, whether the entry is safe anyway.
     """
     for folder, above, place, found in way_to(path):
         sticky = above.st_mode & stat.S_ISVTX
         by_group = group_writes(above, folder)
         if above.st_mode & stat.S_IWOTH and not sticky:
-            return f"anybody can replace {place}, since anybody may write {folder}"
+            return f"anyone can replace {place}, because anyone may write to {folder}"
         if by_group and not sticky and not group(above):
-            return f"the group of {folder} may write it, and can replace {place}"
+            return f"the group of {folder} may write to it, and can replace {place}"
         shared = above.st_mode & stat.S_IWOTH or by_group
         if shared and not trusted(found.st_uid) and not maker(above, found):
-            return f"{place} belongs to {name_of(found.st_uid)}, who may have made it: others can write {folder}"
+            return f"{place} belongs to {name_of(found.st_uid)}, who may have made it: others can write to {folder}"
         if stat.S_ISDIR(found.st_mode) and not trusted(found.st_uid) and not owner(found):
             return f"{place} belongs to {name_of(found.st_uid)}, who is not trusted"
     return ""
 
 
 def private_folder(path: Path, *, parents: bool = False) -> Path:
-    """A folder that only this user can use, and that nobody else can replace; made when it is not there.
+    """Return a folder that only this user can write to and nobody else can replace. It is created if it is missing.
 
-    parents: make those above it as well, for this user only. Raises PlaceUnusable when it is anything else, or when a
-    folder above it is another user's, or one that others may write without the sticky bit.
+    parents: create missing parent folders as well, for this user only. Raises PlaceUnusable if the path is anything
+    else, or if a parent belongs to another user or is writable by others without the sticky bit.
     """
     if not parents and not path.parent.is_dir():
-        raise PlaceUnusable(f"{path.parent} is not there", why="it is no folder", fix="make it, or name another one")
+        raise PlaceUnusable(f"there is no folder {path.parent}", fix="create it, or name another one")
     why = _not_ours(path)
     if not why:
         make_way(path, 0o700)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
-            why = "it is not a folder of yours alone: others could put their files there"
+            why = "it is not a folder that only you can write to: others could put files there"
     if why := why or _not_ours(path):
-        raise PlaceUnusable(f"{path} is not safe to use", why=why, fix="remove it, or name another place")
+        raise PlaceUnusable(f"{path} is not safe to use", why=why, fix="remove it, or name another folder")
     return path
 
 
 def safe_folder(path: Path, fix: str) -> Path:
-    """A folder in which what this user makes can be replaced by nobody else: `/tmp` is one, and so is a private one.
+    """Return a folder where nobody else can replace this user's files, such as `/tmp` or a private folder.
 
-    Made for this user only when it is not there. Raises PlaceUnusable, with fix as what to do, where it is not safe.
+    A missing folder is created for this user only. Raises PlaceUnusable, with this ``fix``, if it is not safe.
     """
     why = _not_ours(path) or _open_to_others(path)
     if not why:
@@ -123,24 +124,22 @@ def _not_ours(path: Path) -> str:
 
 
 def _open_to_others(path: Path) -> str:
-    """Why others can replace what lies in a folder; '' when they cannot, or when it is not there."""
+    """Return why others can replace the entries of a folder; '' if they cannot, or if it does not exist."""
     try:
         found = path.stat()
     except FileNotFoundError:
         return ""
     if not stat.S_ISDIR(found.st_mode):
-        return "it is no folder"
+        return "it is not a folder"
     if found.st_mode & stat.S_ISVTX:
         return ""
     if found.st_mode & stat.S_IWOTH:
-        return "anybody may write it, and can replace what lies there"
-    return "its group may write it, and can replace what lies there" if group_writes(found, path) else ""
+        return "anyone may write to it, and can replace its files"
+    return "its group may write to it, and can replace its files" if group_writes(found, path) else ""
 
 
 def name_of(user: int) -> str:
-    """A user as people know them."""
-    import pwd  # noqa: PLC0415 - only for messages
-
+    """Return a user's name for messages, or the ID of an unknown user."""
     try:
         return f"user {pwd.getpwuid(user).pw_name}"
     except KeyError:

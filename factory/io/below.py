@@ -1,9 +1,10 @@
-"""Folders that others may write: what is done in one goes by its descriptor, whatever its name means by now.
+"""Safe work in folders that other users may write to: every operation is relative to an open descriptor.
 
-A path is looked up anew by each system call. Who may write a folder on the way can put a link in its place between two
-of them, and the second one works elsewhere: in the home of whoever runs this. A descriptor cannot be led away. So one
-folder is opened by its path, the root that is trusted by name; each folder below it is opened from the one above,
-links refused (openat(2) with O_NOFOLLOW and O_DIRECTORY), and all that happens to an entry names it below a descriptor.
+The kernel resolves a path again in every system call. Between two calls, anyone who may write to a folder on the path
+can replace it with a link, and redirect the second call to another place, such as the home of the user who runs this.
+A descriptor cannot be redirected. So only the trusted top folder is opened by path. Each folder below it is opened
+relative to its parent, links are refused (openat(2) with O_NOFOLLOW and O_DIRECTORY), and entries are named relative
+to the descriptor.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from factory.errors import FactoryError, IntegrityFailure, PlaceUnusable
 from factory.io import files, plain, private
 from factory.io.rights import is_unmapped
 
-_MOST_LINKS = 40  # as the kernel
+_MOST_LINKS = 40  # the kernel's limit
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
-    """A folder that is held open. path: what it was called then, for people. Close it, or use it in a with block."""
+    """An open folder. path: its name when it was opened, for messages. Close it, or use it in a with block."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -35,15 +36,15 @@ class Folder:
 
     @classmethod
     def at(cls, path: Path) -> Folder:
-        """The folder that a path names now. Raises OSError. For a path that no stranger can lead elsewhere."""
+        """Open a folder by a path that untrusted users cannot redirect. Raises OSError."""
         return cls(path, _readable(path, os.O_DIRECTORY | os.O_CLOEXEC, None))
 
     @classmethod
     def reach(cls, path: Path) -> Folder:
-        """A folder to write to, made with those on the way to it where they are missing.
+        """Open a folder to write to, creating it and its parents where they are missing.
 
-        For a path on which others may write: it is opened step by step, and links are followed where they belong to
-        this user or to root. Raises IntegrityFailure for other links, PlaceUnusable for a file in the way, OSError.
+        For a path that others may write to: it is opened step by step, and only links owned by this user or root are
+        followed. Raises IntegrityFailure for other links, PlaceUnusable for a file in the way, OSError.
         """
         at = cls.at(Path("/"))
         left = [*reversed(path.absolute().parts[1:])]
@@ -65,7 +66,7 @@ class Folder:
         return at
 
     def _target(self, name: str) -> PurePosixPath | None:
-        """Where a link leads that somebody trusted has made; None for what is no link."""
+        """Return the target of a link made by a trusted user, or None if the entry is not a link."""
         try:
             step = os.open(_entry(name), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
         except FileNotFoundError:
@@ -77,8 +78,8 @@ class Folder:
             if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
                 raise IntegrityFailure(
                     f"{self.path / name} is a symbolic link, refused",
-                    why=f"it belongs to user id {found.st_uid}, who decides where it leads",
-                    fix="name the folder itself that you want to write to",
+                    why=f"it belongs to user id {found.st_uid}, who controls its target",
+                    fix="name the folder itself instead of the link",
                 )
             return PurePosixPath(os.readlink("", dir_fd=step))
         finally:
@@ -99,18 +100,19 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
     def below(self, *names: str) -> Folder:
-        """A folder that is there. Raises FileNotFoundError; IntegrityFailure for a link, PlaceUnusable for a file."""
+        """Open an existing folder. Raises FileNotFoundError; IntegrityFailure for a link; PlaceUnusable for a file."""
         return self._walk(names, lambda at, name: at._enter(name))  # noqa: SLF001 - of this class
 
     def make(self, *names: str, mode: int | None = None) -> Folder:
-        """A folder, made with those on the way to it where they are missing; mode None: each as open as this one.
+        """Open a folder below, creating it and its parents where they are missing. mode None: the mode of this folder.
 
-        Who shares this one (mode 2775, say) shares what comes below it. Folders of ours that a kill left before they
-        were opened are opened now. Raises as ``below`` does, and NotPermitted where this user may not write.
+        With None, a folder shared with a group (mode 2775, for example) shares everything below it. A folder that a
+        killed process left without its final mode is corrected. Raises like ``below``, and NotPermitted if this user
+        may not write.
         """
         mine = self.mode() if mode is None else mode
         return self._walk(names, lambda at, name: at._made(name, mine))  # noqa: SLF001 - of this class
@@ -123,9 +125,10 @@ class Folder:
         return at
 
     def _enter(self, name: str, mode: int = 0) -> Folder:
-        """A folder in this one; when it is ours, it gets at least these rights.
+        """Open a folder in this one. If it belongs to this user, add the permissions in mode.
 
-        By a descriptor that needs no rights on it (O_PATH, open(2)): under some umasks its owner has none at first.
+        This uses an O_PATH descriptor, which needs no permissions (open(2)): under some umasks the owner of a new
+        folder has none at first.
         """
         try:
             handle = os.open(_entry(name), _FOLDER | os.O_PATH, dir_fd=self.descriptor)
@@ -155,55 +158,55 @@ class Folder:
             if stat.S_ISLNK(found.st_mode):
                 return IntegrityFailure(
                     f"{path} is a symbolic link, refused",
-                    why=f"it belongs to user id {found.st_uid}; folders below a store or a registry are never links",
-                    fix="remove it after finding out who made it; link a store or a registry as a whole, or not at all",
+                    why=f"it belongs to user id {found.st_uid}; links inside a store or registry folder are refused",
+                    fix="find out who made it, then remove it; only the store or registry folder itself may be a link",
                 )
-        return PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
+        return PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another folder")
 
     def sync(self) -> None:
-        """Make its entries durable, where the file system can."""
+        """Make its entries durable, if the file system supports that."""
         files.sync_open_folder(self.descriptor)
 
     def named(self, name: str) -> Entry:
-        """An entry of this folder, whether it is there or not."""
+        """Return an entry of this folder, which need not exist."""
         return Entry(self, name)
 
     def names(self) -> list[str]:
-        """What is in it, sorted."""
+        """Return the names of its entries, sorted."""
         return sorted(os.listdir(self.descriptor))  # noqa: PTH208 - of a descriptor
 
     def stat(self, name: str) -> os.stat_result:
-        """What an entry is; of a link, the link."""
+        """Return the stat result of an entry, without following a link."""
         return os.stat(_entry(name), dir_fd=self.descriptor, follow_symlinks=False)
 
     def mode(self) -> int:
-        """Its rights, and the bits for user, group and sticky."""
+        """Return its permission bits, including set-user-ID, set-group-ID, and sticky."""
         return stat.S_IMODE(os.fstat(self.descriptor).st_mode)
 
     def read_whole(self, name: str, limit: int) -> bytes:
-        """As factory.io.plain.read_plain."""
+        """See factory.io.plain.read_plain."""
         return plain.read_plain(self.path / _entry(name), limit, dir_fd=self.descriptor)
 
     def read(self, name: str, limit: int) -> tuple[bytes, float]:
-        """As factory.io.plain.read_start."""
+        """See factory.io.plain.read_start."""
         return plain.read_start(self.path / _entry(name), limit, dir_fd=self.descriptor)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[int]:
-        """As factory.io.plain.opened."""
+        """See factory.io.plain.opened."""
         with plain.opened(self.path / _entry(name), dir_fd=self.descriptor) as descriptor:
             yield descriptor
 
     def update(self, name: str) -> contextlib.AbstractContextManager[FileIO]:
-        """As factory.io.private.open_for_update."""
+        """See factory.io.private.open_for_update."""
         return private.open_for_update(self.path / _entry(name), dir_fd=self.descriptor)
 
     def create(self, name: str, mode: int = 0o644, *, sync: bool = True) -> contextlib.AbstractContextManager[BinaryIO]:
-        """As factory.io.files.create."""
+        """See factory.io.files.create."""
         return files.create(self.path / _entry(name), mode, dir_fd=self.descriptor, sync=sync)
 
     def write(self, name: str, content: bytes | str, mode: int = 0o644) -> None:
-        """As factory.io.files.atomic_write."""
+        """See factory.io.files.atomic_write."""
         data = content.encode() if isinstance(content, str) else content
         with self.temporary(name) as temporary:
             with self.create(temporary, mode) as file:
@@ -212,7 +215,7 @@ class Folder:
 
     @contextlib.contextmanager
     def temporary(self, prefix: str) -> Iterator[str]:
-        """A unique name for a new file; whatever has it when the block ends is removed."""
+        """Yield a unique name for a new file. A file that still has this name when the block ends is removed."""
         name = f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
         try:
             yield name
@@ -220,73 +223,73 @@ class Folder:
             self.remove(name)
 
     def rename(self, name: str, to: Folder, new: str) -> None:
-        """Give an entry its place in a folder, over what has that name, and make the change durable."""
+        """Rename an entry to a name in a folder, replacing any file there, and make the change durable."""
         with files.explained(to.path / new):
             os.replace(_entry(name), _entry(new), src_dir_fd=self.descriptor, dst_dir_fd=to.descriptor)
             to.sync()
 
     def move(self, name: str, new: str) -> None:
-        """Give an entry another name in this folder; a kill of the machine may undo that. Raises OSError."""
+        """Rename an entry within this folder; the change may be lost if the machine crashes. Raises OSError."""
         os.replace(_entry(name), _entry(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def link(self, name: str, target: str) -> None:
-        """Make an entry a symbolic link to target, replacing an older link in one step."""
+        """Make an entry a symbolic link to target, atomically replacing an older link."""
         with files.explained(self.path / name), self.temporary(name) as temporary:
             os.symlink(target, temporary, dir_fd=self.descriptor)
             self.rename(temporary, self, name)
 
     def links_to(self, name: str) -> str | None:
-        """What a symbolic link in this folder says; None when there is none of that name."""
+        """Return the target of a symbolic link in this folder, or None if there is no such link."""
         with contextlib.suppress(OSError):
             return os.readlink(_entry(name), dir_fd=self.descriptor)
         return None
 
     def second_name(self, name: str, new: str) -> None:
-        """Give a file of this folder another name in it. Raises FileExistsError and any other OSError."""
+        """Make a hard link to a file, within this folder. Raises FileExistsError and any other OSError."""
         here = self.descriptor
         os.link(_entry(name), _entry(new), src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
 
     def bring(self, source: Path, new: str) -> None:
-        """Give a file that lies anywhere a name in this folder. Raises OSError."""
+        """Make a hard link in this folder to a file anywhere. Raises OSError."""
         os.link(source, _entry(new), dst_dir_fd=self.descriptor, follow_symlinks=False)
 
     def touch(self, name: str) -> None:
-        """Give an entry the present time; a link itself, not what it leads to."""
+        """Set an entry's times to now, without following a link."""
         os.utime(_entry(name), dir_fd=self.descriptor, follow_symlinks=False)
 
     def remove(self, name: str) -> None:
-        """Remove a file or link; nothing when it is not there."""
+        """Remove a file or link, if it exists."""
         files.remove_file(self.path / _entry(name), dir_fd=self.descriptor)
 
 
 class Entry(NamedTuple):
-    """A name in a folder that is held open."""
+    """A name in an open folder."""
 
     folder: Folder
     name: str
 
     @property
     def path(self) -> Path:
-        """For people, and for who only reads what is verified afterwards."""
+        """The path, for messages, and for readers that verify the content afterwards."""
         return self.folder.path / self.name
 
     def remove(self) -> None:
-        """Remove it, when it is there."""
+        """Remove it, if it exists."""
         self.folder.remove(self.name)
 
     def rename(self, to: Entry) -> None:
-        """Give it another place, durably; see Folder.rename."""
+        """Rename it durably; see Folder.rename."""
         self.folder.rename(self.name, to.folder, to.name)
 
     def update(self) -> contextlib.AbstractContextManager[FileIO]:
-        """As factory.io.private.open_for_update."""
+        """See factory.io.private.open_for_update."""
         return self.folder.update(self.name)
 
 
 def make_way(path: Path, mode: int = 0o755) -> None:
-    """Make a folder, and those above it that are missing, where no stranger decides what the first of them means.
+    """Create a folder and its missing parents, below an existing folder that untrusted users cannot redirect.
 
-    As factory.io.files.make_folder, but no link that appears meanwhile is followed.
+    Like factory.io.files.make_folder, but does not follow links that appear in the meantime.
     """
     with files.explained(path):
         there = next(place for place in (path, *path.parents) if place.exists())
@@ -295,7 +298,7 @@ def make_way(path: Path, mode: int = 0o755) -> None:
 
 
 def entries(path: Path) -> list[Path]:
-    """What lies in a folder, sorted; nothing when that is a link, or not there."""
+    """Return the entries of a folder, sorted; none if it is a link or does not exist."""
     return sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
 
 
@@ -305,14 +308,14 @@ def _refuse_circle(path: Path, links: int) -> None:
 
 
 def _entry(name: str) -> str:
-    """A name that cannot lead anywhere else."""
+    """Check that a name is a plain entry of a folder, and return it."""
     if not name or name in (".", "..") or "/" in name:
-        raise ValueError(f"{name!r} is no name of an entry")
+        raise ValueError(f"{name!r} is not the name of an entry")
     return name
 
 
 def _readable(path: Path, flags: int, dir_fd: int | None) -> int:
-    """Open a folder; one that may only be passed through has no entries to list, and is no less a way."""
+    """Open a folder, with O_PATH if this user may search but not read it."""
     try:
         return os.open(path, flags | os.O_RDONLY, dir_fd=dir_fd)
     except PermissionError:

@@ -1,14 +1,14 @@
-"""Run inside an image, at the end of `%post`: make Python's bytecode depend on contents, not on times (PEP 552).
+"""Convert Python bytecode files to hash-based ones (PEP 552). Run inside an image, at the end of `%post`.
 
     python3 -I -S -B - < bytecode.py
 
-A `.pyc` file that `import` has written holds the time of its source. It differs after every build, and is stale
-once times are clamped: Python then compiles at each import, since an image cannot be written. So each one that
-fits its source becomes one that holds the source's hash and is checked against it; one that does not fit is
-compiled anew, or removed when that fails.
+A `.pyc` file written by `import` contains its source's modification time. It differs in every build, and is stale
+once times are clamped: Python then recompiles at every import, because images are read-only. So each file that
+matches its source is converted to one that contains the source's hash. A file that does not match is recompiled, or
+removed if that fails.
 
-Runs with Python 3.7 and later, standard library only, and without `site`. Nothing that is mounted from elsewhere
-is touched. Problems are printed, and never end the build.
+Needs Python 3.7 or later, and only the standard library without `site`. Mounted files and folders are left alone.
+Problems are printed, and never fail the build.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 
 _HEADER = 16  # bytes: magic, flags, then time and size, or a hash of 8
 _TIMED, _CHECKED = struct.pack("<I", 0), struct.pack("<I", 0b11)
-_WORD = 0xFFFFFFFF  # times and sizes are kept modulo 2^32
-_SHOWN = 5  # problems that are printed one by one
+_WORD = 0xFFFFFFFF  # times and sizes are stored modulo 2^32
+_SHOWN = 5  # problems printed individually
 
 
 def main(root: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
-    """Look at every bytecode file of this interpreter's version below root."""
+    """Convert every bytecode file of this interpreter's version below root."""
     mounted = mount_points(mountinfo)
     problems = 0
     for folder, folders, names in os.walk(root):
@@ -37,16 +37,16 @@ def main(root: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
                 continue
             try:
                 settle(path)
-            except Exception as error:  # noqa: BLE001 - the image is as good without it
+            except Exception as error:  # noqa: BLE001 - an unconverted file is no reason to fail the build
                 problems += 1
                 if problems <= _SHOWN:
-                    sys.stderr.write(f"bytecode stays as it is: {path}: {error}\n")
+                    sys.stderr.write(f"bytecode not converted: {path}: {error}\n")
     if problems > _SHOWN:
-        sys.stderr.write(f"bytecode stays as it is: {problems - _SHOWN} more files\n")
+        sys.stderr.write(f"bytecode not converted: {problems - _SHOWN} more files\n")
 
 
 def mount_points(mountinfo: Path) -> set[str]:
-    """Where something is mounted (proc(5)); blanks and the like stand there as octal numbers."""
+    """Return all mount points (proc(5)), with the octal escapes of blanks and backslashes decoded."""
     lines = mountinfo.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     points = [line.split(" ")[4] for line in lines if line]
     for code in ("\\040", "\\011", "\\012", "\\134"):
@@ -55,7 +55,7 @@ def mount_points(mountinfo: Path) -> set[str]:
 
 
 def settle(path: Path) -> None:
-    """Make one file hash-based, if it is of this version, has a source, and holds a time."""
+    """Convert one file, if it is of this version, has a source, and is time-based."""
     with path.open("rb") as file:
         header = file.read(_HEADER)
         if len(header) < _HEADER or header[:8] != importlib.util.MAGIC_NUMBER + _TIMED or path.is_symlink():
@@ -69,11 +69,11 @@ def settle(path: Path) -> None:
         digest = importlib.util.source_hash(source.read_bytes())
         replace(path, importlib.util.MAGIC_NUMBER + _CHECKED + digest + body)
     else:
-        compile_anew(path, source, level)
+        recompile(path, source, level)
 
 
 def source_of(path: Path) -> tuple[Path | None, int]:
-    """The source of a bytecode file, None without one, and the level of optimisation that its name tells."""
+    """Return the source of a bytecode file, or None, and the optimization level in its name."""
     if path.parent.name != "__pycache__":
         return path.with_suffix(".py"), 0
     level = path.name.rpartition(".opt-")[2].partition(".")[0]
@@ -83,8 +83,8 @@ def source_of(path: Path) -> tuple[Path | None, int]:
         return None, 0
 
 
-def compile_anew(path: Path, source: Path, level: int) -> None:
-    """Compile the source; a file that no source explains is of no use to Python, and removed."""
+def recompile(path: Path, source: Path, level: int) -> None:
+    """Compile the source again. If that fails, remove the file: Python could not use it."""
     temporary = path.with_name(f"{path.name}.new")
     try:
         py_compile.compile(
@@ -102,7 +102,7 @@ def compile_anew(path: Path, source: Path, level: int) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put content at path at once, with the mode, the owner and the times of what is there."""
+    """Replace a file's content atomically, keeping its mode, owner, and times."""
     old = path.stat()
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_bytes(content)

@@ -1,9 +1,9 @@
-"""Shut a program in: a root folder with nothing in it but what it was given, and no other process in sight.
+"""The sandbox: run a program in a root folder of its own, with only the given files, and no other process visible.
 
-Standard library only, and nothing of the package: ``launch`` loads this file by itself (`-I`). Two user namespaces,
-one in the other. In the outer one the new root is put together; the program runs in the inner one, where it is root
-again, and yet can neither unmount nor make writable what the outer one mounted (mount_namespaces(7), "Restrictions on
-mount namespaces"). What it is outside of both: an id that nobody has, where root starts it; else the user's own.
+Standard library only, with no imports from this package: ``launch`` loads this file directly (`-I`). There are two
+nested user namespaces. The outer one assembles the new root. The program runs in the inner one, where it is root, but
+can neither unmount nor make writable what the outer one mounted (mount_namespaces(7), "Restrictions on mount
+namespaces"). Outside of both, it has an unused ID if root started it, and otherwise the user's own ID.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF, _SCOPE_ABSTRACT_UNIX_SOCKET = 444, 446, 1
-_CANNOT, FAILED = 126, 125  # exit statuses: this machine does not allow it; it would, and something went wrong
+_CANNOT, FAILED = 126, 125  # exit statuses: this machine does not allow sandboxes; it does, but something failed
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR)
 _NAMESPACES = ("user", "mnt", "pid", "ipc", "net", "uts", "cgroup", "time")
-_MOST_NAMESPACES = 1000  # of each kind, in a sandbox: a build needs a few, and all together count as its owner's
-_BASE = "/tmp"  # noqa: S108 - there everywhere; covered for a moment, in a mount namespace of our own
+_MOST_NAMESPACES = 1000  # of each kind in one sandbox; a build needs a few, and they count against the user's limit
+_BASE = "/tmp"  # noqa: S108 - exists everywhere; covered for a moment, in a mount namespace of our own
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,10 +47,10 @@ WriteMaps = Callable[[int], int]
 
 
 def run(plan: str, program: list[str], write_maps: WriteMaps, parent: int) -> int:
-    """Run the program by the plan of ``factory.io.process.Sandbox``; its exit status, 128 + signal as in shells.
+    """Run the program as planned by ``factory.io.process.Sandbox``. Return its exit status, or 128 + signal.
 
-    write_maps writes the maps of a process that has just entered the outer user namespace. parent: if not 0, the
-    process without which nothing of this goes on.
+    write_maps: writes the ID maps of a process that has just entered the outer user namespace. parent: if not 0, a
+    process whose end ends the sandbox.
     """
     order = json.loads(plan)
     _are_forbidden()
@@ -64,16 +64,16 @@ def run(plan: str, program: list[str], write_maps: WriteMaps, parent: int) -> in
         _die_with(parent)
     try:
         return _in_child(lambda: _outer(order, program), linked=True)
-    except OSError as error:  # no process could be started
+    except OSError as error:  # fork failed
         return _failed(error)
 
 
 def _outer(order: dict[str, object], program: list[str]) -> int:
-    """The first process of the outer namespaces."""
+    """Run as the first process of the outer namespaces."""
     _become_root()
     _make_root(order)
     _limit_namespaces()
-    # utf-8 here and below: Python has it in memory, and its files are out of sight by now.
+    # utf-8 here and below: its codec is in memory, and Python's files are no longer visible.
     extents = {name: Path("/proc/self", name).read_text(encoding="utf-8") for name in ("uid_map", "gid_map")}
 
     def same_again(process: int) -> int:
@@ -88,14 +88,14 @@ def _outer(order: dict[str, object], program: list[str]) -> int:
 
 
 def _limit_namespaces() -> None:
-    """Leave the owner enough for other builds, whatever this one makes (namespaces(7), /proc/sys/user)."""
+    """Limit the namespaces of this build, so that the user has some left for others (namespaces(7), /proc/sys/user)."""
     for kind in _NAMESPACES:
-        with contextlib.suppress(OSError):  # a kind that this kernel does not know
+        with contextlib.suppress(OSError):  # a kind that this kernel does not support
             Path(f"/proc/sys/user/max_{kind}_namespaces").write_text(str(_MOST_NAMESPACES), encoding="utf-8")
 
 
 def _inner(cwd: str, program: list[str]) -> int:
-    """The first process of the inner namespaces: it waits for the program, and for all that this leaves behind."""
+    """Run as the first process of the inner namespaces: wait for the program, and reap its orphans."""
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.chdir(cwd)
     leave_keys_behind()
@@ -104,10 +104,10 @@ def _inner(cwd: str, program: list[str]) -> int:
 
 
 def leave_keys_behind() -> None:
-    """The session's keys, a Kerberos ticket say, are inherited by every process: join a new session (keyctl(2)).
+    """Join a new session keyring (keyctl(2)), because processes inherit the session's keys, such as a Kerberos ticket.
 
-    Some kernels and containers have no keys. A quota that somebody has filled is another thing: raises OSError, since
-    the program would inherit the session's keys.
+    Kernels and containers without keyrings are fine. Raises OSError on any other failure, such as a full quota,
+    because the program would then inherit the keys.
     """
     number = _KEYCTL.get(os.uname().machine)
     if number is not None and _libc.syscall(number, _JOIN_SESSION_KEYRING, None) < 0:
@@ -117,10 +117,10 @@ def leave_keys_behind() -> None:
 
 
 def shun_abstract_sockets() -> None:
-    """Keep from sockets that have a name and no file, where the kernel can (Landlock, since Linux 6.12).
+    """Block connections to abstract Unix sockets, if the kernel can (Landlock, since Linux 6.12).
 
-    They belong to the network, which builds share: a session's D-Bus is one on some systems. Older kernels refuse.
-    Whoever is no root of its namespace must have given up gaining rights (PR_SET_NO_NEW_PRIVS) before.
+    Abstract sockets belong to the network namespace, which builds share with the host. On some systems a session's
+    D-Bus is one. A process that is not root in its namespace must set PR_SET_NO_NEW_PRIVS first.
     """
     rules = struct.pack("QQQ", 0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)
     descriptor = _libc.syscall(_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
@@ -138,9 +138,9 @@ def _become(program: list[str]) -> NoReturn:
 
 
 def _in_child(work: Callable[[], int], *, linked: bool) -> int:
-    """Do the work in a child; its exit status. linked: the child, and all below it, are killed when this process ends.
+    """Run work in a child process and return its exit status. linked: kill the child when this process ends.
 
-    They are the first process of a PID namespace: the kernel ends everybody in it together with them.
+    The child is the first process of a PID namespace, so the kernel kills every process in it as well.
     """
     alive, mine = os.pipe()
     child = os.fork()
@@ -150,13 +150,13 @@ def _in_child(work: Callable[[], int], *, linked: bool) -> int:
         try:
             if linked:
                 _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-                if select.select([alive], [], [], 0)[0]:  # it ended before the kernel was told
+                if select.select([alive], [], [], 0)[0]:  # the parent ended before prctl took effect
                     os._exit(_CANNOT)
             os.close(alive)
             status = work()
         except OSError as error:
             status = _failed(error)
-        except Exception as error:  # noqa: BLE001 - a traceback is made of files that are out of sight by now
+        except Exception as error:  # noqa: BLE001 - a traceback would need files that are no longer visible
             sys.stderr.write(f"sandbox: {error!r}\n")
             status = FAILED
         finally:
@@ -170,7 +170,7 @@ def _in_child(work: Callable[[], int], *, linked: bool) -> int:
 
 
 def _enter(flags: int, write_maps: WriteMaps) -> None:
-    """Unshare, while a forked child, still outside, writes the maps that only somebody outside may write."""
+    """Unshare. A forked child stays outside and writes the ID maps, which only an outside process may write."""
     here = os.getpid()
     ready, go = os.pipe()
     child = os.fork()
@@ -191,7 +191,7 @@ def _enter(flags: int, write_maps: WriteMaps) -> None:
         os.close(go)
         _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
-        raise PermissionError(0, "could not write the id maps of a user namespace")
+        raise PermissionError(0, "could not write the ID maps of a user namespace")
 
 
 def _die_with(parent: int) -> None:
@@ -201,18 +201,18 @@ def _die_with(parent: int) -> None:
 
 
 def _become_root() -> None:
-    """Become the namespace's root, without the groups of the user where the kernel lets go of them."""
-    with contextlib.suppress(PermissionError):  # without a range of ids they stay; what they may read is out of sight
+    """Become the namespace's root, and drop the user's supplementary groups if the kernel allows it."""
+    with contextlib.suppress(PermissionError):  # without subordinate IDs they stay, but grant access to nothing visible
         os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    # Both are forgotten by whoever changes the user id; without the second, /proc/self is not ours.
+    # Changing the user ID resets both. Without the second, /proc/self belongs to root outside.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def _collect(mounts: list[list[str]]) -> None:
-    """Bind all sources below one folder, while this is still a root who can go everywhere."""
+    """Bind-mount all sources below one folder, while this process is still root with access to everything."""
     _call(_libc.unshare(_CLONE_NEWNS), "unshare")
     _mount("none", "/", "", _MS_REC | _MS_SLAVE)
     opened = [(mount, os.open(mount[1], os.O_PATH)) for mount in mounts if mount[0] in ("ro", "rw")]
@@ -226,9 +226,9 @@ def _collect(mounts: list[list[str]]) -> None:
 
 
 def _make_root(order: dict[str, object]) -> None:
-    """Put the new root together and change into it; the old one is let go of."""
+    """Assemble the new root, change into it, and unmount the old one."""
     mounts = order["mounts"]
-    assert isinstance(mounts, list)  # noqa: S101 - for the reader of types: it is our own plan
+    assert isinstance(mounts, list)  # noqa: S101 - for the type checker; the plan is our own
     _mount("none", "/", "", _MS_REC | _MS_SLAVE)
     _mount("tmpfs", _BASE, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
     os.chdir(_BASE)
@@ -240,7 +240,7 @@ def _make_root(order: dict[str, object]) -> None:
     for kind, source, target in sorted(mounts, key=lambda mount: mount[2].count("/")):
         place = "/new" + target
         if kind == "link":
-            _make_folder(os.path.dirname(place))  # noqa: PTH120 - no Path where each millisecond counts
+            _make_folder(os.path.dirname(place))  # noqa: PTH120 - faster than Path
             Path(place).symlink_to(source)
         elif kind == "tmpfs":
             _make_folder(place)
@@ -250,7 +250,7 @@ def _make_root(order: dict[str, object]) -> None:
     _make_folder("/new/proc")
     try:
         _mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
-    except PermissionError as error:  # containers that cover parts of /proc
+    except PermissionError as error:  # in containers that mask parts of /proc
         raise PermissionError(error.errno, "a new /proc is refused") from error
     os.chdir("/new")
     _pivot(".", ".")
@@ -284,11 +284,11 @@ def _bind(source: str, place: str, *, read_only: bool) -> None:
                 _mount("none", below, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
             except OSError:
                 if below == place:
-                    raise  # what lies below may be a kind that cannot be mounted again; then rights alone protect it
+                    raise  # a mount below may not support remounting; then only file permissions protect it
 
 
 def _mounts_below(place: str) -> list[str]:
-    """The mount point and those below it, as /proc/self/mountinfo of the old root writes them (proc(5))."""
+    """Return the mount point and those below it, from /proc/self/mountinfo of the old root (proc(5))."""
     found = []
     for line in Path("/old/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         point = line.split(" ")[4]
@@ -300,7 +300,7 @@ def _mounts_below(place: str) -> list[str]:
 
 
 def _make_point(place: str, *, folder: bool) -> None:
-    """Something to mount upon."""
+    """Create a mount point."""
     _make_folder(place if folder else os.path.dirname(place))  # noqa: PTH120
     if not folder and not os.path.lexists(place):
         os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
@@ -313,7 +313,7 @@ def _make_folder(place: str) -> None:
 def _pivot(new: str, old: str) -> None:
     number = _PIVOT_ROOT.get(os.uname().machine)
     if number is None:
-        raise PermissionError(0, f"not tried on {os.uname().machine}")
+        raise PermissionError(0, f"pivot_root is not supported on {os.uname().machine}")
     _call(_libc.syscall(number, new.encode(), old.encode()), "pivot_root")
 
 
@@ -330,7 +330,7 @@ def _call(status: int, what: str) -> None:
 
 
 def _failed(error: OSError) -> int:
-    """Say why, and give the exit status that tells whether it is so on this machine or only now."""
+    """Print the reason. Return FAILED for a temporary failure, _CANNOT if this machine does not allow sandboxes."""
     why = f"{error.strerror}: {os.strerror(error.errno)}" if error.errno else error.strerror
     sys.stderr.write(f"sandbox: {why}{f' ({error.filename})' if error.filename else ''}\n")
     return FAILED if error.errno in _PASSING and not (error.errno == errno.ENOSPC and _are_forbidden()) else _CANNOT
@@ -338,9 +338,9 @@ def _failed(error: OSError) -> int:
 
 @functools.cache
 def _are_forbidden() -> bool:
-    """Whether the administrator allows none at all of some kind: the kernel says ENOSPC, as when all are taken.
+    """Return whether some kind of namespace is disabled: the kernel reports ENOSPC, as if all were in use.
 
-    To be asked first outside: a new user namespace has limits of its own.
+    Must be called first outside of the sandbox: a new user namespace has limits of its own.
     """
     for kind in ("user", "mnt", "pid", "ipc"):
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The only place that writes, renames and removes files. What is written here is complete or absent.
+"""The only module that writes, renames, and removes files. A file written here is complete or absent.
 
-The order is everywhere the same: a unique temporary name beside the final one, the bytes, fsync, rename,
-fsync of the folder. File systems without flock, NFS and Lustre included, are safe with it.
+The order is always the same: create a unique temporary name next to the final one, write, fsync, rename, fsync the
+folder. This is safe on every file system, including NFS and Lustre, and needs no flock.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from factory.io.trees import remove_tree
 from factory.oci.digest import Digest
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
-NOBODY = 65534  # the user id for whom nothing else on a system is writable
+NOBODY = 65534  # the user ID of nobody, who owns no files
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def readable_size(size: int) -> str:
-    """A number of bytes for people: ``433 MB`` (decimal units, as disks and registries count)."""
+    """Format a number of bytes for display, such as ``433 MB`` (decimal units, like disks and registries)."""
     amount = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(amount) < 1000:  # noqa: PLR2004 - decimal units
@@ -49,7 +49,7 @@ def readable_size(size: int) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turn what the file system refuses into a PlaceUnusable that names the path; needed: bytes still to come."""
+    """Convert an OSError of the file system to a PlaceUnusable that names the path. needed: bytes still to write."""
     try:
         yield
     except OSError as error:
@@ -60,20 +60,20 @@ def explained(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError | None:
-    """The error to show for an OSError of a full disk, of missing rights, or of a name that is taken; else None."""
+    """Return the error to show for a full disk, a missing permission, or a name that is taken; None for any other."""
     if error.errno in NO_SPACE:
-        need = f"; {readable_size(needed)} more are needed" if needed else ""
+        need = f"; {readable_size(needed)} more needed" if needed else ""
         return NoRoom(
             f"no space left to write {path}",
             why=f"{os.strerror(error.errno or 0)}, {readable_size(free_space(path))} free{need}",
-            fix="free some space (singfactory store gc), or name another place with --store",
+            fix="free some space (singfactory store gc), or name another folder with --store",
         )
     if error.errno in _IN_THE_WAY:
         why = os.strerror(error.errno or 0)
         return PlaceUnusable(f"{path} is in the way", why=why, fix="move it, or name another place (--store, -o)")
     if error.errno in NO_RIGHT:
         return NotPermitted(
-            f"not allowed to write {path}",
+            f"no permission to write {path}",
             why=os.strerror(error.errno or 0),
             fix="ask the owner of the folder, or name another place (--store, -o)",
         )
@@ -81,13 +81,13 @@ def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError |
 
 
 def system_error(error: OSError, path: Path) -> FactoryError:
-    """The error to show for any OSError that came from using ``path``."""
+    """Return the error to show for any OSError raised while using ``path``."""
     why = error.strerror or ""
-    if isinstance(error, PermissionError):  # writing goes through ``explained``: this was read or run
+    if isinstance(error, PermissionError):  # not from writing, which goes through ``explained``
         return NotPermitted(f"no permission to use {path}", why=why, fix="ask its owner")
     if isinstance(error, FileNotFoundError):
         fix = "check the name; if another process has removed it, run the command again"
-        return NotFound(f"{path} is not there", why=why, fix=fix)
+        return NotFound(f"{path} does not exist", why=why, fix=fix)
     known = storage_error(error, path)
     if known is not None:
         return known
@@ -96,7 +96,7 @@ def system_error(error: OSError, path: Path) -> FactoryError:
 
 
 def free_space(path: Path) -> int:
-    """Bytes that this user may still write at path or at its nearest existing parent."""
+    """Return how many bytes this user may still write at path or its nearest existing parent."""
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
             found = os.statvfs(place)
@@ -105,7 +105,7 @@ def free_space(path: Path) -> int:
 
 
 def require_space(path: Path, needed: int, purpose: str) -> None:
-    """Raise NoRoom unless ``needed`` bytes are free at path. purpose ends the sentence, e.g. "to build NAME"."""
+    """Raise NoRoom unless ``needed`` bytes are free at path. purpose completes the message, e.g. "to build NAME"."""
     free = free_space(path)
     if free < needed:
         raise NoRoom(
@@ -116,14 +116,14 @@ def require_space(path: Path, needed: int, purpose: str) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o755) -> Path:
-    """Create a folder and its parents, with this mode whatever the umask is; existing ones stay as they are."""
+    """Create a folder and its missing parents with this mode, regardless of the umask. Existing ones are unchanged."""
     with explained(path):
         missing = [place for place in (path, *path.parents) if not place.exists()]
         for place in reversed(missing):
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 _make_one_folder(place, mode)
     if not path.is_dir():
-        raise PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another place")
+        raise PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another folder")
     return path
 
 
@@ -134,9 +134,10 @@ def _make_one_folder(path: Path, mode: int) -> None:
 
 
 def _open_to(path: Path, mode: int) -> None:
-    """Give a folder of ours at least these rights; what others have put in its place is left alone.
+    """Add permissions to a folder of this user. A link or another user's folder in its place is left alone.
 
-    By a descriptor that needs no rights on it (O_PATH, open(2)): under some umasks its owner has none at first.
+    This uses an O_PATH descriptor, which needs no permissions (open(2)): under some umasks the owner of a new folder
+    has none at first.
     """
     try:
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -149,7 +150,7 @@ def _open_to(path: Path, mode: int) -> None:
 
 
 def open_up(descriptor: int, mode: int) -> None:
-    """Give an open folder, when it is ours, at least these rights."""
+    """Add permissions to an open folder, if it belongs to this user."""
     found = os.fstat(descriptor)
     has = stat.S_IMODE(found.st_mode)
     if found.st_uid == os.geteuid() and has & mode != mode:
@@ -157,13 +158,16 @@ def open_up(descriptor: int, mode: int) -> None:
 
 
 def give_to_nobody(*folders: Path) -> None:
-    """Hand folders to the unprivileged user that root runs tests as."""
+    """Change the owner of folders to the unprivileged user that root runs tests as."""
     for folder in folders:
         os.chown(folder, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def hand_over(path: Path, owner: int) -> None:
-    """Hand a file, or a folder with all in it, to a user id and the group of that number; -1: to nobody."""
+    """Change the owner of a file, or of a folder and its contents, to a user ID and the group ID of that number.
+
+    A negative owner changes nothing.
+    """
     if owner < 0:
         return
     with explained(path):
@@ -174,7 +178,7 @@ def hand_over(path: Path, owner: int) -> None:
 
 
 def is_file_itself(path: Path) -> bool:
-    """Whether there is a regular file, and no link to one."""
+    """Return whether path is a regular file, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -182,19 +186,17 @@ def is_file_itself(path: Path) -> bool:
 
 
 def take_over(path: Path, owner: int) -> None:
-    """Make a file that somebody untrusted wrote, and can write no more, a plain file of ours.
+    """Take ownership of a file that an untrusted program has written and can no longer write.
 
-    owner: whose it may be now, besides ours. Refuses a link (O_NOFOLLOW), another one's file, and one that has a second
-    name: somebody could have kept it open. Whatever its mode was, it sets no user id, and only we may write it.
+    owner: the user ID that it may belong to, besides this user's. Refuses a link (O_NOFOLLOW), another user's file,
+    and a file with a second name. The result is writable only by this user, without set-user-ID bits.
     """
     with explained(path):
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in (owner, os.geteuid()):
-                raise IntegrityFailure(
-                    f"{path} is not the file that was made", why="something else stands in its place"
-                )
+                raise IntegrityFailure(f"{path} is not the file that was created", why="something else is in its place")
             opened = Path(f"/proc/self/fd/{descriptor}")
             if found.st_uid != os.geteuid():
                 os.chown(opened, os.geteuid(), os.getegid())
@@ -204,7 +206,7 @@ def take_over(path: Path, owner: int) -> None:
 
 
 def copy_tree(source: Path, destination: Path) -> Path:
-    """Copy a folder to a new name, modes and links as they are; sockets and the like are left out. Not synced."""
+    """Copy a folder to a new name, keeping modes and links, without sockets, pipes, and devices. Not fsynced."""
 
     def special(folder: str, names: list[str]) -> list[str]:
         modes = ((name, Path(folder, name).lstat().st_mode) for name in names)
@@ -216,7 +218,7 @@ def copy_tree(source: Path, destination: Path) -> Path:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the folder's entries durable. File systems that cannot are left to their own guarantees."""
+    """Make a folder's entries durable, if the file system supports that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_open_folder(descriptor)
@@ -225,7 +227,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_open_folder(descriptor: int) -> None:
-    """The same for a folder that is open."""
+    """Like ``sync_folder``, for an open folder."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -234,16 +236,17 @@ def sync_open_folder(descriptor: int) -> None:
 
 
 def looked_up(path: Path, dir_fd: int | None) -> Path | str:
-    """What to call a file in a system call: by its whole path, or by its name below an open folder."""
+    """Return a file's name for a system call: its path, or its name relative to an open folder."""
     return path if dir_fd is None else path.name
 
 
 @contextlib.contextmanager
 def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a new file for writing; fsynced when the block ends well, removed when it raises.
+    """Create a file for writing. It is fsynced when the block ends, and removed if the block raises.
 
-    Refuses what is already there, links included (O_EXCL|O_NOFOLLOW). The mode does not depend on the umask.
-    dir_fd: path's folder, open (factory.io.below); None: it is looked up. sync: False for what may go with the power.
+    Anything already at path is refused, including a link (O_EXCL|O_NOFOLLOW). The mode does not depend on the umask.
+    dir_fd: an open descriptor of path's folder (factory.io.below), or None to resolve the path. sync: False for a
+    file that may be lost in a crash.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with explained(path):
@@ -262,7 +265,7 @@ def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bo
 
 @contextlib.contextmanager
 def temporary_in(folder: Path, prefix: str) -> Iterator[Path]:
-    """A unique name for a new file in folder; whatever is there when the block ends is removed."""
+    """Yield a unique name for a new file in folder. A file that still has this name when the block ends is removed."""
     path = folder / f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
     try:
         yield path
@@ -272,7 +275,7 @@ def temporary_in(folder: Path, prefix: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new private folder in parent, removed with all it holds when the block ends."""
+    """Create a private folder in parent, and remove it and its contents when the block ends."""
     path = make_folder(parent) / f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
     with explained(path):
         path.mkdir(mode=0o700)
@@ -283,7 +286,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write a whole file: the old content or the new one, nothing between, durable when this returns."""
+    """Write a whole file atomically: readers see the old content or the new one. Durable when this returns."""
     data = content.encode() if isinstance(content, str) else content
     with temporary_in(path.parent, path.name) as temporary:
         with create(temporary, mode) as file:
@@ -292,21 +295,21 @@ def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
 
 
 def rename_into_place(temporary: Path, final: Path) -> None:
-    """Rename over ``final`` and make the change durable. A folder must not exist yet at ``final``."""
+    """Rename to ``final``, replacing a file there, and make the change durable. ``final`` must not be a folder."""
     with explained(final):
         temporary.replace(final)
         sync_folder(final.parent)
 
 
 def link_atomically(link: Path, target: str) -> None:
-    """Make ``link`` a symbolic link to target, replacing an older link in one step."""
+    """Make ``link`` a symbolic link to target, atomically replacing an older link."""
     with explained(link), temporary_in(link.parent, link.name) as temporary:
         temporary.symlink_to(target)
         rename_into_place(temporary, link)
 
 
 def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
-    """Copy an open file to a new one, which is called destination."""
+    """Copy an open file to another open file. destination: the new file's name, for errors."""
     wanted = os.fstat(reader.fileno()).st_size
     done = 0
     with explained(destination, wanted):
@@ -315,24 +318,24 @@ def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to an ordinary file, durable when this returns; in one write, so that lines do not mix.
+    """Append a line to a regular file with one write, so that lines of several processes do not mix. Durable on return.
 
-    No link is followed: in a folder that others write, it could lead to any file of this user's. Raises NoRoom when the
-    disk took only a part of it, PlaceUnusable when it is no ordinary file: nothing waits for who reads a pipe.
+    Links are not followed: in a folder that others may write to, a link could lead to any file of this user. Raises
+    NoRoom if the disk took only part of the line, PlaceUnusable if path is not a regular file. Never blocks on a pipe.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads, a socket
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket, or a pipe without a reader
                 raise _in_the_way(path) from error
             raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _in_the_way(path)
             left = line.encode() + b"\n"
-            while left:  # the second write of a full disk tells why
+            while left:  # on a full disk, the second write raises the reason
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
@@ -340,17 +343,17 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _in_the_way(path: Path) -> PlaceUnusable:
-    return PlaceUnusable(f"{path} is in the way", why="it is no ordinary file", fix="move it, or name another place")
+    return PlaceUnusable(f"{path} is in the way", why="it is not a regular file", fix="move it, or name another file")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
-    """Remove a file or link; nothing when it is not there. dir_fd: as ``create`` takes it."""
+    """Remove a file or link, if it exists. dir_fd: as for ``create``."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(looked_up(path, dir_fd), dir_fd=dir_fd)
 
 
 def digest_of_open(descriptor: int) -> Digest:
-    """The SHA-256 digest of an open file, whatever its name means by now."""
+    """Return the SHA-256 digest of an open file."""
     hasher = hashlib.sha256()
     at = 0
     while block := os.pread(descriptor, BLOCK, at):

@@ -1,9 +1,9 @@
-"""What git knows of a folder: for records, never for decisions.
+"""Facts from git about a folder, for records only, never for decisions.
 
-A folder of recipes is written by strangers, and git runs programs that settings name. So git is never left to look for
-a repository: it is found here, above the recipes, and named to git. Only commands that run no program are used
-(rev-list, ls-tree, ls-files, remote get-url): no filter, hook, monitor, signature or transport, whatever any
-configuration or ``.gitattributes`` says. The environment is an allow-list without a secret.
+A recipe folder is untrusted, and git runs programs named in its configuration. So git never searches for a repository
+itself: this module finds the one above the recipes, and passes it to git. Only commands that run no other program are
+used (rev-list, ls-tree, ls-files, remote get-url): no filter, hook, file system monitor, signature check, or
+transport, regardless of any configuration or ``.gitattributes``. The environment is an allow-list without secrets.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 from factory.errors import FactoryError
 from factory.io import plain, process
 
-# What git needs to start, and what says whose repositories it may use (safe.directory).
+# What git needs to start, and to find the user's safe.directory settings.
 _KEPT = (
     *("PATH", "LD_LIBRARY_PATH", "HOME", "XDG_CONFIG_HOME", "SUDO_UID"),
     *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
 )
 _FIXED = {
     "LC_ALL": "C",
-    "GIT_ALLOW_PROTOCOL": "none",  # no transport of this name: what a partial clone lacks is not fetched
+    "GIT_ALLOW_PROTOCOL": "none",  # no such transport exists, so a partial clone cannot fetch missing objects
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_GRAFT_FILE": os.devnull,  # history as it was committed, not as somebody has replaced it here
+    "GIT_GRAFT_FILE": os.devnull,  # history as committed, without local replacements
 }
-# None of the commands below runs one of these; should one be added that would, they stay off.
+# The commands used here run none of these programs. They are disabled in case a future one would.
 _OFF = {
     "safe.bareRepository": "explicit",
     "core.fsmonitor": "",
@@ -50,62 +50,62 @@ _GIT = (
     *("git", "--no-pager", "--no-optional-locks", "--no-replace-objects", "--literal-pathspecs"),
     *(word for key, text in _OFF.items() for word in ("-c", f"{key}={text}")),
 )
-_LINK, _SUBMODULE = "120000", "160000"  # modes of entries in a tree, besides those of files
+_LINK, _SUBMODULE = "120000", "160000"  # modes of tree entries that are not files
 _BLOCK = 1 << 20
-_GITFILE_LIMIT = 64 * 1024  # bytes of a .git that names another folder; a path has 4096
+_GITFILE_LIMIT = 64 * 1024  # bytes of a .git file, which names another folder; a path has at most 4096
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A clone: its top folder, and the folder that git keeps its data in. env: what git is run with."""
+    """A clone: its top folder, and its git directory (data). env: the environment to run git in."""
 
     top: Path
     data: Path
     env: Mapping[str, str]
 
     def revision(self, folder: Path) -> str:
-        """The last commit that changed the folder; with ``-dirty`` when files there are not committed; '' if none."""
+        """Return the last commit that changed the folder, plus ``-dirty`` if it has uncommitted files; '' if none."""
         commit = self._last_commit([folder])[1]
         return f"{commit}-dirty" if commit and self._differs(folder) else commit
 
     def committed(self, folders: Sequence[Path]) -> int:
-        """When the folders were changed last, by the committer's clock, in seconds since 1970.
+        """Return when the folders were last changed, by the committer's clock, in seconds since 1970.
 
-        0 where git does not know, and when files there are not committed.
+        0 if git does not know, or if they have uncommitted files.
         """
         seconds, _ = self._last_commit(folders)
         return 0 if not seconds or any(map(self._differs, folders)) else seconds
 
     def remote(self) -> str:
-        """The web address of the repository that ``origin`` names, without a login; '' when there is none."""
+        """Return the web address of the remote ``origin``, without a login; '' if there is none."""
         url = _text(self._ask("remote", "get-url", "origin"))
         url = re.sub(r"^(?:ssh://git@([^:/]+)(?::\d+)?/|git@([^:/]+):)", r"https://\1\2/", url)
         url = re.sub(r"^(https?://)[^/]*@", r"\1", url)
         return url.removesuffix(".git") if url.startswith(("https://", "http://")) else ""
 
     def place(self, folder: Path) -> str:
-        """The folder's path below the top, with / between and at the end; '' for the top itself."""
+        """Return the folder's path relative to the top, ending with a slash; '' for the top itself."""
         path = self._path(folder)
         return "" if path in ("", ".") else f"{path}/"
 
     def tracked(self, path: Path) -> str:
-        """The first path that git tracks at or below this one, which may be a link; '' when there is none."""
+        """Return the first tracked path at or below this one, which may be a link; '' if there is none."""
         places = {path.parent.resolve() / path.name, path.resolve()}
         below = sorted(str(place.relative_to(self.top)) for place in places if place.is_relative_to(self.top))
-        told = self._ask("ls-files", "-z", "--cached", "--", *below) if below else None
-        return os.fsdecode((told or b"").partition(b"\0")[0])
+        listed = self._ask("ls-files", "-z", "--cached", "--", *below) if below else None
+        return os.fsdecode((listed or b"").partition(b"\0")[0])
 
     def _last_commit(self, folders: Sequence[Path]) -> tuple[int, str]:
-        """When the last commit to the folders was made, and its name; (0, '') where there is none."""
-        told = _text(self._ask("rev-list", "--max-count=1", "--timestamp", "HEAD", "--", *map(self._path, folders)))
-        seconds, _, commit = told.partition(" ")
+        """Return the time and hash of the last commit that changed the folders; (0, '') if there is none."""
+        found = _text(self._ask("rev-list", "--max-count=1", "--timestamp", "HEAD", "--", *map(self._path, folders)))
+        seconds, _, commit = found.partition(" ")
         return (int(seconds), commit) if seconds.isdigit() and commit else (0, "")
 
     def _differs(self, folder: Path) -> bool:
-        """Whether the folder holds anything but what was committed.
+        """Return whether the folder's files differ from what is committed.
 
-        Bytes are compared as they are, for ``git status`` would run the filters that a ``.gitattributes`` chooses. So
-        a file that git changes while checking out counts as changed, except for the files of git-lfs.
+        The raw bytes are compared, because ``git status`` would run the filters that ``.gitattributes`` selects. So a
+        file that git converts on checkout counts as changed. Files in git-lfs are an exception.
         """
         place = self._path(folder)
         tree = self._ask("ls-tree", "-r", "-z", "--full-tree", "HEAD", "--", *([] if place == "." else [place]))
@@ -121,7 +121,7 @@ class Repository:
         return bool(new) or not all(_is(self.top / path, mode, name) for path, (mode, name) in committed.items())
 
     def _path(self, folder: Path) -> str:
-        """A folder's path below the top, ``.`` for the top; '', which git refuses, for what lies elsewhere."""
+        """Return a folder's path relative to the top, ``.`` for the top; '', which git rejects, if it is outside."""
         found = folder.resolve()
         return str(found.relative_to(self.top)) if found.is_relative_to(self.top) else ""
 
@@ -131,10 +131,10 @@ class Repository:
 
 
 def find(folder: Path, env: Mapping[str, str]) -> Repository | None:
-    """The repository that a folder of the project's owner is in; None outside of one, and without git.
+    """Return the repository that contains a folder of the project's owner; None if there is none, or no git.
 
-    folder: the project's own, or that of all recipes; never a single recipe's, which may pretend to be a repository.
-    What git itself would not use is not used: somebody else's, unless the user's safe.directory names it.
+    folder: the project, or the folder of all recipes; never a single recipe, which could pretend to be a repository.
+    Git's own ownership check applies: another user's repository must be listed in the user's safe.directory.
     """
     kept = {**{name: env[name] for name in _KEPT if name in env}, **_FIXED}
     start = folder.resolve()
@@ -143,7 +143,7 @@ def find(folder: Path, env: Mapping[str, str]) -> Repository | None:
         if top != start and str(top) in ceilings:
             break
         if os.path.lexists(top / ".git"):
-            # Git looks at this one folder only. It checks whose it is, and reads .git where that is a file.
+            # The ceiling restricts git to this folder. Git checks its owner, and resolves a .git file.
             asked = (*_GIT, "-C", str(top), "rev-parse", "--absolute-git-dir")
             data = Path(_text(_ask(asked, {**kept, "GIT_CEILING_DIRECTORIES": str(top.parent)})) or os.devnull)
             return Repository(top, data, kept) if _means(top / ".git", data) else None
@@ -151,22 +151,22 @@ def find(folder: Path, env: Mapping[str, str]) -> Repository | None:
 
 
 def _means(entry: Path, data: Path) -> bool:
-    """Whether a ``.git`` is this folder, or names it, as in linked worktrees and submodules."""
+    """Return whether a ``.git`` entry is this folder, or a file that names it (linked worktrees, submodules)."""
     try:
         if not entry.is_dir():
-            said = plain.read_plain(entry, _GITFILE_LIMIT, follow=True).decode()
-            entry = entry.parent / said.removeprefix("gitdir:").strip()
+            content = plain.read_plain(entry, _GITFILE_LIMIT, follow=True).decode()
+            entry = entry.parent / content.removeprefix("gitdir:").strip()
         return entry.samefile(data)
     except (OSError, ValueError, plain.NotPlainError):
         return False
 
 
 def _is(path: Path, mode: str, name: str) -> bool:
-    """Whether a file is what a tree's entry says."""
+    """Return whether a file matches a tree entry."""
     try:
         found = path.lstat()
         if mode == _SUBMODULE:
-            return not any(path.iterdir())  # what it would hold, no commit of this repository says
+            return not any(path.iterdir())  # its content is not part of this repository's commits
         if mode == _LINK:
             return stat.S_ISLNK(found.st_mode) and _blob(os.fsencode(path.readlink()), len(name)) == name
         executable = mode == "100755"
@@ -178,7 +178,7 @@ def _is(path: Path, mode: str, name: str) -> bool:
 
 
 def _is_content(path: Path, name: str) -> bool:
-    """Whether a file is a blob, or what git-lfs keeps in place of that blob.
+    """Return whether a file's content is a blob, or the git-lfs content that the blob points to.
 
     Specification: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
     """
@@ -194,14 +194,14 @@ def _is_content(path: Path, name: str) -> bool:
 
 
 def _blob(content: bytes, length: int) -> str:
-    """The name of a blob, of as many hexadecimal digits."""
+    """Return the object name of a blob, with this many hex digits."""
     hasher = _hasher(length)
     hasher.update(b"blob %d\0%b" % (len(content), content))
     return hasher.hexdigest()
 
 
 def _hasher(length: int) -> hashlib._Hash:
-    """What a repository names its objects by: SHA-1, or SHA-256 where names have 64 digits (gitformat-index(5))."""
+    """Return the hash of a repository: SHA-1, or SHA-256 if object names have 64 digits (gitformat-index(5))."""
     return hashlib.sha256() if length == hashlib.sha256().digest_size * 2 else hashlib.sha1(usedforsecurity=False)
 
 
@@ -210,7 +210,7 @@ def _text(output: bytes | None) -> str:
 
 
 def _ask(command: Sequence[str], env: Mapping[str, str]) -> bytes | None:
-    """What a command prints; None when it fails."""
+    """Return the output of a command, or None if it fails."""
     try:
         status, out, _ = process.output_of(command, env=env)
     except FactoryError:

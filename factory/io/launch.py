@@ -1,31 +1,34 @@
-"""Run as a script: prepare this process, then become the wanted program (same process id).
+"""Run as a script: prepare this process, then exec a program (same process ID).
 
     python -I launch.py [--die-with-parent PID] [--map MAP] [--new-keyring] [--no-abstract-sockets] [--sandbox PLAN]
                         -- PROGRAM [ARGUMENT...]
 
---die-with-parent asks the kernel for SIGTERM when the parent ends, SIGKILL of the parent included: no child
-survives. --map makes a user namespace first. ``identity`` maps ids 0-65535 onto themselves: for a root that
-lacks a capability, inside the set is full. ``subuid`` maps this user to root and its /etc/subuid range above
-it, through newuidmap: it may then remove what a build of the same user left behind. ``single`` maps this user to root,
-and nobody else. ``shifted`` is for root: inside, ids 0 and up are ids that nobody has outside.
+--die-with-parent asks the kernel to send SIGTERM when the parent ends, even by SIGKILL, so that no child survives.
 
---new-keyring leaves the session's keys behind, a Kerberos ticket say: every process inherits them, in images too.
---no-abstract-sockets keeps the program from sockets of others that have a name and no file, where the kernel can; and
-from gaining rights, by setuid programs say.
+--map creates a user namespace first. ``identity`` maps IDs 0-65535 to themselves, for a root that lacks a capability:
+inside the namespace it has all of them. ``subuid`` maps this user to root, and its /etc/subuid range to the IDs above,
+with newuidmap, so that it can remove files left by a build of the same user. ``single`` maps only this user, to root.
+``shifted`` is for root: IDs from 0 up inside are unused IDs outside.
 
-With --sandbox there are more processes: this one waits for them, and all of them end with it (``confine``).
+--new-keyring joins a new session keyring: otherwise every process inherits the session's keys, such as a Kerberos
+ticket, even inside an image. --no-abstract-sockets blocks other programs' abstract Unix sockets, if the kernel can, and
+sets no_new_privs, which also disables setuid programs.
 
-Standard library only, and nothing of the package: `-I` keeps the start at a few milliseconds.
+--sandbox starts more processes: this one waits for them, and all of them end with it (``confine``).
+
+Standard library only, with no imports from this package. `-I` keeps the start-up time at a few milliseconds.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import stat
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -34,11 +37,11 @@ _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _IDS = 65536
 _SHIFT = 0x7000_0000
-_CANNOT = 126  # as shells do: found, and cannot be run
+_CANNOT = 126  # as in shells: found, but cannot be run
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare and exec; returns only when that failed."""
+    """Prepare this process and exec the program. Returns an exit status, unless exec succeeds."""
     restore_signals()
     os.environ.pop("LC_CTYPE", None)
     os.environ.update(locale_at_start())
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int:
         uid, gid = os.getuid(), os.getgid()
         plan = options[options.index("--sandbox") + 1]
         if kind == "shifted":
-            _hand_over_pipes(shifted_range()[0])
+            _chown_pipes(shifted_range()[0])
         return int(_sibling("confine").run(plan, program, lambda pid: _write_maps(pid, uid, gid, kind), parent))
     if kind:
         _enter_namespace(libc, kind)
@@ -66,7 +69,7 @@ def main(arguments: list[str]) -> int:
     if "--die-with-parent" in options:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(options[options.index("--die-with-parent") + 1]):
-            return _CANNOT  # the parent died before the kernel was told
+            return _CANNOT  # the parent ended before prctl took effect
     try:
         os.execvp(program[0], program)
     except OSError as error:
@@ -90,26 +93,22 @@ def locale_at_start() -> dict[str, str]:
     return {name: text for name, _, text in pairs if name == "LC_CTYPE"}
 
 
-def _hand_over_pipes(owner: int) -> None:
-    """Let who runs inside open /dev/stdout and /dev/stderr, which lead to pipes of root's own."""
+def _chown_pipes(owner: int) -> None:
+    """Let the program inside open /dev/stdout and /dev/stderr, which are root's pipes."""
     for descriptor in (1, 2):
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.fchown(descriptor, owner, owner)
 
 
 def _sibling(name: str) -> ModuleType:
-    """A module beside this one, without those that only look like one of the standard library's."""
-    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415 - few launches need it
-
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - it is a file of ours
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Load a module next to this one by path, so that no file there can shadow the standard library."""
+    module = ModuleType(name)
+    SourceFileLoader(name, str(Path(__file__).with_name(f"{name}.py"))).exec_module(module)
     return module
 
 
 def _enter_namespace(libc: ctypes.CDLL, kind: str) -> None:
-    """Unshare, while a forked child, still outside, writes the maps that only somebody outside may write."""
+    """Unshare. A forked child stays outside and writes the ID maps, which only an outside process may write."""
     pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
     ready, go = os.pipe()
     child = os.fork()
@@ -124,7 +123,7 @@ def _enter_namespace(libc: ctypes.CDLL, kind: str) -> None:
     os.close(go)
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
-        sys.stderr.write("could not write the id maps of a user namespace\n")
+        sys.stderr.write("could not write the ID maps of a user namespace\n")
         os._exit(_CANNOT)
 
 
@@ -155,10 +154,10 @@ def _try_to_write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
 
 
 def shifted_range(proc: Path = Path("/proc/self")) -> tuple[int, int]:
-    """Ids that root gives to what it builds: (first, count), the same for users and groups; count is 0 without any.
+    """Return the IDs that root's builds run under: (first, count), for users and groups alike; count 0 if none.
 
-    Some that no account has and no tool hands out (systemd's list of user ids), where root may give any; in a
-    container, the last ones that there are. Never root's own.
+    They belong to no account and are assigned by no tool (systemd's list of user IDs). In a container that does not
+    map those, they are the last IDs it has. Root's own ID is never among them.
     """
     ranges = [_shiftable(proc / name) for name in ("uid_map", "gid_map")]
     first, count = max(first for first, _ in ranges), min(first + count for first, count in ranges)
@@ -178,9 +177,7 @@ def _shiftable(path: Path) -> tuple[int, int]:
 
 
 def subordinate_range(path: Path, uid: int) -> tuple[int, int]:
-    """The first line of /etc/subuid or /etc/subgid for a user: (first id, count); (0, 0) when there is none."""
-    import pwd  # noqa: PLC0415 - most launches do not map
-
+    """Return the first range of a user in /etc/subuid or /etc/subgid: (first ID, count); (0, 0) if there is none."""
     try:
         names = {str(uid), pwd.getpwuid(uid).pw_name}
     except KeyError:

@@ -1,9 +1,9 @@
-"""Locks between processes that also hold where ``flock`` is missing, blocks for ever, or lies.
+"""Locks between processes that work where ``flock`` is missing, blocks forever, or has no effect.
 
-A lock is a file that only its holder could create (O_EXCL, atomic on local disks, NFS ≥ 3 and Lustre). It
-names host, process and a random token, and its holder refreshes its time. A lock whose holder is known to
-be dead, or that nobody has refreshed for long, is taken over by renaming it away: only one process can.
-What a lock protects stays correct without it (unique temporary, rename): a lock saves work, not data.
+A lock is a file that only its holder can have created (atomic on local disks, NFS 3 and later, and Lustre). It names
+the host, the process, and a random token, and the holder keeps updating its modification time. A lock whose holder is
+dead, or has stopped updating it, is renamed away and taken over; only one process can do that. Locks only save
+duplicate work: data stays correct without them, thanks to unique temporary names and rename.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from factory.io.ancestors import name_of
 from factory.io.below import Folder
 from factory.io.files import make_folder, storage_error
 from factory.io.private import planted
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 
-REFRESH = 5.0  # seconds between two signs of life of a holder
-STALE = 60.0  # seconds without one after which a holder elsewhere counts as dead
+REFRESH = 5.0  # seconds between two updates by a holder
+STALE = 60.0  # seconds without an update after which a holder on another host counts as dead
 _POLL = 0.2
-_NOBODY = 1 << 32  # no process and no user has a number that large
-_LARGEST = 10**20  # that is read at all
-_LIMIT = 4096  # bytes of a lock
+_NOBODY = 1 << 32  # larger than any process or user ID
+_LARGEST = 10**20  # number accepted in a lock file
+_LIMIT = 4096  # bytes of a lock file
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock."""
+    """The process that holds a lock."""
 
     host: str
     pid: int
     user: int
     token: str
-    processes: str = ""  # where the number counts: start of the machine, and namespace
+    processes: str = ""  # the scope of the process ID: boot ID and PID namespace
 
     def __str__(self) -> str:
         return f"process {self.pid} of user {self.user} on {self.host}"
@@ -52,10 +52,10 @@ class Holder:
 
 @dataclass(frozen=True)
 class Held:
-    """A lock that is held under a token of its own.
+    """A lock held by this process, under a unique token.
 
-    doubtful: who held it before was silent for long, and may wake up and go on working. alone: False where a dead
-    holder's lock could not be removed, so that nobody is kept out.
+    doubtful: the lock was taken over from a silent holder that may still be alive and continue its work. alone: False
+    if a dead holder's lock could not be removed, so that other processes are not locked out.
     """
 
     token: str
@@ -65,7 +65,7 @@ class Held:
 
 @contextlib.contextmanager
 def lock(path: Path, timeout: float, progress: Progress) -> Iterator[Held]:
-    """Hold the lock while the block runs, in a folder that no stranger can lead elsewhere: as ``lock_in``."""
+    """Hold the lock while the block runs; see ``lock_in``. For a path that untrusted users cannot redirect."""
     with Folder.at(make_folder(path.parent)) as folder, lock_in(folder, path.name, timeout, progress) as held:
         yield held
 
@@ -74,8 +74,8 @@ def lock(path: Path, timeout: float, progress: Progress) -> Iterator[Held]:
 def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, instead: str = "") -> Iterator[Held]:
     """Hold the lock while the block runs. Waits up to timeout seconds, with a notice that names the holder.
 
-    Where a dead holder's lock may not be removed, it goes on without one. instead: what to do when somebody else never
-    gives it back. Raises Busy when the time is over and the holder is still alive.
+    If a dead holder's lock cannot be removed, the block runs without the lock. instead: advice for the case that
+    another user never releases it. Raises Busy on timeout.
     """
     mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8), processes())
     held = _acquire(folder, name, mine, _Waiting(timeout, progress, instead))
@@ -93,39 +93,44 @@ def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, in
 
 
 def holder_in(folder: Folder, name: str) -> Holder | None:
-    """Who holds a lock now; None when nobody does, or when its holder is known to be dead."""
+    """Return the current holder of a lock; None if nobody holds it, or its holder is dead."""
     holder = _read(folder, name)
     return None if holder is None or _dead(holder) else holder
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """How long to wait for a lock (seconds), and what people are told."""
+    """How long to wait for a lock (seconds), and what to show meanwhile and at the end."""
 
     timeout: float
     progress: Progress
     instead: str
 
     def over(self, folder: Folder, name: str, holder: Holder) -> Busy:
-        """The error at the end. A lock says itself who holds it; whose file it is, the system says."""
+        """Return the timeout error. The lock's content may be forged, so it also names the owner of the file."""
         owner = _owner(folder, name)
         others = owner not in (None, os.geteuid())
-        whose = f", and {name_of(owner or 0)} made it" if others else ""
+        whose = f"; the file belongs to {name_of(owner or 0)}" if others else ""
         end = f"ask {name_of(owner or 0)} to end that process" if others else "end that process if it hangs"
         return Busy(
             f"gave up waiting for {holder}",
-            why=f"it has held {folder.path / name} for longer than {self.timeout:.0f} s{whose}",
+            why=f"it has held {folder.path / name} for more than {self.timeout:.0f} s{whose}",
             fix=f"try again later, or {end}{f', or {self.instead}' if self.instead and others else ''}",
         )
 
 
 def _acquire(folder: Folder, name: str, mine: Holder, waiting: _Waiting) -> Held:
-    """Take the lock when it is free, or its holder gives no sign of life any more."""
+    with contextlib.ExitStack() as waits:
+        return _wait_for(folder, name, mine, waiting, waits)
+
+
+def _wait_for(folder: Folder, name: str, mine: Holder, waiting: _Waiting, waits: contextlib.ExitStack) -> Held:
+    """Take the lock once it is free, or its holder is dead or silent. waits: ends the step shown meanwhile."""
     doubtful = False
     deadline = time.monotonic() + waiting.timeout
     watched: tuple[Holder, int] | None = None
     since = time.monotonic()
-    told = False
+    announced = False
     while not _create(folder, name, mine):
         holder = _read(folder, name)
         if holder is None:
@@ -140,11 +145,12 @@ def _acquire(folder: Folder, name: str, mine: Holder, waiting: _Waiting) -> Held
             continue
         if dead:
             path = folder.path / name
-            waiting.progress.note(f"{holder} has ended, and its lock {path} may not be removed: going on without it")
+            waiting.progress.note(f"{holder} has ended, but its lock {path} cannot be removed: continuing without it")
             return Held(mine.token, doubtful, alone=False)
-        if not told:
-            waiting.progress.note(f"waiting for {holder}, which does the same work")
-            told = True
+        if not announced:
+            waiting.progress.note(f"waiting for {holder}, which is doing the same work")
+            waits.enter_context(step(waiting.progress, f"waiting for {holder}"))
+            announced = True
         if time.monotonic() > deadline:
             raise waiting.over(folder, name, holder)
         time.sleep(_POLL)
@@ -152,13 +158,13 @@ def _acquire(folder: Folder, name: str, mine: Holder, waiting: _Waiting) -> Held
 
 
 def _create(folder: Folder, name: str, mine: Holder) -> bool:
-    """True when the lock is ours now. The content is complete before the name appears (link, not open)."""
+    """Try to create the lock. Its content is complete before its name appears (link, not open)."""
     temporary = f".{name}.{mine.token}"
     try:
         with folder.create(temporary, sync=False) as file:
             file.write(json.dumps(asdict(mine)).encode())
         folder.second_name(temporary, name)
-    except FileExistsError:  # also NFS's answer to a repeated request whose first one made the link
+    except FileExistsError:  # NFS also reports this for a retransmitted request whose first try made the link
         return folder.stat(temporary).st_nlink > 1
     except OSError as error:
         raise storage_error(error, folder.path / name) or error from error
@@ -168,7 +174,7 @@ def _create(folder: Folder, name: str, mine: Holder) -> bool:
 
 
 def _read(folder: Folder, name: str) -> Holder | None:
-    """The holder, or None when the lock is gone. What nobody can read counts as held by an unknown one."""
+    """Return the holder, or None if the lock is gone. A lock with invalid content has an unknown holder."""
     try:
         text = folder.read(name, _LIMIT)[0].decode("utf-8", "replace")
     except FileNotFoundError:
@@ -186,7 +192,7 @@ def _read(folder: Folder, name: str) -> Holder | None:
 
 
 def _stamp(folder: Folder, name: str) -> int:
-    """The time of the holder's last sign of life, only ever compared with itself: clocks may differ."""
+    """Return the time of the holder's last update. Clocks may differ, so compare it only with itself."""
     try:
         return folder.stat(name).st_mtime_ns
     except FileNotFoundError:
@@ -201,20 +207,20 @@ def _owner(folder: Folder, name: str) -> int | None:
 
 
 def _dead(holder: Holder) -> bool:
-    """True when the holder certainly runs no more: same host and process numbers, and no such process."""
+    """Return whether the holder has certainly ended: same host and PID namespace, but no such process."""
     if (holder.host, holder.processes) != (socket.gethostname(), processes()) or holder.pid <= 0:
         return False
     return start_time(holder.pid) is None
 
 
 def processes() -> str:
-    """What this start of the machine and the namespace of process numbers are called; '' where one is not known."""
+    """Return the scope of process IDs: boot ID and PID namespace; '' if one is unknown."""
     machine, numbers = boot(), namespace()
     return f"{machine} {numbers}" if machine and numbers else ""
 
 
 def _take_away(folder: Folder, name: str, holder: Holder) -> bool:
-    """Remove a holder's lock; False when this user may not. Of several that try, the rename lets one win."""
+    """Remove a holder's lock; return False if this user may not. If several processes try, one rename succeeds."""
     grave = f".{name}.dead.{secrets.token_hex(6)}"
     try:
         folder.move(name, grave)
@@ -223,7 +229,7 @@ def _take_away(folder: Folder, name: str, holder: Holder) -> bool:
     except OSError:
         return False
     taken = _read(folder, grave)
-    if taken is not None and taken != holder:  # a living one came between: give it back
+    if taken is not None and taken != holder:  # a live process took the lock in between: restore it
         with contextlib.suppress(OSError):
             folder.second_name(grave, name)
     folder.remove(grave)

@@ -1,7 +1,8 @@
-"""Read a file that may name programs: only where nobody but this user, root and trusted owners can have put it.
+"""Read a file that may name programs, if only this user, root, and trusted owners can have put it there.
 
-Whoever owns a link, or a folder on the way, decides what its name leads to. So each step is looked at, links themselves
-included, and each is opened below the one before: what was checked is what is read (openat(2), O_NOFOLLOW).
+The owner of a link or of a folder on the path controls where the path leads. So every step is checked, including links
+themselves, and opened relative to the one before, so that the checked file is the one that is read (openat(2),
+O_NOFOLLOW).
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from factory.io.rights import group_writes, has_list, is_unmapped
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_MOST_LINKS = 40  # what Linux follows before it gives up
+_MOST_LINKS = 40  # the kernel's limit
 
 
 class ForeignError(UsageError):
-    """Somebody else could have put the file there."""
+    """An untrusted user could have put the file there."""
 
 
 def read(path: Path, limit: int, owners: Collection[int] = ()) -> bytes:
-    """The content of an ordinary file of at most limit bytes; path is absolute.
+    """Return the content of a regular file of at most limit bytes, by its absolute path.
 
-    owners: users, by their ids, who are trusted besides this one and root. Raises ForeignError, and OSError for a file
-    that is absent, not ordinary, too large, or that may not be read.
+    owners: IDs of trusted users besides this one and root. Raises ForeignError, and OSError for a file that is missing,
+    not regular, too large, or not readable.
     """
     trusted = {0, os.geteuid(), *owners}
     descriptor, name, links = os.open("/", _STEP), "/", 0
@@ -58,17 +59,17 @@ def read(path: Path, limit: int, owners: Collection[int] = ()) -> bytes:
             links += 1
             if links > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            waiting.extendleft(reversed(target.parts))  # an absolute one begins with /, which is opened as such
+            waiting.extendleft(reversed(target.parts))  # an absolute target starts with "/", opened as such
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     finally:
         os.close(descriptor)
 
 
 def _check_folder(descriptor: int, name: str, trusted: Collection[int], *, public: bool) -> bool:
-    """Raise ForeignError where strangers can replace what the folder holds; True when anybody may add to it.
+    """Raise ForeignError if untrusted users can replace the folder's entries. Return whether anyone may add entries.
 
-    public: whether anybody may add to the folder above. Only whose this one is tells then that it was not put there.
-    Where a group of this user's works together, its members can put files there, and only their owners tell.
+    public: whether anyone may add entries to the parent. Then only a trusted owner shows that this folder was not
+    planted. In a folder shared with a group of this user, members may add files, so each file's owner is checked.
     """
     found = os.fstat(descriptor)
     ours = _is_our_groups(found, descriptor)
@@ -77,43 +78,43 @@ def _check_folder(descriptor: int, name: str, trusted: Collection[int], *, publi
         raise ForeignError(f"{name} belongs to another user")
     everybody = bool(found.st_mode & stat.S_IWOTH)
     if everybody and not found.st_mode & stat.S_ISVTX:
-        raise ForeignError(f"everybody can replace what is in {name}", fix=f"chmod o-w {name}")
+        raise ForeignError(f"anyone can replace the files in {name}", fix=f"chmod o-w {name}")
     if group_writes(found, _opened(descriptor)) and not found.st_mode & stat.S_ISVTX and not ours:
-        raise ForeignError(f"a group of others can replace what is in {name}", fix=f"chmod g-w {name}")
+        raise ForeignError(f"members of another group can replace the files in {name}", fix=f"chmod g-w {name}")
     return everybody
 
 
 def _check_entry(found: os.stat_result, name: str, trusted: Collection[int], descriptor: int) -> None:
-    """Raise ForeignError for a file that others can write, and for a link of theirs; OSError for what is neither."""
+    """Raise ForeignError for a file that others can write to or a link that others own; OSError for anything else."""
     if found.st_uid not in trusted:
         raise ForeignError(f"{name} belongs to another user")
     if stat.S_ISLNK(found.st_mode):
         return
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no ordinary file", name)
+        raise OSError(errno.EINVAL, "it is not a regular file", name)
     if found.st_mode & stat.S_IWOTH:
-        raise ForeignError(f"everybody can write to {name}", fix=f"chmod o-w {name}")
+        raise ForeignError(f"anyone can write to {name}", fix=f"chmod o-w {name}")
     if group_writes(found, _opened(descriptor)):
         raise ForeignError(f"a group can write to {name}", fix=f"chmod g-w {name}")
 
 
 def _is_our_groups(found: os.stat_result, descriptor: int) -> bool:
-    """Whether a folder is one where a group of this user's works together: its owner is somebody they work with."""
+    """Return whether a folder is shared with a group of this user, so that its owner is a trusted group member."""
     in_it = bool(found.st_mode & stat.S_IWGRP) and found.st_gid in (os.getegid(), *os.getgroups())
     return in_it and not has_list(_opened(descriptor))
 
 
 def _opened(descriptor: int) -> str:
-    """A path of what is open: extended attributes of a descriptor by O_PATH cannot be asked for."""
+    """Return a path to an open file: extended attributes cannot be read through an O_PATH descriptor."""
     return f"/proc/self/fd/{descriptor}"
 
 
 def _content(folder: int, name: str, checked: os.stat_result, limit: int) -> bytes:
-    """Read the file that was looked at. Were it replaced by a FIFO just now, nothing would wait for a writer."""
+    """Read the file that was checked. If it was just replaced by a pipe, O_NONBLOCK keeps this from blocking."""
     descriptor = os.open(name, _READ, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as file:
         if not os.path.samestat(os.fstat(descriptor), checked):
-            raise OSError(errno.ESTALE, "it was replaced meanwhile")
+            raise OSError(errno.ESTALE, "it was replaced while it was being read")
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit // 1024} KiB")

@@ -1,7 +1,7 @@
-"""Files that somebody else wrote, or could have put there: ordinary ones only, and never more than a limit.
+"""Safe reading of untrusted files: regular files only, up to a size limit.
 
-A name may stand for anything: a pipe that never says a word, a device, a link to a private key, ten gigabytes. What is
-opened here is not waited for, not followed unless the caller says so, and not read to an end that may never come.
+An untrusted name may be a pipe that never delivers, a device, a link to a private key, or ten gigabytes. So opening
+never blocks, links are followed only on request, and reads are bounded.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class NotPlainError(IntegrityFailure):
-    """Something else than an ordinary file of a sensible size.
+    """A path is not a regular file, or the file is too large.
 
-    how: what goes on after the file's name, for who names it otherwise: ``is a pipe, not an ordinary file``.
+    how: the message without the path, such as ``is a pipe, not a regular file``, for callers that name the file
+    differently.
     """
 
     def __init__(self, path: Path, how: str, *, why: str = "", fix: str = "") -> None:
@@ -41,20 +42,20 @@ class NotPlainError(IntegrityFailure):
 
 
 def open_plain(path: Path, *, dir_fd: int | None = None, follow: bool = False) -> int:
-    """The descriptor of an ordinary file, opened for reading; whoever asks closes it.
+    """Open a regular file for reading and return the descriptor, which the caller must close.
 
-    dir_fd: path's folder, open (factory.io.below); None: it is looked up. follow: for a file of the user's own, of
-    which people keep links. Raises NotPlainError, FileNotFoundError, and any other OSError.
+    dir_fd: an open descriptor of path's folder (factory.io.below), or None to resolve the path. follow: follow links,
+    for a user's own files. Raises NotPlainError, FileNotFoundError, and any other OSError.
     """
     name = files.looked_up(path, dir_fd)
-    # Looked at before it is opened: opening some devices does something. Whether it is there, only opening it tells:
-    # for that a network file system asks its server.
+    # Checked before opening, because opening some devices has side effects. A missing file is left to open(), because
+    # a network file system may answer stat from its cache.
     with contextlib.suppress(FileNotFoundError):
         _require_plain(path, os.stat(name, dir_fd=dir_fd, follow_symlinks=follow))
     try:
         descriptor = os.open(name, _READ | (0 if follow else os.O_NOFOLLOW), dir_fd=dir_fd)
     except OSError as error:
-        if error.errno == errno.ELOOP and not follow:  # put there just now
+        if error.errno == errno.ELOOP and not follow:  # created since the check
             raise _not_plain(path, _LINK) from error
         if error.errno == errno.ENXIO:
             raise _not_plain(path, "a socket") from error
@@ -69,7 +70,7 @@ def open_plain(path: Path, *, dir_fd: int | None = None, follow: bool = False) -
 
 @contextlib.contextmanager
 def opened(path: Path, *, dir_fd: int | None = None, follow: bool = False) -> Iterator[int]:
-    """As ``open_plain``, as long as the block runs."""
+    """Open a file like ``open_plain``, and close it when the block ends."""
     descriptor = open_plain(path, dir_fd=dir_fd, follow=follow)
     try:
         yield descriptor
@@ -79,34 +80,34 @@ def opened(path: Path, *, dir_fd: int | None = None, follow: bool = False) -> It
 
 @contextlib.contextmanager
 def reading(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
-    """As ``open_plain``, as a file object."""
+    """Open a file like ``open_plain``, as a file object."""
     with os.fdopen(open_plain(path, follow=follow), "rb") as file:
         yield file
 
 
 def read_plain(path: Path, limit: int, *, dir_fd: int | None = None, follow: bool = False) -> bytes:
-    """All of an ordinary file that has at most limit bytes, and never a part of a longer one.
+    """Return the whole content of a regular file of at most limit bytes. A longer file is an error.
 
-    dir_fd, follow: as ``open_plain`` takes them. Raises NotPlainError, FileNotFoundError, and any other OSError.
+    dir_fd, follow: as for ``open_plain``. Raises NotPlainError, FileNotFoundError, and any other OSError.
     """
     with opened(path, dir_fd=dir_fd, follow=follow) as descriptor:
-        # A file may tell no size, as those in /proc, and one that grows meanwhile ends at the limit, too.
+        # The size alone is not enough: files in /proc report none, and a file may grow.
         if os.fstat(descriptor).st_size <= limit and len(content := _first(descriptor, limit + 1)) <= limit:
             return content
-    raise NotPlainError(path, f"has more than {files.readable_size(limit)}", fix="look into that file")
+    raise NotPlainError(path, f"is larger than {files.readable_size(limit)}", fix="check that file")
 
 
 def read_start(path: Path, limit: int, *, dir_fd: int | None = None) -> tuple[bytes, float]:
-    """The first limit bytes of an ordinary file, and when it was written (seconds, the file's own time).
+    """Return the first limit bytes of a regular file, and its modification time in seconds.
 
-    dir_fd: as ``open_plain`` takes it. Raises NotPlainError, FileNotFoundError, and any other OSError.
+    dir_fd: as for ``open_plain``. Raises NotPlainError, FileNotFoundError, and any other OSError.
     """
     with opened(path, dir_fd=dir_fd) as descriptor:
         return _first(descriptor, limit), os.fstat(descriptor).st_mtime
 
 
 def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
-    """The bytes of a file of any size from offset on, in blocks. Raises as ``open_plain`` does."""
+    """Yield the bytes of a file of any size from offset on, in blocks. Raises like ``open_plain``."""
     with opened(path) as descriptor:
         while block := os.pread(descriptor, files.BLOCK, offset):
             offset += len(block)
@@ -114,7 +115,7 @@ def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
 
 
 def digest_of(path: Path) -> tuple[Digest, int]:
-    """The SHA-256 digest and the size in bytes of a file of any size. Raises as ``open_plain`` does."""
+    """Return the SHA-256 digest and the size in bytes of a file of any size. Raises like ``open_plain``."""
     hasher = hashlib.sha256()
     size = 0
     for block in blocks_of(path):
@@ -124,16 +125,16 @@ def digest_of(path: Path) -> tuple[Digest, int]:
 
 
 def copy_file(source: Path, destination: Path, mode: int = 0o644) -> None:
-    """Copy a file to a new name, durable when this returns; shares blocks where the file system can.
+    """Copy a file to a new name, durably, sharing blocks if the file system can.
 
-    Raises as ``open_plain`` does, and as factory.io.files.create.
+    Raises like ``open_plain`` and factory.io.files.create.
     """
     with reading(source) as reader, files.create(destination, mode) as writer:
         files.copy_open(reader, writer, destination)
 
 
 def _first(descriptor: int, limit: int) -> bytes:
-    """At most limit bytes."""
+    """Read at most limit bytes."""
     content = bytearray()
     while len(content) < limit and (block := os.read(descriptor, min(files.BLOCK, limit - len(content)))):
         content += block
@@ -146,6 +147,6 @@ def _require_plain(path: Path, found: os.stat_result) -> None:
         raise _not_plain(path, kind, f"it belongs to user id {found.st_uid}")
 
 
-def _not_plain(path: Path, kind: str, why: str = "it was put there just now") -> NotPlainError:
-    fix = "remove it after finding out who made it, then try again"
-    return NotPlainError(path, f"is {kind}, not an ordinary file", why=why, fix=fix)
+def _not_plain(path: Path, kind: str, why: str = "it was created just now") -> NotPlainError:
+    fix = "find out who made it, remove it, then try again"
+    return NotPlainError(path, f"is {kind}, not a regular file", why=why, fix=fix)

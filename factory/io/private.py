@@ -1,4 +1,4 @@
-"""Files that nobody else may have written or put there: partial downloads, leases, records."""
+"""Private files, which no other user may have written or put there: partial downloads, leases, records."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PIECE = 128 * 1024  # bytes
 
 @contextlib.contextmanager
 def open_for_update(path: Path, *, dir_fd: int | None = None) -> Iterator[FileIO]:
-    """Open a private file for reading and writing, at its beginning, created when absent; unbuffered.
+    """Open a private file for reading and writing, unbuffered, at its start. It is created if it is missing.
 
-    dir_fd: path's folder, open (factory.io.below); None: it is looked up. Raises IntegrityFailure when something else
-    stands in its place: a link of either kind, another user's file.
+    dir_fd: an open descriptor of path's folder (factory.io.below), or None to resolve the path. Raises IntegrityFailure
+    if something else is in its place: a symbolic link, a file with a second name, or another user's file.
     """
     with explained(path):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -40,9 +40,9 @@ def open_for_update(path: Path, *, dir_fd: int | None = None) -> Iterator[FileIO
 
 
 def write_all(file: FileIO, block: bytes) -> None:
-    """Write a whole block to an unbuffered file: a single write may take less, on a disk that is nearly full.
+    """Write a whole block to an unbuffered file. A single write may take less, for example on a nearly full disk.
 
-    In small pieces: for those the kernel finds free pages sooner, which was measured.
+    Small pieces were measured to be faster: the kernel needs fewer free pages at a time.
     """
     left = memoryview(block)
     while left:
@@ -50,25 +50,25 @@ def write_all(file: FileIO, block: bytes) -> None:
 
 
 def start_writing(file: FileIO, start: int, size: int) -> None:
-    """Let the kernel begin to write these bytes to the disk, so that a later fsync has less to wait for.
+    """Ask the kernel to start writing these bytes to disk, so that a later fsync takes less time.
 
-    POSIX_FADV_DONTNEED does that on Linux (posix_fadvise(2)); where it does not, nothing is lost.
+    On Linux, POSIX_FADV_DONTNEED does that (posix_fadvise(2)). Elsewhere this has no effect.
     """
     with contextlib.suppress(OSError):
         os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_DONTNEED)
 
 
 def uncache(file: FileIO, size: int) -> None:
-    """Let the kernel forget the file's first bytes, as far as they are on the disk (posix_fadvise(2)).
+    """Drop the file's first size bytes from the page cache, if they are on disk (posix_fadvise(2)).
 
-    Gigabytes that nobody reads soon would push out what others have in memory; finding room for them costs time, too.
+    Otherwise gigabytes that nobody reads soon would displace other users' pages.
     """
     with contextlib.suppress(OSError):
         os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)
 
 
 def private_size(path: Path, *, dir_fd: int | None = None) -> int:
-    """The size of a file of ours alone. Raises IntegrityFailure when something else stands in its place."""
+    """Return the size of a private file. Raises IntegrityFailure if something else is in its place."""
     found = _lstat(path, dir_fd)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
         raise planted(path, dir_fd=dir_fd)
@@ -80,13 +80,13 @@ def _lstat(path: Path, dir_fd: int | None) -> os.stat_result:
 
 
 def _is_private(descriptor: int) -> bool:
-    """An ordinary file of ours, under one name only."""
+    """Return whether this is a regular file of this user, with one name only."""
     found = os.fstat(descriptor)
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
 
 
 def _make_writable(path: Path, dir_fd: int | None) -> None:
-    """Undo the read-only mode of a file of ours, which a run that died before its rename has left."""
+    """Make a private file writable again, which a run that died before its rename has left read-only."""
     with contextlib.suppress(OSError):
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(looked_up(path, dir_fd), flags, dir_fd=dir_fd)
@@ -98,7 +98,7 @@ def _make_writable(path: Path, dir_fd: int | None) -> None:
 
 
 def _is_ours(path: Path, dir_fd: int | None) -> bool:
-    """False only for a file that is there and belongs to somebody else."""
+    """Return False only for an existing file of another user."""
     try:
         return _lstat(path, dir_fd).st_uid == os.geteuid()
     except OSError:
@@ -106,13 +106,13 @@ def _is_ours(path: Path, dir_fd: int | None) -> bool:
 
 
 def planted(path: Path, *, dir_fd: int | None = None) -> FactoryError:
-    """The error for a link, or another's file, at a place where only our own files belong."""
+    """Return the error for a link, or another user's file, in the place of a private file."""
     try:
         found = _lstat(path, dir_fd)
         owner = f"it belongs to user id {found.st_uid}"
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file that others can reach"
     except OSError:
-        owner, kind = "it is gone now", "a link"
+        owner, kind = "it has been removed since", "a link"
     return IntegrityFailure(
-        f"{path} is {kind}, refused", why=owner, fix="remove it after finding out who made it, then try again"
+        f"{path} is {kind}, refused", why=owner, fix="find out who made it, remove it, then try again"
     )

@@ -1,4 +1,4 @@
-"""The only place that starts processes: argument lists, no shell, own process group, nobody left behind."""
+"""The only module that starts processes: argument lists, no shell, a process group each, no orphans."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from factory.io.alive import stat_of
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _LAUNCH = Path(launch.__file__)
 _BLOCK = 65536
-_SEARCHED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB")  # where programs and what they load are looked for
-_LAST_READS = 64  # of _BLOCK each, more than a pipe holds: what an ended program has left behind
+_SEARCHED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB")  # search paths for programs and what they load
+_LAST_READS = 64  # reads of _BLOCK after a program's end; more than a pipe can hold
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a process ended: exit status (negative: the signal), whether we ended it for time, wall seconds."""
+    """How a process ended: exit status (negative: a signal), whether it hit the time limit, wall time in seconds."""
 
     status: int
     timed_out: bool
@@ -38,11 +38,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A root folder of its own for a program that is not trusted: it sees no file and no process but these.
+    """A private root folder for an untrusted program, which sees only these files, and none of the host's processes.
 
-    mapped: who is root in there: 'shifted' (started by root), 'subuid' or 'single'. read_only, writable: host paths
-    without links in them, seen under the same names or, as a pair, under another; links: name and target; empty:
-    folders in memory. cwd: where the program starts.
+    mapped: the user that is root inside: 'shifted' (if started by root), 'subuid', or 'single'. read_only, writable:
+    host paths that contain no links, visible under the same path, or as a pair (host path, path inside). links: name
+    and target. empty: folders in memory. cwd: the working folder.
     """
 
     mapped: str
@@ -53,7 +53,7 @@ class Sandbox:
     cwd: Path = Path("/")
 
     def plan(self) -> str:
-        """What ``launch`` is told."""
+        """Return the argument for ``launch --sandbox``."""
         mounts = [["link", target, str(name)] for name, target in self.links]
         mounts += [["tmpfs", "", str(path)] for path in self.empty]
         for kind, paths in (("ro", self.read_only), ("rw", self.writable)):
@@ -71,14 +71,17 @@ def command(
     new_keyring: bool = False,
     abstract_sockets: bool = True,
 ) -> list[str]:
-    """The argument list that runs the program through ``launch``; mapped: '', 'identity' or 'subuid'."""
+    """Return the argument list that runs a program through ``launch``. mapped: '', 'identity', or 'subuid'.
+
+    bound: end the program when this process ends.
+    """
     options = ["--sandbox", sandbox.plan(), "--map", sandbox.mapped] if sandbox else []
     options += ["--map", mapped] if mapped and not sandbox else []
     options += ["--new-keyring"] if new_keyring else []
     options += [] if abstract_sockets else ["--no-abstract-sockets"]
     if bound:
         options += ["--die-with-parent", str(os.getpid())]
-    return [sys.executable, "-I", str(_LAUNCH), *options, "--", *arguments]
+    return [sys.executable, "-X", "utf8", "-I", str(_LAUNCH), *options, "--", *arguments]
 
 
 def run(
@@ -94,12 +97,12 @@ def run(
     new_keyring: bool = False,
     abstract_sockets: bool = True,
 ) -> Finished:
-    """Run a program to its end and hand over its output block by block; in a sandbox, if one is given.
+    """Run a program, optionally in a sandbox, and pass its output on block by block.
 
-    Standard error goes into the same stream unless on_error_output is given; standard input is empty.
-    new_keyring: it gets none of the session's keys. abstract_sockets: False keeps it from those of others, and from
-    gaining rights. timeout in seconds. When the time is over, or an exception (Ctrl-C)
-    passes through, the whole process group is ended first. Raises NotFound when there is no such program.
+    Standard error is merged into standard output unless on_error_output is given; standard input is empty.
+    new_keyring: hide the session's keys. abstract_sockets: False blocks abstract Unix sockets and privilege gains.
+    timeout: in seconds. On a timeout or an exception (such as Ctrl-C), the whole process group is terminated. Raises
+    NotFound if there is no such program.
     """
     started = time.monotonic()
     separate = on_error_output is not None
@@ -130,7 +133,7 @@ def output_of(
     mapped: str = "",
     sandbox: Sandbox | None = None,
 ) -> tuple[int, bytes, bytes]:
-    """Exit status, standard output and standard error of a short program. Raises NotFound, NoAnswer (time)."""
+    """Run a short program. Return its exit status, stdout, and stderr. Raises NotFound, NoAnswer (timeout)."""
     process = _start(
         command(arguments, mapped, sandbox=sandbox),
         program=arguments[0],
@@ -144,12 +147,12 @@ def output_of(
         try:
             out, err = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired as error:
-            raise NoAnswer(f"{arguments[0]} did not answer within {timeout:.0f} s", fix="try it by hand") from error
+            raise NoAnswer(f"{arguments[0]} did not answer within {timeout:.0f} s", fix="run it by hand") from error
     return process.returncode, out, err
 
 
 def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -> NoReturn:
-    """Replace this process by the program. It inherits what this process was started with, signals and locale too."""
+    """Replace this process with the program (exec). It inherits the signals and locale this process started with."""
     _look_for(arguments[0], env)
     wanted = command(arguments, mapped, bound=False) if mapped else list(arguments)
     sys.stdout.flush()
@@ -160,10 +163,10 @@ def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -
 
 
 def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the entries of search paths that depend on the working folder.
+    """Return the environment without relative entries in its search paths.
 
-    An empty entry means that folder, too, as in LD_LIBRARY_PATH=$LD_LIBRARY_PATH:/opt/lib where nothing was set.
-    While a recipe is built, it is the recipe's, and what lies there would run, or be loaded, outside of the image.
+    An empty entry means the working folder, too, as in LD_LIBRARY_PATH=$UNSET:/opt/lib.
+    During a build that is the recipe's folder, and programs or libraries in it would be used outside of the image.
     """
     found = dict(env)
     for name in _SEARCHED:
@@ -175,10 +178,10 @@ def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _look_for(program: str, env: Mapping[str, str], cwd: Path | None = None) -> None:
-    """Raise NotFound unless the program can be run; exec itself blames an unreadable folder of PATH instead."""
+    """Raise NotFound unless the program can be run. The error of exec itself may blame an unreadable PATH folder."""
     place = os.path.join(cwd or "", program) if "/" in program else program  # noqa: PTH118 - Path drops ./
     if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
-        raise NotFound(f"the program {program} is not there", fix="singfactory doctor tells what this machine has")
+        raise NotFound(f"the program {program} was not found", fix="singfactory doctor lists what this machine has")
 
 
 def _start(
@@ -209,7 +212,7 @@ def _pump(
     on_error_output: Callable[[bytes], None],
     timeout: float | None,
 ) -> bool:
-    """Hand output over until the process has ended; False when the time was over before."""
+    """Pass output on until the process has ended. Return False on a timeout."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:
         for stream, receiver in ((process.stdout, on_output), (process.stderr, on_error_output)):
@@ -218,10 +221,10 @@ def _pump(
                 selector.register(stream.fileno(), selectors.EVENT_READ, receiver)
         last_reads = 0
         while selector.get_map() and not _over(deadline) and last_reads < _LAST_READS:
-            ended = process.poll() is not None  # asked before reading: what it wrote by then is read below
-            if not _hand_over(selector, 0.0 if ended else 0.2) and ended:
-                break  # a process it left behind may hold the pipe open; that is not waited for
-            last_reads += ended  # nor is it read from for ever
+            ended = process.poll() is not None  # before reading, so that all output written by then is read below
+            if not _pass_on(selector, 0.0 if ended else 0.2) and ended:
+                break  # do not wait for an orphan that keeps the pipe open
+            last_reads += ended  # do not read from an orphan forever
     while process.poll() is None and not _over(deadline):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
@@ -232,8 +235,8 @@ def _over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
 
 
-def _hand_over(selector: selectors.BaseSelector, patience: float) -> bool:
-    """Read each stream that has something, once; False when none had."""
+def _pass_on(selector: selectors.BaseSelector, patience: float) -> bool:
+    """Read once from each stream that has data. Return False if none had."""
     events = selector.select(patience)
     for key, _ in events:
         block = _read(key.fd)
@@ -252,14 +255,14 @@ def _read(descriptor: int) -> bytes | None:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End every process of the group: politely, then not. The group outlives its leader."""
+    """End every process of the group: first SIGTERM, then SIGKILL. The group can outlive its leader."""
     for kind, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         try:
             os.killpg(process.pid, kind)
         except ProcessLookupError:
             return
         except PermissionError:
-            pass  # what is left of the group changed its user id; its leader is ours to wait for
+            pass  # the remaining processes changed their user ID; the leader can still be waited for
         for _ in _ticks(patience):
             process.poll()
             if not _group_lives(process.pid):
@@ -267,7 +270,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _group_lives(group: int) -> bool:
-    """Whether a process of the group runs. In containers where nobody reaps orphans, ended ones stay for ever."""
+    """Return whether a process of the group is running. Zombies do not count: some containers never reap orphans."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -1,43 +1,61 @@
-"""How work reports that it goes on. Stages and adapters report; only ``cli`` draws."""
+"""Progress reporting. Stages and adapters report progress; only ``cli`` displays it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives what a long step does. Calls come often and from any thread; they must be cheap and never raise."""
+    """Receives the progress of long steps. Called often and from any thread, so it must be cheap and never raise.
 
-    def begin(self, label: str, total: int | None = None) -> None:
-        """A step starts. total: bytes to come, or None when there is nothing to count."""
+    A step may begin inside another one, such as waiting for a lock. ``advance``, ``line`` and ``end`` refer to the
+    step that began last.
+    """
+
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        """Start a step. total: its size in bytes, or None if unknown. expected: seconds it took last time."""
 
     def advance(self, count: int) -> None:
-        """So many more bytes of the step are done; negative when a retry starts over."""
+        """Report count more bytes as done; negative when a retry starts over."""
 
     def line(self, text: str) -> None:
-        """One line of output of the running step (a build, a test), without its newline."""
+        """Report one line of output of the running step (a build or test), without its newline; or the current item."""
 
     def note(self, text: str) -> None:
-        """Something the user should read although nothing failed."""
+        """Show a notice: the user should read it, although nothing failed."""
 
     def end(self) -> None:
-        """The step is over, well or not."""
+        """End the step, whether it succeeded or failed."""
 
 
 class Silent:
-    """A Progress that says nothing."""
+    """A Progress that ignores all reports."""
 
-    def begin(self, label: str, total: int | None = None) -> None:
-        """Nothing."""
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        """Do nothing."""
 
     def advance(self, count: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def line(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Do nothing."""
+
+
+@contextmanager
+def step(
+    progress: Progress, label: str, total: int | None = None, *, expected: float | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Report the block as one step; yields ``progress.advance``."""
+    progress.begin(label, total, expected=expected)
+    try:
+        yield progress.advance
+    finally:
+        progress.end()

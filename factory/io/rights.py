@@ -1,4 +1,4 @@
-"""What mode bits mean: who else than the owner may write a file or folder, and whose it is when that is not known."""
+"""What mode bits, access lists, and owners say about who may write to a file or folder."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import stat
 from pathlib import Path
 
-_OVERFLOW = Path("/proc/sys/fs/overflowuid")  # the id of everybody whose real one is not known (user_namespaces(7))
+_OVERFLOW = Path("/proc/sys/fs/overflowuid")  # shown for every ID without a mapping (user_namespaces(7))
 _ID_MAP = Path("/proc/self/uid_map")
 
 
 def group_writes(found: os.stat_result, path: Path | str) -> bool:
-    """Whether others than its owner may write a file or folder through the rights of its group.
+    """Return whether group permissions let anyone but the owner write to a file or folder.
 
-    Not where the group is root's, or, by its number, the owner's own. With an access list the bits of the group are
-    the most that anybody on the list may do, whatever the group is (acl(5)); lists of NFSv4 are not read.
+    Root's group, and a group with the owner's number, do not count. With a POSIX access list, the group bits are the
+    upper limit for everyone on the list, so then every group counts (acl(5)). NFSv4 lists are not read.
     """
     if not found.st_mode & stat.S_IWGRP:
         return False
@@ -22,7 +22,7 @@ def group_writes(found: os.stat_result, path: Path | str) -> bool:
 
 
 def has_list(path: Path | str) -> bool:
-    """Whether an access list of POSIX says more than the mode bits."""
+    """Return whether there is a POSIX access list beyond the mode bits."""
     try:
         return bool(os.getxattr(path, "system.posix_acl_access"))
     except OSError:
@@ -30,7 +30,10 @@ def has_list(path: Path | str) -> bool:
 
 
 def is_unmapped(user: int) -> bool:
-    """Whether this is how root looks in a user namespace without it, as in containers of an ordinary user."""
+    """Return whether a user ID may be the host's root, seen from a user namespace that does not map root.
+
+    That is the case in containers of an ordinary user.
+    """
     try:
         unknown = int(_OVERFLOW.read_text(encoding="ascii"))
         has_root = _ID_MAP.read_text(encoding="ascii").split()[1] == "0"
@@ -40,9 +43,9 @@ def is_unmapped(user: int) -> bool:
 
 
 def whose(path: Path) -> str:
-    """Why what is at path may be what another user put there; '' where only this user and root could have.
+    """Return why another user may have put a file at path; '' if only this user and root could.
 
-    Folders above count as well, and are not looked at here. Raises OSError, FileNotFoundError among them.
+    Parent folders matter as well but are not checked here. Raises OSError, including FileNotFoundError.
     """
     found = path.lstat()
     if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
@@ -50,5 +53,5 @@ def whose(path: Path) -> str:
     if stat.S_ISLNK(found.st_mode):
         return ""
     if found.st_mode & stat.S_IWOTH:
-        return "anybody may write it"
-    return "its group may write it" if group_writes(found, path) else ""
+        return "anyone may write to it"
+    return "its group may write to it" if group_writes(found, path) else ""

@@ -1,45 +1,24 @@
-"""Look for a regular expression in a text, both of a stranger, for a while at most.
+"""Search an untrusted text for an untrusted regular expression, within a time limit.
 
-Python's `re` backtracks, for years where an expression is made for it, and nothing within the process can stop it.
-So this module is a program too: ``found`` starts it with ``python -I``, it needs nothing of the package, and a timer of
-the kernel ends it.
+Python's `re` backtracks, which can take years for an expression made for that purpose, and cannot be stopped within the
+process. So each search runs in a process of its own (``search_program``), with a kernel timer.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import resource
-import signal
 import sys
-import warnings
 
-_MEMORY = 2_000_000_000  # bytes of address space
-_YES, _NO, _CANNOT = 0, 3, 4  # its exit status
+from factory.io import process, search_program
 
 
 def found(pattern: str, text: str, seconds: float) -> bool | None:
-    """Whether the pattern is found in the text, with ^ and $ at each line; None when that is not known in time."""
-    from factory.io import process  # noqa: PLC0415 - not when this is the program
+    """Return whether the pattern occurs in the text, with ^ and $ matching at each line; None if that is unknown.
 
+    It is unknown after ``seconds``, and if the pattern is invalid or needs too much memory.
+    """
     order = json.dumps({"pattern": pattern, "text": text, "seconds": seconds}).encode()
-    program = [sys.executable, "-I", __file__]
+    program = [sys.executable, "-X", "utf8", "-I", search_program.__file__]
     status, _, _ = process.output_of(program, env={"PATH": os.defpath}, stdin=order, timeout=seconds + 30)
-    return {_YES: True, _NO: False}.get(status)
-
-
-def _main() -> int:
-    warnings.simplefilter("ignore")  # of Python's plans for the syntax of expressions
-    order = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, order["seconds"])
-    try:
-        return _YES if re.search(order["pattern"], order["text"], re.MULTILINE) else _NO
-    except (re.error, RecursionError, OverflowError, MemoryError):
-        return _CANNOT
-
-
-if __name__ == "__main__":
-    raise SystemExit(_main())
+    return {search_program.FOUND: True, search_program.NOT_FOUND: False}.get(status)

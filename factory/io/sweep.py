@@ -1,4 +1,4 @@
-"""Clearing a folder of temporary files that nobody will finish, when others may write beside it."""
+"""Removal of abandoned temporary files from a folder that others may write to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from factory.io.below import Folder
 
 
 def sweep(folder: Folder, age: float) -> None:
-    """Remove this user's own files in a folder that are older than age seconds, as far as that works."""
+    """Remove this user's files older than age seconds from a folder. Errors are ignored."""
     with contextlib.suppress(OSError):
         for name in folder.names():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Remove whole folders, whatever those who filled them have made of them."""
+"""Removal of folder trees of any depth and with any permissions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def remove_tree(path: Path) -> bool:
-    """Remove a folder and what it holds, read-only folders included; True when nothing of it is left.
+    """Remove a folder and its contents, including read-only folders. Return True if nothing is left.
 
-    However deep it is, and whoever made it so: folders are brought up and emptied one by one. Neither the stack, nor
-    open files, nor the length of a path grows with the depth.
+    Subfolders are moved up to the top folder and emptied one by one. So stack depth, open files, and path lengths do
+    not grow with the depth of the tree, which may be untrusted.
     """
     try:
         top = _open_folder(str(path), None)
@@ -23,7 +23,7 @@ def remove_tree(path: Path) -> bool:
     try:
         numbers = itertools.count()
         while sum(_remove_below(top, name, numbers) for name in os.listdir(top)):  # noqa: PTH208 - of a descriptor
-            pass  # all of them each time: one after another comes up
+            pass  # repeat until a whole pass removes nothing, since subfolders move up
     except OSError:
         pass
     finally:
@@ -34,7 +34,7 @@ def remove_tree(path: Path) -> bool:
 
 
 def _open_folder(name: str, dir_fd: int | None) -> int:
-    """Open a folder itself, and give its owner all rights on it."""
+    """Open a folder, not a link to one, and give its owner full permissions."""
     seen = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         with contextlib.suppress(OSError):
@@ -45,7 +45,7 @@ def _open_folder(name: str, dir_fd: int | None) -> int:
 
 
 def _remove_below(top: int, name: str, numbers: Iterator[int]) -> bool:
-    """Remove what has this name in top; a folder's own folders come to lie in top. False when nothing was done."""
+    """Remove an entry of top, and move its subfolders up into top. Return False if nothing changed."""
     if _unlinked(name, top):
         return True
     try:
@@ -75,9 +75,9 @@ def _unlinked(name: str, folder: int) -> bool:
 
 
 def _brought_up(name: str, folder: int, top: int, numbers: Iterator[int]) -> bool:
-    """Remove an empty folder; rename another one to a name in top that is free."""
+    """Remove a folder if it is empty, else move it to a free name in top."""
     try:
-        os.close(_open_folder(name, folder))  # its rights: who moves a folder changes its ..
+        os.close(_open_folder(name, folder))  # for its permissions: moving a folder writes its ".." entry
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=folder)
             return True

@@ -1,1 +1,1 @@
-"""Make: the stages wired together."""
+"""Connects the stages: plan, build, test, publish."""

@@ -1,4 +1,4 @@
-"""The adapters that the factory side works with, as one value: a command opens them, `make` and its kind use them."""
+"""The adapters of the factory side, as one value. Commands create them; `make` and related stages use them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class Adapters:
-    """engine_label is '' on a machine without an engine, which can only plan. arch is this machine's.
+    """Everything that the stages need from outside.
 
-    candidates: the folder that candidates are kept in. build_place and check_place are called when something has to be
-    built or tested; they raise where that is impossible. runner gives the runner of a recipe, origin where a recipe
-    comes from. read_back: the second client that has to read a release before it is announced.
+    engine_label is '' without an engine; such a machine can only plan. arch: this machine's. candidates: the folder of
+    candidates. build_place and check_place are called when something must be built or tested, and raise if that is
+    impossible. runner: returns a recipe's runner; origin: where a recipe comes from. read_back: the second client that
+    must read a release before it is announced.
     """
 
     registry: Registry

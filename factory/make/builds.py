@@ -1,4 +1,4 @@
-"""Builds, each upon its base: which candidate is taken as it is, which is built and where, and upon which image."""
+"""Builds: which candidates are reused, which are built and where, and from which base image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from factory.store.store import Store
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What became of one recipe that was to be built: its candidate, or the error that stopped it."""
+    """Result of building one recipe: its candidate, or the error."""
 
     recipe: Recipe
     candidate: Candidate | None = None
@@ -49,11 +49,11 @@ def build_named(
     force: bool = False,
     handed: Path | None = None,
 ) -> Iterator[BuildResult]:
-    """Build the named recipes for this machine, published or not, bases first, and yield each as it is done.
+    """Build the named recipes for this machine, published or not, bases first, and yield each result.
 
-    recipes: the named ones and those that they build upon. Of the latter nothing is built: they serve as they are, as
-    candidates or published. One that fails stops only what builds upon it. handed: candidates of earlier jobs of the
-    same run.
+    recipes: the named ones and their bases. Bases that are not named are not built: their candidates or published
+    images are used. A failure stops only the recipes based on it. handed: folder with candidates of earlier jobs of
+    the same run.
     """
     failed = set()
     for recipe in in_order(recipes):
@@ -78,26 +78,26 @@ def build_named(
 
 
 def _require_runner_for(recipe: Recipe, handed: Path | None, adapters: Adapters) -> None:
-    """Raise UsageError for a build on another machine upon images that only this one has."""
+    """Raise UsageError for a build on another machine from base images that exist only on this one."""
     if handed is not None and recipe.base_recipe and not isinstance(adapters.runner(recipe), LocalRunner):
         raise UsageError(
-            f"{recipe.name} cannot be built elsewhere upon images in {handed}",
+            f"cannot build {recipe.name} on another machine from base images in {handed}",
             why="--bases is for builds on this machine",
-            fix="--runner local, or put the candidates into the work folder",
+            fix="use --runner local, or put the candidates into the work folder",
         )
 
 
 def build_one(
     job: Job, snapshot: Snapshot, adapters: Adapters, *, force: bool = False, renew: bool = False
 ) -> Candidate:
-    """Do a job whose base is known, or take the candidate of the same inputs that an interrupted run left.
+    """Build a job whose base is known, or return an existing candidate with the same inputs.
 
-    renew: but not one whose bytes are published already, or which was found to be unchanged.
+    renew: do not reuse a candidate that is already published or was found to be unchanged.
     """
     recipe = job.recipe
     refuse_broken(recipe, adapters.all_recipes())
     ready = None
-    if snapshot.engine and not force:  # without an engine here, nobody knows what would be built
+    if snapshot.engine and not force:  # without an engine, the inputs are not fully known
         ready = candidates.load_if_intact(adapters.candidates, recipe.name, job.arch, str(job.inputs.key))
     if ready is not None and renew:
         releases = snapshot.catalog.entry(recipe.name).releases
@@ -105,7 +105,7 @@ def build_one(
         old = ready.sif.digest in {release.sif.digest for release in releases} or ready.created in judged
         ready = None if old else ready
     if ready is not None:
-        adapters.progress.note(f"{recipe.name} ({job.arch}) was built before from the same inputs; taking that image")
+        adapters.progress.note(f"{recipe.name} ({job.arch}) was already built from the same inputs; using that image")
         return ready
     task = BuildTask(
         recipe=recipe.name,
@@ -122,12 +122,11 @@ def build_one(
 def built_before(
     recipe: Recipe, arch: str, snapshot: Snapshot, adapters: Adapters, handed: Path | None = None
 ) -> Candidate | None:
-    """The candidate that others may be built upon: intact, and made of the inputs that its recipe has now; else None.
+    """Return the candidate to use as a base: intact, and built from the recipe's current inputs; else None.
 
-    handed: the folder that earlier jobs of the same run put theirs into; what is there comes first. What only lies in
-    the work folder counts unless something younger of the same inputs is published. None, too, when what is published
-    has the same contents: that is built upon then. Raises BuildFailed when its tests failed, and when candidates were
-    handed over, this one was to be among them, and it is not.
+    handed: folder with candidates of earlier jobs of the same run; these take precedence. A candidate in the work
+    folder is used unless a newer release has the same inputs. None also means that the published image has the same
+    contents and is used instead. Raises BuildFailed if its tests failed, or if it should be in handed and is not.
     """
     try:
         job = job_for(recipe, arch, snapshot, gather)
@@ -150,37 +149,37 @@ def built_before(
         return None if _is_published(here, recipe, snapshot) else here
     if handed is not None and is_stale(job, snapshot):
         raise BuildFailed(
-            f"what builds upon {recipe.name} ({arch}) is not built",
-            why=f"{recipe.name} was to be built first, and {handed} has no image of it that can be used",
+            f"recipes based on {recipe.name} ({arch}) are not built",
+            why=f"{recipe.name} must be built first, and {handed} contains no usable image of it",
             fix=f"see why it failed; then: singfactory build {recipe.name}",
         )
     return None
 
 
 def _note_unused(recipe: Recipe, arch: str, handed: Path | None, error: FactoryError, adapters: Adapters) -> None:
-    """Say why a candidate that was handed over is not built upon."""
+    """Report why a candidate of an earlier job is not used as a base."""
     if handed is not None and candidates.folder_of(handed, recipe.name, arch).exists():
-        adapters.progress.note(f"{recipe.name} ({arch}) of {handed} is not used: {error}")
+        adapters.progress.note(f"{recipe.name} ({arch}) in {handed} is not used: {error}")
 
 
 def _load_for(job: Job, folder: Path, snapshot: Snapshot) -> Candidate:
-    """A candidate whose image has its digest and whose inputs are those of the job. Raises FactoryError."""
+    """Return a candidate whose image matches its digest and whose inputs match the job. Raises FactoryError."""
     found = candidates.load(folder, job.recipe.name, job.arch)
     now = job.inputs if snapshot.engine else job.inputs.with_engine(found.engine)
     if str(now.key) != found.key:
         changed = ", ".join(now.changed(found.parts)) or "inputs"
-        raise UsageError(f"{job.recipe.name} is not what it was built from", why=f"different now: {changed}")
+        raise UsageError(f"{job.recipe.name} has changed since it was built", why=f"different now: {changed}")
     candidates.require_intact(found)
     return found
 
 
 def _is_published(made: Candidate, recipe: Recipe, snapshot: Snapshot) -> bool:
-    """Whether what is published has the same contents as a candidate."""
+    """True if the newest release has the same contents as a candidate."""
     return is_unchanged(snapshot.catalog.entry(recipe.name).newest(made.arch), recipe, made)
 
 
 def _require_not_failed(made: Candidate) -> None:
-    """Raise BuildFailed when the tests of a candidate failed; one that is not tested yet will do."""
+    """Raise BuildFailed if a candidate's tests failed; an untested candidate is accepted."""
     try:
         report = reports.load(made.folder, made.recipe)
     except NotFound:
@@ -188,7 +187,7 @@ def _require_not_failed(made: Candidate) -> None:
     if report.failed and report.sif_digest == made.sif.digest:
         first = report.failed[0]
         raise BuildFailed(
-            f"what builds upon {made.recipe} ({made.arch}) is not built",
+            f"recipes based on {made.recipe} ({made.arch}) are not built",
             why=f"the test {first.name!r} of {made.recipe} failed: {first.why}",
             fix=f"correct it, then: singfactory build {made.recipe} && singfactory test {made.recipe}",
         )
@@ -200,7 +199,7 @@ def _build_here(job: Job, adapters: Adapters) -> Candidate:
 
 
 def _base_image(base: Base | None, adapters: Adapters) -> Path | None:
-    """The SIF of a base that is another recipe; None for other bases."""
+    """Return the SIF of a base that is another recipe; None for other bases."""
     if base is None or base.image is None:
         return None
     if isinstance(base.image, Candidate):
@@ -215,29 +214,29 @@ def _base_image(base: Base | None, adapters: Adapters) -> Path | None:
 
 
 def published_image(base: Release, *, made: Path, registry: Registry, store: Store, progress: Progress) -> Path:
-    """The SIF of a release that others build upon: the candidate that it was, if that is still here, else pulled."""
+    """Return the SIF of a release used as a base: its candidate if that is still here, else pulled."""
     ready = candidates.load_if_intact(made, base.recipe, base.arch, base.inputs)
     if ready is not None and ready.sif.digest == base.sif.digest:
         return ready.image
-    # By digest: a tag may have moved since it was decided what to build upon, and a withdrawn base has none.
+    # By digest: a tag may have moved since planning, and a withdrawn base has none.
     wanted = Reference(base.recipe, digest=base.digest)
     return pull(wanted, registry=registry, store=store, arch=base.arch, progress=progress).path
 
 
 def _collect(job: Job, folder: Path, digest: Digest) -> Candidate:
-    """The candidate that another machine made, with the SIF of this digest; NotFound while it cannot be seen here.
+    """Return the candidate of another machine, with the SIF of this digest. Raises NotFound until it is visible.
 
-    The other machine has its own engine, and may have asked for the digest of the base image a little later.
+    The other machine has its own engine, and may have resolved the digest of the base image a little later.
     """
     name = job.recipe.name
     made = candidates.load(folder, name, job.arch)
     if made.sif.digest != digest or made.image.stat().st_size != made.sif.size:
-        raise NotFound(f"{made.folder} does not hold {digest} yet")
+        raise NotFound(f"{made.folder} does not contain {digest} yet")
     other = set(job.inputs.changed(made.parts)) - {"engine", "base"}
     if other:
         raise BuildFailed(
-            f"{name} was built from other files than those here",
+            f"{name} was built from other files than the ones here",
             why=f"different: {', '.join(sorted(other))}",
-            fix="let both machines see the same recipes, of the same version of singfactory, and build again",
+            fix="use the same recipes and the same version of singfactory on both machines, and build again",
         )
     return made

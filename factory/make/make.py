@@ -1,4 +1,4 @@
-"""The whole factory in one call: plan, build, test, publish, in dependency order."""
+"""Plan, build, test and publish recipes in dependency order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from factory.errors import BuildFailed, FactoryError
 from factory.make.adapters import Adapters
 from factory.make.builds import build_one
 from factory.plan import bases
-from factory.plan.plan import GatherInputs, Snapshot, plan, settled
+from factory.plan.plan import Snapshot, plan, settled
 from factory.publish import published
 from factory.publish.announce import finish
 from factory.publish.publish import Built, publish_set, require_publishable
@@ -23,7 +23,7 @@ from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import catalog as catalogs
 from factory.records.candidate import Candidate
-from factory.records.inputs import Inputs, gather
+from factory.records.inputs import GatherInputs, gather, gather_once
 from factory.records.job import Job, Kept, Plan, Stuck, Target
 from factory.records.release import Release
 from factory.records.report import TestReport
@@ -31,9 +31,9 @@ from factory.records.report import TestReport
 
 @dataclass(frozen=True)
 class Made:
-    """What became of one job; error is set when it failed. seconds by stage: build, test, publish.
+    """Result of one job; error is set if it failed. seconds: by stage (build, test, publish).
 
-    candidate: None where nothing was built: what it builds upon turned out to be what it was built upon before.
+    candidate is None if nothing was built because its base turned out to be unchanged.
     """
 
     job: Job
@@ -45,14 +45,14 @@ class Made:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the release was there before: what was built has the same contents, or nothing had to be built."""
+        """True if the release existed before: the new build has the same contents, or nothing had to be built."""
         return self.release is not None and (
             self.candidate is None or self.candidate.sif.digest != self.release.sif.digest
         )
 
 
 def take_snapshot(recipes: Sequence[Recipe], adapters: Adapters) -> Snapshot:
-    """The state that planning starts from: the catalog and the digests of base images, fetched once."""
+    """Fetch the state that planning starts from: the catalog and the digests of base images."""
     return Snapshot(
         catalog=catalogs.read(adapters.registry),
         bases=bases.look_up(recipes, adapters.open_host),
@@ -69,46 +69,34 @@ def plan_for(
     force: bool = False,
     arch: Sequence[str] = (),
     broken: Sequence[Broken] = (),
+    gather_inputs: GatherInputs | None = None,
 ) -> tuple[Plan, Snapshot]:
-    """The plan for these recipes. Of what the catalog calls stale or new, the registry itself is asked what it has.
+    """Plan these recipes. Where the catalog says stale or new, the registry is asked for the actual releases.
 
-    before: as ``take_snapshot`` made it; returned with a catalog that has what was missing. arch: only these
-    architectures; all when empty. broken: recipes that are reported as stuck.
+    before: from ``take_snapshot``; returned with the catalog completed. arch: only these architectures; all if empty.
+    broken: recipes that are reported as stuck. gather_inputs: reads the inputs; by default each recipe is read once.
     """
-    gather_once = _gather_once()
-    first = plan(recipes, before, gather_once, force=force, arch=arch, broken=broken)
+    gather_inputs = gather_inputs or gather_once()
+    first = plan(recipes, before, gather_inputs, force=force, arch=arch, broken=broken)
     versions = {job.recipe.name: job.recipe.version for job in first.jobs}
     catalog = published.reconciled(adapters.registry, before.catalog, versions)
     if catalog == before.catalog:
         return first, before
     snapshot = replace(before, catalog=catalog)
-    return plan(recipes, snapshot, gather_once, force=force, arch=arch, broken=broken), snapshot
-
-
-def _gather_once() -> GatherInputs:
-    """Reads the inputs of each recipe and architecture once, however often they are asked for."""
-    read: dict[Target, Inputs] = {}
-
-    def gather_once(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
-        target = (recipe.name, arch)
-        if target not in read:
-            read[target] = gather(recipe, arch, base_digest, engine)
-        return read[target].with_base(base_digest).with_engine(engine)
-
-    return gather_once
+    return plan(recipes, snapshot, gather_inputs, force=force, arch=arch, broken=broken), snapshot
 
 
 def make(
     recipes: Sequence[Recipe], adapters: Adapters, *, force: bool = False, broken: Sequence[Broken] = ()
 ) -> tuple[Plan, tuple[Made, ...]]:
-    """Make everything for this machine's architecture that is not published as it should be.
+    """Build, test and publish everything for this architecture whose published image is missing or out of date.
 
     One recipe's failure does not stop the others. broken: recipes that are reported as stuck.
     """
     for recipe in recipes:
         if elsewhere := [arch for arch in recipe.build.arch if arch != adapters.arch]:
             adapters.progress.note(
-                f"{recipe.name} for {', '.join(elsewhere)} is made on such machines, not on this one"
+                f"{recipe.name} for {', '.join(elsewhere)} must be built on a machine of that architecture"
             )
     before = take_snapshot(recipes, adapters)
     decided, snapshot = plan_for(recipes, adapters, before, force=force, arch=(adapters.arch,), broken=broken)
@@ -135,10 +123,10 @@ def make(
 
 
 def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: Adapters) -> tuple[Stuck, ...]:
-    """Bring the catalog up to date for what is not built: releases of runs that died, and what recipes say today.
+    """Update the catalog for recipes that are not built: releases of interrupted runs, changed descriptions.
 
-    before, snapshot: the state before and after the registry itself was asked, as ``plan_for`` took and gave it.
-    Returns the releases that could not be read back; they are not announced.
+    before, snapshot: the input and the output of ``plan_for``. Returns the releases that could not be read back; they
+    are not announced.
     """
     unread: list[Stuck] = []
     for kept in decided.kept:
@@ -160,7 +148,7 @@ def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: A
 
 
 def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
-    """Test a candidate and keep the report beside it. Raises TestsFailed after keeping it."""
+    """Test a candidate and save the report next to it. Raises TestsFailed after saving it."""
     report = check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
     report.save(made.folder)
     require_passed(report, made.folder)
@@ -168,27 +156,31 @@ def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
 
 
 def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: Adapters) -> Release:
-    """Publish a tested candidate, once its image was hashed: whoever handed it over, it is the one of the records.
+    """Publish a tested candidate, after hashing its image to verify that it matches its record.
 
-    Raises IntegrityFailure before anything is sent, and what ``publish`` raises.
+    Raises IntegrityFailure before anything is sent, and the errors of ``publish_set``.
     """
     candidates.require_intact(made)
     (release,) = _publish(recipe, [(made, report)], adapters)
     return release
 
 
-def require_ready(recipe: Recipe, made: Candidate, report: TestReport) -> None:
-    """Raise what ``publish_one`` would raise before it sends anything; nothing is sent here."""
+def require_ready(recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather) -> None:
+    """Run the checks of ``publish_one`` without sending anything; raises the same errors."""
     candidates.require_intact(made)
-    require_publishable(recipe, made, report)
+    require_publishable(recipe, made, report, gather_inputs)
 
 
-def publish_together(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
-    """Publish candidates for different architectures, each of which is ready, under one number; see ``publish_set``."""
-    return _publish(recipe, built, adapters)
+def publish_together(
+    recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> tuple[Release, ...]:
+    """Publish ready candidates for different architectures under one build number; see ``publish_set``."""
+    return _publish(recipe, built, adapters, gather_inputs)
 
 
-def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tuple[Release, ...]:
+def _publish(
+    recipe: Recipe, built: Sequence[Built], adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> tuple[Release, ...]:
     return publish_set(
         recipe,
         built,
@@ -196,6 +188,7 @@ def _publish(recipe: Recipe, built: Sequence[Built], adapters: Adapters) -> tupl
         origin=adapters.origin(recipe),
         progress=adapters.progress,
         read_back=adapters.read_back,
+        gather_inputs=gather_inputs,
     )
 
 
@@ -222,7 +215,7 @@ def _make_one(job: Job, snapshot: Snapshot, adapters: Adapters, *, force: bool) 
 
 @contextlib.contextmanager
 def _timed(made: Made, stage: str) -> Iterator[None]:
-    """Measure the wall seconds of a block into ``made.seconds``, of a failed one too."""
+    """Record the wall time of a block in ``made.seconds``, also if it fails."""
     started = monotonic()
     try:
         yield

@@ -1,1 +1,1 @@
-"""Names and digests of images, as the OCI specifications write them. Pure: no I/O."""
+"""Image names, references, and digests, as defined by the OCI specifications. No I/O."""

@@ -1,7 +1,7 @@
-"""The only parser of recipe names, tags, references and registry addresses: allow-lists, no I/O.
+"""The only parser of recipe names, tags, references, and registry addresses. No I/O.
 
-Grammar: the OCI distribution specification (repository names, tags, digests), narrowed to what is safe
-as a folder name, a command argument and a URL part without any quoting.
+The grammar is that of the OCI distribution specification (repository names, tags, digests), restricted to characters
+that are safe without quoting as a folder name, a command-line argument, and part of a URL.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _HOST = re.compile(
     r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?",
     re.ASCII | re.IGNORECASE,
 )
+# An escaped byte of a folder's name, upper case; or the escape of a percent sign before what looks like one.
+_ESCAPE = re.compile(r"%(?:[01][0-9A-F]|7F|[89A-F][0-9A-F]|25(?=(?:25)*(?:[01][0-9A-F]|7F|[89A-F][0-9A-F])))")
 NAME_LIMIT = 100
 RESERVED_NAMES = frozenset({"catalog"})
 _DOCKER = "docker://"
@@ -28,15 +30,15 @@ LATEST = "latest"
 
 
 def recipe_name(text: str) -> str:
-    """Check a recipe's name and return it. Raises UsageError."""
+    """Check a recipe name and return it. Raises UsageError."""
     if len(text) > NAME_LIMIT or _RECIPE.fullmatch(text) is None:
         raise UsageError(
             f"not a recipe name: {_shown(text)}",
-            why=f"a name has at most {NAME_LIMIT} of a-z 0-9 . _ - and starts and ends with a letter or digit",
+            why=f"a name has at most {NAME_LIMIT} characters (a-z 0-9 . _ -); its first and last are letters or digits",
             fix="rename it, for example to pytorch-2.1",
         )
     if text in RESERVED_NAMES:
-        raise UsageError(f"the name {text!r} is taken", why="the factory keeps its catalog there", fix="rename it")
+        raise UsageError(f"the name {text!r} is reserved", why="the factory keeps its catalog there", fix="rename it")
     return text
 
 
@@ -45,18 +47,18 @@ def tag_name(text: str) -> str:
     if _TAG.fullmatch(text) is None:
         raise UsageError(
             f"not a tag: {_shown(text)}",
-            why="a tag has at most 128 of A-Z a-z 0-9 . _ - and does not start with . or -",
-            fix="singfactory show NAME lists the tags there are",
+            why="a tag has at most 128 characters (A-Z a-z 0-9 . _ -), and does not start with . or -",
+            fix="singfactory show NAME lists the existing tags",
         )
     return text
 
 
 def version_name(text: str) -> str:
-    """Check an upstream version and return it: a tag without ``-``, which parts version from build."""
+    """Check an upstream version and return it: a tag without ``-``, which separates version and build number."""
     if _VERSION.fullmatch(text) is None:
         raise UsageError(
             f"not a version: {_shown(text)}",
-            why="a version has at most 100 of A-Z a-z 0-9 . _ (a - parts the version from the build number)",
+            why="a version has at most 100 characters (A-Z a-z 0-9 . _); - separates version and build number",
             fix="write 2.1.2 or 2.1.2_rc1",
         )
     return text
@@ -71,7 +73,7 @@ class BuildTag:
 
     @classmethod
     def parse(cls, text: str) -> BuildTag | None:
-        """Read a tag; None when it is of another kind (``latest``, ``sha256-…``)."""
+        """Parse a tag. Return None for any other kind of tag (``latest``, ``sha256-…``)."""
         match = _BUILD_TAG.fullmatch(text)
         return cls(match[1], int(match[2])) if match else None
 
@@ -81,10 +83,10 @@ class BuildTag:
 
 @dataclass(frozen=True)
 class RegistryAddress:
-    """Where a factory's images are: a registry over HTTP(S), or a folder of OCI image layouts.
+    """The location of a factory's images: a registry over HTTP(S), or a folder of OCI image layouts.
 
-    host is ``ghcr.io`` or ``127.0.0.1:5000`` and path the namespace; for a folder host is empty and path
-    the folder.
+    For a registry, host is ``ghcr.io`` or ``127.0.0.1:5000``, and path is the namespace. For a folder, host is empty
+    and path is the folder.
     """
 
     host: str
@@ -93,45 +95,66 @@ class RegistryAddress:
 
     @classmethod
     def parse(cls, text: str) -> RegistryAddress:
-        """Read ``ghcr.io/org/images``, ``http://localhost:5000/images`` or ``oci:/path/to/folder``."""
+        """Parse ``ghcr.io/org/images``, ``http://localhost:5000/images``, or ``oci:/path/to/folder``."""
         if text.startswith("oci:"):
-            folder = text[len("oci:") :]
-            if not folder.isprintable() or not folder:
-                raise _bad_address(text, "oci: is followed by a folder, whose name holds no control characters")
+            folder = _unescaped(text.removeprefix("oci:"))
+            if not folder or any(letter < " " or letter == "\x7f" for letter in folder):
+                raise _bad_address(text, "oci: must be followed by a folder name without control characters")
             return cls("", folder)
         scheme, separator, bare = text.partition("://")
         if not separator:
             scheme, bare = "", text
         if scheme not in ("", "http", "https", "oras"):
-            raise _bad_address(text, f"{_shown(scheme)} is not a way to reach a registry")
+            raise _bad_address(text, f"{_shown(scheme)} is not a protocol for registries")
         plain = scheme == "http"
         host, _, path = bare.rstrip("/").partition("/")
         if "@" in host:
-            raise _bad_address("the address", "it holds a login; keep that in: singfactory login HOST")
+            raise _bad_address("the address", "it contains a login; store that with: singfactory login HOST")
         if _HOST.fullmatch(host) is None or (path and _REPOSITORY.fullmatch(path) is None):
-            raise _bad_address(text, "wanted HOST[:PORT]/NAMESPACE")
+            raise _bad_address(text, "expected HOST[:PORT]/NAMESPACE")
         if not ("." in host or ":" in host or host == "localhost"):
             raise _bad_address(text, f"{host!r} is not a host name")
         return cls(host.lower(), path, plain)
 
     @property
     def is_folder(self) -> bool:
-        """True for ``oci:``."""
+        """True for an ``oci:`` address."""
         return not self.host
 
     def repository(self, name: str) -> str:
-        """The repository of a recipe on the host, ``namespace/name``."""
+        """Return the repository of a recipe on the host, ``namespace/name``."""
         return f"{self.path}/{name}" if self.path and self.host else name
 
     def __str__(self) -> str:
         if self.is_folder:
-            return f"oci:{self.path}"
+            return f"oci:{_escaped(self.path)}"
         return ("http://" if self.plain_http else "") + f"{self.host}/{self.path}".rstrip("/")
+
+
+def _escaped(folder: str) -> str:
+    """A folder's name in printable characters: other bytes, such as those that are not UTF-8, as %XX. See _ESCAPE."""
+    text = _ESCAPE.sub(lambda match: "%25" + match[0][1:], folder)
+    encoded = (letter.encode("utf-8", "surrogateescape") for letter in text)
+    return "".join(
+        letter if letter.isprintable() else "".join(f"%{byte:02X}" for byte in data)
+        for letter, data in zip(text, encoded, strict=True)
+    )
+
+
+def _unescaped(text: str) -> str:
+    """The folder's name that ``_escaped`` has written. Any other text stays as it is."""
+
+    def byte(match: re.Match[str]) -> str:
+        value = int(match[0][1:], 16)
+        return "%" if match[0] == "%25" else chr(value if value < 128 else 0xDC00 + value)  # noqa: PLR2004 - PEP 383
+
+    found = _ESCAPE.sub(byte, text)
+    return found.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a user names: ``[REGISTRY/NAMESPACE/]NAME[:TAG][@DIGEST]``; the digest is the manifest's."""
+    """An image reference: ``[REGISTRY/NAMESPACE/]NAME[:TAG][@DIGEST]``. The digest is the manifest's."""
 
     name: str
     tag: str = ""
@@ -140,21 +163,21 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read a reference. Raises UsageError, which says which part is wrong."""
+        """Parse a reference. Raises UsageError, which says which part is wrong."""
         if len(text) > 1024:  # noqa: PLR2004 - far above host, namespace, name, tag and digest together
             raise UsageError(f"not a reference: {_shown(text)}", why=f"it has {len(text)} characters")
         rest, at, digest_text = text.partition("@")
         try:
             digest = Digest.parse(digest_text) if at else None
         except IntegrityFailure as error:
-            raise UsageError(error.what, why=error.why, fix="wanted NAME@sha256:HEX") from error
+            raise UsageError(error.what, why=error.why, fix="write NAME@sha256:HEX") from error
         head, slash, last = rest.rpartition("/")
         name, colon, tag = last.partition(":")
         registry = RegistryAddress.parse(head) if slash else None
         return cls(recipe_name(name), tag_name(tag) if colon else "", digest, registry)
 
     def at(self, registry: RegistryAddress) -> Reference:
-        """The same reference in a registry, unless it names one itself."""
+        """Return this reference with a default registry, which applies if it names none itself."""
         return self if self.registry else replace(self, registry=registry)
 
     def __str__(self) -> str:
@@ -166,7 +189,7 @@ class Reference:
 def docker_reference(text: str) -> tuple[str, str, str]:
     """Split a Docker image name as Docker does: ``(host, repository, tag or digest)``.
 
-    ``pytorch/pytorch:2.1`` gives ``("docker.io", "pytorch/pytorch", "2.1")``; ``debian`` gives
+    ``pytorch/pytorch:2.1`` becomes ``("docker.io", "pytorch/pytorch", "2.1")``, and ``debian`` becomes
     ``("docker.io", "library/debian", "latest")``. Raises UsageError.
     """
     name, at, digest = text.partition("@")
@@ -179,7 +202,7 @@ def docker_reference(text: str) -> tuple[str, str, str]:
         host, name = "docker.io", name if "/" in name else f"library/{name}"
     repository, colon, tag = name.partition(":")
     if _HOST.fullmatch(host) is None or _REPOSITORY.fullmatch(repository) is None:
-        raise UsageError(f"not an image name: {_shown(text)}", fix="wanted [HOST/]NAME[:TAG], as docker pull takes it")
+        raise UsageError(f"not an image name: {_shown(text)}", fix="write [HOST/]NAME[:TAG], as for docker pull")
     if at:
         try:
             return host.lower(), repository, str(Digest.parse(digest))
@@ -189,22 +212,22 @@ def docker_reference(text: str) -> tuple[str, str, str]:
 
 
 def is_docker_base(base: str) -> bool:
-    """Whether a recipe's base is an image of a Docker registry: ``docker://NAME:TAG``."""
+    """Return whether a recipe's base is an image in a Docker registry: ``docker://NAME:TAG``."""
     return base.startswith(_DOCKER)
 
 
 def docker_name(base: str) -> str:
-    """The image name in a ``docker://`` address, as docker pull takes it; other text as it is."""
+    """Return the image name in a ``docker://`` address, as for docker pull. Other text is returned unchanged."""
     return base.removeprefix(_DOCKER)
 
 
 def docker_base(base: str) -> tuple[str, str, str]:
-    """As ``docker_reference``, for a ``docker://`` address."""
+    """Split a ``docker://`` address like ``docker_reference``."""
     return docker_reference(docker_name(base))
 
 
 def _shown(text: str) -> str:
-    """Untrusted text for an error message: escaped, and short."""
+    """Return untrusted text for an error message, escaped and shortened."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")  # noqa: PLR2004
 
 

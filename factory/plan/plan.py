@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
@@ -11,11 +11,9 @@ from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.records.candidate import Candidate
 from factory.records.catalog import Catalog
-from factory.records.inputs import Inputs
+from factory.records.inputs import GatherInputs, Inputs
 from factory.records.job import Base, Job, Kept, Plan, Stuck
 from factory.records.release import Release
-
-GatherInputs = Callable[[Recipe, str, str, str], Inputs]
 
 
 @dataclass(frozen=True)

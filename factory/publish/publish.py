@@ -27,7 +27,7 @@ from factory.records import catalog as catalogs
 from factory.records import sbom
 from factory.records.candidate import Candidate
 from factory.records.compare import index_of
-from factory.records.inputs import gather
+from factory.records.inputs import GatherInputs, gather
 from factory.records.release import (
     CHUNK_INDEX,
     PROVENANCE,
@@ -70,6 +70,7 @@ def publish_set(
     origin: Origin,
     progress: Progress,
     read_back: ReadBack | None = None,
+    gather_inputs: GatherInputs = gather,
 ) -> tuple[Release, ...]:
     """Publish a recipe's tested candidates, one for each architecture, under one build number.
 
@@ -83,7 +84,7 @@ def publish_set(
     build, IntegrityFailure if a file has changed, RegistryFailure or a subclass. Safe to repeat at any time.
     """
     for made, report in built:
-        require_publishable(recipe, made, report)
+        require_publishable(recipe, made, report, gather_inputs)
     if read_back is not None:
         read_back.prepare()
     for _ in range(_RACES):
@@ -167,9 +168,11 @@ def publish(
     return release
 
 
-def require_publishable(recipe: Recipe, made: Candidate, report: TestReport) -> None:
+def require_publishable(
+    recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather
+) -> None:
     """Raise TestsFailed or UsageError unless the candidate matches the current recipe and passed its tests."""
-    now = gather(recipe, made.arch, made.base_digest, made.engine)
+    now = gather_inputs(recipe, made.arch, made.base_digest, made.engine)
     if changed := now.changed(made.parts):
         raise UsageError(
             f"{recipe.name} was changed after it was built",

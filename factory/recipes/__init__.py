@@ -1,1 +1,1 @@
-"""Recipes: what a folder under `recipes/` says, checked."""
+"""Recipes: load, validate and prepare the folders under `recipes/`."""

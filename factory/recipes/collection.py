@@ -1,4 +1,4 @@
-"""The recipes of a repository, each loaded once however often a run asks for it."""
+"""The recipes of a repository. Each one is loaded at most once per run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from factory.recipes.model import Recipe
 
 
 class Recipes:
-    """The recipes below the folder `recipes/`. Nothing is loaded before somebody asks for it."""
+    """The recipes in the folder `recipes/`, loaded on demand."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -19,13 +19,13 @@ class Recipes:
         self._usable: tuple[tuple[Recipe, ...], tuple[Broken, ...]] | None = None
 
     def named(self, name: str) -> Recipe:
-        """One recipe. Raises NotFound, which names the nearest ones, and RecipeError."""
+        """Return one recipe. Raises NotFound, which suggests similar names, and RecipeError."""
         if name not in self._loaded:
             (self._loaded[name],) = load.find(self.root, [name])
         return self._loaded[name]
 
     def with_bases(self, names: Sequence[str]) -> tuple[Recipe, ...]:
-        """The named recipes and those that they build upon, sorted by name. Raises NotFound, RecipeError."""
+        """Return the named recipes and their base recipes, sorted by name. Raises NotFound, RecipeError."""
         found: dict[str, Recipe] = {}
         missing = list(names)
         while missing:
@@ -36,15 +36,15 @@ class Recipes:
         return tuple(found[name] for name in sorted(found))
 
     def usable(self) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
-        """All recipes, sorted by name, and those of which nothing can be made; see ``load_usable``."""
+        """Return the recipes that can be built, sorted by name, and the broken ones; see ``load_usable``."""
         if self._usable is None:
             self._usable = load.load_usable(self.root)
             self._loaded |= {recipe.name: recipe for recipe in self._usable[0]}
         return self._usable
 
     def select(self, names: Sequence[str]) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
-        """The named recipes and what they build upon; without names all, and those of which nothing can be made.
+        """Return the named recipes with their base recipes, or, without names, everything that ``usable`` returns.
 
-        Raises NotFound, and RecipeError for a broken one that was named.
+        Raises NotFound, and RecipeError if one of the named recipes is broken.
         """
         return (self.with_bases(names), ()) if names else self.usable()

@@ -1,8 +1,8 @@
-"""The files of a recipe's folder that go into its image, with a digest each.
+"""The files of a recipe's folder that go into its image, each with its digest.
 
-Apptainer copies `%files` from the host like this (internal/pkg/build/files): the source, with its blanks
-escaped, is a word in a script for the host's /bin/sh, which expands it; then `cp -fLr`. So whatever
-means something to a shell in a source runs on the build host, and is refused here.
+Apptainer copies `%files` from the host as follows (internal/pkg/build/files): the host's /bin/sh expands the
+source, in which only blanks are escaped, and `cp -fLr` copies the result. Shell syntax in a source would
+therefore run on the build host, and is refused here.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from factory.recipes.definition.definition import Definition
 from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe
 
-# Letters of any language, and punctuation that no shell, printf or cp reads as anything else.
-# Classes such as [[:digit:]] are left out: shells and Python differ about them.
+# Letters of any language, and punctuation that is literal to shells, printf and cp.
+# Character classes such as [[:digit:]] are excluded: shells and Python read them differently.
 _SOURCE = re.compile(r"(?!.*\[\[)[\w ./@+,:=*?\[\]!-]+")
 _PLAIN = re.compile(r"[\w ./@+,:=!-]+")
-_REMEDY = "copy what is inside the recipe's folder, by its relative path, as in: files/app /opt/app"
+_REMEDY = "put the file in the recipe's folder and write its relative path, as in: files/app /opt/app"
 
 
 @dataclass(frozen=True)
 class _Child:
-    """What a folder holds under a name: where it really is, its mode, and whether the name is a link."""
+    """An entry of a folder: its name, its path with links resolved, its mode, and whether it is a link."""
 
     name: str
     real: Path
@@ -42,10 +42,10 @@ class _Child:
 
 
 class Walk:
-    """A walk through the files of a folder, for all of a recipe's `%files`.
+    """A walk through a folder, shared by all `%files` entries of a recipe.
 
-    A few links to each other's folders, or a few patterns, can stand for more files than any disk holds: what was seen
-    is remembered, and the steps are counted.
+    A few links between folders, or a few patterns, can match more files than any disk holds. Listings are therefore
+    cached, and the number of steps is limited.
     """
 
     def __init__(self, folder: Path, steps: int = 100_000) -> None:
@@ -55,17 +55,26 @@ class Walk:
 
     @property
     def is_over(self) -> bool:
-        """Whether there were too many files."""
+        """Whether the limit was exceeded."""
         return self._left < 0
 
     def step(self, place: Place) -> None:
-        """Count a file. Raises ProblemError when there were too many."""
+        """Count a file. Raises ProblemError when the limit is exceeded."""
         self._left -= 1
         if self.is_over:
-            raise _problem(place, "all of it", "stands for too many files")
+            raise ProblemError(
+                Problem(
+                    place,
+                    "%files: the entries of this recipe match too many files",
+                    "copy fewer files, and check for links between folders",
+                )
+            )
 
     def children(self, folder: Path, shown: str, place: Place, pattern: str = "") -> tuple[_Child, ...]:
-        """What a real folder of the recipe holds, of these names. shown: its path for people. Raises ProblemError."""
+        """Return the entries of a resolved folder that match the pattern. shown: its path in messages.
+
+        Raises ProblemError.
+        """
         key = folder, pattern
         if key not in self._children:
             try:
@@ -84,16 +93,16 @@ class Walk:
         try:
             mode = real.lstat().st_mode
         except FileNotFoundError:
-            raise _problem(place, f"{shown}/{name}".lstrip("/"), "is a link to nothing") from None
+            raise _problem(place, f"{shown}/{name}".lstrip("/"), "is a broken link") from None
         return _Child(name, real, mode, linked)
 
 
 def build_inputs(recipe: Recipe, definition: Definition) -> tuple[tuple[str, str], ...]:
-    """Every file that `%files` takes from the host: its path in the recipe's folder and ``MODE:sha256:HEX``.
+    """Return every file that `%files` copies from the host: its path in the recipe's folder and ``MODE:sha256:HEX``.
 
-    definition: with its arguments bound. Sorted by path. A link counts as what it points to; MODE is
-    0755 or 0644, executable or not, which is all that git keeps. Raises ProblemError, with file and
-    line, for a source that does not exist, leaves the folder, or is not a file or folder.
+    definition: with its arguments bound. The result is sorted by path. Links are followed. MODE is 0755 if the
+    file is executable, else 0644, because git keeps nothing else. Raises ProblemError, with file and line, for a
+    source that does not exist, leaves the folder, or is neither a file nor a folder.
     """
     found: dict[str, str] = {}
     digests: dict[Path, Digest] = {}
@@ -113,10 +122,10 @@ def build_inputs(recipe: Recipe, definition: Definition) -> tuple[tuple[str, str
 
 
 def refuse_moving(written: Definition, values: Mapping[str, str]) -> None:
-    """Refuse sources that are other files in a build than when a recipe is looked at. Raises ProblemError.
+    """Raise ProblemError for a source that depends on the build machine.
 
-    Which mirror a machine has, and which digest a base, are known to a build alone: it would copy files that nobody
-    checked and no input key names. written: before its arguments are bound.
+    The mirror and the base's digest are known only during a build. Sources that contain them would copy files that
+    lint has not checked and the input key does not cover. written: the definition before its arguments are bound.
     """
     moved = {**values, **{name: "moved" for name in MOVING if name in values}}
     for before, after in zip(_copies(written.bind(values)), _copies(written.bind(moved)), strict=True):
@@ -125,8 +134,8 @@ def refuse_moving(written: Definition, values: Mapping[str, str]) -> None:
             raise ProblemError(
                 Problem(
                     Place(written.path, before.line),
-                    f"%files cannot use {names}: they differ between machines",
-                    "name the file itself",
+                    f"%files cannot use {names}: their values differ between machines",
+                    "write the file's path",
                 )
             )
 
@@ -136,11 +145,11 @@ def _copies(definition: Definition) -> tuple[Copy, ...]:
 
 
 def copied_files(walk: Walk, copy: Copy, place: Place) -> Iterator[tuple[str, Path, int]]:
-    """The files that one source stands for, folders walked to their ends: path, real path and mode.
+    """Yield the path, resolved path and mode of every file that one source matches, folders searched recursively.
 
     Raises ProblemError as build_inputs does.
     """
-    # Each path as Apptainer sees it, where it really is, and the real folders that led to it.
+    # Each path as Apptainer sees it, its resolved path, its mode, and the resolved folders above it.
     waiting: list[tuple[str, Path, int, tuple[Path, ...]]] = []
     for relative in expand(walk, copy, place):
         real = _resolved(walk.folder, relative, place)
@@ -157,7 +166,7 @@ def copied_files(walk: Walk, copy: Copy, place: Place) -> Iterator[tuple[str, Pa
             for child in walk.children(path, relative, place):
                 name = f"{relative}/{child.name}"
                 if child.linked and child.real in above:
-                    raise _problem(place, name, "is a link to a folder that holds it")
+                    raise _problem(place, name, "is a link to a folder that contains it")
                 waiting.append((name, child.real, child.mode, above))
 
 
@@ -169,19 +178,19 @@ def _mode(relative: str, path: Path, place: Place) -> int:
 
 
 def expand(walk: Walk, copy: Copy, place: Place) -> tuple[str, ...]:
-    """The paths in the folder that a source of `%files` stands for, all of them existing and inside.
+    """Return the paths in the recipe's folder that a source of `%files` matches.
 
-    Raises ProblemError.
+    Raises ProblemError if there is none, or if one leaves the folder.
     """
     refuse_shell(copy.source, place)
     source = copy.source
     if source.startswith("/"):
         raise _problem(place, source, "is an absolute path of the build host")
     if ".." in PurePosixPath(source).parts:
-        raise _problem(place, source, "holds ..")
+        raise _problem(place, source, "contains ..")
     if source.startswith("-"):
-        raise _problem(place, source, "starts with -, which cp takes for an option")
-    # What matches nothing stays as it is, for a shell as for us.
+        raise _problem(place, source, "starts with -, which cp would read as an option")
+    # Like a shell, keep a pattern that matches nothing.
     matches = sorted(_matches(walk, source, place)) if glob.has_magic(source) else []
     relatives = tuple(str(PurePosixPath(match)) for match in matches or [source])
     for relative in relatives:
@@ -193,7 +202,7 @@ def expand(walk: Walk, copy: Copy, place: Place) -> tuple[str, ...]:
 
 
 def _matches(walk: Walk, pattern: str, place: Place) -> list[str]:
-    """The paths in the folder that a pattern matches, found part by part so that they can be counted."""
+    """Return the paths in the folder that match a pattern. It is expanded part by part, so that steps are counted."""
     found = [("", walk.folder, stat.S_IFDIR)]
     for part in PurePosixPath(pattern).parts:
         following = []
@@ -206,13 +215,13 @@ def _matches(walk: Walk, pattern: str, place: Place) -> list[str]:
 
 
 def refuse_shell(source: str, place: Place) -> None:
-    """Refuse a source with anything that a shell would run or expand, other than a glob. Raises ProblemError."""
+    """Raise ProblemError for a source with shell syntax other than a glob pattern."""
     if _SOURCE.fullmatch(source) is None:
         raise ProblemError(
             Problem(
                 place,
-                f"%files: {source!a} holds a character that the build host's shell would interpret",
-                "use letters, digits, blanks, . _ - / @ + , : = and the patterns * ? [ ]",
+                f"%files: {source!a} contains a character that the build host's shell would interpret",
+                "use letters, digits, spaces, . _ - / @ + , : = and the patterns * ? [ ]",
             )
         )
 
@@ -227,7 +236,7 @@ def _digest(relative: str, path: Path, place: Place) -> Digest:
 
 
 def _resolved(folder: Path, relative: str, place: Place, shown: str = "") -> Path:
-    """Where a path really is; shown: its name for people, else the path itself."""
+    """Return the path with its links resolved. shown: its name in messages, by default the path itself."""
     try:
         return resolve_inside(folder, relative)
     except UnusableError as error:

@@ -1,4 +1,4 @@
-"""The time that stands for now in the builds of a recipe: SOURCE_DATE_EPOCH.
+"""SOURCE_DATE_EPOCH: the time that builds of a recipe use instead of the current time.
 
 Specification: https://reproducible-builds.org/specs/source-date-epoch/
 """
@@ -13,14 +13,14 @@ from factory.io import git
 from factory.recipes.load import read_leniently
 from factory.recipes.model import Recipe
 
-EARLIEST = 315532800  # 1980-01-01: ZIP archives, and so Python's wheels, know no earlier time
+EARLIEST = 315532800  # 1980-01-01: ZIP archives, and so Python wheels, cannot store an earlier time
 
 
 def epoch_of(recipe: Recipe, env: Mapping[str, str]) -> int:
-    """When the recipe, or one that it builds upon, was changed last; in seconds since 1970.
+    """Return when the recipe or one of its base recipes last changed, in seconds since 1970.
 
-    By the last commit; outside of git and while changes are not committed, by the newest file. It is no part of the
-    input key: a commit that changes no input must not rebuild an image. env: what git is run with.
+    This is the time of the last commit; outside of git, or with uncommitted changes, that of the newest file. It is not
+    part of the input key: a commit that changes no input must not rebuild an image. env: git's environment.
     """
     folders = tuple(_family(recipe))
     project = git.find(recipe.folder.parent, env)
@@ -28,7 +28,7 @@ def epoch_of(recipe: Recipe, env: Mapping[str, str]) -> int:
 
 
 def _family(recipe: Recipe) -> Iterator[Path]:
-    """The folders of the recipe and of those below it: no file of a base image shall be newer than the epoch."""
+    """Yield the folders of the recipe and its base recipes: no file of a base image may be newer than the epoch."""
     seen: set[Path] = set()
     following: Recipe | None = recipe
     while following is not None and following.folder not in seen:
@@ -39,7 +39,7 @@ def _family(recipe: Recipe) -> Iterator[Path]:
 
 
 def _newest(folders: tuple[Path, ...]) -> int:
-    """The newest time of a file that somebody wrote; what programs leave there moves by itself."""
+    """Return the newest modification time. Hidden files and `__pycache__`, which programs write, do not count."""
     newest, waiting = 0, [*folders]
     while waiting:  # not os.walk, which calls itself for each folder in a folder before Python 3.12
         with os.scandir(waiting.pop()) as entries:

@@ -1,7 +1,7 @@
-"""Follow links inside a recipe's folder, and refuse those that leave it.
+"""Resolve paths in a recipe's folder, and refuse links that leave it.
 
-A recipe is somebody's pull request, and a link in it may name anything on the machine that reads it. So whatever a
-recipe names, or we take from its folder, is reached through this module, at the moment of its use.
+A recipe can come from an untrusted pull request, and a link in it can point anywhere on the machine. So every path
+that a recipe names is resolved by this module, at the moment of its use.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from pathlib import Path, PurePosixPath
 
 from factory.io.plain import NotPlainError, read_plain
 
-_MOST_LINKS = 40  # what Linux follows before it gives up
+_MOST_LINKS = 40  # the limit of Linux
 LIMIT = 256_000  # bytes of recipe.toml, base.lock or a definition; Apptainer itself takes 64 KiB a section
 
 
 class UnusableError(ValueError):
-    """A file of a recipe cannot be used. The text goes on after its name: ``is a pipe``, ``cannot be read: …``."""
+    """A file of a recipe cannot be used. The text continues its name: ``is a pipe``, ``cannot be read: …``."""
 
 
 class LeavesFolderError(UnusableError):
-    """A path is absolute, climbs out of the folder, or passes a link that does. The text says which."""
+    """A path is absolute, leaves the folder by .., or passes a link that does. The text says which."""
 
 
 def resolve_inside(folder: Path, relative: str) -> Path:
-    """The path below folder with every link on the way followed; the end need not exist.
+    """Return the path below folder with all links resolved; the last part need not exist.
 
-    Each step of each link must stay inside: a link that leaves the folder and comes back works on the
-    machine where it was made, and on no other. Raises LeavesFolderError.
+    Every step of every link must stay inside: a link that leaves the folder and comes back works only on the
+    machine where it was made. Raises LeavesFolderError.
     """
     if PurePosixPath(relative).is_absolute():
         raise LeavesFolderError("is an absolute path")
@@ -49,14 +49,14 @@ def resolve_inside(folder: Path, relative: str) -> Path:
         target = PurePosixPath(place.readlink())
         if target.is_absolute() or links > _MOST_LINKS:
             link = "/".join([*done, part])
-            kind = "a link to an absolute path" if target.is_absolute() else "a link in a circle"
+            kind = "a link to an absolute path" if target.is_absolute() else "a link in a loop"
             raise LeavesFolderError(f"is {kind}" if link == relative else f"passes {link}, {kind}")
         waiting.extendleft(reversed(target.parts))
     return folder.joinpath(*done)
 
 
 def read_inside(folder: Path, relative: str) -> bytes:
-    """The content of a file below folder. Raises UnusableError, LeavesFolderError for one, and FileNotFoundError."""
+    """Return the content of a file below folder. Raises UnusableError, LeavesFolderError, FileNotFoundError."""
     try:
         return read_plain(resolve_inside(folder, relative), LIMIT)
     except FileNotFoundError:
@@ -68,16 +68,16 @@ def read_inside(folder: Path, relative: str) -> bytes:
 
 
 def folder_inside(folder: Path, relative: str) -> Path | None:
-    """Where a folder below folder really is; None when nothing has that name, or it is a file.
+    """Return the resolved path of a folder below folder; None if there is no such folder.
 
-    Raises LeavesFolderError. For what is handed to other programs: they follow links wherever those lead.
+    Raises LeavesFolderError. Use it for paths that are passed to other programs, which follow any link.
     """
     real = resolve_inside(folder, relative)
     return real if real.is_dir() else None
 
 
 def leaves(folder: Path, relative: str) -> str:
-    """Why a path leaves the folder, to go on after its name; '' when it does not."""
+    """Return why a path leaves the folder, as a continuation of its name; '' if it does not."""
     try:
         resolve_inside(folder, relative)
     except LeavesFolderError as error:

@@ -1,4 +1,4 @@
-"""Load recipe folders: everything that `recipe.toml` says, checked, with a line for each problem."""
+"""Load recipe folders: read and check `recipe.toml`, and report each problem with its line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RUNNERS = ("local", "slurm")
 REASONS = ("base-changed", "inputs-changed", "engine-changed")
 STATUSES = ("active", "deprecated", "withdrawn")
 
-# These become arguments of mkdir and of --bind, inside of templates: nothing that any of them reads as syntax.
+# Binds become arguments of mkdir and --bind, inside of templates: exclude characters with a meaning to any of them.
 _BIND = re.compile(r"(?:/[A-Za-z0-9._+@=~-]+)+", re.ASCII)
 _TEST_NAME = re.compile(r"[A-Za-z0-9 ._-]{1,100}", re.ASCII)
 _LONGEST_REGEX = 1000  # characters
@@ -50,14 +50,14 @@ _HOMEPAGE = re.compile(r"https?://[^\s<>\"]+")
 
 @dataclass(frozen=True)
 class Broken:
-    """A recipe folder that nothing can be made of, and why. recipe: what can be read of it, else defaults."""
+    """A recipe that cannot be built, and why. recipe: the readable parts, with defaults for the rest."""
 
     recipe: Recipe
     error: RecipeError
 
 
 def load_recipe(folder: Path) -> Recipe:
-    """Load one recipe folder. Raises RecipeError with its first problem, and says how many more there are."""
+    """Load one recipe folder. Raises RecipeError with the first problem and the number of others."""
     recipe, problems = check_recipe(folder)
     if recipe is None:
         raise _refusal(folder, problems)
@@ -70,24 +70,24 @@ def _refusal(folder: Path, problems: Sequence[Problem]) -> ProblemError:
 
 
 def check_recipe(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
-    """Read `recipe.toml`: the recipe, None when anything is wrong with it, and every problem found."""
+    """Read `recipe.toml`. Return the recipe, None if it has an error, and every problem found."""
     recipe, problems = read_leniently(folder)
     return (None if any(not problem.warning for problem in problems) else recipe), problems
 
 
 def recipe_folders(root: Path) -> tuple[Path, ...]:
-    """The recipe folders below root, sorted by name; hidden ones and plain files are none. Raises RecipeError."""
+    """Return the folders in root, sorted by name, without hidden ones. Raises RecipeError if there is no root."""
     if not root.is_dir():
         raise RecipeError(
             f"there is no folder {root}",
-            why="recipes live in the folder recipes/ of a repository",
-            fix="go to the repository's root, or create a recipe: singfactory new NAME --from IMAGE",
+            why="recipes belong in the folder recipes/ of a repository",
+            fix="change to the repository's root, or create a recipe: singfactory new NAME --from IMAGE",
         )
     return tuple(sorted(item for item in root.iterdir() if item.is_dir() and not item.name.startswith(".")))
 
 
 def load_all(root: Path) -> tuple[Recipe, ...]:
-    """Load every recipe below the folder `recipes/`, sorted by name. Raises RecipeError for the first problem."""
+    """Load every recipe in the folder `recipes/`, sorted by name. Raises RecipeError for the first problem."""
     folders = recipe_folders(root)
     twins = twin_problems(folders)
     if twins:
@@ -96,9 +96,9 @@ def load_all(root: Path) -> tuple[Recipe, ...]:
 
 
 def load_usable(root: Path) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
-    """As load_all, but a recipe that is broken is told beside the others, and so is what builds upon it.
+    """As load_all, but return broken recipes, and the recipes based on them, separately.
 
-    Raises RecipeError when there is no such folder.
+    Raises RecipeError if there is no such folder.
     """
     folders = recipe_folders(root)
     twins = {problem.place.path.parent: problem for problem in twin_problems(folders)}
@@ -113,13 +113,13 @@ def load_usable(root: Path) -> tuple[tuple[Recipe, ...], tuple[Broken, ...]]:
         else:
             usable[recipe.name] = recipe
     broken |= {name: Broken(usable[name], error) for name, error in _circles(usable).items()}
-    broken |= _upon(usable, broken)
+    broken |= _based_on(usable, broken)
     left = tuple(recipe for name, recipe in usable.items() if name not in broken)
     return left, tuple(broken[name] for name in sorted(broken))
 
 
 def _circles(recipes: Mapping[str, Recipe]) -> dict[str, RecipeError]:
-    """What builds upon itself, by way of others or not."""
+    """Return the recipes that are based on themselves, directly or through others."""
     found = {}
     for name, recipe in recipes.items():
         path, here = [name], recipe.base_recipe
@@ -129,13 +129,13 @@ def _circles(recipes: Mapping[str, Recipe]) -> dict[str, RecipeError]:
         if here == name:
             circle = " -> ".join((*path, name))
             found[name] = RecipeError(
-                f"recipes build upon each other in a circle: {circle}", fix="change build.base in one of them"
+                f"the recipes' bases form a circle: {circle}", fix="change [build] base in one of them"
             )
     return found
 
 
-def _upon(recipes: Mapping[str, Recipe], broken: Mapping[str, Broken]) -> dict[str, Broken]:
-    """What builds upon a broken recipe, by way of others or not. What is withdrawn is never built."""
+def _based_on(recipes: Mapping[str, Recipe], broken: Mapping[str, Broken]) -> dict[str, Broken]:
+    """Return the recipes based on broken ones, directly or through others. Withdrawn ones are never built."""
     found: dict[str, Broken] = {}
     causes = {name: one.error for name, one in broken.items()}
     while new := [
@@ -146,49 +146,50 @@ def _upon(recipes: Mapping[str, Recipe], broken: Mapping[str, Broken]) -> dict[s
         for recipe in new:
             cause = causes[recipe.name] = causes[recipe.base_recipe]
             error = RecipeError(
-                f"{recipe.name} builds upon {recipe.base_recipe}, which is broken", why=cause.what, fix=cause.fix
+                f"{recipe.name} is based on {recipe.base_recipe}, which is broken", why=cause.what, fix=cause.fix
             )
             found[recipe.name] = Broken(recipe, error)
     return found
 
 
 def find(root: Path, names: Sequence[str]) -> tuple[Recipe, ...]:
-    """Load the recipes of these names, in this order. Raises NotFound, which names the nearest ones."""
+    """Load the recipes with these names, in this order. Raises NotFound, which suggests similar names."""
     known = {folder.name: folder for folder in recipe_folders(root)}
     for name in names:
         if recipe_name(name) not in known:
             near = get_close_matches(name, known, n=3)
             raise NotFound(
                 f"no recipe {name} in {root}",
-                why=f"the nearest names are {', '.join(near)}" if near else "no name is near it",
-                fix=f"ls {root} lists the recipes; singfactory new {name} --from IMAGE makes one",
+                why=f"similar names: {', '.join(near)}" if near else "no recipe has a similar name",
+                fix=f"list the recipes with ls {root}, or create one: singfactory new {name} --from IMAGE",
             )
     return tuple(load_recipe(known[name]) for name in names)
 
 
 def twin_problems(folders: Sequence[Path]) -> tuple[Problem, ...]:
-    """Folders whose names differ in case or in Unicode form only: one name to some file systems and registries."""
+    """Return a problem for names that differ only in case or Unicode form: some file systems treat them as equal."""
     seen: dict[str, Path] = {}
     found = []
     for folder in folders:
         other = seen.setdefault(unicodedata.normalize("NFKC", folder.name).casefold(), folder)
         if other is not folder:
-            message = f"two recipes have the name {shown(folder.name)}: {other} and {folder}"
+            message = f"two recipes have the same name {shown(folder.name)}: {other} and {folder}"
             found.append(Problem(Place(folder / FILE), message, "rename one of the two folders"))
     return tuple(found)
 
 
 def read_leniently(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
-    """As check_recipe, but with defaults in place of what is wrong; None only without any TOML to read."""
+    """As check_recipe, but use defaults for wrong values; return None only if there is no valid TOML."""
     report = Report(folder / FILE)
     if folder.is_symlink():
-        report.complain((), f"{folder.name} is a link", "put the recipe's own folder there")
+        report.complain((), f"{folder.name} is a link", "replace it by the recipe's folder")
         return None, tuple(report.problems)
     if not report.path.is_symlink() and not report.path.exists():
-        report.complain((), f"{folder.name} has no {FILE}", "write one, as singfactory new does, or remove the folder")
+        remedy = f"create it as in another recipe, or remove the folder and run singfactory new {folder.name}"
+        report.complain((), f"{folder.name} has no {FILE}", remedy)
         return None, tuple(report.problems)
     if not _stays_inside(folder, FILE):
-        report.complain((), f"{FILE} is a link out of the recipe's folder", "put the file itself there")
+        report.complain((), f"{FILE} is a link out of the recipe's folder", "replace it by the file")
         return None, tuple(report.problems)
     document = report.load()
     if document is None:
@@ -198,7 +199,7 @@ def read_leniently(folder: Path) -> tuple[Recipe | None, tuple[Problem, ...]]:
 
 
 def lines_of(folder: Path) -> Mapping[KeyPath, int]:
-    """Where in a folder's `recipe.toml` each key stands; nothing when it cannot be read."""
+    """Return the line of each key in a folder's `recipe.toml`; an empty mapping if it cannot be read."""
     report = Report(folder / FILE)
     report.load()
     return report.lines
@@ -221,8 +222,8 @@ def _recipe(folder: Path, top: Table) -> Recipe:
         quiet=_quiet(top.table("quiet")),
         lifecycle=_lifecycle(top.table("lifecycle")),
     )
-    about.no_others()
-    top.no_others()
+    about.refuse_unknown()
+    top.refuse_unknown()
     return recipe
 
 
@@ -231,7 +232,7 @@ def _name(table: Table, folder: Path) -> str:
     if not table.has("name"):
         table.complain("name", "the recipe has no name", f'write name = "{folder.name}" under [recipe]')
     elif name and name != folder.name:
-        message = f"the recipe's name is {name}, and its folder is {shown(folder.name)}"
+        message = f"the recipe's name is {name}, but its folder is {shown(folder.name)}"
         table.complain("name", message, "give both the same name")
     return name or folder.name
 
@@ -239,14 +240,14 @@ def _name(table: Table, folder: Path) -> str:
 def _version(table: Table) -> str:
     version = table.checked("version", version_name)
     if not table.text("version"):
-        table.complain("version", "the recipe has no version", 'write the upstream version, version = "1.0"')
+        table.complain("version", "the recipe has no version", 'write the upstream version, as in version = "1.0"')
     return version or "0"
 
 
 def _homepage(table: Table) -> str:
     homepage = table.text("homepage")
     if homepage and _HOMEPAGE.fullmatch(homepage) is None:
-        table.complain("homepage", f"homepage is {shown(homepage)}", "write an address with https://")
+        table.complain("homepage", f"homepage is {shown(homepage)}, which is not a URL", "write https://HOST/PATH")
     return homepage
 
 
@@ -254,11 +255,11 @@ def _build(table: Table, folder: Path) -> BuildSpec:
     default = BuildSpec()
     if table.has("dockerfile"):
         table.complain(
-            "dockerfile", "Dockerfiles cannot be converted yet", "write image.def, and remove the key dockerfile"
+            "dockerfile", "Dockerfiles are not supported yet", "write image.def, and remove the key dockerfile"
         )
     args = table.mapping("args", name=NAME, what="an argument's name")
     for name in sorted(BUILT_IN & args.keys()):
-        table.table("args").complain(name, f"the factory itself sets {name}", "take another name")
+        table.table("args").complain(name, f"the argument {name} is set by the factory", "use another name")
     arch = table.choices("arch", default.arch, ARCHITECTURES)
     if not arch:
         table.complain("arch", "arch is empty", 'write arch = ["amd64"]')
@@ -271,20 +272,20 @@ def _build(table: Table, folder: Path) -> BuildSpec:
         runner=table.choice("runner", default.runner, RUNNERS),
         timeout=table.duration("timeout", default.timeout),
     )
-    table.no_others()
+    table.refuse_unknown()
     return spec
 
 
 def _definition(table: Table, folder: Path, default: str) -> str:
     definition = table.text("definition", default)
     if not definition or ".." in Path(definition).parts or not _stays_inside(folder, definition):
-        message = f"definition is {shown(definition)}, which is not inside the recipe's folder"
-        table.complain("definition", message, "name a file in the folder, without links, such as image.def")
+        message = f"definition is {shown(definition)}, which is not in the recipe's folder"
+        table.complain("definition", message, "name an ordinary file in the folder, such as image.def")
         return default
     if not (folder / definition).is_file() and not table.has("dockerfile"):
         there = os.path.lexists(folder / definition)
         message = f"{definition} is not an ordinary file" if there else f"there is no file {definition}"
-        table.complain("definition", message, "write the definition file")
+        table.complain("definition", message, "write a definition file there, or name another one")
     return definition
 
 
@@ -298,21 +299,23 @@ def _check_base(base: str) -> None:
     elif base.startswith("recipe://"):
         recipe_name(base.removeprefix("recipe://"))
     else:
-        raise UsageError(f"base is {shown(base)}", fix="write docker://NAME:TAG, or recipe://NAME")
+        raise UsageError(
+            f"base is {shown(base)}, without a known scheme", fix="write docker://NAME:TAG or recipe://NAME"
+        )
 
 
 def _run(table: Table) -> RunSpec:
     binds = table.texts("binds")
     for bind in binds:
         if _BIND.fullmatch(bind) is None or posixpath.normpath(bind) != bind:
-            remedy = "write an absolute path without . and .., of A-Z a-z 0-9 . _ + @ = ~ -, such as /dataset"
-            table.complain("binds", f"{shown(bind)} is not a mount point", remedy)
+            remedy = "write an absolute path such as /dataset, of A-Z a-z 0-9 . _ + @ = ~ -, without . and .. as parts"
+            table.complain("binds", f"{shown(bind)} is not a valid mount point", remedy)
     spec = RunSpec(
         gpu=table.choice("gpu", "none", GPUS),
         env=table.mapping("env", name=NAME, what="a variable's name"),
         binds=binds,
     )
-    table.no_others()
+    table.refuse_unknown()
     return spec
 
 
@@ -336,31 +339,32 @@ def _test(table: Table) -> TestSpec:
         timeout=table.duration("timeout", timedelta(minutes=2)),
         gpu=table.flag("gpu"),
     )
-    table.no_others()
+    table.refuse_unknown()
     if _TEST_NAME.fullmatch(test.name) is None or not test.name.strip():
-        message = f"{shown(test.name)} is not a test's name" if test.name else "the test has no name"
-        table.complain("name", message, 'write at most 100 of A-Z a-z 0-9 . _ - and spaces: name = "imports"')
+        message = f"{shown(test.name)} is not a valid test name" if test.name else "the test has no name"
+        remedy = 'use up to 100 of A-Z a-z 0-9 . _ - and spaces, as in name = "imports"'
+        table.complain("name", message, remedy)
     if not test.run.strip():
-        table.complain("run", "the test runs nothing", "write the command, run = \"python -c 'import torch'\"")
+        table.complain("run", "the test has no command", "write one, as in run = \"python -c 'import torch'\"")
     if test.stdout and test.stdout_regex:
-        table.complain("stdout_regex", "stdout and stdout_regex exclude each other", "keep one of them")
+        table.complain("stdout_regex", "the test has both stdout and stdout_regex", "remove one of them")
     if wrong := _wrong_regex(test.stdout_regex):
         table.complain("stdout_regex", f"stdout_regex {wrong}", "correct it, or use stdout")
     return test
 
 
 def _wrong_regex(pattern: str) -> str:
-    """What is wrong with a regular expression, '' when nothing is. It is only read here: matching may never end."""
+    """Return what is wrong with a regular expression, else ''. It is only compiled here: matching may never end."""
     if len(pattern) > _LONGEST_REGEX:
         return f"has more than {_LONGEST_REGEX} characters"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python's plans for its syntax
+            warnings.simplefilter("ignore")  # about future changes of the syntax
             re.compile(pattern)
     except re.error as error:
         return f"is not a regular expression: {error}"
     except (RecursionError, OverflowError, MemoryError):
-        return "is not a regular expression that anybody would write"
+        return "is too complex"
     return ""
 
 
@@ -368,20 +372,20 @@ def _rebuild(table: Table) -> RebuildSpec:
     default = RebuildSpec()
     when = table.choices("when", default.when, REASONS)
     max_age = table.duration("max_age", timedelta.max) if table.has("max_age") else None
-    table.no_others()
+    table.refuse_unknown()
     return RebuildSpec(when=when, max_age=max_age)
 
 
 def _quiet(table: Table) -> QuietSpec:
     names = (field.name for field in fields(QuietSpec))
     spec = QuietSpec(**{name: table.flag(name) for name in names if table.has(name)})
-    table.no_others()
+    table.refuse_unknown()
     return spec
 
 
 def _lifecycle(table: Table) -> Lifecycle:
     spec = Lifecycle(status=table.choice("status", "active", STATUSES), note=table.text("note"))
-    table.no_others()
+    table.refuse_unknown()
     return spec
 
 

@@ -1,4 +1,4 @@
-"""What a recipe is: one folder, read and validated, never changed afterwards."""
+"""The recipe: one folder, read and validated; immutable."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LONGEST = 1000  # characters of a message
 
 
 def one_line(text: str) -> str:
-    """Text of others for one line of a terminal, a log or a report: each control character becomes a ``?``."""
+    """Return untrusted text as one line for a terminal, log or report: each control character becomes a ``?``."""
     return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a file something stands; line is 1-based, 0 when the file as a whole is meant."""
+    """A position in a file; line is 1-based, 0 for the whole file."""
 
     path: Path
     line: int = 0
@@ -31,9 +31,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding of `lint`: where, what is wrong, the way out. A warning does not stop a build.
+    """One finding of `lint`: where, what is wrong, and how to fix it. A warning does not stop a build.
 
-    Names of files and the like come from strangers; message and remedy are one line each, whatever those hold.
+    message and remedy can contain untrusted text, such as file names. Each is kept to one line.
     """
 
     place: Place
@@ -42,7 +42,7 @@ class Problem:
     warning: bool = False
 
     def __post_init__(self) -> None:
-        """Keep each text on its line."""
+        """Make each text one line."""
         object.__setattr__(self, "message", one_line(self.message[:_LONGEST]))
         object.__setattr__(self, "remedy", one_line(self.remedy[:_LONGEST]))
 
@@ -51,7 +51,7 @@ class Problem:
 
 
 class ProblemError(RecipeError):
-    """A problem that ends the work at once. more: how many others were found beside it."""
+    """A problem that stops the command. more: the number of other problems; see: the command that shows them."""
 
     def __init__(self, problem: Problem, *, why: str = "", more: int = 0, see: str = "") -> None:
         others = f"{more} more {'problem' if more == 1 else 'problems'}"
@@ -62,7 +62,7 @@ class ProblemError(RecipeError):
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """`[build]`: how the image is made. disk in bytes; base is '' or has a scheme (docker://, recipe://)."""
+    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://)."""
 
     definition: str = "image.def"
     base: str = ""
@@ -75,7 +75,7 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """`[run]`: what `singfactory exec` adds on the cluster; binds are mount points that the image promises."""
+    """`[run]`: options that `singfactory exec` adds on the cluster. binds: mount points that the image has."""
 
     gpu: str = "none"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class TestSpec:
-    """One `[[test]]`: a shell command inside the image, and what is expected of it."""
+    """One `[[test]]`: a shell command to run in the image, and its expected result."""
 
     __test__ = False  # the name looks like a test class to pytest
 
@@ -99,7 +99,7 @@ class TestSpec:
 
 @dataclass(frozen=True)
 class RebuildSpec:
-    """`[rebuild]`: what makes a published image stale."""
+    """`[rebuild]`: when a published image is rebuilt."""
 
     when: tuple[str, ...] = ("base-changed", "inputs-changed")
     max_age: timedelta | None = None
@@ -107,7 +107,7 @@ class RebuildSpec:
 
 @dataclass(frozen=True)
 class QuietSpec:
-    """`[quiet]`: which of the factory's rules for quiet builds apply (quiet.py). hints: whether lint speaks of it."""
+    """`[quiet]`: the rules for reproducible builds that apply. hints: whether lint warns of unpinned downloads."""
 
     epoch: bool = True
     locale: bool = True
@@ -120,7 +120,7 @@ class QuietSpec:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """`[lifecycle]`: active, deprecated or withdrawn, and a note for its users."""
+    """`[lifecycle]`: active, deprecated or withdrawn, and a note for users."""
 
     status: str = "active"
     note: str = ""
@@ -128,7 +128,7 @@ class Lifecycle:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe folder. All paths inside are relative to ``folder``."""
+    """A recipe folder. All paths in it are relative to ``folder``."""
 
     folder: Path
     name: str
@@ -146,18 +146,18 @@ class Recipe:
 
     @property
     def definition_path(self) -> Path:
-        """The definition file."""
+        """The path of the definition file."""
         return self.folder / self.build.definition
 
     @property
     def base_recipe(self) -> str:
-        """The name of the recipe that this one builds upon, or ''."""
+        """The name of the base recipe, or ''."""
         return self.build.base.removeprefix("recipe://") if self.build.base.startswith("recipe://") else ""
 
 
 @dataclass(frozen=True)
 class BasePin:
-    """`base.lock`: the digest that a base image had when somebody looked, and when that was (ISO 8601)."""
+    """`base.lock`: the digest of a base image, and when it was resolved (ISO 8601)."""
 
     base: str
     digest: str

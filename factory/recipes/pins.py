@@ -1,4 +1,4 @@
-"""`base.lock`: the digest that a recipe's base image is pinned to."""
+"""`base.lock`: the digest to which a recipe's base image is pinned."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from factory.recipes.toml.table import Report, Table
 FILE = "base.lock"
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})")
 _HEAD = "# Written by: singfactory update. A pull request moves the base; do not edit by hand.\n"
-_REMEDY = "remove the file, and run: singfactory update"
+_REMEDY = "remove the file and run: singfactory update"
 
 
 def read_pin(recipe: Recipe) -> BasePin | None:
-    """The pin of the recipe's base; None without `base.lock`, or when it is for another base than the recipe's.
+    """Return the pin of the recipe's base; None if there is no `base.lock` or it pins another base (see is_stale).
 
-    is_stale tells the two apart. Raises ProblemError when the file is broken.
+    Raises ProblemError if the file is broken.
     """
     pin = _read(recipe)
     return pin if pin and pin.base == recipe.build.base else None
 
 
 def is_stale(recipe: Recipe) -> bool:
-    """Whether there is a `base.lock`, and for another base than the recipe's. Raises ProblemError."""
+    """Return whether there is a `base.lock` that pins another base than the recipe's. Raises ProblemError."""
     pin = _read(recipe)
     return pin is not None and pin.base != recipe.build.base
 
@@ -41,9 +41,9 @@ def write_pin(recipe: Recipe, pin: BasePin) -> Path:
 
 
 def content(pin: BasePin) -> str:
-    """What `base.lock` says. Raises IntegrityFailure for a bad digest."""
+    """Return the content of `base.lock`. Raises IntegrityFailure for a bad digest."""
     values = {"base": pin.base, "digest": str(Digest.parse(pin.digest)), "resolved": pin.resolved}
-    # A JSON string is a TOML basic string, once DEL is escaped as well.
+    # A JSON string is a TOML basic string if DEL is escaped too.
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
     return _HEAD + "".join(lines).replace("\x7f", "\\u007F")
 
@@ -55,7 +55,7 @@ def _read(recipe: Recipe) -> BasePin | None:
     report = Report(path)
     table = Table(report, report.load() or {})
     pin = BasePin(base=table.text("base"), digest=table.text("digest"), resolved=table.text("resolved"))
-    table.no_others()
+    table.refuse_unknown()
     if not report.problems:
         _check(pin, table)
     if report.problems:

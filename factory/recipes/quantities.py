@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them in `recipe.toml`."""
+"""Sizes and durations as written in `recipe.toml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_size(text: str) -> int:
-    """``40GB`` (powers of 1000) or ``20GiB`` (powers of 1024) in bytes. Raises ValueError."""
+    """Parse ``40GB`` (powers of 1000) or ``20GiB`` (powers of 1024) into bytes. Raises ValueError."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> timedelta:
-    """``90s``, ``2m``, ``1.5h`` or ``30d``, longer than nothing. Raises ValueError."""
+    """Parse ``90s``, ``2m``, ``1.5h`` or ``30d``; zero is refused. Raises ValueError."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""`singfactory new`: a recipe that lints clean, to be edited from there."""
+"""`singfactory new`: create a recipe that passes lint, as a starting point."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from factory.oci.names import docker_name, docker_reference, recipe_name, versio
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)
 
 _RECIPE = """\
-# What this image is, how it is built, tested and run. Check it with: singfactory lint {name}
+# How this image is built, tested and run. Check this file with: singfactory lint {name}
 
 [recipe]
 name = "{name}"
-version = "{version}"  # of the software inside; the factory appends a build number
+version = "{version}"  # of the software in the image; the factory appends a build number
 summary = {summary}
-license = "NOASSERTION"  # of the software inside, an SPDX name such as MIT or BSD-3-Clause
+license = "NOASSERTION"  # of the software in the image: an SPDX identifier such as MIT or BSD-3-Clause
 maintainers = [{maintainer}]
 
 [build]
@@ -29,12 +29,12 @@ definition = "image.def"
 base = "{base}"  # {{{{ base }}}} in image.def; singfactory update pins it in base.lock
 arch = ["amd64"]
 # args = {{ cuda = "12.1" }}  # {{{{ cuda }}}} in image.def
-# disk = "10GB"  # free space that the build needs
+# disk = "10GB"  # free disk space that the build needs
 # timeout = "2h"
 
-[run]  # what singfactory exec adds on the cluster
+[run]  # options of singfactory exec on the cluster
 gpu = "none"  # or nvidia, rocm
-# binds = ["/dataset", "/final_log"]  # mount points that the image promises to have
+# binds = ["/dataset", "/final_log"]  # empty folders to create in the image as mount points
 # env = {{ OMP_NUM_THREADS = "8" }}
 
 [[test]]
@@ -46,20 +46,20 @@ stdout = "ok"  # or stdout_regex; exit = 0; timeout = "2m"; gpu = true
 when = ["base-changed", "inputs-changed"]
 # max_age = "30d"
 
-# [quiet]  # the factory's rules for images that stay alike when they are rebuilt, all of them on
-# caches = false  # docs/reproducible.md tells of each
+# [quiet]  # rules for reproducible builds, all on by default; see docs/reproducible.md
+# caches = false
 """
 
 _DEFINITION = """\
 Bootstrap: {agent}
 From: {{{{ base }}}}
 
-# Files of this folder that the image needs: a source and a destination on each line.
+# Files to copy from this folder into the image: a source and a destination on each line.
 # %files
 #     files/app /opt/app
 
 %post
-    # Runs as root while the image is built. For example:
+    # Commands that run as root while the image is built. For example:
     # apt-get update
     # apt-get install -y --no-install-recommends git
 
@@ -72,16 +72,18 @@ From: {{{{ base }}}}
 
 
 def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name") -> Path:
-    """Create the recipe NAME below the folder `recipes/` and return its folder.
+    """Create the recipe NAME in the folder `recipes/` and return its folder.
 
-    base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as docker pull takes it. The folder
-    appears complete or not at all. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
+    base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as for docker pull. The folder is created
+    atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
     """
     folder = root / recipe_name(name)
     base, version = _base_and_version(base)
     if folder.exists() or folder.is_symlink():
         raise UsageError(
-            f"there is a recipe {name} already", why=f"{folder} exists", fix="take another name, or edit that recipe"
+            f"the recipe {name} exists already",
+            why=f"the folder is {folder}",
+            fix="use another name, or edit that recipe",
         )
     make_folder(root)
     temporary = make_folder(root / f".{name}.{secrets.token_hex(8)}")
@@ -95,12 +97,12 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
 
 
 def _files(name: str, base: str, version: str, maintainer: str) -> dict[str, str]:
-    said = docker_name(base).removeprefix("recipe://")
+    base_name = docker_name(base).removeprefix("recipe://")
     return {
         "recipe.toml": _RECIPE.format(
             name=name,
             version=version,
-            summary=json.dumps(f"{name}, built on {said}"),
+            summary=json.dumps(f"{name}, based on {base_name}"),
             maintainer=json.dumps(maintainer),
             base=base,
         ),
@@ -109,7 +111,7 @@ def _files(name: str, base: str, version: str, maintainer: str) -> dict[str, str
 
 
 def _base_and_version(base: str) -> tuple[str, str]:
-    """The base with its scheme, and a guess at the version: the digits that its tag begins with."""
+    """Return the base with its scheme, and a guess at the version: the leading digits of its tag."""
     if base.startswith("recipe://"):
         return f"recipe://{recipe_name(base.removeprefix('recipe://'))}", "1.0"
     image = docker_name(base)

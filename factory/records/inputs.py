@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from factory.oci.digest import Digest
@@ -66,6 +66,22 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
             "rules": quiet.record(recipe.quiet),
         }
     )
+
+
+GatherInputs = Callable[[Recipe, str, str, str], Inputs]  # recipe, architecture, base's digest, engine: see `gather`
+
+
+def gather_once() -> GatherInputs:
+    """Return a `gather` that reads each recipe once per architecture, for all steps of one run."""
+    read: dict[tuple[str, str], Inputs] = {}
+
+    def gather_inputs(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
+        target = (recipe.name, arch)
+        if target not in read:
+            read[target] = gather(recipe, arch, base_digest, engine)
+        return read[target].with_base(base_digest).with_engine(engine)
+
+    return gather_inputs
 
 
 def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str, epoch: int = 0) -> Definition:

@@ -1,6 +1,6 @@
-"""What a run has to tell as Markdown: for a step's summary, a comment, an issue and a check.
+"""The run's report as Markdown, for a step summary, a comment, an issue or a check.
 
-The texts of rows come from strangers: they never become Markdown, links or HTML of their own.
+The text in rows is untrusted: it is escaped and never becomes Markdown, links or HTML.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from factory.report.summary import BAD, Outcome, Row, shortened
 
 _SHOWN_CHANGES = 40
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@&:-])")
-# What GitHub makes a link of: @name, #1, GH-1, www.name. It looks at the text that was decoded from entities, so
-# these are parted by a space without width, as Dependabot does it.
+# GitHub links @name, #1, GH-1 and www.name. It matches after decoding entities, so a zero-width space breaks them up,
+# as Dependabot does.
 _LINKED = re.compile(r"[@#]|\b(?:www(?=\.)|gh(?=-))", re.IGNORECASE)
 _APART = "\u200b"
 
 
 def markdown(found: Sequence[Row], *, where: str, run_url: str = "", origin: str = "") -> str:
-    """The report for people: what is wrong first, and how to try what is published. where: the registry's address.
+    """Return the report: failures first, and the command that pulls each release. where: the registry's address.
 
-    origin: who says all this, when it is not this process.
+    origin: a sentence about the source of the data, if it is not this process.
     """
     changed = [row for row in found if row.outcome != "unchanged"]
     lines = [f"### singfactory: {_headline(found)}", "", *([f"_{origin}_", ""] if origin else [])]
@@ -39,7 +39,7 @@ def markdown(found: Sequence[Row], *, where: str, run_url: str = "", origin: str
     for row in changed:
         lines += _changes(row)
     if run_url:
-        lines += ["", f"[The logs of this run]({run_url})"]
+        lines += ["", f"[Logs of this run]({run_url})"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -65,7 +65,7 @@ def _size(row: Row) -> str:
 
 
 def _changes(row: Row) -> list[str]:
-    """Its changed packages, folded up."""
+    """Return a folded list of the changed packages."""
     if not row.changes:
         return []
     more = len(row.changes) - _SHOWN_CHANGES
@@ -75,10 +75,10 @@ def _changes(row: Row) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A text of others as Markdown that shows just that text: on one line, no links, no mentions, no HTML."""
+    """Return untrusted text as Markdown that shows it literally: on one line, without links, mentions or HTML."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[1])};", one_line(text))
 
 
 def one_line(text: str) -> str:
-    """A text of others on one line, no longer than fits there, without links and mentions."""
+    """Return untrusted text on one line, shortened, without links and mentions."""
     return _LINKED.sub(lambda match: match[0] + _APART, shortened(text))

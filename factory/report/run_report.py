@@ -1,4 +1,4 @@
-"""The report of a run: what the plan says now, and what the run's jobs have left, as one row for each target."""
+"""The report of a run: the current plan and the artifacts of the run's jobs, as one row per target."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def run_report(
     forced: bool,
     publishes: bool,
 ) -> tuple[Row, ...]:
-    """What became of everything. decided: the plan after the run; artifacts: what lies in the folder of candidates.
+    """Return one row per target. decided: the plan after the run; artifacts: content of the candidates folder.
 
-    planned: what the run was to build, None when nobody says; forced: it was to build everything, published or not.
-    publishes: as in ``RunResult``. Where a candidate differs from what is published, its row says in what.
+    planned: targets that the run was to build, None if unknown; forced: it was to build everything, published or not.
+    publishes: as in ``RunResult``. Where a candidate differs from the published image, its row lists the changes.
     """
     made, refused = [], {}
     for artifact in artifacts:
@@ -48,14 +48,14 @@ def run_report(
 
 
 def _was_tried(kept: Kept, candidates: Path, planned: Collection[Target] | None, *, forced: bool) -> bool:
-    """Whether the run was to build what is published as it should be: as planned, else as a failed build tells."""
+    """True if the run was to build an up-to-date recipe: according to planned, else to the log of a failed build."""
     if planned is not None:
         return (kept.recipe.name, kept.arch) in planned
     return forced or _failed_since(candidates, kept)
 
 
 def _failed_since(candidates: Path, kept: Kept) -> bool:
-    """Whether a failed build has left its log in the work folder, younger than what is published."""
+    """True if the work folder has the log of a failed build that is newer than the release."""
     folder = folder_of(candidates, kept.recipe.name, kept.arch)
     if kept.release is None or (folder / "candidate.json").exists():
         return False
@@ -67,7 +67,7 @@ def _failed_since(candidates: Path, kept: Kept) -> bool:
 
 
 def _compared(row: Row, made: Sequence[Candidate], catalog: Catalog, registry: Registry) -> Row:
-    """The row with what its candidate changes for users of what is published, or was before it."""
+    """Return the row with the changes of its candidate relative to the previous release."""
     built = next((one for one in made if (one.recipe, one.arch) == (row.recipe, row.arch)), None)
     releases = [one for one in catalog.entry(row.recipe).releases if one.arch == row.arch]
     others = [one for one in releases if built is not None and one.sif.digest != built.sif.digest]

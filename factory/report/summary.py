@@ -1,7 +1,7 @@
-"""What a run of the factory has to tell: one row for each recipe and architecture, as data.
+"""The run's report as data: one row per recipe and architecture.
 
-Rows travel between jobs as JSON, and the job that shows them may write to the repository, while the one that made them
-ran a stranger's pull request. So rows are read strictly. factory.report.markdown shows them.
+Jobs exchange rows as JSON. The job that shows them may write to the repository, while the job that wrote them ran an
+untrusted pull request, so they are parsed strictly. factory.report.markdown renders them.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ Outcome = Literal["published", "tested", "tests failed", "not tested", "not buil
 BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
 _MOST_ROWS = 10_000
-MOST_CHANGES = 1000  # packages of one recipe that a report lists
-LIMIT = 8 * 1024 * 1024  # bytes of a report that another job hands over: some 10,000 recipes
-_TEXT_LIMIT = 500  # characters of a text that comes from a recipe
-_PATH_LIMIT = 200  # characters of a path in a recipe's folder
+MOST_CHANGES = 1000  # changed packages listed per recipe
+LIMIT = 8 * 1024 * 1024  # bytes in the report of another job: some 10,000 recipes
+_TEXT_LIMIT = 500  # characters in a text from a recipe
+_PATH_LIMIT = 200  # characters in a path in a recipe's folder
 _LINE_LIMIT = 1_000_000
 _ARCH = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe for one architecture. size and before: bytes of the image and of the newest published one, 0: none.
+    """One recipe for one architecture. The outcome "waiting" means that the run had no job left for it.
 
-    why: the reasons for building, or what is wrong; tests: in words; tag, digest: of the release, '' without one.
-    file, line: of the recipe's folder, where what is wrong stands; '' and 0 where no place is known.
-    update: bytes to fetch for who has the published one before, 0: not known. changes: of its packages, a line each.
-    same: it has the contents of what is published. waiting: GitHub takes no more jobs, a later run builds it.
+    why: reasons for the build, or the problem; tests: summary in words; tag, digest: of the release, or ''.
+    size, before: bytes of the image and of the newest published one, or 0. file, line: location of the problem in the
+    recipe's folder, or '' and 0. update: bytes to download for users of the published image, 0 if unknown.
+    changes: changed packages, one line each. same: the contents are those of the published image.
     """
 
     recipe: str
@@ -68,10 +68,10 @@ class Row:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run has left here: made, and why what else lies here does not count, by recipe and architecture.
+    """Artifacts of a run: candidates, and the reasons for refusing others.
 
-    tried: what the run was to build, though it is published as it should be. planned: all that it was to build, None
-    when nobody says. publishes: whether it was to publish anything, as a pull request's run never is.
+    tried: up-to-date targets that the run was to build anyway. planned: all targets that it was to build, None if
+    unknown. publishes: False for a pull request's run.
     """
 
     made: tuple[Candidate, ...] = ()
@@ -81,21 +81,21 @@ class RunResult:
     publishes: bool = True
 
     def waits(self, place: Target) -> bool:
-        """Whether the run had no room for it. A plan without any job is one that failed."""
+        """True if the plan had no job left for this target. A plan without any job is one that failed."""
         return bool(self.planned) and place not in (self.planned or ())
 
 
 def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
-    """What became of everything: decided is the plan after the run."""
+    """Return one row per target. decided: the plan after the run."""
     candidates = {(one.recipe, one.arch): one for one in left.made}
     seen = (_published(one, catalog, publishes=left.publishes) for one in candidates.values())
     published = [row for row in seen if row is not None]
     done = {(row.recipe, row.arch) for row in published}
     waiting = [(job.recipe.name, job.arch, "; ".join(job.reasons)) for job in decided.jobs]
     waiting += [
-        (kept.recipe.name, kept.arch, "built anew")
+        (kept.recipe.name, kept.arch, "rebuilt")
         for kept in decided.kept
-        if _anew(kept, candidates) or (kept.recipe.name, kept.arch) in left.tried
+        if _rebuilt(kept, candidates) or (kept.recipe.name, kept.arch) in left.tried
     ]
     decided_already = done | {(name, arch) for name, arch, _ in waiting}
     built = [_built(one[:2], one[2], left, candidates.get(one[:2]), catalog) for one in waiting if one[:2] not in done]
@@ -118,10 +118,10 @@ def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
     )
 
 
-def _anew(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
-    """True when there is a younger candidate of what is published as it should be: it was built by force.
+def _rebuilt(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
+    """True if an up-to-date recipe has a candidate newer than its release: it was built by force or by a new engine.
 
-    Or by a new engine: the job that reports may have none, and then cannot plan that one is a reason to build.
+    The reporting job may have no engine, so its plan cannot name a new engine as a reason to build.
     """
     made, release = candidates.get((kept.recipe.name, kept.arch)), kept.release
     if made is None or release is None or made.created <= (release.repeat or release).created:
@@ -130,7 +130,7 @@ def _anew(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
 
 
 def _after_their_bases(built: Sequence[Row], decided: Plan) -> Iterator[Row]:
-    """The rows; what builds upon a recipe that cannot be published cannot be published either. Bases come first."""
+    """Yield the rows, bases first. A recipe whose base cannot be published becomes "stuck"."""
     bases = {(job.recipe.name, job.arch): (job.waits_for, job.arch) for job in decided.jobs}
     order = {place: number for number, place in enumerate(bases)}
     bad: set[tuple[str, str]] = set()
@@ -144,16 +144,16 @@ def _after_their_bases(built: Sequence[Row], decided: Plan) -> Iterator[Row]:
 
 
 def _stuck(stuck: Stuck) -> Row:
-    """The row of a recipe about which nothing can be said. Its folder may have any name."""
+    """Return the row of a recipe that cannot be planned. Its folder may have any name."""
     name = "".join(letter if letter.isprintable() and letter not in "/\\" else "?" for letter in stuck.recipe.name)
     problem = stuck.error.problem if isinstance(stuck.error, ProblemError) else None
-    why = "; ".join(stuck.error.lines()).replace(f"{stuck.recipe.folder.parent}/", "")  # where that is, is no news
+    why = "; ".join(stuck.error.lines()).replace(f"{stuck.recipe.folder.parent}/", "")  # machine-specific
     file, line = _place(stuck.recipe, problem) if problem is not None else ("", 0)
     return Row(name[:NAME_LIMIT], stuck.arch, "stuck", why, file=file, line=line)
 
 
 def _located(row: Row, recipes: Mapping[str, Recipe]) -> Row:
-    """The row with the place of what is wrong: the first test that failed, or what lint says of what was not built."""
+    """Return the row with the location of its problem: the first failed test, or lint's first error if not built."""
     recipe = recipes[row.recipe]
     if row.outcome == "tests failed":
         return replace(row, file=FILE, line=_line_of_test(recipe, row.tests))
@@ -166,21 +166,21 @@ def _located(row: Row, recipes: Mapping[str, Recipe]) -> Row:
 
 
 def _place(recipe: Recipe, problem: Problem) -> tuple[str, int]:
-    """Where a problem stands; nowhere for what ``from_json`` would refuse."""
+    """Return the location of a problem, or '' and 0 if ``from_json`` would refuse it."""
     path, line = problem.place.path, problem.place.line
     file = path.relative_to(recipe.folder).as_posix() if recipe.folder in path.parents else ""
     return (file, line) if file and _inside(file) and line <= _LINE_LIMIT else ("", 0)
 
 
 def _line_of_test(recipe: Recipe, tests: str) -> int:
-    """Where in recipe.toml the first test of those stands that the summary of a report names as failed."""
+    """Return the line in recipe.toml of the first test that the summary of a report names as failed."""
     failed = tests.partition("failed: ")[2]
     number = next((number for number, test in enumerate(recipe.tests) if failed.startswith(test.name)), -1)
     return nearest_line(lines_of(recipe.folder), ("test", number, "name"))
 
 
 def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | None:
-    """The row of a candidate whose bytes are published; None when they are not."""
+    """Return the row of a candidate that is published; None if it is not."""
     releases = [release for release in catalog.entry(made.recipe).releases if release.arch in ("", made.arch)]
     here = next((release for release in releases if release.sif.digest == made.sif.digest), None)
     if here is None:
@@ -190,10 +190,10 @@ def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | N
             if one.repeat and (one.repeat.inputs, one.repeat.created) == (made.key, made.created)
         )
         known = next(same, None)
-        why = f"built anew: {known.tag} has the same contents" if known else ""
+        why = f"rebuilt: {known.tag} has the same contents" if known else ""
         return Row(made.recipe, made.arch, "unchanged", why) if known else None
     if not publishes:
-        return Row(made.recipe, made.arch, "unchanged", f"{here.tag} is this very image")
+        return Row(made.recipe, made.arch, "unchanged", f"identical to {here.tag}")
     before = max((one for one in releases if one.tag < here.tag), key=lambda one: one.tag, default=None)
     return Row(
         made.recipe,
@@ -210,7 +210,7 @@ def _published(made: Candidate, catalog: Catalog, *, publishes: bool) -> Row | N
 
 
 def _built(place: Target, why: str, left: RunResult, made: Candidate | None, catalog: Catalog) -> Row:
-    """The row of what should be built and is not published."""
+    """Return the row of a target that should be built and is not published."""
     recipe, arch = place
     newest = catalog.entry(recipe).newest(arch)
     before = newest.sif.size if newest else 0
@@ -230,12 +230,12 @@ def _tests_of(made: Candidate) -> tuple[Outcome, str]:
     except FactoryError:
         return "not tested", ""
     if report.sif_digest != made.sif.digest:
-        return "not tested", "its report is about another image"
+        return "not tested", "the test report is for another image"
     return ("tests failed" if report.failed else "tested"), report.summary()
 
 
 def lasting(found: Iterable[Row]) -> tuple[Row, ...]:
-    """The rows without what differs from one night to the next while nothing has changed: sizes, ages, times."""
+    """Return the rows without details that differ between nightly runs of an unchanged failure: sizes, ages, times."""
     kept = [(row, row.why if row.outcome == "stuck" or _is_lint(row) else "") for row in found]
     return tuple(
         replace(row, why=why, size=0, before=0, seconds=0.0, update=0, changes=(), same=False) for row, why in kept
@@ -247,45 +247,45 @@ def _is_lint(row: Row) -> bool:
 
 
 def to_json(found: Sequence[Row]) -> str:
-    """The rows, to hand them to another job."""
+    """Serialize the rows for another job."""
     return json.dumps({"format": _FORMAT, "rows": [asdict(_short(row)) for row in found]}, indent=1) + "\n"
 
 
 def _short(row: Row) -> Row:
-    """The row with no text that is longer than the reader takes."""
+    """Return the row with its texts shortened to the limits of ``from_json``."""
     return replace(
         row, why=shortened(row.why), tests=shortened(row.tests), changes=tuple(shortened(line) for line in row.changes)
     )
 
 
 def shortened(text: str) -> str:
-    """A text of others on one line, no longer than fits there."""
+    """Return untrusted text on one line, shortened."""
     words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return words if len(words) <= _TEXT_LIMIT else words[: _TEXT_LIMIT - 1] + "…"
 
 
 def from_json(content: bytes) -> tuple[Row, ...]:
-    """Read the rows of a pull request's run, which a stranger may have written. None of them can be published.
+    """Parse the untrusted rows of a pull request's run. None of them may claim to be published.
 
-    Raises IntegrityFailure for anything unusual.
+    Raises IntegrityFailure for any deviation from the format.
     """
     try:
         value = strict.json_object(content, LIMIT)
         listed: Any = value["rows"] if value["format"] == _FORMAT else None
         return _apart(_row(row) for row in listed)
     except (ValueError, KeyError, TypeError, FactoryError) as error:
-        # None of its words: the runner obeys some of what a log says, wherever in a line it stands.
+        # Nothing of it is quoted: the runner executes workflow commands anywhere in a log line.
         raise IntegrityFailure(
-            "the report cannot be read", why="it is not what singfactory report writes", fix="look into that file"
+            "the report cannot be read", why="singfactory report did not write it", fix="inspect the file"
         ) from error
 
 
 def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows, each about something else, and not too many. Raises ValueError."""
+    """Check that the rows have distinct targets and are not too many. Raises ValueError."""
     by_place: dict[Target, Row] = {}
     for row in found:
         if (row.recipe, row.arch) in by_place or len(by_place) >= _MOST_ROWS:
-            raise ValueError("two rows are about the same, or there are too many")
+            raise ValueError("duplicate rows, or too many")
         by_place[row.recipe, row.arch] = row
     return tuple(by_place.values())
 
@@ -317,14 +317,14 @@ def _row(value: dict[str, Any]) -> Row:
 
 
 def _named(row: Row) -> bool:
-    """A recipe that can be used has a recipe's name; a folder in which nothing can be read has any."""
+    """True for a valid name: a recipe's, or, for an unreadable recipe, that of any folder."""
     if row.outcome != "stuck":
         return recipe_name(row.recipe) == row.recipe
     return _inside(row.recipe) and len(PurePosixPath(row.recipe).parts) == 1 and len(row.recipe) <= NAME_LIMIT
 
 
 def _inside(path: str) -> bool:
-    """True for '' and for the path of a file below a folder: it cannot lead out, and is what it looks like."""
+    """True for '' and for a plain relative path that cannot leave its folder."""
     parts = PurePosixPath(path).parts
     plain_path = path == "/".join(parts) and ".." not in parts and "\\" not in path
     return plain_path and path.isprintable() and len(path) <= _PATH_LIMIT

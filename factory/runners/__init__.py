@@ -1,1 +1,1 @@
-"""Where builds run: this machine, SLURM."""
+"""Runners for builds: this machine, SLURM."""

@@ -6,8 +6,8 @@ from factory.runners.protocol import BuildTask, Made
 
 
 class LocalRunner:
-    """This machine."""
+    """Runs builds in the calling process."""
 
     def build(self, task: BuildTask[Made]) -> Made:
-        """Build here and now."""
+        """Run the build and return its result."""
         return task.build()

@@ -1,4 +1,4 @@
-"""One protocol for every place where a build can run."""
+"""The interface of everything that can run a build."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class BuildTask(Generic[Made]):
-    """One build, and the two ways to what it makes.
+    """One build.
 
-    candidates: the folder that the candidate goes into; timeout: the recipe's own; force: do not take a
-    candidate that is there. build does the work in this process. collect reads what another process made: it
-    takes the digest of the SIF and raises NotFound as long as that one is not to be seen.
+    candidates: the folder for the candidate; timeout: the recipe's time limit; force: build even if there is a
+    candidate. build runs the build in this process. collect reads the result of another process: it takes the
+    digest of the SIF, and raises NotFound until that SIF is visible here.
     """
 
     recipe: str
@@ -32,7 +32,7 @@ class BuildTask(Generic[Made]):
 
 
 class Runner(Protocol):
-    """A place where builds run."""
+    """Runs builds on some machine."""
 
     def build(self, task: BuildTask[Made]) -> Made:
-        """Build, and return what was made. Raises FactoryError: the build's own, or that of the place."""
+        """Run a build and return its result. Raises FactoryError, from the build or from the machine."""

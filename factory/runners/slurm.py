@@ -1,8 +1,8 @@
-"""Builds on a compute node of a SLURM cluster (21.08 and later): ``srun`` runs this same program there.
+"""Builds on a compute node of a SLURM cluster (21.08 and later): ``srun`` runs this program there.
 
-The node and this machine must see the project, the candidates folder and this Python under the same paths; that
-is looked at on the node before the build begins. Ctrl-C and SIGTERM end the build on the node, which then cleans
-up, and leave no job. When this process is killed, the kernel ends srun, and srun the job.
+The node and this machine must see the project, the candidates folder and this Python under the same paths; this is
+checked on the node before the build starts. Ctrl-C and SIGTERM end the build on the node, let it clean up, and leave
+no job behind. If this process is killed, the kernel ends srun, which ends the job.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from factory.oci.digest import Digest
 from factory.runners.protocol import BuildTask, Made
 from factory.runners.slurm_output import SlurmOutput
 
-_MARGIN = timedelta(minutes=10)  # for what the recipe's own limit does not count: base images, hashing, copying
-_FIRST_NOTE, _NOTES = 10.0, 60.0  # seconds in the queue until it is said, and between two such notes
-_GENTLY, _FIRMLY = 20.0, 20.0  # seconds that the build on the node has to clean up, and that SLURM has to end it
-_UNKNOWN = 5.0  # seconds that an interrupted srun has to tell which job it got
-_SEEN_WITHIN = 10  # seconds until a new file must be seen on the node
-_VISIBLE_WITHIN = 60.0  # seconds: so long NFS clients may show what a folder held before (nfs(5), acdirmax)
+_MARGIN = timedelta(minutes=10)  # for work outside the recipe's time limit: base images, hashing, copying
+_FIRST_NOTE, _NOTES = 10.0, 60.0  # seconds in the queue before the first notice, and between notices
+_GENTLY, _FIRMLY = 20.0, 20.0  # seconds for the build on the node to clean up, and for SLURM to kill it
+_UNKNOWN = 5.0  # seconds for an interrupted srun to report its job ID
+_SEEN_WITHIN = 10  # seconds until a new file must be visible on the node
+_VISIBLE_WITHIN = 60.0  # seconds; NFS clients may show a folder's old content for so long (nfs(5), acdirmax)
 _DOCUMENT_LIMIT = 1 << 20
-_MOST_ROWS = 10_000  # of what a build prints, which has one
+_MOST_ROWS = 10_000  # in the JSON of a build, which has one row
 
-# Runs on the node before the build. Its lines are read by SlurmOutput.
+# Runs on the node before the build. SlurmOutput parses its lines.
 _ON_NODE = r"""
 echo "singfactory-step $SLURM_JOB_ID.$SLURM_STEP_ID ${SLURMD_NODENAME:-}" >&2
 unseen() { echo "singfactory-unseen $1" >&2; exit 125; }
@@ -54,10 +54,10 @@ exec "$@"
 
 @dataclass(frozen=True)
 class SlurmRunner:
-    """How to ask SLURM.
+    """Runs builds through srun.
 
     program starts singfactory on the node, in folder, with the environment env. partition, account and options
-    (of srun) say which resources a job gets; inside a job that runs already, those of that job are used.
+    (for srun) select a job's resources; inside a running job, that job's resources are used.
     """
 
     program: tuple[str, ...]
@@ -70,11 +70,11 @@ class SlurmRunner:
 
     @property
     def outer_job(self) -> str:
-        """The job that this process runs in already, or ''."""
+        """ID of the job that this process runs in, or ''."""
         return self.env.get("SLURM_JOB_ID", "")
 
     def arguments(self, task: BuildTask[Any], token: Path) -> list[str]:
-        """The command that builds on a node; token: a file that only the right candidates folder holds."""
+        """Return the command that builds on a node. token: a file that exists only in the right candidates folder."""
         return [
             "srun",
             *(self._step_options() if self.outer_job else self._job_options(task)),
@@ -85,7 +85,7 @@ class SlurmRunner:
             "--export=ALL",
             "--input=none",
             "--mpi=none",
-            "--propagate=NONE",  # a login node's limits are not meant for builds
+            "--propagate=NONE",  # a login node's resource limits must not apply to builds
             "--",
             *("/bin/sh", "-c", _ON_NODE, "singfactory"),
             *(str(self.folder), str(token), str(_SEEN_WITHIN)),
@@ -95,16 +95,16 @@ class SlurmRunner:
         ]
 
     def build(self, task: BuildTask[Made]) -> Made:
-        """Build on a node. Raises what the build there raised, and UsageError, BuildFailed, ClusterFailure."""
+        """Build on a node. Raises the error of the build there, UsageError, BuildFailed, ClusterFailure."""
         if shutil.which("srun", path=process.absolute_searches(self.env).get("PATH", os.defpath)) is None:
             raise BuildFailed(
-                f"{task.recipe} is to be built by SLURM, and there is no srun here",
+                f"cannot build {task.recipe} with SLURM: srun was not found",
                 why="SLURM's programs are not on PATH",
                 fix="run this on the cluster's login node, load its SLURM module, or build with --runner local",
             )
         output = SlurmOutput(task.recipe, self.progress)
         if self.outer_job:
-            self.progress.note(f"inside SLURM job {self.outer_job}: {task.recipe} is built with that job's resources")
+            self.progress.note(f"building {task.recipe} with the resources of SLURM job {self.outer_job}")
         self.progress.begin(f"build {task.recipe} (SLURM)")
         try:
             with files.temporary_in(files.make_folder(task.candidates), "slurm") as token:
@@ -117,7 +117,7 @@ class SlurmRunner:
             raise output.failure(done.status)
         if row.get("arch") != task.arch:
             raise UsageError(
-                f"SLURM built {task.recipe} for {row.get('arch')}, wanted {task.arch}",
+                f"SLURM built {task.recipe} for {row.get('arch')} instead of {task.arch}",
                 why=f"{output.node} has another architecture",
                 fix='choose nodes in factory.toml: slurm_partition, or slurm_options = ["--constraint=…"]',
             )
@@ -129,11 +129,11 @@ class SlurmRunner:
         return [*self.options, *(f"--{name}={text}" for name, text in named if text), f"--time={minutes}"]
 
     def _step_options(self) -> list[str]:
-        """Within a job: its other steps, such as the shell that called us, may hold all of its processors."""
+        """Options inside a job, whose other steps, such as an interactive shell, may hold all of its CPUs."""
         return ["--overlap"]
 
     def _run(self, arguments: list[str], output: SlurmOutput) -> tuple[bytes, process.Finished]:
-        """Run srun to its end in a thread, while this one tells of waiting and takes Ctrl-C."""
+        """Run srun in a thread, while this one reports waiting and handles Ctrl-C."""
         document = bytearray()
 
         def keep(block: bytes) -> None:
@@ -142,13 +142,13 @@ class SlurmRunner:
 
         def work() -> None:
             try:
-                told = process.run(
+                finished = process.run(
                     arguments, on_output=keep, on_error_output=output.take, env=self.env, cwd=self.folder
                 )
             except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
                 done.set_exception(error)
             else:
-                done.set_result(told)
+                done.set_result(finished)
 
         done: Future[process.Finished] = Future()
         Thread(target=work, name="srun", daemon=True).start()
@@ -157,7 +157,7 @@ class SlurmRunner:
             while not wait([done], 0.5).done:
                 if output.seconds_waiting > next_note:
                     next_note = output.seconds_waiting + _NOTES
-                    self._tell_of_waiting(output)
+                    self._report_waiting(output)
         except BaseException:  # Ctrl-C, above all
             self._cancel(output, done)
             raise
@@ -165,7 +165,7 @@ class SlurmRunner:
         output.end()
         return bytes(document), finished
 
-    def _tell_of_waiting(self, output: SlurmOutput) -> None:
+    def _report_waiting(self, output: SlurmOutput) -> None:
         reason = self._ask("squeue", "--noheader", "--format=%r", f"--jobs={output.job}")
         because = f" ({reason})" if reason else ""
         self.progress.note(
@@ -174,23 +174,23 @@ class SlurmRunner:
         )
 
     def _cancel(self, output: SlurmOutput, done: Future[process.Finished]) -> None:
-        """End the build on the node in a way that lets it clean up; when that does not help, end the job.
+        """Ask the build on the node to end and clean up; if it does not, end the job.
 
-        A job whose number nobody told yet ends with srun, which ends with this process (process.run).
+        A job whose ID is not known yet ends with srun, which ends with this process (process.run).
         """
         self.progress.note(f"{output.recipe}: ending the build on the cluster")
-        started, told = monotonic(), ""
-        while not wait([done], 0.2).done and monotonic() - started < (_GENTLY if told else _UNKNOWN):
-            if output.target != told:
-                told = output.target
-                self._ask("scancel", *(["--signal=TERM"] if output.step else []), told)
+        started, signaled = monotonic(), ""
+        while not wait([done], 0.2).done and monotonic() - started < (_GENTLY if signaled else _UNKNOWN):
+            if output.target != signaled:
+                signaled = output.target
+                self._ask("scancel", *(["--signal=TERM"] if output.step else []), signaled)
         if not done.done() and output.target:
-            # Never the whole job when it was there before us.
+            # A job that this process runs in is never ended as a whole.
             self._ask("scancel", *(["--signal=KILL", output.step] if self.outer_job else [output.target.split(".")[0]]))
             wait([done], _FIRMLY)
 
     def _ask(self, *arguments: str) -> str:
-        """What a SLURM program answers; '' when it fails: these are asked beside the real work."""
+        """Return the output of a SLURM program; '' if it fails, since these queries are optional."""
         try:
             status, out, _ = process.output_of(arguments, env=self.env, timeout=20)
         except FactoryError:
@@ -209,7 +209,7 @@ class SlurmRunner:
 
 
 def _result(document: bytes, recipe: str) -> dict[str, Any] | None:
-    """The row of `build --json`; a cluster's prolog may have printed something before. None when there is none."""
+    """Return the row of `build --json`, or None. A cluster's prolog may have printed lines before it."""
     start = None
     lines = document.decode(errors="replace").splitlines()
     for index, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Reading what comes back from a node: srun's own words, the build's lines, and how both ended."""
+"""Parses the output of srun: its own messages, the lines of the build on the node, and how both ended."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ _BY_CODE = {kind.exit_code: kind for kind in _KINDS}
 
 
 class ClusterFailure(FactoryError):
-    """The cluster failed, not the build: trying again helps."""
+    """The cluster failed, not the build: a retry may help."""
 
     exit_code = RegistryFailure.exit_code
     retryable = True
 
 
 class SlurmOutput:
-    """Collects what srun writes to standard error: its own lines, the node's, and those of the build there.
+    """Collects srun's standard error: its own lines, the node's, and those of the build.
 
-    recipe is what is built; job, step and node are '' until they are known. Which job and step it is, is believed
-    before the build begins only: what a recipe prints looks like anything, and `scancel` would end another job.
+    job, step and node are '' until they are known. Job and step IDs are accepted only before the build starts: a
+    recipe can print anything, and `scancel` would end another job.
     """
 
     def __init__(self, recipe: str, progress: Progress) -> None:
@@ -72,16 +72,16 @@ class SlurmOutput:
 
     @property
     def target(self) -> str:
-        """What `scancel` ends: the step once it runs, the job while it waits, '' before."""
+        """ID for `scancel`: the step once it runs, the job while it waits, '' before that."""
         return self.step or self.job
 
     @property
     def seconds_waiting(self) -> float:
-        """How long the job has been waiting in the queue; 0 when it is not."""
+        """Seconds that the job has been in the queue; 0 if it is not waiting."""
         return 0.0 if self._queued_at is None else monotonic() - self._queued_at
 
     def take(self, block: bytes) -> None:
-        """The next block as it came from srun."""
+        """Process the next block of srun's output."""
         *lines, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
             lines, self._rest = [*lines, self._rest], b""
@@ -89,13 +89,13 @@ class SlurmOutput:
             self._line(line.decode("utf-8", "replace").rstrip())
 
     def end(self) -> None:
-        """No more will come."""
+        """Process the last, unterminated line."""
         if self._rest:
             self._line(self._rest.decode("utf-8", "replace").rstrip())
             self._rest = b""
 
     def failure(self, status: int) -> FactoryError:
-        """The error for an srun that ended with this status and brought no result."""
+        """Return the error for an srun that ended with this status and no result."""
         return (
             self._ended_by_slurm()
             or (self.unseen(Path(self._unseen)) if self._unseen else None)
@@ -103,11 +103,11 @@ class SlurmOutput:
         )
 
     def unseen(self, path: Path) -> FactoryError:
-        """The error for a path that only one of the two machines has."""
+        """Return the error for a path that is visible on only one of the two machines."""
         return UsageError(
-            f"{self.recipe} cannot be built on {self.node or 'the node'}: it does not see {path}",
+            f"cannot build {self.recipe} on {self.node or 'the node'}: it does not see {path}",
             why="this machine and the compute nodes must share the project, the candidates and Python",
-            fix="put them on the cluster's shared file system; for candidates set work = … in factory.toml, or -o",
+            fix="put them on the cluster's shared file system; for candidates set work = … in factory.toml, or use -o",
         )
 
     def _line(self, line: str) -> None:
@@ -131,7 +131,7 @@ class SlurmOutput:
             self._line_of_build(line)
 
     def _line_of_build(self, line: str) -> None:
-        """A line after the build has begun: of SLURM, which may end it, or of the build."""
+        """Process a line after the build has started: from SLURM, which may end it, or from the build."""
         found = _OF_SLURM.match(line)
         if found:
             self._slurm.append(found[1])
@@ -140,20 +140,20 @@ class SlurmOutput:
         self._progress.line(line)
 
     def _ended_by_slurm(self) -> FactoryError | None:
-        """The error for a job that SLURM ended; None when it was the build that failed."""
+        """Return the error for a job that SLURM ended; None if the build failed."""
         said = "\n".join(self._slurm)
         if "DUE TO TIME LIMIT" in said:
             return BuildFailed(
-                f"SLURM ended the build of {self.recipe}: its time was over",
+                f"SLURM ended the build of {self.recipe}: it reached its time limit",
                 why=self._said("TIME LIMIT"),
-                fix="raise build.timeout in recipe.toml, or choose a partition that allows as much",
+                fix="raise build.timeout in recipe.toml, or choose a partition with a longer limit",
                 detail=self._tail(),
             )
         if _OUT_OF_MEMORY.search(said):
             return BuildFailed(
                 f"the build of {self.recipe} ran out of memory on {self.node or 'the node'}",
-                why="SLURM ended a process that took more than the job has",
-                fix='ask for more in factory.toml: slurm_options = ["--mem=32G"]',
+                why="SLURM ended a process that exceeded the job's memory",
+                fix='request more in factory.toml: slurm_options = ["--mem=32G"]',
                 detail=self._tail(),
             )
         for sign, what in (("node failure", "its node failed"), ("preempt", "a job of higher priority took its node")):
@@ -167,19 +167,19 @@ class SlurmOutput:
         return None
 
     def _refused(self, status: int) -> FactoryError:
-        """The error for a job that never began."""
+        """Return the error for a job that never started."""
         found = [match[1] for line in self._slurm if (match := _REFUSED.match(line))]
         why = [f"srun ended with status {status}", *self._build, *self._slurm, *found][-1]
         if _UNREACHABLE.search("\n".join(self._slurm)):
-            return ClusterFailure("SLURM does not answer", why=why, fix="try again; sinfo tells whether it is up")
+            return ClusterFailure("SLURM does not answer", why=why, fix="try again; sinfo shows whether it is up")
         return UsageError(
-            f"SLURM does not take the job that builds {self.recipe}",
+            f"SLURM rejects the job that builds {self.recipe}",
             why=why,
             fix="check slurm_partition, slurm_account and slurm_options in factory.toml, build.timeout in recipe.toml",
         )
 
     def _of_build(self, status: int) -> FactoryError:
-        """The error that singfactory on the node ended with."""
+        """Return the error that singfactory reported on the node."""
         lines = list(self._build)
         starts = [index for index, line in enumerate(lines) if line.startswith(_OURS)]
         if status == 0 or status not in _BY_CODE or not starts:
@@ -187,7 +187,7 @@ class SlurmOutput:
             return BuildFailed(
                 f"the build of {self.recipe} on {where} ended without a result",
                 why=f"status {status}" + (" (killed: out of memory?)" if status == 137 else ""),  # noqa: PLR2004 - 128 + SIGKILL
-                fix="try again; if it repeats, the node's own log tells more",
+                fix="try again; if it happens again, check the node's log",
                 detail=self._tail(),
             )
         first = starts[-1]
@@ -202,11 +202,11 @@ class SlurmOutput:
         )
 
     def _said(self, sign: str) -> str:
-        """The line of SLURM with these words, without its ornaments."""
+        """Return SLURM's last line with these words, without its decoration."""
         line = next(line for line in reversed(self._slurm) if sign.lower() in line.lower())
         return line.removeprefix("error: ").strip("* ")
 
     def _tail(self) -> list[str]:
-        """The build's last lines, up to where singfactory said that it was interrupted."""
+        """Return the build's last lines before singfactory reported the interrupt."""
         lines = list(takewhile(lambda line: not line.startswith(_OURS), self._build))
         return [line.strip() for line in lines[-_DETAIL_LINES:]]

@@ -1,1 +1,1 @@
-"""What is inside a SIF file, read without running it: header, squashfs, files, packages, content fingerprint."""
+"""Read SIF files without running them: header, squashfs, files, packages, content fingerprint."""

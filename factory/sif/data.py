@@ -1,4 +1,4 @@
-"""The data blocks and fragments of a squashfs 4.0: the contents of its files (Linux, fs/squashfs/file.c)."""
+"""Read the contents of files: data blocks and fragments of squashfs 4.0 (Linux, fs/squashfs/file.c)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from factory.sif.metadata import Image, Lookup
 from factory.sif.squashfs import STORED_BLOCK, SUPERBLOCK_SIZE, unknown, unpacker
 
 _FRAGMENT = struct.Struct("<QII")  # start, size as stored, unused
-_FRAGMENTS_KEPT = 8  # unpacked; files that share a fragment are mostly read one after the other
+_FRAGMENTS_KEPT = 8  # uncompressed; files that share a fragment are usually read in sequence
 
 
 class Data:
-    """Reads contents. Several threads may."""
+    """Reads the contents of files. Thread-safe."""
 
     def __init__(self, image: Image, inodes: Inodes) -> None:
         self._image = image
@@ -28,21 +28,21 @@ class Data:
         self._fragment = lru_cache(maxsize=_FRAGMENTS_KEPT)(self._read_fragment)
 
     def identity(self, content: Content) -> tuple[int, int, int | None, int, bytes]:
-        """What two files have in common only when they are stored as the same blocks.
+        """Return a key that is equal only for files stored in the same blocks.
 
-        It has the digest of the sizes of all blocks, not the sizes: the lists of many files may lie in each other, and
-        together be far larger than their table.
+        It contains a digest of the block sizes instead of the sizes: the lists of many files can overlap, and be far
+        larger in total than their table.
         """
         sizes = hashlib.sha256(self._block_list(content)).digest()
         return content.start, content.size, content.fragment, content.offset, sizes
 
     def _block_list(self, content: Content) -> bytes:
-        """The sizes of the blocks of a file as they are stored; a tail in a fragment is not among them."""
+        """Return the stored sizes of a file's blocks, without a tail that is in a fragment."""
         whole, tail = divmod(content.size, self._superblock.block_size)
         return self._inodes.block_list(content, whole + (1 if tail and content.fragment is None else 0))
 
     def blocks(self, content: Content) -> Iterator[bytes]:
-        """The bytes of a file, in blocks of the file system's size; the last one may be shorter."""
+        """Yield a file's bytes in blocks of the file system's block size; the last one can be shorter."""
         place = self._superblock.start + content.start
         left = content.size
         for (stored,) in struct.iter_unpack("<I", self._block_list(content)):
@@ -52,7 +52,7 @@ class Data:
             else:
                 block = self._block(place, stored)
                 if len(block) != size:
-                    raise unknown(f"a block has {len(block)} bytes where {size} should be")
+                    raise unknown(f"a block has {len(block)} bytes instead of {size}")
                 yield block
                 place += stored & ~STORED_BLOCK
             left -= size
@@ -64,7 +64,7 @@ class Data:
             raise unknown(f"there is no fragment {content.fragment}")
         tail = self._fragment(content.fragment)[content.offset : content.offset + size]
         if len(tail) != size:
-            raise unknown("a file reaches behind the end of its fragment")
+            raise unknown("a file extends beyond its fragment")
         return tail
 
     def _read_fragment(self, number: int) -> bytes:
@@ -76,10 +76,10 @@ class Data:
     def _block(self, place: int, stored: int) -> bytes:
         size = stored & ~STORED_BLOCK
         if size > self._superblock.block_size:
-            raise unknown(f"a block of {size} bytes is larger than the {self._superblock.block_size} it may have")
+            raise unknown(f"a block of {size} bytes is larger than the limit of {self._superblock.block_size}")
         if place < self._superblock.start + SUPERBLOCK_SIZE or place + size > self._superblock.inode_table:
-            raise unknown("a block lies outside of the data")
+            raise unknown("a block is outside of the data area")
         raw = self._image.read(place, size)
         if len(raw) != size:
-            raise unknown("a block is cut off")
+            raise unknown("a block is truncated")
         return raw if stored & STORED_BLOCK else unpacker(self._superblock.compressor)(raw, self._superblock.block_size)

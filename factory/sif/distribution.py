@@ -1,4 +1,4 @@
-"""The Linux distribution in an image, read from its os-release file. Nothing is run."""
+"""Read the Linux distribution of an image from its os-release file, without running the image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from factory.sif.tree import Entry, Tree
 
 _PLACES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5): the first one that exists
 _MOST_LINKS = 8
-_HEAD = 64 << 10  # bytes; the file has a dozen short lines
+_HEAD = 64 << 10  # bytes; the file usually has a dozen short lines
 _ID = re.compile(rb"""^ID=(["']?)([A-Za-z0-9._-]{1,64})\1[ \t\r]*$""", re.MULTILINE)
 
 
 def distribution(tree: Tree) -> str:
-    """The distribution's ``ID`` in lower case, such as ``debian``; '' when the image does not say.
+    """Return the distribution's ``ID`` in lower case, such as ``debian``, or '' if there is none.
 
-    Raises FilesUnknown when the image is damaged.
+    Raises FilesUnknown if the image is damaged.
     """
     for place in _PLACES:
         entry = _followed(tree, place)
@@ -27,7 +27,7 @@ def distribution(tree: Tree) -> str:
 
 
 def _followed(tree: Tree, path: str) -> Entry | None:
-    """The entry at an absolute path; links are followed inside the image, where its own root is the root."""
+    """Return the entry at an absolute path, with links resolved inside the image."""
     for _ in range(_MOST_LINKS):
         entry = tree.get(path)
         if entry is None or entry.inode.kind != "symlink":

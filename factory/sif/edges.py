@@ -1,8 +1,8 @@
-"""Where the blocks of a squashfs file system begin and end.
+"""Find where the blocks of a squashfs file system begin and end.
 
-squashfs compresses every block by itself and packs blocks without gaps, so a file that two images share is
-stored as the same bytes at different offsets. The edges of the blocks are found in the block lists of the
-file inodes and in the fragment table; no data block is read.
+squashfs compresses every block separately and packs blocks without gaps, so a file that two images share is
+stored as the same bytes at different offsets. The block boundaries come from the block lists of the inodes
+and from the fragment table; no data block is read.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from factory.sif.squashfs import (
 
 _SIZE = STORED_BLOCK - 1
 _BLOCKS_AT_ONCE = 1 << 16
-_LARGEST_INODE_TABLE = 64 << 20  # bytes, unpacked: honest images stay far below
+_LARGEST_INODE_TABLE = 64 << 20  # bytes, uncompressed; real images stay far below
 
 
 def block_edges(file: BinaryIO, superblock: Superblock) -> array[int]:
-    """The offsets in the file, ascending, where a data block, a fragment block or a table begins or ends.
+    """Return the file offsets, ascending, where a data block, a fragment block or a table begins or ends.
 
-    Raises BlocksUnknown when the tables are broken, packed by a compressor outside of Python's standard
-    library (gzip and xz are in it), or larger than any honest image needs.
+    Raises BlocksUnknown if the tables are damaged, larger than any real image needs, or compressed with
+    something other than gzip or xz.
     """
     edges = _Edges(superblock)
     _read_inodes(_Metadata(file, superblock), superblock, edges)
@@ -44,12 +44,12 @@ def block_edges(file: BinaryIO, superblock: Superblock) -> array[int]:
 
 
 def distinct(offsets: Iterable[int]) -> array[int]:
-    """The offsets in ascending order, each once; a set of a million of them would take ten times the memory."""
+    """Return the distinct offsets in ascending order. A set of a million of them would take ten times the memory."""
     return array("Q", (offset for offset, _ in groupby(sorted(offsets))))
 
 
 class _Edges:
-    """Collects the edges of runs of blocks, and refuses those outside of the data area."""
+    """Collects the boundaries of blocks, and refuses blocks outside of the data area."""
 
     def __init__(self, superblock: Superblock) -> None:
         self._start = superblock.start
@@ -59,7 +59,7 @@ class _Edges:
         self.found = array("Q")
 
     def add(self, start: int, sizes: list[int]) -> int:
-        """Take blocks that follow each other from ``start``, as far from the superblock; where they end."""
+        """Add consecutive blocks and return their end. ``start`` and the end are relative to the superblock."""
         at = start + self._start
         if at < self._first:
             raise unknown(f"a block begins at {start}, in the superblock")
@@ -68,10 +68,10 @@ class _Edges:
         self.found.append(min(at, self._last))
         for size in sizes:
             if size > self._largest:
-                raise unknown(f"a block of {size} bytes is larger than the {self._largest} it may have")
+                raise unknown(f"a block of {size} bytes is larger than the limit of {self._largest}")
             at += size
             if at > self._last:
-                raise unknown(f"a block ends at {at - self._start}, after the data")
+                raise unknown(f"a block ends at {at - self._start}, after the data area")
             self.found.append(at)
         return at - self._start
 
@@ -90,7 +90,7 @@ def _read_block_list(table: _Metadata, superblock: Superblock, edges: _Edges, co
     count = whole + (1 if tail and content.fragment is None else 0)
     start = content.start
     while count > 0:
-        now = min(count, _BLOCKS_AT_ONCE)  # a sparse file may have any number of them
+        now = min(count, _BLOCKS_AT_ONCE)  # a sparse file can have any number of blocks
         sizes = [size & _SIZE for size in struct.unpack(f"<{now}I", table.take(4 * now))]
         start = edges.add(start, [size for size in sizes if size])
         count -= now
@@ -102,21 +102,21 @@ def _read_fragments(file: BinaryIO, superblock: Superblock, edges: _Edges) -> No
 
 
 class _Metadata:
-    """The inode table as one stream of unpacked bytes."""
+    """The inode table as a stream of uncompressed bytes."""
 
     def __init__(self, file: BinaryIO, superblock: Superblock) -> None:
         self._blocks = _table_blocks(file, superblock)
         self._buffer = bytearray()
         self._seen = 0
-        self.reference = 0  # no inode is read by its reference here
+        self.reference = 0  # unused: inodes are read in sequence
 
     def take(self, count: int) -> bytes:
-        """Exactly ``count`` more bytes."""
+        """Read exactly ``count`` bytes."""
         while len(self._buffer) < count:
             block = next(self._blocks, b"")
-            self._seen += METADATA_BLOCK  # only the last one has less, and each takes its time
+            self._seen += METADATA_BLOCK  # a full block each: tiny ones cost as much time
             if not block:
-                raise unknown("its inode table is cut off")
+                raise unknown("its inode table is truncated")
             if self._seen > _LARGEST_INODE_TABLE:
                 raise unknown(f"its inode table is longer than {_LARGEST_INODE_TABLE} bytes")
             self._buffer += block

@@ -1,24 +1,23 @@
-"""The content fingerprint of a SIF: equal for two images in which a program finds the same files.
+"""The content fingerprint of a SIF: equal for images with the same files.
 
-The fingerprint is ``1:`` and a SHA-256 in hexadecimal. The number is the format's, which this page defines; another
-format has another number, and fingerprints of two formats say nothing of each other.
+The fingerprint is ``1:`` and a SHA-256 in hexadecimal. The number identifies the format, which is defined here.
+Fingerprints in different formats cannot be compared.
 
-Hashed are the entries of the primary system partition, ordered by path (``/`` first), each as one record: path, kind,
-permission bits in octal, user, group, target of a symbolic link, numbers of a device, SHA-256 of a file's contents,
-names and values of the extended attributes. Each field comes behind its length (8 bytes, big-endian).
+The hash covers the entries of the primary system partition, ordered by path (``/`` first). Each is one record: path,
+kind, permission bits in octal, user, group, target of a symbolic link, device numbers, SHA-256 of the file's contents,
+names and values of extended attributes. Each field is preceded by its length (8 bytes, big-endian).
 
-Not hashed, as it differs between two builds that put the same files into an image:
+The hash does not cover what differs between two builds of the same files:
 
-- times, inode numbers, the size of folders, and how squashfs packs it all (order, compressor, block size);
-- hard links: two names of one file are two files with the same contents;
-- the rest of the SIF: its header with times and UUID, the definition file and other objects and partitions;
-- the definition files that the engine keeps in ``/.singularity.d`` (``Singularity`` and ``bootstrap_history``): they
-  tell how the image was built, and what they did is in its files;
-- of ``/.singularity.d/labels.json`` the labels with the time of the build, its size, the version of the engine, and
-  the definition's headers, as well as the order and the layout of the others;
-- in Python's bytecode (``*.pyc``) the time of its source, where that is what it is checked against (PEP 552): hashed is
-  whether it equals the source's time in the image, is another, or there is no source, as that decides if Python uses
-  the file. The source's size and the code stay in. Bytecode that carries a hash has no time in it.
+- times, inode numbers, sizes of folders, and the squashfs layout (order, compressor, block size);
+- hard links: two names of one file count as two files with the same contents;
+- the rest of the SIF: the header with times and UUID, the definition file, other objects and partitions;
+- the definition files that the engine stores in ``/.singularity.d`` (``Singularity`` and ``bootstrap_history``): their
+  effect is in the image's files;
+- in ``/.singularity.d/labels.json``: the labels with the build's time and size, the engine's version and the
+  definition's headers, and the order and layout of the other labels;
+- in time-based Python bytecode (``*.pyc``, PEP 552): the time of the source. It is replaced by whether it equals the
+  source's time in the image, differs, or there is no source, because this decides whether Python uses the file.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ _LABELS_OF_THE_BUILD = frozenset(
 )
 _LABELS_OF_THE_DEFINITION = "org.label-schema.usage.singularity.deffile."
 _RECORDS = re.compile(r"/\.singularity\.d/(Singularity|bootstrap_history(/.*)?)", re.DOTALL)
-_LARGEST_LABELS = 1 << 20  # bytes; a larger file is hashed as it is
-_THREADS = 2  # zlib and SHA-256 leave Python to the other thread
-_LARGE = 4 << 20  # bytes of a task; larger files are tasks of their own, and come first so that none is last
+_LARGEST_LABELS = 1 << 20  # bytes; a larger file is hashed unchanged
+_THREADS = 2  # zlib and SHA-256 release Python's global lock
+_LARGE = 4 << 20  # bytes per task; larger files are separate tasks, which start first
 _PYC_HEADER = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the fingerprint covers of an entry. kind and size (bytes of a file) as in Inode; digest: of its record."""
+    """An entry in the fingerprint. kind and size (bytes of a file): as in Inode; digest: of its record."""
 
     kind: str
     size: int
@@ -64,7 +63,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The fingerprint of an image, and what it was made of: the items by their path, ordered."""
+    """The fingerprint of an image, and its items by path, in order."""
 
     value: str
     items: Mapping[str, Item] = field(repr=False)
@@ -75,7 +74,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Change:
-    """A path at which two images differ. before, after: bytes of a file, 0 for other kinds, None where it is not."""
+    """A path that differs between two images. before, after: bytes of a file, 0 for other kinds, None if missing."""
 
     path: str
     before: int | None
@@ -84,29 +83,29 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """The paths at which two images differ, each list ordered by path."""
+    """The differences between two images, each list ordered by path."""
 
     added: tuple[Change, ...]
     removed: tuple[Change, ...]
     changed: tuple[Change, ...]
 
 
-def _unheard(_count: int) -> None:
-    """Progress that nobody wants to see."""
+def _no_progress(_count: int) -> None:
+    """Ignore progress."""
 
 
-def fingerprint(path: Path, advance: Callable[[int], object] = _unheard) -> Fingerprint:
-    """The content fingerprint of a SIF file. Reads all of it, with two threads.
+def fingerprint(path: Path, advance: Callable[[int], object] = _no_progress) -> Fingerprint:
+    """Return the content fingerprint of a SIF file. Reads the whole file with two threads.
 
-    advance: told from any thread how many more bytes of files are done; ``content_size`` is their sum.
-    Raises IntegrityFailure when it is not a SIF, FilesUnknown when its files cannot be read.
+    advance: called from any thread with the number of bytes of files just read; their sum is ``content_size``.
+    Raises IntegrityFailure if it is not a SIF, FilesUnknown if its files cannot be read.
     """
     with open_tree(path) as tree:
         return fingerprint_of(tree, advance)
 
 
-def fingerprint_of(tree: Tree, advance: Callable[[int], object] = _unheard) -> Fingerprint:
-    """The content fingerprint of an open tree."""
+def fingerprint_of(tree: Tree, advance: Callable[[int], object] = _no_progress) -> Fingerprint:
+    """Return the content fingerprint of an open tree."""
     digests = _content_digests(tree, advance)
     whole = hashlib.sha256(b"singfactory content fingerprint %d\n" % FORMAT)
     items = {}
@@ -120,12 +119,12 @@ def fingerprint_of(tree: Tree, advance: Callable[[int], object] = _unheard) -> F
 
 
 def content_size(tree: Tree) -> int:
-    """The bytes of all files. What is stored once is read once, and counted for each of its names."""
+    """Return the total bytes of all files; a file with several names counts once per name."""
     return sum(entry.inode.size for entry in tree.entries.values())
 
 
 def changes(before: Fingerprint, after: Fingerprint) -> Changes:
-    """Where two images differ, as far as the fingerprint covers it."""
+    """Return the differences between two images that the fingerprint covers."""
     old, new = before.items, after.items
     return Changes(
         added=tuple(Change(path, None, item.size) for path, item in new.items() if path not in old),
@@ -156,24 +155,27 @@ def _measured(value: bytes) -> bytes:
 
 @dataclass
 class _File:
-    """Contents that are hashed once for all paths that have them. source: only of bytecode, what it was made from."""
+    """Contents that are hashed once for all their paths.
+
+    form: ``labels``, ``bytecode``, or '' if they are hashed unchanged. source: the time of the bytecode's source.
+    """
 
     entry: Entry
-    way: str
+    form: str
     source: int | None
     paths: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Task:
-    """Files that one thread reads in one go."""
+    """Files that one thread reads in sequence."""
 
     files: list[_File] = field(default_factory=list)
     size: int = 0
 
 
 def _content_digests(tree: Tree, advance: Callable[[int], object]) -> dict[str, bytes]:
-    """The SHA-256 of every file's contents, by path."""
+    """Return the SHA-256 of every file's contents, by path."""
 
     def run(task: _Task) -> list[tuple[str, bytes]]:
         found = []
@@ -187,7 +189,7 @@ def _content_digests(tree: Tree, advance: Callable[[int], object]) -> dict[str, 
 
 
 def _tasks(tree: Tree) -> list[_Task]:
-    """All contents, the large ones first, then the others as they lie in the image."""
+    """Return tasks for all contents: large files first, then the others in the order of their blocks."""
     large: list[_Task] = []
     small = [_Task()]
     for file in sorted(_files(tree), key=_place):
@@ -206,20 +208,20 @@ def _files(tree: Tree) -> Iterable[_File]:
     found: dict[tuple[object, ...], _File] = {}
     for path, entry in tree.entries.items():
         if entry.inode.kind == "file":
-            way = "labels" if path == _LABELS else "bytecode" if path.endswith(".pyc") else ""
-            source = _source_time(tree, path) if way == "bytecode" else None
-            key = (tree.same_content(entry), way, source)
-            found.setdefault(key, _File(entry, way, source)).paths.append(path)
+            form = "labels" if path == _LABELS else "bytecode" if path.endswith(".pyc") else ""
+            source = _source_time(tree, path) if form == "bytecode" else None
+            key = (tree.same_content(entry), form, source)
+            found.setdefault(key, _File(entry, form, source)).paths.append(path)
     return found.values()
 
 
 def _source_time(tree: Tree, path: str) -> int | None:
-    """The time that Python would hold a file of bytecode against; None when there is no source."""
+    """Return the time of a bytecode file's source; None if there is no source."""
     folder, _, name = path.rpartition("/")
     above, _, last = folder.rpartition("/")
     if last != "__pycache__":
-        return None  # beside its source, bytecode is read only where there is no source
-    # as importlib.util.source_from_cache
+        return None  # Python reads bytecode outside of __pycache__ only if there is no source
+    # As importlib.util.source_from_cache.
     source = tree.get(f"{above}/{name.partition('.')[0]}.py")
     return source.inode.mtime if source and source.inode.kind == "file" else None
 
@@ -233,9 +235,9 @@ def _place(file: _File) -> tuple[int, int, int]:
 
 def _digest(tree: Tree, file: _File, advance: Callable[[int], object]) -> bytes:
     blocks: Iterable[bytes] = _counted(tree.read(file.entry), advance, len(file.paths))
-    if file.way == "labels" and file.entry.inode.size <= _LARGEST_LABELS:
+    if file.form == "labels" and file.entry.inode.size <= _LARGEST_LABELS:
         blocks = [_labels(b"".join(blocks))]
-    elif file.way == "bytecode":
+    elif file.form == "bytecode":
         blocks = _without_time(blocks, file.source)
     hashed = hashlib.sha256()
     for block in blocks:
@@ -250,7 +252,7 @@ def _counted(blocks: Iterable[bytes], advance: Callable[[int], object], names: i
 
 
 def _without_time(blocks: Iterable[bytes], source: int | None) -> Iterator[bytes]:
-    """The blocks of a file of bytecode with what its time means in the place of the time."""
+    """Yield a bytecode file's blocks, with the time replaced by its state: no source, current or stale."""
     for number, block in enumerate(blocks):
         if number == 0 and len(block) >= _PYC_HEADER and block[4:8] == bytes(4):
             recorded = int.from_bytes(block[8:12], "little")
@@ -261,7 +263,7 @@ def _without_time(blocks: Iterable[bytes], source: int | None) -> Iterator[bytes
 
 
 def _labels(raw: bytes) -> bytes:
-    """The labels without those that differ in every build; what is not JSON stays as it is."""
+    """Return the labels without those that differ in every build; anything but JSON is returned unchanged."""
     try:
         labels = strict.json_object(raw)
         lasting = (name for name in labels if not name.startswith(_LABELS_OF_THE_DEFINITION))

@@ -1,7 +1,6 @@
-"""The header of a SIF file: which objects it holds, and where (SIF specification 1; sylabs/sif, pkg/sif).
+"""The header of a SIF file: the objects in it and their offsets (SIF specification 1; sylabs/sif, pkg/sif).
 
-Offsets, sizes and counts in the file are what somebody else wrote: each is checked against the real size of
-the file before it is used.
+The file is untrusted: each offset, size and count in it is checked against the file's real size before use.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _PRIMARY_SYSTEM = 2
 
 @dataclass(frozen=True)
 class SifObject:
-    """One data object of a SIF: its data type code (0x4001 is a definition file, …), and its place in bytes."""
+    """One data object of a SIF. kind: its data type code, such as 0x4001 for a definition file; offsets in bytes."""
 
     kind: int
     name: str
@@ -54,7 +53,7 @@ class Partition(SifObject):
 
 @dataclass(frozen=True)
 class SifHeader:
-    """What a SIF says of itself.
+    """The header of a SIF.
 
     arch: a GOARCH name such as ``amd64``, or ``unknown``. created, modified: seconds since 1970.
     data_start: the offset of the first byte after header and descriptors. objects: ordered by offset.
@@ -69,48 +68,48 @@ class SifHeader:
 
     @property
     def primary_system(self) -> Partition | None:
-        """The partition that a container starts from; None when the file has none."""
+        """The partition with the container's root file system; None if there is none."""
         return next((part for part in self.objects if isinstance(part, Partition) and part.primary), None)
 
 
 def read_sif_header(file: BinaryIO, size: int, name: str) -> SifHeader:
-    """Read the header and the descriptors of an open SIF of ``size`` bytes; name: what errors call it.
+    """Read the header and the descriptors of an open SIF of ``size`` bytes. name: its name in errors.
 
-    Raises IntegrityFailure when it is not a SIF, or when what it claims does not fit into the file.
+    Raises IntegrityFailure if it is not a SIF, or if its offsets and sizes do not fit the file.
     """
     try:
         return _read(file, size)
     except _Unsound as unsound:
         raise IntegrityFailure(
-            f"{name} is not a sound SIF file", why=str(unsound), fix="fetch or build the image again"
+            f"{name} is not a valid SIF file", why=str(unsound), fix="fetch or build the image again"
         ) from unsound
 
 
 class _Unsound(Exception):
-    """Its text says why."""
+    """The file is not a valid SIF. The text says why."""
 
 
 def _read(file: BinaryIO, size: int) -> SifHeader:
     file.seek(0)
     raw = file.read(_HEADER.size)
     if len(raw) < _HEADER.size:
-        raise _Unsound(f"it ends after {len(raw)} bytes, a header has {_HEADER.size}")
+        raise _Unsound(f"it has {len(raw)} bytes, less than the header's {_HEADER.size}")
     _launch, magic, version, arch, identity, created, modified, _free, total, start, _used, _data, _length = (
         _HEADER.unpack(raw)
     )
     if magic != _MAGIC:
         raise _Unsound("the SIF magic number is missing")
     if version != _VERSION:
-        raise _Unsound(f"its version is {_text(version)!r}, known is {_text(_VERSION)!r}")
+        raise _Unsound(f"its version is {_text(version)!r}, and only {_text(_VERSION)!r} is supported")
     if not 0 <= total <= _MOST_DESCRIPTORS:
         raise _Unsound(f"it claims {total} descriptors")
     data_start = start + total * _DESCRIPTOR.size
     if not _HEADER.size <= start <= data_start <= size:
-        raise _Unsound(f"its descriptors, bytes {start} to {data_start}, do not fit into {size} bytes")
+        raise _Unsound(f"its descriptors, bytes {start} to {data_start}, do not fit in the file's {size} bytes")
     file.seek(start)
     table = file.read(data_start - start)
     if len(table) != data_start - start:
-        raise _Unsound("it ends within its descriptors")
+        raise _Unsound("its descriptors are truncated")
     found = (_object(fields, size) for fields in _DESCRIPTOR.iter_unpack(table))
     objects = sorted((item for item in found if item is not None), key=lambda item: (item.offset, item.size))
     _check_places(objects, data_start)
@@ -122,7 +121,7 @@ def _object(fields: tuple[Any, ...], size: int) -> SifObject | None:
     if not used:
         return None
     if offset < 0 or length < 0 or offset + length > size:
-        raise _Unsound(f"an object of {length} bytes at offset {offset} does not fit into {size} bytes")
+        raise _Unsound(f"an object of {length} bytes at offset {offset} does not fit in the file's {size} bytes")
     if kind != _PARTITION_OBJECT:
         return SifObject(kind, _text(name), offset, length)
     file_system, purpose, arch = _PARTITION.unpack_from(extra)
@@ -139,7 +138,7 @@ def _object(fields: tuple[Any, ...], size: int) -> SifObject | None:
 
 def _check_places(objects: list[SifObject], data_start: int) -> None:
     if objects and objects[0].offset < data_start:
-        raise _Unsound(f"an object begins at offset {objects[0].offset}, within the descriptors")
+        raise _Unsound(f"an object at offset {objects[0].offset} overlaps the descriptors")
     for first, second in pairwise(objects):
         if second.offset < first.end:
             raise _Unsound(f"objects overlap at offset {second.offset}")

@@ -1,4 +1,4 @@
-"""The inodes of a squashfs 4.0: what each entry is, and where its contents lie (Linux, fs/squashfs/inode.c)."""
+"""The inodes of squashfs 4.0: the kind of each entry and the location of its contents (Linux, fs/squashfs/inode.c)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FOLDER = struct.Struct("<IIHHI")  # block, links, size, offset, parent
 _EXTENDED_FOLDER = struct.Struct("<IIIIHHI")  # links, size, block, parent, index entries, offset, xattrs
 _FILE = struct.Struct("<IIII")  # start, fragment, offset in it, size
 _EXTENDED_FILE = struct.Struct("<QQQIIII")  # start, size, sparse, links, fragment, offset in it, xattrs
-FOLDER_INDEX = struct.Struct("<III")  # behind an extended folder: index, start, length of the name less one
+FOLDER_INDEX = struct.Struct("<III")  # after an extended folder: index, start, length of the name minus one
 _PAIR = struct.Struct("<II")
 _NUMBER = struct.Struct("<I")
 _NO_XATTRS = 0xFFFFFFFF
-_LONGEST_TARGET = 4096  # bytes; Linux reads no longer ones
-_UNLISTED = 3  # bytes that a folder's size counts for "." and "..", which are not stored
+_LONGEST_TARGET = 4096  # bytes, the limit of Linux
+_UNLISTED = 3  # bytes in a folder's size for "." and "..", which are not stored
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Where a file's bytes lie. start: from the superblock; block_list: a reference into the inode table."""
+    """The location of a file's bytes. start: from the superblock; block_list: a reference into the inode table."""
 
     size: int
     start: int
@@ -39,13 +39,13 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Inode:
-    """What a squashfs stores of an entry, whatever names it has.
+    """An inode: an entry of the file system, independent of its names.
 
     kind: ``file``, ``folder``, ``symlink``, ``block`` and ``character`` (devices), ``fifo`` or ``socket``.
     mode: permission bits, up to 0o7777. mtime: seconds since 1970. size: bytes of a file, else 0.
-    links: how many names it claims to have. target: of a symbolic link. device: major and minor number.
-    xattrs: names with their values, ordered. Bytes that are not UTF-8 are kept as ``os.fsdecode`` keeps them.
-    content and listing (reference and bytes of a folder's list) lead to what is read later.
+    links: the stored number of names. target: of a symbolic link. device: major and minor number.
+    xattrs: names and values, ordered. Bytes that are not UTF-8 are decoded as by ``os.fsdecode``.
+    content: the location of a file's bytes. listing: the reference and size of a folder's list.
     """
 
     number: int
@@ -78,18 +78,18 @@ class Body:
 
 
 class Fields(Protocol):
-    """Where an inode is read from."""
+    """The source of an inode's bytes."""
 
     @property
     def reference(self) -> int:
-        """Where in the inode table that is."""
+        """The current position in the inode table."""
 
     def take(self, size: int, /) -> bytes:
-        """Exactly ``size`` bytes more."""
+        """Read exactly ``size`` bytes."""
 
 
 class Header(NamedTuple):
-    """What every inode begins with. user, group: numbers in the table of users and groups."""
+    """The first fields of every inode. user, group: indexes into the table of users and groups."""
 
     type: int
     mode: int
@@ -100,26 +100,26 @@ class Header(NamedTuple):
 
 
 def read_header(fields: Fields) -> Header:
-    """The beginning of an inode."""
+    """Read the header of an inode."""
     return Header(*_HEADER.unpack(fields.take(_HEADER.size)))
 
 
 def read_type(fields: Fields) -> int:
-    """The type of an inode; the rest of its header is passed over."""
+    """Read the type of an inode and skip the rest of its header."""
     return int.from_bytes(fields.take(_HEADER.size)[:2], "little")
 
 
 def read_body(fields: Fields, kind: int) -> Body:
-    """The rest of an inode; a file's list of blocks and an extended folder's index come behind it."""
+    """Read the fields after the header; a file's block list or an extended folder's index follows them."""
     extended = kind > _EXTENDED
     basic = kind - _EXTENDED if extended else kind
     if basic not in KINDS:
-        raise unknown(f"there is no inode type {kind}")
+        raise unknown(f"the inode type {kind} does not exist")
     return _BODIES[basic](fields, extended)
 
 
 class Inodes:
-    """The inode table. An inode is read once, however many names it has."""
+    """The inode table. Each inode is read once, even if it has several names."""
 
     def __init__(self, image: Image) -> None:
         self._table = Table(image, image.superblock.inode_table)
@@ -128,21 +128,21 @@ class Inodes:
         self._known: dict[int, Inode] = {}
 
     def read(self, reference: int) -> Inode:
-        """The inode at a reference."""
+        """Return the inode at a reference."""
         known = self._known.get(reference)
         if known is None:
             known = self._known[reference] = self._parse(self._table.at(reference))
         return known
 
     def block_list(self, content: Content, count: int) -> bytes:
-        """The sizes of a file's first ``count`` blocks, four bytes each: as they are stored, 0 for a hole."""
+        """Return the stored sizes of a file's first ``count`` blocks, four bytes each, 0 for a hole."""
         return self._table.at(content.block_list).take(4 * count)
 
     def _parse(self, cursor: Cursor) -> Inode:
         header = read_header(cursor)
         body = read_body(cursor, header.type)
         if max(header.user, header.group) >= len(self._ids):
-            raise unknown(f"there is no user or group {max(header.user, header.group)}")
+            raise unknown(f"the user or group {max(header.user, header.group)} does not exist")
         return Inode(
             number=header.number,
             kind=KINDS[(header.type - 1) % _EXTENDED + 1],
@@ -160,7 +160,7 @@ class Inodes:
         )
 
 
-def _folder(cursor: Fields, extended: bool) -> Body:  # noqa: FBT001 - the signature of all of them
+def _folder(cursor: Fields, extended: bool) -> Body:  # noqa: FBT001 - all readers have this signature
     xattrs, entries = _NO_XATTRS, 0
     if extended:
         links, size, block, _parent, entries, offset, xattrs = _EXTENDED_FOLDER.unpack(
@@ -184,7 +184,7 @@ def _file(cursor: Fields, extended: bool) -> Body:  # noqa: FBT001
 def _symlink(cursor: Fields, extended: bool) -> Body:  # noqa: FBT001
     links, length = _PAIR.unpack(cursor.take(_PAIR.size))
     if length > _LONGEST_TARGET:
-        raise unknown(f"a symbolic link of {length} bytes is longer than Linux reads")
+        raise unknown(f"a symbolic link of {length} bytes is longer than Linux allows")
     target = cursor.take(length)
     return Body(links, _xattrs(cursor, extended=extended), target=target.decode("utf-8", "surrogateescape"))
 

@@ -1,7 +1,7 @@
-"""Whether an image has a %test of its own, read from the SIF: nothing is mounted, and no engine is asked.
+"""Find out whether an image has a %test, by reading the SIF without an engine.
 
-Engines keep %test as ``/.singularity.d/test``, and since Singularity 3.6 its text as well in a JSON object of the SIF
-(sylabs/singularity, pkg/inspect). Of a file without that object, ``inspect`` runs the image's own shell to learn it.
+Engines store %test as ``/.singularity.d/test``, and since Singularity 3.6 also in a JSON object of the SIF
+(sylabs/singularity, pkg/inspect). For a SIF without this object, ``inspect`` would run the image's own shell.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from factory.sif.header import SifObject, read_sif_header
 from factory.sif.tree import open_tree
 
 _IN_IMAGE = "/.singularity.d/test"
-_JSON = 0x4006  # the data type of an object of JSON
+_JSON = 0x4006  # the data type of a JSON object
 _METADATA = "inspect-metadata.json"
 _LARGEST_SCRIPT = 1 << 20  # bytes
 
 
 def has_own_test(image: Path) -> bool:
-    """Whether a SIF file has a %test that says anything.
+    """Return whether a SIF file has a %test with any command.
 
-    Raises IntegrityFailure when it is not a sound SIF or its metadata are broken, FilesUnknown when it has no metadata
+    Raises IntegrityFailure if it is not a valid SIF or its metadata is broken, FilesUnknown if it has no metadata
     and its files cannot be read either, OSError.
     """
     with plain.reading(image) as file:
         objects = read_sif_header(file, file.seek(0, SEEK_END), image.name).objects
         metadata = next((one for one in objects if (one.kind, one.name) == (_JSON, _METADATA)), None)
         if metadata is not None:
-            return _says_anything(_script(_attributes(file, metadata)))
+            return _has_commands(_script(_attributes(file, metadata)))
     with open_tree(image) as tree:
         entry = tree.get(_IN_IMAGE)
         if entry is None:
             return False
         if entry.inode.kind != "file":
-            return True  # a link that the recipe made: running it will show
-        return _says_anything(tree.head(entry, _LARGEST_SCRIPT).decode(errors="replace"))
+            return True  # a link made by the recipe: running the test will tell
+        return _has_commands(tree.head(entry, _LARGEST_SCRIPT).decode(errors="replace"))
 
 
 def _attributes(file: BinaryIO, metadata: SifObject) -> dict[str, Any]:
@@ -54,5 +54,5 @@ def _script(attributes: dict[str, Any]) -> str:
     return script
 
 
-def _says_anything(script: str) -> bool:
+def _has_commands(script: str) -> bool:
     return any(line.strip() and not line.startswith("#!") for line in script.splitlines())

@@ -1,11 +1,10 @@
-"""The packages that are installed in an image, read from the databases of their managers. Nothing is run.
+"""List the packages installed in an image from package managers' databases, without running the image.
 
-Read are dpkg (``/var/lib/dpkg/status``, and ``status.d`` of images without dpkg), apk, Python distributions (core
-metadata in ``*.dist-info`` and ``*.egg-info``), conda (``conda-meta``) and R (``DESCRIPTION`` of what was built).
-Binary databases, rpm's above all, are not read: their manager is named as unknown.
+Supported are dpkg (``/var/lib/dpkg/status``, and ``status.d`` in images without dpkg), apk, Python distributions (core
+metadata in ``*.dist-info`` and ``*.egg-info``), conda (``conda-meta``) and R (``DESCRIPTION`` of built packages).
+Binary databases such as rpm's are not read: their manager is listed as unknown.
 
-What is found is text that the image's maker chose. Names and versions are cut to 200 characters and hold nothing
-that a terminal would act on.
+Names and versions are untrusted text. They are cut to 200 characters, and control characters are replaced.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from itertools import chain
 from factory.sif.distribution import distribution
 from factory.sif.tree import Entry, Tree
 
-_LARGEST_DATABASE = 64 << 20  # bytes; Debian with everything in it has 60
-_HEAD = 64 << 10  # bytes; a distribution's name and version stand at the top, its description may be long
+_LARGEST_DATABASE = 64 << 20  # bytes; all of Debian takes 60
+_HEAD = 64 << 10  # bytes; name and version are at the top, a long description may follow
 _ALL_READ = 128 << 20  # bytes of all databases and heads together
-_LEAST_READ = 8 << 10  # bytes that each of them counts for: to unpack the block that it is in takes time
-_MOST_RECORDS = 500_000  # of all databases, whatever they hold
+_LEAST_READ = 8 << 10  # bytes that each read counts for: decompressing its block takes time
+_MOST_RECORDS = 500_000  # of all databases together
 _MOST_PACKAGES = 200_000
 _ALL_TEXTS = 8 << 20  # characters of all names and versions
-_MOST_UNREAD = 100  # files that are named as unread; of more, their manager only
+_MOST_UNREAD = 100  # unread files listed by path; beyond that only their manager is listed
 _LONGEST = 200  # characters of a name or a version
 
 _DPKG = re.compile(r"/var/lib/dpkg/status(\.d/[^/]+)?")
@@ -56,11 +55,11 @@ class Package:
 
 @dataclass(frozen=True)
 class Packages:
-    """The packages of an image, ordered, each once.
+    """The packages of an image, ordered and distinct.
 
-    unknown: managers, or files of theirs, that are in the image and were not read; where it is not empty, what is
-    not in ``found`` may be installed all the same. distribution: the ID in the image's os-release, such as
-    ``debian``; '' where the image does not say, and for packages that were read from a document.
+    unknown: managers, or their files, that are in the image but were not read; if it is not empty, ``found`` may be
+    incomplete. distribution: the ID in the image's os-release, such as ``debian``; '' if there is none, and for
+    packages read from a document.
     """
 
     found: tuple[Package, ...]
@@ -70,7 +69,7 @@ class Packages:
 
 @dataclass(frozen=True, order=True, slots=True)
 class VersionChange:
-    """A package that has another version, newer or older: managers do not agree on what is newer."""
+    """A package whose version changed. Which one is newer is not decided: managers order versions differently."""
 
     manager: str
     name: str
@@ -80,7 +79,7 @@ class VersionChange:
 
 @dataclass(frozen=True)
 class PackageChanges:
-    """What differs between the packages of two images, each list ordered."""
+    """The differences between the packages of two images, each list ordered."""
 
     added: tuple[Package, ...]
     removed: tuple[Package, ...]
@@ -88,9 +87,9 @@ class PackageChanges:
 
 
 def installed(tree: Tree) -> Packages:
-    """The packages that an image's databases name.
+    """Return the packages in an image's databases.
 
-    Raises FilesUnknown when the image is damaged. A database that is not what it should be gives no packages.
+    Raises FilesUnknown if the image is damaged. An invalid database yields no packages.
     """
     collected = _Collected(tree)
     for path, entry in tree.entries.items():
@@ -102,9 +101,9 @@ def installed(tree: Tree) -> Packages:
 
 
 def package_changes(before: Packages, after: Packages) -> PackageChanges:
-    """Which packages two images do not have in common.
+    """Return the differences between the packages of two images.
 
-    A package that is there several times, as in two Python environments, is compared version by version.
+    A package that is installed several times, as in two Python environments, is compared version by version.
     """
     added, removed, changed = [], [], []
     old, new = _versions(before), _versions(after)
@@ -126,15 +125,15 @@ def _versions(packages: Packages) -> dict[tuple[str, str], set[str]]:
 
 
 class _TooLarge(Exception):
-    """A file has more than is read of it."""
+    """A file is too large to be read."""
 
 
 class _Exhausted(Exception):
-    """All files together have more than is read."""
+    """All files together are too large to be read."""
 
 
 class _Collected:
-    """Packages as they are found, within limits: an image may name one database a million times."""
+    """The packages found so far. Limits apply to all files together: an image can have a database under many names."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -144,11 +143,11 @@ class _Collected:
         self.unknown: set[str] = set()
 
     def look_at(self, entry: Entry, manager: str, read: _Reader) -> None:
-        """Add what an entry holds that looks like a manager's."""
+        """Add the packages in an entry whose path matches a manager's database."""
         if entry.inode.kind == "symlink" and manager in ("dpkg", "apk"):
             self.unknown.add(manager)
         if entry.inode.kind != "file" or (id(entry.inode) in self._seen and manager != "conda"):
-            return  # a million names of one file are one file
+            return  # hard links of one file are read once
         self._seen.add(id(entry.inode))
         try:
             for name, version, arch in read(self, entry):
@@ -159,11 +158,11 @@ class _Collected:
             self.unknown.add(manager)
 
     def head(self, entry: Entry) -> bytes:
-        """The top of a file, up to an empty line."""
+        """Return the beginning of a file, up to an empty line."""
         return _paragraph(self._taken(entry, _HEAD))
 
     def records(self, entry: Entry) -> Iterator[bytes]:
-        """What stands between empty lines in a database; of long ones, the top, where names and versions are."""
+        """Yield the records of a database, separated by empty lines; long ones are truncated."""
         if entry.inode.size > _LARGEST_DATABASE:
             raise _TooLarge
         content = self._taken(entry, _LARGEST_DATABASE)
@@ -204,7 +203,7 @@ def _clean(text: str) -> str:
 
 def _dpkg(collected: _Collected, entry: Entry) -> Iterator[_Found]:
     for record in collected.records(entry):
-        # A package that was removed keeps its record while its configuration is there; status.d has no such field.
+        # Removed packages keep a record while their configuration remains; status.d has no Status field.
         if (_field(record, "Status") or "install ok installed").endswith(" installed"):
             yield _field(record, "Package"), _field(record, "Version"), _field(record, "Architecture")
 
@@ -220,7 +219,7 @@ def _python(collected: _Collected, entry: Entry) -> Iterator[_Found]:
 
 
 def _conda(_collected: _Collected, entry: Entry) -> Iterator[_Found]:
-    # The file's name is the package's full name; the file lists everything in it, and may be large.
+    # The file's name has all we need; the file itself lists the package's contents and can be large.
     if parts := _CONDA.fullmatch(entry.path):
         yield parts["name"], parts["version"], ""
 
@@ -232,14 +231,14 @@ def _r(collected: _Collected, entry: Entry) -> Iterator[_Found]:
 
 
 def _paragraph(content: bytes) -> bytes:
-    """What stands before the first empty line; empty lines at the top do not count."""
+    """Return the text before the first empty line, leading empty lines skipped."""
     content = content.lstrip(b"\n")
     empty = _EMPTY.search(content)
     return content[: empty.start()] if empty else content
 
 
 def _field(record: bytes, name: str) -> str:
-    """The first value of a field, without the lines that go on with it; '' when there is none."""
+    """Return the first value of a field, without continuation lines; '' if there is none."""
     match = _FIELDS[name].search(record)
     return match[1].decode("utf-8", "replace").strip() if match else ""
 

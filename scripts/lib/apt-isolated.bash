@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Fetches Debian packages with apt's own signature checks, without root and without touching the
-# system's package state: lists, cache and dpkg status live in a folder of the caller's.
-# Proxy, certificates and the other transport settings stay those of the machine.
+# Downloads Debian packages with apt's own signature checks, without root and without changing the
+# system's package state: lists, cache and dpkg status are kept in the caller's folder STATE.
+# Proxy, certificates and other transport settings are the machine's.
 #
-#   apt_isolated_debian STATE SUITE     another suite of the Debian archive this machine already uses
-#   apt_isolated_system STATE           the machine's own sources
-#   apt_isolated_download STATE DIR PACKAGE...   exactly these packages, as .deb files in DIR
-#   apt_isolated_closure STATE DIR PACKAGE...    these and everything they depend on
-#   apt_isolated_explain STATE          why the last of these failed, one line
+#   apt_isolated_debian STATE SUITE     use another suite of the Debian archive that this machine uses
+#   apt_isolated_system STATE           use the machine's own sources
+#   apt_isolated_download STATE DIR PACKAGE...   download exactly these packages to DIR
+#   apt_isolated_closure STATE DIR PACKAGE...    download these packages and all their dependencies
+#   apt_isolated_explain STATE          print why the last call failed, in one line
 #
 # All write apt's output to STATE/log and return non-zero on failure.
 
@@ -19,9 +19,9 @@ apt_isolated_keyring() {
     return 1
 }
 
-# The Debian archives among apt's sources, as the signed lists name their origin. apt itself reads the
-# sources, so .sources, .list, disabled entries and APT_CONFIG all mean what they mean to it. Prints nothing
-# while there are no lists. Security and other side archives carry no further suites.
+# Prints the URIs of the Debian archives among apt's sources, identified by the origin in the signed lists. apt
+# itself reads the sources, so .sources, .list, disabled entries and APT_CONFIG are handled as usual. Prints nothing
+# if there are no lists yet. Security and other side archives have no further suites.
 apt_isolated_debian_uris() { # options for apt-get
     # shellcheck disable=SC2016  # the $(NAME)s are apt's
     apt-get "$@" indextargets --format '$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
@@ -36,8 +36,8 @@ apt_isolated_open() { # STATE, then lines for the configuration
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     : >"$state/status"
     : >"$state/log"
-    # Given with -c, so it is read after the system's files: hooks and pins meant for the installed system
-    # must not act here. The sandbox user could not read the caller's folder.
+    # Passed with -c, so it overrides the system's files: hooks and pins for the installed system must not
+    # apply here. apt's sandbox user could not read the caller's folder.
     cat >"$state/apt.conf" <<CONF
 #clear APT::Default-Release;
 #clear APT::Update::Pre-Invoke;
@@ -68,7 +68,7 @@ apt_isolated_run() { # STATE, then apt-get's arguments
 apt_isolated_debian() {
     local state=$1 suite=$2 keyring uris uri
     uris=$(apt_isolated_debian_uris || true)
-    if [[ -z $uris ]]; then # a machine without lists: fetch its own first
+    if [[ -z $uris ]]; then # no lists yet: update from the machine's sources first
         apt_isolated_system "$state" || true
         uris=$(apt_isolated_debian_uris -c "$state/apt.conf" || true)
         if [[ -z $uris ]]; then
@@ -92,7 +92,7 @@ apt_isolated_debian() {
 
 apt_isolated_system() {
     apt_isolated_open "$1"
-    # One unreachable third-party source is no reason to stop: what is missing shows at the download.
+    # An unreachable third-party source is ignored: a missing package fails at the download.
     apt_isolated_run "$1" update
 }
 
@@ -103,7 +103,7 @@ apt_isolated_download() {
     (cd "$dir" && apt_isolated_run "$state" download "$@")
 }
 
-# The empty status file makes apt count every dependency as missing, so the result stands alone.
+# The empty status file makes apt treat every dependency as missing, so the result is complete.
 apt_isolated_closure() {
     local state=$1 dir=$2
     shift 2

@@ -101,7 +101,7 @@ class Victim:
         )
         err = done.stderr.decode(errors="replace")
         assert "Traceback" not in err, err
-        assert "a bug of singfactory" not in err, err
+        assert "a bug in singfactory" not in err, err
         return Done(done.returncode, done.stdout.decode(errors="replace"), err)
 
     def ok(self, *arguments: str, **more: str) -> Done:

@@ -151,7 +151,7 @@ def test_a_realm_makes_this_machine_ask_nothing_inside(internet: Network, target
         assert internet.requests(at)
         assert [request for request in internet.requests() if request["at"] != at] == []
     assert done.code == 4
-    assert "which a registry elsewhere has no reason to name" in done.err
+    assert "which a registry on another network has no reason to name" in done.err
 
 
 # Redirects, and other addresses that a registry names
@@ -196,7 +196,7 @@ def test_a_proxy_is_asked_for_nothing_inside(nearby: Network, target: str) -> No
         paths = [request["path"] for request in nearby.requests()]
         assert [path for path in paths if "/blobs/" in path]
         assert [path for path in paths if path.startswith("http://") and "registry.invalid" not in path] == []
-    assert "which a registry elsewhere has no reason to name" in done.err
+    assert "which a registry on another network has no reason to name" in done.err
 
 
 @needs_root

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.cli.plan import given as given_plan
+from factory.cli.plan import read_plan
 from factory.delta.index import index_image
 from factory.engine.sources import pip_configuration
 from factory.errors import FactoryError, IntegrityFailure
@@ -312,7 +312,7 @@ def test_what_takes_the_place_of_an_image_or_of_a_part_of_it_is_neither_waited_f
     as_user(lambda: os.mkfifo(path, 0o666) if kind == "pipe" else path.symlink_to(victim.home / "secret"))
 
     def use() -> None:
-        with pytest.raises(IntegrityFailure, match="not an ordinary file"):
+        with pytest.raises(IntegrityFailure, match="not a regular file"):
             READERS[reader](path, victim.home)
 
     as_user(use, VICTIM)
@@ -353,7 +353,7 @@ OWN: dict[str, Callable[[Path], object]] = {
     "logout": lambda path: logout(path, "ghcr.io"),
     "certificates": lambda path: Client(HttpSettings(ca_bundle=str(path))),
     "certificates of the environment": lambda path: asked_with(REQUESTS_CA_BUNDLE=path),
-    "plan": lambda path: given_plan(str(path)),
+    "plan": lambda path: read_plan(str(path)),
     "lock file": lockfile.read,
     "record of uses": lambda path: files.append_line(path, "{}"),
     "event": lambda path: Actions(event_file=path).pull_request,
@@ -510,7 +510,7 @@ def test_a_copy_is_not_staged_where_another_user_owns_a_folder_above(place: Path
     to = disk / "local"
     done = victim.run("stage", "tool", "--to", str(to), **settings(place, filled(victim)))
     assert (done.code, done.out) == (8, ""), done
-    assert "is not safe to use" in done.err or "not allowed to write" in done.err
+    assert "is not safe to use" in done.err or "no permission to write" in done.err
 
 
 # Where stores lie
@@ -645,7 +645,7 @@ def test_who_holds_a_lock_for_ever_is_named_and_a_store_of_ones_own_is_the_way_o
         done = impatient.run("pull", "large")
         assert done.code == 9, done
         assert f"gave up waiting for process {os.getpid()} of user 0" in done.err
-        assert f"user id {STRANGER} made it" in done.err, "whose file it is, whatever it says"
+        assert f"the file belongs to user id {STRANGER}" in done.err, "the owner, not the content"
         assert "or use a store of your own (--store DIR)" in done.err
         own = replace(user, store=place / "own")
         assert own.pull("large")["size"] == upstream.large.size
@@ -703,7 +703,7 @@ def settings_line(scratch: Scratch) -> str:
 
 
 def are_used(scratch: Scratch, cwd: Path, group: int = VICTIM) -> bool:
-    return f"nothing in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
+    return f"no images in {scratch.folder}/planted" in scratch.run(cwd, "store", "list", group=group).err
 
 
 def file_of(owner: int, path: Path, text: str = "", mode: int = 0o644) -> Path:
@@ -754,7 +754,7 @@ def test_what_everybody_can_write_or_replace_names_no_program(scratch: Scratch, 
     (scratch.victims / below).chmod(0o777)
     assert not are_used(scratch, project)
     assert (
-        f"everybody can {'write to' if below.endswith('toml') else 'replace what is in'}"
+        f"anyone can {'write to' if below.endswith('toml') else 'replace the files in'}"
         in scratch.run(project, "plan").err
     )
 
@@ -796,7 +796,7 @@ def test_the_users_own_settings_are_not_read_from_where_a_stranger_decides(scrat
         os.chown(config.parent, STRANGER, STRANGER)
     done = scratch.run(scratch.victims, "path", "tool")
     assert done.code == 2
-    assert f"{config} could name programs to run" in done.err
+    assert f"settings in {config} can name programs to run" in done.err
     assert not are_used(scratch, scratch.victims)
 
 

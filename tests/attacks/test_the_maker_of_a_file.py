@@ -72,7 +72,7 @@ def test_a_project_does_not_say_whom_its_users_trust(nearby: Network, name: str)
     (clone / "factory.toml").write_text(f"{name} = {value}\n")
     done = nearby.run("list", folder=clone)
     assert done.code == 2
-    assert "not a project's to say" in done.err
+    assert "which a project must not set" in done.err
 
 
 DECOYS = {

@@ -78,9 +78,15 @@ def disturbed() -> None:
 def state_of(command: list[str], env: Mapping[str, str], cwd: Path) -> list[str]:
     """Run a command under a disturbed state. In a user namespace with all ids where this root needs one."""
     process = subprocess.Popen(
-        command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=disturbed,
-        pass_fds=(), close_fds=False,
-    )  # fmt: skip
+        command,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        close_fds=False,
+        preexec_fn=disturbed,  # noqa: PLW1509 - no other thread of this process runs
+    )
     if command[0] == "unshare":
         os.waitpid(process.pid, os.WUNTRACED)
         for name in ("uid_map", "gid_map"):
@@ -155,7 +161,7 @@ def test_everything_after_the_image_reaches_the_program(pulled: Project) -> None
     words = ["-B", "-q", "-v", "--record", "x", "--", "--help"]
     script = 'echo "$*"'
     assert pulled.ok("exec", "tool", "/bin/sh", "-c", script, "sh", *words).out == f"{' '.join(words)}\n"
-    assert pulled.ok("run", "tool", "-c", script, "sh", *words).out == f"{' '.join(words)}\n"
+    assert pulled.ok("run", "tool", "/bin/sh", "-c", script, "sh", *words).out == f"{' '.join(words)}\n"
     assert pulled.ok("shell", "tool", "-c", script, "sh", *words).out == f"{' '.join(words)}\n"
     assert not (pulled.folder / "x").exists()
 
@@ -165,6 +171,6 @@ def test_many_at_the_same_moment_all_run(pulled: Project, tmp_path: Path, *, sta
     env = {"SLURM_TMPDIR": str(tmp_path)} if staged else {}
     processes = [pulled.start("exec", "tool", "cat", "/made", **env) for _ in range(MOST_AT_ONCE)]
     ended = [(process.communicate(timeout=300), process.returncode) for process in processes]
-    copied = [err for (_, err), _ in ended if err]
+    copied = [err for (_, err), _ in ended if "staged" in err]
     assert [(out, code) for (out, _), code in ended] == [("made\n", 0)] * MOST_AT_ONCE
-    assert [err.startswith("staged tool:1.0-1") for err in copied] == [True] * staged
+    assert len(copied) == staged

@@ -321,7 +321,6 @@ def stand_in_engine(folder: Path, *, gpu: str = "") -> Engine:
         arch="amd64",
         user_id=1000,
         full_capabilities=False,
-        user_namespaces=True,
         subordinate_ids=0,
         fuse=True,
         gpu=gpu,

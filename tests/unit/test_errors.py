@@ -35,11 +35,11 @@ def test_every_error_has_the_exit_code_of_the_design() -> None:
     assert {name: kind.exit_code for name, kind in all_errors().items()} == CODES
 
 
-def test_only_the_network_and_what_others_hold_up_are_worth_trying_again() -> None:
+def test_only_network_errors_locks_and_timeouts_are_retryable() -> None:
     assert [name for name, kind in all_errors().items() if kind.retryable] == ["RegistryFailure", "Busy", "NoAnswer"]
 
 
-def test_an_error_is_shown_in_three_lines_at_most_whatever_its_texts_hold() -> None:
+def test_any_error_is_shown_in_at_most_three_lines() -> None:
     error = FactoryError("one\ntwo", why="three\r\n\tfour", fix="five\x0bsix\u2028seven")
     assert error.lines() == ("one two", "three four", "five six seven")
 

@@ -1,1 +1,1 @@
-"""The HTTP client: connections, retries, rates, failures in words."""
+"""The HTTP client: connections, retries, rate limits, and error messages."""

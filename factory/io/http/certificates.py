@@ -1,7 +1,6 @@
-"""Files of certificates to trust: the setting ``ca``, and what the environment names as other clients read it.
+"""Trusted certificates: the setting ``ca``, and the variables that other clients read.
 
-People keep links to them, which are followed. But OpenSSL waits for whatever a name stands for, so a pipe in the place
-of such a file would stop every command: it is looked at first.
+Links to such files are followed. Files are checked before use, because OpenSSL would block forever on a pipe.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ _LIMIT = 64 * 1024 * 1024  # bytes; all authorities that browsers trust take 250
 
 
 def trusted(ca_bundle: str | None) -> str | bool:
-    """What the setting ca names, for requests; True where it is not set. Raises UsageError when it cannot be used."""
+    """Return the file of the setting ca, for requests; True if it is not set. Raises UsageError if it is unusable."""
     if ca_bundle is None:
         return True
     if not Path(ca_bundle).exists():
         raise UsageError(
-            f"the file of trusted certificates is not there: {ca_bundle}",
+            f"the file of trusted certificates does not exist: {ca_bundle}",
             fix="correct the setting ca; it names a file in PEM format",
         )
     check(ca_bundle, "the setting ca")
@@ -31,9 +30,9 @@ def trusted(ca_bundle: str | None) -> str | bool:
 
 
 def check(bundle: str, named_by: str) -> None:
-    """Raise UsageError for a bundle that nothing can be read from. Of a missing one, and of a folder, OpenSSL tells.
+    """Raise UsageError if a bundle cannot be read. A missing file or a folder is left to OpenSSL.
 
-    named_by: what names it, for the fix.
+    named_by: the setting or variable that names it, for the fix.
     """
     path, why = Path(bundle), ""
     try:
@@ -41,7 +40,7 @@ def check(bundle: str, named_by: str) -> None:
             return
         with opened(path, follow=True) as descriptor:
             size = os.fstat(descriptor).st_size
-        why = f"it has {readable_size(size)}" if size > _LIMIT else ""
+        why = f"it is too large ({readable_size(size)})" if size > _LIMIT else ""
     except FileNotFoundError:
         return
     except NotPlainError as error:
@@ -57,10 +56,10 @@ def check(bundle: str, named_by: str) -> None:
 
 
 def of_environment(found: object) -> str | bool:
-    """The bundle that requests found in the environment, else what SSL_CERT_FILE names, as OpenSSL reads it.
+    """Return the bundle that requests found in the environment, or else the one that SSL_CERT_FILE names.
 
-    found: what requests would use; a path, or whether to verify. Every other client on the machine obeys SSL_CERT_FILE.
-    Raises UsageError, as ``check`` does.
+    found: the value that requests would use: a path, or whether to verify. Every other client on the machine honors
+    SSL_CERT_FILE. Raises UsageError, like ``check``.
     """
     if isinstance(found, str):
         check(found, "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE")

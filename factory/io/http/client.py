@@ -1,8 +1,9 @@
-"""The one place that opens connections: timeouts, retries, redirects by hand, typed errors (RFC 9110).
+"""The only module that opens connections: timeouts, retries, explicit redirects, typed errors (RFC 9110).
 
-Certificates are always verified. ``.netrc`` and cookies are never used. Proxies and REQUESTS_CA_BUNDLE come
-from the environment in requests' way, SSL_CERT_FILE in OpenSSL's; a loopback address never goes through a proxy.
-Where a server sends us (named_by) is watched: from outside nothing leads inside (http_hosts, http_connections).
+Certificates are always verified. ``.netrc`` and cookies are never used. Proxies and REQUESTS_CA_BUNDLE come from the
+environment, as in requests, and SSL_CERT_FILE as in OpenSSL. Loopback addresses never go through a proxy. Addresses
+named by a server (named_by) are checked: a public server cannot direct requests to a private network (hosts,
+connections).
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from factory.io.plain import reading
 __all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "HttpSettings", "Reply", "Upload"]
 
 DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
-UPLOAD_BLOCK = 256 * 1024  # bytes handed to the socket at a time: each has the idle time limit for itself
-UPLOAD_ANSWER = 600.0  # seconds: a registry that checks or moves gigabytes answers late
-_ERRORS = 400  # statuses from here on
+UPLOAD_BLOCK = 256 * 1024  # bytes passed to the socket at a time; the idle time limit applies to each
+UPLOAD_ANSWER = 600.0  # seconds; a registry that checks or moves gigabytes takes long to answer
+_ERRORS = 400  # the first error status
 _REDIRECTS = 5
 _CHALLENGES = 4
 _SAFE = frozenset({"GET", "HEAD"})
@@ -58,17 +59,17 @@ _PRIVATE_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 
 
 class Authorizer(Protocol):
-    """Gives a request its Authorization header. Only the host that was asked first ever sees it."""
+    """Provides the Authorization header, which is sent only to the originally requested host."""
 
     def headers(self) -> Mapping[str, str]:
-        """The headers to add."""
+        """Return the headers to add."""
 
     def challenged(self, answer: Answer) -> bool:
-        """The host answered 401 or 403; True when another attempt with new headers() makes sense."""
+        """Handle a 401 or 403 answer. Return True if another attempt with new headers() makes sense."""
 
 
 class Upload:
-    """A part of a file as a request's body: memory stays flat, and each attempt reads it anew."""
+    """Part of a file as a request body. It is streamed, and read again for each attempt."""
 
     def __init__(self, path: Path, start: int, size: int, sent: Callable[[int], None] = lambda _: None) -> None:
         self._path = path
@@ -92,7 +93,7 @@ class Upload:
                 self._sent(len(block))
 
     def rewind(self) -> int:
-        """What was sent does not count any more; how many bytes it was."""
+        """Report what was sent as undone, and return how many bytes that was."""
         count, self._counted = self._counted, 0
         if count:
             self._sent(-count)
@@ -100,24 +101,24 @@ class Upload:
 
 
 class Reply:
-    """An answer whose body is still to come. Close it, or read it to its end."""
+    """An answer whose body has not been read. Close it, or read it to its end."""
 
     def __init__(self, response: requests.Response, method: str, url: str, *, elsewhere: bool) -> None:
         self._response = response
         self._method = method
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        self.url = url  # may hold a signature: never shown
+        self.url = url  # may contain a signature: never shown
         self.elsewhere = elsewhere
         self._unread: bytes | None = None
 
     def length(self) -> int | None:
-        """Content-Length; None when it is absent or no number."""
+        """Return Content-Length; None if it is missing or not a number."""
         text = self.headers.get("Content-Length", "").strip()
         return int(text[:20]) if text.isascii() and text.isdigit() else None
 
     def read(self, count: int) -> bytes:
-        """Up to count bytes; fewer only before the end, none at the end."""
+        """Return up to count bytes; fewer only before the end, none at the end."""
         if self._unread is not None:
             data, self._unread = self._unread[:count], self._unread[count:]
         else:
@@ -125,13 +126,13 @@ class Reply:
         return data
 
     def unread(self, content: bytes) -> None:
-        """Put back what was read."""
+        """Put back bytes that were read."""
         self._unread = content
 
     def answer(self, limit: int = DOCUMENT_LIMIT) -> Answer:
-        """Read all of it; of an error page, which may be long, the first limit bytes.
+        """Read the whole answer; of an error page, only the first limit bytes.
 
-        Raises IntegrityFailure when another answer has more than limit bytes, OSError when one is cut.
+        Raises IntegrityFailure if any other answer has more than limit bytes, OSError if it is truncated.
         """
         content = bytearray()
         if self._method != "HEAD":
@@ -151,39 +152,39 @@ class Reply:
         return Answer(self.status, self.headers, bytes(content), redacted(self.url), self.elsewhere)
 
     def check_encoding(self) -> None:
-        """Raise HttpFailure when the body is compressed although it was asked for as it is."""
+        """Raise HttpFailure if the body is compressed, although identity encoding was requested."""
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             host = host_of(self.url)
             raise HttpFailure(
                 f"{host} sent a compressed body",
-                why=f"Content-Encoding is {encoding[:20]!r} although identity was asked for",
-                fix="a proxy in between may do this: ask who runs it",
+                why=f"Content-Encoding is {encoding[:20]!r}, although identity was requested",
+                fix="a proxy may do this: ask its administrators",
                 host=host,
                 status=self.status,
                 retryable=False,
             )
 
     def close(self) -> None:
-        """Give the connection back, or drop it when something is left to read."""
+        """Return the connection to the pool, or close it if unread data is left."""
         self._response.close()
 
 
 class Client:
-    """Sends requests. Safe to use from several threads."""
+    """Sends requests. Thread-safe."""
 
     def __init__(self, settings: HttpSettings | None = None, notice: Callable[[str], None] = lambda _: None) -> None:
         self.settings = settings or HttpSettings()
-        self.notice = notice  # told about longer waits
+        self.notice = notice  # called before longer waits
         self.rate = Rate(self.settings.limit_rate)
         self._verify = certificates.trusted(self.settings.ca_bundle)
         self._session = requests.Session()
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"})
-        self._session.auth = _unchanged  # without one, requests would look into .netrc
-        self.shortcuts: dict[str, tuple[str, float]] = {}  # where http_stream was redirected to, and until when
-        self._reached: dict[tuple[str, int], str] = {}  # in which network each host is
-        self._adapters: dict[frozenset[str] | None, GatedAdapter] = {}  # by where their connections may lead
+        self._session.auth = _unchanged  # without one, requests would read .netrc
+        self.shortcuts: dict[str, tuple[str, float]] = {}  # redirect targets of downloads, and their expiry
+        self._reached: dict[tuple[str, int], str] = {}  # the network of each host
+        self._adapters: dict[frozenset[str] | None, GatedAdapter] = {}  # by the networks they may connect to
         for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response"):
             logging.getLogger(name).addFilter(_without_queries)
 
@@ -200,11 +201,11 @@ class Client:
         again: bool | None = None,
         named_by: str = "",
     ) -> Answer:
-        """Send a request and read the answer. Every status is returned but those worth another attempt.
+        """Send a request and read the answer. Statuses that are worth a retry are retried; all others are returned.
 
-        limit: of the answer, in bytes. follow: redirects. again: whether it may be sent again after a failure;
-        None: when the method is idempotent. named_by: the address whose server named this one; '': the user did.
-        Raises HttpFailure.
+        limit: maximum size of the answer, in bytes. follow: whether to follow redirects. again: whether the request
+        may be repeated after a failure; None: if the method is idempotent. named_by: the URL whose server named this
+        one; '' if the user did. Raises HttpFailure.
         """
         host = host_of(url)
         repeatable = again if again is not None else method in _REPEATABLE
@@ -235,9 +236,9 @@ class Client:
         follow: bool = True,
         named_by: str = "",
     ) -> Reply:
-        """One attempt: log in where asked to, follow redirects. Raises what NETWORK_ERRORS names, and HttpFailure.
+        """Make one attempt: authenticate if challenged, follow redirects. Raises NETWORK_ERRORS and HttpFailure.
 
-        The caller closes the reply. An Upload is sent once: what a 401 to it means is the caller's part.
+        The caller closes the reply. An Upload is sent only once: the caller must handle a 401 to it.
         """
         for _ in range(_CHALLENGES):
             own = dict(headers or {}) | (dict(auth.headers()) if auth else {})
@@ -258,7 +259,7 @@ class Client:
             adapter.close()
 
     def explain(self, error: BaseException, url: str) -> Trouble:
-        """The trouble that one of NETWORK_ERRORS is."""
+        """Describe one of NETWORK_ERRORS."""
         return explain(error, url, self._proxy_for(url))
 
     def _follow(
@@ -282,7 +283,7 @@ class Client:
     def _once(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | Upload | None, named_by: str
     ) -> Reply:
-        """One request on one connection, around requests' own handling of redirects, cookies and logins."""
+        """Send one request, bypassing requests' own handling of redirects, cookies, and logins."""
         prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers)))
         if body is not None:
             prepared.body = body  # type: ignore[assignment]
@@ -293,14 +294,14 @@ class Client:
     def exchange(
         self, prepared: requests.PreparedRequest, named_by: str, *, uploading: bool = False
     ) -> requests.Response:
-        """Send a request as it is, once, and give the answer with its body unread; the caller closes it.
+        """Send a prepared request once and return the answer with its body unread. The caller closes it.
 
-        Raises what NETWORK_ERRORS names, and HttpFailure for an address that named_by has no reason to name.
+        Raises NETWORK_ERRORS, and HttpFailure for an address that named_by must not refer to.
         """
         url = prepared.url or ""
         times = (self.settings.connect_timeout, self.settings.idle_timeout)
         if uploading:
-            # urllib3 sends under the connect timeout
+            # urllib3 applies the connect timeout to sending
             times = (self.settings.idle_timeout, max(UPLOAD_ANSWER, self.settings.idle_timeout))
         where: dict[str, Any] = self._surroundings(url)
         try:
@@ -313,8 +314,8 @@ class Client:
             response.close()
             proxy = self._proxy_for(url)
             raise HttpFailure(
-                f"the proxy {proxy} wants a login",
-                fix="put it into HTTPS_PROXY and HTTP_PROXY",
+                f"the proxy {proxy} requires a login",
+                fix="set HTTPS_PROXY and HTTP_PROXY to http://USER:PASSWORD@HOST:PORT",
                 host=proxy,
                 status=response.status_code,
                 retryable=False,
@@ -322,23 +323,23 @@ class Client:
         return response
 
     def _adapter(self, url: str, named_by: str) -> GatedAdapter:
-        """Connections that lead no further than whoever named the address may send us. Raises LeadsInside."""
+        """Return the adapter for connections that named_by may cause. Raises LeadsInside."""
         allowed = None
         if named_by and origin_of(url) != origin_of(named_by):
             _, namer, its_port = origin_of(named_by)
             network = self._reached.get((namer, its_port)) or network_of_literal(namer) or PUBLIC
             allowed = MAY_NAME[network]
             _, host, port = origin_of(url)
-            lies = network_of_literal(host)  # the only check there is where a proxy makes the connection
-            if lies and lies not in allowed and not is_listed(host, port, self.settings.internal_hosts):
-                raise LeadsInside(host, host, lies)
+            literal = network_of_literal(host)  # the only possible check if a proxy makes the connection
+            if literal and literal not in allowed and not is_listed(host, port, self.settings.internal_hosts):
+                raise LeadsInside(host, host, literal)
         if allowed not in self._adapters:
             gate = Gate(self._reached, allowed, self.settings.internal_hosts)
             self._adapters.setdefault(allowed, GatedAdapter(gate))
         return self._adapters[allowed]
 
     def _surroundings(self, url: str) -> dict[str, Any]:
-        """Proxies and certificates for a URL: ours, else the environment's."""
+        """Return proxies and certificates for a URL, from the settings or else from the environment."""
         found = self._session.merge_environment_settings(url, {}, None, self._verify, None)
         if is_loopback(urlsplit(url).hostname or ""):
             found["proxies"] = {}
@@ -355,12 +356,12 @@ class Client:
 
 
 def _next(here: str, location: str, method: str, status: int) -> str:
-    """Where a redirect leads to. Raises HttpFailure when following it is not safe."""
+    """Return the target of a redirect. Raises HttpFailure if following it is not safe."""
     try:
         target = urljoin(here, location.encode("latin-1", "replace").decode("utf-8", "replace"))
         scheme, _, _ = checked_origin(target)
     except ValueError as error:
-        raise _refused(here, "it redirects to something that is no web address") from error
+        raise _refused(here, "it redirects to an invalid web address") from error
     if scheme == "http" and origin_of(here)[0] == "https":
         raise _refused(here, f"it redirects from https to plain http ({redacted(target)})")
     if method not in _SAFE and status not in (307, 308):
@@ -371,7 +372,7 @@ def _next(here: str, location: str, method: str, status: int) -> str:
 def _refused(url: str, why: str, fix: str = "check the registry's address") -> HttpFailure:
     host = host_of(url)
     return HttpFailure(
-        f"refused to follow {host}", why=f"{why}, asked for {redacted(url)}", fix=fix, host=host, retryable=False
+        f"refused to follow {host}", why=f"{why} (requested: {redacted(url)})", fix=fix, host=host, retryable=False
     )
 
 
@@ -381,7 +382,7 @@ def _inside(found: LeadsInside, namer: str) -> HttpFailure:
     place = "this machine" if found.network == LOOPBACK else f"a {found.network} address"
     return HttpFailure(
         f"refused to follow {host} to {shown}",
-        why=f"that is {place}, which a registry elsewhere has no reason to name"
+        why=f"that is {place}, which a registry on another network has no reason to name"
         + (f" ({found.address})" if found.address != found.host else ""),
         fix=f"ask who runs {host}; if it is right, list {shown} in the setting internal_hosts of your config.toml",
         host=host,
@@ -394,6 +395,6 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
-    """A logging filter: urllib3 logs whole URLs, and their queries may be signatures."""
+    """Remove queries from log records: urllib3 logs whole URLs, whose queries may be signatures."""
     record.msg, record.args = re.sub(r"\?[^\s\"']*", "?...", record.getMessage()), ()
     return True

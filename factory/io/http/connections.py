@@ -1,7 +1,7 @@
-"""Connections that are watched: which network they lead into, and how much a server may say besides its answer.
+"""Guarded connections: limits on the networks they may reach, and on interim answers and trailers.
 
-The address that counts is the one that is connected to, whatever a name resolved to a moment ago. Through a proxy
-names are the proxy's to resolve: there only addresses that are written out can be judged.
+The address that counts is the one actually connected to, not what the name resolved to before. A proxy resolves names
+itself, so only literal addresses can be checked there.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from factory.io.http.hosts import EVERYWHERE, MAY_NAME, is_listed, network_of
 
-_INTERIM = 16  # answers of status 100 before the real one
-_TRAILERS = 100  # as many as http.client takes headers
+_INTERIM = 16  # answers with status 100 before the final one
+_TRAILERS = 100  # http.client's limit for headers
 _LINE = 65536
 
 Reached = MutableMapping[tuple[str, int], str]
-"""The network that each host and port was in when it was first connected to."""
+"""The network of each host and port at the first connection."""
 
 
 class LeadsInside(Exception):
-    """An address lies in a network that the one who named it may not send us to. Not sent: nothing."""
+    """An address is in a network that the server that named it may not send us to. Nothing was sent."""
 
     def __init__(self, host: str, address: str, network: str) -> None:
         super().__init__(f"{host} is {address}")
@@ -36,10 +36,10 @@ class LeadsInside(Exception):
 
 
 class Gate:
-    """Lets connections through into some networks only.
+    """Restricts connections to some networks.
 
-    allowed: those networks; None: for addresses that the user named himself. They may be anywhere, but a name that was
-    outside once leads to nothing inside later. excepted: hosts that the settings allow anyway.
+    allowed: those networks, or None for addresses named by the user. These may be anywhere, but a name that was public
+    once must not lead into a private network later. excepted: hosts that the settings always allow.
     """
 
     def __init__(self, reached: Reached, allowed: frozenset[str] | None, excepted: Collection[str]) -> None:
@@ -48,7 +48,7 @@ class Gate:
         self._excepted = excepted
 
     def dialled(self, host: str, port: int, dial: Callable[[], socket.socket]) -> socket.socket:
-        """Connect. Raises LeadsInside, before it where a name already tells, and what dial raises."""
+        """Connect. Raises what dial raises, and LeadsInside, before connecting if the name's addresses show it."""
         allowed = self._allowed
         if allowed is None:
             allowed = MAY_NAME[self._reached[host, port]] if (host, port) in self._reached else EVERYWHERE
@@ -68,19 +68,19 @@ class Gate:
 
 
 class GatedAdapter(requests.adapters.HTTPAdapter):
-    """requests' adapter with a gate before its connections. Those to a proxy, which the user named, have none."""
+    """requests' adapter with gated connections. Connections to a proxy, which the user named, are not gated."""
 
     def __init__(self, gate: Gate) -> None:
         self._pools = _pools(gate)
         super().__init__()
 
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - what requests gives us
-        """As requests does, with connections of ours."""
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' signature
+        """Create the pools like requests, with our connection classes."""
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401 - as above
-        """As requests does; a SOCKS proxy brings connections of its own."""
+        """Create a proxy's pools like requests. A SOCKS proxy keeps its own connection classes."""
         manager = super().proxy_manager_for(proxy, **options)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _TO_PROXIES
@@ -88,7 +88,7 @@ class GatedAdapter(requests.adapters.HTTPAdapter):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer that begins and ends some time: http.client itself reads interim answers and trailers for ever."""
+    """An answer with limits: http.client itself would read interim answers and trailers without end."""
 
     _interim = 0
 
@@ -110,7 +110,7 @@ class _Answer(http.client.HTTPResponse):
 
 
 def _pools(gate: Gate | None) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pools by scheme, with the gate before each connection."""
+    """Return urllib3's pool classes by scheme, with the gate applied to each new connection."""
 
     def opened(connection: HTTPConnection, dial: Callable[[], socket.socket]) -> socket.socket:
         host: str = connection._dns_host  # noqa: SLF001 - urllib3's hook for look-ups
@@ -141,7 +141,7 @@ _TO_PROXIES = _pools(None)
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """What a name resolves to; nothing when it does not: then the connection fails, and tells why."""
+    """Return the addresses of a name; none if it cannot be resolved: connecting then raises the reason."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

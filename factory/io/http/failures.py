@@ -1,4 +1,4 @@
-"""What went wrong on a connection, told for people: which host, how often, and what to do."""
+"""Connection errors in words: which host failed, how often, and what to do."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _MOST_ERRORS = 1000
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that was read to its end. place: where it came from, without its query."""
+    """An answer that was read completely. place: its URL, without the query."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     place: str
-    elsewhere: bool = False  # another host than the one that was asked gave it
+    elsewhere: bool = False  # it came from another host than the requested one
 
     def said(self) -> str:
-        """What the server gives as its reason (distribution-spec, "Error Codes"), safe for a terminal."""
+        """Return the server's own error message (distribution-spec, "Error Codes"), safe for a terminal."""
         try:
             errors = strict.array(strict.member(strict.json_object(self.content), "errors"), _MOST_ERRORS)
             first = strict.mapping(errors[0])
@@ -45,13 +45,13 @@ class Answer:
 
 
 def safe_text(text: str) -> str:
-    """Text from elsewhere, for an error message: one line, printable, short."""
+    """Return untrusted text for an error message: one printable, short line."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * _SHOWN])
     return " ".join(shown.split())[:_SHOWN]
 
 
 class HttpFailure(RegistryFailure):
-    """A request failed for good. host, status (0: no answer), attempts; answer: the last one, if any."""
+    """A request failed, and was given up. status: 0 if there was no answer. answer: the last one, if any."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class HttpFailure(RegistryFailure):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why one attempt failed. wait: seconds the server asked for. final: another attempt cannot help."""
+    """Why one attempt failed. wait: seconds that the server asked to wait. final: another attempt cannot help."""
 
     what: str
     why: str = ""
@@ -87,7 +87,7 @@ class Trouble:
     answer: Answer | None = None
 
     def failure(self, host: str, attempts: int, *, why: str = "", fix: str = "") -> HttpFailure:
-        """The error to raise after so many attempts."""
+        """Return the error to raise after this many attempts."""
         tried = f"{self.what} (attempt {attempts})" if attempts > 1 else self.what
         return HttpFailure(
             tried,
@@ -102,7 +102,7 @@ class Trouble:
 
 
 def bad_status(answer: Answer) -> Trouble:
-    """The trouble that a 429 or 5xx answer is."""
+    """Describe an answer that is worth a retry, such as 429 or 5xx."""
     host = host_of(answer.place)
     busy = answer.status == requests.codes.too_many_requests
     return Trouble(
@@ -116,9 +116,9 @@ def bad_status(answer: Answer) -> Trouble:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that Retry-After asks for (RFC 9110, 10.2.3: a number or a date); None without a usable one.
+    """Return the seconds that Retry-After asks for (RFC 9110, 10.2.3: a number or a date); None if it is unusable.
 
-    A date is read against the server's own Date, so that a wrong clock here does not matter.
+    A date is compared with the server's own Date header, so that a wrong local clock does not matter.
     """
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
@@ -135,11 +135,11 @@ def _http_date(text: str) -> float | None:
 
 
 def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
-    """Read an exception of requests, urllib3, ssl or socket; url and proxy are those of the attempt."""
+    """Describe an exception of requests, urllib3, ssl, or socket. url, proxy: those of the attempt."""
     host = host_of(url)
     chain = list(_chain(error))
     for cause in chain:
-        own = type(cause).__name__ == "CertificateError"  # urllib3 1 compares names itself
+        own = type(cause).__name__ == "CertificateError"  # of urllib3 1, which compares names itself
         if own or isinstance(cause, ssl.SSLCertVerificationError):
             code = getattr(cause, "verify_code", _NAME_MISMATCH[0])
             return _certificate(code, getattr(cause, "verify_message", ""), host)
@@ -153,8 +153,8 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
         if isinstance(cause, ConnectionRefusedError):
             return Trouble(
                 f"{host} refused the connection",
-                why="nothing listens there, or a firewall stands before it",
-                fix="check the address, and whether the registry runs",
+                why="nothing listens on that port, or a firewall blocks it",
+                fix="check the address, and whether the registry is running",
                 connected=False,
             )
     return _other(error, chain, host, url)
@@ -163,7 +163,7 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
 def _other(error: BaseException, chain: list[BaseException], host: str, url: str) -> Trouble:
     if "CA certificate bundle" in str(error):
         return Trouble(
-            "the file of trusted certificates is not there",
+            "the file of trusted certificates does not exist",
             why=safe_text(str(error)),
             fix="correct REQUESTS_CA_BUNDLE or the setting ca",
             final=True,
@@ -186,7 +186,7 @@ def _other(error: BaseException, chain: list[BaseException], host: str, url: str
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it was raised from, wraps or mentions; requests and urllib3 use every way."""
+    """Yield an exception and every exception it was raised from, wraps, or has as an argument."""
     waiting, seen = [error], set[int]()
     while waiting and len(seen) < 50:  # noqa: PLR2004 - far more than any real chain
         current = waiting.pop(0)
@@ -199,13 +199,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(chain: list[BaseException]) -> str:
-    """The innermost cause in words, without the URLs that outer ones quote."""
+    """Return the innermost cause in words, without the URLs that outer exceptions quote."""
     for cause in reversed(chain):
         if isinstance(cause, OSError) and cause.strerror:
             return safe_text(cause.strerror)
     if any(isinstance(cause, urllib3.exceptions.IncompleteRead) for cause in chain):
         return "the answer ended too early"
-    return "the other side closed it"
+    return "the server closed it"
 
 
 def _certificate(code: int, message: str, host: str) -> Trouble:
@@ -213,16 +213,16 @@ def _certificate(code: int, message: str, host: str) -> Trouble:
     what = f"the certificate of {host} is not trusted"
     if code == _CERTIFICATE_NOT_YET_VALID:
         why = f"it is not valid yet: this machine's clock says {clock}"
-        return Trouble(what, why, "set the clock right, then try again", final=True)
+        return Trouble(what, why, "correct the clock, then try again", final=True)
     if code == _CERTIFICATE_EXPIRED:
         why = f"it has expired: this machine's clock says {clock}"
-        return Trouble(what, why, "set the clock right if that is wrong; else the registry must renew it", final=True)
+        return Trouble(what, why, "correct the clock if it is wrong; else the registry must renew it", final=True)
     if code in _NAME_MISMATCH:
-        return Trouble(what, "it was made for another host name", "check the registry's address", final=True)
+        return Trouble(what, "it was issued for another host name", "check the registry's address", final=True)
     return Trouble(
         what,
         safe_text(message or "unknown issuer"),
-        "if your site has its own authority, name its file of certificates with the setting ca",
+        "if your site has its own certificate authority, name its file in the setting ca",
         final=True,
     )
 
@@ -232,7 +232,7 @@ def _tls(error: ssl.SSLError, host: str) -> Trouble:
     if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text or "RECORD_LAYER_FAILURE" in text:
         return Trouble(
             f"{host} does not speak TLS",
-            why="it answered something else to a TLS greeting",
+            why="its answer to a TLS handshake was something else",
             fix=f"if it is a plain HTTP registry that you trust, write http://{host}",
             final=True,
         )
@@ -260,7 +260,7 @@ def _proxy(chain: list[BaseException], host: str, proxy: str) -> Trouble:
     said = next((str(cause) for cause in chain if "Tunnel connection failed" in str(cause)), "")
     why = safe_text(said[said.find("Tunnel") :].rstrip("')")) if said else _reason(chain)
     return Trouble(
-        f"the proxy {proxy or 'in the environment'} does not connect to {host}",
+        f"the proxy {proxy or 'in the environment'} cannot connect to {host}",
         why=why,
         fix="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
         connected=False,

@@ -1,4 +1,4 @@
-"""Whose hosts these are: in which network an address lies, which hosts belong together. Standard library only.
+"""Classification of hosts: the network of an address, and which hosts belong together. Standard library only.
 
 Specifications: RFC 6890 (special-purpose addresses), RFC 3986 3.2 (authority).
 """
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 PUBLIC, PRIVATE, LOOPBACK, LINK_LOCAL = "public", "private", "loopback", "link-local"
 EVERYWHERE = frozenset({PUBLIC, PRIVATE, LOOPBACK, LINK_LOCAL})
-# Where a server may send us: to its own network, and to those that more people reach. Who stands outside names nothing
-# inside; only what runs on this machine may name this machine, and nobody the metadata services of clouds.
+# The networks that a server may send us to: its own, and more public ones. A public server cannot name private
+# addresses; only a server on this machine can name this machine, and none can name cloud metadata services.
 MAY_NAME = {
     PUBLIC: frozenset({PUBLIC}),
     PRIVATE: frozenset({PUBLIC, PRIVATE}),
@@ -28,10 +28,10 @@ _NUMBERS = re.compile(r"[0-9a-fx.]+", re.ASCII | re.IGNORECASE)
 _TRANSLATED = tuple(  # IPv4 in IPv6: NAT64 (RFC 6052, RFC 8215), SIIT (RFC 7915), and compatible ones (RFC 4291)
     map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
 )
-_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # of old (RFC 3879), and still routed inside some sites
-# The second label of country domains below which anybody registers (co.uk, edu.au), and the domains of hosts with many
-# customers. The full list has ten thousand lines. What is missing here weakens a second line of defence: who gets a
-# login is named by the registry that it is for.
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # deprecated (RFC 3879), but still routed inside some sites
+# Second labels of country domains that are open for registration (co.uk, edu.au), and domains of hosting providers with
+# many customers. The full list has ten thousand lines. A missing entry only weakens a second line of defense: the token
+# service that gets a login is already named by the registry that the login is for.
 # fmt: off
 _SECOND = frozenset({
     "ac", "co", "com", "edu", "go", "gob", "gouv", "gov", "gv", "mil", "ne", "net", "nom", "or", "org", "sch",
@@ -47,9 +47,9 @@ _SHARED = frozenset({
 
 
 def checked_origin(url: str) -> tuple[str, str, int]:
-    r"""Scheme, host and port of an address that a server named. Raises ValueError when its host is not a plain one.
+    r"""Return scheme, host, and port of an address named by a server. Raises ValueError for an unusual host.
 
-    Stricter than ``origin_of``: parsers disagree on who is the host of ``https://a.example\.b.example``.
+    Stricter than ``origin_of``, because URL parsers disagree about the host of ``https://a.example\.b.example``.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
@@ -59,7 +59,7 @@ def checked_origin(url: str) -> tuple[str, str, int]:
 
 
 def network_of(address: str) -> str:
-    """In which network a literal IP address lies. Raises ValueError when it is none."""
+    """Return the network of a literal IP address. Raises ValueError if it is not one."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour
@@ -68,7 +68,7 @@ def network_of(address: str) -> str:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
             return network_of(str(inner))
-    if found.is_loopback or found.is_unspecified:  # Linux takes 0.0.0.0 for this machine
+    if found.is_loopback or found.is_unspecified:  # Linux connects 0.0.0.0 to this machine
         return LOOPBACK
     if found.is_link_local:
         return LINK_LOCAL
@@ -76,21 +76,21 @@ def network_of(address: str) -> str:
 
 
 def network_of_literal(host: str) -> str:
-    """In which network a host lies as far as its name alone tells; '' for a name that has to be looked up."""
+    """Return the network of a host whose name is an address; '' for a name that must be resolved."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761
         return LOOPBACK
     try:
         return network_of(host)
     except ValueError:
         pass
-    try:  # 127.1, 0x7f000001, 2130706433: what the system's own look-up takes for addresses
+    try:  # 127.1, 0x7f000001, 2130706433: forms that the system's resolver accepts as addresses
         return network_of(socket.inet_ntoa(socket.inet_aton(host))) if _NUMBERS.fullmatch(host) else ""
     except (OSError, ValueError):
         return ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, written plainly: ``localhost``, ``127.0.0.0/8`` or ``::1``."""
+    """Return whether a host is this machine: ``localhost``, ``127.0.0.0/8``, or ``::1``."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -98,7 +98,7 @@ def is_loopback(host: str) -> bool:
 
 
 def same_site(one: str, other: str) -> bool:
-    """Whether two hosts are run by the same people: equal, one below the other, or below the same registered domain."""
+    """Return whether two hosts belong together: equal, one a subdomain of the other, or of one registered domain."""
     one, other = one.rstrip("."), other.rstrip(".")
     if one == other:
         return True
@@ -108,14 +108,14 @@ def same_site(one: str, other: str) -> bool:
 
 
 def is_listed(host: str, port: int, names: Collection[str]) -> bool:
-    """Whether a setting names a host: as HOST, or as HOST:PORT."""
+    """Return whether a setting lists a host, as HOST or as HOST:PORT."""
     shown = f"[{host}]" if ":" in host else host
     return shown in names or f"{shown}:{port}" in names
 
 
 def _registered(host: str) -> str:
-    """The part of a host name that somebody registered; the name itself where that is unsure."""
+    """Return the registered domain of a host name, as far as the lists above can tell."""
     labels = host.split(".")
     last = ".".join(labels[-2:])
-    shared = last in _SHARED or (len(labels[-1]) == 2 and labels[-2] in _SECOND)  # noqa: PLR2004 - a country's
+    shared = last in _SHARED or (len(labels[-1]) == 2 and labels[-2] in _SECOND)  # noqa: PLR2004 - a country code
     return ".".join(labels[-3:]) if shared else last

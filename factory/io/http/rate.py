@@ -1,33 +1,33 @@
-"""A limit on the bytes a second that all downloads of a Client together may take."""
+"""A limit on the total download rate of a Client."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-_SLEEPS = 0.25  # seconds: how long a connection pauses at a time, so that limited downloads stay even
+_SLEEPS = 0.25  # seconds per pause; short pauses keep limited downloads even
 _SMALLEST = 16 * 1024
 
 
 class Rate:
-    """Bytes a second, shared by threads. limit None: as fast as it goes.
+    """A rate limit in bytes per second, shared by threads. limit None: unlimited.
 
-    What was not used is not saved up: after a pause nobody gets more than the limit.
+    Unused capacity is not saved: after a pause, the rate does not exceed the limit.
     """
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._free_at = 0.0  # when all that was taken is paid for
+        self._free_at = 0.0  # when the bytes taken so far have used up their time
 
     def block(self, largest: int) -> int:
-        """How many bytes to read at a time, at most ``largest``: a slow rate wants small ones."""
+        """Return how many bytes to read at a time, at most ``largest``; fewer for a low limit."""
         if self._limit is None:
             return largest
         return min(largest, max(_SMALLEST, int(self._limit * _SLEEPS)))
 
     def take(self, count: int) -> None:
-        """Say that count bytes came; returns when the limit allows the next."""
+        """Record count received bytes, and wait until the limit allows more."""
         if self._limit is None:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""When to try again and when to stop: bounded attempts, full jitter, a total budget, Retry-After."""
+"""The retry policy: bounded attempts, full jitter, a total time budget, and Retry-After."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from factory.io.http.failures import Trouble
 from factory.io.http.settings import HttpSettings
 
 _LONGEST_WAIT = 30.0
-_WORTH_TELLING = 2.0
-_WITHOUT_CONNECTION = 3  # attempts when nobody answered at all: a wrong address should not cost minutes
+_NOTICE_FROM = 2.0  # seconds; shorter waits are not announced
+_WITHOUT_CONNECTION = 3  # attempts if no connection was made, so that a wrong address does not cost minutes
 
 
 class Patience:
-    """Counts one row of failures of one request. ``progressed`` ends the row."""
+    """Counts consecutive failures of one request. ``progressed`` resets the count."""
 
     def __init__(self, settings: HttpSettings, host: str, notice: Callable[[str], None] = lambda _: None) -> None:
         self._settings = settings
@@ -25,15 +25,15 @@ class Patience:
         self._since = 0.0
 
     def progressed(self) -> None:
-        """Something arrived: the next failure is the first of a new row."""
+        """Record that data arrived: the next failure is the first again."""
         self.failures = 0
 
     def moved(self) -> None:
-        """The last attempt took its time and did some work: the budget starts anew, the attempts still count."""
+        """Record that the last attempt made some progress: the time budget restarts, but attempts still count."""
         self._since = time.monotonic()
 
     def failed(self, trouble: Trouble, cause: BaseException | None = None, *, again: bool = True) -> None:
-        """Wait before the next attempt, or raise HttpFailure when there is none (again: whether there may be)."""
+        """Wait before the next attempt, or raise HttpFailure if no more are allowed. again: False for the last one."""
         now = time.monotonic()
         if self.failures == 0:
             self._since = now
@@ -47,14 +47,14 @@ class Patience:
         wait = self._wait(trouble)
         if trouble.final or not again or self.failures >= allowed or wait > left:
             raise trouble.failure(self._host, self.failures) from cause
-        if wait > _WORTH_TELLING:
+        if wait > _NOTICE_FROM:
             self._notice(f"{trouble.what}; trying again in {wait:.0f} s")
         time.sleep(wait)
 
     def _wait(self, trouble: Trouble) -> float:
-        """Full jitter, so that many clients do not come back together; at least what the server asked for."""
+        """Return the next wait: full jitter, so that clients do not retry at once, or what the server asked for."""
         longest = min(_LONGEST_WAIT, self._settings.backoff * 2 ** (self.failures - 1))
-        jitter = random.uniform(0, longest)  # noqa: S311 - spreading load, no secret
+        jitter = random.uniform(0, longest)  # noqa: S311 - spreads load, not a secret
         return jitter if trouble.wait is None else trouble.wait + min(jitter, 0.1 * trouble.wait)
 
     def _come_back(self, trouble: Trouble, wait: float) -> Exception:
@@ -62,6 +62,6 @@ class Patience:
         return trouble.failure(
             self._host,
             self.failures,
-            why=f"it asks to wait {wait:.0f} s, longer than the {self._settings.budget:.0f} s that a request may take",
+            why=f"it asks for a wait of {wait:.0f} s, but a request may take at most {self._settings.budget:.0f} s",
             fix=f"try again after {when}",
         )

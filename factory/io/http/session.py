@@ -1,7 +1,7 @@
-"""Lends our connections to a library that brings its own ``requests.Session``.
+"""Runs a library's own ``requests.Session`` over our client's connections.
 
-The library decides what it asks for and follows redirects in requests' way. Certificates, proxies, time limits, the
-size of documents and where a server may send us stay ours: all of it is below the session, in its adapter.
+The library chooses its requests, and requests follows redirects. Certificates, proxies, timeouts, document sizes, and
+checks of where a server may send us are the client's, because they are applied below the session, in its adapter.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _REDIRECTS = 5
 
 
 class BorrowedAdapter(requests.adapters.BaseAdapter):
-    """Sends what a session asks for through our client.
+    """Sends a session's requests through our client.
 
-    base: the registry's own address; an address on another host is one that the registry named.
+    base: the registry's address. An address on another host was named by the registry.
     """
 
     def __init__(self, client: Client, base: str) -> None:
@@ -38,9 +38,9 @@ class BorrowedAdapter(requests.adapters.BaseAdapter):
         cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,  # noqa: ARG002
         proxies: Mapping[str, str] | None = None,  # noqa: ARG002
     ) -> requests.Response:
-        """One request. Documents are read here, up to their limit; only the body of a stream is left unread.
+        """Send one request. Documents are read here, up to the limit; only a stream's body is left unread.
 
-        Raises what NETWORK_ERRORS names, HttpFailure, and IntegrityFailure for a document that is too large.
+        Raises NETWORK_ERRORS, HttpFailure, and IntegrityFailure for a document that is too large.
         """
         url = request.url or ""
         if origin_of(url) != origin_of(self._base):
@@ -59,15 +59,15 @@ class BorrowedAdapter(requests.adapters.BaseAdapter):
         return response
 
     def close(self) -> None:
-        """Nothing: the connections are the client's."""
+        """Do nothing: the client owns the connections."""
 
 
 def borrow(session: requests.Session, client: Client, base: str) -> None:
-    """Let a session send everything through our client: no .netrc, no compression, few redirects.
+    """Make a session send everything through our client, with no .netrc, no compression, and few redirects.
 
-    It keeps its own User-Agent: a proxy may treat clients differently by it.
+    It keeps its own User-Agent, because a proxy may treat clients differently.
     """
-    session.auth = _unchanged  # without one, requests would look into .netrc
+    session.auth = _unchanged  # without one, requests would read .netrc
     session.headers["Accept-Encoding"] = "identity"
     session.max_redirects = _REDIRECTS
     session.adapters.clear()

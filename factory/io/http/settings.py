@@ -1,4 +1,4 @@
-"""How patient and how trusting connections are. Standard library only: reading settings must stay cheap."""
+"""Settings of the HTTP client. Standard library only, because reading settings must stay fast."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class HttpSettings:
-    """What a Client needs to know; times in seconds.
+    """Settings of a Client; times in seconds.
 
-    connect_timeout: for one connection. idle_timeout: without a byte, not for the whole answer. budget: from
-    the first of a row of failures to giving up, waits included. attempts: in one such row. backoff: upper
-    bound of the first wait; it doubles. ca_bundle: a file of certificates to trust instead of the usual ones.
-    connections: how many may fetch parts of one file at the same time. limit_rate: bytes a second of all downloads
-    together; None: no limit. Three lists of hosts (HOST or HOST:PORT) that the user trusts further than usual:
-    plain_http_logins may get a login without TLS, token_services may get the login of any registry that names them,
-    internal_hosts may be named by a registry although they are inside this network and it is not.
+    connect_timeout: for one connection. idle_timeout: without receiving a byte, not for the whole answer. budget: for
+    consecutive failures, from the first one to giving up, including waits. attempts: of consecutive failures. backoff:
+    upper bound of the first wait, which then doubles. ca_bundle: a file of certificates to trust instead of the
+    defaults. connections: number of parallel connections for one file. limit_rate: total download rate in bytes per
+    second; None: unlimited. Three lists of hosts (HOST or HOST:PORT) are trusted more than usual: plain_http_logins
+    may receive a login without TLS, token_services may receive the login of any registry that names them, and
+    internal_hosts may be named by a registry although they are on a private network and the registry is not.
     """
 
     connect_timeout: float = 10.0
@@ -34,7 +34,7 @@ class HttpSettings:
 
 
 def redacted(url: str) -> str:
-    """A URL that may be shown or logged: scheme, host and path; never a login, a query or a fragment."""
+    """Return a URL that is safe to show or log: scheme, host, and path, without login, query, and fragment."""
     try:
         parts = urlsplit(url)
         host = host_of(url)
@@ -45,7 +45,7 @@ def redacted(url: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """Host and, where one is given, port; without a login. Empty when there is none."""
+    """Return a URL's host, with the port if it has one, and without a login; '' if there is no host."""
     try:
         host = urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
@@ -54,7 +54,7 @@ def host_of(url: str) -> str:
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port, defaults filled in: what may share a credential (RFC 6454). Raises ValueError."""
+    """Return a URL's origin: scheme, host, and port, with default ports filled in (RFC 6454). Raises ValueError."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     default = {"http": 80, "https": 443}.get(scheme, 0)

@@ -1,4 +1,4 @@
-"""One download that survives resets, stalls, truncation and expired redirects (RFC 9110, 14: Range requests)."""
+"""Downloads that survive resets, stalls, truncation, and expired redirects (RFC 9110, 14: Range requests)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from factory.io.http.failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, HttpFail
 from factory.io.http.retry import Patience
 from factory.io.http.settings import host_of, redacted
 
-BLOCK = 256 * 1024  # bytes handed on at a time: what a kill loses is what was not handed on yet
-_SMALL_BLOCK = 64 * 1024  # after a failure: what a reset loses is what was not handed on yet
+BLOCK = 256 * 1024  # bytes yielded at a time; a kill loses at most one block
+_SMALL_BLOCK = 64 * 1024  # after a failure; a reset loses at most one block
 _ERROR_LIMIT = 64 * 1024
-_SHORTCUT_LIFE = 120.0  # seconds; registries sign redirects for some minutes
+_SHORTCUT_LIFE = 120.0  # seconds; signed redirects are valid for some minutes
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 
@@ -32,15 +32,15 @@ def download(
     headers: Mapping[str, str] | None = None,
     auth: Authorizer | None = None,
 ) -> Iterator[bytes]:
-    """The bytes of a document of exactly ``size`` bytes, from offset on, in blocks of at most 1 MiB.
+    """Yield the bytes of a document of exactly ``size`` bytes, from offset on, in blocks of at most 1 MiB.
 
-    length: how many of them; None: to the end. Interruptions are survived by Range requests. Raises
-    HttpFailure, OnlyWhole for a part where there are none, or IntegrityFailure when what is there has another
-    size. The digest is the caller's part.
+    length: how many bytes; None: to the end. After an interruption, the download continues with a Range request.
+    Raises HttpFailure, OnlyWhole if a part was requested and the server does not serve ranges, or IntegrityFailure if
+    the document has another size. The caller checks the digest.
     """
     stop = size if length is None else offset + length
     if not 0 <= offset <= stop <= size:
-        raise IntegrityFailure("bytes were asked for that are not there", why=f"{offset} to {stop} of {size}")
+        raise IntegrityFailure("the requested bytes do not exist", why=f"{offset} to {stop} of {size}")
     return Download(client, url, size=size, start=offset, stop=stop, headers=headers or {}, auth=auth).blocks()
 
 
@@ -51,10 +51,10 @@ class _Interrupted(Exception):
 
 
 class Download:
-    """The bytes from start to stop of a document of ``size`` bytes. Each attempt continues where the last ended.
+    """Downloads the bytes from start to stop of a document of ``size`` bytes, continuing after interruptions.
 
-    Each attempt asks the original address again, so a signed redirect that has expired does not matter. Only
-    parts (stop before the end) remember for a while where they were sent to: there are many of them.
+    Each attempt requests the original address again, so an expired signed redirect does not matter. Only parts (with
+    stop before the end) remember the redirect's target for a while, because there are many of them.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Download:
         self._headers = headers
         self._auth = auth
         self._is_part = stop < size
-        self._whole = False  # a Range went wrong: take everything and drop what is known
-        self._announced: int | None = None  # how long a whole answer said it was
+        self._whole = False  # a Range request failed: fetch the whole document and skip what is known
+        self._announced: int | None = None  # the length of a whole answer
         self._since_failure = 0
         self._patience = Patience(client.settings, host_of(url), client.notice)
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, in blocks. Raises HttpFailure or IntegrityFailure."""
+        """Yield the bytes in blocks. Raises HttpFailure or IntegrityFailure."""
         while self._at < self._stop:
             cause: BaseException | None = None
             try:
@@ -112,7 +112,7 @@ class Download:
         return reply
 
     def _shortcut(self, headers: Mapping[str, str]) -> Reply | None:
-        """Straight to where the registry redirected to a moment ago; None when that is unknown or over."""
+        """Request the target of a recent redirect directly; None if there is none, or it has expired."""
         target, until = self._client.shortcuts.get(self._url, ("", 0.0))
         if time.monotonic() < until and self._is_part:
             reply = self._client.open("GET", target, headers=headers, named_by=self._url)
@@ -123,7 +123,7 @@ class Download:
         return None
 
     def _read(self, reply: Reply) -> Iterator[bytes]:
-        """Hand on what is new in this reply."""
+        """Yield the bytes of this reply that are new."""
         self._check_status(reply)
         reply.check_encoding()
         skip = self._check_place(reply)
@@ -138,7 +138,7 @@ class Download:
                 self._patience.progressed()
             yield block
         if self._stop == self._size and reply.length() is None and reply.read(1):
-            raise self._wrong_size("it goes on after its end")
+            raise self._wrong_size("it is longer")
 
     def _next(self, reply: Reply, count: int) -> bytes:
         block = reply.read(count)
@@ -154,7 +154,7 @@ class Download:
         host = host_of(reply.url)
         if reply.status == _RANGE_NOT_SATISFIABLE and not self._whole:
             if self._announced is not None and self._announced <= self._at:
-                raise self._wrong_size(f"there are {self._announced}")
+                raise self._wrong_size(f"it has {self._announced}")
             self._whole = True
             raise _Interrupted(Trouble(f"{host} has no such range", status=reply.status))
         answer = reply.answer(_ERROR_LIMIT)
@@ -164,7 +164,7 @@ class Download:
             raise _Interrupted(
                 Trouble(
                     f"{host} answered {reply.status}",
-                    why=f"{host_of(self._url)} had sent us there; its signed address may have expired",
+                    why=f"{host_of(self._url)} redirected there; its signed address may have expired",
                     status=reply.status,
                 )
             )
@@ -179,7 +179,7 @@ class Download:
         )
 
     def _check_place(self, reply: Reply) -> int:
-        """How many bytes of the reply are already known. Raises when the reply is about something else."""
+        """Return how many bytes of the reply are already known. Raises if it contains another range or size."""
         length = reply.length()
         if reply.status == _OK:
             if length is not None and (length > self._size or (length < self._size and self._whole)):
@@ -188,7 +188,7 @@ class Download:
             if self._is_part and self._at:
                 raise OnlyWhole(
                     f"{host_of(reply.url)} does not serve parts of a file",
-                    why="a Range request was answered with the whole",
+                    why="it answered a Range request with the whole file",
                     fix="fetch the whole file",
                 )
             return self._at
@@ -200,14 +200,14 @@ class Download:
             raise _Interrupted(
                 Trouble(
                     f"{host_of(reply.url)} answered with a wrong range",
-                    why=f"wanted bytes {self._at}-{self._stop - 1}/{self._size}, got {shown!r}",
+                    why=f"expected bytes {self._at}-{self._stop - 1}/{self._size}, got {shown!r}",
                 )
             )
         return 0
 
     def _wrong_size(self, why: str) -> IntegrityFailure:
         return IntegrityFailure(
-            f"{redacted(self._url)} has another size than it should have",
-            why=f"wanted {self._size} bytes; {why}",
-            fix="try again; if it repeats, the registry or a proxy before it is at fault",
+            f"{redacted(self._url)} has the wrong size",
+            why=f"expected {self._size} bytes; {why}",
+            fix="try again; if it repeats, the registry or a proxy in front of it is at fault",
         )

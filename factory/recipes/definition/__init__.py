@@ -1,1 +1,1 @@
-"""Apptainer definition files: read, checked, bound to arguments."""
+"""Apptainer definition files: parse them, check them, and replace their arguments."""

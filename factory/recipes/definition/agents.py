@@ -1,19 +1,18 @@
-"""What a definition's headers may say: the bootstrap agents that recipes can use, and the shape of every value.
+"""The headers that a definition may have: allowed bootstrap agents, and the allowed values of their headers.
 
-An agent stands here only where, whatever its headers say, nothing that the recipe chose runs on the build host outside
-of the container, and no login goes to a host that the recipe chose. As Apptainer has it (1.4,
-internal/pkg/build/sources/conveyorPacker_*.go):
+An agent is allowed only if, for all allowed headers, no program chosen by the recipe runs on the build host outside of
+the container, and no login is sent to a host chosen by the recipe. In Apptainer 1.4
+(internal/pkg/build/sources/conveyorPacker_*.go):
 
-- docker, oras, library and shub fetch an image and unpack it. `Library:` and a host in a library's name choose who is
-  sent the user's token of that library; `Registry:` and `Namespace:` are put before a name that was checked without
-  them.
-- debootstrap runs the host's debootstrap, which takes `OSVersion:` for the name of a script of its own, and knows
-  mirrors such as `file:` and `ssh:`. It checks the archive's signature where the host has the archive's keyring, and
-  its packages' scripts run in a mere chroot: so a recipe names the archives of Debian and Ubuntu, and whoever runs the
-  factory names any other.
-- busybox downloads a program and runs it on the host. arch downloads a configuration of pacman, in which hooks are
-  programs. yum and dnf check no signature (`gpgcheck=0`), and take options, files and URLs among the packages;
-  `SetOpt:` is any option. zypper imports whatever key its URLs offer; its registration code is a secret.
+- docker, oras, library and shub fetch an image and unpack it. `Library:` and a host in a library's name decide where
+  the user's library token is sent; `Registry:` and `Namespace:` are prefixed to a name that was checked without them.
+- debootstrap runs the host's debootstrap, which reads `OSVersion:` as the name of one of its scripts, and accepts
+  mirrors such as `file:` and `ssh:`. It checks the archive's signature if the host has the archive's keyring, and the
+  packages' scripts run in a plain chroot. So a recipe can name the archives of Debian and Ubuntu; any other mirror is
+  configured by the factory's owner.
+- busybox downloads a program and runs it on the host. arch downloads a pacman configuration, whose hooks are programs.
+  yum and dnf check no signatures (`gpgcheck=0`), and accept options, files and URLs as packages; `SetOpt:` sets any
+  option. zypper imports any key that its URLs offer; its registration code is a secret.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from factory.recipes.definition.templates import TEMPLATE, shown
 from factory.recipes.model import Place, Problem, ProblemError
 
 Wrong = tuple[str, str]
-"""What is wrong with a header's value, and the way out."""
+"""What is wrong with a header's value, and how to fix it."""
 
 Shape = Callable[[str], Wrong | None]
 
@@ -44,29 +43,31 @@ _HOST_SECTIONS = ("setup", "pre", "appfiles")
 
 @dataclass(frozen=True)
 class Agent:
-    """A bootstrap agent: the headers that it needs, and those that it may have beside them."""
+    """A bootstrap agent: its required and its optional headers."""
 
-    needs: Mapping[str, Shape]
-    may_have: Mapping[str, Shape]
+    required: Mapping[str, Shape]
+    optional: Mapping[str, Shape]
 
     @property
     def headers(self) -> Mapping[str, Shape]:
-        """All of its headers but `Bootstrap:`."""
-        return {**self.needs, **self.may_have, "Stage": _word}
+        """All allowed headers except `Bootstrap:`."""
+        return {**self.required, **self.optional, "Stage": _word}
 
 
 def _word(value: str) -> Wrong | None:
-    return None if _WORD.fullmatch(value) else (f"{shown(value)} is not a plain word", "write, say, bookworm")
+    if _WORD.fullmatch(value):
+        return None
+    return f"{shown(value)} is not a plain word", "use letters, digits and . _ - only, as in bookworm"
 
 
 def _packages(value: str) -> Wrong | None:
     if any(word.startswith("-") for word in value.replace(",", " ").split()):
-        return "holds an option", "name packages only"
-    return None if _PACKAGES.fullmatch(value) else ("holds what is no package's name", "name packages only")
+        return "an option is among the packages", "list package names only"
+    return None if _PACKAGES.fullmatch(value) else ("not everything in it is a package name", "list package names only")
 
 
 def _named(check: Callable[[str], object]) -> Shape:
-    """A shape that a parser of names knows."""
+    """Return a shape that uses a parser of names."""
 
     def shape(value: str) -> Wrong | None:
         try:
@@ -81,14 +82,14 @@ def _named(check: Callable[[str], object]) -> Shape:
 def _library(value: str) -> Wrong | None:
     if _LIBRARY.fullmatch(value):
         return None
-    return f"{shown(value)} is not an image of the library", "write ENTITY/COLLECTION/CONTAINER:TAG, without a host"
+    return f"{shown(value)} is not a library image", "write ENTITY/COLLECTION/CONTAINER:TAG, without a host"
 
 
 def _archive(value: str) -> Wrong | None:
     if _ARCHIVE.fullmatch(value):
         return None
     remedy = "write {{ debian_mirror }}, and set debian_mirror in factory.toml"
-    return f"{shown(value)} is not an archive of Debian or Ubuntu", remedy
+    return f"{shown(value)} is not a Debian or Ubuntu archive", remedy
 
 
 _IMAGE = Agent({"From": _named(docker_reference)}, {})
@@ -102,10 +103,10 @@ AGENTS: Mapping[str, Agent] = {
     "scratch": Agent({}, {}),
 }
 _FILES_OF_THE_HOST = "reads files of the build host"
-_RUNS = "runs what it downloads on the build host, outside of the container"
-_UNSIGNED = "takes packages that nobody signed to the build host's own package manager"
-_BUILD_UPON = "build upon docker://NAME or recipe://NAME, named in recipe.toml under [build] base"
-# The agents that the engines know and recipes cannot use: why, and what to build upon instead.
+_RUNS = "runs downloaded programs on the build host, outside of the container"
+_UNSIGNED = "installs unsigned packages with the build host's own package manager"
+_BUILD_UPON = "use docker://NAME:TAG or recipe://NAME as [build] base in recipe.toml"
+# Agents that the engines support and recipes cannot use: the reason, and what to use instead.
 _REFUSED: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("localimage", "oci", "oci-archive", "docker-archive", "docker-daemon", "dockerfile"),
@@ -125,9 +126,9 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
 
 
 def host_problems(definition: Definition, debian_mirror: str) -> Iterator[Problem]:
-    """All of a bound definition that would reach the machine that builds it.
+    """Yield everything in a bound definition that would access the build host.
 
-    debian_mirror: what was put for that argument. It is the factory's own, and may be any mirror.
+    debian_mirror: the value of that argument. The factory sets it, so it may be any mirror.
     """
     for stage in definition.stages:
         for name in _HOST_SECTIONS:
@@ -138,19 +139,19 @@ def host_problems(definition: Definition, debian_mirror: str) -> Iterator[Proble
 
 
 def refuse_host(definition: Definition, debian_mirror: str) -> None:
-    """Raise ProblemError, with the first problem, for a bound definition that would reach the build host."""
+    """Raise ProblemError, with the first problem, for a bound definition that would access the build host."""
     found = next(host_problems(definition, debian_mirror), None)
     if found is not None:
         raise ProblemError(found)
 
 
 def section_problem(name: str, place: Place) -> Problem:
-    """The problem of a section that the engine carries out on the host."""
-    if name == "appfiles":  # any path of the host, and with .. in a destination it writes to the host as well
-        remedy = "copy with %files, to /scif/apps/NAME/…"
-        return Problem(place, "%appfiles copies between the build host and the image unchecked", remedy)
+    """Return the problem of a section that the engine runs on the host."""
+    if name == "appfiles":  # it reads any path of the host, and writes to the host if a destination contains ..
+        remedy = "copy the files with %files to /scif/apps/NAME/"
+        return Problem(place, "%appfiles can read and write any file of the build host", remedy)
     message = f"%{name} runs on the build host, outside of the container"
-    return Problem(place, message, "do it in %post, and bring files in with %files")
+    return Problem(place, message, "run the commands in %post, and copy files with %files")
 
 
 def _header_problems(stage: Stage, debian_mirror: str) -> Iterator[tuple[int, str, str]]:
@@ -161,9 +162,9 @@ def _header_problems(stage: Stage, debian_mirror: str) -> Iterator[tuple[int, st
         if TEMPLATE.search(name) is None:  # an argument without a value, which has its own problem
             yield line, *_refusal(name)
         return
-    for key in agent.needs:
+    for key in agent.required:
         if not stage.value(key) and not (key == "MirrorURL" and stage.header(key) and not debian_mirror):
-            yield line, f"Bootstrap: {name} needs {key}:", f"write {key}: below it"
+            yield line, f"Bootstrap: {name} needs the header {key}:", f"add a line {key}: below it"
     for header in stage.headers:
         if header.key != "Bootstrap":
             yield from _value_problems(name, agent, header, debian_mirror)
@@ -174,7 +175,7 @@ def _value_problems(name: str, agent: Agent, header: Header, debian_mirror: str)
     if shape is None:
         known = ", ".join(f"{key}:" for key in agent.headers)
         message = f"{header.key}: cannot be used with Bootstrap: {name}"
-        yield header.line, message, _INSTEAD.get(header.key, f"remove it; known here are {known}")
+        yield header.line, message, _INSTEAD.get(header.key, f"remove it; allowed here: {known}")
     elif header.value and not TEMPLATE.search(header.value):
         is_configured = header.key == "MirrorURL" and header.value == debian_mirror
         if not is_configured and (wrong := shape(header.value)):
@@ -184,14 +185,14 @@ def _value_problems(name: str, agent: Agent, header: Header, debian_mirror: str)
 _INSTEAD = {
     "Registry": "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG",
     "Namespace": "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG",
-    "Library": "remove it; which library that is, the engine's own settings say (apptainer remote)",
+    "Library": "remove it; the engine's own settings choose the library (apptainer remote)",
 }
 
 
 def _refusal(name: str) -> tuple[str, str]:
     if name.lower() in AGENTS:
-        return f"Bootstrap: {shown(name)} is not what the engine calls it", f"write Bootstrap: {name.lower()}"
+        return f"Bootstrap: {shown(name)} must be lower case", f"write Bootstrap: {name.lower()}"
     if name.lower() in _REFUSED:
         why, remedy = _REFUSED[name.lower()]
         return f"Bootstrap: {name.lower()} {why}", remedy
-    return f"Bootstrap: {shown(name)} is unknown", f"known are {', '.join(sorted(AGENTS))}"
+    return f"Bootstrap: {shown(name)} is unknown", f"use one of {', '.join(sorted(AGENTS))}"

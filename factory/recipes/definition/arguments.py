@@ -1,4 +1,4 @@
-"""The `{{ name }}` that a definition can use: what the factory sets, and the recipe's own."""
+"""The values of `{{ name }}` in a definition: those that the factory sets, and the recipe's own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from factory.recipes.model import Recipe
 BUILT_IN = frozenset({"base", "debian_mirror", "name", "version", "arch"})
 
 
-MOVING = ("base", "debian_mirror")  # the arguments whose values only a build knows
-ANY_MIRROR = "http://mirror.invalid/debian"  # stands for {{ debian_mirror }} where a recipe is looked at, not built
+MOVING = ("base", "debian_mirror")  # arguments whose values are known only during a build
+ANY_MIRROR = "http://mirror.invalid/debian"  # placeholder for {{ debian_mirror }} when a recipe is checked, not built
 
 
 def argument_values(recipe: Recipe, *, arch: str, base: str, debian_mirror: str = "") -> dict[str, str]:
-    """The values for a definition's arguments. base: what a `From:` takes; '' when the recipe has none."""
+    """Return the values of a definition's arguments. base: the value for `From:`, '' if the recipe has no base."""
     values = {**recipe.build.args, "name": recipe.name, "version": recipe.version, "arch": arch}
     values["debian_mirror"] = debian_mirror
     if base:
@@ -22,15 +22,15 @@ def argument_values(recipe: Recipe, *, arch: str, base: str, debian_mirror: str 
 
 
 def values_by_arch(recipe: Recipe) -> tuple[dict[str, str], ...]:
-    """The values for each architecture, for looking at a definition: with ANY_MIRROR, and the base as it is named."""
+    """Return the values for each architecture, for checks: with ANY_MIRROR, and the base's name without a digest."""
     base = base_address(recipe)
     return tuple(argument_values(recipe, arch=arch, base=base, debian_mirror=ANY_MIRROR) for arch in recipe.build.arch)
 
 
 def base_address(recipe: Recipe, digest: str = "") -> str:
-    """What `{{ base }}` stands for: ``HOST/NAME@DIGEST`` with a digest, else ``HOST/NAME:TAG``; a recipe's name; ''.
+    """Return the value of `{{ base }}`: ``HOST/NAME@DIGEST`` or ``HOST/NAME:TAG``, a recipe's name, or ''.
 
-    Tag and digest at once are never given: Apptainer refuses a docker reference with both.
+    It never has both a tag and a digest: Apptainer refuses such docker references.
     """
     if not is_docker_base(recipe.build.base):
         return recipe.base_recipe

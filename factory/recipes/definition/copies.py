@@ -1,11 +1,11 @@
-"""One line of a `%files` section: what is copied, and where to."""
+"""The lines of a `%files` section: a source and its destination."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# The negative look-ahead leaves one way only to read a template, and so no room for endless backtracking.
+# The negative look-ahead makes the match of a template unambiguous, which prevents exponential backtracking.
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|((?:\{\{\s*\w+\s*\}\}|(?!\{\{\s*\w+\s*\}\})[^\s"'])+))(?=\s|$)""", re.ASCII)
 _TEMPLATE = re.compile(r"\{\{\s*\w+\s*\}\}", re.ASCII)
 _AMBIGUOUS = re.compile(r"\{\{|[^\S ]")
@@ -14,7 +14,7 @@ _SOURCE_AND_DESTINATION = 2
 
 @dataclass(frozen=True)
 class Copy:
-    """A source and a destination; without a destination the source's own path is used."""
+    """A source and a destination; an empty destination means the source's own path."""
 
     source: str
     destination: str
@@ -22,24 +22,24 @@ class Copy:
 
 
 def parse_copy(text: str, line: int) -> Copy | str | None:
-    """Read one line of `%files`: a Copy, None for a blank or comment line, or what is wrong with it.
+    """Parse one line of `%files`: return a Copy, None for a blank or comment line, or an error message.
 
-    Apptainer knows double quotes only, and drops what follows the destination without a word; here
-    nothing but a comment may follow.
+    Apptainer accepts only double quotes and silently ignores text after the destination. Here only a comment may
+    follow the destination.
     """
     text = text.strip()
     words, end = _words(text)
     if end is None:
-        return "a quote stands in the middle of a word, is single, or is not closed"
+        return "a quote is unclosed, single, or in the middle of a word"
     if not words:
         return None
     if len(words) == 1 and end < len(text):
-        return "Apptainer takes a comment after a source for the destination"
+        return "Apptainer would read the comment after the source as the destination"
     return _wrong(words) or Copy(words[0], words[1] if len(words) == _SOURCE_AND_DESTINATION else "", line)
 
 
 def _words(text: str) -> tuple[list[str], int | None]:
-    """The words up to a comment, and where they end; None when they cannot be told apart."""
+    """Return the words before a comment and the offset of their end, None if the quotes are wrong."""
     words: list[str] = []
     position = 0
     while position < len(text) and text[position] != "#":
@@ -55,18 +55,18 @@ def _words(text: str) -> tuple[list[str], int | None]:
 
 def _wrong(words: list[str]) -> str:
     if len(words) > _SOURCE_AND_DESTINATION:
-        return f"{len(words)} words, where a source and a destination are wanted"
+        return f"the line has {len(words)} words, not a source and a destination"
     if not words[0]:
         return "the source is empty"
     if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
-        return "{{ or a blank other than a space stands in a word, which Apptainer takes apart elsewhere"
+        return "a word contains {{ or a whitespace character other than a space"
     return _wrong_destination(words[-1]) if len(words) == _SOURCE_AND_DESTINATION else ""
 
 
 def _wrong_destination(path: str) -> str:
-    """A destination is a path in the image as it stands: no shell reads it, and nothing is above the image's root."""
+    """Return what is wrong with a destination. It is a literal path in the image: no shell expands it."""
     if ".." in path.split("/"):
-        return "the destination goes up by .."
+        return "the destination contains .."
     if "$" in path or path.startswith("~"):
-        return "the destination holds $ or begins with ~, which nothing replaces there"
+        return "the destination contains $ or begins with ~, which Apptainer does not expand there"
     return ""

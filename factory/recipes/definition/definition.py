@@ -1,7 +1,7 @@
-"""Apptainer definition files as values: stages, headers, sections, and what the factory changes in them.
+"""Apptainer definition files as values: stages, headers and sections.
 
-Reading is in `factory.recipes.definition.parser`. Format: the Apptainer user guide, "Definition Files",
-and its parser (pkg/build/types/parser/deffile.go).
+The parser is in `factory.recipes.definition.parser`. Format: the Apptainer user guide, "Definition Files",
+and Apptainer's parser (pkg/build/types/parser/deffile.go).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from factory.recipes.definition import templates
 from factory.recipes.definition.copies import Copy, parse_copy
 from factory.recipes.model import Place, Problem, ProblemError
 
-# Apptainer splits a file into stages before it looks at anything else, so this counts inside of bodies
-# too. The pattern is its own; letters fold as Unicode has it.
+# Apptainer splits a file into stages before anything else, so this pattern, which is its own, also matches inside
+# of section bodies. Case is ignored as in Unicode.
 _LONGEST = 1_000_000
 STAGE_START = re.compile(r"bootstrap:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Header:
-    """`Key: value`; the key has Apptainer's own spelling, whatever the file used."""
+    """`Key: value`, with the key in Apptainer's spelling."""
 
     key: str
     value: str
@@ -32,7 +32,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Section:
-    """`%name args` and the lines below it; body is verbatim and, unless empty, ends with a newline."""
+    """`%name args` and the lines below it. The body is verbatim and, unless empty, ends with a newline."""
 
     name: str
     args: str
@@ -40,43 +40,43 @@ class Section:
     line: int
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        """The body's lines with their line numbers in the file."""
+        """Return the body's lines with their line numbers in the file."""
         return enumerate(self.body.split("\n")[:-1], start=self.line + 1)
 
     @property
     def source_stage(self) -> str:
-        """Of `%files from STAGE`, the stage; '' otherwise."""
+        """The stage in `%files from STAGE`, otherwise ''."""
         return self.args.removeprefix("from ") if self.name == "files" and self.args else ""
 
     def copies(self) -> tuple[Copy, ...]:
-        """The entries of a `%files` section."""
+        """Return the entries of a `%files` section."""
         read = (parse_copy(text, line) for line, text in self.lines())
         return tuple(copy for copy in read if isinstance(copy, Copy))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One `Bootstrap:` header and everything up to the next."""
+    """The headers and sections from one `Bootstrap:` line to the next."""
 
     headers: tuple[Header, ...]
     sections: tuple[Section, ...]
     line: int
 
     def header(self, key: str) -> Header | None:
-        """The header of that key, in any spelling."""
+        """Return the header with this key, upper or lower case."""
         return next((header for header in self.headers if header.key.lower() == key.lower()), None)
 
     def value(self, key: str) -> str:
-        """The value of that header, '' when there is none."""
+        """Return the value of the header with this key, '' if there is none."""
         header = self.header(key)
         return header.value if header else ""
 
     def named(self, name: str) -> tuple[Section, ...]:
-        """All sections of a name; Apptainer appends repeated ones to each other."""
+        """Return all sections with this name. Apptainer concatenates repeated sections."""
         return tuple(section for section in self.sections if section.name == name)
 
     def defaults(self) -> dict[str, str]:
-        """What `%arguments` says; a name's last value counts."""
+        """Return the defaults in `%arguments`; the last value of a name counts."""
         found: dict[str, str] = {}
         for section in self.named("arguments"):
             for _, text in section.lines():
@@ -88,7 +88,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Use:
-    """A `{{ name }}`. defined: the stage's `%arguments` has a default for it."""
+    """A use of `{{ name }}`. defined: the stage's `%arguments` has a default for it."""
 
     name: str
     line: int
@@ -97,13 +97,13 @@ class Use:
 
 @dataclass(frozen=True)
 class Definition:
-    """A definition file. path is where it was read, for messages."""
+    """A definition file. path: the file it was read from, for messages."""
 
     path: Path
     stages: tuple[Stage, ...]
 
     def variables(self) -> tuple[Use, ...]:
-        """Every `{{ name }}` outside of comments, in the file's order."""
+        """Return every use of `{{ name }}` outside of comments, in the file's order."""
         found = []
         for stage in self.stages:
             defaults = stage.defaults()
@@ -115,18 +115,18 @@ class Definition:
         return tuple(found)
 
     def bind(self, values: Mapping[str, str]) -> Definition:
-        """The definition with all arguments replaced and `%arguments` gone; line numbers stay.
+        """Return the definition with all arguments replaced and `%arguments` removed; line numbers stay.
 
-        values take precedence over the defaults in `%arguments`, which count for their own stage only.
-        Raises ProblemError, naming file and line, for an argument without a value, for a value that would begin a
-        section, a header or a stage, and where the values make the text very long. What this gives may still read
-        back as something else: definition_parser.bind is for what the engine is handed.
+        values take precedence over the defaults in `%arguments`, which apply only to their own stage.
+        Raises ProblemError, with file and line, for an argument without a value, for a value that would begin a
+        section, a header or a stage, and if the values make the text too long. The result may still parse as
+        something else: use parser.bind for text that is passed to the engine.
         """
-        room = [_LONGEST]  # characters that are left for the whole file
-        return replace(self, stages=tuple(self._bound(stage, values, room) for stage in self.stages))
+        budget = [_LONGEST]  # characters left for the whole file
+        return replace(self, stages=tuple(self._bound(stage, values, budget) for stage in self.stages))
 
     def text(self) -> str:
-        """The file: headers and section lines in their canonical form, bodies verbatim."""
+        """Return the file's text: headers and section lines in canonical form, bodies verbatim."""
         lines: list[str] = []
         for stage in self.stages:
             lines += [f"{header.key}: {header.value}".rstrip() + "\n" for header in stage.headers]
@@ -135,19 +135,19 @@ class Definition:
         return "".join(lines)
 
     def with_headers(self, stage_index: int, values: Mapping[str, str | None]) -> Definition:
-        """Replace or add headers of a stage; None removes one. The others keep their places."""
+        """Return the definition with headers of a stage replaced or added; None removes one. The order is kept."""
         stage = self.stages[stage_index]
-        wanted = {key.lower(): (key, value) for key, value in values.items()}
+        changes = {key.lower(): (key, value) for key, value in values.items()}
         headers = []
         for header in stage.headers:
-            _, value = wanted.pop(header.key.lower(), (header.key, header.value))
+            _, value = changes.pop(header.key.lower(), (header.key, header.value))
             if value is not None:
                 headers.append(replace(header, value=value))
-        headers += [Header(key, value, stage.line) for key, value in wanted.values() if value is not None]
+        headers += [Header(key, value, stage.line) for key, value in changes.values() if value is not None]
         return self._with_stage(stage_index, replace(stage, headers=tuple(headers)))
 
     def same_as(self, other: Definition) -> bool:
-        """Whether both say the same, wherever in a file it stands."""
+        """Return whether both have the same content; paths and line numbers do not count."""
         return _shape(self) == _shape(other)
 
     def _with_stage(self, index: int, stage: Stage) -> Definition:
@@ -155,19 +155,19 @@ class Definition:
         stages[index] = stage
         return replace(self, stages=tuple(stages))
 
-    def _bound(self, stage: Stage, given: Mapping[str, str], room: list[int]) -> Stage:
+    def _bound(self, stage: Stage, given: Mapping[str, str], budget: list[int]) -> Stage:
         values = templates.expanded({**stage.defaults(), **given}, Place(self.path, stage.line))
 
         def put(text: str, line: int) -> str:
             place = Place(self.path, line)
             replaced = templates.substitute(text, values, place)
-            room[0] -= len(replaced)
-            if room[0] < 0:
+            budget[0] -= len(replaced)
+            if budget[0] < 0:
                 raise ProblemError(
                     Problem(
                         place,
                         f"with its arguments replaced, the file has more than {_LONGEST} characters",
-                        "bring large texts in with %files",
+                        "copy large texts into the image with %files",
                     )
                 )
             if replaced != text and begins_structure(replaced):
@@ -175,7 +175,7 @@ class Definition:
                     Problem(
                         place,
                         f"an argument's value begins a section or a stage here: {templates.shown(replaced)}",
-                        "write sections and headers in the file itself",
+                        "write sections and headers in the definition file, not in arguments",
                     )
                 )
             return replaced
@@ -194,7 +194,7 @@ class Definition:
 
 
 def begins_structure(line: str) -> bool:
-    """Whether Apptainer takes a line for the beginning of a section or a stage, in whatever body it stands."""
+    """Return whether Apptainer takes a line for the beginning of a section or a stage, even inside of a body."""
     return line.lstrip().startswith("%") or STAGE_START.match(line) is not None
 
 

@@ -1,7 +1,7 @@
-"""Read an Apptainer definition file, line by line, and find everything that is wrong with it.
+"""Parse Apptainer definition files and report every problem.
 
-It follows Apptainer 1.4 (pkg/build/types/parser/deffile.go) and is stricter where Apptainer guesses:
-headers twice or continued with a backslash, `%files` lines of three words, text before the first header.
+The parser follows Apptainer 1.4 (pkg/build/types/parser/deffile.go) and is stricter where Apptainer guesses:
+repeated headers, headers continued with a backslash, `%files` lines of three words, text before the first header.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _OTHER_URL = re.compile(r"otherurl[0-9]+", re.ASCII)
 _APP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _ARGUMENT = re.compile(r"\s*\w+\s*=.*", re.ASCII)
 
-# Control characters: engines, shells and terminals see something else than a reviewer does. So they do with those
-# that change the direction of a text (CVE-2021-42574). A carriage return may end a line.
+# Control characters and characters that change the text direction (CVE-2021-42574) let engines, shells and terminals
+# see something other than a reviewer sees. A carriage return may end a line.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
     r"|\r(?!\n|\Z)"
 )
 _MOST_STAGES = 50
-_MOST_PROBLEMS = 100  # told of a file
+_MOST_PROBLEMS = 100  # reported per file
 
 _Lines = list[tuple[int, str]]
 
@@ -61,29 +61,29 @@ def _sound(definition: Definition, problems: Sequence[Problem]) -> Definition:
 
 
 def bind(definition: Definition, values: Mapping[str, str]) -> Definition:
-    """The definition as the engine is handed it: arguments replaced, `%arguments` gone; line numbers stay.
+    """Return the definition that is passed to the engine: arguments replaced, `%arguments` removed; line numbers stay.
 
-    Whatever the values hold, its text reads back as these headers, sections and stages. Raises ProblemError, naming
-    file and line, as Definition.bind does, and for values that the checks of a definition refuse where they stand.
+    Its text is guaranteed to parse as these headers, sections and stages. Raises ProblemError, with file and line, as
+    Definition.bind does, and for values that are not allowed where they are used.
     """
     bound = definition.bind(values)
     parser = _Parser(definition.path)
     for stage in bound.stages:
-        parser.look_at_values(stage)
+        parser.check_values(stage)
     if parser.problems:
         raise ProblemError(parser.problems[0], more=len(parser.problems) - 1, see="singfactory lint")
     return require_same(bound)
 
 
 def require_same(definition: Definition) -> Definition:
-    """The definition itself, if its text reads back as what it is. Raises ProblemError."""
+    """Return the definition itself if its text parses as the same definition. Raises ProblemError if not."""
     again, problems = scan(definition.text(), definition.path)
     if problems or not again.same_as(definition):
         raise ProblemError(
             Problem(
                 Place(definition.path),
                 "an argument's value changes the structure of the definition",
-                "write headers and sections in the file itself, and no # or \\ into the values of headers",
+                "write headers and sections in the definition file, and values of headers without # and \\",
             ),
             why=problems[0].message if problems else "",
         )
@@ -91,18 +91,20 @@ def require_same(definition: Definition) -> Definition:
 
 
 def scan_file(folder: Path, relative: str) -> tuple[Definition, tuple[Problem, ...]]:
-    """What `scan` finds in a file of a recipe's folder; a file that cannot be read is a problem too."""
+    """Scan a file in a recipe's folder; a file that cannot be read is a problem too."""
     path = folder / relative
     nothing = Definition(path, ())
     content = b""
     try:
         content = read_inside(folder, relative)
-        # Decoded by hand: text mode would take a lone carriage return for the end of a line; Apptainer does not.
+        # Text mode would take a lone carriage return for the end of a line; Apptainer does not.
         text = content.decode("utf-8")
     except FileNotFoundError as error:
-        problem = Problem(Place(path), f"no definition file: {error.strerror}", "write it, or correct its name")
+        remedy = "create it, or correct definition under [build] in recipe.toml"
+        problem = Problem(Place(path), f"no definition file: {error.strerror}", remedy)
     except UnusableError as error:
-        problem = Problem(Place(path), f"{relative} {error}", "put the definition itself there, as a file of its own")
+        remedy = "put the definition there as an ordinary file"
+        problem = Problem(Place(path), f"{relative} {error}", remedy)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         problem = Problem(Place(path, line), "the file is not UTF-8", "save it as UTF-8 text")
@@ -112,21 +114,21 @@ def scan_file(folder: Path, relative: str) -> tuple[Definition, tuple[Problem, .
 
 
 def scan(text: str, path: Path) -> tuple[Definition, tuple[Problem, ...]]:
-    """Parse a definition file's text: what was understood, and every problem, in the file's order."""
+    """Parse a definition file's text. Return what was understood, and every problem in the file's order."""
     parser = _Parser(path)
     lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1)]
     if lines[-1][1] == "":
         lines.pop()
-    parser.look_at_text(text)
+    parser.check_characters(text)
     before, pieces = _cut(lines, lambda line: STAGE_START.match(line) is not None)
-    parser.before_the_first_stage(before, more=bool(pieces))
-    parser.look_at_number(pieces)
+    parser.check_preamble(before, more=bool(pieces))
+    parser.check_number(pieces)
     stages = tuple(parser.stage(piece) for piece in pieces[:_MOST_STAGES])
     return Definition(path, stages), tuple(sorted(parser.problems, key=lambda problem: problem.place.line))
 
 
 class _Parser:
-    """Collects problems while it turns lines into stages."""
+    """Turns lines into stages, and collects problems."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -136,36 +138,36 @@ class _Parser:
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(Problem(Place(self._path, line), message, remedy))
 
-    def look_at_text(self, text: str) -> None:
+    def check_characters(self, text: str) -> None:
         if match := _UNPRINTABLE.search(text):
             line = text.count("\n", 0, match.start()) + 1
-            message = f"the file holds a character that no editor shows, {match[0]!a}"
-            self._complain(line, message, "remove it; scripts can write it as \\033 or the like")
+            message = f"the file contains the invisible character {match[0]!a}"
+            self._complain(line, message, "remove it; a script can produce it with printf, as in \\033")
         match = next((match for match in TEMPLATE.finditer(text) if "\n" in match[0]), None)
         if match:
             line = text.count("\n", 0, match.start()) + 1
             self._complain(line, f"{{{{ {match[1]} }}}} spans two lines", "write it on one line")
 
-    def look_at_number(self, stages: Sequence[_Lines]) -> None:
+    def check_number(self, stages: Sequence[_Lines]) -> None:
         if len(stages) > _MOST_STAGES:
             line = stages[_MOST_STAGES][0][0]
             self._complain(line, f"the file has {len(stages)} stages", f"keep at most {_MOST_STAGES}")
 
-    def look_at_values(self, stage: Stage) -> None:
-        """Check a stage whose arguments are replaced, as one that was written so."""
+    def check_values(self, stage: Stage) -> None:
+        """Check a stage after its arguments are replaced."""
         for header in stage.headers:
             if "#" in header.value or header.value.endswith("\\"):
-                message = f"{header.key}: {shown(header.value)} is cut at # or continued at \\ by the engine"
+                message = f"{header.key}: {shown(header.value)} contains # or ends with \\, which the engine interprets"
                 self._complain(header.line, message, "write the value without them")
         for section in stage.sections:
             self._check_args(section)
             self._check_body(section)
 
-    def before_the_first_stage(self, lines: _Lines, *, more: bool) -> None:
+    def check_preamble(self, lines: _Lines, *, more: bool) -> None:
         number, line = next((item for item in lines if not _blank(item[1])), (0, ""))
         if line:
-            what = f"{shown(line.strip())} stands before the first header"
-            self._complain(number, what, "begin the file with Bootstrap: at the start of a line")
+            what = f"{shown(line.strip())} precedes the first Bootstrap: header"
+            self._complain(number, what, "begin the file with a line such as Bootstrap: docker")
         elif not more:
             self._complain(0, "there is no Bootstrap: header", "begin the file with: Bootstrap: docker")
 
@@ -184,11 +186,11 @@ class _Parser:
             key, value = key.strip(), value.strip()
             spelling = key.upper() if _OTHER_URL.fullmatch(key.lower()) else _SPELLING.get(key.lower(), "")
             if not colon:
-                self._complain(number, f"not a header: {shown(line.strip())}", "write Key: value, or a %section first")
+                self._complain(number, f"not a header: {shown(line.strip())}", "write Key: value, or begin a %section")
             elif not spelling:
                 self._complain(number, f"unknown header {shown(key)}", self._nearest(key, HEADERS, "did you mean {}:?"))
             elif spelling in found:
-                self._complain(number, f"{spelling}: stands twice in a stage", "remove one of the two")
+                self._complain(number, f"{spelling}: occurs twice in a stage", "remove one of the two")
             elif value.endswith("\\"):
                 self._complain(number, f"{spelling}: is continued with a backslash", "write it on one line")
             else:
@@ -205,7 +207,7 @@ class _Parser:
             self._complain(
                 number,
                 f"unknown section {shown(line.strip())}",
-                f"{remedy}; Apptainer takes every line that starts with % for a section, in scripts too",
+                f"{remedy}; for Apptainer every line that starts with % begins a section, also in scripts",
             )
             return None
         args = " ".join(TEMPLATE.sub(r"{{ \1 }}", rest.split("#")[0]).split())
@@ -215,32 +217,33 @@ class _Parser:
         return section
 
     def _nearest(self, word: str, known: Sequence[str], hint: str) -> str:
-        """A remedy that names the nearest known word, or all of them."""
+        """Return a remedy that names the nearest known word, or all of them."""
         spelled = {item.lower(): item for item in known}
         near = [] if len(self.problems) >= _MOST_PROBLEMS else get_close_matches(word.lower()[:100], spelled, n=1)
-        return hint.format(spelled[near[0]]) if near else "known are " + ", ".join(known)
+        return hint.format(spelled[near[0]]) if near else "use one of " + ", ".join(known)
 
     def _check_args(self, section: Section) -> None:
         words = TEMPLATE.sub("x", section.args).split()
-        # Apptainer makes a folder of this name, and writes to the host when it holds ..
+        # Apptainer creates a folder with this name, and writes to the host if the name contains ..
         if section.name in APP_SECTIONS and (len(words) != 1 or _APP.fullmatch(words[0]) is None):
             self._complain(section.line, f"%{section.name} needs the name of one app", f"write %{section.name} NAME")
         if section.name == "files" and words and (len(words) != 2 or words[0] != "from"):  # noqa: PLR2004
-            self._complain(section.line, f"%files {shown(section.args)} is not understood", "write %files from STAGE")
+            message = f"invalid arguments of %files: {shown(section.args)}"
+            self._complain(section.line, message, "write %files, or %files from STAGE")
 
     def _check_body(self, section: Section) -> None:
         for number, text in section.lines():
             if section.name == "files":
                 wrong = parse_copy(text, number)
                 if isinstance(wrong, str):
-                    remedy = "write SOURCE /PATH/IN/THE/IMAGE, with double quotes around names that hold spaces"
+                    remedy = "write SOURCE /PATH/IN/THE/IMAGE, with double quotes around names that contain spaces"
                     self._complain(number, f"%files: {wrong}", remedy)
             elif section.name == "arguments" and not _blank(text) and _ARGUMENT.fullmatch(text) is None:
-                self._complain(number, f"%arguments: {shown(text.strip())} is not understood", "write NAME=value")
+                self._complain(number, f"%arguments: invalid line {shown(text.strip())}", "write NAME=value")
 
 
 def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Lines]]:
-    """What stands before the first line that begins a piece, and the pieces."""
+    """Split lines into those before the first match of ``begins``, and one piece for each match."""
     before: _Lines = []
     pieces: list[_Lines] = []
     for item in lines:
@@ -252,5 +255,5 @@ def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Li
 
 
 def _blank(line: str) -> bool:
-    """Whether a line outside of scripts says nothing: empty, or a comment."""
+    """Return whether a line outside of scripts is empty or a comment."""
     return not line.strip() or line.strip().startswith("#")

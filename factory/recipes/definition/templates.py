@@ -1,6 +1,6 @@
 """`{{ name }}` in definition files, as Apptainer replaces it (internal/pkg/build/args).
 
-Everything here works on single lines; `factory.recipes.definition.definition` walks a definition with it.
+These functions work on single lines; `factory.recipes.definition.definition` applies them to a definition.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _LONGEST = 64 * 1024  # characters of a line or value with its arguments replace
 
 
 def uses(line: str) -> Iterator[str]:
-    """The names that a line needs. Comment lines need none: Apptainer leaves them alone."""
+    """Yield the names that a line uses. Comment lines use none: Apptainer leaves them as they are."""
     for match in TEMPLATE.finditer(line):
         if not _in_comment(line, match.start()):
             yield match[1]
 
 
 def substitute(line: str, values: Mapping[str, str], place: Place) -> str:
-    """The line with every known name replaced.
+    """Return the line with its names replaced.
 
-    Raises ProblemError for a name without a value (in a comment line it is left as it is), where the values put a
-    new template together, which Apptainer would replace a second time, and where they are too much for one line.
+    Raises ProblemError for a name without a value (in a comment line it stays), if the values form a new template,
+    which Apptainer would replace again, and if the line becomes too long.
     """
 
     def value_of(match: re.Match[str]) -> str:
@@ -44,23 +44,25 @@ def substitute(line: str, values: Mapping[str, str], place: Place) -> str:
     if any(uses(replaced)):
         raise ProblemError(
             Problem(
-                place, f"a template is left after its arguments are replaced: {shown(replaced)}", "write plain values"
+                place,
+                f"a template remains after the arguments are replaced: {shown(replaced)}",
+                "use argument values without {{ }}",
             )
         )
     return replaced
 
 
 def expanded(values: Mapping[str, str], path: Place) -> dict[str, str]:
-    """The values with templates inside of them replaced once, as Apptainer does. Raises ProblemError.
+    """Return the values with the templates inside them replaced once, as Apptainer does. Raises ProblemError.
 
-    A line break in a value could begin a section or a header of its own, so no control character passes.
+    A line break in a value could begin a new section or header, so control characters are refused.
     """
     for name, value in values.items():
         if any(not character.isprintable() and character != "\t" for character in value):
             raise ProblemError(
                 Problem(
                     path,
-                    f"the value of the argument {name!r} holds a line break or a control character: {shown(value)}",
+                    f"the value of the argument {name!r} contains a line break or a control character: {shown(value)}",
                     "write it on one line",
                 )
             )
@@ -70,21 +72,21 @@ def expanded(values: Mapping[str, str], path: Place) -> dict[str, str]:
 
 
 def _replaced(text: str, value_of: Callable[[re.Match[str]], str], place: Place) -> str:
-    """The text with each template replaced. Raises ProblemError when a few short lines ask for a very long one."""
+    """Return the text with each template replaced. Raises ProblemError if the result is too long."""
     pieces, position, size = [], 0, len(text)
     for match in TEMPLATE.finditer(text):
         value = value_of(match)
         size += len(value)
         if size > max(_LONGEST, len(text)):
-            remedy = "write it out in the file, or into a file of its own"
-            raise ProblemError(Problem(place, f"the values of arguments make more than {_LONGEST} characters", remedy))
+            message = f"with its arguments replaced, the line has more than {_LONGEST} characters"
+            raise ProblemError(Problem(place, message, "use shorter values, or copy the text in with %files"))
         pieces += [text[position : match.start()], value]
         position = match.end()
     return "".join([*pieces, text[position:]])
 
 
 def undefined(name: str, place: Place) -> Problem:
-    """The problem of a name that has no value."""
+    """Return the problem of an argument without a value."""
     return Problem(
         place,
         f"the argument {name!r} is not defined",
@@ -93,7 +95,7 @@ def undefined(name: str, place: Place) -> Problem:
 
 
 def shown(text: str) -> str:
-    """Untrusted text for a message: escaped, and short."""
+    """Return untrusted text for a message: quoted, escaped and shortened."""
     return ascii(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 

@@ -1,1 +1,1 @@
-"""What lint checks in a recipe and in a repository of recipes."""
+"""The checks of `singfactory lint`, for a recipe and for a repository of recipes."""

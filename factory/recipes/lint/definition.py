@@ -1,4 +1,4 @@
-"""Checks of a definition's arguments, bases and stages."""
+"""Checks of a definition's arguments, base images and stages."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _arguments(subject: Subject) -> Iterator[Problem]:
 
 
 def _values(subject: Subject) -> Iterator[Problem]:
-    """Values that would say something else than they should where they stand, such as the beginning of a section."""
-    # Names without a value are told of above; here they must not hide what the others do.
+    """Report values that would change the definition's structure, such as one that begins a section."""
+    # Names without a value are reported by _arguments; here they must not hide problems of the others.
     missing = {use.name: "x" for use in subject.definition.variables() if not use.defined}
     try:
         for values in values_by_arch(subject.recipe):
@@ -46,11 +46,11 @@ def _base(subject: Subject) -> Iterator[Problem]:
     lines = [use.line for use in subject.definition.variables() if use.name == "base"]
     if lines and not base:
         remedy = 'write base = "docker://NAME:TAG" under [build] in recipe.toml'
-        yield subject.error(lines[0], "{{ base }} is used, and the recipe has no base", remedy)
+        yield subject.error(lines[0], "{{ base }} is used, but the recipe has no base", remedy)
     if base and not lines:
-        remedy = "write From: {{ base }} in the definition, or remove the key"
+        remedy = "write From: {{ base }} in the definition, or remove base"
         yield subject.about_recipe(
-            ("build", "base"), f"base is {base}, and the definition does not use {{{{ base }}}}", remedy, warning=False
+            ("build", "base"), f"base is {base}, but the definition does not use {{{{ base }}}}", remedy, warning=False
         )
 
 
@@ -62,11 +62,11 @@ def _bootstrap(subject: Subject) -> Iterator[Problem]:
         if agent is None or TEMPLATE.search(agent.value):
             continue
         if of_base and scheme and agent.value.lower() != scheme:
-            message = f"Bootstrap: {agent.value} does not fit the base {subject.recipe.build.base}"
+            message = f"Bootstrap: {agent.value} does not match the base {subject.recipe.build.base}"
             yield subject.error(agent.line, message, f"write Bootstrap: {scheme}")
         if not of_base and agent.value.lower() == "recipe":
             remedy = 'write From: {{ base }} here, and base = "recipe://NAME" under [build] in recipe.toml'
-            yield subject.error(agent.line, "Bootstrap: recipe works with the recipe's base only", remedy)
+            yield subject.error(agent.line, "Bootstrap: recipe works only with From: {{ base }}", remedy)
 
 
 def _moving_tags(subject: Subject) -> Iterator[Problem]:
@@ -77,11 +77,11 @@ def _moving_tags(subject: Subject) -> Iterator[Problem]:
             continue
         try:
             _, _, tag = docker_reference(source.value)
-        except UsageError:  # lint_host tells of it
+        except UsageError:  # reported by lint_host
             continue
         if tag == LATEST:
-            remedy = "name a version, or use {{ base }}, which base.lock pins"
-            yield subject.warning(source.line, f"From: {source.value} moves with every release", remedy)
+            remedy = "write a version tag, or use {{ base }}, which base.lock pins"
+            yield subject.warning(source.line, f"From: {source.value} is a moving tag", remedy)
 
 
 def _stages(subject: Subject) -> Iterator[Problem]:
@@ -90,8 +90,8 @@ def _stages(subject: Subject) -> Iterator[Problem]:
         for stage in definition.stages:
             for section in stage.named("files"):
                 if section.source_stage and section.source_stage not in earlier:
-                    message = f"%files from {section.source_stage}: there is no such stage before this one"
-                    yield subject.error(section.line, message, "name an earlier stage with the header Stage:")
+                    message = f"%files from {section.source_stage}: no earlier stage has this name"
+                    yield subject.error(section.line, message, "name the earlier stage with the header Stage:")
             earlier.add(stage.value("Stage"))
 
 

@@ -1,4 +1,4 @@
-"""Checks that keep a recipe away from the machine that builds it."""
+"""Checks that protect the build host from a recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _sources(subject: Subject) -> Iterator[Problem]:
             if section.source_stage:
                 refuse_shell(copy.source, place)
             else:
-                # Walked to the end: a link that leaves may stand deep in a folder.
+                # Search all folders: a link that leaves the recipe's folder can be anywhere below a source.
                 deque(copied_files(walk, copy, place), maxlen=0)
         except ProblemError as error:
             yield error.problem
@@ -40,12 +40,12 @@ def _sources(subject: Subject) -> Iterator[Problem]:
 
 
 def _links(subject: Subject) -> Iterator[Problem]:
-    """Links out of the folder. Tests would see another folder of this machine; nothing else is reached by one."""
+    """Report links out of the folder. Only `tests` is an error: tests would see another folder of this machine."""
     folder = subject.recipe.folder
     for path in sorted(folder.iterdir()):
         if why := leaves(folder, path.name):
-            message = f"{path.name} {why}: builds and tests do not see it"
-            yield Problem(Place(path), message, "put what it points to there, or remove it", path.name != TESTS)
+            message = f"{path.name} {why}: builds and tests ignore it"
+            yield Problem(Place(path), message, "replace the link by its target, or remove it", path.name != TESTS)
 
 
 CHECKS = (_host, _sources, _links)

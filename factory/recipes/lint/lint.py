@@ -1,6 +1,6 @@
-"""Everything that can be said about a recipe before it is built.
+"""Check recipes before they are built.
 
-A check takes a Subject and yields problems; adding one is a function and its name in a tuple.
+A check is a function that takes a Subject and yields problems. To add one, list it in its module's CHECKS.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ CHECKS: tuple[Check, ...] = (
 
 
 def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
-    """Every problem of one recipe, by file and line. all_recipes: what a `recipe://` base can name."""
+    """Return every problem of one recipe, by file and line. all_recipes: the possible `recipe://` bases."""
     recipe, problems = read_leniently(folder)
     found = [*problems, *lint_repository.check_folder(folder)]
     if recipe is not None:
         definition, unread = scan_file(folder, recipe.build.definition)
-        # A missing file is told of once, at the key that names it.
+        # A missing file is reported once, at the key that names it.
         found += unread if recipe.definition_path.is_file() else ()
         others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
         subject = Subject(recipe, definition, _bound(recipe, definition), others, lines_of(folder), not unread)
@@ -60,35 +60,36 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
 
 
 def _first(folder: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The problems by file and line; errors before warnings, and not all, when there are more than anybody reads."""
+    """Return at most _MOST problems, by file and line. Warnings are dropped first."""
     kept = sorted(problems, key=lambda problem: problem.warning)
     if left := kept[_MOST:]:
         message = f"{len(left)} more problems are not shown"
-        kept = [*kept[:_MOST], Problem(Place(folder / FILE), message, "begin with the others", warning=left[0].warning)]
+        kept = [*kept[:_MOST], Problem(Place(folder / FILE), message, "fix the others first", left[0].warning)]
     return tuple(sorted(kept, key=lambda problem: (problem.place.path, problem.place.line, problem.warning)))
 
 
 def refuse_broken(recipe: Recipe, all_recipes: Iterable[Recipe]) -> None:
-    """Raise ProblemError unless the recipe is free of errors: what lint refuses is never built."""
+    """Raise ProblemError if lint finds an error in the recipe: such a recipe is never built."""
     errors = [problem for problem in lint(recipe.folder, all_recipes) if not problem.warning]
     if errors:
         raise ProblemError(errors[0], more=len(errors) - 1, see=f"singfactory lint {recipe.name}")
 
 
 def lint_all(root: Path) -> tuple[Problem, ...]:
-    """Every problem of every recipe below the folder `recipes/`. Raises RecipeError when there is none such."""
+    """Return every problem of every recipe in the folder `recipes/`. Raises RecipeError if there is no such folder."""
     folders = recipe_folders(root)
     recipes = [recipe for recipe, _ in map(read_leniently, folders) if recipe is not None]
     found = list(twin_problems(folders))
     for folder in folders:
         found += lint(folder, recipes)
-    told = set(found)  # those in hidden folders, and in the folder of recipes itself, are no recipe's
-    return (*found, *(problem for problem in lint_repository.check_root(root) if problem not in told))
+    # Those in hidden folders and directly in the folder of recipes belong to no recipe.
+    reported = set(found)
+    return (*found, *(problem for problem in lint_repository.check_root(root) if problem not in reported))
 
 
 def _bound(recipe: Recipe, definition: Definition) -> tuple[Definition, ...]:
-    """The definition for each architecture; the plain one when its arguments cannot be replaced."""
+    """Return the bound definition for each architecture; the unbound one if its arguments cannot be replaced."""
     try:
         return tuple(bind(definition, values) for values in values_by_arch(recipe))
-    except ProblemError:  # lint_definition tells which argument, or which value
+    except ProblemError:  # lint_definition reports the argument or value
         return (definition,)

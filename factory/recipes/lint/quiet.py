@@ -1,7 +1,7 @@
-"""Hints about what comes out differently the next time: downloads that nothing pins.
+"""Warnings about unpinned downloads, which can differ in the next build.
 
-They read commands roughly, as lint_shell does. One hint of each kind is enough for a recipe, and `hints = false`
-under `[quiet]` silences them.
+Commands are parsed roughly, as in lint_shell. Each kind is reported once per recipe; `hints = false` under `[quiet]`
+turns them off.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def _hints(subject: Subject) -> Iterator[Problem]:
     for line_of, message, remedy in _KINDS:
         line = next((line for line in (line_of(subject, stage) for stage in stages) if line), 0)
         if line:
-            yield subject.warning(line, message, f"{remedy}, or hints = false under [quiet]")
+            yield subject.warning(line, message, f"{remedy}, or set hints = false under [quiet] in recipe.toml")
 
 
 def _apt(_: Subject, stage: Stage) -> int:
-    said = [header.value for header in stage.headers] + [section.body for section in stage.named("post")]
-    if any(_SNAPSHOT.search(text) for text in said):
+    texts = [header.value for header in stage.headers] + [section.body for section in stage.named("post")]
+    if any(_SNAPSHOT.search(text) for text in texts):
         return 0
     for command in commands_of(stage):
         if is_apt(command, "install"):
@@ -83,7 +83,7 @@ def _pip(subject: Subject, stage: Stage) -> int:
 
 
 def _is_pinned(subject: Subject, word: str, previous: str) -> bool:
-    """Whether a word after `pip install` leaves nothing open. previous: the word before it."""
+    """Return whether a word after `pip install` is no unpinned requirement. previous: the word before it."""
     word = word.strip("\"'")
     if previous in _REQUIREMENTS:
         return _file_is_pinned(subject, word)
@@ -93,7 +93,7 @@ def _is_pinned(subject: Subject, word: str, previous: str) -> bool:
 
 
 def _file_is_pinned(subject: Subject, name: str) -> bool:
-    """Whether a requirements file that `%files` brings in names a version in each line; others are not known."""
+    """Return whether every line of a requirements file names a version; True if `%files` does not copy the file."""
     for _, copy in subject.copies():
         if (copy.destination or copy.source).rstrip("/") in (name, name.rpartition("/")[0]):
             content = _content(subject.recipe.folder, copy.source, name.rpartition("/")[2])
@@ -103,9 +103,9 @@ def _file_is_pinned(subject: Subject, name: str) -> bool:
 
 
 def _content(folder: Path, source: str, name: str) -> bytes:
-    """A file that `%files` names, or that stands under a name in the folder that it names; nothing when there is none.
+    """Return the content of a source of `%files`, or of the named file in it if it is a folder; b"" if there is none.
 
-    What is wrong with a source, lint_host tells of.
+    Problems of sources are reported by lint_host.
     """
     with contextlib.suppress(UnusableError, FileNotFoundError):
         return read_inside(folder, f"{source}/{name}" if folder_inside(folder, source) else source)
@@ -131,9 +131,9 @@ def _first(commands: tuple[Command, ...], wanted: Callable[[Command], bool]) -> 
 
 
 _KINDS: tuple[tuple[Callable[[Subject, Stage], int], str, str], ...] = (
-    (_apt, "apt-get install takes what the mirror has that day", "write NAME=VERSION, or use a snapshot mirror"),
-    (_pip, "pip install takes the newest versions of that day", "write NAME==VERSION, or --require-hashes"),
-    (_download, "a download is not checked: it may be another file next time", "compare it by sha256sum -c"),
-    (_clone, "git clone takes the newest commit of that day", "check out a commit by its full number"),
+    (_apt, "apt-get install takes the mirror's current versions", "write NAME=VERSION, or use a snapshot mirror"),
+    (_pip, "pip install takes the newest versions", "write NAME==VERSION, or use --require-hashes"),
+    (_download, "a download is not verified and can change", "verify it with sha256sum -c"),
+    (_clone, "git clone takes the newest commit", "check out a commit by its full hash"),
 )
 CHECKS = (_hints,)

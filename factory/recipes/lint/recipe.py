@@ -1,4 +1,4 @@
-"""Checks of what `recipe.toml` says, beyond its types."""
+"""Checks of `recipe.toml` beyond the types of its values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def _description(subject: Subject) -> Iterator[Problem]:
         yield subject.about_recipe(
             ("recipe", "summary"),
             "the recipe has no summary",
-            'write summary = "…" under [recipe]; list and search show it',
+            'write summary = "…" under [recipe]; singfactory list and search show it',
         )
     if not recipe.license:
         yield subject.about_recipe(
-            ("recipe", "license"), "the recipe has no license", 'write an SPDX name: license = "MIT"'
+            ("recipe", "license"), "the recipe has no license", 'write an SPDX identifier, as in license = "MIT"'
         )
     if not recipe.maintainers:
         yield subject.about_recipe(
             ("recipe", "maintainers"),
             "the recipe has no maintainers",
-            'write maintainers = ["@name"]: who is asked when it breaks',
+            'write maintainers = ["@name"], the people to ask when it breaks',
         )
 
 
@@ -34,14 +34,12 @@ def _tests(subject: Subject) -> Iterator[Problem]:
     recipe = subject.recipe
     last = subject.definition.stages[-1:]
     if not recipe.tests and not any(stage.named("test") for stage in last):
-        yield subject.about_recipe(
-            (), "nothing is tested: no [[test]] and no %test", "write a [[test]] with name and run"
-        )
+        yield subject.about_recipe((), "the recipe has no [[test]] and no %test", "add a [[test]] with name and run")
     if recipe.run.gpu != "none" and not any(test.gpu for test in recipe.tests):
         yield subject.about_recipe(
             ("run", "gpu"),
-            f"the image is for {recipe.run.gpu} GPUs, and no test needs one",
-            "write a [[test]] with gpu = true",
+            f"the image is for {recipe.run.gpu} GPUs, but no test uses one",
+            "add a [[test]] with gpu = true",
         )
 
 
@@ -52,7 +50,7 @@ def _base_recipe(subject: Subject) -> Iterator[Problem]:
     if name not in subject.others and not (subject.recipe.folder.parent / name / "recipe.toml").is_file():
         yield subject.about_recipe(
             ("build", "base"),
-            f"base is recipe://{name}, and there is no such recipe",
+            f"base is recipe://{name}, but there is no such recipe",
             f"correct the name, or create it: singfactory new {name} --from IMAGE",
             warning=False,
         )
@@ -60,11 +58,11 @@ def _base_recipe(subject: Subject) -> Iterator[Problem]:
     while name in subject.others and name not in path:
         path.append(name)
         name = subject.others[name].base_recipe
-    # A circle further down is told of at the recipes that form it.
+    # A circle further down is reported at the recipes that form it.
     if name == subject.recipe.name:
         yield subject.about_recipe(
             ("build", "base"),
-            f"the recipes are built upon each other in a circle: {' -> '.join([*path, name])}",
+            f"the recipes' bases form a circle: {' -> '.join([*path, name])}",
             "give one of them a docker:// base",
             warning=False,
         )
@@ -84,9 +82,9 @@ def _pin(subject: Subject) -> Iterator[Problem]:
         return
     _, _, tag = docker_base(recipe.build.base)
     if stale:
-        yield Problem(place, f"it is for another base than {recipe.build.base}", remedy, warning=True)
+        yield Problem(place, f"{pins.FILE} pins another base than {recipe.build.base}", remedy, warning=True)
     elif not pinned and ":" not in tag:
-        moving = "moves with every release, and is" if tag == LATEST else "is"
+        moving = "is a moving tag and" if tag == LATEST else "is"
         yield subject.about_recipe(
             ("build", "base"), f"the base {recipe.build.base} {moving} not pinned to a digest", remedy
         )

@@ -1,7 +1,7 @@
-"""No git repository below the folder of recipes: whoever runs git there runs what its settings name.
+"""Refuse git repositories below the folder of recipes: running git there would run programs from their settings.
 
-Git takes a folder for a repository when it holds HEAD, objects and refs, or HEAD and commondir
-(gitrepository-layout(5)). Such files can be committed like any other; ``.git`` only by somebody who means harm.
+Git takes a folder for a repository if it contains HEAD, objects and refs, or HEAD and commondir
+(gitrepository-layout(5)). Such files can be committed like any other; a ``.git`` only with malicious intent.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from pathlib import Path
 
 from factory.recipes.model import Place, Problem
 
-# Which names file systems take for one: verify_path in git's read-cache.c. Case, what HFS+ ignores, NTFS's short name.
+# Names that file systems treat as .git, from verify_path in git's read-cache.c: case, characters that HFS+ ignores,
+# and NTFS short names.
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _GIT = re.compile(r"(?:\.git|git~[0-9])[. ]*(?::.*)?")
 _REPOSITORIES = ({"head", "objects", "refs"}, {"head", "commondir"})
-_MESSAGE = "a git repository inside the folder of recipes: its settings can name programs, and git would run them"
+_MESSAGE = "a git repository inside the folder of recipes: git would run the programs that its settings name"
 
 
 def check_folder(folder: Path) -> Iterator[Problem]:
-    """A problem for each repository in a folder or anywhere below it, in what is hidden too; links are not followed."""
+    """Yield a problem for each repository in a folder or below it, hidden folders included; links are not followed."""
     waiting = [] if folder.is_symlink() else [folder]
     while waiting:
         here = waiting.pop()
         try:
             with os.scandir(here) as found:
                 entries = list(found)
-        except OSError:  # what this user cannot read, git cannot either
+        except OSError:  # git, run by this user, cannot read it either
             continue
         for entry in entries:
             if _is_git(entry.name):
@@ -43,7 +44,7 @@ def check_folder(folder: Path) -> Iterator[Problem]:
 
 
 def check_root(root: Path) -> Iterator[Problem]:
-    """As check_folder. The folder of all recipes may be the top of the project's own repository, with a ``.git``."""
+    """As check_folder, but allow a ``.git`` at the top: the folder of recipes may be the project's own repository."""
     return (problem for problem in check_folder(root) if problem.place.path != root / ".git")
 
 

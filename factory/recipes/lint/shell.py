@@ -1,6 +1,6 @@
-"""Hints about the shell commands of `%post`: what makes images large, hang, or miss what was written.
+"""Warnings about shell commands in `%post` that make images large, make builds hang, or lose files.
 
-These read commands roughly, as a person skims them. They are warnings, never errors.
+Commands are parsed roughly, so these are warnings, never errors.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _TARGET_OPTIONS = frozenset({"-o", "-O", "-C", "-d", "-p", "--output", "--prefix
 
 @dataclass(frozen=True)
 class Command:
-    """A simple command of a script: its words, and the line it begins on."""
+    """A simple command of a script: its words and its first line."""
 
     words: tuple[str, ...]
     line: int
 
     def calls(self, *names: str) -> bool:
-        """Whether one of its words is a program of these names."""
+        """Return whether one of its words is a program with one of these names."""
         return any(word.rpartition("/")[2] in names for word in self.words)
 
 
 def commands_of(stage: Stage) -> tuple[Command, ...]:
-    """The simple commands of a stage's `%post`, as far as they can be told apart by a glance."""
+    """Return the simple commands of a stage's `%post`, split roughly at separators and keywords."""
     found = []
     for section in stage.named("post"):
         start, parts = 0, list[str]()
@@ -54,7 +54,7 @@ def commands_of(stage: Stage) -> tuple[Command, ...]:
 
 
 def is_apt(command: Command, action: str) -> bool:
-    """Whether it is `apt-get install`, or another action."""
+    """Return whether the command is `apt-get install`, or another action."""
     return command.calls("apt-get", "apt") and action in command.words
 
 
@@ -62,7 +62,7 @@ def _apt_asks(subject: Subject) -> Iterator[Problem]:
     for stage in subject.definition.stages:
         for command in commands_of(stage):
             if is_apt(command, "install") and not any(_YES.fullmatch(word) for word in command.words):
-                yield subject.warning(command.line, "apt-get install without -y waits for an answer", "add -y")
+                yield subject.warning(command.line, "apt-get install without -y waits for an answer", "add -y to it")
 
 
 def _apt_lists(subject: Subject) -> Iterator[Problem]:
@@ -75,11 +75,11 @@ def _apt_lists(subject: Subject) -> Iterator[Problem]:
         if not any(is_apt(command, "update") for command in commands[: installs[0]]):
             remedy = "add apt-get update before it"
             yield subject.warning(
-                line, "apt-get install with no apt-get update before it finds old or no packages", remedy
+                line, "apt-get install without apt-get update before it finds old packages or none", remedy
             )
         kept = not subject.recipe.quiet.caches
         if kept and not any(_LISTS in word for command in commands[installs[-1] :] for word in command.words):
-            remedy = f"end with rm -rf {_LISTS}/*"
+            remedy = f"end %post with rm -rf {_LISTS}/*"
             yield subject.warning(line, "the package lists of apt-get stay in the image", remedy)
 
 
@@ -94,14 +94,14 @@ def _pip_cache(subject: Subject) -> Iterator[Problem]:
             if pip is None or without or "install" not in command.words[pip:]:
                 continue
             if "--no-cache-dir" not in command.words:
-                message = "pip install keeps its downloads in a cache"
+                message = "pip install leaves its download cache in the image"
                 yield subject.warning(command.line, message, "add --no-cache-dir")
 
 
 def _lost_files(subject: Subject) -> Iterator[Problem]:
-    """Files that are left in places which are not the image's when it runs."""
+    """Report files in places that are covered by the host's folders at run time."""
     for stage in subject.definition.stages:
-        removed: set[str] = set()  # by the commands that follow
+        removed: set[str] = set()  # by later commands
         found: list[tuple[Command, str, str]] = []
         for command in reversed(commands_of(stage)):
             for target in _targets(command):
@@ -111,13 +111,13 @@ def _lost_files(subject: Subject) -> Iterator[Problem]:
             if command.calls("rm"):
                 removed |= {word.strip("\"'").rstrip("*").rstrip("/") for word in command.words[1:]}
         for command, target, where in reversed(found):
-            whose = "the host's" if where == "/tmp" else "the user's own, or not readable,"  # noqa: S108
-            message = f"{target} is written in %post, and {where} is {whose} when the image runs"
-            yield subject.warning(command.line, message, "write below /opt or /usr/local, or remove it again")
+            whose = "the host's" if where == "/tmp" else "the user's own, or unreadable,"  # noqa: S108
+            message = f"{target} is written in %post, but {where} is {whose} when the image runs"
+            yield subject.warning(command.line, message, "write it below /opt or /usr/local, or remove it in %post")
 
 
 def _targets(command: Command) -> Iterator[str]:
-    """The words that a command writes to, as far as they can be told."""
+    """Yield the words that a command seems to write to."""
     words = command.words
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else ""
@@ -133,7 +133,7 @@ def _targets(command: Command) -> Iterator[str]:
 
 
 def _is_removed(target: str, removed: set[str]) -> bool:
-    """Whether the target, or a folder above it, is among what is removed later."""
+    """Return whether the target or a folder above it is removed later."""
     path = target.strip("\"'").rstrip("/")[:_LONGEST_PATH]
     while path:
         if path in removed:

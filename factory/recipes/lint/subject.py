@@ -1,4 +1,4 @@
-"""What a lint check looks at."""
+"""The input of a lint check."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from factory.recipes.toml.lines import KeyPath, nearest_line
 
 @dataclass(frozen=True)
 class Subject:
-    """A recipe, its definition as written, and with its arguments bound, once per architecture.
+    """A recipe, its definition as written, and the definition with its arguments bound, once per architecture.
 
-    is_sound: nothing was wrong with the definition when it was read.
+    others: recipes by name. lines: the lines of keys in `recipe.toml`. is_sound: the definition has no syntax errors.
     """
 
     recipe: Recipe
@@ -26,26 +26,26 @@ class Subject:
     is_sound: bool
 
     def stages(self) -> Iterator[Stage]:
-        """Every stage of every bound definition."""
+        """Yield every stage of every bound definition."""
         for definition in self.bound:
             yield from definition.stages
 
     def copies(self) -> Iterator[tuple[Section, Copy]]:
-        """Every entry of every `%files` section, with its section."""
+        """Yield every entry of every `%files` section, with its section."""
         for stage in self.stages():
             for section in stage.named("files"):
                 for copy in section.copies():
                     yield section, copy
 
     def error(self, line: int, message: str, remedy: str) -> Problem:
-        """A problem in the definition that stops the build."""
+        """Return a problem in the definition that stops the build."""
         return Problem(Place(self.definition.path, line), message, remedy)
 
     def warning(self, line: int, message: str, remedy: str) -> Problem:
-        """A problem in the definition that does not stop the build."""
+        """Return a problem in the definition that does not stop the build."""
         return Problem(Place(self.definition.path, line), message, remedy, warning=True)
 
     def about_recipe(self, key: KeyPath, message: str, remedy: str, *, warning: bool = True) -> Problem:
-        """A problem of `recipe.toml`, at a key or at the table where it is missing."""
+        """Return a problem of `recipe.toml`, at a key, or at its table if the key is missing."""
         place = Place(self.recipe.folder / "recipe.toml", nearest_line(self.lines, key))
         return Problem(place, message, remedy, warning)

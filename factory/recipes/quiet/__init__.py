@@ -1,1 +1,1 @@
-"""Recipes whose rebuilds give the same files."""
+"""The factory's rules for reproducible builds."""

@@ -1,9 +1,9 @@
 """Quiet builds: a rebuilt image differs only where its contents differ.
 
-The rules are the factory's own, on by default, each with a switch in the table `[quiet]` of recipe.toml. Those that
-act inside the image stand around the recipe's own `%post`, which becomes a script of its own: it keeps its
-interpreter, its line numbers and its status, and the rules run whether it ends with `exit 0`, with `exec` or not
-at all. docs/reproducible.md tells people about them.
+The factory adds rules to every build. They are on by default, and each has a switch in the table `[quiet]` of
+recipe.toml. Rules that act inside the image run before and after the recipe's own `%post`, which becomes a separate
+script: it keeps its interpreter, line numbers and exit status, and the rules run even if it ends with `exit 0` or
+`exec`. User documentation: docs/reproducible.md.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from factory.recipes.quiet import scripts
 
 _USUAL_SHELL = ("/bin/sh", "-ex")  # what Apptainer and SingularityCE start %post with
 _SCRIPT = "/.post.recipe"
-# Bases that are made here, by a program that leaves logs and caches; they have a shell.
+# Agents that create the base during the build and leave logs and caches. Such bases have a shell.
 _MADE_HERE = frozenset({"debootstrap"})
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. what and why are for people; before runs ahead of `%post`, after at its end, with mksquashfs_options.
+    """One rule. what and why: its documentation. before, after: shell commands that run before and after `%post`.
 
-    `{epoch}` in before is the time that stands for now, in seconds since 1970.
+    `{epoch}` in before is replaced by SOURCE_DATE_EPOCH, in seconds since 1970.
     """
 
     name: str
@@ -43,19 +43,19 @@ RULES = (
     Rule(
         "epoch",
         "`SOURCE_DATE_EPOCH` and the build-date label are the time of the last commit to the recipe",
-        "no file is newer than the recipe, and programs that honour the variable write that time instead of now",
+        "no file is newer than the recipe, and programs that honor the variable write that time instead of now",
         before="export SOURCE_DATE_EPOCH={epoch}\n",
     ),
     Rule(
         "locale",
         "`TZ=UTC` and `LC_ALL=C.UTF-8` (`C` where the image lacks it) in `%post`",
-        "sorting, messages and local times do not depend on who builds",
+        "sorting, messages and local times do not depend on the build machine",
         before=scripts.LOCALE,
     ),
     Rule(
         "caches",
         "package managers' caches and lists are removed, logs are emptied",
-        "they hold times and what the mirror had that day, and nobody needs them in an image",
+        "they contain times and the mirror's current state, and an image does not need them",
         after=scripts.CACHES,
     ),
     Rule(
@@ -66,14 +66,14 @@ RULES = (
     ),
     Rule(
         "bytecode",
-        "Python's `.pyc` files hold a hash of their source, not its time (PEP 552)",
-        "a time differs in every build, and no longer fits once times are clamped: Python would compile at each import",
+        "Python's `.pyc` files contain a hash of their source, not its time (PEP 552)",
+        "a time differs in every build and is wrong once file times are clamped: Python would compile at each import",
         after=scripts.BYTECODE,
     ),
     Rule(
         "fragments",
         "`mksquashfs -no-fragments` (Apptainer 1.4 and later)",
-        "the ends of many files share no block, so one changed file does not change its neighbours",
+        "the ends of files share no blocks, so a changed file does not change its neighbors",
         mksquashfs_options=("-no-fragments",),
     ),
 )
@@ -82,12 +82,12 @@ NO_RULES = QuietSpec(**{rule.name: False for rule in RULES})
 
 
 def rules_of(spec: QuietSpec) -> tuple[Rule, ...]:
-    """The rules that a recipe keeps switched on, in their order."""
+    """Return the rules that are on, in order."""
     return tuple(rule for rule in RULES if getattr(spec, rule.name))
 
 
 def record(spec: QuietSpec) -> str:
-    """The rules as a part of an input key: their names, and a digest over all that they do."""
+    """Return the rules for the input key: their names, and a digest of everything that they do."""
     rules = rules_of(spec)
     content = "".join(text for rule in rules for text in (rule.before, rule.after, *rule.mksquashfs_options))
     around = _DATE + scripts.COMMON + _BEGIN + _TIDY_UP + _RUN
@@ -97,24 +97,24 @@ def record(spec: QuietSpec) -> str:
 
 
 def mksquashfs_options(spec: QuietSpec) -> tuple[str, ...]:
-    """What the rules want mksquashfs to be told."""
+    """Return the options that the rules pass to mksquashfs."""
     return tuple(option for rule in rules_of(spec) for option in rule.mksquashfs_options)
 
 
 def clamps_times(spec: QuietSpec, definition: Definition) -> bool:
-    """Whether the engine may be told the epoch, so that no file of the image is newer.
+    """Return whether the engine may clamp file times to the epoch.
 
-    Only where the bytecode rule runs: else `.pyc` files that hold times would be stale.
+    The bytecode rule must run too: otherwise `.pyc` files that contain times would be stale.
     """
     return spec.epoch and spec.bytecode and _is_scripted(definition.stages[-1])
 
 
 def with_rules(definition: Definition, spec: QuietSpec, epoch: int, first: Sequence[str] = ()) -> Definition:
-    """Apply the rules to a bound definition: those for the time before `%post` to each stage, all to the last one.
+    """Apply the rules to a bound definition: all rules to the last stage, those before `%post` to the others too.
 
-    epoch: in seconds since 1970. first: shell commands that the last stage's `%post` begins with in any case. A stage
-    without `%post` gets none, unless programs of the build machine made its base or first asks for it: an image
-    base without a shell stays possible.
+    epoch: seconds since 1970. first: shell commands to add at the beginning of the last stage's `%post`. A stage
+    without `%post` gets none, so that its base needs no shell, except if the build machine creates the base
+    (debootstrap) or there are commands in first.
     """
     rules = rules_of(spec)
     before = "".join(rule.before for rule in rules).replace("{epoch}", str(epoch))
@@ -130,7 +130,7 @@ def with_rules(definition: Definition, spec: QuietSpec, epoch: int, first: Seque
 
 
 def _labelled(stage: Stage, epoch: int) -> Stage:
-    """The stage with the label that engines else fill with the time of the build; a label of the recipe's own wins."""
+    """Return the stage with the build-date label set to the epoch; a label in the recipe takes precedence."""
     time = datetime.fromtimestamp(epoch, timezone.utc)
     label = Section("labels", "", f"    {_DATE.format(time, day=time.day)}\n", stage.line)
     names = [section.name for section in stage.sections]
@@ -144,7 +144,7 @@ def _is_scripted(stage: Stage) -> bool:
 
 _DATE = "org.label-schema.build-date {:%A_{day}_%B_%Y_%H:%M:%S_UTC}"  # as the engines write it
 _BEGIN = """\
-# The factory's own lines around the recipe's, which stand below as they were written.
+# Added by singfactory. The recipe's own %post is below, unchanged.
 { set +ex; } 2>/dev/null
 """
 _TIDY_UP = """\
@@ -152,7 +152,7 @@ tidy_up() {
 %s}
 trap 'status=$?; { set +ex; } 2>/dev/null; [ "$status" -ne 0 ] || (tidy_up); exit "$status"' EXIT
 """
-# The lines are read and written by the shell alone: an image may have few programs.
+# The shell itself copies the lines: an image may have few programs.
 _RUN = """\
 while IFS= read -r line; do printf '%%s\\n' "$line"; done >%(script)s <<'%(end)s'
 %(body)s%(end)s
@@ -162,7 +162,7 @@ rm -f %(script)s || :
 
 
 def _wrapped(stage: Stage, before: str, after: str) -> Stage:
-    """The stage with one `%post`: before, the recipe's own as a script, and after once that has succeeded."""
+    """Return the stage with one `%post`: before, the recipe's own as a script, and after if that succeeds."""
     if not before and not after:
         return stage
     sections = stage.named("post")
@@ -188,6 +188,6 @@ def _script(body: str, interpreter: Sequence[str]) -> dict[str, str]:
 
 
 def _interpreter(sections: Sequence[Section]) -> tuple[str, ...]:
-    """What the engine would start `%post` with: of several sections, the last one that says something counts."""
+    """Return the command that the engine would run `%post` with. The last section with arguments counts."""
     words = next((section.args.split() for section in reversed(sections) if section.args), [])
     return tuple(words[words.index("-c") + 1 :]) if "-c" in words else (*_USUAL_SHELL, *words)

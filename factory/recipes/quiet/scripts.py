@@ -1,7 +1,7 @@
-"""The shell that quiet builds run inside images. It has to work in busybox sh, dash and bash.
+"""Shell scripts that quiet builds run inside images. They work in busybox sh, dash and bash.
 
-Each script is a list of commands that stand in the function `tidy_up`, after `COMMON`. They use its `remove` and
-`empty`, and never fail the build.
+All but LOCALE go into the function `tidy_up`, after `COMMON`. They use its functions `remove` and `empty`, and never
+fail the build.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ case $(locale -a 2>/dev/null) in
 esac
 """
 
-# While %post runs, /tmp, /var/tmp and files below /etc are the build machine's own, some on the same disk as the
-# image: device numbers do not tell them apart, only the list of mounts does. Without that list nothing is removed.
+# While %post runs, /tmp, /var/tmp and some files in /etc belong to the build machine. They can be on the same disk as
+# the image, so device numbers do not identify them; the list of mounts does. Without that list nothing is removed.
 COMMON = """\
 if [ ! -r /proc/self/mountinfo ] || ! command -v rm >/dev/null; then return 0; fi
 newline='
 '
 mounts=$(while read -r _ _ _ _ point _; do printf '%s\\n' "$point"; done </proc/self/mountinfo)
 mounts=$newline$mounts$newline
-is_ours() { # PATH: nothing at, above or below it is mounted from elsewhere, and it is no link; sets $real
+is_ours() { # PATH: it is no link, and nothing at, above or below it is a mount point; sets $real
     folder=$(cd -P -- "${1%/*}/" 2>/dev/null && pwd -P) || return 1
     real=${folder%/}/${1##*/}
     [ ! -L "$real" ] || return 1
-    case $real in *[[:space:]]* | *\\\\* | *'#'*) return 1 ;; esac # such names are written otherwise in the list
+    case $real in *[[:space:]]* | *\\\\* | *'#'*) return 1 ;; esac # such names are escaped in the list
     case $mounts in *"$newline$real$newline"* | *"$newline$real/"*) return 1 ;; esac
     while [ -n "${folder#/}" ]; do
         case $mounts in *"$newline$folder$newline"*) return 1 ;; esac
@@ -50,7 +50,7 @@ empty() {
 """
 
 CACHES = """\
-# The archives and lists of package managers.
+# Archives and lists of package managers.
 remove /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/* /var/cache/apt/*.bin
 for list in /var/lib/apt/lists/*; do
     [ "${list##*/}" = partial ] || remove "$list"
@@ -62,13 +62,13 @@ remove /var/cache/debconf/*-old /var/lib/dpkg/*-old
 remove /var/cache/ldconfig/aux-cache /var/cache/man/*
 remove /root/.cache/pip /root/.cache/uv /root/.cache/yarn /root/.cache/go-build /usr/local/share/.cache/yarn
 remove /root/.npm/_cacache /root/.npm/_logs /root/.wget-hsts
-# conda: what it downloaded. Unpacked packages stay: environments may be links to them.
+# conda: downloaded archives. Unpacked packages stay: environments may link to them.
 for packages in /opt/*/pkgs /root/*/pkgs /root/.conda/pkgs; do
     if [ -f "$packages/urls.txt" ]; then
         remove "$packages"/*.conda "$packages"/*.tar.bz2 "$packages"/cache/*.json "$packages"/cache/*.zst
     fi
 done
-# Logs become empty and stay where they are: a service may want its file, with this owner.
+# Logs are emptied, not removed: a service may need its file, with this owner.
 remove /var/log/journal/*
 if is_ours /var/log && command -v find >/dev/null; then
     find "$real" -xdev -type f -size +0 -exec sh -c 'for file; do : >"$file"; done' sh {} +

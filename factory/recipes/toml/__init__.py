@@ -1,1 +1,1 @@
-"""TOML files with the line of each key."""
+"""Read TOML files, with the line of each key."""

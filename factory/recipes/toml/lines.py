@@ -1,4 +1,4 @@
-"""Where the keys of a TOML document stand. `tomllib` reads values and forgets their lines."""
+"""Find the lines of the keys in a TOML document, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["KeyPath", "TooDeepError", "key_lines", "nearest_line", "refuse_deep"
 
 KeyPath = tuple[str | int, ...]
 
-# One lexical piece: a string of one of the four kinds, a comment, or a character that means something outside of them.
-# Quotes by themselves, one or three, begin a string that nothing ends.
+# A token: a string of one of the four kinds, a comment, or a character with a meaning outside of them. A lone quote,
+# single or triple, begins an unterminated string.
 _PIECE = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}'
     r"|'''.*?'{3,5}"
@@ -34,7 +34,7 @@ _KEY = re.compile(r"""(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[A-Za-z0-9_-]+|[ \t.])+""
 
 
 class TooDeepError(ValueError):
-    """A dotted key has more parts than anybody writes. line: where."""
+    """A dotted key has too many parts. line: its line."""
 
     def __init__(self, line: int) -> None:
         super().__init__(f"a key is nested too deeply at line {line}")
@@ -42,11 +42,11 @@ class TooDeepError(ValueError):
 
 
 def refuse_deep(text: str) -> None:
-    """Raise TooDeepError for a key of many parts, before a parser sees it: tomllib takes quadratic time for one."""
+    """Raise TooDeepError for a key with many parts, before parsing: tomllib takes quadratic time for one."""
     dots, line = 0, 1
     for match in _PIECE.finditer(text):
         piece = match[0]
-        if piece in _UNCLOSED:  # a parser reads no further, either
+        if piece in _UNCLOSED:  # the parser stops here too
             return
         if piece == ".":
             dots += 1
@@ -58,10 +58,10 @@ def refuse_deep(text: str) -> None:
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line (1-based) of every table header and key of a valid TOML document.
+    """Return the line (1-based) of every table header and key of a valid TOML document.
 
-    Paths are as in the parsed document: ``("build", "args", "x")``, ``("test", 0, "name")``. Keys inside
-    of inline tables stand at their table's key.
+    Paths are as in the parsed document: ``("build", "args", "x")``, ``("test", 0, "name")``. Keys of inline
+    tables are not included.
     """
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
@@ -81,21 +81,21 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def nearest_line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
-    """The line of a key, else of the closest table around it, else 0."""
+    """Return the line of a key, or of the nearest table around it, or 0."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 0)
 
 
 def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...], int]]:
-    """Each header and key: the number of its opening brackets, its parts, its line."""
+    """Yield each header and key: the number of opening brackets, the parts, the line."""
     position = _after_space(text, 0)
     line, counted = 1, 0
     while position < len(text):
         line, counted = line + text.count("\n", counted, position), position
         brackets = 2 if text.startswith("[[", position) else 1 if text.startswith("[", position) else 0
         match = _KEY.match(text, position + brackets)
-        if match is None:  # not TOML, which the caller has found out already
+        if match is None:  # not TOML; the caller has reported it
             return
         yield brackets, _parts(match[0]), line
         position = _after_space(text, _after_statement(text, match.end() + brackets))
@@ -107,7 +107,7 @@ def _after_space(text: str, position: int) -> int:
 
 
 def _after_statement(text: str, position: int) -> int:
-    """Where the line ends that a header or a value ends on: a line break outside of strings and brackets."""
+    """Return the offset after a header or value: after the next line break outside of strings and brackets."""
     depth = 0
     for match in _PIECE.finditer(text, position):
         if match[0] in "[{":
@@ -120,7 +120,7 @@ def _after_statement(text: str, position: int) -> int:
 
 
 def _parts(key: str) -> tuple[str, ...]:
-    """A dotted key's parts, with quotes and escapes read by the TOML parser itself."""
+    """Return a dotted key's parts; the TOML parser reads quotes and escapes."""
     parts: list[str] = []
     value: object = tomllib.loads(f"{key} = 0")
     while isinstance(value, dict):
@@ -130,7 +130,7 @@ def _parts(key: str) -> tuple[str, ...]:
 
 
 def _resolved(key: tuple[str, ...], counts: dict[KeyPath, int]) -> KeyPath:
-    """A header's path, with the current index after every name that is an array of tables."""
+    """Return a header's path, with the current index after every array of tables."""
     path: KeyPath = ()
     for index, name in enumerate(key):
         path = (*path, name)

@@ -1,4 +1,4 @@
-"""A TOML table that is read key by key: wrong types, values and unknown keys become problems with a line."""
+"""Read TOML tables key by key. Wrong types, wrong values and unknown keys become problems with a line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from factory.recipes.toml.lines import KeyPath, TooDeepError, key_lines, nearest
 _T = TypeVar("_T")
 _TOML_LINE = re.compile(r" ?\(at line ([0-9]+), column [0-9]+\)")
 _MOST = 1000  # entries of a list or table
-_TOLD = 20  # unknown keys of a table that are told of
+_REPORTED = 20  # unknown keys per table
 _TYPES = {str: "a string", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
 
 
 class Report:
-    """Collects the problems of one TOML file, and knows the lines of its keys."""
+    """The problems of one TOML file, and the lines of its keys."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,15 +33,15 @@ class Report:
         self._text = ""
 
     def load(self) -> dict[str, Any] | None:
-        """Read the file; None when it is missing or not TOML, which is then a problem."""
+        """Read the file. If it is missing or not TOML, add a problem and return None."""
         try:
             text = read_inside(self.path.parent, self.path.name).decode("utf-8").replace("\r\n", "\n")
             refuse_deep(text)
             document = tomllib.loads(text)
         except FileNotFoundError as error:
-            self._refuse(f"it cannot be read: {error.strerror}", "write it; singfactory new does")
+            self._refuse(f"{self.path.name} cannot be read: {error.strerror}", "create it")
         except UnusableError as error:
-            self._refuse(f"{self.path.name} {error}", "put the file itself there, a small one as singfactory writes it")
+            self._refuse(f"{self.path.name} {error}", "replace it by an ordinary file of less than 256 kB")
         except UnicodeDecodeError:
             self._refuse("the file is not UTF-8", "save it as UTF-8 text")
         except tomllib.TOMLDecodeError as error:
@@ -50,11 +50,11 @@ class Report:
             message = f"not TOML: {_TOML_LINE.sub('', str(error)).removesuffix(' (at end of document)')}"
             self._refuse(message, "see https://toml.io for the format", line)
         except TooDeepError as error:
-            self._refuse("not TOML that anybody would write: nested too deeply", "write it flat", error.line)
+            self._refuse("a key is nested too deeply", "use fewer levels", error.line)
         except RecursionError:
-            self._refuse("not TOML that anybody would write: nested too deeply", "write it flat")
-        except ValueError:  # Python reads no number of more than 4300 digits
-            self._refuse("not TOML that anybody would write: a number is too long", "write a shorter one")
+            self._refuse("a value is nested too deeply", "use fewer levels")
+        except ValueError:  # Python parses no number with more than 4300 digits
+            self._refuse("a number is too long", "write a shorter one")
         else:
             self._text = text
             return document
@@ -65,16 +65,16 @@ class Report:
 
     @cached_property
     def lines(self) -> Mapping[KeyPath, int]:
-        """Where each key stands. Found when it is asked for: that takes longer than all the checks."""
+        """The line of each key. Computed on demand: it takes longer than all checks together."""
         return key_lines(self._text)
 
     def complain(self, path: KeyPath, message: str, remedy: str) -> None:
-        """Add a problem at a key, or at what stands around it."""
+        """Add a problem at a key, or at the nearest table around it."""
         self.problems.append(Problem(Place(self.path, nearest_line(self.lines, path)), message, remedy))
 
 
 class Table:
-    """One table of the file. Every reader gives the key's value, or its default when missing or wrong."""
+    """One table of the file. Each method returns a key's value, or its default if it is missing or wrong."""
 
     def __init__(self, report: Report, content: Mapping[str, Any], path: KeyPath = ()) -> None:
         self._report = report
@@ -87,35 +87,35 @@ class Table:
         self._report.complain((*self._path, key), message, remedy)
 
     def has(self, key: str) -> bool:
-        """Whether the key is there; it counts as known from now on."""
+        """Return whether the key exists, and mark it as known."""
         self._known.append(key)
         return key in self._content
 
     def table(self, key: str) -> Table:
-        """A table below this one; an empty one when it is missing."""
+        """Return a table in this one, empty if it is missing."""
         return Table(self._report, self._typed(key, dict, {}), (*self._path, key))
 
     def tables(self, key: str) -> tuple[Table, ...]:
-        """An array of tables."""
+        """Return an array of tables."""
         items = self._typed(key, list, [])
         if len(items) > _MOST:
             self.complain(key, f"{key} has {len(items)} entries", f"keep at most {_MOST}")
             return ()
         if not all(isinstance(item, dict) for item in items):
-            self.complain(key, f"{key} holds something that is not a table", f"write [[{key}]] above each of them")
+            self.complain(key, f"{key} contains something other than tables", f"write [[{key}]] above each table")
             return ()
         return tuple(Table(self._report, item, (*self._path, key, index)) for index, item in enumerate(items))
 
     def text(self, key: str, default: str = "", *, multiline: bool = False) -> str:
-        """A string without control characters; line breaks and tabs only where it may have several lines."""
+        """Return a string without control characters, except line breaks and tabs if multiline."""
         value: str = self._typed(key, str, default)
         if any(not character.isprintable() and not (multiline and character in "\n\t") for character in value):
-            self.complain(key, f"{key} holds a line break or a control character", "remove it")
+            self.complain(key, f"{key} contains a line break or a control character", "remove it")
             return default
         return value
 
     def number(self, key: str, default: int, *, low: int, high: int) -> int:
-        """An integer between two others."""
+        """Return an integer from low to high."""
         value: int = self._typed(key, int, default)
         if not low <= value <= high:
             self.complain(key, f"{key} is {value}", f"write a number from {low} to {high}")
@@ -123,36 +123,36 @@ class Table:
         return value
 
     def flag(self, key: str) -> bool:
-        """True or false; false when it is missing."""
+        """Return a boolean, False if it is missing."""
         value: bool = self._typed(key, bool, default=False)
         return value
 
     def texts(self, key: str, default: Sequence[str] = ()) -> tuple[str, ...]:
-        """A list of strings, without control characters, none of them twice."""
+        """Return a list of distinct strings without control characters."""
         values = self._typed(key, list, list(default))
         if len(values) > _MOST:
             self.complain(key, f"{key} has {len(values)} entries", f"keep at most {_MOST}")
             return tuple(default)
         if not all(isinstance(value, str) and value and value.isprintable() for value in values):
-            self.complain(key, f"{key} holds something that is not a plain string", f'write {key} = ["…", "…"]')
+            self.complain(key, f"{key} contains something other than plain strings", f'write {key} = ["…", "…"]')
             return tuple(default)
         if len(set(values)) < len(values):
-            self.complain(key, f"{key} holds a value twice", "remove one of them")
+            self.complain(key, f"{key} contains a value twice", "remove one of them")
         return tuple(dict.fromkeys(values))
 
     def choice(self, key: str, default: str, allowed: Sequence[str]) -> str:
-        """One string of several."""
+        """Return one of the allowed strings."""
         value = self.text(key, default)
         return value if self._allowed(key, value, allowed) else default
 
     def choices(self, key: str, default: Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
-        """A list of strings, each of them one of several."""
+        """Return a list of allowed strings."""
         values = self.texts(key, default)
         wrong = [value for value in values if not self._allowed(key, value, allowed)]
         return tuple(default) if wrong else values
 
     def mapping(self, key: str, *, name: re.Pattern[str], what: str) -> dict[str, str]:
-        """A table of one-line strings, with names that match a pattern."""
+        """Return a table of one-line strings whose names match a pattern."""
         content = self._typed(key, dict, {})
         if len(content) > _MOST:
             self.complain(key, f"{key} has {len(content)} entries", f"keep at most {_MOST}")
@@ -161,21 +161,22 @@ class Table:
         found = {}
         for entry in content:
             if name.fullmatch(entry) is None:
-                below.complain(entry, f"{shown(entry)} is not {what}", "use letters, digits and _, and no digit first")
+                remedy = "use letters, digits and _, and begin with a letter or _"
+                below.complain(entry, f"{shown(entry)} is not {what}", remedy)
             else:
                 found[entry] = below.text(entry)
         return found
 
     def size(self, key: str, default: int) -> int:
-        """A size such as "40GB", in bytes."""
+        """Return a size such as "40GB" in bytes."""
         return self._read(key, parse_size, default, 'write a size, such as "40GB" or "20GiB"')
 
     def duration(self, key: str, default: timedelta) -> timedelta:
-        """A duration such as "2h"."""
+        """Return a duration such as "2h"."""
         return self._read(key, parse_duration, default, 'write a duration, such as "90s", "2m", "2h" or "30d"')
 
     def checked(self, key: str, check: Callable[[str], object], default: str = "") -> str:
-        """A string that a parser of names accepts; what the parser says (UsageError) becomes the problem."""
+        """Return a string that passes a check. A UsageError from the check becomes a problem."""
         value = self.text(key, default)
         try:
             if value:
@@ -185,23 +186,22 @@ class Table:
             return default
         return value
 
-    def no_others(self) -> None:
-        """Complain of the keys that no reader has asked for; of the first few, when there are many."""
+    def refuse_unknown(self) -> None:
+        """Add a problem for each key that was not read, at most 20."""
         unknown = [key for key in self._content if key not in self._known]
-        for key in unknown[:_TOLD]:
+        for key in unknown[:_REPORTED]:
             near = get_close_matches(key, self._known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"known here are {', '.join(sorted(set(self._known)))}"
+            remedy = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(set(self._known)))}"
             place = f"[{'.'.join(map(str, self._path))}]" if self._path else "recipe.toml"
             self.complain(key, f"unknown key {shown(key)} in {place}", remedy)
 
     def _typed(self, key: str, kind: type, default: Any) -> Any:  # noqa: ANN401 - TOML values are of any type
         self._known.append(key)
         value = self._content.get(key, default)
-        # Exactly the type: true is an int to Python.
+        # Not isinstance: True is an int in Python.
         if type(value) is not kind:
-            self.complain(
-                key, f"{key} is {_TYPES.get(type(value), 'a ' + type(value).__name__)}", f"write {_TYPES[kind]}"
-            )
+            found = _TYPES.get(type(value), "a " + type(value).__name__)
+            self.complain(key, f"{key} is {found}", f"write {_TYPES[kind]}")
             return default
         return value
 
@@ -212,7 +212,7 @@ class Table:
         try:
             return parse(value) if value else default
         except ValueError:
-            self.complain(key, f"{key} is {shown(value)}", remedy)
+            self.complain(key, f"{key} has the invalid value {shown(value)}", remedy)
             return default
 
     def _allowed(self, key: str, value: str, allowed: Sequence[str]) -> bool:
@@ -220,5 +220,5 @@ class Table:
             return True
         near = get_close_matches(value, allowed, n=1)
         hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(allowed)}"
-        self.complain(key, f"{key} has the value {shown(value)}", hint)
+        self.complain(key, f"{key} has the unknown value {shown(value)}", hint)
         return False

@@ -1,4 +1,4 @@
-"""A table, drawn."""
+"""Plot a table."""
 
 import io
 

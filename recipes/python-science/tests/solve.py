@@ -1,4 +1,4 @@
-"""A linear system, solved and checked."""
+"""Solve a linear system and check the solution."""
 
 import numpy as np
 import scipy.linalg

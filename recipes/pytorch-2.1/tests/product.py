@@ -1,4 +1,4 @@
-"""A matrix product on the device named as argument, checked against one in double precision."""
+"""Compute a matrix product on the device given as argument, and check it in double precision."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A matrix product and a gradient, checked."""
+"""Compute a matrix product and a gradient, and check both."""
 
 import torch
 

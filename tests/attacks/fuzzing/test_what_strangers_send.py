@@ -34,7 +34,7 @@ OWN = {
     "factory/github/calls.py:_until": "a header of GitHub",
     "factory/github/rest.py:_check_address": "the address of GitHub's API in one's own environment",
     "factory/io/confine.py:run": "what the same program has written for its own process in the sandbox",
-    "factory/io/search.py:_main": "the same, for the process that searches",
+    "factory/io/search_program.py:main": "the same, for the process that searches",
     "factory/io/bytecode.py:settle": "our own installation",
 }
 

@@ -1,4 +1,4 @@
-"""Our own GitHub for each test, and the count of what was held against GitHub's description."""
+"""A GitHub server for each test, and the number of messages validated against GitHub's description."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[str], GitHubServer]]:
-    """Starts a GitHub of a kind. At the end nothing may have breached the description."""
+    """Starts a GitHub server. At the end, no message may have breached the description."""
     servers: list[GitHubServer] = []
     with ExitStack() as stack:
 
@@ -47,24 +47,24 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], GitHubServer]]:
 
 @pytest.fixture
 def server(start: Callable[[str], GitHubServer]) -> GitHubServer:
-    """A GitHub with one repository, without anything in it."""
+    """A GitHub server with one empty repository."""
     return start(GITHUB)
 
 
 @pytest.fixture
 def github(server: GitHubServer) -> GitHub:
-    """Connected to it, and not very patient."""
+    """A connection to it with short timeouts."""
     return connected(server)
 
 
 def connected(server: GitHubServer, **more: Any) -> GitHub:
-    """Connected to a server; more: what to say otherwise to connect."""
+    """Connect to a server; more: other arguments for connect."""
     repository, token = more.pop("repository", f"{OWNER}/{NAME}"), more.pop("token", TOKEN)
     return connect(server.api_url, repository, token, **{"settings": QUICK, "write_pause": 0.0, **more})
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell how much was held against the description."""
+    """Report how many messages were validated against the description."""
     for kind in sorted(_USED):
         description = load(kind)
         count = description.count

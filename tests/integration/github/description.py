@@ -1,4 +1,4 @@
-"""GitHub's own OpenAPI description of its REST API (npm: @octokit/openapi), to hold requests and answers against.
+"""GitHub's OpenAPI description of its REST API (npm: @octokit/openapi), for validating requests and responses.
 
 OpenAPI 3.0.3: its schemas are JSON Schema draft 4 with ``nullable`` and a few formats more.
 """
@@ -23,7 +23,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
 GITHUB, ENTERPRISE = "github", "enterprise"
-# Told for every endpoint by the pages "Troubleshooting the REST API" and "Rate limits for the REST API"; the
+# Documented for every endpoint on the pages "Troubleshooting the REST API" and "Rate limits for the REST API"; the
 # description names them for some endpoints only.
 GENERAL = frozenset({401, 403, 404, 429})
 _URN = "urn:github"
@@ -31,12 +31,12 @@ _URN = "urn:github"
 
 @dataclass
 class Count:
-    """How many requests and answers were held against the description. general: answers outside of it (GENERAL)."""
+    """Number of validated requests and responses. general: responses outside the description (GENERAL)."""
 
     requests: int = 0
     answers: int = 0
     general: int = 0
-    faults: int = 0  # answers that a test asked for, and that no server would document: 502 and the like
+    faults: int = 0  # responses injected by a test that no server documents, such as 502
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Operation:
 
 
 class Breach(AssertionError):
-    """Something that the description does not know, or that does not fit."""
+    """A message that the description does not contain or allow."""
 
 
 class Description:
-    """One description, loaded."""
+    """A loaded description."""
 
     def __init__(self, path: Path) -> None:
         self._document = json.loads(path.read_bytes())
@@ -68,7 +68,7 @@ class Description:
         self.count = Count()
 
     def operation(self, method: str, path: str) -> Operation:
-        """The operation that a request is for. Raises Breach."""
+        """Return the operation of a request. Raises Breach."""
         for pattern, template, item in self._paths:
             match = pattern.fullmatch(path)
             if match and method.lower() in item:
@@ -77,7 +77,7 @@ class Description:
         raise Breach(f"{method} {path} is not described")
 
     def check_request(self, operation: Operation, query: str, content_type: str, body: bytes) -> None:
-        """Raises Breach for a parameter or a body that is not as described, an unknown name included."""
+        """Raise Breach for a parameter or body that does not match the description, including unknown names."""
         self.count.requests += 1
         where = f"{operation.method} {operation.template}"
         declared = [self._resolved(parameter) for parameter in operation.content.get("parameters", [])]
@@ -98,7 +98,7 @@ class Description:
         self._check_body(operation, content_type, body, where)
 
     def check_answer(self, operation: Operation, status: int, body: bytes, *, fault: bool = False) -> None:
-        """Raises Breach for a status or a body that is not as described."""
+        """Raise Breach for a status or body that does not match the description."""
         where = f"{operation.method} {operation.template}: {status}"
         described = operation.content["responses"].get(str(status))
         if described is None and fault and status not in GENERAL:
@@ -119,7 +119,7 @@ class Description:
         self._fits(json.loads(body), schema, where)
 
     def example(self, method: str, template: str, status: int) -> Any:
-        """The description's own example of an answer, for the caller to change."""
+        """Return a copy of the description's example response."""
         answer = self._resolved(self._document["paths"][template][method.lower()]["responses"][str(status)])
         examples = answer["content"]["application/json"]["examples"]
         value = self._resolved(next(iter(examples.values())))["value"]
@@ -152,7 +152,7 @@ class Description:
         return _Validator(_absolute(schema), registry=self._registry, format_checker=_formats)
 
     def _unknown(self, schema: Mapping[str, Any], value: Any, place: str) -> Iterator[str]:
-        """Names in a body that its schema does not have: JSON Schema would let them pass."""
+        """Yield names in a body that are not in its schema: JSON Schema would accept them."""
         schema = self._resolved(schema)
         branches = [self._resolved(item) for key in ("oneOf", "anyOf", "allOf") for item in schema.get(key, [])]
         if isinstance(value, dict) and not schema.get("additionalProperties"):
@@ -169,7 +169,7 @@ class Description:
                 yield from self._unknown(schema["items"], item, f"{place}[]")
 
     def _typed(self, schema: Mapping[str, Any], text: str) -> Any:
-        """A parameter's text as the value that its schema is about."""
+        """Convert a parameter's text to the type in its schema."""
         schema = self._resolved(schema)
         kinds = {schema.get("type")} | {self._resolved(item).get("type") for item in schema.get("oneOf", [])}
         if "integer" in kinds and re.fullmatch(r"-?[0-9]+", text):
@@ -187,7 +187,7 @@ class Description:
         return value
 
     def _multi_segment(self, item: Mapping[str, Any]) -> set[str]:
-        """Parameters that hold slashes, such as a branch."""
+        """Parameters that may contain slashes, such as a branch."""
         parameters = [
             self._resolved(parameter)
             for operation in item.values()
@@ -199,7 +199,7 @@ class Description:
 
 @functools.cache
 def load(name: str) -> Description:
-    """GITHUB or ENTERPRISE, as scripts/install-test-tools has fetched it."""
+    """Load GITHUB or ENTERPRISE, as downloaded by scripts/install-test-tools."""
     home = os.environ.get("SINGFACTORY_TEST_TOOLS")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = (Path(home) if home else cache / "singfactory-test-tools") / "github-openapi" / f"{name}.json"
@@ -209,7 +209,7 @@ def load(name: str) -> Description:
 
 
 def _rank(template: str) -> tuple[int, int]:
-    """What is looked at first: a path with fewer parameters, then one with more text of its own."""
+    """Sort key: paths with fewer parameters first, then those with more literal text."""
     return template.count("{"), -len(re.sub(r"\{.*?\}", "", template))
 
 
@@ -227,7 +227,7 @@ def _identifier(name: str) -> str:
 
 
 def _absolute(schema: Any) -> Any:
-    """A schema whose references name the whole document, since it stands by itself here."""
+    """Return a standalone schema whose references point into the whole document."""
     if isinstance(schema, dict):
         return {
             key: f"{_URN}{value}" if key == "$ref" and str(value).startswith("#") else _absolute(value)
@@ -240,7 +240,7 @@ _Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 
 
 def _nullable(keyword: str) -> _Check:
-    """OpenAPI 3.0.3, "Schema Object": ``nullable: true`` beside a type lets null pass."""
+    """OpenAPI 3.0.3, "Schema Object": ``nullable: true`` next to a type allows null."""
     check: _Check = Draft4Validator.VALIDATORS[keyword]
 
     def checked(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:

@@ -1,4 +1,4 @@
-"""What each endpoint of our GitHub does with the repository's state."""
+"""Endpoints of the test GitHub server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def endpoint(method: str, template: str) -> Callable[[Endpoint], Endpoint]:
 
 
 def serve(remote: Remote, operation: Operation, query: dict[str, str], body: dict[str, Any]) -> Answer:
-    """Do what a request asks for. Raises Refusal."""
+    """Execute a request. Raises Refusal."""
     values = dict(operation.values)
     if operation.template.startswith(REPO) and (values["owner"], values["repo"]) != (OWNER, NAME):
         return _elsewhere(remote, operation, f"{values['owner']}/{values['repo']}")
@@ -48,7 +48,7 @@ def sent(status: int, value: object) -> Answer:
 
 
 def page(items: list[dict[str, Any]], query: dict[str, str], name: str = "") -> Answer:
-    """One page of a list; name: under which the list stands beside its total."""
+    """One page of a list; name: the list's key, next to its total."""
     size, number = int(query.get("per_page", 30)), int(query.get("page", 1))
     part: Any = items[(number - 1) * size : number * size]
     whole = {"total_count": len(items), name: part} if name else part
@@ -65,7 +65,7 @@ def repo(remote: Remote, _asked: Asked) -> Answer:
 
 
 def _elsewhere(remote: Remote, operation: Operation, name: str) -> Answer:
-    """A repository that was renamed, or is not there."""
+    """A repository that was renamed or does not exist."""
     if name != remote.renamed_from:
         raise Refusal(404, "Not Found")
     location = remote.here + operation.template.removeprefix(REPO)

@@ -1,4 +1,4 @@
-"""A real git repository, made and read as GitHub's Git database endpoints do."""
+"""A real git repository, written and read like GitHub's Git database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own GitHub: a server on loopback that keeps the state of one repository, as far as the factory uses it.
+"""A GitHub server on loopback that keeps the state of one repository, as far as the factory uses it.
 
 Every request and every answer is held against GitHub's OpenAPI description; what does not fit is kept in
 ``breaches``. The answers begin as the description's own examples, and state is filled in. Git objects are real.
@@ -31,7 +31,7 @@ _DOCS = "https://docs.example.org/rest"
 
 @dataclass
 class Fault:
-    """What goes wrong with requests that match: the first rule that has uses left wins.
+    """A fault for matching requests: the first rule with uses left applies.
 
     path: a regular expression. after, times: leave out the first matches; apply so often. status, headers, message:
     answer with these instead. lost: it is done, and the connection is reset instead of an answer. reset: the
@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived. path: below the API's address."""
+    """A received request. path: relative to the API's address."""
 
     method: str
     path: str
@@ -72,7 +72,7 @@ class Request:
 
 
 class GitHubServer:
-    """Runs until ``close``. prefix: of the API's address, ``/api/v3`` on GitHub Enterprise Server."""
+    """Runs until ``close``. prefix: path of the API, ``/api/v3`` on GitHub Enterprise Server."""
 
     def __init__(self, description: Description, folder: Path, prefix: str = "") -> None:
         self.breaches: list[str] = []
@@ -100,7 +100,7 @@ class GitHubServer:
         self.faults.append(Fault(method, path, **rule))
 
     def sent(self, method: str, path: str = "") -> list[Request]:
-        """What arrived, in order."""
+        """Received requests, in order."""
         return [item for item in self.requests if item.method == method and re.search(path, item.path)]
 
     def handle(self, handler: _Handler) -> None:
@@ -163,7 +163,7 @@ class GitHubServer:
             return _refusal(refusal.status, refusal.message, errors=refusal.errors)
 
     def _paged(self, answer: Answer, path: str, query: dict[str, str]) -> Answer:
-        """The header Link, where there is more than one page (docs: "Using pagination in the REST API")."""
+        """The header Link, if there is more than one page (docs: "Using pagination in the REST API")."""
         page, last = int(query.get("page", 1)), math.ceil(answer.total / int(query.get("per_page", 30)))
         if last <= 1:
             return answer
@@ -186,7 +186,7 @@ def _refusal(
 
 
 class _Quiet(ThreadingHTTPServer):
-    """Connections that the client drops are part of the play."""
+    """Ignores connections that the client drops."""
 
     daemon_threads = True
     play: GitHubServer
@@ -227,4 +227,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Nothing: what arrived is kept."""
+        """Log nothing; requests are recorded."""

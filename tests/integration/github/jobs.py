@@ -1,4 +1,4 @@
-"""Commands as a job of GitHub Actions runs them: a process with that environment, in a git repository with recipes."""
+"""Runs commands like a GitHub Actions job: as a process with its environment, in a git repository with recipes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Job:
     env: dict[str, str]
 
     def run(self, *arguments: str, without: Iterable[str] = (), **env: str) -> Done:
-        """Run a command. Whatever happens, its error has three lines, and the token is nowhere.
+        """Run a command. Check that an error has at most three lines and that the token does not leak.
 
         What it printed is quoted to the runner; the lines that do so are left out of what is returned.
         """
@@ -49,7 +49,7 @@ class Job:
         return done
 
     def ok(self, *arguments: str, without: Iterable[str] = (), **env: str) -> Done:
-        """Run a command, which has to succeed."""
+        """Run a command that must succeed."""
         done = self.run(*arguments, without=without, **env)
         assert done.code == 0, f"{arguments}: {done.code}\n{done.out}\n{done.err}"
         return done
@@ -64,12 +64,12 @@ class Job:
 
     @property
     def summary(self) -> str:
-        """What the steps so far have added to the summary."""
+        """The step summary so far."""
         path = Path(self.env["GITHUB_STEP_SUMMARY"])
         return path.read_text() if path.exists() else ""
 
     def told(self, **event: Any) -> None:
-        """Put down the webhook's payload."""
+        """Write the webhook's payload."""
         Path(self.env["GITHUB_EVENT_PATH"]).write_text(json.dumps(event))
 
     def recipe(self, name: str, **more: Any) -> Recipe:
@@ -90,7 +90,7 @@ class Job:
         return made
 
     def commit(self, server: GitHubServer) -> str:
-        """Commit all there is, here and on GitHub's main."""
+        """Commit everything, here and on GitHub's main."""
         self.git("add", ".")
         self.git("-c", "user.name=Mona", "-c", "user.email=mona@example.org", "commit", "--quiet", "-m", "All")
         names = self.git("ls-files", "-z").split("\0")[:-1]
@@ -102,7 +102,7 @@ class Job:
 
 
 def unquoted(text: str) -> str:
-    """What stands between the two lines that stop and resume workflow commands; there is nothing after it."""
+    """Return the text between the lines that stop and resume workflow commands; nothing may follow."""
     first, _, rest = text.partition("\n")
     token = first.removeprefix("::stop-commands::")
     quoted, end, after = rest.partition(f"\n::{token}::\n")
@@ -123,7 +123,7 @@ def make_job(folder: Path, server: GitHubServer, inside: str = "") -> Job:
         **kept,
         "HOME": str(folder / "home"),
         "PYTHONPATH": str(ROOT),
-        "SINGFACTORY_ENGINE": str(folder / "no-engine"),  # these jobs have none
+        "SINGFACTORY_ENGINE": str(folder / "no-engine"),  # these jobs have no engine
         "SINGFACTORY_REGISTRY": f"oci:{folder / 'images'}",
         "SINGFACTORY_RETRY_BUDGET": "3",
         "GITHUB_ACTIONS": "true",

@@ -1,4 +1,4 @@
-"""The state of one repository on our GitHub, and what each endpoint does with it."""
+"""State of one repository on the test GitHub server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = "https://github.example.org"
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent. total: elements of all pages, where it is a page."""
+    """A response. total: elements of all pages, if it is a page."""
 
     status: int
     body: bytes = b""
@@ -38,7 +38,7 @@ class Refusal(Exception):
 
 @dataclass
 class Login:
-    """As whom the token writes. may_ask: whether GET /user answers; a workflow's token may not."""
+    """The token's owner. may_ask: whether GET /user is allowed; not for a workflow's token."""
 
     name: str = "mona"
     kind: str = "User"
@@ -59,14 +59,14 @@ class Remote:
         self.workflows = {"build.yml": "disabled_inactivity"}
         self.runs: list[dict[str, Any]] = []
         self.dispatched: list[dict[str, Any]] = []
-        self.late = 0  # for how many listings a run that was dispatched does not show
+        self.late = 0  # number of listings that do not show a dispatched run yet
         self.renamed_from = ""
         self._description = description
         self._api_url = api_url
         self.here = f"{api_url}/repos/{OWNER}/{NAME}"
         self._numbers = 0
 
-    # What tests put there
+    # Set up by tests
 
     def add_issue(self, title: str, body: str, author: str, *, pull: bool = False) -> dict[str, Any]:
         number = self.next()
@@ -140,7 +140,7 @@ class Remote:
         url = self.issues[number]["url"]
         return [comment for comment in self.comments.values() if comment["issue_url"] == url]
 
-    # Parts of answers
+    # Parts of responses
 
     def next(self) -> int:
         self._numbers += 1

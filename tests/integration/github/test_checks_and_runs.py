@@ -1,4 +1,4 @@
-"""Check runs and workflows, on our own GitHub."""
+"""Check runs and workflows, on a GitHub server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def remarks(count: int) -> list[Annotation]:
     return [Annotation("recipes/jax-0.4/image.def", line + 1, "error", f"problem {line}") for line in range(count)]
 
 
-def test_a_check_run_says_what_it_was_given(server: GitHubServer, github: GitHub) -> None:
+def test_a_check_run_has_the_given_content(server: GitHubServer, github: GitHub) -> None:
     remark = Annotation("recipes/jax-0.4/image.def", 0, "warning", "no base", title="base")
     check = github.annotate(SHA, "lint", "failure", title="1 problem", summary="**one**", annotations=[remark])
     kept = server.remote.checks[check.id]
@@ -38,7 +38,7 @@ def test_a_check_run_says_what_it_was_given(server: GitHubServer, github: GitHub
 
 
 @pytest.mark.parametrize(("count", "calls"), [(0, [0]), (50, [50]), (51, [50, 1]), (123, [50, 50, 23])])
-def test_annotations_are_sent_in_parts_of_fifty(
+def test_annotations_are_sent_in_batches_of_fifty(
     server: GitHubServer, github: GitHub, count: int, calls: list[int]
 ) -> None:
     check = github.annotate(SHA, "lint", "failure", title="t", summary="s", annotations=remarks(count))
@@ -54,10 +54,10 @@ def test_a_long_summary_is_cut_at_a_line(server: GitHubServer, github: GitHub) -
     check = github.annotate(SHA, "lint", "neutral", title="t" * 300, summary="a line\n" * 20_000)
     output = server.remote.checks[check.id]["output"]
     assert (len(output["title"]), len(output["summary"]) <= 65_535) == (255, True)
-    assert output["summary"].endswith("a line\n\n_The rest is left out: GitHub takes no longer text._")
+    assert output["summary"].endswith("a line\n\n_Truncated: GitHub accepts no longer text._")
 
 
-def test_the_newest_check_of_a_name_tells_how_a_commit_stands(github: GitHub) -> None:
+def test_the_newest_check_run_of_a_name_decides_a_commits_state(github: GitHub) -> None:
     assert github.checked(SHA, "lint") == ""
     for conclusion in ("failure", "success"):
         github.annotate(SHA, "lint", conclusion, title="t", summary="s")
@@ -67,7 +67,7 @@ def test_the_newest_check_of_a_name_tells_how_a_commit_stands(github: GitHub) ->
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that advances only when something sleeps."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -94,7 +94,7 @@ def test_the_run_that_a_dispatch_started_is_found_once_github_shows_it(
     assert len(server.remote.dispatched) == 1
 
 
-def test_a_run_that_github_does_not_show_is_waited_for_fifteen_seconds(server: GitHubServer, github: GitHub) -> None:
+def test_a_run_that_github_does_not_list_is_awaited_for_fifteen_seconds(server: GitHubServer, github: GitHub) -> None:
     server.remote.late = 99
     clock = Clock()
     assert github.start("build.yml", "main", clock=clock, sleep=clock.sleep) is None
@@ -103,7 +103,7 @@ def test_a_run_that_github_does_not_show_is_waited_for_fifteen_seconds(server: G
     assert len(server.remote.dispatched) == 1
 
 
-def test_an_older_run_that_goes_on_meanwhile_is_not_the_new_one(server: GitHubServer, github: GitHub) -> None:
+def test_an_older_run_that_is_still_running_is_not_the_new_one(server: GitHubServer, github: GitHub) -> None:
     older = server.remote.add_run("workflow_dispatch", "in_progress", None)
     server.remote.late = 2
     clock = Clock()
@@ -117,7 +117,7 @@ def test_an_older_run_that_goes_on_meanwhile_is_not_the_new_one(server: GitHubSe
     assert run.id == server.remote.runs[0]["id"] != older["id"]
 
 
-def test_the_run_of_somebody_else_is_not_taken_for_ours(server: GitHubServer, github: GitHub) -> None:
+def test_another_users_run_is_not_mistaken_for_the_new_one(server: GitHubServer, github: GitHub) -> None:
     server.remote.late = 99
     clock = Clock()
 
@@ -128,7 +128,7 @@ def test_the_run_of_somebody_else_is_not_taken_for_ours(server: GitHubServer, gi
     assert github.start("build.yml", "main", clock=clock, sleep=sleep) is None
 
 
-def test_where_runs_cannot_be_listed_a_workflow_is_started_all_the_same(server: GitHubServer, github: GitHub) -> None:
+def test_a_workflow_is_started_even_if_runs_cannot_be_listed(server: GitHubServer, github: GitHub) -> None:
     server.fail("GET", "/runs$", status=403, message="Resource not accessible", times=9)
     assert github.start("build.yml", "main") is None
     assert len(server.remote.dispatched) == 1
@@ -150,7 +150,7 @@ def test_a_workflow_is_started_with_its_inputs(server: GitHubServer, github: Git
     ]
 
 
-def test_a_workflow_that_is_not_there_is_not_found(github: GitHub) -> None:
+def test_a_missing_workflow_is_not_found(github: GitHub) -> None:
     with pytest.raises(NotFound, match=r"cannot start the workflow absent.yml of octocat/Hello-World"):
         github.dispatch("absent.yml", "main")
     with pytest.raises(NotFound, match="cannot enable the workflow"):
@@ -159,7 +159,7 @@ def test_a_workflow_that_is_not_there_is_not_found(github: GitHub) -> None:
         github.runs("../../user")
 
 
-def test_runs_are_listed_newest_first_and_as_many_as_wanted(server: GitHubServer, github: GitHub) -> None:
+def test_runs_are_listed_newest_first_up_to_the_limit(server: GitHubServer, github: GitHub) -> None:
     for number in range(130):
         server.remote.add_run("schedule", "completed", "success" if number % 2 else "failure", f"{number:040x}")
     server.remote.add_run("push", "in_progress", None)
@@ -180,14 +180,14 @@ def test_runs_are_listed_newest_first_and_as_many_as_wanted(server: GitHubServer
     assert len(server.sent("GET", "/runs$")) == 2  # pages
 
 
-def test_a_schedule_that_github_stopped_is_enabled_again(server: GitHubServer, github: GitHub) -> None:
+def test_a_disabled_schedule_is_enabled_again(server: GitHubServer, github: GitHub) -> None:
     assert server.remote.workflows["build.yml"] == "disabled_inactivity"
     github.keep_alive("build.yml")
     github.keep_alive("build.yml")
     assert server.remote.workflows["build.yml"] == "active"
 
 
-def test_what_github_refuses_is_told_with_its_reason(server: GitHubServer, github: GitHub) -> None:
+def test_githubs_refusal_is_reported_with_its_reason(server: GitHubServer, github: GitHub) -> None:
     reason = 'Unexpected inputs provided: ["x"]'
     server.fail("POST", "/dispatches$", status=422, message=reason)
     with pytest.raises(UsageError) as caught:
@@ -195,5 +195,5 @@ def test_what_github_refuses_is_told_with_its_reason(server: GitHubServer, githu
     assert caught.value.lines() == (
         "cannot start the workflow build.yml of octocat/Hello-World",
         f"GitHub answered 422: {reason}",
-        "correct what GitHub refuses, and run it again",
+        "correct what GitHub refuses, and run the command again",
     )

@@ -1,4 +1,4 @@
-"""What `status` and `rebuild` do on our own GitHub, as whole processes."""
+"""`status` and `rebuild` as processes, on a GitHub server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from factory.github.rest import WORKFLOW_LOGIN
+from factory.github.model import WORKFLOW_LOGIN
 from factory.records import catalog as catalogs
 from tests.integration.github.description import ENTERPRISE
 from tests.integration.github.github_server import TOKEN, GitHubServer
@@ -68,11 +68,11 @@ def test_the_state_of_each_recipe_and_the_last_runs(job: Job, server: GitHubServ
     assert {request.method for request in server.requests} == {"GET"}
 
 
-def test_without_a_token_the_recipes_are_shown_and_why_runs_are_not(job: Job, server: GitHubServer) -> None:
+def test_without_a_token_recipes_are_shown_and_a_notice_replaces_the_runs(job: Job, server: GitHubServer) -> None:
     job.published(job.recipe("tool"))
     done = job.ok("status", without=["GITHUB_TOKEN"])
     assert done.out == "ok       tool (amd64)  1.0-1\n"
-    assert done.err == "runs are not shown: no token for GitHub: neither GITHUB_TOKEN nor GH_TOKEN is set\n"
+    assert done.err == "cannot list workflow runs: no token for GitHub: neither GITHUB_TOKEN nor GH_TOKEN is set\n"
     assert server.requests == []
 
 
@@ -82,10 +82,10 @@ def test_a_workflow_that_github_does_not_have_hides_no_other(job: Job, server: G
     server.remote.add_run("schedule", "completed", "success")
     done = job.ok("status")
     assert [line.split()[1] for line in done.out.splitlines()] == ["tool", "scheduled.yml"]
-    assert done.err.startswith("runs of publish.yml are not shown: ")
+    assert done.err.startswith("cannot list runs of publish.yml: ")
 
 
-def test_what_a_registry_tells_reaches_no_terminal_as_a_control_character(job: Job) -> None:
+def test_control_characters_from_a_registry_do_not_reach_the_terminal(job: Job) -> None:
     job.published(job.recipe("tool"))
     registry = folder_registry(Path(job.env["SINGFACTORY_REGISTRY"].removeprefix("oci:")))
     known = catalogs.read(registry)
@@ -95,7 +95,7 @@ def test_what_a_registry_tells_reaches_no_terminal_as_a_control_character(job: J
     catalogs.write(registry, known.with_entry(replace(entry, releases=(strange,))), QUIET)
     done = job.ok("status")
     assert "\x1b" not in done.out + done.err
-    assert done.out.startswith("ok       tool (amd64)  1.0-1")  # the entry is not believed, the registry's tags are
+    assert done.out.startswith("ok       tool (amd64)  1.0-1")  # the registry's tags take precedence over the entry
 
 
 LOCAL = ("GITHUB_ACTIONS", "GITHUB_REPOSITORY", "GITHUB_SERVER_URL")
@@ -110,7 +110,7 @@ LOCAL = ("GITHUB_ACTIONS", "GITHUB_REPOSITORY", "GITHUB_SERVER_URL")
         (f"ssh://git@git.example.org:2222/{OWNER}/{NAME}.git", "https://git.example.org"),
     ],
 )
-def test_a_clone_knows_its_repository_by_its_remote(job: Job, server: GitHubServer, remote: str, page: str) -> None:
+def test_the_remote_of_a_clone_names_the_repository(job: Job, server: GitHubServer, remote: str, page: str) -> None:
     server.remote.login = Login()
     job.recipe("tool")
     job.git("remote", "add", "origin", remote)
@@ -122,7 +122,7 @@ def test_a_clone_knows_its_repository_by_its_remote(job: Job, server: GitHubServ
 
 @pytest.fixture
 def clone(tmp_path: Path, server: GitHubServer) -> Job:
-    """A factory on somebody's own machine, without any token."""
+    """A factory on a workstation, without a token."""
     clone = make_job(tmp_path / "clone", server)
     for name in (*LOCAL, "GITHUB_API_URL", "GITHUB_TOKEN"):
         del clone.env[name]
@@ -132,7 +132,7 @@ def clone(tmp_path: Path, server: GitHubServer) -> Job:
 
 @pytest.fixture
 def asked_hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The hosts that a proxy was asked for. It refuses each."""
+    """Hosts requested from a proxy, which refuses all."""
     monkeypatch.delenv("NO_PROXY")
     hosts: list[str] = []
 
@@ -182,11 +182,14 @@ def test_the_api_of_github_enterprise_is_found_below_its_host(start: Callable[[s
     assert [line.split()[0] for line in done.out.splitlines()] == ["ok", "run", "run"]
 
 
-def test_a_folder_without_a_remote_tells_so(job: Job) -> None:
+def test_a_folder_without_a_remote_is_an_error(job: Job) -> None:
     job.recipe("tool")
     done = job.run("rebuild", "tool", without=LOCAL)
     assert done.code == 2
-    assert done.err.splitlines()[:2] == ["singfactory: this is no repository on GitHub", "  origin is not set"]
+    assert done.err.splitlines()[:2] == [
+        "singfactory: the GitHub repository is unknown",
+        "  the git remote origin is not set",
+    ]
 
 
 def test_a_rebuild_is_one_dispatch_with_the_names(job: Job, server: GitHubServer) -> None:
@@ -208,7 +211,7 @@ def test_a_wrong_name_starts_nothing(job: Job, server: GitHubServer, name: str) 
     assert (done.code, done.out, server.requests) == (3 if name == "c" else 2, "", [])
 
 
-def test_a_repository_without_the_workflow_tells_so(job: Job, server: GitHubServer) -> None:
+def test_a_repository_without_the_workflow_is_an_error(job: Job, server: GitHubServer) -> None:
     job.recipe("a")
     server.remote.workflows = {}
     done = job.run("rebuild", "a")
@@ -216,7 +219,7 @@ def test_a_repository_without_the_workflow_tells_so(job: Job, server: GitHubServ
     assert done.err.startswith("singfactory: cannot start the workflow publish.yml of octocat/Hello-World\n")
 
 
-def test_the_nightly_workflow_is_kept_alive_and_nothing_else_is_asked(job: Job, server: GitHubServer) -> None:
+def test_keep_alive_enables_the_nightly_workflow_and_does_nothing_else(job: Job, server: GitHubServer) -> None:
     server.remote.workflows["scheduled.yml"] = "disabled_inactivity"
     done = job.ok("status", "--keep-alive")
     assert (done.out, done.err) == ("", "scheduled.yml is enabled\n")
@@ -224,14 +227,16 @@ def test_the_nightly_workflow_is_kept_alive_and_nothing_else_is_asked(job: Job, 
     assert [request.method for request in server.requests] == ["GET", "PUT"]  # the repository, the workflow
 
 
-def test_a_token_that_may_not_enable_workflows_is_told_the_permission(job: Job, server: GitHubServer) -> None:
+def test_a_token_that_cannot_enable_workflows_is_an_error_that_names_the_permission(
+    job: Job, server: GitHubServer
+) -> None:
     server.fail("PUT", "/enable$", status=403, message="Resource not accessible by integration", times=9)
     done = job.run("status", "--keep-alive")
     assert done.code == 4
     assert "actions: write" in done.err
 
 
-def test_the_state_of_a_recipe_that_is_broken_is_stuck_with_its_line(job: Job) -> None:
+def test_a_broken_recipe_is_stuck_with_its_line(job: Job) -> None:
     job.published(job.recipe("good"))
     (job.recipe("torn").folder / "recipe.toml").write_text("[recipe]\nname = \n")
     done = job.ok("status")

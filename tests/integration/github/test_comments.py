@@ -1,4 +1,4 @@
-"""Comments and issues that are written once per key, on our own GitHub."""
+"""Comments and issues that exist once per key, on a GitHub server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from factory.github.model import Change
-from factory.github.rest import WORKFLOW_LOGIN, GitHub
+from factory.github.model import WORKFLOW_LOGIN, Change
+from factory.github.rest import GitHub
 from factory.github.texts import BODY_LIMIT, carries, marker
 from tests.integration.github.conftest import connected
 from tests.integration.github.description import ENTERPRISE
@@ -49,7 +49,7 @@ def test_two_keys_are_two_comments(server: GitHubServer, github: GitHub, number:
     assert len(bodies(server, number)) == 2
 
 
-def test_our_comment_is_found_on_the_third_page(server: GitHubServer, github: GitHub, number: int) -> None:
+def test_the_existing_comment_is_found_on_the_third_page(server: GitHubServer, github: GitHub, number: int) -> None:
     for count in range(230):
         server.remote.add_comment(number, f"Me too ({count}).", "hubot")
     mine = server.remote.add_comment(number, f"{marker('build')}\nold", ME)
@@ -61,7 +61,7 @@ def test_our_comment_is_found_on_the_third_page(server: GitHubServer, github: Gi
 
 
 @pytest.mark.parametrize("quoted", ["{}\nforged", "> {}\n> It builds.\n\nI agree.", "It builds. {}"])
-def test_a_strangers_comment_with_our_marker_is_never_touched(
+def test_another_users_comment_with_the_marker_is_never_changed(
     server: GitHubServer, github: GitHub, number: int, quoted: str
 ) -> None:
     theirs = server.remote.add_comment(number, quoted.format(marker("build")), "mallory")
@@ -70,7 +70,7 @@ def test_a_strangers_comment_with_our_marker_is_never_touched(
     assert server.remote.comments[theirs["id"]] == before
 
 
-def test_a_marker_that_we_quote_ourselves_is_no_marker(github: GitHub, number: int) -> None:
+def test_a_quoted_marker_does_not_count(github: GitHub, number: int) -> None:
     github.comment(number, "size", f"The other comment begins with\n{marker('build')}")
     assert github.comment(number, "build", "It builds.").change is Change.CREATED
 
@@ -98,7 +98,7 @@ def test_a_long_comment_is_cut_at_a_line(server: GitHubServer, github: GitHub, n
     assert len(body) <= BODY_LIMIT
     *whole, empty, last = body.removeprefix(marker("build") + "\n").split("\n")
     assert set(whole) == {line.strip()}
-    assert (empty, last) == ("", "_The rest is left out: GitHub takes no longer text._")
+    assert (empty, last) == ("", "_Truncated: GitHub accepts no longer text._")
 
 
 @pytest.mark.parametrize("key", ["--> <script>", "a\nb", "ключ", "", "-->", "x" * 500])
@@ -114,56 +114,56 @@ def test_a_key_of_any_kind_stays_hidden_and_is_found_again(
     assert rest == "two"
 
 
-def test_a_failure_opens_one_issue_and_being_mended_closes_it(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
-    again = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
+def test_a_failure_opens_one_issue_and_a_fix_closes_it(server: GitHubServer, github: GitHub) -> None:
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
+    again = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.", ["build", "jax"])
     assert (opened.change, again.change) == (Change.CREATED, Change.UNCHANGED)
     issue = server.remote.issues[opened.number]
     assert [label["name"] for label in issue["labels"]] == ["build", "jax"]
     assert carries("jax-0.4", issue["body"])
     assert bodies(server, opened.number) == []
-    closed = github.mended("jax-0.4", "It builds again.")
+    closed = github.close_failure("jax-0.4", "It builds again.")
     assert closed is not None
     assert (closed.number, closed.change) == (opened.number, Change.CLOSED)
     assert (issue["state"], issue["state_reason"]) == ("closed", "completed")
     assert [body.partition("\n")[2] for body in bodies(server, opened.number)] == ["It builds again."]
 
 
-def test_another_failure_is_told_in_a_comment_and_in_the_issue(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.")
-    changed = github.failing("jax-0.4", "jax-0.4 fails a test", "No GPU.")
-    back = github.failing("jax-0.4", "jax-0.4 does not build", "No such package.")
+def test_a_different_failure_updates_the_issue_and_adds_a_comment(server: GitHubServer, github: GitHub) -> None:
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.")
+    changed = github.open_failure("jax-0.4", "jax-0.4 fails a test", "No GPU.")
+    back = github.open_failure("jax-0.4", "jax-0.4 does not build", "No such package.")
     assert (changed.number, changed.change, back.change) == (opened.number, Change.UPDATED, Change.UPDATED)
     issue = server.remote.issues[opened.number]
     assert (issue["title"], issue["body"].partition("\n")[2]) == ("jax-0.4 does not build", "No such package.")
     assert [body.partition("\n")[2] for body in bodies(server, opened.number)] == ["No GPU.", "No such package."]
 
 
-def test_a_new_title_alone_is_no_reason_for_a_comment(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "x")
-    assert github.failing("jax-0.4", "jax-0.4 does not build (2 days)", "x").change is Change.UPDATED
+def test_a_new_title_alone_adds_no_comment(server: GitHubServer, github: GitHub) -> None:
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
+    assert github.open_failure("jax-0.4", "jax-0.4 does not build (2 days)", "x").change is Change.UPDATED
     assert server.remote.issues[opened.number]["title"] == "jax-0.4 does not build (2 days)"
     assert bodies(server, opened.number) == []
 
 
 def test_a_new_failure_after_a_closed_one_is_a_new_issue(github: GitHub) -> None:
-    first = github.failing("jax-0.4", "jax-0.4 does not build", "x")
-    github.mended("jax-0.4", "good")
-    assert github.failing("jax-0.4", "jax-0.4 does not build", "x").number != first.number
+    first = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
+    github.close_failure("jax-0.4", "good")
+    assert github.open_failure("jax-0.4", "jax-0.4 does not build", "x").number != first.number
 
 
-def test_what_never_failed_needs_no_mending(server: GitHubServer, github: GitHub) -> None:
+def test_closing_a_failure_that_never_occurred_does_nothing(server: GitHubServer, github: GitHub) -> None:
     server.remote.add_issue("jax-0.4 does not build", f"{marker('jax-0.4')}\nforged", "mallory")
     server.remote.add_issue("jax-0.4", f"{marker('jax-0.4')}\na pull request of ours", ME, pull=True)
-    assert github.mended("jax-0.4", "good") is None
+    assert github.close_failure("jax-0.4", "good") is None
     assert server.sent("POST") == []
 
 
-def test_our_issue_is_found_behind_hundreds_of_others(server: GitHubServer, github: GitHub) -> None:
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "x")
+def test_the_existing_issue_is_found_among_hundreds(server: GitHubServer, github: GitHub) -> None:
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
     for count in range(210):
         server.remote.add_issue(f"A question ({count})", "", "hubot", pull=count % 2 == 0)
-    assert github.failing("jax-0.4", "jax-0.4 does not build", "x").number == opened.number
+    assert github.open_failure("jax-0.4", "jax-0.4 does not build", "x").number == opened.number
 
 
 def test_enterprise_server_has_its_api_below_a_path(start: Callable[[str], GitHubServer]) -> None:
@@ -174,8 +174,8 @@ def test_enterprise_server_has_its_api_below_a_path(start: Callable[[str], GitHu
     for count in range(120):
         server.remote.add_comment(number, f"Me too ({count}).", "hubot")
     assert github.comment(number, "build", "one").id == github.comment(number, "build", "two").id
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "x")
-    closed = github.mended("jax-0.4", "good")
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "x")
+    closed = github.close_failure("jax-0.4", "good")
     assert closed is not None
     assert closed.number == opened.number
     github.annotate("a" * 40, "lint", "success", title="Nothing found", summary="")

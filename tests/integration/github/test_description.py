@@ -1,4 +1,4 @@
-"""The measure is measured: what GitHub's description does not know is found."""
+"""Tests of the validation against GitHub's description."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check(description: Description, method: str, path: str, query: str = "", bod
         ("POST", "/git/trees", "", {"tree": [{"path": "a", "mode": "100644", "type": "blob", "sha": None}]}),
     ],
 )
-def test_what_is_described_passes(description: Description, method: str, path: str, query: str, body: Any) -> None:
+def test_a_described_request_passes(description: Description, method: str, path: str, query: str, body: Any) -> None:
     check(description, method, path, query, body)
 
 
@@ -61,7 +61,7 @@ def test_what_is_described_passes(description: Description, method: str, path: s
         ("PUT", "/actions/workflows/1/enable", "", {}, "takes no body"),
     ],
 )
-def test_what_is_not_described_is_a_breach(  # noqa: PLR0917 - a table
+def test_an_undescribed_request_is_a_breach(  # noqa: PLR0917 - a table
     description: Description, method: str, path: str, query: str, body: Any, told: str
 ) -> None:
     with pytest.raises(Breach, match=told):
@@ -104,7 +104,7 @@ def test_a_status_that_is_not_described_is_a_breach(description: Description) ->
             description.check_answer(operation, status, body)
 
 
-def test_our_server_keeps_every_breach(server: GitHubServer) -> None:
+def test_the_test_server_records_every_breach(server: GitHubServer) -> None:
     headers = {"Authorization": f"token {TOKEN}"}
     assert requests.get(f"{server.api_url}/rate_limit", headers=headers, timeout=10).status_code == 200
     assert server.breaches == []

@@ -1,4 +1,4 @@
-"""Rate limits, lost answers, refusals: what is tried again, how long, and what is told."""
+"""Rate limits, lost responses, refusals: retries, waits and errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def reset_in(seconds: float) -> dict[str, str]:
         (429, reset_in(-5), PRIMARY, 1.0),
     ],
 )
-def test_a_short_rate_limit_is_waited_for(  # noqa: PLR0917 - a table
+def test_a_short_rate_limit_is_waited_out(  # noqa: PLR0917 - a table
     server: GitHubServer,
     github: GitHub,
     number: int,
@@ -64,7 +64,7 @@ def test_a_short_rate_limit_is_waited_for(  # noqa: PLR0917 - a table
     first, second = server.sent("POST", "/comments$")
     assert second.at - first.at >= least
     assert len(server.remote.comments) == 1
-    assert len(server.sent("GET", "/comments$")) == 1  # what was refused was not done: no need to look
+    assert len(server.sent("GET", "/comments$")) == 1  # a refused call had no effect: no need to look
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,15 @@ def test_a_long_rate_limit_fails_at_once_and_says_when_to_come_back(  # noqa: PL
         github.comment(number, "build", "one")
     what, why, fix = caught.value.lines()
     assert re.fullmatch(
-        r"cannot comment on pull request 1 of octocat/Hello-World: 127.0.0.1:[0-9]+ limits the rate of requests", what
+        r"cannot comment on pull request 1 of octocat/Hello-World: 127.0.0.1:[0-9]+ is rate-limiting requests", what
     )
-    assert re.fullmatch(r"it asks to wait [0-9]+ s, longer than the 6 s that a request may take", why)
+    assert re.fullmatch(r"it asks for a wait of [0-9]+ s, but a request may take at most 6 s", why)
     assert re.fullmatch(r"try again after [0-9:]{8}", fix)
     assert (caught.value.exit_code, caught.value.retryable) == (4, True)
     assert len(server.sent("GET", "/comments$")) == 1
 
 
-def test_rate_limits_without_an_end_are_given_up(server: GitHubServer, github: GitHub) -> None:
+def test_endless_rate_limits_end_in_an_error(server: GitHubServer, github: GitHub) -> None:
     server.fail("PUT", "/enable$", status=429, headers={"Retry-After": "1"}, message=SECONDARY, times=99)
     with pytest.raises(HttpFailure) as caught:
         github.keep_alive("build.yml")
@@ -107,18 +107,18 @@ def test_longer_waits_are_announced(server: GitHubServer) -> None:
     server.fail("PUT", "/enable$", status=429, headers={"Retry-After": "3"}, message=SECONDARY)
     connected(server, notice=told.append).keep_alive("build.yml")
     assert len(told) == 1
-    assert re.search(r"limits the rate of requests; trying again in 3 s", told[0])
+    assert re.search(r"is rate-limiting requests; trying again in 3 s", told[0])
 
 
 @pytest.mark.parametrize("fault", [{"status": 502}, {"reset": True}, {"lost": True}, {"status": 503, "message": "x"}])
-def test_what_may_be_sent_twice_is_sent_again(server: GitHubServer, github: GitHub, fault: dict[str, object]) -> None:
+def test_idempotent_requests_are_retried(server: GitHubServer, github: GitHub, fault: dict[str, object]) -> None:
     server.fail("PUT", "/enable$", times=2, **fault)
     github.keep_alive("build.yml")
     assert server.remote.workflows["build.yml"] == "active"
     assert len(server.sent("PUT")) == 3
 
 
-def test_a_page_that_fails_is_asked_for_again_and_no_other(server: GitHubServer, github: GitHub, number: int) -> None:
+def test_only_a_failed_page_is_requested_again(server: GitHubServer, github: GitHub, number: int) -> None:
     for count in range(230):
         server.remote.add_comment(number, f"Me too ({count}).", "hubot")
     server.fail("GET", "/comments$", after=1, times=2, status=502)
@@ -127,7 +127,7 @@ def test_a_page_that_fails_is_asked_for_again_and_no_other(server: GitHubServer,
 
 
 @pytest.mark.parametrize("lost", [{"lost": True}, {"reset": True}, {"status": 502}])
-def test_a_comment_whose_answer_is_lost_is_there_once(
+def test_a_comment_whose_response_is_lost_exists_once(
     server: GitHubServer, github: GitHub, number: int, lost: dict[str, object]
 ) -> None:
     server.fail("POST", "/comments$", **lost)
@@ -136,23 +136,23 @@ def test_a_comment_whose_answer_is_lost_is_there_once(
 
 
 @pytest.mark.parametrize("fault", [{"lost": True}, {"reset": True}])
-def test_an_issue_whose_answers_are_lost_is_there_once_with_its_comments(
+def test_an_issue_whose_responses_are_lost_exists_once_with_its_comments(
     server: GitHubServer, github: GitHub, fault: dict[str, object]
 ) -> None:
     server.fail("POST", "/issues$", **fault)
-    opened = github.failing("jax-0.4", "jax-0.4 does not build", "one")
+    opened = github.open_failure("jax-0.4", "jax-0.4 does not build", "one")
     for text in ("two", "one", "two"):  # the same text again is another comment
         server.fail("POST", "/comments$", **fault)
         server.fail("PATCH", "/issues/[0-9]+$", **fault)
-        github.failing("jax-0.4", "jax-0.4 does not build", text)
+        github.open_failure("jax-0.4", "jax-0.4 does not build", text)
     server.fail("POST", "/comments$", **fault)
-    github.mended("jax-0.4", "good")
+    github.close_failure("jax-0.4", "good")
     assert list(server.remote.issues) == [opened.number]
     said = [comment["body"].partition("\n")[2] for comment in server.remote.comments_of(opened.number)]
     assert said == ["two", "one", "two", "good"]
 
 
-def test_a_check_whose_answers_are_lost_has_each_annotation_once(server: GitHubServer, github: GitHub) -> None:
+def test_a_check_whose_responses_are_lost_has_each_annotation_once(server: GitHubServer, github: GitHub) -> None:
     remarks = [Annotation("a.def", line + 1, "error", f"problem {line}") for line in range(120)]
     server.fail("POST", "/check-runs$", lost=True)
     server.fail("PATCH", "/check-runs/", lost=True)
@@ -163,7 +163,7 @@ def test_a_check_whose_answers_are_lost_has_each_annotation_once(server: GitHubS
     assert messages == [remark.message for remark in remarks]
 
 
-def test_a_proposal_whose_answers_are_all_lost_is_there_once(server: GitHubServer, github: GitHub) -> None:
+def test_a_proposal_whose_responses_are_all_lost_exists_once(server: GitHubServer, github: GitHub) -> None:
     server.remote.git.save("main", {"a": b"1"}, "First")
     for method, path in (
         ("POST", "/git/blobs$"),
@@ -189,11 +189,11 @@ def test_a_workflow_is_never_started_twice(server: GitHubServer, github: GitHub,
     server.fail("POST", "/dispatches$", **fault)
     with pytest.raises(RegistryFailure) as caught:
         github.dispatch("build.yml", "main")
-    assert caught.value.fix == "look at the Actions page before you try again: the workflow may have been started"
+    assert caught.value.fix == "check the Actions page before you try again: the workflow may have started"
     assert len(server.sent("POST")) == 1
 
 
-def test_a_workflow_that_was_surely_not_started_is_started_again(server: GitHubServer, github: GitHub) -> None:
+def test_a_workflow_that_certainly_did_not_start_is_started_again(server: GitHubServer, github: GitHub) -> None:
     server.fail("POST", "/dispatches$", status=429, headers={"Retry-After": "1"}, message=SECONDARY)
     github.dispatch("build.yml", "main")
     assert len(server.remote.dispatched) == 1
@@ -202,7 +202,7 @@ def test_a_workflow_that_was_surely_not_started_is_started_again(server: GitHubS
 Use = Callable[[GitHub], object]
 USES: list[tuple[str, str, str, Use]] = [
     ("POST", "/comments$", "pull-requests: write", lambda github: github.comment(1, "build", "x")),
-    ("POST", "/issues$", "issues: write", lambda github: github.failing("k", "t", "b")),
+    ("POST", "/issues$", "issues: write", lambda github: github.open_failure("k", "t", "b")),
     (
         "POST",
         "/check-runs$",
@@ -232,13 +232,13 @@ def test_a_missing_permission_is_named(  # noqa: PLR0917 - a table
         use(github)
     assert caught.value.why == f"GitHub answered 403: {INTEGRATION}"
     assert caught.value.fix == (
-        f"give the job the permission {permission}, or a token that has it; "
+        f"give the job the permission {permission}, or use a token that has it; "
         "a pull request from a fork gets a read-only token"
     )
     assert len(server.sent(method, path)) == 1
 
 
-def test_a_repository_that_forbids_pull_requests_of_workflows_is_told_where_to_allow_them(
+def test_a_repository_that_forbids_pull_requests_by_workflows_is_an_error_that_names_the_setting(
     server: GitHubServer, github: GitHub
 ) -> None:
     server.remote.git.save("main", {"a": b"1"}, "First")
@@ -249,22 +249,22 @@ def test_a_repository_that_forbids_pull_requests_of_workflows_is_told_where_to_a
     assert caught.value.fix.startswith("allow it: Settings > Actions > General >")
 
 
-def test_a_repository_or_number_that_is_not_there_is_not_found(server: GitHubServer, github: GitHub) -> None:
+def test_a_missing_repository_or_number_is_not_found(server: GitHubServer, github: GitHub) -> None:
     with pytest.raises(NotFound, match="cannot comment on pull request 77 of octocat/Hello-World"):
         github.comment(77, "build", "one")
     with pytest.raises(NotFound) as caught:
         connected(server, repository="octocat/absent").keep_alive("build.yml")
-    assert "GitHub says the same where a token lacks actions: write" in caught.value.fix
+    assert "GitHub answers the same if the token lacks actions: write" in caught.value.fix
 
 
-def test_a_server_that_is_not_github_is_told_so(server: GitHubServer, github: GitHub) -> None:
+def test_a_server_that_is_not_github_is_an_error(server: GitHubServer, github: GitHub) -> None:
     server.fail("GET", "^/repos/octocat/Hello-World$", times=9, garbage="<html>Please log in</html>")
     with pytest.raises(RegistryFailure) as caught:
         github.keep_alive("build.yml")
-    assert caught.value.fix == "check the address of its API; a proxy in between may answer in its place"
+    assert caught.value.fix == "check the API address; a proxy in between may have answered instead"
 
 
-def test_nobody_at_the_address_is_told_at_once(server: GitHubServer) -> None:
+def test_an_unreachable_address_fails_at_once(server: GitHubServer) -> None:
     github = connected(server)
     server.close()
     with pytest.raises(RegistryFailure) as caught:
@@ -274,14 +274,14 @@ def test_nobody_at_the_address_is_told_at_once(server: GitHubServer) -> None:
     assert re.match(r"127.0.0.1:[0-9]+ refused the connection", why)
 
 
-def test_an_answer_that_does_not_come_is_not_waited_for_long(server: GitHubServer) -> None:
+def test_a_missing_response_times_out(server: GitHubServer) -> None:
     github = connected(server, settings=replace(QUICK, idle_timeout=1.0))
     server.fail("PUT", "/enable$", delay=3)
     github.keep_alive("build.yml")
     assert len(server.sent("PUT")) == 2
 
 
-def test_a_wrong_token_is_refused_and_not_tried_again(server: GitHubServer) -> None:
+def test_a_wrong_token_is_not_retried(server: GitHubServer) -> None:
     github = connected(server, token="ghp_wrong")
     with pytest.raises(AccessDenied) as caught:
         github.keep_alive("build.yml")

@@ -1,4 +1,4 @@
-"""Pull requests of one commit, on our own GitHub with real git objects."""
+"""Pull requests of one commit, on a GitHub server with real git objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRITES = ("POST", "PATCH", "PUT")
 
 @pytest.fixture(autouse=True)
 def main(server: GitHubServer) -> str:
-    """What the branch main names at first."""
+    """Initial head of main."""
     files = {"README.md": b"hello\n", LOCK: b"old\n", "run": b"#!/bin/sh\n", "docs/a/b.md": b"x\n"}
     return server.remote.git.save("main", files, "First", executable=("run",))
 
@@ -31,7 +31,7 @@ def propose(github: GitHub, files: dict[str, bytes] | None = None, **more: Any) 
 
 
 def text_of(pull: dict[str, Any]) -> str:
-    """What people see of a proposal: its first line, which names what is proposed, is hidden."""
+    """Visible text of a proposal, without its hidden marker line."""
     first, _, text = str(pull["body"]).partition("\n")
     assert first.startswith("<!-- singfactory: ")
     return text
@@ -69,10 +69,10 @@ def test_the_same_proposal_again_changes_nothing(server: GitHubServer, github: G
     assert (again.number, again.sha, again.change) == (first.number, first.sha, Change.UNCHANGED)
     assert server.remote.git.ref(f"refs/heads/{BRANCH}") == branches
     after = [request.path.rpartition("/")[2] for method in WRITES for request in server.sent(method)][before:]
-    assert set(after) <= {"blobs", "trees"}  # objects that are there already: neither commit, branch nor pull request
+    assert set(after) <= {"blobs", "trees"}  # existing objects: neither commit, branch nor pull request
 
 
-def test_what_the_base_has_already_is_not_proposed(server: GitHubServer, github: GitHub) -> None:
+def test_a_change_that_the_base_already_has_is_not_proposed(server: GitHubServer, github: GitHub) -> None:
     files = {LOCK: b"old\n", "README.md": b"hello\n"}
     assert github.propose(BRANCH, "main", title="t", body="b", files=files, message="m") is None
     assert writes(server) == 0
@@ -90,7 +90,7 @@ def test_another_content_moves_the_branch_and_keeps_the_pull_request(
     assert server.remote.pulls[first.number]["title"] == "Update jax-0.4 once more"
 
 
-def test_a_branch_follows_a_base_that_went_on(server: GitHubServer, github: GitHub) -> None:
+def test_a_branch_follows_a_base_with_new_commits(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     now = server.remote.git.save("main", {"README.md": b"hello again\n"}, "Second")
     second = propose(github)
@@ -109,7 +109,7 @@ def test_a_branch_follows_a_base_whose_files_stay_the_same(server: GitHubServer,
     assert git.read_commit(second.sha)["parents"] == [now]
 
 
-def test_what_a_person_closed_is_not_opened_again(server: GitHubServer, github: GitHub) -> None:
+def test_a_proposal_that_a_person_closed_is_not_reopened(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     server.remote.pulls[first.number]["state"] = "closed"
     again = propose(github)
@@ -119,7 +119,7 @@ def test_what_a_person_closed_is_not_opened_again(server: GitHubServer, github: 
 
 
 @pytest.mark.parametrize("since", ["main went on", "the branch is gone", "the text differs"])
-def test_what_a_person_closed_stays_closed_whatever_else_has_happened(
+def test_a_proposal_that_a_person_closed_stays_closed_after_other_changes(
     server: GitHubServer, github: GitHub, since: str
 ) -> None:
     first = propose(github, key="jax: sha256:1")
@@ -148,7 +148,7 @@ def test_a_proposal_is_withdrawn_with_a_comment_and_without_its_branch(server: G
     assert github.withdraw(BRANCH, "main", "Nothing is left of this.") is None
 
 
-def test_what_we_withdrew_ourselves_is_proposed_again(server: GitHubServer, github: GitHub) -> None:
+def test_a_withdrawn_proposal_is_proposed_again(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     github.withdraw(BRANCH, "main", "Nothing is left of this.")
     again = propose(github)
@@ -156,7 +156,7 @@ def test_what_we_withdrew_ourselves_is_proposed_again(server: GitHubServer, gith
     assert server.remote.git.ref(f"refs/heads/{BRANCH}") == again.sha
 
 
-def test_withdrawing_survives_answers_that_are_lost(server: GitHubServer, github: GitHub) -> None:
+def test_withdrawing_survives_lost_responses(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     server.fail("POST", "/comments$", lost=True)
     server.fail("PATCH", "/pulls/", lost=True)
@@ -169,22 +169,22 @@ def test_withdrawing_survives_answers_that_are_lost(server: GitHubServer, github
 
 def test_a_branch_without_a_pull_request_gets_one(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
-    server.remote.pulls.clear()  # as when the run before died in between
+    server.remote.pulls.clear()  # as if the previous run had died in between
     again = propose(github)
     assert (again.sha, again.change) == (first.sha, Change.CREATED)
 
 
-def test_a_closed_proposal_of_another_content_is_no_answer_to_this_one(server: GitHubServer, github: GitHub) -> None:
+def test_a_closed_proposal_with_other_content_does_not_count(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     server.remote.pulls[first.number]["state"] = "closed"
     second = propose(github, {LOCK: b"newest\n"})
-    del server.remote.pulls[second.number]  # as when that run died before it opened one
+    del server.remote.pulls[second.number]  # as if that run had died before opening one
     third = propose(github, {LOCK: b"newest\n"})
     assert (third.sha, third.change) == (second.sha, Change.CREATED)
     assert third.number != first.number
 
 
-def test_only_the_text_of_a_pull_request_changes_when_only_that_is_new(server: GitHubServer, github: GitHub) -> None:
+def test_only_the_text_of_a_pull_request_is_updated_if_only_that_changed(server: GitHubServer, github: GitHub) -> None:
     first = propose(github)
     again = propose(github, body="A newer base, and why.")
     assert (again.number, again.sha, again.change) == (first.number, first.sha, Change.UPDATED)
@@ -198,12 +198,12 @@ def test_a_pull_request_is_found_by_its_newest_commit(server: GitHubServer, gith
     pull["head"]["label"] = "hubot:jax"  # a fork's
     assert github.pull_request_of("hubot", "jax", made.sha) == made.number
     assert github.pull_request_of("octocat", "jax", made.sha) is None
-    assert github.pull_request_of("hubot", "jax", "a" * 40) is None  # it went on since
+    assert github.pull_request_of("hubot", "jax", "a" * 40) is None  # it has newer commits
     pull["state"] = "closed"
     assert github.pull_request_of("hubot", "jax", made.sha) is None
 
 
-def test_a_base_that_is_not_there_is_not_found(github: GitHub) -> None:
+def test_a_missing_base_is_not_found(github: GitHub) -> None:
     with pytest.raises(NotFound, match=f"cannot propose the branch {BRANCH} to octocat/Hello-World"):
         github.propose(BRANCH, "absent", title="t", body="b", files={"a": b""}, message="m")
 

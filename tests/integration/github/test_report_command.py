@@ -1,4 +1,4 @@
-"""What `report` says on our own GitHub, as whole processes."""
+"""`report` as a process, on a GitHub server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from factory.github.rest import WORKFLOW_LOGIN
+from factory.github.model import WORKFLOW_LOGIN
 from factory.github.texts import BODY_LIMIT, marker
 from factory.report.summary import Row, from_json, to_json
 from tests.integration.github.github_server import GitHubServer
@@ -37,7 +37,7 @@ def test_a_report_goes_to_stdout_the_summary_and_a_file_and_asks_github_nothing(
     job.recipe("new")
     done = job.ok("report")
     assert done.out.startswith("### singfactory: 1 published, 1 tests failed, 1 not built\n")
-    assert f"[The logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/7/attempts/1)" in done.out
+    assert f"[Logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/7/attempts/1)" in done.out
     assert job.summary == done.out
     rows = json.loads((job.factory / ".singfactory/run-report.json").read_bytes())["rows"]
     outcomes = [(row["recipe"], row["outcome"]) for row in rows]
@@ -45,7 +45,7 @@ def test_a_report_goes_to_stdout_the_summary_and_a_file_and_asks_github_nothing(
     assert server.requests == []
 
 
-def test_a_forced_rebuild_that_fails_is_told_though_what_is_published_is_as_it_should_be(job: Job) -> None:
+def test_a_failed_forced_rebuild_of_an_up_to_date_recipe_is_reported(job: Job) -> None:
     job.published(job.recipe("tool"))
     job.tested(job.recipe("tool"), FAILED, content=b"sif two", created="2024-05-02T12:00:00Z")
     assert job.ok("report").out.startswith("### singfactory: 1 tests failed\n")
@@ -55,7 +55,7 @@ def test_a_forced_rebuild_that_fails_is_told_though_what_is_published_is_as_it_s
 
 @pytest.fixture
 def number(job: Job, server: GitHubServer) -> int:
-    """The pull request of a fork's branch, which pull-request.yml has run for."""
+    """A pull request from a fork, for which pull-request.yml has run."""
     job.env["GITHUB_EVENT_NAME"] = "workflow_run"
     remote = server.remote
     issue = remote.add_issue("Add jax", "Please.", "hubot", pull=True)
@@ -72,7 +72,7 @@ def number(job: Job, server: GitHubServer) -> int:
 
 
 def about(sha: str, **more: Any) -> dict[str, Any]:
-    """What the event says of the run that it is about: of a fork's, no pull request."""
+    """The triggering run in the event, which for a fork does not name the pull request."""
     return {
         "html_url": f"{HOST}/{OWNER}/{NAME}/actions/runs/5",
         "head_repository": {"owner": {"login": "hubot"}},
@@ -104,7 +104,7 @@ def test_the_pull_request_of_a_fork_keeps_one_comment(
     assert "comment updated: " in second.err
     other, mine = bodies(server, number)
     assert (other, mine) == (theirs, f"{marker('report')}\n{second.out}")
-    assert f"[The logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/5)" in mine
+    assert f"[Logs of this run]({HOST}/{OWNER}/{NAME}/actions/runs/5)" in mine
     sent = writes(server)
     assert "comment unchanged: " in job.ok("report", "--from", str(tmp_path / "handed.json"), "--comment").err
     assert writes(server) == sent
@@ -143,7 +143,7 @@ GOOD = asdict(Row("jax", "amd64", "tested", "new", "1 passed", 5, 4, 1.5))
     ],
     ids=range(24),
 )
-def test_a_report_of_a_stranger_that_is_none_is_refused_before_anything_is_said(
+def test_a_malformed_report_of_a_fork_is_refused_before_anything_is_posted(
     job: Job, server: GitHubServer, number: int, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "handed.json").write_bytes(content)
@@ -151,11 +151,11 @@ def test_a_report_of_a_stranger_that_is_none_is_refused_before_anything_is_said(
     assert (done.code, done.out, job.summary, server.requests) == (5, "", "", [])
     first, *others = done.err.splitlines()
     assert first == "singfactory: the report cannot be read"
-    assert others[0] in ("  it is not what singfactory report writes", "  it has more than 8.4 MB")
+    assert others[0] in ("  singfactory report did not write it", "  it is larger than 8.4 MB")
     assert bodies(server, number) == []
 
 
-def test_texts_of_a_stranger_are_shown_as_texts(job: Job, server: GitHubServer, number: int, tmp_path: Path) -> None:
+def test_untrusted_text_is_shown_literally(job: Job, server: GitHubServer, number: int, tmp_path: Path) -> None:
     hostile = (
         "<img src=x onerror=alert(1)> @everyone @octocat hubot/spoon#1 #1 GH-1 [click](https://evil.example)\n"
         "::error::pwned\n\n| a | b |\n```\n<!-- \u202e\ud800 \x1b[31m www.evil.example a@evil.example"
@@ -166,7 +166,7 @@ def test_texts_of_a_stranger_are_shown_as_texts(job: Job, server: GitHubServer, 
     mine = mine.replace(f"]({HOST}", "")
     for part in ("<", "@", "](", "::", "```", "| a |", "\u202e", "\ud800", "\x1b"):
         assert part not in mine
-    for part in ("@everyone", "@octocat", "#1", "GH-1", "www.evil", "@evil"):  # GitHub looks for these at last
+    for part in ("@everyone", "@octocat", "#1", "GH-1", "www.evil", "@evil"):  # GitHub links these last
         assert part not in html.unescape(mine)
     table = [line for line in body.splitlines() if line.startswith("| jax")]
     assert len(table) == 1
@@ -174,7 +174,7 @@ def test_texts_of_a_stranger_are_shown_as_texts(job: Job, server: GitHubServer, 
     assert not [line for line in done.out.splitlines() if line.startswith("::")]
 
 
-def test_a_huge_report_of_a_stranger_becomes_a_comment_that_github_takes(
+def test_a_huge_report_of_a_fork_becomes_a_comment_within_githubs_limit(
     job: Job, server: GitHubServer, number: int, tmp_path: Path
 ) -> None:
     rows = [Row(f"r{count}", "amd64", "stuck", "@" * 5000) for count in range(400)]
@@ -185,7 +185,7 @@ def test_a_huge_report_of_a_stranger_becomes_a_comment_that_github_takes(
 
 
 @pytest.mark.parametrize("case", ["closed", "went on", "no such", "fork is gone"])
-def test_without_a_pull_request_that_is_said_and_nothing_is_commented_on(
+def test_without_a_pull_request_a_notice_replaces_the_comment(
     job: Job, server: GitHubServer, number: int, tmp_path: Path, case: str
 ) -> None:
     pull = server.remote.pulls[number]
@@ -196,12 +196,14 @@ def test_without_a_pull_request_that_is_said_and_nothing_is_commented_on(
     run |= {"head_repository": None} if case == "fork is gone" else {}
     job.told(workflow_run=run)
     done = job.ok("report", "--from", handed(tmp_path, Row("jax", "amd64", "tested")), "--comment")
-    assert done.err == "no pull request belongs to this run; nothing is commented on\n"
+    assert done.err == "this run belongs to no open pull request: no comment was written\n"
     assert done.out.startswith("### singfactory: 1 tested\n")
     assert writes(server) == 0
 
 
-def test_without_a_token_the_report_is_shown_and_the_way_out_named(job: Job, server: GitHubServer, number: int) -> None:
+def test_without_a_token_the_report_is_shown_with_an_error_that_says_what_to_set(
+    job: Job, server: GitHubServer, number: int
+) -> None:
     job.recipe("new")
     done = job.run("report", "--comment", without=["GITHUB_TOKEN"])
     assert done.code == 2
@@ -214,13 +216,13 @@ def test_without_a_token_the_report_is_shown_and_the_way_out_named(job: Job, ser
     assert (bodies(server, number), server.requests) == ([], [])
 
 
-def test_outside_of_such_an_event_nothing_can_be_commented_on(job: Job) -> None:
+def test_a_comment_outside_a_pull_request_event_is_an_error(job: Job) -> None:
     done = job.run("report", "--comment")
     assert done.code == 2
-    assert "no pull request is known" in done.err
+    assert "--comment found no pull request" in done.err
 
 
-def test_a_token_that_may_not_comment_is_told_with_the_permission_it_needs(
+def test_a_token_that_cannot_comment_is_an_error_that_names_the_permission(
     job: Job, server: GitHubServer, number: int, tmp_path: Path
 ) -> None:
     server.fail("POST", "/comments$", status=403, message="Resource not accessible by integration", times=9)
@@ -229,7 +231,7 @@ def test_a_token_that_may_not_comment_is_told_with_the_permission_it_needs(
     assert "pull-requests: write" in done.err
 
 
-def test_there_is_no_report_where_none_was_handed_over(job: Job) -> None:
+def test_a_missing_report_file_is_not_found(job: Job) -> None:
     assert job.run("report", "--from", "nowhere.json").code == 3
 
 
@@ -237,12 +239,12 @@ def test_there_is_no_report_where_none_was_handed_over(job: Job) -> None:
 
 
 def marks(server: GitHubServer) -> list[tuple[str, int, str]]:
-    """What the newest check has marked."""
+    """Annotations of the newest check."""
     marked = server.remote.annotations[max(server.remote.annotations)]
     return [(mark["path"], mark["start_line"], mark["message"]) for mark in marked]
 
 
-def test_what_failed_is_marked_in_its_file_on_the_commit_that_was_reported_on(
+def test_failures_are_annotated_in_their_files_on_the_reported_commit(
     job: Job, server: GitHubServer, number: int, tmp_path: Path
 ) -> None:
     sha = server.remote.pulls[number]["head"]["sha"]
@@ -264,7 +266,7 @@ def test_what_failed_is_marked_in_its_file_on_the_commit_that_was_reported_on(
     ]
 
 
-def test_where_all_is_well_nothing_is_marked_and_an_earlier_mark_is_taken_back(
+def test_without_failures_there_is_no_annotation_and_an_earlier_check_is_replaced(
     job: Job, server: GitHubServer, number: int, tmp_path: Path
 ) -> None:
     good = handed(tmp_path, Row("jax", "amd64", "tested"))
@@ -277,7 +279,7 @@ def test_where_all_is_well_nothing_is_marked_and_an_earlier_mark_is_taken_back(
     assert server.remote.pulls[number]["state"] == "open"
 
 
-def test_a_stranger_can_mark_no_file_but_those_of_recipes_and_only_so_many(
+def test_a_fork_can_annotate_only_recipe_files_and_only_a_limited_number(
     job: Job, server: GitHubServer, number: int, tmp_path: Path
 ) -> None:
     hostile = "\x1b[31m @everyone\n::error::pwned \u202e" + "x" * 5000
@@ -288,13 +290,13 @@ def test_a_stranger_can_mark_no_file_but_those_of_recipes_and_only_so_many(
     told = marks(server)
     assert {path.split("/")[0] for path, _, _ in told} == {"recipes"}
     for _, line, message in told:
-        printable = message.replace("\u200b", "").isprintable()  # what parts @ from a name has no width
+        printable = message.replace("\u200b", "").isprintable()  # the character after @ is a zero-width space
         assert (line, printable, len(message) < 600) == (7, True, True)
         assert "@everyone" not in message
     assert number in server.remote.pulls
 
 
-def test_what_a_push_has_published_is_marked_on_that_commit(job: Job, server: GitHubServer) -> None:
+def test_failures_of_a_push_are_annotated_on_its_commit(job: Job, server: GitHubServer) -> None:
     job.tested(job.recipe("failing"), FAILED)
     job.recipe("wrong", definition="Bootstrap: docker\nFrom: {{ base }}\n%setup\n    id\n")
     (job.recipe("torn").folder / "recipe.toml").write_text("[recipe]\nname = \n")
@@ -314,7 +316,7 @@ def test_what_a_push_has_published_is_marked_on_that_commit(job: Job, server: Gi
     assert [row.recipe for row in from_json(rows)] == ["Not a name", "failing", "torn", "wrong"]
 
 
-def test_a_token_that_may_not_mark_is_told_the_permission(job: Job, server: GitHubServer) -> None:
+def test_a_token_that_cannot_annotate_is_an_error_that_names_the_permission(job: Job, server: GitHubServer) -> None:
     job.recipe("new")
     server.fail("POST", "/check-runs$", status=403, message="Resource not accessible by integration", times=9)
     done = job.run("report", "--annotate")
@@ -322,24 +324,24 @@ def test_a_token_that_may_not_mark_is_told_the_permission(job: Job, server: GitH
     assert "checks: write" in done.err
 
 
-def test_what_cannot_be_told_in_one_way_is_told_in_the_others(job: Job, server: GitHubServer) -> None:
+def test_a_failed_comment_does_not_stop_annotations_and_issues(job: Job, server: GitHubServer) -> None:
     job.recipe("new")
     server.fail("POST", "/check-runs$", status=403, message="Resource not accessible by integration", times=9)
     done = job.run("report", "--annotate", "--issues")
     assert (done.code, done.err.count("issue created: ")) == (4, 1)
 
 
-def test_without_a_commit_nothing_can_be_marked(job: Job, server: GitHubServer) -> None:
+def test_annotations_without_a_commit_are_an_error(job: Job, server: GitHubServer) -> None:
     job.recipe("new")
     done = job.run("report", "--annotate", without=["GITHUB_SHA"])
     assert (done.code, server.requests) == (2, [])
-    assert "no commit is known that could be marked" in done.err
+    assert "--annotate found no commit" in done.err
 
 
 # what was to be built
 
 
-def test_a_forced_build_of_which_nothing_came_is_not_told_as_unchanged(job: Job) -> None:
+def test_a_forced_build_without_a_result_is_not_reported_as_unchanged(job: Job) -> None:
     job.published(job.recipe("tool"))
     old = job.recipe("old", more='[lifecycle]\nstatus = "withdrawn"\nnote = "gone"\n')
     (job.candidates / "tool-amd64/candidate.json").unlink()
@@ -348,11 +350,11 @@ def test_a_forced_build_of_which_nothing_came_is_not_told_as_unchanged(job: Job)
     assert job.ok("report", "--all").out.startswith("### singfactory: 1 not built, 1 unchanged\n"), old
 
 
-def test_what_a_failed_build_has_left_is_not_told_as_unchanged(job: Job) -> None:
+def test_a_failed_build_is_not_reported_as_unchanged(job: Job) -> None:
     made = job.published(job.recipe("tool"))
     (made.folder / "candidate.json").unlink()
     log = made.folder / "build.log"
     log.write_text("error\n")
     assert job.ok("report").out.startswith("### singfactory: 1 not built\n")
-    os.utime(log, (0, 0))  # of a build before what is published
+    os.utime(log, (0, 0))  # older than the release
     assert job.ok("report").out.startswith("### singfactory: 1 unchanged\n")

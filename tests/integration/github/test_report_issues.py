@@ -1,4 +1,4 @@
-"""The issues that `report --issues` keeps on our own GitHub, as whole processes."""
+"""`report --issues` as a process, on a GitHub server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.github.rest import WORKFLOW_LOGIN
+from factory.github.model import WORKFLOW_LOGIN
 from factory.github.texts import marker
 from tests.integration.github.github_server import GitHubServer
 from tests.integration.github.jobs import FAILED, Job, make_job
@@ -32,12 +32,12 @@ def bodies(server: GitHubServer, number: int) -> list[str]:
 
 
 def issues(server: GitHubServer) -> list[tuple[str, str]]:
-    """Ours, oldest first."""
+    """This program's issues, oldest first."""
     mine = [one for one in server.remote.issues.values() if one["user"]["login"] == WORKFLOW_LOGIN]
     return [(one["title"], one["state"]) for one in mine]
 
 
-def test_what_fails_has_one_issue_until_it_is_published(job: Job, server: GitHubServer) -> None:
+def test_a_failing_recipe_has_one_issue_until_it_is_published(job: Job, server: GitHubServer) -> None:
     job.published(job.recipe("good"))
     absent = job.recipe("absent")
     job.tested(job.recipe("failing"), FAILED)
@@ -51,12 +51,12 @@ def test_what_fails_has_one_issue_until_it_is_published(job: Job, server: GitHub
     opened = [(f"{name} cannot be published", "open") for name in ("absent", "failing", "stuck")]
     assert issues(server) == opened
     assert done.err.count("issue created: ") == 3
-    assert "nothing is published for amd64" in next(
+    assert "which is not published for amd64" in next(
         issue["body"] for issue in server.remote.issues.values() if issue["title"].startswith("stuck")
     )
 
     sent = writes(server)
-    job.tested(job.recipe("failing"), FAILED, content=b"other bytes, more of them")  # built anew in the night
+    job.tested(job.recipe("failing"), FAILED, content=b"other bytes, more of them")  # rebuilt in the nightly run
     assert job.ok("report", "--issues", GITHUB_RUN_ID="8").err.count("issue unchanged: ") == 3
     assert writes(server) == sent
 
@@ -70,7 +70,7 @@ def test_what_fails_has_one_issue_until_it_is_published(job: Job, server: GitHub
     assert foreign == before
 
 
-def test_what_is_tested_and_not_published_yet_opens_and_closes_nothing(job: Job, server: GitHubServer) -> None:
+def test_a_tested_unpublished_recipe_opens_and_closes_no_issue(job: Job, server: GitHubServer) -> None:
     job.tested(job.recipe("tool"))
     job.ok("report", "--issues")
     assert writes(server) == 0
@@ -81,7 +81,7 @@ def test_what_is_tested_and_not_published_yet_opens_and_closes_nothing(job: Job,
     assert issues(server) == [("tool cannot be published", "open")]
 
 
-def test_an_issue_that_github_refuses_does_not_stop_the_others(job: Job, server: GitHubServer) -> None:
+def test_a_refused_issue_does_not_stop_the_others(job: Job, server: GitHubServer) -> None:
     for name in ("a", "b"):
         job.recipe(name)
     server.fail("POST", "/issues$", status=422, message="Validation Failed")
@@ -93,7 +93,7 @@ def test_an_issue_that_github_refuses_does_not_stop_the_others(job: Job, server:
     assert len(issues(server)) == 2
 
 
-def test_a_token_that_may_not_write_issues_is_told_once(job: Job, server: GitHubServer) -> None:
+def test_a_token_that_cannot_write_issues_is_reported_once(job: Job, server: GitHubServer) -> None:
     for name in ("a", "b"):
         job.recipe(name)
     server.fail("POST", "/issues$", status=403, message="Resource not accessible by integration", times=9)
@@ -102,7 +102,7 @@ def test_a_token_that_may_not_write_issues_is_told_once(job: Job, server: GitHub
     assert done.err.count("issues: write") == 1
 
 
-def test_the_issue_of_a_recipe_that_is_gone_is_closed(job: Job, server: GitHubServer) -> None:
+def test_the_issue_of_a_removed_recipe_is_closed(job: Job, server: GitHubServer) -> None:
     for name in ("gone", "a--b", "still"):
         job.recipe(name)
     (job.recipes / "Not a name").mkdir()
@@ -113,9 +113,9 @@ def test_the_issue_of_a_recipe_that_is_gone_is_closed(job: Job, server: GitHubSe
     for name in ("gone", "a--b", "Not a name"):
         shutil.rmtree(job.recipes / name)
     sha = job.commit(server)
-    assert job.ok("report", "still", "--issues", GITHUB_SHA=sha).err.count("issue closed") == 0  # not of all recipes
+    assert job.ok("report", "still", "--issues", GITHUB_SHA=sha).err.count("issue closed") == 0  # not a full report
     late = job.ok("report", "--issues", GITHUB_SHA="b" * 40)
-    assert "the branch has gone on" in late.err  # a recipe may have been added since
+    assert "has newer commits: issues of removed recipes are left" in late.err  # a recipe may have been added since
     assert job.ok("report", "--issues", GITHUB_SHA=sha).err.count("issue closed") == 3
     open_now = {title for title, state in issues(server) if state == "open"}
     assert open_now == {"still cannot be published", "y"}
@@ -125,7 +125,7 @@ def test_the_issue_of_a_recipe_that_is_gone_is_closed(job: Job, server: GitHubSe
     assert foreign["state"] == ours["state"] == "open"
 
 
-def test_a_recipe_that_is_broken_has_an_issue_until_it_is_mended(job: Job, server: GitHubServer) -> None:
+def test_a_broken_recipe_has_an_issue_until_it_is_fixed(job: Job, server: GitHubServer) -> None:
     job.published(job.recipe("good"))
     recipe = job.recipe("torn")
     text = (recipe.folder / "recipe.toml").read_text()

@@ -1,4 +1,4 @@
-"""`update --propose` on our own GitHub and a real registry of base images, as whole processes."""
+"""`update --propose` as a process, on a GitHub server and a real registry of base images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.github.rest import WORKFLOW_LOGIN
+from factory.github.model import WORKFLOW_LOGIN
 from tests.factory_project import push_base
 from tests.integration.github.github_server import GitHubServer
 from tests.integration.github.jobs import Job, make_job
@@ -22,7 +22,7 @@ _TAGS = (f"moving{number}" for number in itertools.count(1))
 
 @pytest.fixture
 def tag() -> str:
-    """A tag of the base image that no other test moves."""
+    """A tag of the base image that only this test moves."""
     return next(_TAGS)
 
 
@@ -36,7 +36,7 @@ def job(request: pytest.FixtureRequest, tmp_path: Path, server: GitHubServer, re
 
 @pytest.fixture
 def base(job: Job, server: GitHubServer, registry_process: Server, tag: str) -> str:
-    """The base of two recipes that are pinned, of one that is not; a fourth builds upon another one."""
+    """The base of two pinned recipes and one unpinned recipe; a fourth is based on another recipe."""
     address = push_base(registry_process.host, tag=tag, text="first")
     for name in ("one", "two"):
         job.recipe(name, base=address)
@@ -55,14 +55,14 @@ def move(base: str, text: str) -> None:
 
 
 def changed(server: GitHubServer) -> dict[str, bytes]:
-    """What the branch of the proposal has other than main."""
+    """Files that differ between the proposal's branch and main."""
     main, ours = (server.remote.git.files(name) for name in ("main", BRANCH))
     assert set(main) <= set(ours)
     return {path: content for path, (mode, content) in ours.items() if main.get(path) != (mode, content)}
 
 
 @pytest.mark.parametrize("job", ["", "images/factory"], ids=["at the top", "in a subfolder"], indirect=True)
-def test_bases_that_moved_are_one_pull_request_with_their_locks_only(job: Job, server: GitHubServer, base: str) -> None:
+def test_moved_bases_become_one_pull_request_with_only_their_locks(job: Job, server: GitHubServer, base: str) -> None:
     move(base, "second")
     done = job.ok("update", "--propose")
     (pull,) = server.remote.pulls.values()
@@ -73,24 +73,22 @@ def test_bases_that_moved_are_one_pull_request_with_their_locks_only(job: Job, s
         assert told["base"] == base
         assert f"{base} is now {told['digest']}\n" in done.out
     assert (pull["head"]["ref"], pull["base"]["ref"]) == (BRANCH, "main")
-    assert pull["title"] == "Base images have moved: one, two"
+    assert pull["title"] == "Update base images: one, two"
     assert "still: " in done.out
     assert "free: " not in done.out
     assert done.out.endswith(f"\n{HOST}/{OWNER}/{NAME}/pull/{pull['number']}\n")
     assert job.git("status", "--porcelain") == ""
 
 
-def test_where_nothing_moved_github_is_only_asked_for_a_proposal_that_is_open(
-    job: Job, server: GitHubServer, base: str
-) -> None:
+def test_without_moved_bases_only_open_proposals_are_queried(job: Job, server: GitHubServer, base: str) -> None:
     done = job.ok("update", "--propose")
-    assert f"one: {base} stays sha256:" in done.out
+    assert f"one: {base} is still sha256:" in done.out
     assert [request.method for request in server.requests] == ["GET", "GET"]  # the repository, its pull requests
     job.ok("update", "--propose", "one")
-    assert len(server.requests) == 2  # of one recipe it cannot be said that nothing is left
+    assert len(server.requests) == 2  # one recipe's state is unknown
 
 
-def test_a_proposal_whose_bases_have_moved_back_is_closed(job: Job, server: GitHubServer, base: str) -> None:
+def test_a_proposal_is_closed_if_its_bases_move_back(job: Job, server: GitHubServer, base: str) -> None:
     move(base, "second")
     job.ok("update", "--propose")
     (pull,) = server.remote.pulls.values()
@@ -100,7 +98,7 @@ def test_a_proposal_whose_bases_have_moved_back_is_closed(job: Job, server: GitH
     assert f"pull request closed: {pull['html_url']}" in job.ok("update", "--propose").err
     assert pull["state"] == "closed"
     (comment,) = server.remote.comments_of(pull["number"])
-    assert "every base image has the digest that its `base.lock` says" in comment["body"]
+    assert "every base image still has the digest in its `base.lock`" in comment["body"]
     assert server.remote.git.ref(f"refs/heads/{BRANCH}") is None
     move(base, "second")
     assert "pull request created" in job.ok("update", "--propose").err
@@ -116,16 +114,16 @@ def test_a_proposal_stays_open_while_a_base_cannot_be_looked_up(job: Job, server
     assert [pull["state"] for pull in server.remote.pulls.values()] == ["open"]
 
 
-def test_what_was_merged_by_hand_is_closed(job: Job, server: GitHubServer, base: str) -> None:
+def test_a_proposal_is_closed_if_its_change_was_merged_by_hand(job: Job, server: GitHubServer, base: str) -> None:
     move(base, "second")
     job.ok("update", "--propose")
     (pull,) = server.remote.pulls.values()
     server.remote.git.save("main", changed(server), "By hand")
-    assert "pull request closed" in job.ok("update", "--propose").err  # this clone does not know of it yet
+    assert "pull request closed" in job.ok("update", "--propose").err  # this clone has not fetched it yet
     assert pull["state"] == "closed"
 
 
-def test_a_recipe_that_is_broken_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
+def test_a_broken_recipe_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
     (job.recipes / "one/recipe.toml").write_text("[recipe\n")
     move(base, "second")
     done = job.run("update", "--propose")
@@ -159,15 +157,15 @@ def test_a_proposal_that_a_person_closed_is_left_closed_until_the_base_moves_aga
     (pull,) = server.remote.pulls.values()
     pull["state"] = "closed"
     server.remote.git.save("main", {"README.md": b"hello\n"}, "Something else")
-    server.remote.git.delete_ref(f"refs/heads/{BRANCH}")  # as GitHub offers to whom closes it
-    assert "a person closed this pull request" in job.ok("update", "--propose").err
+    server.remote.git.delete_ref(f"refs/heads/{BRANCH}")  # as GitHub offers when a person closes it
+    assert "pull request stays closed: a person closed it" in job.ok("update", "--propose").err
     assert len(server.remote.pulls) == 1
     move(base, "third")
     job.ok("update", "--propose")
     assert [pull["state"] for pull in server.remote.pulls.values()] == ["closed", "open"]
 
 
-def test_where_github_does_not_tell_what_the_branch_has_it_is_written_anew(
+def test_a_branch_whose_content_github_does_not_return_is_written_again(
     job: Job, server: GitHubServer, base: str
 ) -> None:
     move(base, "second")
@@ -177,7 +175,7 @@ def test_where_github_does_not_tell_what_the_branch_has_it_is_written_anew(
     assert len(server.remote.pulls) == 1
 
 
-def test_a_base_that_cannot_be_looked_up_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
+def test_an_unreachable_base_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
     text = (job.recipes / "one/base.lock").read_text()
     (job.recipes / "one/recipe.toml").write_text(
         (job.recipes / "one/recipe.toml").read_text().replace(base, f"{base}x")
@@ -190,7 +188,7 @@ def test_a_base_that_cannot_be_looked_up_does_not_stop_the_others(job: Job, serv
     assert [path.rpartition("recipes/")[2] for path in changed(server)] == ["two/base.lock"]
 
 
-def test_a_base_lock_that_is_broken_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
+def test_a_broken_base_lock_does_not_stop_the_others(job: Job, server: GitHubServer, base: str) -> None:
     (job.recipes / "one/base.lock").write_text("base = 5\n")
     move(base, "second")
     assert job.run("update", "--propose").code == 2
@@ -204,7 +202,7 @@ def test_without_a_token_nothing_is_proposed(job: Job, server: GitHubServer, bas
     assert "no token for GitHub" in done.err
 
 
-def test_what_actions_may_not_open_is_told_with_the_setting(job: Job, server: GitHubServer, base: str) -> None:
+def test_a_forbidden_pull_request_is_an_error_that_names_the_setting(job: Job, server: GitHubServer, base: str) -> None:
     move(base, "second")
     message = "GitHub Actions is not permitted to create or approve pull requests."
     server.fail("POST", "/pulls$", status=403, message=message, times=9)
@@ -214,16 +212,16 @@ def test_what_actions_may_not_open_is_told_with_the_setting(job: Job, server: Gi
     assert job.git("status", "--porcelain") == ""
 
 
-def test_outside_of_a_git_repository_nothing_is_proposed(job: Job, server: GitHubServer, base: str) -> None:
+def test_nothing_is_proposed_outside_a_git_repository(job: Job, server: GitHubServer, base: str) -> None:
     move(base, "second")
     (job.top / ".git").rename(job.top / "no.git")
     done = job.run("update", "--propose")
     assert done.code == 2
-    assert "is in no git repository" in done.err
+    assert "is not in a git repository" in done.err
     assert not [request for method in CHANGING for request in server.sent(method)]
 
 
-def test_the_answer_can_be_read_by_programs(job: Job, server: GitHubServer, base: str) -> None:
+def test_the_result_is_available_as_json(job: Job, server: GitHubServer, base: str) -> None:
     move(base, "second")
     told = job.ok("update", "--propose", "--json").json()
     assert [(row["recipe"], row["changed"]) for row in told["bases"]] == [

@@ -30,7 +30,7 @@ def test_a_certificate_of_tomorrow_or_yesterday_points_at_the_clock(
     first, second, third = done.err.splitlines()
     assert first == f"singfactory: the certificate of {host} is not trusted"
     assert second.startswith(f"  {why}: this machine's clock says 2")
-    assert third.startswith("  set the clock right")
+    assert third.startswith("  correct the clock")
 
 
 @pytest.mark.parametrize("ahead", [DAY, -DAY])
@@ -71,7 +71,8 @@ def test_a_living_holder_elsewhere_is_believed_although_its_clock_is_a_day_behin
     process = user.start("pull", NAME)
     assert process.stderr is not None
     assert (
-        process.stderr.readline() == "waiting for process 4711 of user 1000 on another-host, which does the same work\n"
+        process.stderr.readline()
+        == "waiting for process 4711 of user 1000 on another-host, which is doing the same work\n"
     )
     user.lock(upstream.small).unlink()
     _, err = process.communicate(timeout=60)

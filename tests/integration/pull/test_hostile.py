@@ -92,9 +92,9 @@ def hostile_layers(upstream: Upstream) -> dict[str, tuple[list[dict[str, object]
         "2^64 bytes": ([layer(1 << 64, digest)], 5, "broken manifest"),
         "unknown algorithm": ([layer(size, "md5:" + "0" * 32)], 5, "not a digest"),
         "a path as digest": ([layer(size, "sha256:../../../../etc/passwd")], 5, "not a digest"),
-        "too small": ([layer(size - 1000, digest)], 5, "another size"),
-        "too large": ([layer(size + 1000, digest)], 5, "another size"),
-        "empty": ([layer(0, digest)], 5, "not what their digest says"),
+        "too small": ([layer(size - 1000, digest)], 5, "the wrong size"),
+        "too large": ([layer(size + 1000, digest)], 5, "the wrong size"),
+        "empty": ([layer(0, digest)], 5, "content does not match its digest"),
     }
 
 

@@ -21,7 +21,7 @@ from tests.integration.pull.conftest import SMALL, Start, Upstream, registry_at
 NewUser = Callable[..., User]
 
 AT_ONCE = 2  # kills tried in parallel, each on a copy of the store
-INTERRUPTED = "singfactory: interrupted\n  run the same command again; what is complete is not done twice\n"
+INTERRUPTED = "singfactory: interrupted\n  run the same command again: finished work is kept\n"
 
 
 def watched(user: User, *options: str) -> tuple[User, Path]:

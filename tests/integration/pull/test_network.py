@@ -78,7 +78,7 @@ def test_retry_after_beyond_the_budget_ends_the_pull_at_once_and_says_when_to_co
     done = user.run("pull", NAME)
     assert done.code == 4
     assert "answered 429 (too many requests)" in done.err
-    assert "it asks to wait 900 s" in done.err
+    assert "it asks for a wait of 900 s" in done.err
     assert re.search(r"try again after \d\d:\d\d:\d\d", done.err)
     assert len(faulty.requests("GET", upstream.small.blobs)) == 1
 
@@ -144,7 +144,7 @@ def test_a_bit_that_is_always_flipped_ends_with_both_digests_and_leaves_nothing(
     user = new_user(faulty)
     done = user.run("pull", image.release.recipe)
     assert done.code == 5
-    told = re.search(r"wanted (sha256:[0-9a-f]{64}), got (sha256:[0-9a-f]{64})", done.err)
+    told = re.search(r"expected (sha256:[0-9a-f]{64}), got (sha256:[0-9a-f]{64})", done.err)
     assert told, done.err
     assert (told[1], told[2] != told[1]) == (str(image.sif), True)
     assert_nothing_is_there(user)

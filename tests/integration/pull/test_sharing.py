@@ -95,7 +95,7 @@ def test_who_waits_too_long_for_a_lock_is_told_who_holds_it(
     done = impatient.run("pull", NAME)
     holder = f"process {first.pid} of user {os.getuid()} on {socket.gethostname()}"
     assert done.code == 9, done
-    assert done.err.splitlines()[0] == f"waiting for {holder}, which does the same work"
+    assert done.err.splitlines()[0] == f"waiting for {holder}, which is doing the same work"
     assert done.err.splitlines()[1] == f"singfactory: gave up waiting for {holder}"
     assert ended(first).code == 0
 
@@ -244,7 +244,7 @@ def test_what_was_planted_where_a_pull_works_is_refused_with_its_owner_and_harms
     done = user.run("pull", NAME)
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o640)
     assert done.code == 5, done
-    assert {"partial": "refused", "lock": "not an ordinary file"}[place] in done.err
+    assert {"partial": "refused", "lock": "not a regular file"}[place] in done.err
     assert f"it belongs to user id {owner}" in done.err
     assert not user.blob(upstream.small).exists()
     assert faulty.requests("GET", upstream.small.blobs) == []

@@ -123,7 +123,7 @@ def test_a_certificate_outside_its_time_points_at_the_clock(tmp_path: Path, vali
 
 
 def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
-    with serving(tmp_path) as (host, ca), pytest.raises(HttpFailure, match="made for another host name"):
+    with serving(tmp_path) as (host, ca), pytest.raises(HttpFailure, match="issued for another host name"):
         client(ca).request("GET", f"https://{host.replace('localhost', '127.0.0.1')}/")
 
 
@@ -142,7 +142,7 @@ def test_a_bundle_that_is_not_there_or_not_one_is_named(tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match=r"missing\.pem"):
         client(str(tmp_path / "missing.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
-    with pytest.raises(HttpFailure, match="not there") as caught:
+    with pytest.raises(HttpFailure, match="does not exist") as caught:
         client().request("GET", "https://localhost:1/")
     assert "REQUESTS_CA_BUNDLE" in caught.value.fix
     (tmp_path / "missing.pem").write_text("no certificates")
@@ -170,7 +170,7 @@ def test_a_failing_proxy_is_distinguished_from_the_registry(monkeypatch: pytest.
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:hunter2@127.0.0.1:{port}")
     with pytest.raises(HttpFailure) as caught:
         client().request("GET", f"{scheme}://registry.invalid/v2/")
-    assert f"the proxy 127.0.0.1:{port} does not connect to registry.invalid" in str(caught.value)
+    assert f"the proxy 127.0.0.1:{port} cannot connect to registry.invalid" in str(caught.value)
     assert "hunter2" not in f"{caught.value} {caught.value.fix} {caught.value.__cause__}"
 
 

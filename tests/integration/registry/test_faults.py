@@ -181,7 +181,7 @@ def test_a_truncated_body_is_continued(start: Start, fault: Mapping[str, Any]) -
 
 def test_more_bytes_than_the_size_are_refused(start: Start) -> None:
     faulty = start({"path": BLOBS, "add": "and more"})
-    with pytest.raises(IntegrityFailure, match="another size"):
+    with pytest.raises(IntegrityFailure, match="the wrong size"):
         fetched(opened(faulty))
 
 

@@ -159,7 +159,7 @@ def test_a_flipped_bit_in_one_part_costs_one_clean_fetch(start: Start, store: St
 
 def test_a_bit_that_is_always_flipped_is_an_integrity_failure_and_leaves_nothing(start: Start, store: Store) -> None:
     faulty = start({"path": BLOBS, "only": SECOND, "flip": 77}, SLOW)
-    with pytest.raises(IntegrityFailure, match="not what their digest says"):
+    with pytest.raises(IntegrityFailure, match="content does not match its digest"):
         ingest(store, faulty)
     assert asked_bytes(faulty) == 2 * SIZE
     assert list(store.leftovers()) == []

@@ -177,7 +177,7 @@ def test_a_release_that_only_our_client_can_read_is_not_announced(
     [
         ({"path": "/blobs/SIF", "length": 9_999_999, "cut": 10}, NEVER, 5, "9999999 bytes instead of 1600000"),
         ({"path": "/blobs/SIF", "status": 404}, NEVER, 4, "its image for amd64: "),
-        ({"path": "/blobs/SIF", "flip": 1_000_000}, ALWAYS, 5, "the bytes are not what their digest says"),
+        ({"path": "/blobs/SIF", "flip": 1_000_000}, ALWAYS, 5, "the content does not match its digest"),
         ({"path": "/blobs/SIF", "endless": True}, ALWAYS, 5, "is longer than it should be"),
         ({"path": "/blobs/SIF", "status": 200, "body": "x", "endless": True}, NEVER, 5, "is longer than it should be"),
         ({"path": "/blobs/SIF", "stall": 1000}, ALWAYS, 4, "went silent"),

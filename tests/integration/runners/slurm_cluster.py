@@ -54,19 +54,19 @@ NodeName={node} NodeHostName={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=2
 PartitionName=build Nodes={node} Default=YES MaxTime=INFINITE State=UP
 PartitionName=closed Nodes={node} MaxTime=INFINITE State=DOWN
 """
-# What sites do: a folder of its own for each job, on the node's disk, and an environment of the node.
+# As sites do: a separate folder for each job on the node's disk, and an environment set by the node.
 _PROLOG = """\
 #!/bin/sh
 mkdir -p {folder}/node/$SLURM_JOB_ID
 echo "export SLURM_TMPDIR={folder}/node/$SLURM_JOB_ID"
 [ ! -f {folder}/node.env ] || cat {folder}/node.env
 """
-# slurmd sees a file system of its own in one folder: what is there, this side does not see.
+# slurmd sees a separate file system in one folder, invisible to this side.
 _OWN_DISK = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
 def missing() -> str:
-    """What keeps a cluster from starting here, in one line; '' when nothing does."""
+    """Return why no cluster can start here, in one line; '' if one can."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=_PATH) is None]
     if absent:
         return f"SLURM is missing ({', '.join(absent)}): {INSTALLED_BY}"
@@ -75,7 +75,7 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster. env: what SLURM's programs need to find it."""
+    """A running cluster. env: environment for SLURM's programs."""
 
     folder: Path
     env: Mapping[str, str]
@@ -107,7 +107,7 @@ class Cluster:
 
     def resume(self) -> None:
         """Take the node into service again."""
-        with contextlib.suppress(subprocess.CalledProcessError):  # it may have come back by itself
+        with contextlib.suppress(subprocess.CalledProcessError):  # it may have recovered already
             self.ask("scontrol", "update", f"NodeName={_NODE}", "State=RESUME")
         wait_for(self.is_idle, _START_LIMIT, lambda: self.ask("scontrol", "show", "node"))
 
@@ -128,7 +128,7 @@ class Cluster:
 
 
 def wait_for(holds: Callable[[], bool], seconds: float, tell: Callable[[], str]) -> None:
-    """Wait until something holds; fails with what is told then."""
+    """Wait until a condition holds; fail with a message otherwise."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, tell()
@@ -137,7 +137,7 @@ def wait_for(holds: Callable[[], bool], seconds: float, tell: Callable[[], str])
 
 @contextlib.contextmanager
 def slurm_cluster() -> Iterator[Cluster]:
-    """Start munged, slurmctld and slurmd; end them by their ids, and what is left of jobs with them."""
+    """Start munged, slurmctld and slurmd; terminate them and remaining jobs by process ID afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a socket's path has at most 107 characters
     folder.chmod(0o755)
     for name in ("state", "spool", "node"):

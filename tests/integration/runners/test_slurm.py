@@ -1,4 +1,4 @@
-"""Builds on the node of a real SLURM: the candidate, the errors, and what is left when it is interrupted."""
+"""Builds on the node of a real SLURM: candidates, errors, and cleanup after an interrupt."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def build(project: Project, name: str, *more: str, **env: str) -> Done:
 
 
 def told(text: str) -> list[str]:
-    """Lines for people, without what differs from run to run."""
+    """Lines of output without values that differ between runs."""
     return re.sub(r"singfactory-sources[\w.]+|(?<=job )\d+", "N", text).splitlines()
 
 
 def left_on_node(cluster: Cluster) -> list[str]:
-    """What jobs left in their folders on the node's disk."""
+    """Files that jobs left in their folders on the node's disk."""
     return cluster.on_node(f"find {cluster.node_only} -mindepth 2").splitlines()
 
 
@@ -88,17 +88,17 @@ def test_a_recipe_is_built_on_the_node_and_published_from_here(project: Project,
     assert project.leftovers() == []
 
 
-def test_what_was_built_is_not_built_again_unless_forced(project: Project, cluster: Cluster) -> None:
+def test_an_existing_candidate_is_not_rebuilt_unless_forced(project: Project, cluster: Cluster) -> None:
     project.recipe("tool")
     project.ok("build", "tool", "--runner", "slurm")
     again = build(project, "tool")
     assert "SLURM" not in again.err
-    assert "was built before from the same inputs" in again.err
+    assert "was already built from the same inputs" in again.err
     assert "building in SLURM job" in build(project, "tool", "--force").err
     cluster.wait_until_empty(5)
 
 
-def test_options_given_here_hold_on_the_node(project: Project, cluster: Cluster, tmp_path: Path) -> None:
+def test_options_apply_on_the_node(project: Project, cluster: Cluster, tmp_path: Path) -> None:
     project.recipe("lower")
     project.ok("make", "lower", "--registry", f"oci:{tmp_path}/images")
     project.recipe("upper", base="recipe://lower", definition=DEFINITION.replace("docker", "recipe"), more="")
@@ -114,7 +114,7 @@ def test_a_machine_without_an_engine_builds_on_nodes_that_have_one(project: Proj
     assert done.code == 0, done.err
 
 
-def test_a_failed_build_is_told_as_if_it_had_failed_here(project: Project, cluster: Cluster) -> None:
+def test_a_failed_build_is_reported_like_a_local_failure(project: Project, cluster: Cluster) -> None:
     project.recipe("broken", definition=DEFINITION + "    echo the reason; no-such-program --flag\n")
     here, there = project.run("build", "broken"), build(project, "broken")
     assert there.code == here.code == 6
@@ -143,30 +143,30 @@ def test_the_exit_code_is_that_of_the_build(
     cluster.wait_until_empty(5)
 
 
-def test_a_partition_that_is_none_is_told(project: Project, cluster: Cluster) -> None:
+def test_an_invalid_partition_is_an_error(project: Project, cluster: Cluster) -> None:
     project.recipe("tool")
     done = build(project, "tool", SINGFACTORY_SLURM_PARTITION="nowhere")
     assert done.code == 2
     assert done.err.splitlines() == [
-        "singfactory: SLURM does not take the job that builds tool",
+        "singfactory: SLURM rejects the job that builds tool",
         "  Invalid partition name specified",
         "  check slurm_partition, slurm_account and slurm_options in factory.toml, build.timeout in recipe.toml",
     ]
     cluster.wait_until_empty(5)
 
 
-def test_candidates_that_only_the_node_sees_are_refused_before_the_build(project: Project, cluster: Cluster) -> None:
+def test_a_candidates_folder_that_is_not_shared_is_refused_before_the_build(project: Project, cluster: Cluster) -> None:
     project.recipe("tool")
     done = build(project, "tool", "-o", str(cluster.node_only / "candidates"))
     assert done.code == 2
     assert done.err.splitlines()[1:] == [
-        f"singfactory: tool cannot be built on node1: it does not see {cluster.node_only}/candidates",
+        f"singfactory: cannot build tool on node1: it does not see {cluster.node_only}/candidates",
         "  this machine and the compute nodes must share the project, the candidates and Python",
-        "  put them on the cluster's shared file system; for candidates set work = … in factory.toml, or -o",
+        "  put them on the cluster's shared file system; for candidates set work = … in factory.toml, or use -o",
     ]
 
 
-def test_waiting_in_the_queue_is_told_and_sigterm_takes_the_job_out(project: Project, cluster: Cluster) -> None:
+def test_waiting_in_the_queue_is_reported_and_sigterm_cancels_the_job(project: Project, cluster: Cluster) -> None:
     project.recipe("tool")
     process = project.start("build", "tool", "--runner", "slurm", SINGFACTORY_SLURM_PARTITION="closed")
     assert process.stderr is not None
@@ -196,7 +196,7 @@ def test_when_singfactory_is_killed_its_job_ends(project: Project, cluster: Clus
     cluster.wait_until_empty(30)
 
 
-def test_a_job_that_somebody_cancels_is_told(project: Project, cluster: Cluster) -> None:
+def test_a_cancelled_job_is_reported(project: Project, cluster: Cluster) -> None:
     process = begin(project, cluster)
     cluster.ask("scancel", "--name=singfactory-slow")
     done = end_of(process)
@@ -205,7 +205,7 @@ def test_a_job_that_somebody_cancels_is_told(project: Project, cluster: Cluster)
     assert "CANCELLED AT" in done.err
 
 
-def test_a_node_that_fails_is_worth_another_try(project: Project, cluster: Cluster) -> None:
+def test_a_node_failure_is_retryable(project: Project, cluster: Cluster) -> None:
     process = begin(project, cluster)
     cluster.ask("scontrol", "update", "NodeName=node1", "State=DOWN", "Reason=test")
     try:
@@ -213,12 +213,12 @@ def test_a_node_that_fails_is_worth_another_try(project: Project, cluster: Clust
     finally:
         cluster.resume()
     assert done.code == 4
-    # SLURM tells it of the job ("Node failure on node1") or of the step, whichever comes first.
+    # SLURM reports it for the job ("Node failure on node1") or for the step, whichever comes first.
     failed = r"singfactory: SLURM ended the build of slow: its node failed\n  .*node failure.*\n  try again\n"
     assert re.search(failed, done.err, re.IGNORECASE), done.err
 
 
-def test_inside_a_job_the_build_is_a_step_of_it(project: Project, cluster: Cluster) -> None:
+def test_inside_a_job_the_build_is_a_job_step(project: Project, cluster: Cluster) -> None:
     project.recipe("tool")
     command = [sys.executable, "-m", "factory.cli", "build", "tool", "--runner", "slurm"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A registry that anybody reads and only the owner writes, our own GitHub, and repositories that use both."""
+"""A registry with public reads and authenticated writes, a GitHub server, and repositories that use both."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.integration.workflows.repository import Repository, make_repository, 
 from tests.integration.workflows.tls import certificate
 from tests.servers import Faulty, docker_registry, faulty_registry
 
-REGISTRY_TOKEN = "registry-token-5e0c2b"  # what the secret says; tests look for it where it must not be
-READ_TOKEN = "read-token-77d1fa"  # the same, of one that may only read
+REGISTRY_TOKEN = "registry-token-5e0c2b"  # the secret's value; tests check that it does not leak
+READ_TOKEN = "read-token-77d1fa"  # the same, for a read-only token
 _NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """front: where jobs reach it; data: its folder."""
+    """front: the address for jobs; data: its folder."""
 
     front: Faulty
     data: Path
@@ -50,7 +50,7 @@ class Registry:
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry behind a proxy that keeps a record. Who writes needs a login, below /v2/private who reads, too."""
+    """A registry behind a recording proxy. Writing requires a login; so does reading below /v2/private."""
     folder = tmp_path_factory.mktemp("registry")
     writer, reader = (
         re.escape("Basic " + base64.b64encode(f"robot:{token}".encode()).decode())
@@ -67,7 +67,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @dataclass(frozen=True)
 class Site:
-    """github: our own; host: where jobs reach it, with TLS; authority: who vouches for that."""
+    """github: the test server; host: its TLS address for jobs; authority: the certificate for that address."""
 
     github: GitHubServer
     host: str
@@ -80,14 +80,14 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One GitHub, which holds every request against GitHub's description."""
+    """A GitHub server that validates every request against GitHub's API description."""
     folder = tmp_path_factory.mktemp("github")
     authority, context = certificate(folder)
     github = GitHubServer(load(ENTERPRISE), folder, "/api/v3")
-    listening = github._server  # noqa: SLF001 - it knows no TLS by itself
+    listening = github._server  # noqa: SLF001 - it has no TLS support
     listening.socket = context.wrap_socket(listening.socket, server_side=True)
     github.api_url = github.api_url.replace("http:", "https:")
-    github.remote = Remote(load(ENTERPRISE), GitStore(folder / "secure"), github.api_url)  # answers name their address
+    github.remote = Remote(load(ENTERPRISE), GitStore(folder / "secure"), github.api_url)  # for URLs in responses
     github.remote.workflows = {"scheduled.yml": "disabled_inactivity"}
     try:
         yield Site(github, github.api_url.split("/")[2], authority)
@@ -101,7 +101,7 @@ NewRepository = Callable[..., Repository]
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What jobs install."""
+    """Packages that jobs install."""
     return make_wheels(tmp_path_factory.mktemp("wheels"))
 
 
@@ -109,7 +109,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_repository(
     engine: str, registry: Registry, site: Site, wheels: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> NewRepository:
-    """Makes empty factories, each with a namespace of its own; like: in the namespace of another one."""
+    """Creates empty factories, each with its own namespace; like: in the namespace of another one."""
 
     def make(like: Repository | None = None) -> Repository:
         folder = tmp_path_factory.mktemp("factory")
@@ -130,15 +130,15 @@ def new_repository(
 
 
 def namespace_of(repository: Repository) -> str:
-    """The namespace that a factory publishes in."""
+    """Namespace into which a factory publishes."""
     return repository.variables["SINGFACTORY_REGISTRY"].rpartition("/")[2]
 
 
 def move_base(registry: Registry, tag: str, text: str) -> str:
-    """Push another image to the tag of a base image; returns what `build.base` names it."""
+    """Push another image to a base image's tag. Return the value for `build.base`."""
     return push_base(registry.host, tag=tag, text=text)
 
 
 def pushed(**more: Any) -> dict[str, Any]:
-    """The payload of a push to main."""
+    """Payload of a push to main."""
     return {"ref": "refs/heads/main", **more}

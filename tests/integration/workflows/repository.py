@@ -1,4 +1,4 @@
-"""A throw-away repository with this checkout's own workflow files, and `act`, which runs them on this machine."""
+"""A temporary repository with this checkout's workflow files, and `act`, which runs them on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIMIT = 300
 
 @dataclass(frozen=True)
 class Run:
-    """How a run of a workflow ended. records: what act tells, an object a line; artifacts: their folders by name."""
+    """Result of a workflow run. records: act's JSON output, one object per line; artifacts: their folders by name."""
 
     code: int
     records: tuple[dict[str, Any], ...]
@@ -62,7 +62,7 @@ class Run:
 
 
 def releases(run: Run) -> dict[str, dict[str, str]]:
-    """What `singfactory publish` printed, by recipe: tag, digest of the manifest, and of the SIF."""
+    """Output of `singfactory publish` by recipe: tag, digest of the manifest, digest of the SIF."""
     found = _RELEASE.findall(run.output("publish", "Publish"))
     return {name: {"tag": tag, "digest": digest, "sif": sif} for _, name, tag, digest, sif in found}
 
@@ -135,7 +135,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Started:
-    """A run that goes on."""
+    """A running workflow."""
 
     process: subprocess.Popen[bytes]
     place: Path
@@ -165,7 +165,7 @@ def copy_checkout(target: Path) -> None:
 
 
 def make_wheels(folder: Path) -> Path:
-    """What jobs install beside singfactory itself, fetched once; a folder for `pip --find-links`."""
+    """Folder for `pip --find-links` with the packages that jobs install, except singfactory; downloaded once."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "requirements/factory.txt")]
     subprocess.run([*command, "--dest", str(folder / "wheels")], check=True, capture_output=True)
@@ -181,7 +181,7 @@ def make_repository(
     variables: Mapping[str, str],
     secrets: Mapping[str, str],
 ) -> Repository:
-    """A new repository with this checkout's files and no recipes."""
+    """Create a repository with this checkout's files and no recipes."""
     target, scratch = folder / "repository", folder / "runs"
     copy_checkout(target)
     shutil.copy2(project.folder / "factory.toml", target)
@@ -209,7 +209,7 @@ def job_environment(project: Project, wheels: Path, programs: Path) -> dict[str,
 
 
 def write_waves_out(repository: Repository, workflow: str) -> None:
-    """Put the job of build.yml in the place of each call of it.
+    """Replace each call of build.yml by its job.
 
     act ends the whole run when a called workflow has failed; GitHub goes on with jobs that say ``!cancelled()``.
     """
@@ -226,5 +226,5 @@ def write_waves_out(repository: Repository, workflow: str) -> None:
 
 
 def _pinned(folder: Path) -> set[str]:
-    """The actions of others that the workflow files use, with their commits."""
+    """Third-party actions in the workflow files, with their commits."""
     return {name for path in folder.rglob("*.yml") for name in re.findall(r"uses: (actions/\S+)", path.read_text())}

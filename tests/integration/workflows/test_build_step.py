@@ -1,4 +1,4 @@
-"""The one step with a second try: of a build for which the network failed, and of no other."""
+"""Only one step is retried: a build, and only if the network failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAITING = 60
 
 @pytest.fixture
 def elsewhere(engine: str, registry_process: Server, tmp_path: Path) -> Project:
-    """A factory; `sleep` says that it was called, and waits for the file `go`."""
+    """A factory whose `sleep` reports its call and waits for the file `go`."""
     project = make_project(tmp_path / "factory", engine, registry_process.host)
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -48,7 +48,7 @@ def start(project: Project, recipe: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_build_for_which_the_network_failed_is_tried_once_more(elsewhere: Project, tmp_path: Path) -> None:
+def test_a_build_is_retried_once_after_a_network_failure(elsewhere: Project, tmp_path: Path) -> None:
     port = free_port()
     host = f"127.0.0.1:{port}"
     (elsewhere.folder / "factory.toml").write_text(f'plain_http = ["{host}"]\n')
@@ -64,18 +64,18 @@ def test_a_build_for_which_the_network_failed_is_tried_once_more(elsewhere: Proj
         (tmp_path / "go").touch()
         told, _ = step.communicate(timeout=_WAITING)
     assert step.returncode == 0, told
-    assert told.count("::warning title=second try::") == 1
+    assert told.count("::warning title=retry::") == 1
 
 
-def test_a_build_for_which_the_network_fails_twice_has_failed(elsewhere: Project, tmp_path: Path) -> None:
+def test_a_build_fails_after_two_network_failures(elsewhere: Project, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     elsewhere.recipe("tool", base=f"docker://127.0.0.1:{free_port()}/base/busybox:1")
     step = start(elsewhere, "tool")
     told, _ = step.communicate(timeout=_WAITING)
-    assert (step.returncode, told.count("::warning title=second try::")) == (4, 1), told
+    assert (step.returncode, told.count("::warning title=retry::")) == (4, 1), told
 
 
-def test_a_recipe_that_fails_is_not_tried_again(elsewhere: Project, tmp_path: Path) -> None:
+def test_a_failed_recipe_is_not_retried(elsewhere: Project, tmp_path: Path) -> None:
     elsewhere.recipe("tool", definition=f"{DEFINITION}    false\n")
     step = start(elsewhere, "tool")
     told, _ = step.communicate(timeout=_WAITING)

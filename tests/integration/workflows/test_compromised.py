@@ -1,4 +1,4 @@
-"""A recipe and a build job that are an attacker's: what a run publishes, what it refuses, and what its report says."""
+"""An attacker's recipe and build job: what a run publishes, refuses and reports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.integration.workflows.conftest import NewRepository, Registry, Site, 
 from tests.integration.workflows.repository import Repository, Run, releases
 from tests.integration.workflows.test_publish import UPPER, candidate
 
-# Runs in the job of `bad`, after its tests: whoever reaches the job's user from %post can do the same. It makes whole
-# candidates of other recipes, with an image of its own and a report that says that all tests passed.
+# Runs in the job of `bad`, after its tests: code in %post that escapes to the job's user can do the same. It creates
+# complete candidates of other recipes, with its own image and a report that all tests passed.
 FORGE = """
 import hashlib, json, os, pathlib, shutil, subprocess
 work = pathlib.Path(os.environ["SINGFACTORY_WORK"]) / "candidates"
@@ -29,11 +29,11 @@ for name in ("target", "good"):
     (made / "candidate.json").write_text(json.dumps({**record, "sif_digest": digest, "size": len(image)}))
     report = json.loads((mine / "report.json").read_text())
     (made / "report.json").write_text(json.dumps({**report, "recipe": name, "sif_digest": digest}))
-    shutil.copytree(made, work / made.name)  # beside its own, which is what the issue's recipe did
+    shutil.copytree(made, work / made.name)  # next to its own candidate
     if "inside" in os.environ["HOW"]:
-        shutil.copytree(made, mine / made.name)  # within what is handed over
+        shutil.copytree(made, mine / made.name)  # inside the uploaded artifact
 if "artifact" in os.environ["HOW"]:
-    shutil.copytree(forge / "target-amd64", handed / "target-amd64")  # as a job that stole its runner's token
+    shutil.copytree(forge / "target-amd64", handed / "target-amd64")  # like a job that stole its runner's token
 print("FORGED " + digest)
 """
 STEP = """\
@@ -45,12 +45,12 @@ STEP = """\
         run: python3 forge.py
 
 """
-PLACE = "      # What failed too: the report tells of it"
+PLACE = "      # Failed candidates as well: the report shows them"
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """A factory in which `good` and `target` were published before the attacker's recipe was merged."""
+    """A factory that published `good` and `target` before the attacker's recipe was merged."""
 
     repository: Repository
     before: dict[str, dict[str, str]]
@@ -97,7 +97,7 @@ def forged(run: Run) -> str:
     return found
 
 
-def test_what_a_job_writes_beside_its_own_image_never_leaves_it(attacked: Attacked) -> None:
+def test_extra_files_of_a_job_never_leave_it(attacked: Attacked) -> None:
     run = attacked.attack("beside")
     assert (run.code, run.failed) == (0, set()), run.told()
     evil, found = forged(run), releases(run)
@@ -110,7 +110,7 @@ def test_what_a_job_writes_beside_its_own_image_never_leaves_it(attacked: Attack
     assert "3 published, 1 unchanged" in run.output("report", "Report")
 
 
-def test_what_a_job_hands_over_for_others_is_refused_and_the_others_are_published(attacked: Attacked) -> None:
+def test_artifacts_for_other_recipes_are_refused_and_the_others_are_published(attacked: Attacked) -> None:
     run = attacked.attack("inside,artifact")
     assert run.failed == {("publish", "Publish")}, run.told()
     evil, found, told = forged(run), releases(run), run.output("publish", "Publish")

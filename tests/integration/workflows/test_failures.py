@@ -1,4 +1,4 @@
-"""What fails stops nothing else, and says so."""
+"""A failure stops nothing else, and is reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ stdout = "something else"
 def test_the_others_are_published_when_some_recipes_fail(
     new_repository: NewRepository, registry: Registry, site: Site
 ) -> None:
-    before = set(site.github.remote.checks)  # of other tests: the site is one for all
+    before = set(site.github.remote.checks)  # from other tests, which share the site
     repository = new_repository()
     project = repository.project
     project.recipe("good")

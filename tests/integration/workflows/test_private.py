@@ -1,4 +1,4 @@
-"""A registry that nobody reads without a login."""
+"""A registry that requires a login for reading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.integration.workflows.conftest import READ_TOKEN, REGISTRY_TOKEN, NewRepository, Registry, pushed
 
 
-def test_jobs_that_run_no_recipe_read_a_private_registry_with_a_token_that_may_only_read(
+def test_jobs_that_run_no_recipe_read_a_private_registry_with_a_read_only_token(
     new_repository: NewRepository, registry: Registry
 ) -> None:
     made = new_repository()

@@ -1,4 +1,4 @@
-"""A factory's life on GitHub Actions: a push to main, a pull request, and the days after."""
+"""The life of a factory on GitHub Actions: a push to main, a pull request, nightly runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Published:
 
 
 def built(run: Run) -> set[str]:
-    """The recipes that had a job of their own."""
+    """Recipes that had a job."""
     return {job.partition(" ")[0] for job in run.jobs if job.endswith("(amd64)")}
 
 
@@ -74,7 +74,7 @@ def candidate(run: Run, recipe: str, file: str = "candidate.json") -> Any:
 
 @pytest.fixture(scope="module")
 def published(new_repository: NewRepository, registry: Registry, site: Site) -> Published:
-    """tool and pinned have one base image, nosy another; upper builds upon tool; pinned stays on a digest."""
+    """tool and pinned share a base image, nosy has another; upper is based on tool; pinned keeps a digest."""
     repository = new_repository()
     project = repository.project
     moving = move_base(registry, "moving", "first")
@@ -92,13 +92,13 @@ def published(new_repository: NewRepository, registry: Registry, site: Site) -> 
 
 @pytest.fixture
 def branch(published: Published) -> Iterator[Repository]:
-    """The factory on a branch of its own; it is back on main afterwards."""
+    """The factory on a branch; it returns to main afterwards."""
     published.repository.git("checkout", "--quiet", "-b", "change")
     yield published.repository
     published.repository.git("checkout", "--quiet", "--force", "main")
 
 
-def test_a_push_to_main_publishes_what_was_built_and_tested(published: Published, registry: Registry) -> None:
+def test_a_push_to_main_publishes_the_tested_builds(published: Published, registry: Registry) -> None:
     run, found = published.run, published.releases
     assert built(run) == set(found) == set(ALL)
     assert list(found).index("tool") < list(found).index("upper")
@@ -114,7 +114,7 @@ def test_a_push_to_main_publishes_what_was_built_and_tested(published: Published
     assert "4 published" in run.output("report", "Report")
 
 
-def test_what_a_recipe_runs_sees_no_secret(published: Published) -> None:
+def test_recipes_see_no_secret(published: Published) -> None:
     run = published.run
     seen = run.output("nosy (amd64)") + "".join(
         (run.artifacts["nosy-amd64"] / name).read_text(errors="replace") for name in ("build.log", "report.json")
@@ -138,7 +138,7 @@ def test_a_pull_request_is_built_and_tested_and_publishes_nothing(
     with (branch.folder / "factory.toml").open("a") as settings:
         settings.write(f'registry = "{branch.variables["SINGFACTORY_REGISTRY"]}"\n')
     branch.commit()
-    stranger = replace(branch, secrets={}, variables={})  # all that GitHub gives to a pull request from a fork
+    stranger = replace(branch, secrets={}, variables={})  # as for a pull request from a fork
     head = {"ref": "change", "sha": branch.git("rev-parse", "HEAD")}
     payload = {"number": 7, "pull_request": {"number": 7, "head": head, "base": {"ref": "main"}}}
     run = stranger.run("pull-request.yml", "pull_request", payload)
@@ -159,7 +159,7 @@ def outcomes(run: Run) -> dict[str, str]:
 
 
 def comments_of(published: Published, site: Site) -> list[str]:
-    """The headlines on the pull request, after the workflow that comments has run."""
+    """Headlines on the pull request after the commenting workflow has run."""
     address, settings = site.github.api_url, HttpSettings(ca_bundle=str(site.authority))
     github = connect(address, f"{OWNER}/{NAME}", TOKEN, settings=settings, write_pause=0)
     proposal = github.propose("change", "main", title="A change", body="", files={"a": b"a"}, message="A change")
@@ -173,7 +173,7 @@ def comments_of(published: Published, site: Site) -> list[str]:
     return [re.findall("### singfactory: (.*)", body)[0] for body in bodies]
 
 
-def test_a_night_in_which_nothing_moved_builds_nothing(published: Published, registry: Registry, site: Site) -> None:
+def test_a_nightly_run_without_changes_builds_nothing(published: Published, registry: Registry, site: Site) -> None:
     content, asked = registry.content(published.namespace), len(registry.front.requests())
     run = published.repository.run("scheduled.yml", "schedule", {})
     assert (run.code, run.failed) == (0, set()), run.told()
@@ -183,7 +183,7 @@ def test_a_night_in_which_nothing_moved_builds_nothing(published: Published, reg
     requests = registry.front.requests()[asked:]
     assert {request["method"] for request in requests} <= {"GET", "HEAD"}
     asked_for = [(request["method"], request["path"]) for request in requests]
-    assert len(asked_for) <= 12, asked_for  # each of four jobs: the catalog, and a look at both bases
+    assert len(asked_for) <= 12, asked_for  # each of four jobs reads the catalog and resolves both bases
     wanted = {**published.repository.variables, "KEEP_SCHEDULE_ALIVE": "true"}
     run = replace(published.repository, variables=wanted).run("scheduled.yml", "schedule", {})
     assert (run.code, run.failed) == (0, set()), run.told()
@@ -191,7 +191,7 @@ def test_a_night_in_which_nothing_moved_builds_nothing(published: Published, reg
     assert site.github.remote.workflows["scheduled.yml"] == "active"
 
 
-def test_a_base_that_moved_rebuilds_what_follows_it_and_is_proposed_to_the_others(
+def test_a_moved_base_rebuilds_its_followers_and_is_proposed_for_pinned_recipes(
     published: Published, registry: Registry, site: Site
 ) -> None:
     before = {name: registry.tags(published.namespace, name) for name in ALL}
@@ -210,7 +210,7 @@ def test_a_base_that_moved_rebuilds_what_follows_it_and_is_proposed_to_the_other
     assert git.files("singfactory/base-images").keys() == git.files("main").keys()
 
 
-def test_a_recipe_is_built_anew_when_somebody_asks_for_it(published: Published, registry: Registry) -> None:
+def test_a_recipe_is_rebuilt_on_request(published: Published, registry: Registry) -> None:
     asked = {"ref": "refs/heads/main", "inputs": {"names": "nosy", "force": "true"}}
     run = published.repository.run("publish.yml", "workflow_dispatch", asked)
     assert (run.code, run.failed) == (0, set()), run.told()

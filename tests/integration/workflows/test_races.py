@@ -1,4 +1,4 @@
-"""Two runs at once, and a run that comes late."""
+"""Two concurrent runs, and a late run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.integration.workflows.repository import releases
 OTHER = f"{DEFINITION}    echo > /more\n"
 
 
-def test_of_two_pushes_at_once_each_gets_a_number_and_no_tag_moves_back(
+def test_two_concurrent_pushes_get_distinct_numbers_and_no_tag_moves_back(
     new_repository: NewRepository, registry: Registry
 ) -> None:
     first = new_repository()
@@ -30,7 +30,7 @@ def test_of_two_pushes_at_once_each_gets_a_number_and_no_tag_moves_back(
     assert (told["tag"], told["builds"]) == ("1.0-2", ["1.0-1", "1.0-2"])
 
 
-def test_a_run_that_comes_late_publishes_nothing_that_has_changed_since(
+def test_a_late_run_does_not_publish_recipes_that_have_changed_since(
     new_repository: NewRepository, registry: Registry
 ) -> None:
     late = new_repository()

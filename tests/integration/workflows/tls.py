@@ -1,4 +1,4 @@
-"""A certificate for servers on loopback: act reaches a GitHub of one's own with TLS only."""
+"""A certificate for servers on loopback: act requires TLS for a GitHub server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.servers import tool
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for 127.0.0.1 that vouches for itself, and what a server needs to use it."""
+    """A self-signed certificate for 127.0.0.1, and the server's TLS context."""
     wanted = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     authority, key = folder / "ca.pem", folder / "key.pem"

@@ -61,7 +61,7 @@ def test_each_docker_stage_becomes_a_folder_and_the_others_stay(
     assert {b"layer", b"{}"} < blobs
 
 
-def test_what_docker_calls_its_parts_is_told_in_oci_s_words(images: Images, place: BasePlace, tmp_path: Path) -> None:
+def test_docker_media_types_are_converted_to_oci(images: Images, place: BasePlace, tmp_path: Path) -> None:
     images.put_image("latest", b"layer", kind=DOCKER_MANIFEST, config=DOCKER_CONFIG, layer=DOCKER_LAYER)
     _, (base,) = fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x\n"), "amd64", place, Silent())
     found = manifest_in(base.layout)
@@ -70,7 +70,7 @@ def test_what_docker_calls_its_parts_is_told_in_oci_s_words(images: Images, plac
 
 
 @pytest.mark.parametrize("kind", [INDEX, DOCKER_LIST])
-def test_of_several_architectures_the_one_that_is_built_for_is_fetched(
+def test_only_the_architecture_being_built_is_fetched(
     images: Images, place: BasePlace, tmp_path: Path, kind: str
 ) -> None:
     entries = [
@@ -81,9 +81,9 @@ def test_of_several_architectures_the_one_that_is_built_for_is_fetched(
     wanted = definition(tmp_path, "Bootstrap: docker\nFrom: x:1\n")
     _, (base,) = fetched(wanted, "amd64", place, Silent())
     assert b"amd64" in {path.read_bytes() for path in (base.layout / "blobs/sha256").iterdir()}
-    with pytest.raises(BuildFailed, match=r"docker.io/library/x:1 is not there for ppc64le") as caught:
+    with pytest.raises(BuildFailed, match=r"docker.io/library/x:1 does not exist for ppc64le") as caught:
         fetched(wanted, "ppc64le", place, Silent())
-    assert caught.value.why == "it is for: amd64, arm64"
+    assert caught.value.why == "it is available for: amd64, arm64"
 
 
 def test_a_digest_is_fetched_by_itself_and_named_without_a_colon(
@@ -95,9 +95,7 @@ def test_a_digest_is_fetched_by_itself_and_named_without_a_colon(
     assert base.name == f".base/localhost_5000/x=sha256-{digest.hex}"
 
 
-def test_what_is_here_is_not_fetched_again_unless_it_was_damaged(
-    images: Images, place: BasePlace, tmp_path: Path
-) -> None:
+def test_a_cached_base_is_not_fetched_again_unless_damaged(images: Images, place: BasePlace, tmp_path: Path) -> None:
     images.put_image("1", b"one", b"two")
     images.put_image("2", b"one", b"three")
     wanted = definition(tmp_path, "Bootstrap: docker\nFrom: x:1\n")
@@ -106,14 +104,14 @@ def test_what_is_here_is_not_fetched_again_unless_it_was_damaged(
     fetched(wanted, "amd64", place, Silent())
     assert len(images.fetched) == 3
     fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x:2\n"), "amd64", place, Silent())
-    assert len(images.fetched) == 4  # what both have is copied
+    assert len(images.fetched) == 4  # shared blobs are copied
     damaged = next(path for path in (base.layout / "blobs/sha256").iterdir() if path.read_bytes() == b"two")
     damaged.write_bytes(b"TWO")
     fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x:1\n"), "amd64", place, Silent())
     assert (damaged.read_bytes(), len(images.fetched)) == (b"two", 5)
 
 
-def test_what_no_build_has_used_for_a_month_is_removed(images: Images, place: BasePlace, tmp_path: Path) -> None:
+def test_a_base_unused_for_a_month_is_removed(images: Images, place: BasePlace, tmp_path: Path) -> None:
     images.put_image("1", b"one")
     images.put_image("2", b"two")
     _, (old,) = fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x:1\n"), "amd64", place, Silent())
@@ -126,29 +124,29 @@ def test_what_no_build_has_used_for_a_month_is_removed(images: Images, place: Ba
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"mediaType": "application/vnd.docker.distribution.manifest.v1+json"}, "it is"),
-        ({"layers": None}, "it is"),
-        ({"layers": [{"mediaType": "x/y", "digest": f"sha256:{'0' * 64}", "size": 1}]}, "it holds"),
+        ({"mediaType": "application/vnd.docker.distribution.manifest.v1+json"}, "its media type is"),
+        ({"layers": None}, "its media type is"),
+        ({"layers": [{"mediaType": "x/y", "digest": f"sha256:{'0' * 64}", "size": 1}]}, "it contains"),
         ({"layers": [{"mediaType": LAYER, "digest": f"sha256:{'0' * 64}", "size": 1}] * 600}, "it has 600 layers"),
     ],
 )
-def test_what_is_no_image_is_refused_before_anything_is_fetched(
+def test_an_unusable_base_is_refused_before_anything_is_fetched(
     images: Images, place: BasePlace, tmp_path: Path, changed: dict[str, object], why: str
 ) -> None:
     config = images.put_blob(CONFIG, b"{}")
     images.put("latest", {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []} | changed)
-    with pytest.raises(IntegrityFailure, match="no image that can be built upon") as caught:
+    with pytest.raises(IntegrityFailure, match="cannot be used as a base image") as caught:
         fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x\n"), "amd64", place, Silent())
     assert caught.value.why.startswith(why)
     assert images.fetched == []
 
 
-def test_a_base_that_is_not_there_is_told_with_its_name(place: BasePlace, tmp_path: Path) -> None:
+def test_a_missing_base_is_an_error_that_names_it(place: BasePlace, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"the base image docker.io/library/x:latest does not exist"):
         fetched(definition(tmp_path, "Bootstrap: docker\nFrom: x\n"), "amd64", place, Silent())
 
 
-def test_nothing_is_written_through_a_link_that_a_recipe_has_in_the_place_of_the_images(
+def test_a_recipes_link_in_place_of_the_base_folder_is_not_followed(
     images: Images, place: BasePlace, tmp_path: Path
 ) -> None:
     images.put_image("latest", b"layer")

@@ -43,7 +43,7 @@ def test_the_report_names_the_bytes_that_were_tested(tmp_path: Path) -> None:
     assert (result.outcome, result.why, result.stdout, result.stderr) == ("passed", "", "hello\n", "trouble\n")
 
 
-def test_another_image_than_the_built_one_is_not_tested(tmp_path: Path) -> None:
+def test_an_image_with_another_digest_is_not_tested(tmp_path: Path) -> None:
     place = CheckPlace(stand_in_engine(tmp_path / "engine"), tmp_path / "scratch")
     recipe: Recipe = write_recipe(tmp_path / "recipes")
     with pytest.raises(IntegrityFailure, match="is not the image that was built"):
@@ -56,9 +56,9 @@ def test_another_image_than_the_built_one_is_not_tested(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("test", "why"),
     [
-        (TestSpec("t", "exit 3"), "exit status 3, wanted 0"),
+        (TestSpec("t", "exit 3"), "exit status 3, expected 0"),
         (TestSpec("t", "exit 3", exit=3), ""),
-        (TestSpec("t", "true", exit=3), "exit status 0, wanted 3"),
+        (TestSpec("t", "true", exit=3), "exit status 0, expected 3"),
         (TestSpec("t", "echo 2.1.2", stdout="2.1"), ""),
         (TestSpec("t", "echo 2.0", stdout="2.1"), "'2.1' is not in its output"),
         (TestSpec("t", "echo 2.1 >&2", stdout="2.1"), "'2.1' is not in its output"),
@@ -67,12 +67,12 @@ def test_another_image_than_the_built_one_is_not_tested(tmp_path: Path) -> None:
         (TestSpec("t", "sleep 60", timeout=timedelta(seconds=0.5)), "it did not end within 0:00:00.500000"),
     ],
 )
-def test_what_is_expected_of_a_test_decides(tmp_path: Path, test: TestSpec, why: str) -> None:
+def test_a_tests_expectations_decide_its_outcome(tmp_path: Path, test: TestSpec, why: str) -> None:
     (result,) = checked(tmp_path, test).results
     assert (result.outcome, result.why) == ("failed" if why else "passed", why)
 
 
-def test_a_failed_test_does_not_stop_those_after_it(tmp_path: Path) -> None:
+def test_a_failed_test_does_not_stop_later_tests(tmp_path: Path) -> None:
     report = checked(tmp_path, TestSpec("one", "exit 1"), TestSpec("two", "true"))
     assert [result.outcome for result in report.results] == ["failed", "passed"]
     assert report.summary() == "1 passed; failed: one"
@@ -88,7 +88,7 @@ def test_the_variables_of_run_are_set_in_tests(tmp_path: Path) -> None:
     assert result.outcome == "passed"
 
 
-def test_only_the_end_of_a_long_output_is_kept_and_it_says_so(tmp_path: Path) -> None:
+def test_only_the_end_of_a_long_output_is_kept_with_a_mark(tmp_path: Path) -> None:
     run = "i=0; while [ $i -lt 6000 ]; do echo 'a line of some forty characters, or more'; i=$((i+1)); done; echo end"
     (result,) = checked(tmp_path, TestSpec("t", run, stdout="end")).results
     assert result.outcome == "passed"
@@ -107,10 +107,10 @@ CUDA = TestSpec("cuda", 'case "$ENGINE_OPTIONS" in *" --nv "*) echo with;; *) ec
         ("rocm", "nvidia", ("untested", "no nvidia GPU on this machine", "")),
         ("nvidia", "rocm", ("untested", "no rocm GPU on this machine", "")),
         ("nvidia", "nvidia", ("passed", "", "with\n")),
-        ("nvidia", "none", ("passed", "", "with\n")),  # the test asks for one by itself
+        ("nvidia", "none", ("passed", "", "with\n")),  # requested by the test itself
     ],
 )
-def test_a_gpu_test_runs_with_the_gpu_that_it_needs_or_is_untested(
+def test_a_gpu_test_runs_with_the_required_gpu_or_is_untested(
     tmp_path: Path, machine: str, wants: str, expected: tuple[str, str, str]
 ) -> None:
     (result,) = checked(tmp_path, CUDA, gpu=machine, wants=wants).results
@@ -123,12 +123,12 @@ def test_where_a_gpu_is_required_a_gpu_test_without_one_fails(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("wants", "output"), [("nvidia", "with\n"), ("none", "without\n")])
-def test_other_tests_get_a_gpu_only_where_run_asks_for_one(tmp_path: Path, wants: str, output: str) -> None:
+def test_other_tests_get_a_gpu_only_if_run_requests_one(tmp_path: Path, wants: str, output: str) -> None:
     (result,) = checked(tmp_path, replace(CUDA, gpu=False), gpu="nvidia", wants=wants).results
     assert result.stdout == output
 
 
-# --- what is shown
+# --- error messages
 
 
 def result(name: str, outcome: str = "failed", out: str = "", err: str = "") -> TestResult:
@@ -140,7 +140,7 @@ def report(*results: TestResult) -> TestReport:
     return TestReport("tool", Digest.of(b"sif"), ENGINE, "", CREATED, results)
 
 
-def test_failures_are_told_with_the_end_of_the_first_ones_output() -> None:
+def test_failures_are_reported_with_the_end_of_the_first_ones_output() -> None:
     lines = "".join(f"line {number}\n\n" for number in range(12))
     with pytest.raises(TestsFailed) as caught:
         require_passed(
@@ -150,7 +150,7 @@ def test_failures_are_told_with_the_end_of_the_first_ones_output() -> None:
     assert caught.value.lines() == (
         "tool: 2 of 3 tests failed: b, c",
         "b: exit status 1, wanted 0",
-        "all output is in /candidates/tool-amd64/report.json",
+        "the full output is in /candidates/tool-amd64/report.json",
     )
     assert caught.value.detail == (*(f"line {number}" for number in range(5, 12)), "Traceback")
     assert caught.value.exit_code == 7

@@ -27,19 +27,21 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('engine = "x"', ""),
     ],
 )
-def test_one_setting_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, shown: str) -> None:
+def test_one_setting_is_printed_on_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, shown: str
+) -> None:
     (tmp_path / "factory.toml").write_text(line)
     assert main(["config", "registry"]) == 0
     assert capsys.readouterr().out == f"{shown}\n"
 
 
-def test_what_is_no_address_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_invalid_registry_address_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "factory.toml").write_text('registry = "ghcr.io/x\\nLD_PRELOAD=/tmp/x"')
     assert main(["config", "registry"]) == 2
     assert capsys.readouterr().out == ""
 
 
-def test_all_settings_are_listed_with_where_they_come_from(
+def test_all_settings_are_listed_with_their_origins(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "factory.toml").write_text('registry = "ghcr.io/x"')

@@ -31,14 +31,14 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeContext:
     return made
 
 
-def test_the_store_is_the_user_s_own_unless_somebody_says_otherwise(make: MakeContext, tmp_path: Path) -> None:
+def test_the_default_store_is_in_the_users_data_folder(make: MakeContext, tmp_path: Path) -> None:
     assert make().store.root == tmp_path / "home/.local/share/singfactory"
     assert make(XDG_DATA_HOME="/data").store.root == Path("/data/singfactory")
     assert make(SINGFACTORY_STORE="/shared").store.root == Path("/shared")
     assert make("--store", "here", SINGFACTORY_STORE="/shared").store.root == tmp_path / "here"
 
 
-def test_the_registry_is_named_or_the_project_s_own_folder(make: MakeContext, tmp_path: Path) -> None:
+def test_the_registry_is_the_setting_or_the_projects_folder(make: MakeContext, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no registry is set"):
         _ = make().address
     assert make("--registry", "ghcr.io/o").address == RegistryAddress("ghcr.io", "o")
@@ -47,14 +47,14 @@ def test_the_registry_is_named_or_the_project_s_own_folder(make: MakeContext, tm
     assert make().address == RegistryAddress("", str(tmp_path / ".singfactory/registry"))
 
 
-def test_scratch_is_the_job_s_own_disk_when_there_is_one(make: MakeContext) -> None:
+def test_scratch_is_on_the_jobs_local_disk_if_it_has_one(make: MakeContext) -> None:
     assert make(TMPDIR="/t").scratch == Path("/t")
     assert make(TMPDIR="/t", APPTAINER_TMPDIR="/a").scratch == Path("/a")
     assert make(TMPDIR="/t", APPTAINER_TMPDIR="/a", SLURM_TMPDIR="/s").scratch == Path("/s")
     assert make(SLURM_TMPDIR="/s", SINGFACTORY_TMPDIR="/mine").scratch == Path("/mine")
 
 
-def test_outside_of_a_project_its_folders_are_a_usage_error(make: MakeContext, tmp_path: Path) -> None:
+def test_project_folders_outside_a_project_are_a_usage_error(make: MakeContext, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="this is not an image factory"):
         _ = make().recipes_root
     (tmp_path / "factory.toml").write_text('recipes = "mine"')
@@ -62,6 +62,6 @@ def test_outside_of_a_project_its_folders_are_a_usage_error(make: MakeContext, t
     assert make().work == tmp_path / ".singfactory"
 
 
-def test_loud_and_quiet_exclude_each_other(make: MakeContext) -> None:
+def test_verbose_and_quiet_exclude_each_other(make: MakeContext) -> None:
     with pytest.raises(SystemExit):
         make("-v", "-q")

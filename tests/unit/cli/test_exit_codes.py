@@ -230,11 +230,11 @@ def reader_that_has_gone(place: Place) -> subprocess.CompletedProcess[str]:
         (no_such_image, NotFound.exit_code, "nothing is not in the store"),
         (registry_that_nobody_runs, RegistryFailure.exit_code, "127.0.0.1:1 refused the connection"),
         (damaged_image, IntegrityFailure.exit_code, ""),
-        (store_that_may_not_be_written, NotPermitted.exit_code, "not allowed to write"),
+        (store_that_may_not_be_written, NotPermitted.exit_code, "no permission to write"),
         (file_that_may_not_be_read, NotPermitted.exit_code, "no permission to use"),
         (file_where_the_store_should_be, PlaceUnusable.exit_code, ""),
         (full_disk, NoRoom.exit_code, "not enough space in"),
-        (output_on_a_full_disk, NoRoom.exit_code, "the output could not be written"),
+        (output_on_a_full_disk, NoRoom.exit_code, "cannot write the output"),
         (lock_that_another_process_holds, Busy.exit_code, "gave up waiting for process"),
         (program_that_does_not_answer, NoAnswer.exit_code, ""),
         (interrupt, Interrupted.exit_code, "interrupted"),
@@ -242,7 +242,7 @@ def reader_that_has_gone(place: Place) -> subprocess.CompletedProcess[str]:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_goes_wrong_ends_in_its_exit_code(
+def test_each_failure_ends_with_its_exit_code(
     place: Place, situation: Callable[[Place], subprocess.CompletedProcess[str]], code: int, first: str | None
 ) -> None:
     done = situation(place)

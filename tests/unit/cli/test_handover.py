@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +103,7 @@ def test_all_architectures_of_a_recipe_are_published_under_one_number(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["a flipped byte", "untested", "a failed test", "the base"])
-def test_an_architecture_that_cannot_be_published_is_carried_over_and_stops_no_other(
+def test_an_architecture_that_cannot_be_published_keeps_its_old_image_and_the_others_are_published(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str], trouble: str
 ) -> None:
     base = built(project, recipe(project, "base"))
@@ -189,7 +191,7 @@ TROUBLES: dict[str, tuple[Callable[[Candidate], object], int, str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_what_cannot_be_published_is_told_and_stops_no_other(
+def test_a_candidate_that_cannot_be_published_is_reported_and_does_not_stop_the_others(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str], trouble: str
 ) -> None:
     bad, good = recipe(project, "bad"), recipe(project, "good")
@@ -206,7 +208,7 @@ def test_what_cannot_be_published_is_told_and_stops_no_other(
     assert registry.tags("bad") == [] or "bad" in published(registry)
 
 
-def test_every_failure_is_told_and_the_first_gives_the_exit_code(
+def test_every_failure_is_reported_and_the_first_sets_the_exit_code(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = built(project, recipe(project, "one")), built(project, recipe(project, "two"))
@@ -228,20 +230,20 @@ def test_every_failure_is_told_and_the_first_gives_the_exit_code(
     ]
 
 
-def test_what_was_built_upon_an_image_that_is_not_published_stays_behind_with_it(
+def test_an_image_is_not_published_if_its_base_is_not(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = built(project, recipe(project, "base"), TestResult("starts", "failed", 0.1, "exit 1"))
     built(project, recipe(project, "top", base="recipe://base"), base=base)
     assert main(["publish", "--all"]) == 7
-    assert "top (amd64) is not published\n  it was built upon an image of base" in capsys.readouterr().err
+    assert "top (amd64) is not published\n  it is based on an image of base" in capsys.readouterr().err
     assert published(registry) == {}
     report_of(base).save(base.folder)
     assert main(["publish", "--all"]) == 0
     assert published(registry) == {"base": ["1.0-1"], "top": ["1.0-1"]}
 
 
-def test_publishing_again_changes_nothing_and_says_the_same(
+def test_publishing_again_changes_nothing_and_prints_the_same(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     built(project, recipe(project, "tool"))
@@ -251,7 +253,7 @@ def test_publishing_again_changes_nothing_and_says_the_same(
     assert (capsys.readouterr().out, catalogs.read(registry)) == (first, before)
 
 
-def test_locks_and_what_a_failed_build_left_are_no_candidates(
+def test_locks_and_remains_of_failed_builds_are_not_candidates(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe(project, "tool")
@@ -260,7 +262,7 @@ def test_locks_and_what_a_failed_build_left_are_no_candidates(
     (where / "tool-amd64").mkdir()
     (where / "tool-amd64/build.log").write_text("it failed")
     assert main(["publish", "--all"]) == 0
-    assert capsys.readouterr() == ("", f"tool (amd64) was not built; {where}/tool-amd64 holds no image\n")
+    assert capsys.readouterr() == ("", f"tool (amd64) was not built; {where}/tool-amd64 contains no image\n")
 
 
 def test_a_factory_without_candidates_publishes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +271,7 @@ def test_a_factory_without_candidates_publishes_nothing(project: Path, capsys: p
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_a_run_that_died_before_the_catalog_is_finished_without_its_candidates(
+def test_a_release_of_a_run_that_died_is_added_to_the_catalog_without_its_candidate(
     project: Path, registry: LayoutRegistry
 ) -> None:
     made = built(project, recipe(project, "tool"))
@@ -281,7 +283,7 @@ def test_a_run_that_died_before_the_catalog_is_finished_without_its_candidates(
     assert catalogs.read(registry) == whole
 
 
-def test_what_recipes_say_today_reaches_the_catalog_without_a_build(project: Path, registry: LayoutRegistry) -> None:
+def test_changed_recipe_metadata_reaches_the_catalog_without_a_build(project: Path, registry: LayoutRegistry) -> None:
     built(project, recipe(project, "tool"))
     assert main(["publish", "--all"]) == 0
     recipe(project, "tool", summary="other words", more='[lifecycle]\nstatus = "withdrawn"')
@@ -293,8 +295,24 @@ def test_what_recipes_say_today_reaches_the_catalog_without_a_build(project: Pat
 
 
 @pytest.mark.parametrize("arguments", [[], ["tool", "--all"]])
-def test_names_and_all_exclude_each_other_and_one_is_needed(
-    capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
+def test_publish_needs_either_names_or_all(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["publish", *arguments]) == 2
     assert capsys.readouterr().err.startswith("singfactory: publish takes either names or --all\n")
+
+
+COUNTING = """
+import sys
+opened = []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+from factory.cli import main
+code = main(["publish", "--all"])
+print(code, sum(path.endswith("data.txt") for path in opened))
+"""
+
+
+def test_each_file_of_a_recipe_is_read_once(project: Path, registry: LayoutRegistry) -> None:
+    definition = "Bootstrap: docker\nFrom: {{ base }}\n%files\n    data.txt /data.txt\n"
+    built(project, write_recipe(project / "recipes", definition=definition, files={"data.txt": "1"}))
+    done = subprocess.run([sys.executable, "-c", COUNTING], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 1"
+    assert published(registry) == {"tool": ["1.0-1"]}

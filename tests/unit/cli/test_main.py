@@ -16,7 +16,8 @@ from factory import __version__
 from factory.cli import path as path_command
 from factory.cli import settings
 from factory.cli.execute import RunOptions
-from factory.cli.main import COMMANDS, fail, main, parse
+from factory.cli.main import COMMANDS, main, parse
+from factory.cli.terminal import fail
 from factory.errors import (
     AccessDenied,
     BuildFailed,
@@ -89,7 +90,7 @@ def test_an_error_is_three_lines_on_stderr_and_its_own_exit_code(
     assert capsys.readouterr() == ("", "singfactory: it failed\n  so it was\n  do this\n")
 
 
-def test_details_stand_before_the_three_lines(
+def test_details_are_printed_before_the_three_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path_fails(monkeypatch, BuildFailed("%post failed", why="exit status 1", detail=["+ make", "\tError 2"]))
@@ -117,7 +118,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             ["path", "../x"],
             2,
             (
-                "singfactory: not a registry address: '..'\n  wanted HOST[:PORT]/NAMESPACE\n"
+                "singfactory: not a registry address: '..'\n  expected HOST[:PORT]/NAMESPACE\n"
                 "  write ghcr.io/org/images, http://localhost:5000/images, or oci:/path/to/folder\n"
             ),
         ),
@@ -126,7 +127,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: not a recipe name: '$(id)'\n"
-                "  a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit\n"
+                "  a name has at most 100 characters (a-z 0-9 . _ -); its first and last are letters or digits\n"
                 "  rename it, for example to pytorch-2.1\n"
             ),
         ),
@@ -135,8 +136,8 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: not a digest: 'sha256:12'\n"
-                "  a digest is sha256: and 64 lower-case hexadecimal digits\n"
-                "  wanted NAME@sha256:HEX\n"
+                "  a digest is sha256: followed by 64 lowercase hex digits\n"
+                "  write NAME@sha256:HEX\n"
             ),
         ),
         (
@@ -154,8 +155,8 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             ["list"],
             2,
             (
-                "singfactory: no registry is set\n  images are fetched from one\n"
-                "  --registry ghcr.io/org/images, or SINGFACTORY_REGISTRY, or registry = … in the site's config.toml\n"
+                "singfactory: no registry is set\n  this command needs one\n"
+                "  pass --registry ghcr.io/org/images, or set SINGFACTORY_REGISTRY\n"
             ),
         ),
         (
@@ -163,7 +164,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
             2,
             (
                 "singfactory: this is not an image factory\n  no factory.toml in {home} or above it\n"
-                "  change into the repository of your recipes; an empty factory.toml begins a new one\n"
+                "  change to the folder of your recipes; for a new factory: touch factory.toml\n"
             ),
         ),
         (
@@ -182,17 +183,17 @@ def test_what_users_read_when_a_command_fails(
     assert err == shown.format(home=tmp_path)
 
 
-def test_an_unknown_command_is_a_usage_error_with_the_way_to_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_a_usage_error_that_names_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pul", "x"]) == 2
     out, err = capsys.readouterr()
     first, *_, last = err.splitlines()
     assert first.startswith("singfactory: ")
     assert "'pul'" in first
-    assert last == "  singfactory --help lists the commands"
+    assert last == "  singfactory --help"
     assert (out, len(err.splitlines()) <= 3) == ("", True)
 
 
-def test_without_a_command_the_help_is_shown_and_nothing_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     help_text = capsys.readouterr().out
     for name, _, text in COMMANDS:
@@ -208,13 +209,13 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith(f"usage: singfactory {name} ")
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"singfactory {__version__}\n"
 
 
-def test_options_are_not_guessed_from_their_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_abbreviated_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["path", "x", "--stor", "y"]) == 2
     assert "unrecognized arguments: --stor" in capsys.readouterr().err
 
@@ -222,20 +223,20 @@ def test_options_are_not_guessed_from_their_beginning(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "error", [ValueError("some\nthing"), KeyError("x"), RecursionError(), AssertionError(), MemoryError(), EOFError()]
 )
-def test_a_bug_of_ours_is_a_message_and_exit_code_1_and_no_traceback(
+def test_an_unexpected_exception_is_a_message_with_exit_code_1_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     path_fails(monkeypatch, error)
     assert main(["path", "x"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"singfactory: a bug of singfactory {__version__}: {type(error).__name__}:")
+    assert err.startswith(f"singfactory: a bug in singfactory {__version__}: {type(error).__name__}:")
     assert "SINGFACTORY_DEBUG=1" in err
     assert "Traceback" not in err
     assert len(err.splitlines()) == 2
 
 
-def test_who_asks_for_it_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_mode_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SINGFACTORY_DEBUG", "1")
     path_fails(monkeypatch, ZeroDivisionError("x"))
     with pytest.raises(ZeroDivisionError):
@@ -246,17 +247,17 @@ def test_who_asks_for_it_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> 
     ("error", "code", "first"),
     [
         (OSError(28, "No space left on device", "/"), 8, "no space left to write /"),
-        (OSError(30, "Read-only file system", "/x"), 8, "not allowed to write /x"),
+        (OSError(30, "Read-only file system", "/x"), 8, "no permission to write /x"),
         (PermissionError(13, "Permission denied", "/x"), 8, "no permission to use /x"),
         (OSError(5, "Input/output error", "/x"), 9, "/x cannot be used"),
         (OSError(116, "Stale file handle", "/x"), 9, "/x cannot be used"),
         (TimeoutError(110, "Connection timed out", "/x"), 9, "/x cannot be used"),
-        (FileNotFoundError(2, "No such file or directory", "/x"), 3, "/x is not there"),
-        (FileNotFoundError("odd"), 9, "the system refused: odd"),
-        (OSError("odd"), 9, "the system refused: odd"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 3, "/x does not exist"),
+        (FileNotFoundError("odd"), 9, "a system call failed: odd"),
+        (OSError("odd"), 9, "a system call failed: odd"),
     ],
 )
-def test_what_the_system_refuses_is_told_without_a_traceback(
+def test_a_failed_system_call_is_reported_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, code: int, first: str
 ) -> None:
     path_fails(monkeypatch, error)
@@ -266,11 +267,11 @@ def test_what_the_system_refuses_is_told_without_a_traceback(
     assert len(err.splitlines()) <= 3
 
 
-def test_ctrl_c_is_told_with_the_way_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_reported_with_a_hint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     path_fails(monkeypatch, KeyboardInterrupt())
     assert main(["path", "x"]) == 130
     assert capsys.readouterr().err == (
-        "singfactory: interrupted\n  run the same command again; what is complete is not done twice\n"
+        "singfactory: interrupted\n  run the same command again: finished work is kept\n"
     )
 
 
@@ -309,7 +310,7 @@ sys.exit(main(["path", "x"]))
 """
 
 
-def test_a_reader_that_leaves_early_is_no_error_to_talk_about() -> None:
+def test_a_closed_pipe_ends_the_command_silently() -> None:
     with subprocess.Popen(program(code=LOUD), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
         assert started.stdout is not None
         assert started.stderr is not None
@@ -330,7 +331,7 @@ print(code, *[name for name in heavy if name in sys.modules], *[
 """
 
 
-def test_path_imports_nothing_that_takes_long() -> None:
+def test_path_imports_nothing_slow() -> None:
     done = subprocess.run(program(code=IMPORTED), check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "3"
 
@@ -359,7 +360,7 @@ def test_only_the_chosen_command_is_imported() -> None:
     assert modules == {"factory.cli.path"}
 
 
-def test_the_commands_of_the_table_are_modules_with_one_face() -> None:
+def test_every_command_of_the_table_is_a_module_with_arguments_and_run() -> None:
     names = [name for name, _, _ in COMMANDS]
     assert len(names) == len(set(names))
     for _, where, _ in COMMANDS:
@@ -439,7 +440,9 @@ def test_an_option_in_the_wrong_place_is_refused_with_the_right_one(
         ("exec", False),
     ],
 )
-def test_in_github_actions_what_a_recipe_prints_is_no_command(tmp_path: Path, command: str, *, quoted: bool) -> None:
+def test_in_github_actions_output_is_not_executed_as_workflow_commands(
+    tmp_path: Path, command: str, *, quoted: bool
+) -> None:
     (tmp_path / "factory.toml").touch()
     env = {**os.environ, "GITHUB_ACTIONS": "true", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     arguments = [sys.executable, "-m", "factory.cli", command, "nothing"]

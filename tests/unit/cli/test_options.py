@@ -35,7 +35,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
-def test_what_a_command_is_given_becomes_a_frozen_dataclass(line: list[str]) -> None:
+def test_options_become_a_frozen_dataclass(line: list[str]) -> None:
     """``typed`` refuses a field without an option, and an option without a field."""
     _, options = parse(line)
     assert isinstance(options, CommonOptions)
@@ -50,13 +50,13 @@ def test_options_are_frozen_and_have_their_types() -> None:
         options.json = False  # type: ignore[misc]  # that is what is tried
 
 
-def test_an_action_of_a_command_has_a_dataclass_of_its_own() -> None:
+def test_each_action_of_a_command_has_its_own_dataclass() -> None:
     _, options = parse(["store", "gc", "--keep", "2", "--lock-file", "a", "b"])
     assert isinstance(options, GcOptions)
     assert (options.keep, options.lock_file) == (2, [Path("a"), Path("b")])
 
 
-def test_an_option_without_a_field_is_found_at_once() -> None:
+def test_an_option_without_a_field_is_an_error() -> None:
     @dataclass(frozen=True, kw_only=True)
     class NoOptions(CommonOptions):
         pass

@@ -89,7 +89,9 @@ def test_the_matrix_has_an_entry_for_each_job_in_waves(project: Path, capsys: py
     assert planned(capsys, "tool") == [[ENTRY, arm]]
 
 
-def test_what_is_published_is_in_no_matrix(project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_recipes_are_not_in_the_matrix(
+    project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = write_recipe(project / "recipes")
     catalog = Catalog()
     catalog = catalog.with_entry(catalog.entry("tool").with_release(release_of(recipe)))
@@ -120,7 +122,7 @@ def test_in_github_actions_each_wave_is_an_output(
     assert (told["wave2"], told["wave3"], told["count"]) == ("", "", "2")
 
 
-def test_what_is_stuck_is_an_annotation_and_stops_nothing_else(
+def test_a_stuck_recipe_is_an_annotation_and_does_not_stop_the_others(
     project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_recipe(project / "recipes")
@@ -135,7 +137,7 @@ def test_what_is_stuck_is_an_annotation_and_stops_nothing_else(
     assert "the argument 'nothing' is not defined%0A" in line
 
 
-def test_what_is_stuck_for_another_reason_is_told_at_its_recipe(
+def test_a_recipe_stuck_for_another_reason_is_annotated_at_its_recipe_file(
     project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_recipe(project / "recipes", build='arch = ["arm64"]')
@@ -146,16 +148,13 @@ def test_what_is_stuck_for_another_reason_is_told_at_its_recipe(
     assert Runner().read(err).obeyed == [
         (
             "error",
-            (
-                "upon (amd64)%0Aupon is based on tool, which is not published for amd64%0A"
-                "singfactory make tool upon"
-            ),
+            ("upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon"),
         )
     ]
     assert read_outputs(outputs)["count"] == "1"
 
 
-def test_elsewhere_what_is_stuck_is_told_on_stderr(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outside_github_a_stuck_recipe_is_reported_on_stderr(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_recipe(project / "recipes")
     write_recipe(project / "recipes", "bad", definition=STUCK)
     assert main(["plan", "--github-matrix"]) == 2
@@ -182,9 +181,7 @@ def test_a_chain_that_is_too_deep_for_the_workflow_is_an_error_that_names_it(
 TORN = "[recipe]\nname = \n"
 
 
-def test_a_recipe_that_is_broken_stops_only_what_builds_upon_it(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_recipe_stops_only_recipes_based_on_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_recipe(project / "recipes", "tool")
     write_recipe(project / "recipes", "upon", base="recipe://torn")
     torn = write_recipe(project / "recipes", "torn").folder / "recipe.toml"
@@ -196,7 +193,7 @@ def test_a_recipe_that_is_broken_stops_only_what_builds_upon_it(
     assert told[1].startswith(f"stuck  torn (amd64): {torn}:2: not TOML")
     assert told[2:4] == [
         "       see https://toml.io for the format",
-        "stuck  upon (amd64): upon builds upon torn, which is broken",
+        "stuck  upon (amd64): upon is based on torn, which is broken",
     ]
     assert main(["plan", "--json"]) == 2
     document = json.loads(capsys.readouterr().out)
@@ -208,7 +205,7 @@ def test_a_recipe_that_is_broken_stops_only_what_builds_upon_it(
 
 
 @pytest.mark.parametrize("name", ["torn", "upon"])
-def test_a_recipe_that_is_broken_and_asked_for_is_an_error(
+def test_a_broken_recipe_that_was_named_is_an_error(
     project: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     write_recipe(project / "recipes", "upon", base="recipe://torn")
@@ -219,7 +216,7 @@ def test_a_recipe_that_is_broken_and_asked_for_is_an_error(
     assert "torn/recipe.toml:2: not TOML" in err
 
 
-def test_a_job_marks_the_line_of_a_broken_recipe_and_goes_on(
+def test_a_job_annotates_the_line_of_a_broken_recipe_and_continues(
     project: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_recipe(project / "recipes", "tool")
@@ -229,7 +226,7 @@ def test_a_job_marks_the_line_of_a_broken_recipe_and_goes_on(
     assert "::error file=recipes/torn/recipe.toml,line=2::torn (amd64)%0A" in capsys.readouterr().err
 
 
-def test_make_goes_on_with_the_others_and_ends_with_the_error(
+def test_make_continues_with_the_other_recipes_and_returns_the_error(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(project / "recipes")
@@ -243,7 +240,7 @@ def test_make_goes_on_with_the_others_and_ends_with_the_error(
     assert "torn/recipe.toml:2: not TOML" in err
 
 
-def test_what_no_matrix_has_room_for_is_a_warning_and_left_for_the_next_run(
+def test_jobs_that_do_not_fit_into_a_matrix_are_a_warning(
     project: Path, outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("factory.plan.waves.MOST_ENTRIES", 1)
@@ -253,13 +250,13 @@ def test_what_no_matrix_has_room_for_is_a_warning_and_left_for_the_next_run(
     assert main(["plan", "--github-matrix"]) == 0
     ((name, text),) = Runner().read(capsys.readouterr().err).obeyed
     assert name == "warning"
-    assert text == "2 are left for the next run, since GitHub takes 1 jobs a matrix: r4 (amd64), r5 (amd64)"
+    assert text == "2 jobs wait for the next run, because GitHub allows 1 per matrix: r4 (amd64), r5 (amd64)"
     assert read_outputs(outputs)["count"] == "4"
 
 
 @pytest.mark.parametrize("name", ["--registry=http://evil.example/x", "-q", "../x", "a b", "a\n::set-output name=x::1"])
 @pytest.mark.parametrize("command", [["plan"], ["report"], ["build"], ["test"], ["publish"], ["lint"], ["rebuild"]])
-def test_what_comes_after_two_dashes_is_a_name_and_refused_unless_it_is_a_recipes(
+def test_words_after_two_dashes_are_recipe_names(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str], name: str
 ) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")

@@ -12,7 +12,7 @@ from tests.unit.github.test_commands import UNTRUSTED, Runner
 
 @given(UNTRUSTED)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_runner_obeys_only_what_is_meant_to_be_a_command(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_the_runner_executes_only_our_own_commands(capsys: pytest.CaptureFixture[str], text: str) -> None:
     with quoted():
         sys.stderr.write(f"{text}\n")
         command(annotation("error", text))
@@ -23,7 +23,7 @@ def test_the_runner_obeys_only_what_is_meant_to_be_a_command(capsys: pytest.Capt
     assert found[1] == ("error", "we go on")
 
 
-def test_what_ends_in_an_error_is_quoted_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quoting_ends_after_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), quoted():
         raise ZeroDivisionError
     command("::error::x")

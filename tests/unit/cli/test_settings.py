@@ -33,7 +33,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     return found
 
 
-def test_flags_go_before_environment_project_user_and_site_and_each_value_knows_its_origin(places: Places) -> None:
+def test_options_override_environment_project_user_and_site_and_each_value_has_its_origin(places: Places) -> None:
     places.site.write_text('registry = "site.example/x"\nengine = "of-site"')
     assert places.load().values["registry"] == settings.Value("site.example/x", str(places.site))
     places.user.write_text('registry = "user.example/x"')
@@ -68,7 +68,7 @@ def test_the_project_is_the_nearest_folder_upwards_with_its_file(places: Places)
     assert load({}, places.env, deep).project == places.project.parent
 
 
-def test_xdg_config_home_is_where_the_user_s_file_is(places: Places, tmp_path: Path) -> None:
+def test_the_users_file_is_in_xdg_config_home(places: Places, tmp_path: Path) -> None:
     path = tmp_path / "xdg" / "singfactory" / "config.toml"
     path.parent.mkdir(parents=True)
     path.write_text('engine = "mine"')
@@ -80,42 +80,43 @@ def test_xdg_config_home_is_where_the_user_s_file_is(places: Places, tmp_path: P
     [
         ('registri = "x"', "did you mean 'registry'?"),
         ('stor = "x"', "did you mean 'store'?"),
-        ("zzzzzz = 1", "known are: registry, store, "),
-        ("[0-9]\nx = 1", "known are: "),
+        ("zzzzzz = 1", "the settings are: registry, store, "),
+        ("[0-9]\nx = 1", "the settings are: "),
     ],
 )
-def test_an_unknown_key_is_told_with_the_nearest_known_one(places: Places, line: str, why: str) -> None:
+def test_an_unknown_setting_is_an_error_that_names_the_nearest_one(places: Places, line: str, why: str) -> None:
     places.project.write_text(line)
     with pytest.raises(UsageError) as caught:
         places.load()
-    assert caught.value.what == f"{places.project} sets {line.split(maxsplit=1)[0].strip('[]')!r}, which is no setting"
+    name = line.split(maxsplit=1)[0].strip("[]")
+    assert caught.value.what == f"{places.project} sets {name!r}, which is not a setting"
     assert caught.value.why.startswith(why)
-    assert caught.value.fix == "mend or remove that line"
+    assert caught.value.fix == "fix or remove that line"
 
 
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("store = 1", "path"),
-        ('store = ""', "path"),
-        ("registry = true", "text"),
-        ("registry = []", "text"),
-        ('plain_http = "one"', "list"),
-        ("plain_http = [1]", "list"),
-        ('idle_timeout = "60"', "seconds"),
-        ("idle_timeout = true", "seconds"),
+        ("store = 1", "a path in quotes"),
+        ('store = ""', "a path in quotes"),
+        ("registry = true", "a non-empty string"),
+        ("registry = []", "a non-empty string"),
+        ('plain_http = "one"', "a list of strings"),
+        ("plain_http = [1]", "a list of strings"),
+        ('idle_timeout = "60"', "a number of seconds"),
+        ("idle_timeout = true", "a number of seconds"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_told_with_the_wanted_one(places: Places, line: str, kind: str) -> None:
+def test_a_value_of_the_wrong_type_is_an_error_that_names_the_type(places: Places, line: str, kind: str) -> None:
     places.user.write_text(line)
     with pytest.raises(UsageError) as caught:
         places.load()
-    assert caught.value.what == f"{places.user}: {line.split(maxsplit=1)[0]} has a value of the wrong kind"
-    assert caught.value.why == f"wanted {kind}"
+    assert caught.value.what == f"{places.user}: {line.split(maxsplit=1)[0]} has the wrong type"
+    assert caught.value.why == f"it must be {kind}"
 
 
 @pytest.mark.parametrize("content", [b"registry = ", b"registry = 'a'\nregistry = 'b'", b"\xff\xfe"])
-def test_a_file_that_is_no_toml_is_named(places: Places, content: bytes) -> None:
+def test_invalid_toml_is_an_error_that_names_the_file(places: Places, content: bytes) -> None:
     places.site.write_bytes(content)
     with pytest.raises(UsageError, match="is not valid TOML") as caught:
         places.load()
@@ -133,7 +134,7 @@ def test_lists_and_seconds_are_read_from_files_and_from_the_environment(places: 
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", "1e9", "60s"])
-def test_what_is_no_time_is_told_with_where_it_was_set(places: Places, text: str) -> None:
+def test_an_invalid_time_is_an_error_that_names_its_origin(places: Places, text: str) -> None:
     found = places.load(SINGFACTORY_IDLE_TIMEOUT=text)
     with pytest.raises(UsageError) as caught:
         found.seconds("idle_timeout", 60)
@@ -153,7 +154,7 @@ def test_what_is_no_time_is_told_with_where_it_was_set(places: Places, text: str
         ("~", "{home}"),
     ],
 )
-def test_a_path_in_a_file_is_filled_in_and_begins_at_its_folder(places: Places, text: str, path: str) -> None:
+def test_a_path_in_a_file_is_expanded_and_relative_to_the_files_folder(places: Places, text: str, path: str) -> None:
     places.project.write_text(f'store = "{text}"\nregistry = "oci:{text}"')
     here = places.project.parent
     wanted = path.format(here=here, above=here.parent, home=places.env["HOME"])
@@ -163,25 +164,25 @@ def test_a_path_in_a_file_is_filled_in_and_begins_at_its_folder(places: Places, 
 
 
 @pytest.mark.parametrize("text", ["$SCRATCH/store", "${SCRATCH}/store", "/a/$SCRATCH", "$SCRATCH_2/x", "$"])
-def test_a_variable_that_is_not_set_is_never_left_in_a_path(places: Places, text: str) -> None:
+def test_an_unset_variable_in_a_path_is_an_error(places: Places, text: str) -> None:
     places.project.write_text(f'store = "{text}"')
     with pytest.raises(UsageError, match="uses a variable that is not set"):
         places.load(SCRATCH="")
 
 
-def test_a_home_that_is_not_set_does_not_become_the_root_folder(places: Places) -> None:
+def test_an_unset_home_does_not_become_the_root_folder(places: Places) -> None:
     places.project.write_text('store = "~/store"')
     with pytest.raises(UsageError, match="uses a variable that is not set"):
         load({}, {}, places.project.parent)
 
 
-def test_text_that_is_no_folder_is_taken_as_it_is(places: Places) -> None:
+def test_text_that_is_not_a_path_is_not_expanded(places: Places) -> None:
     places.project.write_text('engine = "$HOME/bin/apptainer"\nregistry = "ghcr.io/org"')
     assert places.load().text("engine") == "$HOME/bin/apptainer"
     assert places.load().text("registry") == "ghcr.io/org"
 
 
-def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(places: Places) -> None:
+def test_an_unreadable_file_is_an_error(places: Places) -> None:
     places.site.write_text("")
     places.site.chmod(0)
     me = os.geteuid()
@@ -192,7 +193,7 @@ def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(places: Places)
             places.load()
     finally:
         os.seteuid(me)
-    assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "mend its permissions")
+    assert caught.value.lines() == (f"cannot read {places.site}", "Permission denied", "fix its permissions")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_a_file_that_may_not_be_read_is_an_error_and_not_ignored(places: Places)
         ('limit_rate = "10MB/s"', {"SINGFACTORY_LIMIT_RATE": "500KB"}, 4, 500_000),
     ],
 )
-def test_a_site_s_connections_and_rate_are_the_most_that_others_may_set(
+def test_the_sites_connections_and_rate_are_upper_limits(
     places: Places, site: str, own: Mapping[str, str], connections: int, rate: int | None
 ) -> None:
     places.site.write_text(site)
@@ -216,44 +217,44 @@ def test_a_site_s_connections_and_rate_are_the_most_that_others_may_set(
 
 
 @pytest.mark.parametrize("text", ["0", "11", "-1", "four", "1.5", "٣"])
-def test_what_is_no_number_of_connections_is_told_with_where_it_was_set(places: Places, text: str) -> None:
+def test_an_invalid_number_of_connections_is_an_error_that_names_its_origin(places: Places, text: str) -> None:
     with pytest.raises(UsageError, match="connections is") as caught:
         places.load(SINGFACTORY_CONNECTIONS=text).connections(4)
     assert caught.value.why == "set in SINGFACTORY_CONNECTIONS"
 
 
 @pytest.mark.parametrize("text", ["20", "20MB/h", "fast", "0MB/s", "-1MB/s"])
-def test_what_is_no_rate_is_told_with_the_option_that_set_it(places: Places, text: str) -> None:
+def test_an_invalid_rate_is_an_error_that_names_its_option(places: Places, text: str) -> None:
     with pytest.raises(UsageError, match="limit_rate is") as caught:
         places.load({"limit_rate": text}).rate()
     assert caught.value.why == "set in --limit-rate"
 
 
-def test_a_factory_of_another_user_is_not_used_and_its_owner_told_of(places: Places) -> None:
+def test_a_factory_of_another_user_is_ignored_and_its_owner_reported(places: Places) -> None:
     places.project.write_text('engine = "/tmp/not-apptainer"')
     assert places.load().text("engine") == "/tmp/not-apptainer"
     if os.geteuid() == 0:
         os.chown(places.project, 65534, 65534)
         found = places.load()
-        assert (found.values, found.project, found.strangers) == ({}, None, places.project.parent)
+        assert (found.values, found.project, found.untrusted) == ({}, None, places.project.parent)
         assert found.doubt == f"{places.project} belongs to another user"
         for trusting in ("65534", "root 65534"):
             assert places.load(SINGFACTORY_TRUSTED_OWNERS=trusting).project == places.project.parent
         places.user.write_text("trusted_owners = [65534]".replace("65534", '"65534"'))
         assert places.load().project == places.project.parent
-        assert places.load(SINGFACTORY_TRUSTED_OWNERS="nobody-has-this-name").strangers == places.project.parent
+        assert places.load(SINGFACTORY_TRUSTED_OWNERS="nobody-has-this-name").untrusted == places.project.parent
 
 
-def test_a_factory_does_not_say_itself_whom_to_trust(places: Places) -> None:
+def test_a_factory_cannot_add_trusted_owners(places: Places) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a file away")
     places.project.write_text('trusted_owners = ["65534"]')
     os.chown(places.project, 65534, 65534)
-    assert places.load().strangers == places.project.parent
+    assert places.load().untrusted == places.project.parent
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
-def test_what_is_no_ordinary_file_is_told_and_nothing_waits_for_it(places: Places, kind: str) -> None:
+def test_a_special_file_is_an_error_and_is_not_waited_for(places: Places, kind: str) -> None:
     if kind == "fifo":
         os.mkfifo(places.project)
     elif kind == "folder":
@@ -266,16 +267,16 @@ def test_what_is_no_ordinary_file_is_told_and_nothing_waits_for_it(places: Place
 
 
 @pytest.mark.parametrize("content", ["x = 1\n" * 20_000, "x = " + "[" * 5_000])
-def test_a_file_of_settings_is_bounded(places: Places, content: str) -> None:
+def test_the_size_of_a_settings_file_is_limited(places: Places, content: str) -> None:
     places.project.write_text(content)
     with pytest.raises(UsageError):
         places.load()
 
 
-def test_a_link_of_one_s_own_that_leads_nowhere_counts_as_no_file(places: Places) -> None:
+def test_a_dangling_link_counts_as_no_file(places: Places) -> None:
     for path in (places.project, places.user, places.site):
         path.symlink_to("gone")
-    assert (places.load().values, places.load().project, places.load().strangers) == ({}, None, None)
+    assert (places.load().values, places.load().project, places.load().untrusted) == ({}, None, None)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +293,7 @@ def test_a_path_in_a_variable_or_flag_is_absolute_and_never_a_folder_called_tild
     assert places.load({}, SINGFACTORY_REGISTRY=f"oci:{text}").text("registry") == f"oci:{wanted}"
 
 
-def test_what_the_user_says_himself_is_known_beside_what_a_project_or_an_option_says(places: Places) -> None:
+def test_the_users_own_values_are_kept_apart_from_options_and_projects(places: Places) -> None:
     places.site.write_text('registry = "site.example/x"\nengine = "of-site"')
     places.project.write_text('registry = "project.example/x"')
     found = places.load({"registry": "flag.example/x"})
@@ -304,18 +305,18 @@ def test_what_the_user_says_himself_is_known_beside_what_a_project_or_an_option_
 
 
 @pytest.mark.parametrize("name", [key.name for key in settings.KEYS if key.personal])
-def test_whom_the_user_trusts_is_no_project_s_to_say(places: Places, name: str) -> None:
+def test_a_project_must_not_set_personal_settings(places: Places, name: str) -> None:
     line = f'{name} = "x"' if name == "ca" else f'{name} = ["x.example"]'
     for path in (places.site, places.user):
         path.write_text(line)
     assert name in places.load().values
     places.project.write_text(line)
-    with pytest.raises(UsageError, match="not a project's to say") as told:
+    with pytest.raises(UsageError, match="which a project must not set") as told:
         places.load()
     assert f"SINGFACTORY_{name.upper()}" in told.value.fix
 
 
-def test_a_sandbox_is_wanted_or_required_and_nothing_between(places: Places) -> None:
+def test_sandbox_is_either_wanted_or_required(places: Places) -> None:
     assert not places.load().sandbox_required
     assert not places.load(SINGFACTORY_SANDBOX="wanted").sandbox_required
     assert places.load(SINGFACTORY_SANDBOX="required").sandbox_required

@@ -90,7 +90,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     assert made.run("store", "verify").code == 0
 
 
-def test_an_image_that_runs_survives_every_gc(cluster: Cluster) -> None:
+def test_a_running_image_survives_gc(cluster: Cluster) -> None:
     process = cluster.start("exec", "tool", "--", "true", WAIT="yes")
     try:
         assert process.stdout is not None
@@ -112,7 +112,7 @@ def test_an_image_that_runs_survives_every_gc(cluster: Cluster) -> None:
         process.communicate()
 
 
-def test_gc_tells_json(cluster: Cluster) -> None:
+def test_gc_prints_json(cluster: Cluster) -> None:
     cluster.ok("pull", "tool")
     value = cluster.ok("store", "gc", "--dry-run", "--json").json()
     (kept,) = value.pop("kept")
@@ -121,7 +121,7 @@ def test_gc_tells_json(cluster: Cluster) -> None:
     assert kept["why"].startswith(("in use by", "used "))
 
 
-def test_gc_keeps_what_a_lock_file_names_and_refuses_one_that_it_cannot_read(cluster: Cluster) -> None:
+def test_gc_keeps_images_in_lock_files_and_refuses_an_unreadable_one(cluster: Cluster) -> None:
     cluster.ok("pull", "tool")
     cluster.ok("lock", "tool", "-o", "paper.lock")
     gc = ("store", "gc", "--keep", "0", "--grace", "0", "--lock-file", "paper.lock")
@@ -137,7 +137,7 @@ def test_gc_keeps_what_a_lock_file_names_and_refuses_one_that_it_cannot_read(clu
 @pytest.mark.parametrize(
     ("option", "value"), [("--grace", "soon"), ("--max-size", "-1"), ("--keep", "-1"), ("--older-than", "30")]
 )
-def test_gc_says_which_option_is_wrong(cluster: Cluster, option: str, value: str) -> None:
+def test_gc_names_an_invalid_option(cluster: Cluster, option: str, value: str) -> None:
     done = cluster.run("store", "gc", f"{option}={value}")
     assert done.code == 2
     assert done.err.startswith(f"singfactory: store gc: argument {option}: '{value}': write ")
@@ -160,7 +160,7 @@ def test_what_a_scratch_file_system_deleted_comes_back_as_the_same_digest(cluste
     assert cluster.ok("path", "tool").out.strip() == first["path"]
 
 
-def test_what_was_cut_short_is_noticed_too(cluster: Cluster) -> None:
+def test_a_truncated_image_is_fetched_again(cluster: Cluster) -> None:
     path = Path(cluster.ok("pull", "tool", "--json").json()["path"])
     path.chmod(0o644)
     os.truncate(path, 3)
@@ -190,7 +190,7 @@ def test_a_record_that_cannot_be_written_ends_the_run_before_it_begins(cluster: 
     assert done.out == ""
 
 
-def test_path_and_stage_tell_that_an_image_is_used(cluster: Cluster) -> None:
+def test_path_and_stage_record_a_use_of_the_image(cluster: Cluster) -> None:
     cluster.ok("pull", "tool")
     for path in (cluster.store.root / "leases").iterdir():
         path.unlink()
@@ -216,7 +216,7 @@ def test_lock_writes_what_exec_would_run_and_pull_fetches_exactly_that(cluster: 
     assert cluster.ok("pull", "tool", "--locked", "singfactory.lock", "--json", *fresh).json()["transferred"] == 0
     other = cluster.run("pull", "tool:latest", "--locked", "singfactory.lock", *fresh)
     assert other.code == 3
-    assert other.err == "singfactory: tool:latest is not in singfactory.lock\n  it has tool:1.0-1\n"
+    assert other.err == "singfactory: tool:latest is not in singfactory.lock\n  the file has tool:1.0-1\n"
 
 
 def test_what_is_not_stored_is_locked_as_the_registry_has_it(cluster: Cluster) -> None:
@@ -252,7 +252,7 @@ def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
     path.chmod(0o644)
     done = cluster.ok("store", "adopt", "mine.sif")
     assert done.out == f"{cluster.store.blob(Digest.of(SIF))} {Digest.of(SIF)}\n"
-    assert done.err.splitlines()[-1].startswith("mine.sif is mine:adopted now (")
+    assert done.err.splitlines()[-1].startswith("mine.sif is now mine:adopted (")
     assert cluster.ok("exec", "mine", "--", "true").out.startswith("exec #!/usr/bin/env run-singularity")
     assert cluster.ok("store", "adopt", "mine.sif", "--as", "other:1", "--json").json()["way"] == "here"
     assert cluster.run("lock", "mine", "-o", "-").code == 2
@@ -262,13 +262,13 @@ def test_a_file_is_adopted_and_run(cluster: Cluster) -> None:
     assert lost.err.endswith("  get the same image back with: singfactory store adopt FILE --as mine:adopted\n")
 
 
-def test_adopt_says_what_is_wrong(cluster: Cluster) -> None:
+def test_adopt_reports_each_error(cluster: Cluster) -> None:
     (cluster.folder / "text.sif").write_text("no image")
     (cluster.folder / "Bad Name.sif").write_bytes(SIF)
     for arguments, code, text in (
         (("text.sif",), 2, "is not a SIF image\n  it has no SIF header\n"),
         (("missing.sif",), 3, "there is no file "),
-        (("Bad Name.sif",), 2, "  say what to call it: singfactory store adopt Bad Name.sif --as NAME:TAG\n"),
+        (("Bad Name.sif",), 2, "  choose a name: singfactory store adopt Bad Name.sif --as NAME:TAG\n"),
         (("text.sif", "x.sif", "--as", "a:b"), 2, "--as names one image"),
         (("text.sif", "--as", "ghcr.io/x/a:b"), 2, "--as takes NAME or NAME:TAG"),
         (("text.sif", "--as", "../x"), 2, "not a registry address"),

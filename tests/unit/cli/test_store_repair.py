@@ -34,7 +34,7 @@ def rot(cluster: Cluster, content: bytes = FIRST) -> Path:
     return blob
 
 
-def test_what_rotted_comes_back_as_the_same_digest_although_the_tag_has_moved(cluster: Cluster) -> None:
+def test_a_damaged_image_is_repaired_to_the_same_digest_although_the_tag_has_moved(cluster: Cluster) -> None:
     blob = rot(cluster)
     cluster.release(b"second")
     done = cluster.ok("store", "verify", "--repair")
@@ -46,24 +46,24 @@ def test_what_rotted_comes_back_as_the_same_digest_although_the_tag_has_moved(cl
     assert cluster.ok("path", "tool").out.strip() == str(blob)
 
 
-def test_without_repair_it_says_how(cluster: Cluster) -> None:
+def test_without_repair_the_command_is_shown(cluster: Cluster) -> None:
     rot(cluster)
     done = cluster.run("store", "verify")
     assert done.code == 5
-    assert done.out.endswith("1 wrong and moved away; singfactory store verify --repair fetches them again\n")
+    assert done.out.endswith("1 wrong and moved away; to download them again: singfactory store verify --repair\n")
     value = cluster.ok("store", "verify", "--repair", "--json").json()
     assert value["wrong"] == []
     assert [(row["name"], row["transferred"], row["error"]) for row in value["repaired"]] == [("tool", 5, None)]
 
 
-def test_what_a_file_system_deleted_comes_back(cluster: Cluster) -> None:
+def test_a_deleted_image_is_repaired(cluster: Cluster) -> None:
     blob = cluster.store.blob(Digest.of(FIRST))
     blob.unlink()
     assert "back   tool:1.0-1" in cluster.ok("store", "verify", "--repair").out
     assert blob.read_bytes() == FIRST
 
 
-def test_what_cannot_come_back_is_told_and_does_not_stop_the_others(cluster: Cluster) -> None:
+def test_an_image_that_cannot_be_repaired_is_reported_and_does_not_stop_the_others(cluster: Cluster) -> None:
     (cluster.folder / "mine.sif").write_bytes(SIF)
     cluster.ok("store", "adopt", "mine.sif", "--as", "a-first-one:1")
     for blob in (cluster.store.blob(Digest.of(SIF)), cluster.store.blob(Digest.of(FIRST))):
@@ -87,15 +87,15 @@ def test_a_site_store_serves_every_user_and_nothing_is_copied(cluster: Cluster) 
     assert (cluster.folder / "own/images/tool/latest").read_bytes() == FIRST
 
 
-def test_shared_stores_in_a_file_are_relative_to_it_and_an_unknown_owner_is_told(cluster: Cluster) -> None:
+def test_shared_stores_in_a_file_are_relative_to_it_and_an_unknown_owner_is_reported(cluster: Cluster) -> None:
     (cluster.folder / "factory.toml").write_text('shared_stores = ["store", "$HOME/none"]\n')
     own = {"SINGFACTORY_STORE": str(cluster.folder / "own")}
     assert cluster.ok("path", "tool", **own).out.strip() == str(cluster.store.blob(Digest.of(FIRST)))
     told = cluster.ok("path", "tool", **own, SINGFACTORY_TRUSTED_OWNERS="root nobody-has-this-name").err
-    assert "names 'nobody-has-this-name', a user whom this machine does not know" in told
+    assert "this machine has no user 'nobody-has-this-name'" in told
     places = cluster.ok("doctor", **own).out
-    assert f"{cluster.store.root} (readable, of user id {os.getuid()})" in places
-    assert f"{cluster.folder / 'none'} (there is no store)" in places
+    assert f"{cluster.store.root} (readable, owned by user id {os.getuid()})" in places
+    assert f"{cluster.folder / 'none'} (does not exist)" in places
 
 
 def test_a_config_of_another_user_is_not_read(cluster: Cluster) -> None:

@@ -4,6 +4,9 @@ import ast
 import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,21 +53,21 @@ def screen(monkeypatch: pytest.MonkeyPatch, *, tty: bool, term: str = "xterm") -
 
 
 @given(st.text())
-def test_what_is_printed_of_any_text_is_printable_and_as_long(text: str) -> None:
+def test_printed_text_is_printable_and_as_long_as_the_input(text: str) -> None:
     shown = printable(text)
     assert len(shown) == len(text)
     assert all(letter.isprintable() or letter == "\t" for letter in shown)
     assert printable(shown) == shown
 
 
-def test_of_a_very_long_text_only_the_beginning_is_printed() -> None:
+def test_only_the_beginning_of_very_long_text_is_printed() -> None:
     shown = printable("x" * 1_000_000)
     assert len(shown) < 10_000
     assert "more characters" in shown
 
 
 @given(st.text(st.characters()))
-def test_a_document_keeps_any_text_and_shows_a_terminal_nothing_else(text: str) -> None:
+def test_json_keeps_any_text_and_contains_no_control_characters(text: str) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         emit({"text": text + HOSTILE})
@@ -72,15 +75,11 @@ def test_a_document_keeps_any_text_and_shows_a_terminal_nothing_else(text: str) 
     assert out.getvalue().replace("\n", "").isprintable()
 
 
-def test_only_the_terminal_prints_but_for_paths_and_documents_of_ours() -> None:
+def test_only_terminal_prints_except_for_our_own_paths_and_documents() -> None:
     """What is not said through ``say`` or ``tell`` has no text of a stranger, or is escaped where it is made."""
     exact = {
-        "build.py": 1,  # a path in the factory's own work folder
-        "new.py": 1,  # a path
-        "path.py": 1,  # the store's own path, for scripts
         "plan.py": 2,  # JSON in ASCII; a workflow command
         "report.py": 1,  # a document that factory.github.texts has escaped
-        "stage.py": 1,  # a path on this node, for scripts
     }
     folder = Path(terminal.__file__).parent
     found: dict[str, int] = {}
@@ -106,7 +105,7 @@ def test_control_characters_from_outside_do_not_reach_the_terminal(
     verbose: bool,  # noqa: FBT001
 ) -> None:
     seen = screen(monkeypatch, tty=tty)
-    progress = Terminal(quiet=False, verbose=verbose)
+    progress = Terminal(quiet=False, verbose=verbose, tick=None)
     progress.begin("build")
     clock.now += 1
     progress.line(HOSTILE)
@@ -117,9 +116,9 @@ def test_control_characters_from_outside_do_not_reach_the_terminal(
     assert "\r\x1b[K" not in seen.getvalue() or tty
 
 
-def test_one_line_is_drawn_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=True)
-    progress = Terminal(quiet=False, verbose=False)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
     progress.begin("pull", 2_000_000)
     clock.now += 1
     progress.advance(500_000)
@@ -134,21 +133,74 @@ def test_one_line_is_drawn_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyP
         "pull  25 % of 2.0 MB, 500 kB/s, 3 s left",
         "pull  50 % of 2.0 MB, 500 kB/s, 2 s left",
         "take care\n",
+        "pull  50 % of 2.0 MB, 500 kB/s, 2 s left",
         "",
     ]
 
 
-def test_a_drawn_line_never_wraps(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_the_speed_is_that_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=True)
-    progress = Terminal(quiet=False, verbose=False)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
+    progress.begin("pull", 100_000_000)
+    progress.advance(50_000_000)  # an earlier pull left these
+    for _ in range(20):
+        clock.now += 1
+        progress.advance(1_000_000)
+    assert seen.getvalue().endswith("pull  70 % of 100 MB, 1.0 MB/s, 30 s left")
+
+
+def test_a_step_inside_another_one_hides_it_until_it_ends(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
+    progress.begin("build x", expected=200)
+    progress.begin("waiting for process 7")
+    clock.now += 61
+    progress.end()
+    progress.end()
+    progress.end()  # once too often
+    assert seen.getvalue().split("\r\x1b[K") == [
+        "",
+        "build x  0 s (last time 3 min 20 s)",
+        "waiting for process 7  0 s",
+        "",
+        "build x  1 min 01 s (last time 3 min 20 s)",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("\x1b[1;32mgreen\x1b[0m and \x1b]0;title\x07plain", "green and plain"),
+        ("10 %\r20 %\r30 %\r\n", "30 %"),
+        ("CC\tmain.o", "CC main.o"),
+    ],
+)
+def test_the_live_line_shows_output_as_a_terminal_would(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, line: str, shown: str
+) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
     progress.begin("build")
     clock.now += 1
-    progress.line("x" * 500)
-    assert max(len(part) for part in seen.getvalue().split("\r\x1b[K")) == 59
+    progress.line(line)
+    assert seen.getvalue().endswith(f"build  1 s  {shown}")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢"])
+def test_a_drawn_line_never_wraps(monkeypatch: pytest.MonkeyPatch, clock: Clock, letter: str) -> None:
+    seen = screen(monkeypatch, tty=True)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
+    progress.begin("build")
+    clock.now += 1
+    progress.line(letter * 500)
+    columns = [sum(2 if letter == "漢" else 1 for letter in part) for part in seen.getvalue().split("\r\x1b[K")]
+    assert max(columns) in (58, 59)
 
 
 @pytest.mark.parametrize(("tty", "term"), [(False, "xterm"), (True, "dumb"), (True, "")])
-def test_a_log_gets_a_line_about_a_transfer_now_and_then_and_nothing_is_redrawn(
+def test_a_log_gets_a_line_a_minute_and_nothing_is_redrawn(
     monkeypatch: pytest.MonkeyPatch,
     clock: Clock,
     tty: bool,  # noqa: FBT001
@@ -157,21 +209,21 @@ def test_a_log_gets_a_line_about_a_transfer_now_and_then_and_nothing_is_redrawn(
     seen = screen(monkeypatch, tty=tty, term=term)
     if not term:
         monkeypatch.delenv("TERM")
-    progress = Terminal(quiet=False, verbose=False)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
     progress.begin("pull", 100_000_000)
-    for _ in range(60):
+    for _ in range(120):
         clock.now += 1
-        progress.advance(1_000_000)
+        progress.advance(500_000)
     progress.end()
     assert seen.getvalue().splitlines() == [
-        "pull  30 % of 100 MB, 1.0 MB/s, 70 s left",
-        "pull  60 % of 100 MB, 1.0 MB/s, 40 s left",
+        "pull  30 % of 100 MB, 500 kB/s, 2 min 20 s left",
+        "pull  60 % of 100 MB, 500 kB/s, 1 min 20 s left",
     ]
 
 
 def test_verbose_shows_each_line_whole_and_draws_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=True)
-    progress = Terminal(quiet=False, verbose=True)
+    progress = Terminal(quiet=False, verbose=True, tick=None)
     progress.begin("build")
     clock.now += 1
     progress.line("gcc\t" + "x" * 200)
@@ -179,9 +231,9 @@ def test_verbose_shows_each_line_whole_and_draws_nothing(monkeypatch: pytest.Mon
     assert seen.getvalue() == "gcc\t" + "x" * 200 + "\n"
 
 
-def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_quiet_prints_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=False)
-    progress = Terminal(quiet=True, verbose=False)
+    progress = Terminal(quiet=True, verbose=False, tick=None)
     progress.begin("pull", 100)
     clock.now += 100
     progress.advance(50)
@@ -191,11 +243,9 @@ def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> No
     assert seen.getvalue() == ""
 
 
-def test_a_transfer_of_nothing_or_more_than_told_is_drawn_without_failing(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_a_transfer_of_zero_or_too_many_bytes_is_drawn(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     seen = screen(monkeypatch, tty=True)
-    progress = Terminal(quiet=False, verbose=False)
+    progress = Terminal(quiet=False, verbose=False, tick=None)
     progress.begin("pull", 0)
     clock.now += 1
     progress.advance(5)
@@ -203,10 +253,65 @@ def test_a_transfer_of_nothing_or_more_than_told_is_drawn_without_failing(
     assert "100 % of 0 B" in seen.getvalue()
 
 
-def test_a_document_is_json_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_value_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = [{"name": HOSTILE, "größe": 1}]
     emit(value)
     out, err = capsys.readouterr()
     assert json.loads(out) == value
     assert "\x1b" not in out
     assert err == ""
+
+
+STEP = """
+import sys, time
+from factory.cli import terminal
+from factory.cli.terminal import Terminal
+terminal._LOGGED, tick, seconds = (float(word) for word in sys.argv[1:])
+progress = Terminal(quiet=False, verbose=False, tick=tick)
+progress.begin("build x", expected=200)
+progress.line("compiling")
+time.sleep(seconds)
+progress.end()
+"""
+
+
+def on_a_terminal(arguments: list[str]) -> str:
+    """All that a program writes to a terminal."""
+    reader, terminal_of_child = pty.openpty()
+    env = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(arguments, stderr=terminal_of_child, env=env):
+        os.close(terminal_of_child)
+        written = b""
+        with contextlib.suppress(OSError):  # EIO: the program has ended
+            while block := os.read(reader, 4096):
+                written += block
+    os.close(reader)
+    return written.decode()
+
+
+def test_a_terminal_shows_the_time_pass_although_nothing_is_reported() -> None:
+    seen = on_a_terminal([sys.executable, "-c", STEP, "60", "1", "3.5"])
+    drawn = [line.strip() for line in seen.split("\r\x1b[K")]
+    for seconds in (0, 1, 2, 3):
+        assert any(line.startswith(f"build x  {seconds} s (last time 3 min 20 s)") for line in drawn), drawn
+    assert drawn[-2].endswith("compiling")
+    assert drawn[-1] == ""
+
+
+def test_a_log_gets_its_lines_although_nothing_is_reported() -> None:
+    script = [sys.executable, "-c", STEP, "1", "0.2", "2.5"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == 2
+    assert set(done.stderr.splitlines()) <= {
+        f"build x  {seconds} s (last time 3 min 20 s)  compiling" for seconds in (1, 2, 3)
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to limit the processes of another user")
+def test_without_another_thread_the_line_is_drawn_only_when_something_is_reported() -> None:
+    limited = ["prlimit", "--nproc=1:1", "setpriv", "--reuid=64999", "--clear-groups", sys.executable]
+    done = subprocess.run([*limited, "-c", STEP, "0", "0.1", "0.3"], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "build x  0 s (last time 3 min 20 s)",
+        "build x  0 s (last time 3 min 20 s)  compiling",
+    ]

@@ -48,13 +48,13 @@ def test_tiny_blocks_join_the_piece_before_them() -> None:
     assert {large + b"".join(small), after} <= set(pieces(image(large, *small, after)))
 
 
-def test_a_run_of_tiny_blocks_is_cut_now_and_then() -> None:
+def test_a_run_of_tiny_blocks_is_joined_up_to_a_limit() -> None:
     cut = pieces(image(*(noise(1000, number) for number in range(500))))
     assert max(len(piece) for piece in cut) < 66 * KB
     assert len(cut) < 15
 
 
-def test_what_lies_outside_of_the_file_system_is_cut_at_its_edges() -> None:
+def test_data_outside_of_the_file_system_is_cut_at_its_edges() -> None:
     definition, system = noise(5 * KB, 1), Squashfs()
     system.add_file(noise(9 * KB, 2))
     system.add_links()
@@ -79,7 +79,7 @@ def test_a_file_system_without_edges_is_cut_by_its_content() -> None:
     assert 10 * KB < len(inside) / len(first) < 30 * KB
 
 
-def test_squashfs_packed_by_an_unreadable_compressor_is_cut_by_its_content() -> None:
+def test_squashfs_with_an_unsupported_compressor_is_cut_by_content() -> None:
     files = [noise(100 * KB, number) for number in range(30)]
     first, moved = pieces(image(*files, compressor="zstd")), pieces(image(noise(7001, 99), *files, compressor="zstd"))
     assert not set(files) & set(first)
@@ -97,7 +97,7 @@ def test_a_damaged_file_system_is_still_cut() -> None:
 
 
 def test_what_is_not_a_sif_is_refused() -> None:
-    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a sound SIF file"):
+    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a valid SIF file"):
         known_edges(io.BytesIO(b"hello"), 5, "image.sif")
 
 

@@ -85,13 +85,13 @@ class Changing(Silent):
 
 @pytest.mark.parametrize("content", [IMAGE[:-1], IMAGE[:100_000], b"", IMAGE + b"x", IMAGE + noise(200_000)])
 def test_an_image_that_changes_its_size_while_it_is_read_is_refused(path: Path, content: bytes) -> None:
-    with pytest.raises(IntegrityFailure, match=r"image\.sif changed while it was read"):
+    with pytest.raises(IntegrityFailure, match=r"image\.sif changed while it was being read"):
         index_image(path, Changing(path, content))
 
 
 def test_a_file_that_is_not_a_sif_is_refused_by_its_name(path: Path) -> None:
     path.write_bytes(b"#!/bin/sh\n")
-    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a sound SIF file"):
+    with pytest.raises(IntegrityFailure, match=r"image\.sif is not a valid SIF file"):
         index_image(path)
 
 
@@ -128,32 +128,32 @@ def changed(at: int, new: bytes) -> bytes:
     [
         (b"", "it ends after 0 bytes"),
         (GOOD[:55], "it ends after 55 bytes"),
-        (GOOD[:-1], "it has 95 bytes, and 2 chunks take 96"),
-        (GOOD + b"\0", "it has 97 bytes, and 2 chunks take 96"),
-        (changed(0, b"X"), "it does not begin like one"),
+        (GOOD[:-1], "it has 95 bytes, but 2 chunks take 96"),
+        (GOOD + b"\0", "it has 97 bytes, but 2 chunks take 96"),
+        (changed(0, b"X"), "it does not start with the right bytes"),
         (changed(8, b"\2"), "it has version 2 with digests of 16 bytes"),
         (changed(10, b"\x08"), "it has version 1 with digests of 8 bytes"),
-        (changed(12, b"\xff" * 4), "it has 96 bytes, and 4294967295 chunks take 85899345956"),
+        (changed(12, b"\xff" * 4), "it has 96 bytes, but 4294967295 chunks take 85899345956"),
         (changed(16, b"\xff" * 8), "its chunks have 300 bytes, the image has 18446744073709551615"),
         (changed(56, b"\x65"), "its chunks have 301 bytes, the image has 300"),
-        (changed(56, struct.pack("<II", 0, 300)), "a chunk has no bytes, or more than 1048576"),
-        (changed(56, struct.pack("<II", 0xFFFFFFFF, 1)), "a chunk has no bytes, or more than 1048576"),
+        (changed(56, struct.pack("<II", 0, 300)), "a chunk is empty, or has more than 1048576 bytes"),
+        (changed(56, struct.pack("<II", 0xFFFFFFFF, 1)), "a chunk is empty, or has more than 1048576 bytes"),
     ],
 )
 def test_bytes_that_are_not_an_index_are_refused_with_the_reason(data: bytes, why: str) -> None:
     with pytest.raises(IntegrityFailure) as failure:
         ChunkIndex.decode(data)
     assert failure.value.lines() == (
-        "this is not a sound chunk index",
+        "invalid chunk index",
         why,
-        "the image can still be fetched whole",
+        "the image can still be fetched as a whole",
     )
 
 
-def test_an_index_whose_parts_do_not_fit_together_cannot_be_made() -> None:
+def test_an_inconsistent_index_cannot_be_created() -> None:
     with pytest.raises(IntegrityFailure, match="it has 1 lengths and 15 bytes of digests"):
         ChunkIndex(1, Digest.of(b""), (1,), b"x" * 15)
-    with pytest.raises(IntegrityFailure, match="it names the image by sha512"):
+    with pytest.raises(IntegrityFailure, match="it identifies the image by sha512"):
         ChunkIndex(0, Digest("sha512", "0" * 128), (), b"")
 
 

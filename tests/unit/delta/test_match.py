@@ -78,7 +78,7 @@ def test_pieces_cover_the_image_in_order_and_name_bytes_that_are_its_own(
                 assert names(seeds[seed])[2 * at : 2 * (at + length)] == wanted
 
 
-def test_a_seed_that_goes_on_alike_gives_what_follows_although_another_has_it_first() -> None:
+def test_the_seed_of_the_last_chunk_is_preferred_if_it_continues() -> None:
     first, second = index(("z", 1), ("b", 9)), index(("a", 5), ("b", 9), ("c", 7))
     assert match(index(("a", 5), ("b", 9), ("c", 7)), [first, second]) == (Piece(0, 21, 1, 0),)
 
@@ -94,6 +94,6 @@ def test_small_reused_pieces_between_missing_ones_are_fetched_with_them() -> Non
     assert coalesced(pieces, 10) == (Piece(0, 20, None, 0),)
 
 
-def test_what_is_reused_at_an_end_is_not_fetched_however_small_it_is() -> None:
+def test_small_reused_pieces_at_either_end_are_not_fetched() -> None:
     pieces = (Piece(0, 1, 0, 0), Piece(1, 5, None, 0), Piece(6, 1, 0, 6))
     assert coalesced(pieces, 100) == pieces

@@ -16,7 +16,6 @@ HOST = Host(
     arch="amd64",
     user_id=1000,
     full_capabilities=True,
-    user_namespaces=True,
     subordinate_ids=0,
     fuse=True,
     gpu="",

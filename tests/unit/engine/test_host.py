@@ -3,18 +3,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from factory.engine.host import Host, probe
-from factory.errors import BuildFailed
+from factory.engine.host import Host, namespace_limit, probe
 
 TOOLS = {"newuidmap": "/usr/bin/newuidmap", "fakeroot": "/usr/bin/fakeroot"}
 USER = Host(
     arch="amd64",
     user_id=1000,
     full_capabilities=False,
-    user_namespaces=True,
     subordinate_ids=65536,
     fuse=True,
     gpu="",
@@ -28,19 +27,17 @@ def without(*names: str) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("host", "setuid", "words"),
+    ("host", "words"),
     [
-        (ROOT, False, "as root"),
+        (ROOT, "as root"),
         (
-            replace(ROOT, full_capabilities=False),
-            False,
+            replace(ROOT, full_capabilities=False, mapping="identity"),
             "as root in an identity-mapped user namespace (this root lacks a capability)",
         ),
-        (USER, False, "as an ordinary user, with the id range of /etc/subuid"),
-        (replace(USER, user_namespaces=False), True, "as an ordinary user, with the id range of /etc/subuid"),
+        (replace(ROOT, full_capabilities=False), "as root, which lacks a capability here"),
+        (USER, "as an ordinary user, with the id range of /etc/subuid"),
         (
             replace(USER, subordinate_ids=0),
-            False,
             (
                 "as an ordinary user mapped to root, with the fakeroot command"
                 " (no /etc/subuid range: some packages will not install)"
@@ -48,37 +45,38 @@ def without(*names: str) -> Mapping[str, str]:
         ),
         (
             replace(USER, tools=without("newuidmap", "fakeroot")),
-            False,
             "as an ordinary user mapped to root (no /etc/subuid range: some packages will not install)",
         ),
     ],
 )
-def test_the_way_this_machine_builds_is_described(host: Host, setuid: bool, words: str) -> None:  # noqa: FBT001
-    assert host.how_it_builds(setuid_engine=setuid) == words
+def test_the_way_this_machine_builds_is_described(host: Host, words: str) -> None:
+    assert host.build_mode == words
 
 
 @pytest.mark.parametrize(
-    ("host", "why"),
+    ("settings", "words"),
     [
+        ({}, ""),
+        ({"user/max_user_namespaces": "15000", "kernel/apparmor_restrict_unprivileged_userns": "0"}, ""),
+        ({"user/max_user_namespaces": "0"}, "user namespaces are off (user.max_user_namespaces=0)"),
         (
-            replace(ROOT, full_capabilities=False, user_namespaces=False),
-            "root lacks a capability here, and user namespaces are off",
+            {"kernel/unprivileged_userns_clone": "0"},
+            "user namespaces are off for ordinary users (kernel.unprivileged_userns_clone=0)",
         ),
-        (replace(USER, user_namespaces=False), "user namespaces are off for ordinary users"),
-        (replace(USER, user_namespaces=False, subordinate_ids=0), "user namespaces are off for ordinary users"),
+        (
+            {"user/max_user_namespaces": "15000", "kernel/apparmor_restrict_unprivileged_userns": "1"},
+            (
+                "AppArmor limits user namespaces to programs with a profile "
+                "(kernel.apparmor_restrict_unprivileged_userns=1)"
+            ),
+        ),
     ],
 )
-def test_a_machine_that_cannot_build_says_why_and_what_to_do(host: Host, why: str) -> None:
-    with pytest.raises(BuildFailed) as caught:
-        host.how_it_builds(setuid_engine=False)
-    assert (caught.value.what, caught.value.why) == ("this machine cannot build images", why)
-    assert "pull request" in caught.value.fix
-
-
-def test_only_a_root_that_lacks_a_capability_is_mapped() -> None:
-    assert [host.mapping for host in (USER, ROOT)] == ["", ""]
-    assert replace(ROOT, full_capabilities=False).mapping == "identity"
-    assert replace(ROOT, full_capabilities=False, user_namespaces=False).mapping == ""
+def test_a_limit_on_user_namespaces_is_named(tmp_path: Path, settings: Mapping[str, str], words: str) -> None:
+    for name, value in settings.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert namespace_limit(tmp_path) == words
 
 
 def test_images_are_mounted_through_fuse_or_by_a_full_root() -> None:
@@ -93,4 +91,5 @@ def test_this_machine_is_probed() -> None:
     assert found.user_id == os.geteuid()
     assert found.arch
     assert set(found.tools) >= {"newuidmap", "fakeroot", "mksquashfs", "squashfuse", "debootstrap"}
+    assert found.mapping in {"", "identity"}
     assert all(path == "" or os.access(path, os.X_OK) for path in found.tools.values())

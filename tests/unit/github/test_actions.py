@@ -14,12 +14,12 @@ from factory.github.actions import OUTPUT_LIMIT, SUMMARY_LIMIT, Actions
 
 TEXT = st.text(alphabet=st.sampled_from("ab=<\n\r%: ") | st.characters(codec="utf-8"))
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}", fullmatch=True)
-NOTICE = "_The rest of this summary is left out: GitHub shows at most 1 MiB of a step. The log has all of it._\n"
+NOTICE = "_This summary is truncated: GitHub shows at most 1 MiB per step. The log has all of it._\n"
 
 
 @pytest.fixture
 def step(tmp_path: Path) -> Actions:
-    """A step with its two files, as the runner makes them: empty."""
+    """A step with its two empty files, as created by the runner."""
     for name in ("output", "summary"):
         (tmp_path / name).touch()
     return step_in(tmp_path)
@@ -37,7 +37,7 @@ def step_in(folder: Path, **more: str) -> Actions:
 
 
 def read_by_the_runner(text: str) -> list[tuple[str, str]]:
-    """How the runner reads an output file: FileCommandManager (EnvFileKeyValuePairs) of github.com/actions/runner."""
+    """Parse an output file like the runner: FileCommandManager (EnvFileKeyValuePairs) of github.com/actions/runner."""
     found, lines = [], iter(text.split("\n"))
     for line in lines:
         if not line:
@@ -64,9 +64,9 @@ def written(path: Path | None) -> str:
     return path.read_bytes().decode()
 
 
-@settings(deadline=None)  # files are made durable
+@settings(deadline=None)  # fsync is slow
 @given(outputs=st.lists(st.tuples(NAMES, TEXT), max_size=4))
-def test_outputs_read_back_as_they_were_meant(
+def test_outputs_are_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, outputs: list[tuple[str, str]]
 ) -> None:
     step = step_in(tmp_path_factory.mktemp("step"))
@@ -76,7 +76,7 @@ def test_outputs_read_back_as_they_were_meant(
         assert read_by_the_runner(written(step.output_file)) == outputs
 
 
-def test_a_value_that_holds_the_end_of_an_earlier_one_ends_elsewhere(step: Actions) -> None:
+def test_a_value_that_contains_an_earlier_delimiter_gets_another_one(step: Actions) -> None:
     step.output("first", "x")
     seen = written(step.output_file)
     forged = f"{seen}\nother=forged\n{seen.splitlines()[-1]}\nother=forged"
@@ -89,14 +89,14 @@ def test_a_value_that_holds_the_end_of_an_earlier_one_ends_elsewhere(step: Actio
 def test_a_delimiter_is_never_part_of_the_value(step: Actions, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["0" * 32, "1" * 32]
     drawn = iter(words)
-    monkeypatch.setattr("secrets.token_hex", lambda _: next(drawn))  # the one case in 2**128
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(drawn))  # a collision
     step.output("name", f"a\nsingfactory_{words[0]}\nother=forged")
     assert read_by_the_runner(written(step.output_file)) == [("name", f"a\nsingfactory_{words[0]}\nother=forged")]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a=b", "a<<b", "a\nb", "1a", "-a", "ä", "a" + "\u2028"])
-def test_a_name_that_is_no_name_is_refused(step: Actions, name: str) -> None:
-    with pytest.raises(UsageError, match="not the name of an output"):
+def test_an_invalid_output_name_is_refused(step: Actions, name: str) -> None:
+    with pytest.raises(UsageError, match="not a valid output name"):
         step.output(name, "x")
     assert written(step.output_file) == ""
 
@@ -112,7 +112,7 @@ def test_an_output_that_is_too_long_is_refused_with_its_size(step: Actions) -> N
     assert written(step.output_file) == before
 
 
-def test_a_run_has_room_for_fifty_outputs_of_the_largest_size(step: Actions) -> None:
+def test_a_run_can_have_fifty_outputs_of_the_maximum_size(step: Actions) -> None:
     for number in range(49):
         step.output(f"n{number}", "x" * (OUTPUT_LIMIT // 2))
     with pytest.raises(UsageError, match="too long"):
@@ -120,7 +120,7 @@ def test_a_run_has_room_for_fifty_outputs_of_the_largest_size(step: Actions) -> 
     step.output("small", "x")
 
 
-def test_half_of_a_surrogate_pair_does_not_stop_an_output(step: Actions) -> None:
+def test_a_lone_surrogate_does_not_stop_an_output(step: Actions) -> None:
     step.output("name", "caf\udce9")  # a file name in Latin-1, as Python reads it
     step.summary("caf\udce9")
     assert read_by_the_runner(written(step.output_file)) == [("name", "caf?")]
@@ -135,7 +135,7 @@ def test_summaries_of_a_step_add_up(step: Actions) -> None:
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 400_000), min_size=1, max_size=6), letter=st.sampled_from("aü€"))
-def test_a_summary_never_grows_over_the_limit_and_says_when_it_is_cut(
+def test_a_summary_never_exceeds_the_limit_and_says_so_when_truncated(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], letter: str
 ) -> None:
     step = step_in(tmp_path_factory.mktemp("step"))
@@ -165,14 +165,14 @@ def test_after_a_cut_summary_nothing_is_added(step: Actions) -> None:
     assert written(step.summary_file) == before
 
 
-def test_a_summary_that_another_program_has_filled_ends_in_the_notice(step: Actions) -> None:
+def test_a_summary_filled_by_another_program_ends_in_the_notice(step: Actions) -> None:
     assert step.summary_file is not None
     step.summary_file.write_text("z" * (SUMMARY_LIMIT + 5) + "\n")
     step.summary("y")
     assert written(step.summary_file).endswith(NOTICE)
 
 
-def test_outside_of_a_step_writing_is_an_error_that_names_the_variable() -> None:
+def test_writing_outside_a_step_is_an_error_that_names_the_variable() -> None:
     step = Actions.of({})
     assert not step.active
     with pytest.raises(UsageError, match="GITHUB_OUTPUT is not set"):
@@ -181,9 +181,9 @@ def test_outside_of_a_step_writing_is_an_error_that_names_the_variable() -> None
         step.summary("x")
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_output_folder_is_an_error(tmp_path: Path) -> None:
     step = step_in(tmp_path / "absent")
-    with pytest.raises(UsageError, match="GITHUB_OUTPUT names it, and its folder is not there"):
+    with pytest.raises(UsageError, match="GITHUB_OUTPUT names it, but its folder does not exist"):
         step.output("name", "x")
 
 
@@ -206,13 +206,13 @@ def test_the_pull_request_is_read_from_the_event(tmp_path: Path, event: Any, ref
     assert step_in(tmp_path, GITHUB_EVENT_PATH=str(path), GITHUB_REF=ref).pull_request == number
 
 
-def test_without_an_event_file_the_ref_tells(tmp_path: Path) -> None:
+def test_without_an_event_file_the_ref_names_the_pull_request(tmp_path: Path) -> None:
     assert step_in(tmp_path, GITHUB_REF="refs/pull/9/merge").pull_request == 9
     absent = str(tmp_path / "absent")
     assert step_in(tmp_path, GITHUB_EVENT_PATH=absent, GITHUB_REF="refs/heads/main").pull_request is None
 
 
-def test_an_event_file_that_is_no_json_is_an_error(tmp_path: Path) -> None:
+def test_a_malformed_event_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "event.json"
     path.write_text("{")
     with pytest.raises(UsageError, match=r"the event file .* cannot be read"):
@@ -238,7 +238,7 @@ RUN = {
         ({"pull_request": {"number": 7}}, "", None),
     ],
 )
-def test_a_run_that_another_one_started_knows_what_that_was_about(
+def test_a_triggered_run_knows_the_head_of_the_triggering_run(
     tmp_path: Path, event: Any, url: str, head: tuple[str, str, str] | None
 ) -> None:
     path = tmp_path / "event.json"
@@ -247,7 +247,7 @@ def test_a_run_that_another_one_started_knows_what_that_was_about(
     assert (step.reported_run_url, step.reported_head) == (url, head)
 
 
-def test_the_page_of_a_run_is_named_with_its_attempt() -> None:
+def test_the_url_of_a_run_includes_its_attempt() -> None:
     environment = {
         "GITHUB_SERVER_URL": "https://github.example.org/",
         "GITHUB_REPOSITORY": "octocat/Hello-World",
@@ -274,7 +274,7 @@ def test_every_variable_is_read() -> None:
     assert told == (True, "abc", "refs/heads/main", "https://api.example.org", "push")
 
 
-def test_the_commit_that_is_reported_on_is_that_of_the_run_that_started_this_one(tmp_path: Path) -> None:
+def test_the_reported_commit_is_that_of_the_triggering_run(tmp_path: Path) -> None:
     event = tmp_path / "event.json"
     env = {"GITHUB_SHA": "a" * 40, "GITHUB_EVENT_PATH": str(event), "GITHUB_EVENT_NAME": "push"}
     event.write_text(json.dumps({"workflow_run": {"head_sha": "b" * 40}}))

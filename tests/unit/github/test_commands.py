@@ -11,7 +11,7 @@ HOSTILE = st.text(alphabet=st.sampled_from("ab:,%\r\n0AD=") | st.characters())
 
 
 def read_by_the_runner(command: str) -> tuple[str, dict[str, str], str]:
-    """How the runner reads a command: ActionCommand.TryParseV2 of github.com/actions/runner."""
+    """Parse a command like the runner: ActionCommand.TryParseV2 of github.com/actions/runner."""
 
     def decoded(text: str, *pairs: tuple[str, str]) -> str:
         for code, letter in (*pairs, ("%0D", "\r"), ("%0A", "\n"), ("%25", "%")):
@@ -40,7 +40,7 @@ def test_an_annotation_is_written_as_github_documents_it(shown: str, command: st
 
 
 @given(HOSTILE, HOSTILE, st.integers(0, 10**6))
-def test_whatever_the_texts_hold_it_is_one_command_on_one_line(message: str, file: str, line: int) -> None:
+def test_any_text_becomes_one_command_on_one_line(message: str, file: str, line: int) -> None:
     command = annotation("error", message, file=file, line=line)
     assert "\n" not in command
     assert "\r" not in command
@@ -50,14 +50,14 @@ def test_whatever_the_texts_hold_it_is_one_command_on_one_line(message: str, fil
 
 
 @given(st.text(alphabet="abc:,%\r\n= ::"), st.text(alphabet="abc:,%\r\n= /", min_size=1))
-def test_the_runner_reads_back_what_was_meant(message: str, file: str) -> None:
+def test_the_runner_decodes_the_original_text(message: str, file: str) -> None:
     # The runner decodes %25 last, as the toolkit encodes it first: nothing is decoded twice.
     _, properties, data = read_by_the_runner(annotation("notice", message, file=file))
     assert (properties["file"], data) == (file, message)
 
 
 class Runner:
-    """How the runner goes through a job's output: ActionCommandManager.TryProcessCommand of github.com/actions/runner.
+    """Process a job's output like the runner: ActionCommandManager.TryProcessCommand of github.com/actions/runner.
 
     obeyed: commands and their data. Names count without case; a command stands at the start of a line (after spaces),
     or, in the old form, after ``##[``.
@@ -96,7 +96,7 @@ class Runner:
         return (name, data) if name in known else ("", "")
 
 
-# What an untrusted build may print: commands of both forms, alone and within a line, and ends of lines of all kinds.
+# Output of an untrusted build: commands of both forms, alone and within a line, with all kinds of line ends.
 UNTRUSTED = st.lists(
     st.sampled_from(
         [
@@ -115,18 +115,18 @@ UNTRUSTED = st.lists(
 
 
 @given(UNTRUSTED)
-def test_no_line_that_is_quoted_is_a_command_and_all_lines_after_it_are(text: str) -> None:
+def test_quoted_lines_are_no_commands_and_later_lines_are(text: str) -> None:
     token = new_token()
     runner = Runner().read(f"{stop(token)}\n{text}\n{resume(token)}\n{debug('we go on')}\n")
     assert runner.obeyed == [("debug", "we go on")]
 
 
-def test_the_runner_of_these_tests_obeys_what_is_not_quoted() -> None:
+def test_the_simulated_runner_executes_unquoted_commands() -> None:
     text = "::set-output name=x::1\nlog: ##[add-mask]a\nlog: ::add-mask::a\n ::GROUP::b\n"
     assert Runner().read(text).obeyed == [("set-output", "1"), ("add-mask", "a"), ("group", "b")]
 
 
-def test_every_token_is_another_one_that_nobody_can_guess() -> None:
+def test_every_token_is_random() -> None:
     tokens = {new_token() for _ in range(100)}
     assert len(tokens) == 100
     assert all(len(token) == 32 for token in tokens)
@@ -135,14 +135,14 @@ def test_every_token_is_another_one_that_nobody_can_guess() -> None:
 @pytest.mark.parametrize(
     "token", ["", "pause-logging", "add-mask", "a b", "0123456789abcdef\n", "x" * 129, "0123456789abcde::"]
 )
-def test_a_token_that_could_be_guessed_or_is_a_command_is_refused(token: str) -> None:
+def test_a_guessable_token_or_a_command_name_is_refused(token: str) -> None:
     for use in (stop, resume):
-        with pytest.raises(UsageError, match="not a token"):
+        with pytest.raises(UsageError, match="not a valid token"):
             use(token)
 
 
 @given(HOSTILE)
-def test_groups_and_debug_messages_are_one_line_that_reads_back(text: str) -> None:
+def test_groups_and_debug_messages_are_one_line_and_decode_correctly(text: str) -> None:
     for name, command in (("group", group(text)), ("debug", debug(text))):
         assert not set("\r\n") & set(command)
         assert read_by_the_runner(command) == (name, {}, text)

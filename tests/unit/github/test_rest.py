@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from factory.errors import UsageError
-from factory.github.rest import PUBLIC_API, connect
+from factory.github.model import PUBLIC_API
+from factory.github.rest import connect
 
 TOKEN = "ghs_secret0123"
 
@@ -11,7 +12,7 @@ TOKEN = "ghs_secret0123"
 @pytest.mark.parametrize(
     "token", ["", f"{TOKEN}\n", f"{TOKEN} x", f"{TOKEN}\r\nX-Evil: 1", f"{TOKEN}\u00e9", f"\u2028{TOKEN}"]
 )
-def test_a_token_that_is_none_is_refused_and_not_shown(token: str) -> None:
+def test_an_invalid_token_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(UsageError, match="not a token for GitHub") as caught:
         connect(PUBLIC_API, "octocat/Hello-World", token)
     assert TOKEN not in "".join(caught.value.lines())
@@ -37,14 +38,14 @@ def test_a_repository_is_owner_and_name(name: str) -> None:
         "https://[",
     ],
 )
-def test_an_address_is_an_https_url_without_a_login(address: str) -> None:
-    with pytest.raises(UsageError, match="not an address of GitHub's API"):
+def test_an_api_address_must_be_an_https_url_without_a_login(address: str) -> None:
+    with pytest.raises(UsageError, match="not the address of a GitHub API"):
         connect(address, "octocat/Hello-World", TOKEN)
 
 
 @pytest.mark.parametrize("address", ["http://github.example.org/api/v3", "ftp://github.example.org"])
-def test_a_token_is_never_sent_in_the_clear(address: str) -> None:
-    with pytest.raises(UsageError, match=r"the API of github.example.org is not reached over https"):
+def test_a_token_is_never_sent_unencrypted(address: str) -> None:
+    with pytest.raises(UsageError, match=r"the API address of github.example.org does not use https"):
         connect(address, "octocat/Hello-World", TOKEN)
 
 

@@ -20,15 +20,13 @@ def test_a_text_is_cut_after_whole_lines_and_no_earlier_than_needed(text: str, l
 
 
 @given(LINES, st.integers(60, 300))
-def test_a_fitting_text_fits_and_tells_what_is_missing(text: str, limit: int) -> None:
+def test_a_truncated_text_fits_and_says_so(text: str, limit: int) -> None:
     shown = fitting(text, limit)
     assert len(shown) <= limit
-    assert (
-        shown == text if len(text) <= limit else shown.endswith("_The rest is left out: GitHub takes no longer text._")
-    )
+    assert shown == text if len(text) <= limit else shown.endswith("_Truncated: GitHub accepts no longer text._")
 
 
-def test_a_single_long_line_is_cut_within() -> None:
+def test_a_single_long_line_is_cut_within_the_line() -> None:
     shown = fitting("x" * 200, 100)
     assert len(shown) == 100
     assert shown.startswith("xxxx")
@@ -54,7 +52,7 @@ def test_a_marked_text_carries_its_key_and_no_other(key: str, text: str, other: 
     assert len(body) <= BODY_LIMIT
 
 
-def test_half_of_a_surrogate_pair_can_be_sent() -> None:
+def test_a_lone_surrogate_can_be_sent() -> None:
     assert marked("caf\udce9", "caf\udce9").encode().endswith(b"\ncaf?")
 
 
@@ -65,7 +63,7 @@ def test_a_quoted_marker_is_none() -> None:
     assert carries("build", f"{marker('build')}\r\nfrom a web form")
 
 
-def test_texts_are_the_same_whatever_ends_their_lines() -> None:
+def test_line_ends_do_not_matter_when_texts_are_compared() -> None:
     assert same("a\r\nb\n", "a\nb")
     assert same(None, "")
     assert not same("a b", "a\nb")

@@ -39,32 +39,32 @@ def x(tmp_path: Path) -> Path:
         ("link", ["x", *["x/link"] * 41]),
     ],
 )
-def test_links_on_the_way_and_what_they_lead_to_are_looked_up(x: Path, target: str, seen: list[str]) -> None:
+def test_links_in_a_path_and_their_targets_are_followed(x: Path, target: str, seen: list[str]) -> None:
     (x / "link").symlink_to(target.format(x=x))
     assert places(x / "link/store", x.parent) == seen
 
 
-def test_a_way_ends_where_nothing_is_there(x: Path) -> None:
+def test_a_lookup_ends_at_the_first_missing_component(x: Path) -> None:
     assert places(x / "none/store", x.parent) == ["x"]
     (x / "file").touch()
     assert places(x / "file/store", x.parent) == ["x", "x/file"]
     assert places(x / "real/../real", x.parent) == ["x", "x/real", "x/real"]
 
 
-def test_a_folder_that_only_its_owner_writes_is_safe(x: Path) -> None:
+def test_a_folder_that_only_its_owner_may_write_to_is_safe(x: Path) -> None:
     assert why(x / "real/store") == ""
 
 
 @pytest.mark.parametrize(("mode", "safe"), [(0o777, False), (0o1777, True), (0o757, False), (0o755, True)])
-def test_a_folder_that_anybody_may_write_is_safe_with_the_sticky_bit_only(x: Path, mode: int, safe: bool) -> None:  # noqa: FBT001
+def test_a_world_writable_folder_is_safe_only_with_the_sticky_bit(x: Path, mode: int, safe: bool) -> None:  # noqa: FBT001
     x.chmod(mode)
     assert (why(x / "real/store") == "") == safe
-    assert (f"anybody may write {x}" in why(x / "real/store")) != safe
+    assert (f"anyone may write to {x}" in why(x / "real/store")) != safe
 
 
 @only_root
 @pytest.mark.parametrize(("mode", "safe"), [(0o775, False), (0o2775, False), (0o1775, True), (0o755, True)])
-def test_a_folder_that_its_group_may_write_is_safe_with_the_sticky_bit_only(x: Path, mode: int, safe: bool) -> None:  # noqa: FBT001
+def test_a_group_writable_folder_is_safe_only_with_the_sticky_bit(x: Path, mode: int, safe: bool) -> None:  # noqa: FBT001
     os.chown(x, 0, OTHER_GROUP)
     x.chmod(mode)
     assert (why(x / "real/store") == "") == safe
@@ -79,24 +79,24 @@ def test_the_group_of_the_owner_alone_counts_as_the_owner(x: Path) -> None:
 
 @only_root
 @pytest.mark.parametrize("place", [".", "real", "real/store"])
-def test_a_folder_of_a_stranger_is_not_safe_wherever_it_is(x: Path, place: str) -> None:
+def test_a_folder_of_an_untrusted_user_is_not_safe_anywhere(x: Path, place: str) -> None:
     os.chown(x / place, STRANGER, -1)
     assert why(x / "real/store") == f"{x / place} belongs to user id {STRANGER}, who is not trusted"
 
 
 @only_root
-def test_a_link_of_a_stranger_counts_where_others_may_write(x: Path) -> None:
+def test_a_link_of_an_untrusted_user_counts_in_a_shared_folder(x: Path) -> None:
     (x / "link").symlink_to("real")
     os.chown(x / "link", STRANGER, -1, follow_symlinks=False)
-    assert why(x / "link/store") == "", "only who may write its folder can replace a link"
+    assert why(x / "link/store") == "", "only who may write to its folder can replace a link"
     x.chmod(0o1777)
-    assert f"user id {STRANGER}, who may have made it: others can write {x}" in why(x / "link/store")
+    assert f"user id {STRANGER}, who may have made it: others can write to {x}" in why(x / "link/store")
 
 
-def test_a_private_folder_is_made_and_taken_again(x: Path) -> None:
+def test_a_private_folder_is_created_and_reused(x: Path) -> None:
     assert private_folder(x / "mine") == private_folder(x / "mine") == x / "mine"
     assert stat.S_IMODE((x / "mine").stat().st_mode) == 0o700
-    with pytest.raises(PlaceUnusable, match="none is not there"):
+    with pytest.raises(PlaceUnusable, match=r"there is no folder .*none"):
         private_folder(x / "none/mine")
     private_folder(x / "none/mine", parents=True)
     assert stat.S_IMODE((x / "none").stat().st_mode) == 0o700
@@ -118,12 +118,12 @@ def test_a_folder_that_others_could_use_is_not_private(x: Path, kind: str) -> No
 
 
 @only_root
-def test_no_private_folder_is_made_where_a_stranger_decides(x: Path) -> None:
+def test_no_private_folder_is_created_below_an_untrusted_folder(x: Path) -> None:
     os.chown(x, STRANGER, -1)
     with pytest.raises(PlaceUnusable, match="is not safe to use"):
         private_folder(x / "mine")
     assert not (x / "mine").exists()
 
 
-def test_a_user_without_an_account_is_called_by_number() -> None:
+def test_a_user_without_an_account_is_named_by_id() -> None:
     assert (ancestors.name_of(0), ancestors.name_of(STRANGER)) == ("user root", f"user id {STRANGER}")

@@ -15,7 +15,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_folders_are_made_as_open_as_the_first_one_whatever_the_umask(tmp_path: Path) -> None:
+def test_new_folders_get_the_mode_of_the_first_one_regardless_of_the_umask(tmp_path: Path) -> None:
     tmp_path.chmod(0o2775)
     before = os.umask(0o777)
     try:
@@ -26,7 +26,7 @@ def test_folders_are_made_as_open_as_the_first_one_whatever_the_umask(tmp_path: 
     assert (mode(tmp_path / "a"), mode(tmp_path / "a/b")) == (0o2775, 0o2775)
 
 
-def test_a_folder_that_a_kill_left_closed_is_opened(tmp_path: Path) -> None:
+def test_a_folder_that_a_killed_process_left_without_its_mode_is_corrected(tmp_path: Path) -> None:
     tmp_path.chmod(0o2775)
     (tmp_path / "a").mkdir(0o700)
     with Folder.at(tmp_path) as root, root.make("a"):
@@ -34,10 +34,10 @@ def test_a_folder_that_a_kill_left_closed_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc"])
-def test_what_is_no_single_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+def test_only_a_single_name_is_accepted_as_an_entry(tmp_path: Path, name: str) -> None:
     with Folder.at(tmp_path) as root:
         for act in (root.below, root.make, root.remove, root.stat, root.touch, root.create, root.update):
-            with pytest.raises(ValueError, match="is no name of an entry"):
+            with pytest.raises(ValueError, match="is not the name of an entry"):
                 act(name)
 
 
@@ -61,7 +61,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
             root.below("nothing")
 
 
-def test_a_way_is_gone_step_by_step_over_links_of_ones_own_and_made_where_it_ends(tmp_path: Path) -> None:
+def test_a_path_is_opened_step_by_step_through_own_links_and_missing_folders_are_created(tmp_path: Path) -> None:
     (tmp_path / "real/deep").mkdir(parents=True)
     (tmp_path / "relative").symlink_to("real/deep/../deep")
     (tmp_path / "absolute").symlink_to(tmp_path / "relative")
@@ -79,7 +79,7 @@ def test_a_way_is_gone_step_by_step_over_links_of_ones_own_and_made_where_it_end
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of somebody else")
-def test_a_link_of_somebody_else_on_a_way_is_refused_with_its_owner(tmp_path: Path) -> None:
+def test_a_link_of_another_user_in_a_path_is_refused_with_its_owner(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     os.chown(tmp_path / "link", 61002, -1, follow_symlinks=False)
@@ -88,7 +88,7 @@ def test_a_link_of_somebody_else_on_a_way_is_refused_with_its_owner(tmp_path: Pa
     assert not list((tmp_path / "real").iterdir())
 
 
-def test_what_is_done_in_a_folder_stays_in_it_when_its_name_means_another_one(tmp_path: Path) -> None:
+def test_operations_stay_in_the_open_folder_when_its_path_is_replaced(tmp_path: Path) -> None:
     for name in ("folder", "victim"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "old").write_text(name)
@@ -134,7 +134,7 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_a_way_is_made_with_a_mode_and_no_link_on_it_is_followed(tmp_path: Path) -> None:
+def test_a_path_is_created_with_a_mode_and_without_following_links(tmp_path: Path) -> None:
     make_way(tmp_path / "a/b", 0o700)
     assert (mode(tmp_path / "a"), mode(tmp_path / "a/b")) == (0o700, 0o700)
     (tmp_path / "a").chmod(0o755)

@@ -59,7 +59,7 @@ def answer(root: Path) -> str:
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_bytecode_that_fits_its_source_keeps_its_code_and_holds_a_hash(tree: Path, level: int) -> None:
+def test_bytecode_that_matches_its_source_keeps_its_code_and_gets_a_hash(tree: Path, level: int) -> None:
     path = compiled(tree / "package/module.py", level=level)
     before = path.read_bytes()
     settle(tree)
@@ -80,7 +80,7 @@ def test_two_builds_at_different_times_give_the_same_bytes(tree: Path) -> None:
     assert len(seen) == 1
 
 
-def test_it_is_valid_whatever_time_the_source_gets_and_stale_when_the_source_changes(tree: Path) -> None:
+def test_it_is_valid_for_any_source_time_and_stale_when_the_source_changes(tree: Path) -> None:
     source = tree / "package/module.py"
     path = compiled(source)
     settle(tree)
@@ -93,7 +93,7 @@ def test_it_is_valid_whatever_time_the_source_gets_and_stale_when_the_source_cha
     assert (fits, answer(tree)) == ("43", "44")
 
 
-def test_stale_bytecode_is_compiled_anew_at_its_level(tree: Path) -> None:
+def test_stale_bytecode_is_recompiled_at_its_optimization_level(tree: Path) -> None:
     source = tree / "package/module.py"
     source.write_text("def f():\n    'text'\n    return 1\n")
     os.utime(source, (1_000, 1_000))
@@ -127,7 +127,7 @@ def test_mode_owner_and_times_stay_and_nothing_is_left_behind(tree: Path) -> Non
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_bytecode_beside_its_source_counts_too(tree: Path) -> None:
+def test_bytecode_next_to_its_source_is_converted_too(tree: Path) -> None:
     source = tree / "package/module.py"
     path = source.with_suffix(".pyc")
     py_compile.compile(str(source), cfile=str(path), invalidation_mode=TIMED)
@@ -135,7 +135,7 @@ def test_bytecode_beside_its_source_counts_too(tree: Path) -> None:
     assert flags(path) == 0b11
 
 
-def test_what_is_of_another_version_hash_based_or_without_a_source_is_left_alone(tree: Path) -> None:
+def test_bytecode_of_another_version_or_hash_based_or_without_a_source_is_left_alone(tree: Path) -> None:
     sources = {name: tree / f"package/{name}.py" for name in ("other", "hashed", "gone", "short", "link")}
     for source in sources.values():
         source.write_text("x = 1\n")
@@ -167,7 +167,7 @@ def test_nothing_that_is_mounted_is_touched(tree: Path) -> None:
     assert (flags(inside), flags(file)) == (0b11, 0b11)
 
 
-def test_what_cannot_be_done_is_told_and_the_rest_is_done(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_printed_and_the_other_files_are_converted(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(8):
         source = tree / f"package/bad{number}.py"
         source.write_text("x = 1\n")
@@ -177,6 +177,6 @@ def test_what_cannot_be_done_is_told_and_the_rest_is_done(tree: Path, capsys: py
     settle(tree)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 6
-    assert said[0].startswith(f"bytecode stays as it is: {tree}/package/__pycache__/bad0.")
-    assert said[-1] == "bytecode stays as it is: 3 more files"
+    assert said[0].startswith(f"bytecode not converted: {tree}/package/__pycache__/bad0.")
+    assert said[-1] == "bytecode not converted: 3 more files"
     assert flags(good) == 0b11

@@ -39,7 +39,7 @@ def said(script: str, *writable: Path, reads: tuple[Path, ...] = ()) -> str:
     return out.decode()
 
 
-def test_a_program_sees_its_own_processes_and_what_it_was_given(tmp_path: Path) -> None:
+def test_a_program_sees_only_its_own_processes_and_the_given_files(tmp_path: Path) -> None:
     (tmp_path / "given").write_text("x")
     reads = (tmp_path / "given",)
     assert said("set -- /proc/[0-9]*; echo $#", reads=reads) == "2\n"
@@ -47,7 +47,7 @@ def test_a_program_sees_its_own_processes_and_what_it_was_given(tmp_path: Path) 
     assert said(f"cat {tmp_path}/given; ls -a {tmp_path}", reads=reads) == "x.\n..\ngiven\n"
 
 
-def test_what_is_read_only_stays_so_for_a_root_inside(tmp_path: Path) -> None:
+def test_read_only_files_stay_read_only_for_root_inside(tmp_path: Path) -> None:
     script = f"""
         mount -o remount,rw,bind {tmp_path} || echo refused
         umount -l {tmp_path} || echo refused
@@ -61,7 +61,7 @@ def test_standard_output_and_error_can_be_opened_by_their_names() -> None:
     assert said("echo x > /dev/stdout; echo y > /dev/stderr; echo z > /proc/self/fd/1") == "x\nz\n"
 
 
-def test_what_is_writable_is_written(tmp_path: Path) -> None:
+def test_writable_folders_can_be_written_to(tmp_path: Path) -> None:
     if KIND == "shifted":
         os.chown(tmp_path, launch.shifted_range()[0], -1)
     said(f"echo x > {tmp_path}/file", tmp_path)
@@ -69,13 +69,13 @@ def test_what_is_writable_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_uid != 0 or os.geteuid() != 0
 
 
-def test_a_folder_behind_private_ones_is_seen_all_the_same(tmp_path: Path) -> None:
+def test_a_folder_below_private_ones_is_visible(tmp_path: Path) -> None:
     (tmp_path / "private/given").mkdir(parents=True)
     (tmp_path / "private").chmod(0o700)
     assert said(f"ls -d {tmp_path}/private/given", reads=(tmp_path / "private/given",)).endswith("given\n")
 
 
-def test_sockets_with_a_name_and_no_file_are_out_of_reach_where_the_kernel_can(tmp_path: Path) -> None:
+def test_abstract_sockets_are_unreachable_if_the_kernel_supports_it(tmp_path: Path) -> None:
     if _LANDLOCK < 6:
         pytest.skip(f"this kernel's Landlock is of version {_LANDLOCK}, 6 is needed")
     client = tmp_path / "client.py"
@@ -91,16 +91,16 @@ def test_sockets_with_a_name_and_no_file_are_out_of_reach_where_the_kernel_can(t
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)])
-def test_the_status_is_the_program_s_own(script: str, status: int) -> None:
+def test_the_exit_status_is_the_program_s(script: str, status: int) -> None:
     assert process.output_of(["/bin/sh", "-c", script], env=ENV, sandbox=sandbox())[0] == status
 
 
-def test_a_program_that_is_not_there_is_one_line() -> None:
+def test_a_missing_program_is_reported_in_one_line() -> None:
     status, _, err = process.output_of(["/usr/bin/env", "/no/such"], env=ENV, sandbox=sandbox())
     assert (status, len(err.splitlines())) == (127, 1)
 
 
-def test_a_source_that_is_not_there_is_one_line_and_nothing_runs(tmp_path: Path) -> None:
+def test_a_missing_mount_source_is_reported_in_one_line_and_nothing_runs(tmp_path: Path) -> None:
     box = sandbox(reads=(tmp_path / "none",))
     status, out, err = process.output_of(["/bin/sh", "-c", "echo ran"], env=ENV, sandbox=box)
     assert (status, out, len(err.splitlines())) == (126, b"", 1)
@@ -109,7 +109,7 @@ def test_a_source_that_is_not_there_is_one_line_and_nothing_runs(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
-def test_nobody_inside_outlives_the_process_outside(tmp_path: Path, kind: signal.Signals) -> None:
+def test_no_process_inside_outlives_the_one_outside(tmp_path: Path, kind: signal.Signals) -> None:
     if KIND == "shifted":
         os.chown(tmp_path, launch.shifted_range()[0], -1)
     script = f"setsid sh -c 'while :; do echo x >> {tmp_path}/alive; sleep 0.1; done' & sleep 60"
@@ -128,7 +128,7 @@ def test_nobody_inside_outlives_the_process_outside(tmp_path: Path, kind: signal
 
 
 @pytest.mark.slow
-def test_a_program_s_time_ends_for_all_that_it_started() -> None:
+def test_a_timeout_ends_everything_that_a_program_started() -> None:
     done = process.run(
         ["/bin/sh", "-c", "setsid sleep 61 & sleep 61"], on_output=print, env=ENV, timeout=1, sandbox=sandbox()
     )
@@ -149,9 +149,7 @@ def test_a_program_s_time_ends_for_all_that_it_started() -> None:
         ("0 0 4294967295", "0 0 65536", (0x7000_0000, 0)),
     ],
 )
-def test_root_gives_ids_that_nobody_has_and_never_its_own(
-    tmp_path: Path, users: str, groups: str, found: tuple[int, int]
-) -> None:
+def test_root_builds_run_under_unused_ids(tmp_path: Path, users: str, groups: str, found: tuple[int, int]) -> None:
     (tmp_path / "uid_map").write_text(users + "\n")
     (tmp_path / "gid_map").write_text(groups + "\n")
     assert launch.shifted_range(tmp_path) == found

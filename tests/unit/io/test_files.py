@@ -104,7 +104,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir(mode=0o700)
     files.make_folder(tmp_path / "old" / "new")
     assert mode_of(tmp_path / "old") == 0o700
@@ -186,7 +186,7 @@ def test_a_file_system_that_cannot_sync_folders_is_accepted_and_an_error_is_not(
             files.sync_folder(tmp_path)
 
 
-def test_create_refuses_what_is_there_and_leaves_it_alone(tmp_path: Path) -> None:
+def test_create_refuses_an_existing_file_and_leaves_it_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "dangling").symlink_to(tmp_path / "made by the attacker")
@@ -223,9 +223,7 @@ def test_a_file_opened_for_update_is_private_and_keeps_what_it_has(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "hard link", "pipe"])
-def test_what_was_planted_where_a_private_file_belongs_is_refused_and_its_owner_named(
-    tmp_path: Path, kind: str
-) -> None:
+def test_anything_planted_in_place_of_a_private_file_is_refused_with_its_owner(tmp_path: Path, kind: str) -> None:
     victim, place = tmp_path / "victim", tmp_path / "place"
     victim.write_text("precious")
     if kind == "symbolic link":
@@ -264,7 +262,7 @@ def test_a_file_of_another_user_is_refused_whether_it_can_be_written_or_not(open
         append(place, b"x")
 
 
-def test_a_file_of_ours_that_a_dead_run_left_read_only_is_continued(open_folder: Path) -> None:
+def test_a_file_that_a_dead_run_left_read_only_is_continued(open_folder: Path) -> None:
     place = open_folder / "partial"
 
     def body() -> None:
@@ -359,7 +357,7 @@ def test_a_tree_that_is_deeper_than_any_path_is_removed_with_its_read_only_folde
     assert mode_of(tmp_path / "kept") == 0o500
 
 
-def test_too_little_space_is_told_before_with_both_numbers(tmp_path: Path) -> None:
+def test_too_little_space_is_reported_in_advance_with_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(NoRoom) as caught:
         files.require_space(tmp_path / "not" / "yet", 10**18, "to pull the image")
     what, why, fix = caught.value.lines()
@@ -371,18 +369,18 @@ def test_too_little_space_is_told_before_with_both_numbers(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_and_a_quota_are_told_with_what_is_needed(tmp_path: Path, code: int) -> None:
+def test_a_full_disk_and_a_quota_are_reported_with_the_needed_space(tmp_path: Path, code: int) -> None:
     with pytest.raises(NoRoom) as caught, files.explained(tmp_path / "blob", 5_000_000):
         raise OSError(code, os.strerror(code))
     assert caught.value.what == f"no space left to write {tmp_path}/blob"
     assert caught.value.why.startswith(os.strerror(code))
-    assert caught.value.why.endswith("; 5.0 MB more are needed")
+    assert caught.value.why.endswith("; 5.0 MB more needed")
     assert "singfactory store gc" in caught.value.fix
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_missing_rights_are_told_with_the_place(tmp_path: Path, code: int) -> None:
-    with pytest.raises(NotPermitted, match="not allowed to write") as caught, files.explained(tmp_path):
+def test_missing_permissions_are_reported_with_the_path(tmp_path: Path, code: int) -> None:
+    with pytest.raises(NotPermitted, match="no permission to write") as caught, files.explained(tmp_path):
         raise OSError(code, os.strerror(code))
     assert caught.value.why == os.strerror(code)
 
@@ -468,7 +466,7 @@ def test_a_folder_that_may_not_be_written_is_named(open_folder: Path) -> None:
         assert caught.value.why == "Permission denied"
         assert str(folder) in caught.value.what
         folder.chmod(0o000)
-        with pytest.raises(NotPermitted, match="not allowed to write"):
+        with pytest.raises(NotPermitted, match="no permission to write"):
             files.make_folder(folder / "a" / "b")
 
     as_ordinary_user(body)
@@ -494,7 +492,7 @@ def test_a_copy_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: 
     assert (tmp_path / "copy").read_bytes() == content
 
 
-def test_a_copy_does_not_write_over_what_is_there(tmp_path: Path) -> None:
+def test_a_copy_does_not_overwrite_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("new")
     (tmp_path / "copy").write_text("old")
     with pytest.raises(FileExistsError):
@@ -511,10 +509,10 @@ def test_a_file_is_read_and_hashed_from_any_offset(tmp_path: Path) -> None:
     assert plain.digest_of(tmp_path / "file") == (Digest.of(content), len(content))
 
 
-def test_a_planted_thing_that_is_gone_again_still_makes_an_error(tmp_path: Path) -> None:
+def test_a_planted_file_that_disappears_is_still_an_error(tmp_path: Path) -> None:
     error = private.planted(tmp_path / "gone")
     assert isinstance(error, FactoryError)
-    assert error.why == "it is gone now"
+    assert error.why == "it has been removed since"
 
 
 def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_folder_s_place_is_its_path_below_the_top(repository: Path, tmp_path: 
         ("rm -r one; touch one", True),
     ],
 )
-def test_dirty_is_what_holds_anything_but_what_was_committed(repository: Path, change: str, *, dirty: bool) -> None:
+def test_a_folder_is_dirty_if_its_files_differ_from_the_commit(repository: Path, change: str, *, dirty: bool) -> None:
     (repository / ".gitignore").write_text("*.o\n")
     (repository / "one/link").symlink_to("file")
     (repository / "one/sub").mkdir()
@@ -195,9 +195,7 @@ def test_linked_worktrees_and_submodules_are_repositories_by_their_git_file(repo
     assert found(repository / "sub").revision(repository / "sub/one") == run(repository, "rev-parse", "HEAD~1")
 
 
-def test_of_the_user_s_own_settings_those_count_that_say_whose_repositories_may_be_used(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_the_user_s_safe_directory_setting_is_honored(repository: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     for folder in (repository, repository / ".git"):
@@ -207,7 +205,7 @@ def test_of_the_user_s_own_settings_those_count_that_say_whose_repositories_may_
     assert found(repository, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig")).top == repository
 
 
-def test_what_a_git_hook_sets_does_not_lead_elsewhere(repository: Path) -> None:
+def test_variables_set_by_a_git_hook_are_ignored(repository: Path) -> None:
     misleading = {"GIT_DIR": "/nowhere", "GIT_WORK_TREE": "/", "GIT_INDEX_FILE": "/nowhere"}
     assert found(repository, **misleading).revision(repository / "two") == run(repository, "rev-parse", "HEAD")
 
@@ -222,7 +220,7 @@ def test_a_git_entry_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "gitdir: /nowhere", "x", None])
-def test_a_git_entry_that_is_no_repository_does_not_send_git_further_up(repository: Path, content: str | None) -> None:
+def test_git_does_not_search_above_an_invalid_git_entry(repository: Path, content: str | None) -> None:
     entry = repository / "one/.git"
     entry.mkdir() if content is None else entry.write_text(content)
     assert git.find(repository / "one", ENV) is None

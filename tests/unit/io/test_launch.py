@@ -18,7 +18,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SCRIPT, *arguments], check=False, capture_output=True, text=True, timeout=20)
 
 
-def test_it_becomes_the_program_with_its_arguments() -> None:
+def test_it_execs_the_program_with_its_arguments() -> None:
     done = start("--", "sh", "-c", 'echo "$@"; exit 6', "x", "--", "-rf", "--map")
     assert (done.returncode, done.stdout, done.stderr) == (6, "-- -rf --map\n", "")
 

@@ -128,7 +128,7 @@ def test_a_lock_names_its_holder_while_it_is_held_and_leaves_nothing(path: Path)
     assert threading.active_count() == before
 
 
-def test_a_lock_is_given_back_when_the_work_fails(path: Path) -> None:
+def test_a_lock_is_released_when_the_work_fails(path: Path) -> None:
     def interrupted() -> None:
         with locks.lock(path, 1, Silent()):
             raise KeyboardInterrupt
@@ -150,21 +150,21 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_who_waits_is_told_once_for_whom_and_gives_up_with_the_name_of_the_holder(path: Path) -> None:
+def test_a_waiter_gets_one_notice_and_a_timeout_error_that_name_the_holder(path: Path) -> None:
     notes = Notes()
     with holder(path) as process:
         name = f"process {process.pid} of user {os.getuid()} on {socket.gethostname()}"
         with pytest.raises(Busy) as caught, locks.lock(path, 0.7, notes):
             pass
-    assert notes.notes == [f"waiting for {name}, which does the same work"]
+    assert notes.notes == [f"waiting for {name}, which is doing the same work"]
     assert caught.value.lines() == (
         f"gave up waiting for {name}",
-        f"it has held {path} for longer than 1 s",
+        f"it has held {path} for more than 1 s",
         "try again later, or end that process if it hangs",
     )
 
 
-def test_who_waits_enters_when_the_holder_leaves(path: Path) -> None:
+def test_a_waiter_gets_the_lock_when_the_holder_releases_it(path: Path) -> None:
     entered = threading.Event()
 
     def wait() -> None:
@@ -181,7 +181,7 @@ def test_who_waits_enters_when_the_holder_leaves(path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("pid", [1, 10**9])
-def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_taken_over(path: Path, pid: int) -> None:
+def test_a_lock_of_a_silent_holder_on_another_host_is_taken_over(path: Path, pid: int) -> None:
     write_lock(path, pid=pid)
     started = time.monotonic()
     with locks.lock(path, 10, Silent()):
@@ -192,7 +192,7 @@ def test_a_holder_on_another_host_that_gives_no_sign_of_life_is_taken_over(path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_a_holder_on_another_host_that_gives_signs_of_life_is_not(path: Path) -> None:
+def test_a_lock_of_an_active_holder_on_another_host_is_not_taken_over(path: Path) -> None:
     write_lock(path)
     stop = threading.Event()
 
@@ -215,7 +215,7 @@ def test_a_holder_on_another_host_that_gives_signs_of_life_is_not(path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_holder_gives_signs_of_life_as_long_as_it_works(path: Path) -> None:
+def test_a_holder_updates_its_lock_while_it_works(path: Path) -> None:
     with locks.lock(path, 1, Silent()):
         first = path.stat().st_mtime_ns
         time.sleep(0.3)
@@ -223,7 +223,7 @@ def test_a_holder_gives_signs_of_life_as_long_as_it_works(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_who_lost_its_lock_leaves_the_new_holder_s_alone(path: Path) -> None:
+def test_a_process_that_lost_its_lock_leaves_the_new_holder_s_alone(path: Path) -> None:
     with locks.lock(path, 1, Silent()):
         path.unlink()
         write_lock(path)
@@ -251,7 +251,7 @@ def test_what_was_planted_in_place_of_a_lock_is_refused_without_waiting(tmp_path
         path.mkdir()
     else:
         path.symlink_to(tmp_path / ("victim" if kind == "link" else "nowhere"))
-    with pytest.raises(IntegrityFailure, match="not an ordinary file") as caught, locks.lock(path, 5, Silent()):
+    with pytest.raises(IntegrityFailure, match="not a regular file") as caught, locks.lock(path, 5, Silent()):
         pass
     assert caught.value.why == f"it belongs to user id {os.getuid()}"
     assert (tmp_path / "victim").read_text() == "precious"
@@ -283,7 +283,7 @@ def test_what_was_planted_in_place_of_a_lock_is_refused_without_waiting(tmp_path
         "x" * 1_000_000,
     ],
 )
-def test_a_lock_that_nobody_can_read_is_waited_for(path: Path, content: str) -> None:
+def test_an_invalid_lock_is_waited_for(path: Path, content: str) -> None:
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(Busy, match=r"on an unknown host|on x") as told, locks.lock(path, 0.1, Silent()):
@@ -293,7 +293,7 @@ def test_a_lock_that_nobody_can_read_is_waited_for(path: Path, content: str) -> 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("content", ["", "not json"])
-def test_a_lock_that_nobody_can_read_is_taken_over_when_it_is_stale(path: Path, content: str) -> None:
+def test_an_invalid_lock_is_taken_over_when_it_is_stale(path: Path, content: str) -> None:
     path.parent.mkdir()
     path.write_text(content)
     with locks.lock(path, 10, Silent()):
@@ -301,7 +301,7 @@ def test_a_lock_that_nobody_can_read_is_taken_over_when_it_is_stale(path: Path, 
 
 
 @pytest.mark.parametrize("pid", [2**31, 10**19])
-def test_a_process_number_that_cannot_be_is_a_dead_process(path: Path, pid: int) -> None:
+def test_an_impossible_process_id_is_a_dead_process(path: Path, pid: int) -> None:
     write_lock(path, host=socket.gethostname(), pid=pid)
     with locks.lock(path, 1, Silent()):
         pass
@@ -313,7 +313,7 @@ def test_a_dead_process_on_this_host_does_not_hold_a_lock(path: Path) -> None:
         pass
 
 
-def test_of_several_that_wait_for_a_dead_holder_one_enters_at_a_time(tmp_path: Path, path: Path) -> None:
+def test_several_waiters_for_a_dead_holder_s_lock_enter_one_at_a_time(tmp_path: Path, path: Path) -> None:
     write_lock(path, host=socket.gethostname(), pid=unused_pid())
     counter = tmp_path / "counter"
     counter.write_text("0")

@@ -21,11 +21,11 @@ def place(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_ordinary_file_of_one_s_own_is_read(place: Path) -> None:
+def test_the_user_s_own_regular_file_is_read(place: Path) -> None:
     assert read(place, 1) == b"x"
 
 
-def test_links_of_one_s_own_are_followed_absolute_relative_and_upwards(place: Path, tmp_path: Path) -> None:
+def test_the_user_s_own_links_are_followed_absolute_relative_and_upwards(place: Path, tmp_path: Path) -> None:
     (tmp_path / "absolute").symlink_to(place)
     (tmp_path / "relative").symlink_to("above/folder")
     (place.parent / "up").symlink_to("../../relative/./file")
@@ -38,7 +38,7 @@ def test_links_of_one_s_own_are_followed_absolute_relative_and_upwards(place: Pa
         assert read(path, 1) == b"x"
 
 
-def test_what_is_absent_in_a_circle_too_large_or_no_file_is_an_os_error(place: Path, tmp_path: Path) -> None:
+def test_a_missing_circular_too_large_or_irregular_file_is_an_os_error(place: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(place.parent / "gone", 1)
     with pytest.raises(NotADirectoryError):
@@ -53,22 +53,22 @@ def test_what_is_absent_in_a_circle_too_large_or_no_file_is_an_os_error(place: P
         read(place, 1)
     place.unlink()
     os.mkfifo(place)
-    with pytest.raises(OSError, match="no ordinary file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read(place, 1)
 
 
 @pytest.mark.parametrize(
     ("below", "mode", "told"),
     [
-        ("above/folder/file", 0o646, "everybody can write to"),
-        ("above/folder", 0o777, "everybody can replace what is in"),
-        ("above", 0o777, "everybody can replace what is in"),
+        ("above/folder/file", 0o646, "anyone can write to"),
+        ("above/folder", 0o777, "anyone can replace the files in"),
+        ("above", 0o777, "anyone can replace the files in"),
         ("above/folder", 0o1777, ""),
         ("above/folder/file", 0o664, ""),
         ("above/folder", 0o775, ""),
     ],
 )
-def test_nobody_in_general_may_write_the_file_or_replace_a_folder(
+def test_a_world_writable_file_or_folder_is_refused(
     place: Path, tmp_path: Path, below: str, mode: int, told: str
 ) -> None:
     (tmp_path / below).chmod(mode)
@@ -83,7 +83,7 @@ def test_nobody_in_general_may_write_the_file_or_replace_a_folder(
 
 @needs_root
 @pytest.mark.parametrize("below", ["above", "above/folder", "above/folder/file"])
-def test_each_step_belongs_to_this_user_or_root_or_somebody_trusted(place: Path, tmp_path: Path, below: str) -> None:
+def test_every_step_must_belong_to_this_user_root_or_a_trusted_owner(place: Path, tmp_path: Path, below: str) -> None:
     os.chown(tmp_path / below, STRANGER, STRANGER)
     with pytest.raises(ForeignError) as caught:
         read(place, 1)
@@ -93,7 +93,7 @@ def test_each_step_belongs_to_this_user_or_root_or_somebody_trusted(place: Path,
 
 @needs_root
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_strangers_link_is_not_followed_whoever_its_target_belongs_to(place: Path, tmp_path: Path, kind: str) -> None:
+def test_a_link_of_an_untrusted_user_is_not_followed_to_any_target(place: Path, tmp_path: Path, kind: str) -> None:
     link = tmp_path / "link"
     link.symlink_to(place if kind == "file" else place.parent)
     asked = link if kind == "file" else link / "file"
@@ -118,7 +118,7 @@ def member(tmp_path: Path) -> Iterator[None]:
 
 @needs_root
 @pytest.mark.parametrize("mode", [0o2770, 0o2750])
-def test_a_folder_where_a_group_works_together_may_belong_to_any_of_them(
+def test_a_shared_group_folder_may_belong_to_any_member(
     place: Path, tmp_path: Path, mode: int, request: pytest.FixtureRequest
 ) -> None:
     os.chown(tmp_path / "above", STRANGER, STRANGER)
@@ -134,7 +134,7 @@ def test_a_folder_where_a_group_works_together_may_belong_to_any_of_them(
 
 
 @needs_root
-def test_in_a_folder_for_everybody_it_makes_no_difference_what_group_a_folder_has(
+def test_in_a_world_writable_folder_the_group_makes_no_difference(
     place: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     tmp_path.chmod(0o1777)

@@ -27,7 +27,7 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("make", "kind"), PLANTED)
-def test_what_is_no_ordinary_file_is_neither_waited_for_nor_read(
+def test_an_irregular_file_is_neither_waited_for_nor_read(
     tmp_path: Path, make: Callable[[Path], None], kind: str
 ) -> None:
     path = tmp_path / "x"
@@ -43,19 +43,19 @@ def test_what_is_no_ordinary_file_is_neither_waited_for_nor_read(
     for use in uses:
         with pytest.raises(NotPlainError) as told:
             use()
-        assert told.value.how == f"is {kind}, not an ordinary file"
+        assert told.value.how == f"is {kind}, not a regular file"
         assert told.value.what == f"{path} {told.value.how}"
         assert told.value.why == f"it belongs to user id {os.geteuid()}"
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_link_of_ones_own_is_followed_to_a_file_and_to_nothing_else(tmp_path: Path) -> None:
+def test_a_followed_link_must_lead_to_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     os.mkfifo(tmp_path / "pipe")
     for name in ("file", "pipe", "loop"):
         (tmp_path / f"to-{name}").symlink_to("to-loop" if name == "loop" else name)
     assert read_plain(tmp_path / "to-file", 10, follow=True) == b"content"
-    with pytest.raises(NotPlainError, match="to-pipe is a pipe, not an ordinary file"):
+    with pytest.raises(NotPlainError, match="to-pipe is a pipe, not a regular file"):
         read_plain(tmp_path / "to-pipe", 10, follow=True)
     with pytest.raises(OSError, match="Too many levels"):
         read_plain(tmp_path / "to-loop", 10, follow=True)
@@ -66,11 +66,11 @@ def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path, size: int) -> None:
     (tmp_path / "x").write_bytes(b"x" * size)
     assert read_plain(tmp_path / "x", size) == b"x" * size
     if size:
-        with pytest.raises(NotPlainError, match="has more than"):
+        with pytest.raises(NotPlainError, match="is larger than"):
             read_plain(tmp_path / "x", size - 1)
 
 
-def test_a_device_is_told_as_one() -> None:
+def test_a_device_is_reported_as_one() -> None:
     with pytest.raises(NotPlainError, match="is a device"):
         read_plain(Path("/dev/zero"), 10)
 
@@ -80,15 +80,15 @@ def test_files_are_read_up_to_the_limit(tmp_path: Path) -> None:
     assert read_plain(tmp_path / "x", 10) == b"0123456789"
     assert read_start(tmp_path / "x", 3) == (b"012", (tmp_path / "x").stat().st_mtime)
     assert digest_of(tmp_path / "x") == (Digest.of(b"0123456789"), 10)
-    with pytest.raises(NotPlainError, match="has more than 9 B"):
+    with pytest.raises(NotPlainError, match="is larger than 9 B"):
         read_plain(tmp_path / "x", 9)
 
 
-def test_a_file_that_tells_no_size_ends_at_the_limit() -> None:
-    with pytest.raises(NotPlainError, match="has more than 2 B"):
+def test_a_file_that_reports_no_size_ends_at_the_limit() -> None:
+    with pytest.raises(NotPlainError, match="is larger than 2 B"):
         read_plain(Path("/proc/self/status"), 2)
 
 
-def test_a_file_that_is_missing_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_plain(tmp_path / "x", 10)

@@ -67,7 +67,7 @@ def no_leftover(tmp_path: Path) -> Iterator[Path]:
     assert ends(pid_in(path))
 
 
-def test_output_of_both_streams_comes_in_order_into_one() -> None:
+def test_both_streams_are_merged_in_order() -> None:
     done, data = shell("echo one; echo two >&2; echo three")
     assert data == b"one\ntwo\nthree\n"
     assert (done.status, done.timed_out) == (0, False)
@@ -97,7 +97,7 @@ def test_standard_input_is_empty() -> None:
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "/no/such/program", "./no-such", "/tmp", "{file}"])
-def test_a_program_that_is_not_there_is_told_with_the_next_step(tmp_path: Path, program: str) -> None:
+def test_a_missing_program_is_reported_with_the_next_step(tmp_path: Path, program: str) -> None:
     (tmp_path / "file").write_text("no program")
     program = program.format(file=tmp_path / "file")
     for start in (
@@ -106,11 +106,11 @@ def test_a_program_that_is_not_there_is_told_with_the_next_step(tmp_path: Path, 
     ):
         with pytest.raises(NotFound) as caught:
             start()
-        assert caught.value.what == f"the program {program} is not there"
+        assert caught.value.what == f"the program {program} was not found"
         assert "singfactory doctor" in caught.value.fix
 
 
-def test_a_program_is_looked_for_where_its_own_environment_says(tmp_path: Path) -> None:
+def test_a_program_is_searched_in_the_path_of_its_own_environment(tmp_path: Path) -> None:
     program = tmp_path / "tool"
     program.write_text("#!/bin/sh\necho found\n")
     program.chmod(0o755)
@@ -122,7 +122,7 @@ def test_a_program_is_looked_for_where_its_own_environment_says(tmp_path: Path) 
     assert out.data == b"found\n"
 
 
-def test_the_end_of_time_ends_the_whole_group(no_leftover: Path) -> None:
+def test_a_timeout_ends_the_whole_group(no_leftover: Path) -> None:
     started = time.monotonic()
     done, data = shell(f"sleep 60 & echo $! > {no_leftover}; echo before; wait", timeout=0.5)
     assert (done.timed_out, data) == (True, b"before\n")
@@ -131,7 +131,7 @@ def test_the_end_of_time_ends_the_whole_group(no_leftover: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_group_that_does_not_want_to_end_is_killed(no_leftover: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_ignores_sigterm_is_killed(no_leftover: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE", 0.3)
     done, _ = shell(f"trap '' TERM; echo $$ > {no_leftover}; while :; do sleep 0.1; done", timeout=0.5)
     assert (done.timed_out, done.status) == (True, -signal.SIGKILL)
@@ -153,7 +153,7 @@ print(done.status, time.monotonic() - started)
 """
 
 
-def test_a_group_of_which_only_ended_processes_are_left_is_not_waited_for() -> None:
+def test_a_group_of_zombies_is_not_waited_for() -> None:
     done = subprocess.run([sys.executable, "-c", UNREAPED], check=True, capture_output=True, text=True, timeout=60)
     status, seconds = done.stdout.split()
     assert status == "3"
@@ -189,7 +189,7 @@ def test_a_process_left_in_the_background_is_not_waited_for_and_does_not_stay(no
 
 
 @pytest.mark.slow
-def test_a_process_left_in_the_background_that_writes_for_ever_does_not_hold_us(no_leftover: Path) -> None:
+def test_a_background_process_that_writes_forever_does_not_delay_us(no_leftover: Path) -> None:
     blocks = 0
 
     def slow(_: bytes) -> None:
@@ -203,7 +203,7 @@ def test_a_process_left_in_the_background_that_writes_for_ever_does_not_hold_us(
     assert blocks < 120, "a pipe holds no more than that"
 
 
-def test_a_process_that_left_the_group_does_not_hold_us(no_leftover: Path) -> None:
+def test_a_process_that_left_the_group_does_not_delay_us(no_leftover: Path) -> None:
     started = time.monotonic()
     script = f"setsid sh -c 'echo $$ > {no_leftover}; exec sleep 5' & while [ ! -s {no_leftover} ]; do sleep 0.05; done"
     done, _ = shell(script)
@@ -238,7 +238,7 @@ def test_a_program_that_closes_its_output_early_is_still_waited_for() -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_child_ends_when_its_parent_does_however_that_ends(no_leftover: Path, end: signal.Signals) -> None:
+def test_a_child_ends_with_its_parent_even_by_sigkill(no_leftover: Path, end: signal.Signals) -> None:
     program = textwrap.dedent(
         f"""
         import os
@@ -260,7 +260,7 @@ def test_a_short_program_gets_input_and_gives_status_and_both_streams() -> None:
     assert process.output_of(["true"], env=ENV, stdin=b"x" * 1_000_000) == (0, b"", b"")
 
 
-def test_a_short_program_that_takes_long_is_ended_and_told(no_leftover: Path) -> None:
+def test_a_short_program_that_takes_too_long_is_ended_and_reported(no_leftover: Path) -> None:
     with pytest.raises(FactoryError, match="sh did not answer within 0 s"):
         process.output_of(["sh", "-c", f"echo $$ > {no_leftover}; exec sleep 60"], env=ENV, timeout=0.4)
 
@@ -294,8 +294,8 @@ def test_becoming_a_program_keeps_the_process_its_status_and_what_was_printed() 
     assert started.returncode == 9
 
 
-def test_becoming_a_program_that_is_not_there_is_an_error_of_ours() -> None:
-    with pytest.raises(NotFound, match="the program no-such-program is not there"):
+def test_becoming_a_missing_program_is_a_proper_error() -> None:
+    with pytest.raises(NotFound, match="the program no-such-program was not found"):
         process.become(["no-such-program"], ENV)
 
 
@@ -312,7 +312,7 @@ def test_becoming_a_program_that_is_not_there_is_an_error_of_ours() -> None:
         ("", None),
     ],
 )
-def test_no_search_path_leads_into_the_working_folder(given: str, kept: str | None) -> None:
+def test_search_paths_have_no_relative_entries(given: str, kept: str | None) -> None:
     for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB"):
         assert process.absolute_searches({name: given, "X": given}).get(name) == kept
     assert process.absolute_searches({"X": given}) == {"X": given}

@@ -125,13 +125,13 @@ def test_without_ranges_the_rest_comes_from_the_start(
 
 
 @given(st.integers(-(2**70), 2**70), st.integers(-(2**70), 2**70), st.integers(0, 2**63))
-def test_what_lies_outside_is_refused_and_never_asked(
+def test_ranges_outside_of_the_file_are_refused_without_a_request(
     server: Breaking, client: Client, offset: int, length: int, size: int
 ) -> None:
     if 0 <= offset <= offset + length <= size:
         return
     server.begin(0, [])
-    with pytest.raises(IntegrityFailure, match="not there"):
+    with pytest.raises(IntegrityFailure, match="do not exist"):
         download(client, server.url, size=size, offset=offset, length=length)
     assert server.asked == []
 

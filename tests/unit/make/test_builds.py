@@ -1,4 +1,4 @@
-"""The image of a base that is another recipe: from here, or pulled."""
+"""The image of a base that is another recipe: local or pulled."""
 
 from __future__ import annotations
 
@@ -50,24 +50,20 @@ def test_a_base_that_was_built_elsewhere_is_pulled(tmp_path: Path, registry: Lay
 
 
 @pytest.mark.parametrize("content", [b"two", b"longer than one"])
-def test_a_base_whose_bytes_changed_here_is_not_built_upon(
-    tmp_path: Path, registry: LayoutRegistry, content: bytes
-) -> None:
+def test_a_base_whose_local_bytes_changed_is_not_used(tmp_path: Path, registry: LayoutRegistry, content: bytes) -> None:
     release = put(tmp_path, registry, b"one")
     (tmp_path / "candidates/base-amd64/image.sif").write_bytes(content)
     assert image_of(tmp_path, registry, release).read_bytes() == b"one"
 
 
-def test_exactly_the_decided_base_is_built_upon_although_tags_moved_on(
-    tmp_path: Path, registry: LayoutRegistry
-) -> None:
+def test_the_planned_base_is_used_even_if_tags_have_moved(tmp_path: Path, registry: LayoutRegistry) -> None:
     decided = put(tmp_path, registry, b"one")
     newer = put(tmp_path, registry, b"two")
     assert image_of(tmp_path, registry, decided).read_bytes() == b"one"
     assert image_of(tmp_path, registry, newer).read_bytes() == b"two"
 
 
-def test_a_withdrawn_base_can_still_be_built_upon(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_a_withdrawn_base_can_still_be_used(tmp_path: Path, registry: LayoutRegistry) -> None:
     release = put(tmp_path, registry, b"one", '[lifecycle]\nstatus = "withdrawn"')
     (tmp_path / "candidates/base-amd64/image.sif").unlink()
     with pytest.raises(NotFound):
@@ -75,7 +71,7 @@ def test_a_withdrawn_base_can_still_be_built_upon(tmp_path: Path, registry: Layo
     assert image_of(tmp_path, registry, release).read_bytes() == b"one"
 
 
-def test_a_base_that_is_gone_from_the_registry_is_told(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_a_base_that_is_missing_from_the_registry_is_an_error(tmp_path: Path, registry: LayoutRegistry) -> None:
     release = put(tmp_path, registry, b"one")
     gone = replace(release, digest=release.sif.digest, sif=replace(release.sif, digest=release.digest))
     with pytest.raises(FactoryError):

@@ -57,7 +57,7 @@ SMALL = 'disk = "1MB"'
 
 
 class Factory:
-    """A factory in a folder: real stages, real registry; only the engine's program is a stand-in."""
+    """A factory in a folder with real stages and a real registry; only the engine is a script."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -67,7 +67,7 @@ class Factory:
         self._engine = stand_in_engine(root / "engine")
         self.bases = Images()
         self.bases.put_image("12", b"base")
-        for digit in "0123456789abcdef":  # what these tests pin is made up
+        for digit in "0123456789abcdef":  # pins of these tests are invented
             self.bases.documents[f"sha256:{digit * 64}"] = self.bases.documents["12"]
 
     def write(self, name: str, **parts: str) -> Recipe:
@@ -102,7 +102,7 @@ class Factory:
         return make(tuple(self.recipes.values()), self.adapters(registry), force=force)
 
     def made(self, registry: Registry | None = None, *, force: bool = False) -> dict[str, str]:
-        """What became of each job: the tag that was published, or the error."""
+        """Result of each job: the published tag, or the error."""
         _, done = self.make(registry, force=force)
         return {one.job.title: str(one.release.tag) if one.release else str(one.error) for one in done}
 
@@ -120,14 +120,14 @@ def factory(tmp_path: Path) -> Factory:
     return Factory(tmp_path)
 
 
-def test_everything_is_made_once_and_then_kept(factory: Factory) -> None:
+def test_everything_is_built_once_and_then_kept(factory: Factory) -> None:
     factory.write("one")
     factory.write("two")
     assert factory.made() == {"one (amd64)": "1.0-1", "two (amd64)": "1.0-1"}
     assert factory.kept() == {"one": "1.0-1 has these inputs", "two": "1.0-1 has these inputs"}
 
 
-def test_what_was_made_is_told_with_report_and_times(factory: Factory) -> None:
+def test_results_include_report_and_times(factory: Factory) -> None:
     factory.write("one")
     plan, (made,) = factory.make()
     assert plan.jobs == (made.job,)
@@ -169,7 +169,7 @@ def test_a_test_that_fails_leaves_its_report_and_publishes_nothing(factory: Fact
     assert factory.registry.tags("one") == []
 
 
-def test_recipes_upon_recipes_are_made_in_order_from_the_bytes_just_made(factory: Factory) -> None:
+def test_dependent_recipes_are_built_in_order_from_the_new_images(factory: Factory) -> None:
     factory.write("a-top", base="recipe://z-base")
     factory.write("z-base")
     _, done = factory.make()
@@ -183,7 +183,7 @@ def test_recipes_upon_recipes_are_made_in_order_from_the_bytes_just_made(factory
     assert set(factory.kept()) == {"a-top", "z-base"}
 
 
-def test_what_builds_upon_a_failed_base_is_not_built(factory: Factory) -> None:
+def test_a_recipe_with_a_failed_base_is_not_built(factory: Factory) -> None:
     factory.write("base", definition="Bootstrap: docker\nFrom: {{ base }}\n%post\n    exit 1\n")
     factory.write("middle", base="recipe://base")
     factory.write("top", base="recipe://middle")
@@ -194,14 +194,14 @@ def test_what_builds_upon_a_failed_base_is_not_built(factory: Factory) -> None:
     ]
 
 
-def test_only_this_machines_architecture_is_made_here_and_the_others_are_told_of(factory: Factory) -> None:
+def test_only_this_machines_architecture_is_built_and_a_notice_names_the_others(factory: Factory) -> None:
     factory.write("base", build='arch = ["amd64", "arm64"]')
     factory.write("top", base="recipe://base", build='arch = ["amd64", "arm64"]')
     assert factory.made() == {"base (amd64)": "1.0-1", "top (amd64)": "1.0-1"}
-    assert "base for arm64 is made on such machines, not on this one" in factory.heard.notes
+    assert "base for arm64 must be built on a machine of that architecture" in factory.heard.notes
 
 
-def test_force_builds_what_is_published(factory: Factory) -> None:
+def test_force_rebuilds_up_to_date_recipes(factory: Factory) -> None:
     factory.write("one")
     factory.made()
     assert factory.made(force=True) == {"one (amd64)": "1.0-2"}
@@ -217,7 +217,7 @@ def aged(factory: Factory, days: int) -> None:
     catalogs.write(factory.registry, catalog, QUIET)
 
 
-def test_an_image_that_is_too_old_is_really_built_anew_although_its_candidate_is_still_there(factory: Factory) -> None:
+def test_an_expired_image_is_rebuilt_even_if_its_candidate_still_exists(factory: Factory) -> None:
     factory.write("one", more='[rebuild]\nmax_age = "30d"')
     factory.made()
     aged(factory, 31)
@@ -227,7 +227,7 @@ def test_an_image_that_is_too_old_is_really_built_anew_although_its_candidate_is
     assert factory.kept() == {"one": "1.0-2 has these inputs"}
 
 
-# --- runs that die
+# --- interrupted runs
 
 
 class Crash:
@@ -300,7 +300,7 @@ def test_planning_alone_writes_nothing(factory: Factory) -> None:
 
 
 @pytest.mark.slow
-def test_the_catalog_is_read_once_however_many_recipes_are_planned(factory: Factory) -> None:
+def test_the_catalog_is_read_once_for_any_number_of_recipes(factory: Factory) -> None:
     for number in range(6):
         factory.write(f"r{number:02}")
     factory.made()
@@ -332,7 +332,7 @@ def test_a_recipe_that_was_never_published_gets_no_entry(factory: Factory) -> No
     assert factory.registry.tags("catalog") == []
 
 
-def test_a_catalog_that_is_right_is_not_written(factory: Factory) -> None:
+def test_a_correct_catalog_is_not_written(factory: Factory) -> None:
     factory.write("one")
     factory.made()
     changes: list[str] = []
@@ -364,13 +364,13 @@ def test_a_new_description_does_not_undo_what_another_published_meanwhile(factor
 # --- one stage at a time
 
 
-def test_building_twice_from_the_same_inputs_takes_the_first_image(factory: Factory) -> None:
+def test_building_twice_from_the_same_inputs_reuses_the_first_image(factory: Factory) -> None:
     recipe = factory.write("one")
     adapters = factory.adapters()
     snapshot = take_snapshot([recipe], adapters)
     first = build_now(recipe, snapshot, adapters)
     assert build_now(recipe, snapshot, adapters) == replace(first, seconds=round(first.seconds, 3))
-    assert factory.heard.notes[-1] == "one (amd64) was built before from the same inputs; taking that image"
+    assert factory.heard.notes[-1] == "one (amd64) was already built from the same inputs; using that image"
     assert build_now(recipe, snapshot, adapters, force=True).sif != first.sif
 
 
@@ -385,14 +385,14 @@ def test_a_damaged_candidate_is_built_again(factory: Factory) -> None:
     assert sum(note.startswith("building one; the log is ") for note in factory.heard.notes) == 2
 
 
-# --- upon what was built and is not published
+# --- bases that are not published
 
 
 def pair(factory: Factory) -> tuple[Recipe, Recipe]:
     return factory.write("base"), factory.write("top", base="recipe://base")
 
 
-def test_a_recipe_is_built_upon_a_candidate_that_is_not_published_and_both_are_published_later(
+def test_a_recipe_can_be_based_on_an_unpublished_candidate_and_both_are_published_later(
     factory: Factory,
 ) -> None:
     base, top = pair(factory)
@@ -416,7 +416,7 @@ def test_a_recipe_is_built_upon_a_candidate_that_is_not_published_and_both_are_p
     assert set(factory.kept()) == {"base", "top"}
 
 
-def test_what_earlier_jobs_handed_over_comes_before_all_else(factory: Factory, tmp_path: Path) -> None:
+def test_candidates_of_earlier_jobs_take_precedence(factory: Factory, tmp_path: Path) -> None:
     base, _ = pair(factory)
     factory.made()
     adapters = factory.adapters()
@@ -428,7 +428,7 @@ def test_what_earlier_jobs_handed_over_comes_before_all_else(factory: Factory, t
     assert found.sif == handed.sif
 
 
-def test_what_lies_in_the_work_folder_gives_way_to_a_younger_release_of_the_same_inputs(factory: Factory) -> None:
+def test_a_newer_release_of_the_same_inputs_replaces_the_candidate_in_the_work_folder(factory: Factory) -> None:
     base, _ = pair(factory)
     adapters = factory.adapters()
     made = build_now(base, take_snapshot([base], adapters), adapters)
@@ -468,27 +468,27 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_candidate_that_is_not_whole_or_not_of_these_inputs_is_nobodys_base(factory: Factory, damage: str) -> None:
+def test_a_damaged_or_outdated_candidate_is_not_used_as_a_base(factory: Factory, damage: str) -> None:
     base, _ = pair(factory)
     adapters = factory.adapters()
     build_now(base, take_snapshot([base], adapters), adapters).folder.rename(factory.root / "base-amd64")
     act, why = DAMAGES[damage]
     act(factory, factory.root / "base-amd64")
     now = factory.recipes["base"]
-    with pytest.raises(BuildFailed, match=r"what builds upon base \(amd64\) is not built") as caught:
+    with pytest.raises(BuildFailed, match=r"recipes based on base \(amd64\) are not built") as caught:
         built_before(now, "amd64", take_snapshot([now], adapters), adapters, factory.root)
-    assert caught.value.why == f"base was to be built first, and {factory.root} has no image of it that can be used"
+    assert caught.value.why == f"base must be built first, and {factory.root} contains no usable image of it"
     assert why in factory.heard.notes[-1]
 
 
-def test_a_base_that_is_published_as_it_should_be_need_not_be_handed_over(factory: Factory, tmp_path: Path) -> None:
+def test_an_up_to_date_base_need_not_be_among_the_candidates(factory: Factory, tmp_path: Path) -> None:
     base, _ = pair(factory)
     factory.made()
     shutil.rmtree(factory.root / "candidates")
     adapters = factory.adapters()
     assert built_before(base, "amd64", take_snapshot([base], adapters), adapters, tmp_path / "bases") is None
     changed = factory.write("base", version="2.0")
-    with pytest.raises(BuildFailed, match="is not built"):
+    with pytest.raises(BuildFailed, match="are not built"):
         built_before(changed, "amd64", take_snapshot([changed], adapters), adapters, tmp_path / "bases")
     assert built_before(changed, "amd64", take_snapshot([changed], adapters), adapters) is None
 
@@ -502,7 +502,7 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_sent(factory: Factory) -> None:
+def test_an_image_that_does_not_match_its_record_is_refused_before_anything_is_sent(factory: Factory) -> None:
     one, two = factory.write("one"), factory.write("two")
     adapters = factory.adapters()
     snapshot = take_snapshot([one, two], adapters)
@@ -514,7 +514,7 @@ def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_
     flip(first.image)
     with pytest.raises(IntegrityFailure, match="is not the image that was built"):
         publish_one(one, first, report, watched)
-    first.image.write_bytes(second.image.read_bytes())  # whole, tested, and another's
+    first.image.write_bytes(second.image.read_bytes())  # complete and tested, but another recipe's
     with pytest.raises(IntegrityFailure, match="is not the image that was built"):
         publish_one(one, first, report, watched)
     record = replace(first, sif=second.sif)
@@ -528,7 +528,7 @@ def test_bytes_that_are_not_those_of_the_records_are_refused_before_anything_is_
 
 
 @pytest.mark.slow
-def test_a_job_that_dies_while_it_publishes_what_others_built_is_finished_by_the_next(factory: Factory) -> None:
+def test_a_publish_job_that_dies_is_completed_by_the_next(factory: Factory) -> None:
     base, top = pair(factory)
     adapters = factory.adapters()
     snapshot = take_snapshot([base, top], adapters)
@@ -574,7 +574,7 @@ def test_a_broken_recipe_is_stuck_and_the_others_are_made(factory: Factory) -> N
 
 
 @pytest.mark.parametrize("where", ["handed over", "in the work folder"])
-def test_nothing_is_built_upon_a_candidate_whose_tests_failed(factory: Factory, tmp_path: Path, where: str) -> None:
+def test_a_candidate_with_failed_tests_is_not_used_as_a_base(factory: Factory, tmp_path: Path, where: str) -> None:
     base = factory.write("base", more='[[test]]\nname = "loads"\nrun = "false"')
     snapshot, adapters = take_snapshot([base], factory.adapters()), factory.adapters()
     folder = tmp_path / "bases" if where == "handed over" else adapters.candidates
@@ -586,12 +586,12 @@ def test_nothing_is_built_upon_a_candidate_whose_tests_failed(factory: Factory, 
     with pytest.raises(BuildFailed) as caught:
         built_before(base, "amd64", snapshot, adapters, bases)
     what, why, fix = caught.value.lines()
-    assert what == "what builds upon base (amd64) is not built"
+    assert what == "recipes based on base (amd64) are not built"
     assert why.startswith("the test 'loads' of base failed: ")
     assert fix == "correct it, then: singfactory build base && singfactory test base"
 
 
-def test_a_report_about_other_bytes_does_not_stop_what_builds_upon_a_candidate(factory: Factory) -> None:
+def test_a_test_report_for_another_image_does_not_stop_dependent_recipes(factory: Factory) -> None:
     base = factory.write("base", more='[[test]]\nname = "loads"\nrun = "false"')
     snapshot, adapters = take_snapshot([base], factory.adapters()), factory.adapters()
     made = build_now(base, snapshot, adapters)

@@ -53,7 +53,7 @@ def test_sha512_is_a_registered_algorithm_too() -> None:
         ["sha256:" + "a" * 64],
     ],
 )
-def test_what_is_no_strong_digest_is_refused_with_a_short_message(text: Any) -> None:
+def test_anything_but_a_strong_digest_is_refused_with_a_short_message(text: Any) -> None:
     with pytest.raises(IntegrityFailure) as caught:
         Digest.parse(text)
     assert len(str(caught.value)) < 400
@@ -110,7 +110,7 @@ def test_any_other_json_is_refused_and_never_a_surprise(value: object) -> None:
         Descriptor.from_json(value)
 
 
-def test_the_right_bytes_pass_unchanged_however_they_are_cut() -> None:
+def test_the_right_bytes_pass_unchanged_in_any_blocks() -> None:
     for step in (1, 7, 64, len(CONTENT)):
         blocks = [CONTENT[at : at + step] for at in range(0, len(CONTENT), step)]
         assert b"".join(verified(blocks, WANTED)) == CONTENT
@@ -118,7 +118,7 @@ def test_the_right_bytes_pass_unchanged_however_they_are_cut() -> None:
     assert list(verified([], Descriptor.of("a/b", b""))) == []
 
 
-def test_one_byte_too_many_is_refused_before_it_is_handed_on() -> None:
+def test_one_byte_too_many_is_refused_before_it_is_yielded() -> None:
     passed: list[bytes] = []
     with pytest.raises(IntegrityFailure, match="longer than it should be"):
         passed.extend(verified([CONTENT, b"x"], WANTED))
@@ -144,11 +144,11 @@ def test_an_endless_stream_is_cut_at_its_size() -> None:
 
 
 def test_too_few_bytes_name_both_numbers() -> None:
-    with pytest.raises(IntegrityFailure, match=r"wanted 2400 bytes, got 2399"):
+    with pytest.raises(IntegrityFailure, match=r"expected 2400 bytes, got 2399"):
         list(verified([CONTENT[:-1]], WANTED))
 
 
-def test_a_flipped_bit_names_the_wanted_and_the_found_digest() -> None:
+def test_a_flipped_bit_is_reported_with_both_digests() -> None:
     wrong = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     with pytest.raises(IntegrityFailure) as caught:
         list(verified([wrong], WANTED))

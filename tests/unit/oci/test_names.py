@@ -70,7 +70,7 @@ almost = st.text(alphabet=st.sampled_from("aZ09._-:/@\n +") | st.characters(), m
 
 
 @pytest.mark.parametrize("name", ["a", "0", "pytorch-2.1", "r_4.3", "a--b", "a__b", "python3.11", "a" * 100, "x-y.z_0"])
-def test_ordinary_recipe_names_are_taken_as_they_are(name: str) -> None:
+def test_ordinary_recipe_names_are_accepted_unchanged(name: str) -> None:
     assert recipe_name(name) == name
 
 
@@ -92,13 +92,13 @@ def test_recipe_names_are_lower_case_and_begin_and_end_with_a_letter_or_digit(na
         recipe_name(name)
 
 
-def test_the_name_of_the_catalog_is_not_for_recipes() -> None:
-    with pytest.raises(UsageError, match="is taken"):
+def test_the_catalog_s_name_is_reserved() -> None:
+    with pytest.raises(UsageError, match="is reserved"):
         recipe_name("catalog")
 
 
 @given(almost)
-def test_what_passes_as_a_recipe_name_is_safe_as_folder_argument_and_url(text: str) -> None:
+def test_accepted_recipe_names_are_safe_as_folder_argument_and_url(text: str) -> None:
     try:
         name = recipe_name(text)
     except UsageError:
@@ -111,7 +111,7 @@ def test_what_passes_as_a_recipe_name_is_safe_as_folder_argument_and_url(text: s
 
 
 @pytest.mark.parametrize("tag", ["latest", "2.1.2-3", "V1", "_x", "sha256-" + "a" * 64, "a" * 128, "1.0_rc1"])
-def test_ordinary_tags_are_taken_as_they_are(tag: str) -> None:
+def test_ordinary_tags_are_accepted_unchanged(tag: str) -> None:
     assert tag_name(tag) == tag
 
 
@@ -122,7 +122,7 @@ def test_hostile_tags_are_refused(tag: str) -> None:
 
 
 @given(almost)
-def test_what_passes_as_a_tag_or_version_is_inside_the_allow_list(text: str) -> None:
+def test_accepted_tags_and_versions_use_only_allowed_characters(text: str) -> None:
     for check, letters in ((tag_name, TAG_LETTERS), (version_name, TAG_LETTERS - {"-"})):
         try:
             assert set(check(text)) <= letters
@@ -216,7 +216,7 @@ def test_a_registry_address_is_read_and_printed(text: str, host: str, path: str,
         "http://",
     ],
 )
-def test_what_is_no_registry_address_is_refused(text: str) -> None:
+def test_invalid_registry_addresses_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         RegistryAddress.parse(text)
     assert caught.value.what.isprintable()
@@ -367,7 +367,7 @@ def test_an_image_name_is_split_as_docker_splits_it(text: str, split: tuple[str,
         "a:b:c",
     ],
 )
-def test_what_is_no_image_name_is_refused(text: str) -> None:
+def test_invalid_image_names_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         docker_reference(text)
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.errors import FactoryError, NotFound, RecipeError, RegistryFailure
-from factory.plan.plan import GatherInputs, Snapshot, base_of, in_order, plan, settled
+from factory.plan.plan import Snapshot, base_of, in_order, plan, settled
 from factory.recipes.model import BuildSpec, Recipe
 from factory.records.catalog import Catalog, Entry
-from factory.records.inputs import Inputs, gather
+from factory.records.inputs import GatherInputs, Inputs, gather
 from factory.records.job import Base, Job, Kept, Plan
 from factory.records.release import Release
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, candidate, release_of, write_recipe

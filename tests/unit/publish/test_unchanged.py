@@ -320,7 +320,7 @@ def test_what_is_no_sound_image_is_neither_a_candidate_nor_left_where_one_is_exp
     factory.write("one")
     factory.make()
     (factory.root / "engine/built.sif").write_bytes(b"hsqs" + bytes(100_000))
-    assert "is not a sound SIF file" in factory.made(force=True)["one (amd64)"]
+    assert "is not a valid SIF file" in factory.made(force=True)["one (amd64)"]
     left = {path.name for path in (factory.root / "candidates/one-amd64").iterdir()}
     assert not left & {"image.sif", "candidate.json"}
 
@@ -328,4 +328,4 @@ def test_what_is_no_sound_image_is_neither_a_candidate_nor_left_where_one_is_exp
 def test_an_image_without_a_file_system_is_no_image(factory: Factory) -> None:
     (factory.root / "engine/built.sif").write_bytes(sif(Part(b"Bootstrap: docker\n", kind=DEFINITION)))
     factory.write("one")
-    assert "is not an image that can run" in factory.made()["one (amd64)"]
+    assert "is not a runnable image" in factory.made()["one (amd64)"]

@@ -161,7 +161,7 @@ def test_wrong_bytes_are_fetched_a_second_time_and_then_refused(
             asked.append((*wanted, options)[2])
             yield CONTENT[::-1]
 
-    with pytest.raises(IntegrityFailure, match="not what their digest says"):
+    with pytest.raises(IntegrityFailure, match="content does not match its digest"):
         get(Wrong(registry, lambda _: None), store)
     assert asked == [0, 0]
     assert not store.blob(release.sif.digest).exists()

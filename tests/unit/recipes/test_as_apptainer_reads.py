@@ -1,4 +1,4 @@
-"""What we check is what the engine reads, whatever stands in a file and in the values of its arguments."""
+"""What we check is what the engine reads, for any file and any values of its arguments."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_was_read_otherwise_once_is_refused(text: str) -> None:
         bind(parse("Bootstrap: docker\n" + text, PATH), {})
 
 
-def test_the_reading_that_ours_is_held_against_reads_a_usual_file() -> None:
+def test_the_reference_parser_reads_an_ordinary_file() -> None:
     text = 'Bootstrap: docker\nFrom: x:1 # why\n\n%files from s\n "a b" /c\n%post -c sh\n true\n%AppRun y\n z\n'
     (read,) = apptainer.read(text)
     assert read == Read(

@@ -81,18 +81,18 @@ def test_a_link_counts_by_what_it_points_to(folder: Path) -> None:
     ("source", "why"),
     [
         ("/etc/passwd", "/etc/passwd is an absolute path of the build host"),
-        ("../two", "../two holds .."),
-        ("files/../../x", "files/../../x holds .."),
+        ("../two", "../two contains .."),
+        ("files/../../x", "files/../../x contains .."),
         ("none", "none does not exist in the recipe's folder"),
         ("out", "out leaves the recipe's folder"),
         ("passwd", "passwd is a link to an absolute path"),
         ("etc/passwd", "etc/passwd passes etc, a link to an absolute path"),
         ("ou*", "out leaves the recipe's folder"),
         ("bad", "bad/deep/shadow is a link to an absolute path"),
-        ("loop", "loop/again is a link to a folder that holds it"),
-        ("circle", "circle is a link in a circle"),
+        ("loop", "loop/again is a link to a folder that contains it"),
+        ("circle", "circle is a link in a loop"),
         ("pipe", "pipe is neither a file nor a folder"),
-        ("-T", "-T starts with -, which cp takes for an option"),
+        ("-T", "-T starts with -, which cp would read as an option"),
         ("odd*", "odd* matches the name 'odd$(id)', which Apptainer cannot copy"),
         ("x" * 300, f"{'x' * 300} cannot be read: File name too long"),
     ],
@@ -117,7 +117,7 @@ def test_sources_that_leave_the_folder_or_cannot_be_copied_are_refused(folder: P
 )
 def test_sources_that_would_run_on_the_build_host_are_refused(folder: Path, source: str) -> None:
     message = _refusal(folder, f'"{source}"')
-    assert message.endswith("holds a character that the build host's shell would interpret")
+    assert message.endswith("contains a character that the build host's shell would interpret")
 
 
 def test_files_from_a_stage_are_none_of_the_folders(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_files_from_a_stage_are_none_of_the_folders(folder: Path) -> None:
 
 def test_appfiles_are_refused(folder: Path) -> None:
     definition = parse(DEFINITION + "%appfiles a\n run.sh ../../../x\n", folder / "image.def")
-    with pytest.raises(RecipeError, match=r"image\.def:3: %appfiles copies between the build host and the image"):
+    with pytest.raises(RecipeError, match=r"image\.def:3: %appfiles can read and write any file of the build host"):
         build_inputs(load_recipe(folder), definition)
 
 

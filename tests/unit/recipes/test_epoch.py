@@ -72,7 +72,7 @@ def test_no_base_recipe_is_newer_so_that_its_files_keep_their_times(tmp_path: Pa
     assert epoch_of(upper, ENV) == 1_690_000_000
 
 
-def test_recipes_in_a_circle_or_upon_nothing_have_one_too(tmp_path: Path) -> None:
+def test_recipes_in_a_circle_or_with_a_missing_base_have_one_too(tmp_path: Path) -> None:
     write(tmp_path, "one", base="recipe://two", time=1_600_000_000)
     two = write(tmp_path, "two", base="recipe://one", time=1_500_000_000)
     assert epoch_of(two, ENV) == 1_600_000_000

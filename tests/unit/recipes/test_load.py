@@ -55,8 +55,8 @@ max_age = "30d"
 status = "deprecated"
 note = "use pytorch-2.2"
 """
-NAME_RULE = "a name has at most 100 of a-z 0-9 . _ - and starts and ends with a letter or digit"
-TEST_NAME_RULE = 'write at most 100 of A-Z a-z 0-9 . _ - and spaces: name = "imports"'
+NAME_RULE = "a name has at most 100 characters (a-z 0-9 . _ -); its first and last are letters or digits"
+TEST_NAME_RULE = 'use up to 100 of A-Z a-z 0-9 . _ - and spaces, as in name = "imports"'
 MINIMAL = '[recipe]\nname = "one"\nversion = "1"\n'
 
 
@@ -115,38 +115,47 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ("[lifecyle]", "4: error: unknown key 'lifecyle' in recipe.toml; did you mean lifecycle?"),
         (
             "[rebuild]\nzzz = 1",
-            "5: error: unknown key 'zzz' in [rebuild]; known here are max_age, when",
+            "5: error: unknown key 'zzz' in [rebuild]; known keys: max_age, when",
         ),
         ("summary = 3", "4: error: summary is a number; write a string"),
         ("summary = 2024-01-01", "4: error: summary is a date; write a string"),
-        ('summary = "a\\nb"', "4: error: summary holds a line break or a control character; remove it"),
-        ('license = "\\u001b[31m"', "4: error: license holds a line break or a control character; remove it"),
+        ('summary = "a\\nb"', "4: error: summary contains a line break or a control character; remove it"),
+        ('license = "\\u001b[31m"', "4: error: license contains a line break or a control character; remove it"),
         (
             "maintainers = [1]",
-            '4: error: maintainers holds something that is not a plain string; write maintainers = ["…", "…"]',
+            '4: error: maintainers contains something other than plain strings; write maintainers = ["…", "…"]',
         ),
-        ("homepage = 'javascript:1'", "4: error: homepage is 'javascript:1'; write an address with https://"),
+        (
+            "homepage = 'javascript:1'",
+            "4: error: homepage is 'javascript:1', which is not a URL; write https://HOST/PATH",
+        ),
         ("[build]\ndisk = 40", "5: error: disk is a number; write a string"),
-        ("[build]\ndisk = '40'", '5: error: disk is \'40\'; write a size, such as "40GB" or "20GiB"'),
-        ("[build]\ntimeout = 'x'", '5: error: timeout is \'x\'; write a duration, such as "90s", "2m", "2h" or "30d"'),
+        (
+            "[build]\ndisk = '40'",
+            '5: error: disk has the invalid value \'40\'; write a size, such as "40GB" or "20GiB"',
+        ),
+        (
+            "[build]\ntimeout = 'x'",
+            '5: error: timeout has the invalid value \'x\'; write a duration, such as "90s", "2m", "2h" or "30d"',
+        ),
         ("[build]\narch = []", '5: error: arch is empty; write arch = ["amd64"]'),
-        ("[build]\narch = ['amd46']", "5: error: arch has the value 'amd46'; did you mean amd64?"),
-        ("[build]\nrunner = 'cloud'", "5: error: runner has the value 'cloud'; write one of local, slurm"),
+        ("[build]\narch = ['amd46']", "5: error: arch has the unknown value 'amd46'; did you mean amd64?"),
+        ("[build]\nrunner = 'cloud'", "5: error: runner has the unknown value 'cloud'; write one of local, slurm"),
         ("[build]\nargs = { x = 1 }", "5: error: x is a number; write a string"),
-        ('[build]\nargs.x = "a\\u0000b"', "5: error: x holds a line break or a control character; remove it"),
-        ('[build]\nargs.x = "a\\n%setup"', "5: error: x holds a line break or a control character; remove it"),
+        ('[build]\nargs.x = "a\\u0000b"', "5: error: x contains a line break or a control character; remove it"),
+        ('[build]\nargs.x = "a\\n%setup"', "5: error: x contains a line break or a control character; remove it"),
         (
             "[build]\nargs = { a-b = '1' }",
-            "5: error: 'a-b' is not an argument's name; use letters, digits and _, and no digit first",
+            "5: error: 'a-b' is not an argument's name; use letters, digits and _, and begin with a letter or _",
         ),
-        ("[build]\nargs = { base = '1' }", "5: error: the factory itself sets base; take another name"),
+        ("[build]\nargs = { base = '1' }", "5: error: the argument base is set by the factory; use another name"),
         (
             "[build]\nbase = 'debian'",
-            "5: error: base is 'debian'; write docker://NAME:TAG, or recipe://NAME",
+            "5: error: base is 'debian', without a known scheme; write docker://NAME:TAG or recipe://NAME",
         ),
         (
             "[build]\nbase = 'docker://-x'",
-            "5: error: not an image name: '-x'; wanted [HOST/]NAME[:TAG], as docker pull takes it",
+            "5: error: not an image name: '-x'; write [HOST/]NAME[:TAG], as for docker pull",
         ),
         (
             "[build]\nbase = 'recipe://../x'",
@@ -154,13 +163,16 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ),
         (
             "[build]\ndockerfile = 'Dockerfile'",
-            "5: error: Dockerfiles cannot be converted yet; write image.def, and remove the key dockerfile",
+            "5: error: Dockerfiles are not supported yet; write image.def, and remove the key dockerfile",
         ),
-        ("[build]\ndefinition = 'other.def'", "5: error: there is no file other.def; write the definition file"),
-        ("[run]\ngpu = 'nvida'", "5: error: gpu has the value 'nvida'; did you mean nvidia?"),
+        (
+            "[build]\ndefinition = 'other.def'",
+            "5: error: there is no file other.def; write a definition file there, or name another one",
+        ),
+        ("[run]\ngpu = 'nvida'", "5: error: gpu has the unknown value 'nvida'; did you mean nvidia?"),
         (
             "[run.env]\nLD-PATH = 'x'",
-            "5: error: 'LD-PATH' is not a variable's name; use letters, digits and _, and no digit first",
+            "5: error: 'LD-PATH' is not a variable's name; use letters, digits and _, and begin with a letter or _",
         ),
         ("[run]\nenv = 'x'", "5: error: env is a string; write a table"),
         (
@@ -169,22 +181,28 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ),
         (
             "[[test]]\nname = 'a;b'\nrun = 'x'",
-            f"5: error: 'a;b' is not a test's name; {TEST_NAME_RULE}",
+            f"5: error: 'a;b' is not a valid test name; {TEST_NAME_RULE}",
         ),
         (
             "[[test]]\nname = 'a'",
-            "4: error: the test runs nothing; write the command, run = \"python -c 'import torch'\"",
+            "4: error: the test has no command; write one, as in run = \"python -c 'import torch'\"",
         ),
         (
             "[[test]]\nname = 'a'\nrun = 'x'\n[[test]]\nrun = 'x'\nname = 'a'",
             "9: error: two tests have the name a; rename one of them",
         ),
-        ("[[test]]\nname = 'a'\nrun = 'x'\nexit = true", "7: error: exit is true or false; write a number"),
+        (
+            "[[test]]\nname = 'a'\nrun = 'x'\nexit = true",
+            "7: error: exit is true or false; write a number",
+        ),
         ("[[test]]\nname = 'a'\nrun = 'x'\nexit = 256", "7: error: exit is 256; write a number from 0 to 255"),
-        ("[[test]]\nname = 'a'\nrun = 'x'\ngpu = 1", "7: error: gpu is a number; write true or false"),
+        (
+            "[[test]]\nname = 'a'\nrun = 'x'\ngpu = 1",
+            "7: error: gpu is a number; write true or false",
+        ),
         (
             "[[test]]\nname = 'a'\nrun = 'x'\nstdout = 'a'\nstdout_regex = 'b'",
-            "8: error: stdout and stdout_regex exclude each other; keep one of them",
+            "8: error: the test has both stdout and stdout_regex; remove one of them",
         ),
         (
             "[[test]]\nname = 'a'\nrun = 'x'\nstdout_regex = '*'",
@@ -196,12 +214,15 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ("[test]\nname = 'a'", "4: error: test is a table; write a list"),
         (
             "[rebuild]\nwhen = ['bored']",
-            "5: error: when has the value 'bored'; write one of base-changed, inputs-changed, engine-changed",
+            "5: error: when has the unknown value 'bored'; write one of base-changed, inputs-changed, engine-changed",
         ),
-        ("[lifecycle]\nstatus = 'withdrawed'", "5: error: status has the value 'withdrawed'; did you mean withdrawn?"),
+        (
+            "[lifecycle]\nstatus = 'withdrawed'",
+            "5: error: status has the unknown value 'withdrawed'; did you mean withdrawn?",
+        ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line_and_a_way_out(make: MakeRecipe, addition: str, problem: str) -> None:
+def test_each_problem_has_its_line_and_a_remedy(make: MakeRecipe, addition: str, problem: str) -> None:
     assert _problems(make, addition + "\n") == [problem]
 
 
@@ -220,7 +241,7 @@ def test_a_definition_outside_of_the_folder_is_refused(make: MakeRecipe, definit
     (folder / "out.def").symlink_to("../../other")
     (folder / "through").symlink_to("/etc")
     _, (problem,) = check_recipe(folder)
-    assert (problem.place.line, "is not inside the recipe's folder" in problem.message) == (5, True)
+    assert (problem.place.line, "is not in the recipe's folder" in problem.message) == (5, True)
 
 
 def test_every_problem_is_found_at_once(make: MakeRecipe) -> None:
@@ -271,7 +292,7 @@ def test_a_name_that_differs_from_its_folder_is_refused(make: MakeRecipe) -> Non
     folder = make("two", toml=MINIMAL)
     _, (problem,) = check_recipe(folder)
     assert str(problem) == (
-        f"{folder}/recipe.toml:2: error: the recipe's name is one, and its folder is 'two'; give both the same name"
+        f"{folder}/recipe.toml:2: error: the recipe's name is one, but its folder is 'two'; give both the same name"
     )
 
 
@@ -302,7 +323,7 @@ def test_a_folder_without_a_recipe_is_named(make: MakeRecipe) -> None:
         load_all(root)
     assert caught.value.lines() == (
         f"{root}/empty/recipe.toml: empty has no recipe.toml",
-        "write one, as singfactory new does, or remove the folder",
+        "create it as in another recipe, or remove the folder and run singfactory new empty",
     )
 
 
@@ -310,8 +331,8 @@ def test_two_folders_that_some_file_systems_take_for_one_are_named(make: MakeRec
     root = make("one").parent
     (root / "ONE").mkdir()
     (problem,) = twin_problems(recipe_folders(root))
-    assert problem.message == f"two recipes have the name 'one': {root}/ONE and {root}/one"
-    with pytest.raises(RecipeError, match="two recipes have the name 'one'"):
+    assert problem.message == f"two recipes have the same name 'one': {root}/ONE and {root}/one"
+    with pytest.raises(RecipeError, match="two recipes have the same name 'one'"):
         load_all(root)
 
 
@@ -336,8 +357,8 @@ def test_an_unknown_recipe_names_the_nearest(make: MakeRecipe) -> None:
     assert caught.value.exit_code == 3
     assert caught.value.lines() == (
         f"no recipe pytorch-21 in {root}",
-        "the nearest names are pytorch-2.1",
-        f"ls {root} lists the recipes; singfactory new pytorch-21 --from IMAGE makes one",
+        "similar names: pytorch-2.1",
+        f"list the recipes with ls {root}, or create one: singfactory new pytorch-21 --from IMAGE",
     )
 
 
@@ -349,12 +370,12 @@ def test_names_that_are_no_names_never_reach_the_disk(make: MakeRecipe, name: st
 
 
 def upon(make: MakeRecipe, name: str, base: str) -> None:
-    """Write a recipe that builds upon another one."""
+    """Write a recipe that is based on another one."""
     toml = make(name) / "recipe.toml"
     toml.write_text(re.sub("(?m)^base = .*$", f'base = "{base}"', toml.read_text()))
 
 
-def test_a_broken_recipe_is_told_beside_those_that_can_be_used(make: MakeRecipe) -> None:
+def test_broken_recipes_are_returned_separately(make: MakeRecipe) -> None:
     root = make("good").parent
     make("torn", toml="[recipe]\nname = \n")
     (root / "empty").mkdir()
@@ -370,23 +391,23 @@ def test_a_broken_recipe_is_told_beside_those_that_can_be_used(make: MakeRecipe)
     ]
 
 
-def test_what_builds_upon_a_broken_recipe_is_told_with_its_cause(make: MakeRecipe) -> None:
+def test_a_recipe_based_on_a_broken_one_is_reported_with_the_cause(make: MakeRecipe) -> None:
     root = make("good").parent
     make("torn", toml="[recipe]\nname = \n")
     upon(make, "upon", "recipe://torn")
     upon(make, "further", "recipe://upon")
-    upon(make, "ghostly", "recipe://ghost")  # plan tells of that
+    upon(make, "ghostly", "recipe://ghost")  # reported by plan
     usable, broken = load_usable(root)
     assert [recipe.name for recipe in usable] == ["ghostly", "good"]
     told = {one.recipe.name: one.error for one in broken}
     assert sorted(told) == ["further", "torn", "upon"]
     for name, base in (("upon", "torn"), ("further", "upon")):
-        assert told[name].what == f"{name} builds upon {base}, which is broken"
+        assert told[name].what == f"{name} is based on {base}, which is broken"
         assert told[name].why.startswith(f"{root}/torn/recipe.toml:2: not TOML")
         assert told[name].fix == told["torn"].fix
 
 
-def test_a_circle_takes_none_but_what_builds_upon_it(make: MakeRecipe) -> None:
+def test_a_circle_breaks_only_its_recipes_and_those_based_on_them(make: MakeRecipe) -> None:
     root = make("good").parent
     upon(make, "a", "recipe://b")
     upon(make, "b", "recipe://a")
@@ -396,10 +417,10 @@ def test_a_circle_takes_none_but_what_builds_upon_it(make: MakeRecipe) -> None:
     assert [recipe.name for recipe in usable] == ["good"]
     told = {one.recipe.name: one.error.what for one in broken}
     assert told == {
-        "a": "recipes build upon each other in a circle: a -> b -> a",
-        "b": "recipes build upon each other in a circle: b -> a -> b",
-        "self": "recipes build upon each other in a circle: self -> self",
-        "upon": "upon builds upon a, which is broken",
+        "a": "the recipes' bases form a circle: a -> b -> a",
+        "b": "the recipes' bases form a circle: b -> a -> b",
+        "self": "the recipes' bases form a circle: self -> self",
+        "upon": "upon is based on a, which is broken",
     }
 
 

@@ -68,7 +68,7 @@ def test_a_broken_pin_is_an_error_with_a_way_out(make: MakeRecipe, text: str, me
     with pytest.raises(RecipeError) as caught:
         read_pin(recipe)
     assert caught.value.what.startswith(f"{recipe.folder}/{message}")
-    assert caught.value.fix == "remove the file, and run: singfactory update"
+    assert caught.value.fix == "remove the file and run: singfactory update"
 
 
 def test_a_pin_that_is_a_link_out_of_the_folder_is_refused(make: MakeRecipe, tmp_path: Path) -> None:

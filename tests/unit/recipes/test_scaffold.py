@@ -31,7 +31,7 @@ def test_a_new_recipe_lints_clean_but_for_its_pin(tmp_path: Path, image: str, ba
     assert len(problems) == ("sha256" not in image)
 
 
-def test_a_new_recipe_can_stand_upon_another(tmp_path: Path) -> None:
+def test_a_new_recipe_can_be_based_on_another(tmp_path: Path) -> None:
     scaffold(tmp_path, "one", f"debian@sha256:{'1' * 64}")
     scaffold(tmp_path, "two", "recipe://one")
     assert lint_all(tmp_path) == ()
@@ -40,7 +40,7 @@ def test_a_new_recipe_can_stand_upon_another(tmp_path: Path) -> None:
 def test_an_existing_recipe_is_left_alone(tmp_path: Path) -> None:
     folder = scaffold(tmp_path, "one", "debian:12")
     before = (folder / "recipe.toml").read_text()
-    with pytest.raises(UsageError, match="there is a recipe one already") as caught:
+    with pytest.raises(UsageError, match="the recipe one exists already") as caught:
         scaffold(tmp_path, "one", "debian:13")
     assert caught.value.fix
     assert (folder / "recipe.toml").read_text() == before

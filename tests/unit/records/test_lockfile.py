@@ -111,7 +111,7 @@ def test_a_missing_or_too_large_lock_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         read(tmp_path)
     (tmp_path / "x").write_bytes(b"#" * (4 * 1024 * 1024 + 1))
-    with pytest.raises(UsageError, match=r"cannot read the lock file .*/x: it has more than 1.0 MB"):
+    with pytest.raises(UsageError, match=r"cannot read the lock file .*/x: it is larger than 1.0 MB"):
         read(tmp_path / "x")
     (tmp_path / "x").write_text(TEXT)
     (tmp_path / "link").symlink_to("x")

@@ -41,7 +41,7 @@ def planned(recipes: Sequence[Recipe], registry: LayoutRegistry, *, force: bool 
     return plan(recipes, known, gather, force=force)
 
 
-def test_each_recipe_is_told_as_what_became_of_it(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_each_recipe_has_a_row_with_its_outcome(tmp_path: Path, registry: LayoutRegistry) -> None:
     root, work = tmp_path / "recipes", tmp_path / "work"
     names = ("published", "tested", "failing", "untried", "unbuilt", "same")
     recipes = {name: write_recipe(root, name) for name in names}
@@ -93,15 +93,15 @@ def test_the_size_is_compared_with_the_release_before(tmp_path: Path, registry: 
     assert (row.outcome, row.before, row.tag) == ("published", 1000, "1.0-2")
 
 
-def test_a_report_about_other_bytes_does_not_count(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_a_test_report_for_another_image_does_not_count(tmp_path: Path, registry: LayoutRegistry) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     report_of(candidate(tmp_path / "work", recipe, b"one")).save(tmp_path / "work" / "tool-amd64")
     made = candidate(tmp_path / "work", recipe, b"two")
     (row,) = rows(planned([recipe], registry), RunResult((made,)), catalogs.read(registry))
-    assert (row.outcome, row.tests) == ("not tested", "its report is about another image")
+    assert (row.outcome, row.tests) == ("not tested", "the test report is for another image")
 
 
-def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_passed(
+def test_a_recipe_with_a_failed_base_is_stuck_even_if_its_own_tests_passed(
     tmp_path: Path, registry: LayoutRegistry
 ) -> None:
     root, work = tmp_path / "recipes", tmp_path / "work"
@@ -121,43 +121,45 @@ def test_what_builds_upon_a_recipe_that_failed_is_stuck_although_its_own_tests_p
     assert (found["upper"].outcome, found["upper"].why) == ("stuck", "its base base cannot be published")
 
 
-def test_what_nobody_can_say_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_be_planned_is_reported_with_the_reason(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     stuck = Plan(stuck=(Stuck(recipe, "amd64", RecipeError("no base", why="gone", fix="find it")),))
     (row,) = rows(stuck, RunResult(), catalogs.Catalog())
     assert (row.outcome, row.why) == ("stuck", "no base; gone; find it")
 
 
-def test_a_report_says_one_thing_of_each_recipe_and_has_a_bound() -> None:
+def test_a_report_has_one_row_per_target_and_a_size_limit() -> None:
     for found in ([GOOD, GOOD], [GOOD | {"recipe": f"r{number}"} for number in range(10_001)]):
         with pytest.raises(IntegrityFailure):
             from_json(json.dumps({"format": 1, "rows": found}).encode())
 
 
-def test_texts_are_cut_to_what_the_reader_takes() -> None:
+def test_texts_are_shortened_to_the_parsers_limits() -> None:
     row = Row("tool", "amd64", "tests failed", "a\x1b[31m\n" * 400, "b" * 600, changes=("c" * 600,))
     (read,) = from_json(to_json([row]).encode())
     assert (len(read.why), len(read.tests), len(read.changes[0])) == (500, 500, 500)
     assert read.why.isprintable()
 
 
-def test_what_was_refused_says_why_and_what_no_job_was_left_for_waits(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_refused_candidates_have_a_reason_and_targets_without_a_job_wait(
+    tmp_path: Path, registry: LayoutRegistry
+) -> None:
     decided = planned([write_recipe(tmp_path / "recipes", name) for name in ("bad", "late")], registry)
     bad, late = ("bad", "amd64"), ("late", "amd64")
     left = RunResult(refused={bad: IntegrityFailure("no")}, planned={bad})
     found = {row.recipe: (row.outcome, row.why) for row in rows(decided, left, catalogs.Catalog())}
     assert found == {"bad": ("not built", "no"), "late": ("waiting", "new: nothing is published")}
-    for by in (None, (), (late,)):  # nobody says; a plan that failed; a build that failed
+    for by in (None, (), (late,)):  # unknown; a failed plan; a failed build
         row = next(row for row in rows(decided, RunResult(planned=by), catalogs.Catalog()) if row.recipe == "late")
         assert row.outcome == "not built"
 
 
-def test_who_says_it_stands_above_what_a_stranger_says() -> None:
+def test_the_origin_is_shown_above_untrusted_rows() -> None:
     text = markdown([], where="x", origin="Said by somebody.")
     assert text == "### singfactory: no recipes\n\n_Said by somebody._\n"
 
 
-def test_what_is_wrong_comes_first_and_what_is_published_can_be_tried() -> None:
+def test_failures_come_first_and_releases_have_a_pull_command() -> None:
     digest = "sha256:" + "a" * 64
     good = Row("a", "amd64", "published", tag="1.0-1", digest=digest, size=5, seconds=1)
     text = markdown([good, Row("b", "amd64", "not built", "new"), Row("c", "amd64", "unchanged")], where="ghcr.io/o/i")
@@ -219,7 +221,7 @@ GOOD = asdict(Row("tool", "amd64", "tested", "new", "1 passed", 5, 4, 1.5, sif_d
         {"outcome": "stuck", "recipe": "a" * 101},
     ],
 )
-def test_rows_of_a_stranger_are_refused_unless_they_are_what_they_should_be(change: dict[str, Any]) -> None:
+def test_malformed_untrusted_rows_are_refused(change: dict[str, Any]) -> None:
     assert from_json(json.dumps({"format": 1, "rows": [GOOD]}).encode())
     with pytest.raises(IntegrityFailure):
         from_json(json.dumps({"format": 1, "rows": [GOOD | change]}).encode())
@@ -228,32 +230,32 @@ def test_rows_of_a_stranger_are_refused_unless_they_are_what_they_should_be(chan
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", b'{"format":2,"rows":[]}', b'{"format":1,"rows":5}', b"[" * 100_000, b"\xff"]
 )
-def test_what_is_no_report_is_refused(content: bytes) -> None:
+def test_a_malformed_report_is_refused(content: bytes) -> None:
     with pytest.raises(IntegrityFailure):
         from_json(content)
 
 
 @given(st.text(max_size=2000))
-def test_a_text_of_others_stays_one_line_without_markdown_html_or_mentions(text: str) -> None:
+def test_untrusted_text_stays_one_line_without_markdown_html_or_mentions(text: str) -> None:
     shown = plain(text)
     assert not set(shown.replace("&#", "")) & set("\\`*_{}[]()+!|~<>@:\n\r")
     assert len(shown) < 500 * 8
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
-def test_a_row_is_one_line_of_the_table_whatever_it_says(why: str, tests: str) -> None:
+def test_a_row_is_one_table_line_for_any_text(why: str, tests: str) -> None:
     row = Row("tool", "amd64", "tests failed", why, tests)
     assert len(markdown([row], where="x").splitlines()) == 5
 
 
-def test_a_folder_of_any_name_can_be_told_as_stuck(tmp_path: Path) -> None:
+def test_a_folder_of_any_name_can_be_reported_as_stuck(tmp_path: Path) -> None:
     for name in ("Not a name", "a\u202eb", "x" * 200, "caf\udce9"):
         odd = Recipe(tmp_path / name, name, "0", "")
         (row,) = rows(Plan(stuck=(Stuck(odd, "amd64", RecipeError("broken")),)), RunResult(), catalogs.Catalog())
         assert from_json(to_json([row]).encode()) == (row,)
 
 
-def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_problems_are_reported_with_their_location_in_the_recipe(tmp_path: Path, registry: LayoutRegistry) -> None:
     root, work = tmp_path / "recipes", tmp_path / "work"
     second = '[[test]]\nname = "second"\nrun = "false"'
     failing = write_recipe(root, "failing", more=second)
@@ -280,19 +282,17 @@ def test_what_is_wrong_is_told_with_its_place_in_the_recipe(tmp_path: Path, regi
     ]
 
 
-def test_what_was_to_be_built_is_not_told_as_unchanged(tmp_path: Path, registry: LayoutRegistry) -> None:
+def test_a_planned_target_is_not_reported_as_unchanged(tmp_path: Path, registry: LayoutRegistry) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     release(tmp_path, recipe, registry, b"one")
     decided, catalog = planned([recipe], registry), catalogs.read(registry)
     assert [row.outcome for row in rows(decided, RunResult(), catalog)] == ["unchanged"]
     (row,) = rows(decided, RunResult(tried={("tool", "amd64")}), catalog)
-    assert (row.outcome, row.why) == ("not built", "built anew")
+    assert (row.outcome, row.why) == ("not built", "rebuilt")
     assert [row.outcome for row in rows(decided, RunResult(tried={("tool", "arm64")}), catalog)] == ["unchanged"]
 
 
-def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
-    tmp_path: Path, registry: LayoutRegistry
-) -> None:
+def test_a_rebuild_with_the_published_contents_is_unchanged(tmp_path: Path, registry: LayoutRegistry) -> None:
     recipe = write_recipe(tmp_path / "recipes")
     release(tmp_path, recipe, registry, b"one")
     made = candidate(tmp_path / "work", recipe, b"two", created="2024-05-02T12:00:00Z")
@@ -300,39 +300,39 @@ def test_a_rebuild_with_the_contents_of_what_is_published_is_unchanged(
     again = replace(entry.releases[0], repeat=Repeat(made.key, made.parts, made.created))
     catalog = catalogs.Catalog().with_entry(replace(entry, releases=(again,)))
     (row,) = rows(planned([recipe], registry), RunResult((made,), tried={("tool", "amd64")}), catalog)
-    assert (row.outcome, row.why) == ("unchanged", "built anew: 1.0-1 has the same contents")
+    assert (row.outcome, row.why) == ("unchanged", "rebuilt: 1.0-1 has the same contents")
 
 
 UPDATED = Row("tool", "amd64", "tested", size=100_000_000, before=99_000_000, update=2_400_000)
 
 
-def test_what_an_update_costs_and_which_packages_changed_is_told() -> None:
+def test_update_size_and_changed_packages_are_reported() -> None:
     text = markdown([replace(UPDATED, changes=("numpy 1.26 -> 2.0 (python)", "+ six 1 (python)"))], where="x")
     assert ", 2.4 MB to update |" in text
     assert "<details><summary>tool (amd64): 2 packages changed</summary>" in text
     assert "- numpy 1.26 &#45;&#62; 2.0 &#40;python&#41;" in text
 
 
-def test_contents_that_are_those_of_what_is_published_are_told_in_the_place_of_bytes() -> None:
+def test_unchanged_contents_are_reported_instead_of_an_update_size() -> None:
     text = markdown([replace(UPDATED, same=True)], where="x")
     assert "; contents unchanged |" in text
     assert "to update" not in text
 
 
-def test_a_long_list_of_packages_is_cut_in_what_people_read() -> None:
+def test_a_long_list_of_packages_is_shortened_in_markdown() -> None:
     text = markdown([replace(UPDATED, changes=tuple(f"p{number} 1 -> 2 (dpkg)" for number in range(100)))], where="x")
     assert text.count("- p") == 40
     assert "- and 60 more" in text
 
 
-def test_the_name_of_a_package_is_never_markup() -> None:
+def test_package_names_are_never_markup() -> None:
     text = markdown([replace(UPDATED, changes=("<script> [x](http://example.org) @someone",))], where="x")
     assert "<script>" not in text
     assert "](http" not in text
     assert "@someone" not in text
 
 
-def test_changes_travel_and_more_than_anybody_has_are_refused() -> None:
+def test_changes_are_serialized_and_too_many_are_refused() -> None:
     row = replace(UPDATED, changes=("a 1 -> 2 (dpkg)",), same=True)
     assert from_json(to_json([row]).encode()) == (row,)
     for wrong in (["x"] * 1001, "x", [1], None):

@@ -1,4 +1,4 @@
-"""The srun command, and what is refused without starting one."""
+"""The srun command, and refusals before starting it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def runner(folder: Path, **env: str) -> SlurmRunner:
 
 
 def fake_srun(folder: Path, script: str) -> SlurmRunner:
-    """A runner whose srun is a script, for what a real one does not do on demand."""
+    """A runner whose srun is a script, for behavior that a real one does not show on demand."""
     program = folder / "srun"
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
@@ -46,7 +46,7 @@ def test_local_builds_in_this_process(tmp_path: Path) -> None:
     assert LocalRunner().build(replace(task(tmp_path), build=lambda: "made")) == "made"
 
 
-def test_a_job_is_asked_for_with_what_is_configured(tmp_path: Path) -> None:
+def test_a_job_is_requested_with_the_configured_options(tmp_path: Path) -> None:
     configured = replace(runner(tmp_path), partition="cpu", account="lab", options=("--mem=32G", "--cpus-per-task=8"))
     arguments = configured.arguments(task(tmp_path), tmp_path / "made/.token")
     assert arguments[: arguments.index("--")] == [
@@ -72,7 +72,7 @@ def test_a_job_is_asked_for_with_what_is_configured(tmp_path: Path) -> None:
     ]
 
 
-def test_inside_a_job_a_step_of_it_is_asked_for(tmp_path: Path) -> None:
+def test_inside_a_job_a_job_step_is_requested(tmp_path: Path) -> None:
     inside = replace(runner(tmp_path, SLURM_JOB_ID="12"), partition="cpu", options=("--mem=32G",))
     arguments = inside.arguments(task(tmp_path), tmp_path / ".token")
     assert arguments[:3] == ["srun", "--overlap", "--job-name=singfactory-tool"]
@@ -83,17 +83,17 @@ def test_force_is_passed_on(tmp_path: Path) -> None:
     assert runner(tmp_path).arguments(task(tmp_path, force=True), tmp_path)[-1] == "--force"
 
 
-def test_without_srun_the_error_tells_where_to_build(tmp_path: Path) -> None:
+def test_without_srun_the_error_says_where_to_build(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed) as told:
         runner(tmp_path).build(task(tmp_path))
     assert told.value.lines() == (
-        "tool is to be built by SLURM, and there is no srun here",
+        "cannot build tool with SLURM: srun was not found",
         "SLURM's programs are not on PATH",
         "run this on the cluster's login node, load its SLURM module, or build with --runner local",
     )
 
 
-def test_what_the_node_made_is_collected_whatever_a_prolog_prints(tmp_path: Path) -> None:
+def test_the_candidate_is_collected_despite_output_of_a_prolog(tmp_path: Path) -> None:
     slurm = fake_srun(tmp_path, f"{STEP}echo welcome; echo '['; echo to the node; echo ']'\ncat <<'END'\n{ROW}\nEND\n")
     assert slurm.build(task(tmp_path)) == str(DIGEST)
     assert list((tmp_path / "made").iterdir()) == []
@@ -101,7 +101,7 @@ def test_what_the_node_made_is_collected_whatever_a_prolog_prints(tmp_path: Path
 
 def test_an_image_of_another_architecture_is_refused(tmp_path: Path) -> None:
     slurm = fake_srun(tmp_path, f"{STEP}cat <<'END'\n{ROW.replace('amd64', 'arm64')}\nEND\n")
-    with pytest.raises(UsageError, match="SLURM built tool for arm64, wanted amd64"):
+    with pytest.raises(UsageError, match="SLURM built tool for arm64 instead of amd64"):
         slurm.build(task(tmp_path))
 
 
@@ -111,7 +111,7 @@ def test_success_without_a_result_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_candidate_that_is_not_to_be_seen_yet_is_waited_for(tmp_path: Path) -> None:
+def test_a_candidate_that_is_not_visible_yet_is_awaited(tmp_path: Path) -> None:
     answers: list[str | Exception] = [NotFound("not yet"), "made"]
 
     def collect(_: Digest) -> str:
@@ -124,7 +124,7 @@ def test_a_candidate_that_is_not_to_be_seen_yet_is_waited_for(tmp_path: Path) ->
     assert slurm.build(replace(task(tmp_path), collect=collect)) == "made"
 
 
-def test_a_broken_candidate_is_told_as_it_is(tmp_path: Path) -> None:
+def test_a_broken_candidate_is_reported_as_such(tmp_path: Path) -> None:
     def broken(_: Digest) -> str:
         raise IntegrityFailure("the build record is broken")
 
@@ -138,13 +138,13 @@ def row(recipe: str = "tool") -> str:
 
 
 @pytest.mark.parametrize("before", ["", "[\n", "[\nnoise\n]\n", row("other"), "[\n" + "[" * 100_000 + "\n]\n", "]\n"])
-def test_the_row_of_a_build_is_found_behind_whatever_was_printed_before(before: str) -> None:
+def test_the_row_of_a_build_is_found_after_other_output(before: str) -> None:
     found = _result((before + row()).encode(), "tool")
     assert found is not None
     assert found["recipe"] == "tool"
 
 
-def test_a_million_lines_that_look_like_a_beginning_are_read_once() -> None:
+def test_a_million_opening_brackets_are_parsed_once() -> None:
     started = process_time()
     assert _result(b"[\n" * 400_000 + b"]\n" * 100_000, "tool") is None
     assert process_time() - started < 2

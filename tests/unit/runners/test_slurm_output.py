@@ -1,4 +1,4 @@
-"""What srun prints, as SLURM 22.05 does (the out-of-memory lines: from its source), and the error that it becomes."""
+"""The output of srun in SLURM 22.05 (out-of-memory lines: from its source) and the resulting errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_builds_own_error_is_passed_on_with_its_detail() -> None:
     )
 
 
-def test_words_of_srun_between_the_lines_do_not_tear_the_error_apart() -> None:
+def test_srun_messages_between_the_lines_do_not_break_the_error() -> None:
     error = after(STARTED + INNER.replace("  exit", f"{ENDED}  exit")).failure(6)
     assert error.lines() == ("%post failed", "exit status 1", "the whole log is /w/build.log")
 
@@ -72,21 +72,21 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             "srun: error: Unable to allocate resources: Invalid partition name specified\n",
             1,
             UsageError,
-            ("SLURM does not take the job that builds tool", "Invalid partition name specified", CHECK),
+            ("SLURM rejects the job that builds tool", "Invalid partition name specified", CHECK),
             id="no such partition",
         ),
         pytest.param(
             "srun: unrecognized option '--bogus=1'\nTry \"srun --help\" for more information\n",
             255,
             UsageError,
-            ("SLURM does not take the job that builds tool", "unrecognized option '--bogus=1'", CHECK),
+            ("SLURM rejects the job that builds tool", "unrecognized option '--bogus=1'", CHECK),
             id="no such option",
         ),
         pytest.param(
             "srun: error: Unable to create step for job 26: More processors requested than permitted\n",
             1,
             UsageError,
-            ("SLURM does not take the job that builds tool", "More processors requested than permitted", CHECK),
+            ("SLURM rejects the job that builds tool", "More processors requested than permitted", CHECK),
             id="step too large",
         ),
         pytest.param(
@@ -96,7 +96,7 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             (
                 "SLURM does not answer",
                 "Unable to contact slurm controller (connect failure)",
-                "try again; sinfo tells whether it is up",
+                "try again; sinfo shows whether it is up",
             ),
             id="controller down",
         ),
@@ -131,9 +131,9 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             130,
             BuildFailed,
             (
-                "SLURM ended the build of tool: its time was over",
+                "SLURM ended the build of tool: it reached its time limit",
                 f"{CANCELLED} DUE TO TIME LIMIT",
-                "raise build.timeout in recipe.toml, or choose a partition that allows as much",
+                "raise build.timeout in recipe.toml, or choose a partition with a longer limit",
             ),
             id="time limit",
         ),
@@ -161,8 +161,8 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             BuildFailed,
             (
                 "the build of tool ran out of memory on node1",
-                "SLURM ended a process that took more than the job has",
-                'ask for more in factory.toml: slurm_options = ["--mem=32G"]',
+                "SLURM ended a process that exceeded the job's memory",
+                'request more in factory.toml: slurm_options = ["--mem=32G"]',
             ),
             id="out of memory",
         ),
@@ -171,9 +171,9 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             125,
             UsageError,
             (
-                "tool cannot be built on node1: it does not see /opt/venv/bin/python",
+                "cannot build tool on node1: it does not see /opt/venv/bin/python",
                 "this machine and the compute nodes must share the project, the candidates and Python",
-                "put them on the cluster's shared file system; for candidates set work = … in factory.toml, or -o",
+                "put them on the cluster's shared file system; for candidates set work = … in factory.toml, or use -o",
             ),
             id="no Python there",
         ),
@@ -184,23 +184,25 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             (
                 "the build of tool on node1 ended without a result",
                 "status 137 (killed: out of memory?)",
-                "try again; if it repeats, the node's own log tells more",
+                "try again; if it happens again, check the node's log",
             ),
             id="killed",
         ),
     ],
 )
-def test_how_a_job_ended_is_told(text: str, status: int, kind: type[FactoryError], lines: tuple[str, ...]) -> None:
+def test_the_end_of_a_job_becomes_the_right_error(
+    text: str, status: int, kind: type[FactoryError], lines: tuple[str, ...]
+) -> None:
     error = after(text).failure(status)
     assert (type(error), error.lines()) == (kind, lines)
 
 
-def test_a_failure_of_the_cluster_is_worth_another_try() -> None:
+def test_a_cluster_failure_is_retryable() -> None:
     error = after(f"{STARTED}srun: error: Node failure on node1\n").failure(1)
     assert (error.exit_code, error.retryable) == (4, True)
 
 
-def test_job_and_step_are_known_as_soon_as_they_are_told() -> None:
+def test_job_and_step_ids_are_known_once_reported() -> None:
     output = SlurmOutput("tool", Silent())
     assert output.target == ""
     output.take(QUEUED.encode())
@@ -229,7 +231,7 @@ def test_lines_arrive_whole_and_the_job_is_noted_once() -> None:
         "singfactory-unseen /etc/passwd",
     ],
 )
-def test_what_a_recipe_prints_names_no_job_that_would_be_ended(printed: str) -> None:
+def test_a_recipes_output_cannot_name_another_job(printed: str) -> None:
     output = after(f"{QUEUED}{STARTED}+ make\n{printed}\n")
     assert (output.job, output.step, output.node, output.target) == ("7", "7.0", "node1", "7.0")
     assert output.seconds_waiting == 0

@@ -38,7 +38,7 @@ def squashfs(folder: Path, *options: str) -> bytes:
 
 
 def image(folder: Path, *options: str, created: int = 1700000000) -> Path:
-    """A SIF of a folder, beside it."""
+    """Pack a folder into a SIF next to it."""
     packed = folder.with_name(folder.name + ".sif")
     packed.write_bytes(sif(Part(squashfs(folder, *options)), created=created))
     return packed

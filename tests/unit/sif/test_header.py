@@ -20,7 +20,7 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
-def test_a_header_tells_architecture_times_and_objects_in_order_of_their_offsets() -> None:
+def test_a_header_has_architecture_times_and_objects_in_order_of_their_offsets() -> None:
     header = read(sif(Part(b"def", kind=DEFINITION), Part(b"x" * 5000)))
     assert (header.arch, header.created, header.modified) == ("amd64", 1700000000, 1700000001)
     assert header.id == bytes(range(16))
@@ -70,20 +70,20 @@ GOOD = sif(Part(b"def", kind=DEFINITION), Part(b"x" * 5000))
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "it ends after 0 bytes, a header has 128"),
-        (GOOD[:127], "it ends after 127 bytes, a header has 128"),
+        (b"", "it has 0 bytes, less than the header's 128"),
+        (GOOD[:127], "it has 127 bytes, less than the header's 128"),
         (changed(GOOD, 32, b"SIF_MAGIX"), "the SIF magic number is missing"),
-        (changed(GOOD, 42, b"02"), "its version is '02', known is '01'"),
+        (changed(GOOD, 42, b"02"), "its version is '02', and only '01' is supported"),
         (sif(total=-1), "it claims -1 descriptors"),
         (sif(total=1 << 40), "it claims 1099511627776 descriptors"),
-        (sif(total=4096), "its descriptors, bytes 4096 to 2400256, do not fit into 32176 bytes"),
-        (sif(start=-585), "its descriptors, bytes -585 to 27495, do not fit into 32176 bytes"),
-        (sif(start=0), "its descriptors, bytes 0 to 28080, do not fit into 32176 bytes"),
-        (GOOD[:20000], "its descriptors, bytes 4096 to 32176, do not fit into 20000 bytes"),
+        (sif(total=4096), "its descriptors, bytes 4096 to 2400256, do not fit in the file's 32176 bytes"),
+        (sif(start=-585), "its descriptors, bytes -585 to 27495, do not fit in the file's 32176 bytes"),
+        (sif(start=0), "its descriptors, bytes 0 to 28080, do not fit in the file's 32176 bytes"),
+        (GOOD[:20000], "its descriptors, bytes 4096 to 32176, do not fit in the file's 20000 bytes"),
         (sif(Part(b"x", size=1 << 62)), "an object of 4611686018427387904 bytes at offset 32768 does not fit"),
         (sif(Part(b"x", size=-1)), "an object of -1 bytes at offset 32768 does not fit"),
         (sif(Part(b"x", offset=-1)), "an object of 1 bytes at offset -1 does not fit"),
-        (sif(Part(b"x", offset=4096)), "an object begins at offset 4096, within the descriptors"),
+        (sif(Part(b"x", offset=4096)), "an object at offset 4096 overlaps the descriptors"),
         (sif(Part(b"xyz"), Part(b"x", offset=32770)), "objects overlap at offset 32770"),
         (sif(Part(b"x"), Part(b"x")), "it has 2 primary system partitions"),
     ],
@@ -91,12 +91,12 @@ GOOD = sif(Part(b"def", kind=DEFINITION), Part(b"x" * 5000))
 def test_a_header_that_does_not_hold_is_refused_with_the_reason(data: bytes, why: str) -> None:
     with pytest.raises(IntegrityFailure) as failure:
         read(data)
-    assert failure.value.what == "image.sif is not a sound SIF file"
+    assert failure.value.what == "image.sif is not a valid SIF file"
     assert failure.value.why.startswith(why)
 
 
 def test_a_file_that_shrinks_within_the_descriptors_is_refused() -> None:
-    with pytest.raises(IntegrityFailure, match="it ends within its descriptors"):
+    with pytest.raises(IntegrityFailure, match="its descriptors are truncated"):
         read_sif_header(io.BytesIO(GOOD[:20000]), len(GOOD), "image.sif")
 
 

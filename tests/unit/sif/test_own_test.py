@@ -20,7 +20,7 @@ def saved(tmp_path: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize(("attributes", "has"), [({}, False), ({"test": SILENT}, False), ({"test": LOUD}, True)])
-def test_the_metadata_of_an_image_tell_whether_it_has_a_test(
+def test_the_metadata_say_whether_an_image_has_a_test(
     tmp_path: Path,
     attributes: dict[str, str],
     has: bool,  # noqa: FBT001
@@ -29,7 +29,7 @@ def test_the_metadata_of_an_image_tell_whether_it_has_a_test(
 
 
 @pytest.mark.parametrize(("script", "has"), [(SILENT, False), (LOUD, True)])
-def test_without_metadata_its_files_tell(tmp_path: Path, script: str, has: bool) -> None:  # noqa: FBT001
+def test_without_metadata_the_files_say_it(tmp_path: Path, script: str, has: bool) -> None:  # noqa: FBT001
     write(tmp_path / "root", ".singularity.d/test", script)
     assert has_own_test(image(tmp_path / "root")) is has
 
@@ -57,7 +57,7 @@ def test_broken_metadata_are_an_error_and_not_an_image_without_tests(tmp_path: P
 
 
 def test_what_is_no_sif_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityFailure, match="not a sound SIF"):
+    with pytest.raises(IntegrityFailure, match="not a valid SIF"):
         has_own_test(saved(tmp_path, b"hsqs" + bytes(10000)))
 
 

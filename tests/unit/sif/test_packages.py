@@ -45,12 +45,12 @@ def names(root: Path) -> list[str]:
     return [f"{item.manager} {item.name} {item.version}" for item in found(root).found]
 
 
-def test_dpkg_tells_what_is_installed_and_not_what_was(tmp_path: Path) -> None:
+def test_dpkg_lists_installed_packages_and_not_removed_ones(tmp_path: Path) -> None:
     write(tmp_path / "root", "var/lib/dpkg/status", DPKG)
     assert names(tmp_path / "root") == ["dpkg libc6 2.36-9+deb12u7", "dpkg zlib1g 1:1.2.13.dfsg-1"]
 
 
-def test_dpkg_and_apk_tell_the_architecture_of_each_package(tmp_path: Path) -> None:
+def test_dpkg_and_apk_have_the_architecture_of_each_package(tmp_path: Path) -> None:
     write(tmp_path / "root", "var/lib/dpkg/status", DPKG)
     write(tmp_path / "root", "lib/apk/db/installed", APK)
     assert [item.arch for item in found(tmp_path / "root").found] == ["x86_64", "x86_64", "amd64", ""]
@@ -78,7 +78,7 @@ def test_an_image_without_dpkg_has_a_file_for_each_package(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("folder", ["lib/apk/db", "usr/lib/apk/db"])
-def test_apk_tells_its_packages(tmp_path: Path, folder: str) -> None:
+def test_apk_packages_are_listed(tmp_path: Path, folder: str) -> None:
     write(tmp_path / "root", f"{folder}/installed", APK)
     assert names(tmp_path / "root") == ["apk musl 1.2.5-r0", "apk zlib 1.3.1-r1"]
 
@@ -95,7 +95,7 @@ def test_python_distributions_are_found_wherever_they_are(tmp_path: Path) -> Non
     assert names(root) == ["python numpy 1.24", "python six 1.16", "python typing-extensions 4.1"]
 
 
-def test_conda_tells_its_packages_by_the_names_of_its_files(tmp_path: Path) -> None:
+def test_conda_packages_are_listed_by_their_file_names(tmp_path: Path) -> None:
     for name in ("python-3.11.5-h955ad1f_0.json", "ca-certificates-2024.2.2-hbcca054_0.json", "history", "state"):
         write(tmp_path / "root", f"opt/conda/envs/x/conda-meta/{name}", "{}")
     assert names(tmp_path / "root") == ["conda ca-certificates 2024.2.2", "conda python 3.11.5"]

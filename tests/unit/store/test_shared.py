@@ -290,7 +290,7 @@ def test_the_owner_of_a_store_is_not_trusted_where_anybody_could_have_made_a_fol
     assert f"{above.folder} belongs to user id {STRANGER}, who may have made it" in above.doubt()
     assert above.doubt(STRANGER) == ""
     above.project.chmod(0o777)
-    assert f"anybody can replace {above.folder}" in above.doubt(STRANGER)
+    assert f"anyone can replace {above.folder}" in above.doubt(STRANGER)
 
 
 @only_root
@@ -302,7 +302,7 @@ def test_a_group_may_write_above_the_store_that_it_shares(above: Above) -> None:
     above.project.chmod(0o2775)
     assert above.doubt() == ""
     above.root.chmod(0o755)
-    assert f"the group of {above.project} may write it" in above.doubt(), "it does not share the store"
+    assert f"the group of {above.project} may write to it" in above.doubt(), "it does not share the store"
 
 
 @only_root

@@ -303,7 +303,7 @@ def test_what_was_planted_in_place_of_a_partial_file_is_refused_and_left_as_evid
 def test_what_was_planted_in_place_of_a_lock_is_refused(store: Store, tmp_path: Path) -> None:
     files.make_folder(store.root / "locks")
     (store.root / "locks" / f"{WANTED.digest.hex}.lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(IntegrityFailure, match="not an ordinary file"):
+    with pytest.raises(IntegrityFailure, match="not a regular file"):
         put(store)
     assert not (tmp_path / "victim").exists()
 

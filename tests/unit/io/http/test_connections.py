@@ -19,7 +19,7 @@ def dial(server: socket.socket) -> socket.socket:
     return socket.create_connection(server.getsockname())
 
 
-def test_the_address_that_is_connected_to_counts_whatever_the_name_resolved_to(listener: socket.socket) -> None:
+def test_the_connected_address_counts_not_the_resolved_one(listener: socket.socket) -> None:
     made: list[socket.socket] = []
 
     def rebound() -> socket.socket:
@@ -41,13 +41,13 @@ def test_a_name_that_resolves_inside_is_not_even_dialled(listener: socket.socket
             Gate({}, frozenset(allowed), ()).dialled("localhost", listener.getsockname()[1], never)
 
 
-def test_a_host_that_was_outside_once_leads_to_nothing_inside_later(listener: socket.socket) -> None:
+def test_a_host_that_was_public_once_cannot_become_private_later(listener: socket.socket) -> None:
     gate = Gate({("registry.invalid", 80): PUBLIC}, None, ())
     with pytest.raises(LeadsInside):
         gate.dialled("registry.invalid", 80, lambda: dial(listener))
 
 
-def test_what_the_user_names_may_be_anywhere_and_is_remembered(listener: socket.socket) -> None:
+def test_addresses_named_by_the_user_may_be_anywhere_and_are_remembered(listener: socket.socket) -> None:
     reached: dict[tuple[str, int], str] = {}
     gate = Gate(reached, None, ())
     for _ in range(2):

@@ -49,26 +49,26 @@ from factory.io.http.hosts import (
         ("fec0::1", PRIVATE),
     ],
 )
-def test_the_network_of_an_address_is_told_whatever_it_is_wrapped_in(address: str, network: str) -> None:
+def test_the_network_of_an_address_is_found_in_any_notation(address: str, network: str) -> None:
     assert network_of(address) == network
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "localhost", "a.localhost", "::1"])
-def test_this_machine_is_known_in_every_notation(host: str) -> None:
+def test_this_machine_is_recognized_in_every_notation(host: str) -> None:
     assert network_of_literal(host) == LOOPBACK
 
 
 @pytest.mark.parametrize("host", ["ghcr.io", "127.0.0.1.example", "fd.example", "", "0x7f", "dead.beef", "1.2.3.4.5"])
-def test_a_name_tells_no_network(host: str) -> None:
+def test_a_name_alone_has_no_network(host: str) -> None:
     assert network_of_literal(host) in ("", LOOPBACK if host == "0x7f" else "", PRIVATE if host == "0x7f" else "")
 
 
-def test_only_what_is_written_plainly_counts_as_this_machine_for_a_login() -> None:
+def test_only_plain_loopback_names_count_as_this_machine_for_a_login() -> None:
     assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.255.0.1", "::1"))
     assert not any(is_loopback(host) for host in ("127.1", "0.0.0.0", "localhost.example", "10.0.0.1", "", "ghcr.io"))
 
 
-def test_nobody_outside_names_anything_inside() -> None:
+def test_a_public_server_cannot_name_private_addresses() -> None:
     assert MAY_NAME[PUBLIC] == {PUBLIC}
     assert LOOPBACK not in MAY_NAME[PRIVATE]
     assert all(LINK_LOCAL not in MAY_NAME[network] for network in (PUBLIC, PRIVATE, LOOPBACK))
@@ -88,7 +88,7 @@ def test_nobody_outside_names_anything_inside() -> None:
         ("registry.example.org.", "auth.example.org"),
     ],
 )
-def test_a_service_of_the_same_people_is_known(registry: str, service: str) -> None:
+def test_hosts_of_the_same_site_are_recognized(registry: str, service: str) -> None:
     assert same_site(registry, service)
 
 
@@ -107,7 +107,7 @@ def test_a_service_of_the_same_people_is_known(registry: str, service: str) -> N
         ("registry.lan", "lan"),
     ],
 )
-def test_a_service_of_others_is_not(registry: str, service: str) -> None:
+def test_hosts_of_other_sites_are_not(registry: str, service: str) -> None:
     assert not same_site(registry, service)
 
 
@@ -131,7 +131,7 @@ def test_a_service_of_others_is_not(registry: str, service: str) -> None:
         "",
     ],
 )
-def test_an_address_on_whose_host_parsers_disagree_is_none(url: str) -> None:
+def test_an_address_with_an_ambiguous_host_is_refused(url: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - urlsplit's own words for some
         checked_origin(url)
 

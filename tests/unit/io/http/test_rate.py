@@ -24,7 +24,7 @@ def test_all_threads_share_the_limit() -> None:
     assert time.monotonic() - began >= 0.39
 
 
-def test_a_pause_is_not_saved_up() -> None:
+def test_a_pause_does_not_save_up_capacity() -> None:
     rate = Rate(100_000)
     rate.take(1)
     time.sleep(0.2)

@@ -32,23 +32,23 @@ def test_attempts_are_bounded_and_waits_are_jittered(slept: list[float]) -> None
     assert all(0 <= wait <= 2**number for number, wait in enumerate(slept))
 
 
-def test_a_host_that_nobody_reaches_is_given_up_sooner() -> None:
+def test_an_unreachable_host_is_given_up_sooner() -> None:
     assert failures_until_the_end(Patience(HttpSettings(attempts=6), "h"), Trouble("x", connected=False)) == 3
 
 
-def test_what_is_final_is_not_tried_again(slept: list[float]) -> None:
+def test_a_final_error_is_not_retried(slept: list[float]) -> None:
     assert failures_until_the_end(Patience(HttpSettings(), "h"), Trouble("x", final=True)) == 1
     assert slept == []
 
 
-def test_progress_begins_a_new_row() -> None:
+def test_progress_resets_the_count_of_failures() -> None:
     patience = Patience(HttpSettings(attempts=2), "h")
     for _ in range(10):
         patience.failed(Trouble("x"))
         patience.progressed()
 
 
-def test_a_longer_wait_is_told(slept: list[float]) -> None:
+def test_a_longer_wait_is_announced(slept: list[float]) -> None:
     notices: list[str] = []
     Patience(HttpSettings(), "h", notices.append).failed(Trouble("h answered 429", wait=5))
     assert 5 <= slept[0] <= 5.5

@@ -20,7 +20,7 @@ from factory.io.http.settings import host_of, origin_of, redacted
         ("http://[::1", "an address that cannot be read"),
     ],
 )
-def test_a_shown_address_has_no_login_and_no_query(url: str, shown: str) -> None:
+def test_a_redacted_url_has_no_login_and_no_query(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 

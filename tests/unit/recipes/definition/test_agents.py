@@ -36,12 +36,12 @@ def test_what_stays_in_the_container_may_be_used(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("Bootstrap: docker\n", "Bootstrap: docker needs From:"),
-        ("Bootstrap: debootstrap\nMirrorURL: http://x\n", "Bootstrap: debootstrap needs OSVersion:"),
-        ("Bootstrap: Docker\nFrom: x\n", "Bootstrap: 'Docker' is not what the engine calls it"),
-        ("Bootstrap: Arch\n", "Bootstrap: arch runs what it downloads on the build host, outside of the container"),
+        ("Bootstrap: docker\n", "Bootstrap: docker needs the header From:"),
+        ("Bootstrap: debootstrap\nMirrorURL: http://x\n", "Bootstrap: debootstrap needs the header OSVersion:"),
+        ("Bootstrap: Docker\nFrom: x\n", "Bootstrap: 'Docker' must be lower case"),
+        ("Bootstrap: Arch\n", "Bootstrap: arch runs downloaded programs on the build host, outside of the container"),
         ("Bootstrap: \n", "Bootstrap: '' is unknown"),
-        ("Bootstrap: library\nFrom: host/a/b/c\n", "From: 'host/a/b/c' is not an image of the library"),
+        ("Bootstrap: library\nFrom: host/a/b/c\n", "From: 'host/a/b/c' is not a library image"),
         ("Bootstrap: shub\nFrom: x\nFingerprints: 1\n", "Fingerprints: cannot be used with Bootstrap: shub"),
         ("Bootstrap: scratch\nOtherURL1: x\n", "OTHERURL1: cannot be used with Bootstrap: scratch"),
     ],
@@ -66,7 +66,7 @@ def test_what_does_not_is_a_problem(text: str, problem: str) -> None:
 )
 def test_a_mirror_is_an_archive_or_the_factorys(mirror: str) -> None:
     (problem,) = problems(f"Bootstrap: debootstrap\nOSVersion: x\nMirrorURL: {mirror}\n")
-    assert "is not an archive of Debian or Ubuntu" in problem
+    assert "is not a Debian or Ubuntu archive" in problem
 
 
 def test_every_stage_counts_and_the_first_problem_ends_a_build() -> None:

@@ -141,7 +141,7 @@ def test_a_comment_that_apptainer_would_not_skip_is_not_skipped() -> None:
     ["a\n%setup\n touch /tmp/x", "a\nBootstrap: localimage", "a\r", "a\0", "a\x0b%setup", "a\u2028b"],
 )
 def test_values_with_line_breaks_or_control_characters_are_refused(value: str) -> None:
-    assert "holds a line break or a control character" in _fails(HEAD + "%post\n echo {{ a }}\n", {"a": value})
+    assert "contains a line break or a control character" in _fails(HEAD + "%post\n echo {{ a }}\n", {"a": value})
 
 
 @pytest.mark.parametrize(
@@ -167,19 +167,22 @@ def test_a_value_that_would_change_its_header_is_refused(value: str) -> None:
         assert "From:\n" in bind(parse(text, PATH), {"a": value}).text()
     else:
         told = _fails(text, {"a": value})
-        cut = told.startswith("image.def:2: From: 'debian ") and "is cut at # or continued at \\ by the engine" in told
+        cut = (
+            told.startswith("image.def:2: From: 'debian ")
+            and "contains # or ends with \\, which the engine interprets" in told
+        )
         assert cut or "an argument's value changes the structure of the definition" in told
 
 
 def test_values_cannot_put_a_new_template_together() -> None:
-    assert "a template is left" in _fails(HEAD + "%post\n echo {{{ a }}}\n", {"a": "{ b }"})
-    assert "a template is left" in _fails(HEAD + "%post\n echo {{ a }}\n", {"a": "{{ a }}"})
+    assert "a template remains" in _fails(HEAD + "%post\n echo {{{ a }}}\n", {"a": "{ b }"})
+    assert "a template remains" in _fails(HEAD + "%post\n echo {{ a }}\n", {"a": "{{ a }}"})
     assert "changes the structure" in _fails(HEAD + "%post\n echo {{ a }}\n b }}\n", {"a": "{{"})
 
 
 def test_a_stage_name_from_a_value_stays_one_word() -> None:
     text = HEAD + "%files from {{ s }}\n /a /b\n"
-    assert "image.def:3: %files 'from x y' is not understood" in _fails(text, {"s": "x y"})
+    assert "image.def:3: invalid arguments of %files: 'from x y'" in _fails(text, {"s": "x y"})
     assert "%files from build\n" in bind(parse(text, PATH), {"s": "build"}).text()
 
 
@@ -249,33 +252,33 @@ def test_any_text_gives_problems_or_a_definition_that_reads_back(text: str) -> N
     [
         ("", "image.def: there is no Bootstrap: header"),
         ("# only a comment\n", "image.def: there is no Bootstrap: header"),
-        ("From: x\nBootstrap: docker\n", "image.def:1: 'From: x' stands before the first header"),
-        ("%post\n true\n", "image.def:1: '%post' stands before the first header"),
+        ("From: x\nBootstrap: docker\n", "image.def:1: 'From: x' precedes the first Bootstrap: header"),
+        ("%post\n true\n", "image.def:1: '%post' precedes the first Bootstrap: header"),
         (HEAD + "Frm: x\n", "image.def:3: unknown header 'Frm'"),
-        (HEAD + "from: x\n", "image.def:3: From: stands twice in a stage"),
+        (HEAD + "from: x\n", "image.def:3: From: occurs twice in a stage"),
         (HEAD + "Include: a \\\n b\n", "image.def:3: Include: is continued with a backslash"),
         (HEAD + "nonsense\n", "image.def:3: not a header: 'nonsense'"),
         (HEAD + "%pots\n", "image.def:3: unknown section '%pots'"),
         (HEAD + "%post\n  %packages\n", "image.def:4: unknown section '%packages'"),
         (HEAD + "%post\n  %post\n", "image.def:4: unknown section '%post'"),
         (HEAD + "%post\t-c bash\n", "image.def:3: unknown section '%post\\t-c bash'"),
-        (HEAD + "%files build\n", "image.def:3: %files 'build' is not understood"),
+        (HEAD + "%files build\n", "image.def:3: invalid arguments of %files: 'build'"),
         (HEAD + "%appenv\n", "image.def:3: %appenv needs the name of one app"),
         (HEAD + "%appenv ../../tmp\n", "image.def:3: %appenv needs the name of one app"),
-        (HEAD + "%files\n a b c\n", "image.def:4: %files: 3 words, where a source and a destination are wanted"),
-        (HEAD + "%files\n 'a b' c\n", "image.def:4: %files: a quote stands in the middle of a word"),
-        (HEAD + '%files\n "a b\n', "image.def:4: %files: a quote stands in the middle of a word"),
-        (HEAD + "%files\n a ../../etc/passwd\n", "image.def:4: %files: the destination goes up by .."),
-        (HEAD + "%files\n a /opt/../../b\n", "image.def:4: %files: the destination goes up by .."),
-        (HEAD + "%files\n a $HOME/b\n", "image.def:4: %files: the destination holds $ or begins with ~"),
-        (HEAD + "%files\n a ~/b\n", "image.def:4: %files: the destination holds $ or begins with ~"),
+        (HEAD + "%files\n a b c\n", "image.def:4: %files: the line has 3 words, not a source and a destination"),
+        (HEAD + "%files\n 'a b' c\n", "image.def:4: %files: a quote is unclosed, single, or in the middle of a word"),
+        (HEAD + '%files\n "a b\n', "image.def:4: %files: a quote is unclosed, single, or in the middle of a word"),
+        (HEAD + "%files\n a ../../etc/passwd\n", "image.def:4: %files: the destination contains .."),
+        (HEAD + "%files\n a /opt/../../b\n", "image.def:4: %files: the destination contains .."),
+        (HEAD + "%files\n a $HOME/b\n", "image.def:4: %files: the destination contains $ or begins with ~"),
+        (HEAD + "%files\n a ~/b\n", "image.def:4: %files: the destination contains $ or begins with ~"),
         (HEAD + '%files\n "" /x\n', "image.def:4: %files: the source is empty"),
-        (HEAD + "%arguments\n nothing\n", "image.def:4: %arguments: 'nothing' is not understood"),
-        (HEAD + "%post\n a\0b\n", "image.def:4: the file holds a character that no editor shows, '\\x00'"),
+        (HEAD + "%arguments\n nothing\n", "image.def:4: %arguments: invalid line 'nothing'"),
+        (HEAD + "%post\n a\0b\n", "image.def:4: the file contains the invisible character '\\x00'"),
         (HEAD + "%post\n {{\n a }}\n", "image.def:4: {{ a }} spans two lines"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(text: str, message: str) -> None:
+def test_each_problem_has_its_line(text: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse(text, PATH)
     assert caught.value.what.startswith(message)
@@ -286,7 +289,7 @@ def test_an_unknown_section_names_the_nearest_one() -> None:
     _, problems = scan(HEAD + "%enviroment\n", PATH)
     assert str(problems[0]) == (
         "image.def:3: error: unknown section '%enviroment'; did you mean %environment?; "
-        "Apptainer takes every line that starts with % for a section, in scripts too"
+        "for Apptainer every line that starts with % begins a section, also in scripts"
     )
 
 

@@ -30,7 +30,7 @@ def test_a_sound_recipe_has_no_problems(make: MakeRecipe) -> None:
     assert _lint(make()) == []
 
 
-def test_what_is_wrong_with_both_files_is_told_at_once(make: MakeRecipe) -> None:
+def test_problems_of_both_files_are_reported_together(make: MakeRecipe) -> None:
     folder = make(
         "one", toml=ABOUT + "[run]\ngpu = 'x'\n" + TEST, definition="Bootstrap: docker\nFrom: a:1\n%setup\n x\n"
     )
@@ -42,19 +42,19 @@ def test_a_missing_description_is_a_warning_each(make: MakeRecipe) -> None:
     assert _of_definition(make, HEAD, toml) == [
         (
             "recipe.toml:1: warning: the recipe has no summary; "
-            'write summary = "…" under [recipe]; list and search show it'
+            'write summary = "…" under [recipe]; singfactory list and search show it'
         ),
-        'recipe.toml:1: warning: the recipe has no license; write an SPDX name: license = "MIT"',
+        'recipe.toml:1: warning: the recipe has no license; write an SPDX identifier, as in license = "MIT"',
         (
             "recipe.toml:1: warning: the recipe has no maintainers; "
-            'write maintainers = ["@name"]: who is asked when it breaks'
+            'write maintainers = ["@name"], the people to ask when it breaks'
         ),
     ]
 
 
 def test_an_untested_image_is_a_warning(make: MakeRecipe) -> None:
     assert _of_definition(make, HEAD, ABOUT + PINNED) == [
-        "recipe.toml: warning: nothing is tested: no [[test]] and no %test; write a [[test]] with name and run"
+        "recipe.toml: warning: the recipe has no [[test]] and no %test; add a [[test]] with name and run"
     ]
 
 
@@ -65,7 +65,7 @@ def test_a_test_section_counts_as_a_test(make: MakeRecipe) -> None:
 def test_a_gpu_image_without_a_gpu_test_is_a_warning(make: MakeRecipe) -> None:
     toml = ABOUT + PINNED + '[run]\ngpu = "nvidia"\n' + TEST
     assert _of_definition(make, HEAD, toml) == [
-        "recipe.toml:10: warning: the image is for nvidia GPUs, and no test needs one; write a [[test]] with gpu = true"
+        "recipe.toml:10: warning: the image is for nvidia GPUs, but no test uses one; add a [[test]] with gpu = true"
     ]
 
 
@@ -79,15 +79,15 @@ def test_an_unpinned_base_is_a_warning_until_update_has_run(make: MakeRecipe) ->
     assert _lint(folder) == []
     write_pin(recipe, BasePin("docker://debian:11", DIGEST, "2024-05-01T12:00:00Z"))
     assert _lint(folder) == [
-        "base.lock: warning: it is for another base than docker://debian:12; run: singfactory update one"
+        "base.lock: warning: base.lock pins another base than docker://debian:12; run: singfactory update one"
     ]
     (folder / "base.lock").write_text("x")
     assert _lint(folder)[0].startswith("base.lock:1: error: not TOML")
 
 
-def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
+def test_a_base_with_a_moving_tag_is_a_warning(make: MakeRecipe) -> None:
     (problem,) = _of_definition(make, HEAD, ABOUT + '[build]\nbase = "docker://debian"\n' + TEST)
-    assert "moves with every release, and is not pinned to a digest" in problem
+    assert "is a moving tag and not pinned to a digest" in problem
 
 
 @pytest.mark.parametrize(
@@ -97,69 +97,72 @@ def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
             "%setup\n x\n",
             (
                 "image.def:3: error: %setup runs on the build host, outside of the container; "
-                "do it in %post, and bring files in with %files"
+                "run the commands in %post, and copy files with %files"
             ),
         ),
         (
             "%pre\n x\n",
             (
                 "image.def:3: error: %pre runs on the build host, outside of the container; "
-                "do it in %post, and bring files in with %files"
+                "run the commands in %post, and copy files with %files"
             ),
         ),
         (
             "%files\n /etc/shadow /x\n",
             (
                 "image.def:4: error: %files: /etc/shadow is an absolute path of the build host; "
-                "copy what is inside the recipe's folder, by its relative path, as in: files/app /opt/app"
+                "put the file in the recipe's folder and write its relative path, as in: files/app /opt/app"
             ),
         ),
         (
             "%appfiles a\n x ../../y\n",
             (
-                "image.def:3: error: %appfiles copies between the build host and the image unchecked; "
-                "copy with %files, to /scif/apps/NAME/…"
+                "image.def:3: error: %appfiles can read and write any file of the build host; "
+                "copy the files with %files to /scif/apps/NAME/"
             ),
         ),
         (
             '%files from nowhere\n "$(id)" /x\n',
             (
-                "image.def:3: error: %files from nowhere: there is no such stage before this one; "
-                "name an earlier stage with the header Stage:"
+                "image.def:3: error: %files from nowhere: no earlier stage has this name; "
+                "name the earlier stage with the header Stage:"
             ),
         ),
         (
             "%post\n apt-get update\n apt-get install foo\n rm -rf /var/lib/apt/lists/*\n",
-            "image.def:5: warning: apt-get install without -y waits for an answer; add -y",
+            "image.def:5: warning: apt-get install without -y waits for an answer; add -y to it",
         ),
         (
             "%post\n apt-get install -y foo && rm -rf /var/lib/apt/lists/*\n",
             (
-                "image.def:4: warning: apt-get install with no apt-get update before it finds old or no packages; "
+                "image.def:4: warning: apt-get install without apt-get update before it finds old packages or none; "
                 "add apt-get update before it"
             ),
         ),
         (
             "%post\n cp -r app /root/app\n",
             (
-                "image.def:4: warning: /root/app is written in %post, and /root is the user's own, or not readable, "
-                "when the image runs; write below /opt or /usr/local, or remove it again"
+                "image.def:4: warning: /root/app is written in %post, but /root is the user's own, or unreadable, "
+                "when the image runs; write it below /opt or /usr/local, or remove it in %post"
             ),
         ),
         (
             "%post\n curl -o /tmp/x.tar https://x\n",
             (
-                "image.def:4: warning: /tmp/x.tar is written in %post, and /tmp is the host's when the image runs; "
-                "write below /opt or /usr/local, or remove it again"
+                "image.def:4: warning: /tmp/x.tar is written in %post, but /tmp is the host's when the image runs; "
+                "write it below /opt or /usr/local, or remove it in %post"
             ),
         ),
         (
             "Bootstrap: debootstrap\nInclude: --installroot=/\n",
-            "image.def:4: error: Include: holds an option; name packages only",
+            "image.def:4: error: Include: an option is among the packages; list package names only",
         ),
         (
             "Bootstrap: debootstrap\nOSVersion: ../../x\n",
-            "image.def:4: error: OSVersion: '../../x' is not a plain word; write, say, bookworm",
+            (
+                "image.def:4: error: OSVersion: '../../x' is not a plain word; "
+                "use letters, digits and . _ - only, as in bookworm"
+            ),
         ),
         (
             "Registry: ghcr.io\n",
@@ -178,13 +181,13 @@ def test_a_base_that_moves_says_so(make: MakeRecipe) -> None:
         (
             "%pots\n",
             (
-                "image.def:3: error: unknown section '%pots'; did you mean %post?; Apptainer takes every line "
-                "that starts with % for a section, in scripts too"
+                "image.def:3: error: unknown section '%pots'; did you mean %post?; for Apptainer every line "
+                "that starts with % begins a section, also in scripts"
             ),
         ),
     ],
 )
-def test_each_problem_of_a_definition_is_told(make: MakeRecipe, text: str, problem: str) -> None:
+def test_each_problem_of_a_definition_is_reported(make: MakeRecipe, text: str, problem: str) -> None:
     assert problem in _of_definition(make, HEAD + text)
 
 
@@ -208,7 +211,7 @@ def test_each_problem_of_a_definition_is_told(make: MakeRecipe, text: str, probl
         "%arguments\n a=1\n%labels\n v {{ a }}\n",
     ],
 )
-def test_what_is_right_is_left_in_peace(make: MakeRecipe, text: str) -> None:
+def test_correct_definitions_have_no_problems(make: MakeRecipe, text: str) -> None:
     toml = ABOUT + PINNED + TEST + "[quiet]\ncaches = false\nhints = false\n"
     folder = make("one", toml=toml, definition=HEAD + text, files={"run.sh": "x"})
     assert _lint(folder) == []
@@ -221,16 +224,16 @@ def test_what_is_right_is_left_in_peace(make: MakeRecipe, text: str) -> None:
             "%post\n apt-get update && \\\n  apt-get install -y foo=1\n",
             (
                 "image.def:4: warning: the package lists of apt-get stay in the image; "
-                "end with rm -rf /var/lib/apt/lists/*"
+                "end %post with rm -rf /var/lib/apt/lists/*"
             ),
         ),
         (
             "%post\n /usr/bin/python3 -m pip install torch==2\n",
-            "image.def:4: warning: pip install keeps its downloads in a cache; add --no-cache-dir",
+            "image.def:4: warning: pip install leaves its download cache in the image; add --no-cache-dir",
         ),
     ],
 )
-def test_caches_are_told_of_where_the_factory_does_not_remove_them(make: MakeRecipe, text: str, problem: str) -> None:
+def test_caches_are_reported_if_the_factory_does_not_remove_them(make: MakeRecipe, text: str, problem: str) -> None:
     assert _of_definition(make, HEAD + text) == []
     folder = make("two", toml=ABOUT.replace("one", "two") + PINNED + TEST + "[quiet]\ncaches = false\n")
     (folder / "image.def").write_text(HEAD + text)
@@ -240,28 +243,28 @@ def test_caches_are_told_of_where_the_factory_does_not_remove_them(make: MakeRec
 HINTS = {
     "apt": (
         " apt-get update\n apt-get install -y git\n",
-        "5: warning: apt-get install takes what the mirror has that day; write NAME=VERSION, or use a snapshot mirror",
+        "5: warning: apt-get install takes the mirror's current versions; write NAME=VERSION, or use a snapshot mirror",
     ),
     "pip": (
         " pip install numpy\n",
-        "4: warning: pip install takes the newest versions of that day; write NAME==VERSION, or --require-hashes",
+        "4: warning: pip install takes the newest versions; write NAME==VERSION, or use --require-hashes",
     ),
     "download": (
         " curl -fsSL https://example.org/x.tar | tar -x -C /opt\n",
-        "4: warning: a download is not checked: it may be another file next time; compare it by sha256sum -c",
+        "4: warning: a download is not verified and can change; verify it with sha256sum -c",
     ),
     "clone": (
         " git clone --depth 1 https://example.org/x /opt/x\n",
-        "4: warning: git clone takes the newest commit of that day; check out a commit by its full number",
+        "4: warning: git clone takes the newest commit; check out a commit by its full hash",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", HINTS)
-def test_what_nothing_pins_is_hinted_at_once_and_can_be_silenced(make: MakeRecipe, kind: str) -> None:
+def test_unpinned_downloads_are_reported_once_and_can_be_silenced(make: MakeRecipe, kind: str) -> None:
     text, hint = HINTS[kind]
     assert _of_definition(make, f"{HEAD}%post\n{text}{text}") == [
-        f"image.def:{hint}, or hints = false under [quiet]",
+        f"image.def:{hint}, or set hints = false under [quiet] in recipe.toml",
     ]
     folder = make("two", toml=ABOUT.replace("one", "two") + PINNED + TEST + "[quiet]\nhints = false\n")
     (folder / "image.def").write_text(f"{HEAD}%post\n{text}")
@@ -285,7 +288,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         "echo curl is not called",
     ],
 )
-def test_what_is_pinned_is_not_hinted_at(make: MakeRecipe, text: str) -> None:
+def test_pinned_downloads_are_not_reported(make: MakeRecipe, text: str) -> None:
     files = {"pinned.txt": "# all\nnumpy==2.2.6  # why\n--no-binary x\n"}
     definition = f"{HEAD}%files\n pinned.txt /opt/pinned.txt\n%post\n {text}\n"
     assert _lint(make("one", toml=ABOUT + PINNED + TEST, definition=definition, files=files)) == []
@@ -303,7 +306,7 @@ def test_a_source_that_runs_on_the_host_is_an_error_even_from_a_stage(make: Make
     text = "Bootstrap: docker\nFrom: go:1\nStage: a\n" + HEAD + '%files from a\n "$(id)" /x\n'
     (problem,) = _of_definition(make, text)
     assert problem.startswith(
-        "image.def:7: error: %files: '$(id)' holds a character that the build host's shell would interpret; "
+        "image.def:7: error: %files: '$(id)' contains a character that the build host's shell would interpret; "
     )
 
 
@@ -345,7 +348,7 @@ def test_an_unused_argument_is_an_error(make: MakeRecipe) -> None:
 
 def test_base_is_set_if_and_only_if_it_is_used(make: MakeRecipe) -> None:
     (problem, *_) = _of_definition(make, HEAD, ABOUT + TEST)
-    assert problem.startswith("image.def:2: error: {{ base }} is used, and the recipe has no base; ")
+    assert problem.startswith("image.def:2: error: {{ base }} is used, but the recipe has no base; ")
     other = make(
         "two", toml=(ABOUT + PINNED + TEST).replace('"one"', '"two"'), definition="Bootstrap: docker\nFrom: a:1\n"
     )
@@ -356,9 +359,9 @@ def test_base_is_set_if_and_only_if_it_is_used(make: MakeRecipe) -> None:
 @pytest.mark.parametrize(
     ("agent", "base", "problem"),
     [
-        ("library", f"docker://debian@{DIGEST}", "does not fit the base"),
-        ("docker", "recipe://other", "does not fit the base"),
-        ("recipe", f"docker://debian@{DIGEST}", "does not fit the base"),
+        ("library", f"docker://debian@{DIGEST}", "does not match the base"),
+        ("docker", "recipe://other", "does not match the base"),
+        ("recipe", f"docker://debian@{DIGEST}", "does not match the base"),
         ("localimage", "recipe://other", "reads files of the build host"),
         ("magic", "recipe://other", "Bootstrap: 'magic' is unknown"),
     ],
@@ -372,7 +375,7 @@ def test_bootstrap_fits_the_base(make: MakeRecipe, agent: str, base: str, proble
 
 def test_bootstrap_recipe_needs_base(make: MakeRecipe) -> None:
     problems = _of_definition(make, "Bootstrap: recipe\nFrom: other\n", ABOUT + TEST)
-    assert problems[0].startswith("image.def:1: error: Bootstrap: recipe works with the recipe's base only; ")
+    assert problems[0].startswith("image.def:1: error: Bootstrap: recipe works only with From: {{ base }}; ")
 
 
 @pytest.mark.parametrize(("source", "moves"), [("debian", True), ("debian:latest", True), ("debian:12", False)])
@@ -381,8 +384,8 @@ def test_a_stage_from_a_moving_tag_is_a_warning(make: MakeRecipe, source: str, m
     assert problems == (
         [
             (
-                f"image.def:2: warning: From: {source} moves with every release; "
-                "name a version, or use {{ base }}, which base.lock pins"
+                f"image.def:2: warning: From: {source} is a moving tag; "
+                "write a version tag, or use {{ base }}, which base.lock pins"
             )
         ]
         if moves
@@ -403,7 +406,7 @@ def _upon(make: MakeRecipe, name: str, base: str) -> Path:
 def test_a_base_recipe_has_to_exist(make: MakeRecipe) -> None:
     assert _lint(_upon(make, "one", "two")) == [
         (
-            "recipe.toml:8: error: base is recipe://two, and there is no such recipe; "
+            "recipe.toml:8: error: base is recipe://two, but there is no such recipe; "
             "correct the name, or create it: singfactory new two --from IMAGE"
         )
     ]
@@ -414,13 +417,13 @@ def test_a_base_recipe_may_be_broken_itself(make: MakeRecipe) -> None:
     assert _lint(_upon(make, "one", "two")) == []
 
 
-def test_recipes_built_upon_each_other_in_a_circle_are_told_of_it(make: MakeRecipe) -> None:
+def test_recipes_whose_bases_form_a_circle_are_reported(make: MakeRecipe) -> None:
     root = _upon(make, "one", "two").parent
     _upon(make, "two", "three")
     _upon(make, "three", "one")
     _upon(make, "beside", "one")
     problems = [str(problem).removeprefix(f"{root}/") for problem in lint_all(root)]
-    circle = "recipe.toml:8: error: the recipes are built upon each other in a circle: "
+    circle = "recipe.toml:8: error: the recipes' bases form a circle: "
     way_out = "; give one of them a docker:// base"
     assert problems == [
         f"one/{circle}one -> two -> three -> one{way_out}",
@@ -429,12 +432,12 @@ def test_recipes_built_upon_each_other_in_a_circle_are_told_of_it(make: MakeReci
     ]
 
 
-def test_a_recipe_upon_itself_is_a_circle(make: MakeRecipe) -> None:
+def test_a_recipe_based_on_itself_is_a_circle(make: MakeRecipe) -> None:
     (problem,) = _lint(_upon(make, "one", "one"))
-    assert "in a circle: one -> one" in problem
+    assert "form a circle: one -> one" in problem
 
 
-def test_a_missing_definition_is_told_once(make: MakeRecipe) -> None:
+def test_a_missing_definition_is_reported_once(make: MakeRecipe) -> None:
     folder = make()
     (folder / "image.def").unlink()
     (problem,) = _lint(folder)

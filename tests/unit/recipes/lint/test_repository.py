@@ -96,7 +96,7 @@ def test_the_folder_of_recipes_may_be_the_top_of_the_project_s_repository(tmp_pa
 def test_lint_refuses_such_a_recipe_and_what_is_hidden_beside_the_recipes_once_each(make: MakeRecipe) -> None:
     folder = make("one", files={"HEAD": "x", "objects/x": "x", "refs/x": "x"})
     root = folder.parent
-    message = "a git repository inside the folder of recipes: its settings can name programs, and git would run them"
+    message = "a git repository inside the folder of recipes: git would run the programs that its settings name"
     remedy = "remove or rename its objects, refs and HEAD"
     assert [str(problem) for problem in lint(folder, ())] == [f"{folder}/HEAD: error: {message}; {remedy}"]
     put(root / ".hidden", "HEAD", "commondir")

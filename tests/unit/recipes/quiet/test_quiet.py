@@ -36,7 +36,7 @@ def test_every_rule_has_a_switch_a_reason_and_something_that_it_does() -> None:
         assert rule.before or rule.after or rule.mksquashfs_options
 
 
-def test_the_documents_tell_the_rules_as_they_are() -> None:
+def test_the_documentation_lists_the_rules() -> None:
     text = (ROOT / "docs/reproducible.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z]+)` \| (.+) \| (.+) \|$", text, re.MULTILINE)
     assert rows == [(rule.name, rule.what, rule.why) for rule in quiet.RULES]

@@ -220,7 +220,7 @@ def test_where_there_are_no_parts_the_whole_comes_over_one_connection(store: Sto
 def test_a_wrong_byte_in_one_part_costs_one_clean_fetch_and_then_fails(store: Store, place: int) -> None:
     wrong = CONTENT[:place] + bytes([CONTENT[place] ^ 1]) + CONTENT[place + 1 :]
     source = Source(wrong)
-    with pytest.raises(IntegrityFailure, match="not what their digest says"):
+    with pytest.raises(IntegrityFailure, match="content does not match its digest"):
         ingest(store, source, Silent())
     assert len(source.asked) == 2 * 21
     assert list(store.leftovers()) == []

@@ -1,0 +1,115 @@
+"""Folders with names that are not UTF-8, and terminals that cannot show every character: no command fails on either."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from factory.oci.digest import Digest
+from tests.factory_project import Done
+from tests.unit.cli.test_store_commands import SIF, Cluster
+
+pytestmark = pytest.mark.slow  # each test starts many processes
+
+LATIN_1 = "en_US.ISO-8859-1"
+LOCALES = {
+    "ascii": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    "utf-8": {"LC_ALL": "C.UTF-8"},
+    "c": {"LC_ALL": "C"},
+    "latin-1": {"LC_ALL": LATIN_1},
+    "latin-1 output": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "latin-1"},
+}
+NAMES = {"latin-1": b"caf\xe9", "utf-8": "caf\u00e9-\u65e5\u672c".encode()}
+NOTED = "Na\u00efve \u2026 \u65e5\u672c"
+
+
+@pytest.fixture(scope="module")
+def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of compiled locales with Latin-1 in it."""
+    folder = tmp_path_factory.mktemp("locales")
+    program = shutil.which("localedef")
+    if program is None or subprocess.run(
+        [program, "-f", "ISO-8859-1", "-i", "en_US", str(folder / LATIN_1)], capture_output=True, check=False
+    ).returncode not in (0, 1):  # 1: with warnings
+        pytest.skip("localedef cannot make a Latin-1 locale here")
+    return folder
+
+
+class Odd(Cluster):
+    """A cluster in a folder with an odd name."""
+
+    def __init__(self, folder: Path, locale: Mapping[str, str]) -> None:
+        super().__init__(folder)
+        self.env = {name: text for name, text in self.env.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+        self.env |= {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "TERM": "dumb", **locale}
+        self.env["SINGFACTORY_TMPDIR"] = str(folder)
+        (folder / "factory.toml").touch()
+
+    def run(self, *arguments: str, **env: str) -> Done:
+        """Run a command; bytes that are not UTF-8 become surrogates, as in file names."""
+        command = [sys.executable, "-m", "factory.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env={**self.env, **env}, capture_output=True, check=False, timeout=60
+        )
+        out, err = os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+        assert "a bug in singfactory" not in err, err
+        assert "Traceback" not in err, err
+        return Done(done.returncode, out, err)
+
+
+@pytest.fixture(params=NAMES)
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    made = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NAMES[request.param]))
+    made.mkdir()
+    return made
+
+
+@pytest.fixture(params=LOCALES)
+def cluster(folder: Path, request: pytest.FixtureRequest, locales: Path) -> Iterator[Odd]:
+    made = Odd(folder, {**LOCALES[request.param], "LOCPATH": str(locales)})
+    made.release(b"first", f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
+    yield made
+    made.ok("store", "verify")
+
+
+def test_every_command_works_below_an_odd_folder_and_prints_its_path(cluster: Odd) -> None:
+    pulled = cluster.ok("pull", "tool")
+    path, digest = pulled.out.split()
+    assert path.startswith(str(cluster.store.root))
+    assert digest.startswith("sha256:")
+    assert cluster.ok("path", "tool").out.strip() == str(cluster.store.blob(Digest.of(b"first")))
+    assert json.loads(cluster.ok("pull", "tool", "--json").out)["path"] == str(cluster.store.blob(Digest.of(b"first")))
+    for command in ("list", "search tool", "show tool", "diff tool tool", "doctor", "config", "lint", "plan", "status"):
+        done = cluster.run(*command.split())
+        assert done.code in (0, 4, 5), (command, done)  # 4: no GitHub; 5: not a real SIF
+        assert cluster.run(*command.split(), "--json").code == done.code
+    for command in (
+        "store list",
+        "store gc -v",
+        "store verify",
+        "lock tool",
+        "lock tool -o -",
+        "stage tool --to local",
+    ):
+        cluster.ok(*command.split())
+    assert cluster.ok("exec", "tool", "--record", "runs", "--", "x").out.startswith("exec first")
+    assert json.loads((cluster.folder / "runs").read_text())["path"].startswith(str(cluster.store.root))
+    other = str(cluster.folder / "other")
+    assert cluster.ok(
+        "pull", "tool", "--locked", "singfactory.lock", "--store", other, "-o", "copy.sif"
+    ).out.startswith(str(cluster.folder / "copy.sif"))
+    (cluster.folder / os.fsdecode(b"caf\xe9.sif")).write_bytes(SIF)
+    assert cluster.run("store", "adopt", os.fsdecode(b"caf\xe9.sif")).code == 2
+    adopted = cluster.ok("store", "adopt", os.fsdecode(b"caf\xe9.sif"), "--as", "mine:1")
+    assert adopted.out.split()[0] == str(cluster.store.blob(Digest.of(SIF)))
+    assert cluster.ok("new", "fresh", "--from", "docker://debian:12").out.startswith(str(cluster.folder))
+    for command in ("path nothing", "lint nothing", "build tool", "test tool", "publish --all", "report", "make tool"):
+        done = cluster.run(*command.split())
+        assert done.err or done.code == 0, (command, done)
