@@ -28,6 +28,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -43,8 +44,9 @@ _CANNOT = 126  # as in shells: found, but cannot be run
 def main(arguments: list[str]) -> int:
     """Prepare this process and exec the program. Returns an exit status, unless exec succeeds."""
     restore_signals()
-    os.environ.pop("LC_CTYPE", None)
-    os.environ.update(locale_at_start())
+    env = with_locale_at_start(os.environ)
+    os.environ.clear()
+    os.environ.update(env)
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
@@ -83,14 +85,15 @@ def restore_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def locale_at_start() -> dict[str, str]:
-    """Return the LC_CTYPE that this process was started with, if any. Python replaces it in the C locale (PEP 538)."""
+def with_locale_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    """Return env with the LC_CTYPE that this process was started with. Python replaces it in the C locale (PEP 538)."""
     try:
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
     except OSError:
-        return {name: text for name, text in os.environ.items() if name == "LC_CTYPE"}
-    pairs = (os.fsdecode(entry).partition("=") for entry in entries)
-    return {name: text for name, _, text in pairs if name == "LC_CTYPE"}
+        return dict(env)
+    started = (os.fsdecode(entry).partition("=") for entry in entries)
+    found = {name: text for name, text in env.items() if name != "LC_CTYPE"}
+    return found | {name: text for name, _, text in started if name == "LC_CTYPE"}
 
 
 def _chown_pipes(owner: int) -> None:

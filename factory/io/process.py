@@ -158,8 +158,7 @@ def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -
     sys.stdout.flush()
     sys.stderr.flush()
     launch.restore_signals()
-    own = {name: text for name, text in env.items() if name != "LC_CTYPE"}
-    os.execvpe(wanted[0], wanted, own | launch.locale_at_start())
+    os.execvpe(wanted[0], wanted, launch.with_locale_at_start(env))
 
 
 def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:
