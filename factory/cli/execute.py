@@ -77,15 +77,17 @@ class _Command(_Program):
         super().__call__(parser, namespace, found, option)
 
 
-def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
-    """Declare the options of exec, run and shell. command: the first word after REF is a program, as for exec."""
-    parser.add_argument(
-        "ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled if it is not in the store"
-    )
-    words, what = ("PROGRAM ...", "the program and its arguments") if command else ("ARGUMENT ...", "its arguments")
-    parser.add_argument(
-        "arguments", metavar=words, nargs=argparse.REMAINDER, action=_Command if command else _Program, help=what
-    )
+def declare(parser: argparse.ArgumentParser, words: str = "") -> None:
+    """Declare the options of exec, run and shell. words: what follows REF: PROGRAM, ARGUMENT, or nothing."""
+    parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled if it is not stored")
+    if words:
+        parser.add_argument(
+            "arguments",
+            metavar=f"{words} ...",
+            nargs=argparse.REMAINDER,
+            action=_Command if words == "PROGRAM" else _Program,
+            help="everything after REF belongs to the program in the image",
+        )
     parser.add_argument(
         "-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="bind a path, as in apptainer exec"
     )

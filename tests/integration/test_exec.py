@@ -162,7 +162,6 @@ def test_everything_after_the_image_reaches_the_program(pulled: Project) -> None
     script = 'echo "$*"'
     assert pulled.ok("exec", "tool", "/bin/sh", "-c", script, "sh", *words).out == f"{' '.join(words)}\n"
     assert pulled.ok("run", "tool", "echo", *words).out == f"{' '.join(words)}\n"
-    assert pulled.ok("shell", "tool", "-c", script, "sh", *words).out == f"{' '.join(words)}\n"
     assert not (pulled.folder / "x").exists()
 
 

@@ -372,7 +372,7 @@ def test_every_command_of_the_table_is_a_module_with_arguments_and_run() -> None
 PROGRAM = ["python", "-B", "-q", "-v", "--record", "x", "--help", "--", "y"]
 
 
-@pytest.mark.parametrize("command", ["exec", "run", "shell"])
+@pytest.mark.parametrize("command", ["exec", "run"])
 @pytest.mark.parametrize("ref", [["tool"], ["tool", "--"], ["--", "tool"], ["--", "tool", "--"]], ids=" ".join)
 @pytest.mark.parametrize("options", [[], ["-B", "/data"], ["-q", "--bind=/data"]], ids=" ".join)
 def test_everything_after_the_image_belongs_to_the_program(command: str, ref: list[str], options: list[str]) -> None:
@@ -383,9 +383,8 @@ def test_everything_after_the_image_belongs_to_the_program(command: str, ref: li
     assert (parsed.verbose, parsed.record) == (False, None)
 
 
-@pytest.mark.parametrize("command", ["run", "shell"])
-def test_options_after_the_image_belong_to_its_own_program(command: str) -> None:
-    _, parsed = parse([command, "tool", "-v", "--record", "x", "--", "-q"])
+def test_options_after_the_image_belong_to_its_own_program() -> None:
+    _, parsed = parse(["run", "tool", "-v", "--record", "x", "--", "-q"])
     assert isinstance(parsed, RunOptions)
     assert (parsed.arguments, parsed.verbose) == (["-v", "--record", "x", "--", "-q"], False)
 

@@ -11,7 +11,7 @@ from factory.engine.container import Start, message_options, start
 from factory.engine.engine import Engine
 from factory.engine.host import Host
 
-HOST = Host("amd64", 1000, True, True, 65536, True, "", {})  # noqa: FBT003 - as `probe` gives it
+HOST = Host("amd64", 1000, full_capabilities=True, subordinate_ids=65536, fuse=True, gpu="", tools={})
 JOB = Path("/a folder/that no image/has")
 
 
