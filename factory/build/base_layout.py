@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.errors import BuildFailed, IntegrityFailure, NotFound
-from factory.io import files, plain, trees
+from factory.io import files, plain, threads, trees
 from factory.io.progress import Progress
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import docker_reference
@@ -117,9 +116,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
             made.chmod(0o755)
             files.require_space(made, sum(blob.size for blob in blobs), f"to fetch {shown}")
             files.make_folder(made / "blobs/sha256")
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                for _ in pool.map(lambda blob: progress.advance(_fetch_blob(blob, read, made, place.kept)), blobs):
-                    pass
+            threads.mapped(lambda blob: progress.advance(_fetch_blob(blob, read, made, place.kept)), blobs, _AT_ONCE)
             _write_index(made, manifest)
             files.rename_into_place(made, layout)
     finally:

@@ -65,6 +65,11 @@ _GROUPS = {"new": "Build and publish images:", "pull": "Use images:", "login": "
 # Workflows call these, and their output can quote recipes, registries and other jobs. `exec` becomes another program.
 _QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
 READER_LEFT = 141  # 128 + SIGPIPE, as shells report it
+_OUT_OF_MEMORY = MachineFailure(
+    "not enough memory",
+    why="this session may not use more",
+    fix="raise the limit of the address space (ulimit -v), or run it in a job",
+)
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again: finished work is kept")
 
 
@@ -194,6 +199,8 @@ def _from_system(error: OSError) -> FactoryError:
 def _our_bug(error: Exception) -> int:
     if os.environ.get("SINGFACTORY_DEBUG"):
         raise error
+    if isinstance(error, MemoryError):
+        return fail(_OUT_OF_MEMORY)
     bug = FactoryError(
         f"a bug in singfactory {__version__}: {type(error).__name__}: {error}",
         fix="please report it with the traceback: run the command again with SINGFACTORY_DEBUG=1",

@@ -15,7 +15,7 @@ from typing import NoReturn
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, NotFound, UsageError
+from factory.errors import BuildFailed, MachineFailure, NotFound, UsageError
 from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
@@ -24,6 +24,10 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
+# What Go programs print when they cannot have another thread, process or page.
+_NO_RESOURCES = re.compile(
+    r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
+)
 _OWN_TEST = "/.singularity.d/test"  # both engines store %test there
 
 
@@ -317,7 +321,8 @@ class Engine:
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
     """Find the engine: the wanted one if set, else Apptainer or Singularity on PATH, else in the rootless prefix.
 
-    Raises NotFound if there is none, or none that is new enough.
+    Raises NotFound if there is none, or none that is new enough; MachineFailure if this process may not use enough
+    processes or memory to start it.
     """
     env = process.absolute_searches(env)
     too_old = []
@@ -361,9 +366,15 @@ def _candidates(wanted: str, env: Mapping[str, str]) -> list[Path]:
 
 def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, int]] | None:
     try:
-        status, out, _ = process.output_of([str(path), "--version"], env=env)
+        status, out, error_output = process.output_of([str(path), "--version"], env=env)
     except NotFound:
         return None
+    if status != 0 and (said := _NO_RESOURCES.search(error_output.decode(errors="replace"))):
+        raise MachineFailure(
+            f"{path} cannot start within the limits of this session",
+            why=said[0],
+            fix="raise the limits (ulimit -u for processes, ulimit -v for address space), or run it in a job",
+        )
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     if match is None:
         return None

@@ -16,6 +16,7 @@ import pytest
 
 from factory.engine.host import probe
 from tests.factory_project import Done, Project
+from tests.limits import MEMORY, limited, peak
 
 # What two runs of the same program cannot have in common: numbers of processes and pipes, sizes, times, names.
 VOLATILE = (
@@ -173,3 +174,26 @@ def test_many_at_the_same_moment_all_run(pulled: Project, tmp_path: Path, *, sta
     copied = [err for (_, err), _ in ended if "staged" in err]
     assert [(out, code) for (out, _), code in ended] == [("made\n", 0)] * MOST_AT_ONCE
     assert len(copied) == staged
+
+
+def test_a_program_runs_where_few_processes_and_little_memory_are_allowed(pulled: Project) -> None:
+    command = [sys.executable, "-m", "factory.cli", "exec", "tool", "/bin/sh", "-c", "cat /made; umask"]
+    with limited(64) as prefix:
+        done = subprocess.run(
+            [*prefix, *command], env=pulled.env, cwd=pulled.folder, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "made\n0077\n", "")
+        assert peak(prefix) < MEMORY
+
+
+def test_an_engine_that_cannot_start_within_the_limits_is_no_missing_engine(pulled: Project) -> None:
+    command = [sys.executable, "-m", "factory.cli", "exec", "tool", "true"]
+    with limited(64, addresses=MEMORY) as prefix:  # programs in Go reserve more than that
+        done = subprocess.run(
+            [*prefix, *command], env=pulled.env, cwd=pulled.folder, capture_output=True, text=True, check=False
+        )
+    engine = pulled.env["SINGFACTORY_ENGINE"]
+    assert (done.returncode, done.stdout) == (9, "")
+    what, _, fix = done.stderr.splitlines()
+    assert what == f"singfactory: {engine} cannot start within the limits of this session"
+    assert "ulimit -v" in fix
