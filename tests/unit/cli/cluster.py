@@ -19,6 +19,7 @@ _ENGINE = """\
 #!/bin/sh
 if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
 for argument; do case "$argument" in *.sif) image="$argument";; esac; done
+case "$1" in -*) shift;; esac
 echo "$1 $(tail -c +START "$image")"
 [ -z "$WAIT" ] || read line
 """

@@ -107,7 +107,7 @@ def test_a_truncated_image_is_fetched_again(cluster: Cluster) -> None:
 
 def test_exec_records_what_it_ran(cluster: Cluster) -> None:
     for job in ("", "7"):
-        cluster.ok("exec", "tool", "--record", "ran.jsonl", "--", "python", "tr\nain.py", SLURM_JOB_ID=job)
+        cluster.ok("exec", "--record", "ran.jsonl", "tool", "python", "tr\nain.py", SLURM_JOB_ID=job)
     first, second = (json.loads(line) for line in (cluster.folder / "ran.jsonl").read_text().splitlines())
     pulled = cluster.ok("pull", "tool", "--json").json()
     assert set(first) == {
