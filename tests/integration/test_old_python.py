@@ -71,7 +71,7 @@ def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, sources: Path) -> N
     ok("list")
     ok("pull", "tool")
     ok("lock", "tool")
-    ok("pull", "--locked", "singfactory.lock", "-o", "copy.sif")
+    ok("pull", "tool", "--locked", "singfactory.lock", "-o", "copy.sif")
     assert (cluster.folder / "copy.sif").read_bytes() == FIRST
     assert ok("exec", "--record", "runs.jsonl", "tool", "true") == "exec first\n"
     cluster.release(SECOND)
