@@ -10,12 +10,12 @@ from pathlib import Path
 from factory.build.base_layout import BasePlace
 from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
-from factory.cli.context import Context
+from factory.cli.context import WORK, Context
 from factory.cli.network import open_with_logins
 from factory.cli.settings import PREFIX, Settings
 from factory.engine import sources
 from factory.errors import UsageError
-from factory.io import git
+from factory.io import files, git
 from factory.make.adapters import Adapters
 from factory.oci.names import RegistryAddress
 from factory.plan.bases import OpenHost
@@ -23,7 +23,7 @@ from factory.publish.publish import Origin
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.registry.open import open_reader
-from factory.registry.protocol import Registry
+from factory.registry.protocol import Access, Registry
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
@@ -53,13 +53,28 @@ def _require_own_work(context: Context) -> None:
         )
 
 
-def open_adapters(context: Context) -> Adapters:
+def make_work(context: Context) -> Path:
+    """Create the work folder and return it. Git ignores a new one: it holds images, logs and reports.
+
+    A folder that already has other files is left alone: it may be part of the repository.
+    """
+    work = context.work
+    ours = work.name == WORK or not work.exists() or not any(work.iterdir())
+    files.make_folder(work)
+    ignore = work / ".gitignore"
+    if ours and not ignore.exists() and not ignore.is_symlink():
+        files.atomic_write(ignore, "*\n")
+    return work
+
+
+def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
     """Return the adapters of the factory side. The engine is searched only when something is built or tested.
 
-    Raises UsageError for a work folder that git tracks.
+    publishes: without a login, a registry that denies reading is an error; otherwise what it denies counts as not
+    published. Raises UsageError for a work folder that git tracks.
     """
     _require_own_work(context)
-
+    registry = context.registry_for(Access.PUBLISH if publishes else Access.SURVEY)
     open_host = host_opener(context.settings, context.env, context.progress.note)
 
     def build_place() -> BuildPlace:
@@ -67,7 +82,7 @@ def open_adapters(context: Context) -> Adapters:
             raise context.build_obstacle
         return BuildPlace(
             engine=context.engine,
-            candidates=context.work / "candidates",
+            candidates=make_work(context) / "candidates",
             scratch=context.scratch,
             find_sources=lambda folder, seen_as: sources.find(
                 context.env, folder, context.settings.text("debian_mirror"), seen_as
@@ -88,7 +103,7 @@ def open_adapters(context: Context) -> Adapters:
         return slurm_runner(context) if name == "slurm" else LocalRunner()
 
     return Adapters(
-        registry=context.registry,
+        registry=registry,
         store=context.store,
         candidates=context.work / "candidates",
         arch=context.arch,
@@ -100,7 +115,7 @@ def open_adapters(context: Context) -> Adapters:
         origin=origin,
         all_recipes=lambda: context.recipes.select(context.options.names)[0],
         progress=context.progress,
-        read_back=ReadBack(lambda: open_reader(context.registry), context.options.verify_bytes),
+        read_back=ReadBack(lambda: open_reader(registry), context.options.verify_bytes),
     )
 
 

@@ -11,6 +11,7 @@ from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.records import catalog
 from factory.records.catalog import Catalog, Entry
+from factory.registry.protocol import Access
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: CommonOptions) -> int:
     """Print the catalog, one line per recipe."""
     context = Context(options)
-    known = catalog.read(context.registry)
+    known = catalog.read(context.registry_for(Access.SURVEY))
     show(context, known, [entry for _, entry in sorted(known.entries.items())])
     return 0
 

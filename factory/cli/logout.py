@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.network import login_files
+from factory.cli.logins import login_files
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.oci.names import RegistryAddress

@@ -58,6 +58,12 @@ KEYS = (
     Key("github_runner_large", "text", "label for recipes that need more than 14 GB of disk; {arch} is filled in"),
     Key("ca", "path", "certificate bundle to trust instead of the system's", personal=True),
     Key("plain_http_logins", "list", "hosts that may receive a login without TLS", personal=True),
+    Key(
+        "docker_login_hosts",
+        "list",
+        "hosts that may receive APPTAINER_DOCKER_USERNAME and _PASSWORD, besides Docker Hub and the registry",
+        personal=True,
+    ),
     Key("token_services", "list", "token services on other sites that may receive a registry's login", personal=True),
     Key("internal_hosts", "list", "hosts in your network that an outside registry may redirect to", personal=True),
     Key("idle_timeout", "seconds", "how long a connection may stay idle, in seconds"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from factory.errors import FactoryError, NotFound
+from factory.errors import FactoryError, NotFound, NotVisible
 from factory.io import threads
 from factory.oci.names import docker_base, docker_name, is_docker_base
 from factory.recipes.model import BasePin, Recipe
@@ -53,9 +53,13 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
 
 
 def digest_now(base: str, open_host: OpenHost) -> str:
-    """Return the current digest of a docker:// base in its registry. Raises NotFound, RegistryFailure."""
+    """Return the current digest of a docker:// base in its registry. Raises NotFound, NotVisible, RegistryFailure."""
     host, repository, tag = docker_base(base)
-    there = open_host(host).head(repository, tag)
+    try:
+        there = open_host(host).head(repository, tag)
+    except NotVisible as error:
+        what = f"the base image {docker_name(base)} does not exist, or it is private"
+        raise NotVisible(what, why=error.why, fix=error.fix) from error
     if there is None:
         raise NotFound(
             f"the base image {docker_name(base)} does not exist",
