@@ -115,7 +115,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     with step(progress, f"fetch {shown}", total) as advance, files.temporary_folder(place.kept, layout.name) as made:
         made.chmod(0o755)
         files.require_space(made, total, f"to fetch {shown}")
-        files.make_folder(made / "blobs/sha256")
+        files.make_folder(made / "blobs/sha256", exact=True)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(lambda blob: _fetch_blob(blob, read, made, place.kept, advance), blobs):
                 pass
@@ -185,12 +185,12 @@ def _fetch_blob(
 ) -> None:
     """Copy a blob from another cached image, else fetch it, verified, from the registry."""
     path = _path(layout, blob.digest)
-    files.make_folder(path.parent)
+    files.make_folder(path.parent, exact=True)
     for older in kept.glob(f"[0-9a-f]*/blobs/{blob.digest.algorithm}/{blob.digest.hex}"):
         if _is_whole(older.parents[2], blob):
-            plain.copy_file(older, path, advance=advance)
+            plain.copy_file(older, path, exact=True, advance=advance)
             return
-    with files.create(path) as file:
+    with files.create(path, exact=True) as file:
         for block in read(blob):
             file.write(block)
             advance(len(block))
@@ -198,10 +198,11 @@ def _fetch_blob(
 
 def _write_index(layout: Path, manifest: bytes) -> None:
     described = Descriptor.of(MANIFEST, manifest)
-    files.atomic_write(_path(layout, described.digest), manifest)
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [described.to_json()]}
-    files.atomic_write(layout / "index.json", json.dumps(index))
-    files.atomic_write(layout / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}))
+    # Modes are exact in a layout: the build may run as another user. The folder of all layouts keeps others out.
+    files.atomic_write(_path(layout, described.digest), manifest, exact=True)
+    files.atomic_write(layout / "index.json", json.dumps(index), exact=True)
+    files.atomic_write(layout / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}), exact=True)
 
 
 def _forget_old(kept: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from factory.build import base_layout
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
-from factory.engine.sandbox import Confinement
+from factory.engine.sandbox import Confinement, owner
 from factory.engine.sources import PackageSources
 from factory.errors import IntegrityFailure, UsageError
-from factory.io import files, trees
+from factory.io import files, plain, trees
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
 from factory.recipes.epoch import epoch_of
@@ -148,6 +149,8 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+        if base_image is not None:
+            base_image = _readable(base_image.resolve(), owner(confined.kind), work)
         context = _context(work, recipe, base_image)
         base_layout.put_into(context, bases)
         log = image.with_name("build.log")
@@ -165,7 +168,7 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
-            reads=(*(base.layout.resolve() for base in bases), *([base_image.resolve()] if base_image else [])),
+            reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         last = candidates.last_seconds(place.candidates, recipe.name, arch)
@@ -179,6 +182,20 @@ def _write_definition(work: Path, text: str) -> Path:
     return path
 
 
+def _readable(image: Path, builder: int, work: Path) -> Path:
+    """Return an image that the build can read: a copy, where the build runs as another user who may not.
+
+    builder: the user id of the build; -1 for this user.
+    """
+    if builder < 0 or image.stat().st_mode & stat.S_IROTH:
+        return image
+    copy = work / BASE_FILE
+    files.require_space(work, image.stat().st_size, "to copy the base image")
+    plain.copy_file(image, copy)
+    files.hand_over(copy, builder)
+    return copy
+
+
 def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
     """Copy the recipe's folder for the build and add a link to the base image.
 
@@ -190,16 +207,17 @@ def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
         if leaves(folder, entry.name):
             files.remove_file(entry)
     if base_image is not None:
-        files.link_atomically(context / BASE_FILE, str(base_image.resolve()))
+        files.link_atomically(context / BASE_FILE, str(base_image))
     return context
 
 
 @contextmanager
 def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path]]:
     """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
-    files.make_folder(scratch)
+    files.make_folder(scratch, exact=True)
     if confined:
-        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - the build's
+        mounts = files.make_folder(Places.below(scratch).tmp / _SOURCES, exact=True)
+        yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - the build's
     else:
         with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds
             yield shared, shared

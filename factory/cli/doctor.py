@@ -17,7 +17,7 @@ from factory.cli.terminal import emit, say
 from factory.engine import host, sources
 from factory.engine.engine import Engine
 from factory.errors import FactoryError, PlaceUnusable
-from factory.io.files import free_space, readable_size
+from factory.io.files import readable_space
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +114,7 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
             yield "wrong", name, f"{error}; {error.fix}"
             continue
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"
-        yield topic, name, f"{path} ({readable_size(free_space(path))} free{note})"
+        yield topic, name, f"{path} ({readable_space(path)}{note})"
     for root in context.store.shared:
         yield topic, "shared store", f"{root} ({_readable(root)})"
     try:

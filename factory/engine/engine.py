@@ -212,9 +212,9 @@ class Engine:
         places = Places.below(order.scratch)
         folders = sandbox.Folders(places.engine, places.tmp, places.var_tmp, places.home, output)
         for folder in (places.tmp, places.var_tmp):
-            files.make_folder(folder, 0o1777)
+            files.make_folder(folder, 0o1777, exact=True)
         for folder in folders.all():
-            files.make_folder(folder)
+            files.make_folder(folder, exact=True)
         owner = sandbox.owner(order.confined)
         for path in (*folders.all(), order.folder, order.definition):
             files.hand_over(path, owner)

@@ -126,12 +126,14 @@ def digest_of(path: Path, advance: Advance = ignore) -> tuple[Digest, int]:
     return Digest("sha256", hasher.hexdigest()), size
 
 
-def copy_file(source: Path, destination: Path, mode: int = 0o644, advance: Advance = ignore) -> None:
+def copy_file(
+    source: Path, destination: Path, mode: int = 0o644, *, exact: bool = False, advance: Advance = ignore
+) -> None:
     """Copy a file to a new name, durably, sharing blocks if the file system can.
 
-    Raises like ``open_plain`` and factory.io.files.create.
+    Raises like ``open_plain`` and factory.io.files.create, which describes mode and exact.
     """
-    with reading(source) as reader, files.create(destination, mode) as writer:
+    with reading(source) as reader, files.create(destination, mode, exact=exact) as writer:
         files.copy_open(reader, writer, destination, advance)
 
 

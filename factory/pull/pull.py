@@ -134,6 +134,7 @@ def _bring(
             planned = make_plan(release, registry=registry, store=store, progress=progress, indexes=indexes)
             overhead += planned.fetched
             fetched += transfer(planned.plan, source, unfinished, progress, label=f"pull {release.recipe}")
+            unfinished.require_image(f"{release.recipe}@{release.digest}")
             path = unfinished.publish()
         forget_indexes(planned, store, fetched)
         if path is not None:

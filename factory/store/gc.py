@@ -78,7 +78,7 @@ class _Blob:
         return ", ".join(f"{recipe}:{tag}" for recipe, tag in sorted(self.names)) or self.digest.short
 
     def verdict(self, why: str, *, keep: bool) -> Verdict:
-        freed = self.found.st_size if self.found.st_nlink == 1 and not keep else 0
+        freed = self.found.st_size if self.found.st_nlink <= 1 and not keep else 0
         return Verdict(self.path, self.shown, self.found.st_size, freed, why, keep)
 
 

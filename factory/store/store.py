@@ -130,12 +130,14 @@ class Store:
         self._is_in_place()
         make_way(self.root)
         self._is_in_place()
-        with Folder.at(self.root) as root:
+        if self.root.stat().st_uid != os.geteuid() and (error := self.trust.mapping_error(self.root)):
+            raise error
+        with Folder.at(self.root).share() as root:
             yield root
 
     def _is_in_place(self) -> None:
         if why := self.trust.doubt_of_place(self.root):
-            raise IntegrityFailure(
+            raise self.trust.mapping_error(self.root) or IntegrityFailure(
                 f"the store {self.root} is not safe to use",
                 why=why,
                 fix="use a store in your home or another private folder, or list the owner in trusted_owners",
@@ -179,10 +181,12 @@ class Store:
             wanted = known.with_image(image, tags, self.home, asked=asked)
             moved = image if known.home == wanted.home else None  # None: check the links of all tags
             for tag, right in list(wrong_links(links.links_to, wanted.links(self.home), wanted, moved, target)):
-                if right:
-                    links.link(tag, right)
-                else:
+                if not right:
                     links.remove(tag)
+                elif not links.link(tag, right):
+                    if not same:
+                        self.trust.progress.note(f"no links in {links.path}: its file system has no symbolic links")
+                    break
             write_refs(refs, image.recipe, wanted, self.home)
 
     def known(self, recipe: str) -> Records:

@@ -28,10 +28,12 @@ from tests.unit.parts import (
     folder_registry,
     push_foreign,
     report_of,
+    sif_of,
     write_recipe,
 )
 
-CONTENT = b"the image " * 300_000  # three blocks
+CONTENT = sif_of(b"the image " * 300_000)  # three blocks
+OTHER = sif_of(b"other one " * 300_000)
 
 
 @pytest.fixture
@@ -119,13 +121,13 @@ def test_a_tag_that_moves_in_the_middle_of_a_pull_does_not_mix_images(
 
     def move(call: Call) -> None:
         if (call.when, call.method) == ("before", "blob") and not newer:
-            newer.append(put(tmp_path, registry, CONTENT[::-1]))
+            newer.append(put(tmp_path, registry, OTHER))
 
     done = get(Watched(registry, move), store)
     assert done.path.read_bytes() == CONTENT
     assert (done.image.digest, done.image.tag) == (release.digest, "1.0-1")
     assert get(registry, store).image.digest == newer[0].digest
-    assert (store.root / "images/tool/latest").read_bytes() == CONTENT[::-1]
+    assert (store.root / "images/tool/latest").read_bytes() == OTHER
     assert (store.root / "images/tool/1.0-1").read_bytes() == CONTENT
 
 
@@ -187,10 +189,10 @@ def test_a_withdrawn_image_is_pulled_by_digest_only(tmp_path: Path, registry: La
 
 
 def test_a_foreign_image_can_be_pulled(registry: LayoutRegistry, store: Store) -> None:
-    digest = push_foreign(registry, "tool", "v1", b"foreign")
+    digest = push_foreign(registry, "tool", "v1", sif_of(b"foreign"))
     assert get(registry, store, "tool:v1").image.tag == "v1"
     by_digest = get(registry, store, f"tool@{digest}")
-    assert by_digest.path.read_bytes() == b"foreign"
+    assert by_digest.path.read_bytes() == sif_of(b"foreign")
     assert by_digest.image.tag == f"sha256-{digest.hex}"
     assert (by_digest.image.gpu, by_digest.image.binds) == ("none", ())
 
