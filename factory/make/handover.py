@@ -41,24 +41,28 @@ def publish_all(
     find: FindRecipe,
     planned: Collection[Target] | None = None,
     gather_inputs: GatherInputs | None = None,
+    *,
+    first_attempt: bool = True,
 ) -> Iterator[Handed]:
     """Publish every candidate in the work folder, bases first, and yield each result.
 
     All architectures of a recipe get the same build number. A candidate that cannot be published does not stop the
-    others, except those based on it. find: looks up a recipe by name. planned: as for ``artifacts_in``.
-    gather_inputs: reads the inputs; by default each recipe is read once.
+    others, except those based on it. find: looks up a recipe by name. planned, first_attempt: as for
+    ``artifacts_in``. gather_inputs: reads the inputs; by default each recipe is read once.
 
     Raises RegistryFailure or a subclass if the catalog cannot be read.
     """
     gather_inputs = gather_inputs or gather_once()
     found: list[tuple[Recipe, Candidate]] = []
-    for entry in artifacts_in(adapters.candidates, planned):
+    for entry in artifacts_in(adapters.candidates, planned, first_attempt=first_attempt):
         read = _of_recipe(entry, find)
         if isinstance(read, FactoryError):
             yield Handed(entry.name, error=read)
         elif read is not None:
             found.append(read)
-        elif entry.target is not None:
+        elif entry.target is None:
+            adapters.progress.note(f"{entry.name} is ignored: it is no job of the plan, but left by an earlier attempt")
+        else:
             where = adapters.candidates / entry.name
             adapters.progress.note(f"{entry.target[0]} ({entry.target[1]}) was not built; {where} contains no image")
     catalog = catalogs.read(adapters.registry)
@@ -100,7 +104,7 @@ def _publish(
     except FactoryError as error:
         yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
     else:
-        for (made, _), release in zip(ready, releases, strict=True):
+        for (made, _), release in zip(ready, releases):
             yield Handed(made.folder.name, made, release)
 
 
