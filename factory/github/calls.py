@@ -175,13 +175,13 @@ def _said(error: GithubException) -> str:
     """GitHub's message, with its details about single fields (docs: "Troubleshooting the REST API")."""
     data = error.data if isinstance(error.data, Mapping) else {}
     details = data.get("errors")
-    told = [str(data.get("message") or "")]
+    parts = [str(data.get("message") or "")]
     for detail in details if isinstance(details, list) else []:
         if isinstance(detail, Mapping):
-            told.append(str(detail.get("message") or f"{detail.get('field', '')} {detail.get('code', '')}"))
+            parts.append(str(detail.get("message") or f"{detail.get('field', '')} {detail.get('code', '')}"))
         else:
-            told.append(str(detail))
-    return safe_text("; ".join(part.strip() for part in told if part.strip()))
+            parts.append(str(detail))
+    return safe_text("; ".join(part.strip() for part in parts if part.strip()))
 
 
 def _limited(status: int, headers: Mapping[str, str], said: str) -> float | None:
