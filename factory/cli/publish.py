@@ -25,7 +25,7 @@ from factory.records.job import Stuck
 from factory.records.release import Release
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PublishOptions(CommonOptions):
     """Options of `singfactory publish`."""
 
@@ -57,7 +57,7 @@ def run(options: PublishOptions) -> int:
 
 
 def _named(context: Context, options: PublishOptions) -> int:
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     rows = []
     for recipe in context.recipes.with_bases(options.names):
         if recipe.name not in options.names:
@@ -74,7 +74,7 @@ def _named(context: Context, options: PublishOptions) -> int:
 
 def _all(context: Context, options: PublishOptions) -> int:
     """Publish all candidates, and update the catalog entries of all other recipes."""
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     recipes, _ = context.recipes.usable()  # plan and report show the broken ones
     gather_inputs = gather_once()
     rows, code = [], 0

@@ -63,8 +63,8 @@ def test_refusals_say_what_to_do() -> None:
         "ghcr.io denies write access to org/images/tool",
         "DENIED: no",
         (
-            "singfactory login ghcr.io with a token that has write:packages; in a workflow, grant `packages: write` "
-            "and give the repository access in the package's settings"
+            "singfactory login ghcr.io -u NAME with a token that has write:packages; in a workflow, grant "
+            "`packages: write` and give the repository access in the package's settings"
         ),
     )
     missing = endpoint().failure(answer(404, "MANIFEST_UNKNOWN"), "tool", "has no latest")
