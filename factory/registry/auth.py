@@ -110,9 +110,7 @@ class RegistryLogin:
     def _refused(self, answer: Answer, operation: _Operation, sent: Token | None) -> bool:
         """Handle a 401 or 403 answer to what was sent. Return True if another attempt is worthwhile."""
         with self._lock:
-            offered = {
-                one.scheme: one for one in reversed(parse_challenges(answer.headers.get("WWW-Authenticate", "")))
-            }
+            offered = _offered(answer)
             if answer.status == _UNAUTHORIZED:
                 challenge = offered.get("bearer") or offered.get("basic")
                 if challenge is None:
@@ -149,7 +147,7 @@ class RegistryLogin:
             return False
         if set(way.named) == set(own_scopes(operation.repository, operation.actions, self._challenge)):
             return False
-        way.use_named = self._own_scopes_fail = True
+        way.use_named = True
         return True
 
     def _way(self, operation: _Operation) -> _Way:
@@ -187,6 +185,7 @@ class RegistryLogin:
             own = own_scopes(operation.repository, operation.actions, challenge)
             answer = self._service.request(challenge, login, (way.named or own) if way.use_named else own)
             if answer.status == _OK:
+                self._own_scopes_fail |= way.use_named
                 return read_token(answer, self.host)
             if not self._use_named(operation) and not self._next_login(operation):
                 raise self._no_token(answer, operation)
