@@ -86,6 +86,8 @@ class RegistryLogin:
             login = Login.ACCEPTED
             if self._login(repository) is ANONYMOUS:
                 login = Login.REFUSED if repository in self._refused_logins else Login.NONE
+                if login is Login.NONE and self._keychain.withholds(self.host):
+                    login = Login.WITHHELD
         unsent = self._keychain.elsewhere if login is Login.NONE else ""
         return denied(self.host, repository, answer, login, push=push, access=self._access, unsent=unsent)
 

@@ -13,9 +13,10 @@ _UNAUTHORIZED, _FORBIDDEN = 401, 403
 
 
 class Login(Enum):
-    """The login behind a request: none was stored for the registry, all were refused, or one was accepted."""
+    """The login behind a request: there was none, it was not sent, all were refused, or one was accepted."""
 
     NONE = "none"
+    WITHHELD = "withheld"
     REFUSED = "refused"
     ACCEPTED = "accepted"
 
@@ -48,6 +49,8 @@ def denied(
     what = f"{host} denies {'write' if push else 'read'} access" + (f" to {repository}" if repository else "")
     if login is Login.REFUSED or (login is Login.ACCEPTED and answer.status == _UNAUTHORIZED):
         reason += "; it also refused the stored login"
+    if login is Login.WITHHELD:
+        reason += "; the login in the environment was not sent"
     return AccessDenied(what, why=reason, fix=_advice(host, repository, answer, login, push=push))
 
 

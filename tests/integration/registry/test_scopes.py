@@ -129,7 +129,7 @@ def test_never_more_is_requested_than_is_needed(start: Start, named: str, reques
     assert scopes(faulty)[-1] == requested
 
 
-@pytest.mark.parametrize("named", [OWN, f"{OWN},push", "repository:images/tool:push", "", "registry:catalog:*"])
+@pytest.mark.parametrize("named", [OWN, f"{OWN},push", "repository:images/tool:push", "", "aws", "registry:catalog:*"])
 def test_a_scope_that_would_not_help_is_not_requested(start: Start, named: str) -> None:
     faulty = start(token("WEAK"), wants("Bearer GOOD", bearer(named)))
     with pytest.raises(NotVisible):
