@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,16 +10,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 
-from factory.build import base_layout
+from factory.build import base_layout, space
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
+from factory.build.space import Use
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
-from factory.engine.sandbox import Confinement
+from factory.engine.sandbox import Confinement, owner
+from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
 from factory.errors import IntegrityFailure, UsageError
-from factory.io import files, trees
+from factory.io import files, plain, trees
 from factory.io.locks import lock
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
+from factory.recipes.definition.definition import Definition
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -62,13 +66,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
     files.make_folder(place.scratch)
-    for where in (place.scratch, folder):
-        files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
+    space.require(recipe, place.scratch, folder)
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
         for leftover in folder.glob(".image.sif.*"):  # from a killed build
             trees.remove_tree(leftover)
         started = monotonic()
-        _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
+        with space.advice(recipe):
+            use = _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
         _require_unchanged(job, engine)
         seen = _examined(folder, progress)
         made = Candidate(
@@ -85,10 +89,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
             base=recipe.build.base,
             base_digest=inputs.base_digest,
             fingerprint=seen.fingerprint,
+            disk=use.peak(seen.sif.size),
         )
         candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
         made.save()
+        if hint := candidates.disk_hint(made, recipe.build.disk):
+            progress.note(f"{recipe.name}: {hint}")
         return made
 
 
@@ -123,10 +130,10 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
         )
 
 
-def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
-    """Have the engine build the image, and write the log next to it."""
+def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
+    """Have the engine build the image, and write the log next to it. Return how much disk space it used."""
     recipe, arch = job.recipe, job.arch
-    confined = place.engine.confinement()
+    confined = place.engine.confinement
     if not confined.kind:
         _without_sandbox(recipe, confined, place, progress)
     with (
@@ -147,7 +154,10 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             )
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        require_usable(work, devices=_makes_devices(definition, place.engine))
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+        if base_image is not None:
+            base_image = _readable(base_image.resolve(), owner(confined.kind), work)
         context = _context(work, recipe, base_image)
         base_layout.put_into(context, bases)
         log = image.with_name("build.log")
@@ -165,20 +175,40 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
-            reads=(*(base.layout.resolve() for base in bases), *([base_image.resolve()] if base_image else [])),
+            reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
         )
         progress.note(f"building {recipe.name}; the log is {log}")
-        progress.begin(f"build {recipe.name}")
-        try:
-            place.engine.build(order, progress.line)
-        finally:
-            progress.end()
+        use = Use(order.scratch, progress.line)
+        last = candidates.last_seconds(place.candidates, recipe.name, arch)
+        with step(progress, f"build {recipe.name}", expected=last):
+            place.engine.build(order, use.line)
+        return use
+
+
+def _makes_devices(definition: Definition, engine: Engine) -> bool:
+    """Return whether debootstrap creates device files: only root outside of user namespaces is allowed to."""
+    debootstrap = any(stage.value("Bootstrap").lower() == "debootstrap" for stage in definition.stages)
+    return debootstrap and engine.host.is_root and not engine.host.mapping
 
 
 def _write_definition(work: Path, text: str) -> Path:
     path = work / "image.def"
     files.atomic_write(path, text)
     return path
+
+
+def _readable(image: Path, builder: int, work: Path) -> Path:
+    """Return an image that the build can read: a copy, where the build runs as another user who may not.
+
+    builder: the user id of the build; -1 for this user.
+    """
+    if builder < 0 or image.stat().st_mode & stat.S_IROTH:
+        return image
+    copy = work / BASE_FILE
+    files.require_space(work, image.stat().st_size, "to copy the base image")
+    plain.copy_file(image, copy)
+    files.hand_over(copy, builder)
+    return copy
 
 
 def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
@@ -192,16 +222,17 @@ def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
         if leaves(folder, entry.name):
             files.remove_file(entry)
     if base_image is not None:
-        files.link_atomically(context / BASE_FILE, str(base_image.resolve()))
+        files.link_atomically(context / BASE_FILE, str(base_image))
     return context
 
 
 @contextmanager
 def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path]]:
     """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
-    files.make_folder(scratch)
+    files.make_folder(scratch, exact=True)
     if confined:
-        yield files.make_folder(Places.below(scratch).tmp / _SOURCES), Path("/tmp", _SOURCES)  # noqa: S108 - the build's
+        mounts = files.make_folder(Places.below(scratch).tmp / _SOURCES, exact=True)
+        yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - the build's
     else:
         with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds
             yield shared, shared

@@ -10,12 +10,12 @@ from pathlib import Path
 from factory.build.base_layout import BasePlace
 from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
-from factory.cli.context import Context
+from factory.cli.context import WORK, Context
 from factory.cli.network import open_with_logins
 from factory.cli.settings import PREFIX, Settings
 from factory.engine import sources
 from factory.errors import UsageError
-from factory.io import git
+from factory.io import files, git
 from factory.make.adapters import Adapters
 from factory.oci.names import RegistryAddress
 from factory.plan.bases import OpenHost
@@ -53,6 +53,20 @@ def _require_own_work(context: Context) -> None:
         )
 
 
+def make_work(context: Context) -> Path:
+    """Create the work folder and return it. Git ignores a new one: it holds images, logs and reports.
+
+    A folder that already has other files is left alone: it may be part of the repository.
+    """
+    work = context.work
+    ours = work.name == WORK or not work.exists() or not any(work.iterdir())
+    files.make_folder(work)
+    ignore = work / ".gitignore"
+    if ours and not ignore.exists() and not ignore.is_symlink():
+        files.atomic_write(ignore, "*\n")
+    return work
+
+
 def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
     """Return the adapters of the factory side. The engine is searched only when something is built or tested.
 
@@ -68,7 +82,7 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
             raise context.build_obstacle
         return BuildPlace(
             engine=context.engine,
-            candidates=context.work / "candidates",
+            candidates=make_work(context) / "candidates",
             scratch=context.scratch,
             find_sources=lambda folder, seen_as: sources.find(
                 context.env, folder, context.settings.text("debian_mirror"), seen_as

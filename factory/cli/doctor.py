@@ -17,7 +17,7 @@ from factory.cli.terminal import emit, say
 from factory.engine import host, sources
 from factory.engine.engine import Engine
 from factory.errors import FactoryError, PlaceUnusable
-from factory.io.files import free_space, readable_size
+from factory.io.files import readable_space
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         obstacle = context.build_obstacle
         yield topic, "builds", facts.build_mode if obstacle is None else f"no: {obstacle.why}; {obstacle.fix}"
         try:
-            yield topic, "sandbox", engine.confinement().in_words()
+            yield topic, "sandbox", engine.confinement.in_words()
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
     yield topic, "architecture", facts.arch
@@ -114,7 +114,7 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
             yield "wrong", name, f"{error}; {error.fix}"
             continue
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"
-        yield topic, name, f"{path} ({readable_size(free_space(path))} free{note})"
+        yield topic, name, f"{path} ({readable_space(path)}{note})"
     for root in context.store.shared:
         yield topic, "shared store", f"{root} ({_readable(root)})"
     try:

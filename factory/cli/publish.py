@@ -13,6 +13,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.plan import plan_argument, read_plan
 from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
+from factory.github.actions import Actions
 from factory.make.adapters import Adapters
 from factory.make.handover import Handed, publish_all
 from factory.make.make import finish_kept, plan_for, publish_one, take_snapshot
@@ -77,7 +78,10 @@ def _all(context: Context, options: PublishOptions) -> int:
     recipes, _ = context.recipes.usable()  # plan and report show the broken ones
     gather_inputs = gather_once()
     rows, code = [], 0
-    for handed in publish_all(adapters, context.recipes.named, read_plan(options.plan), gather_inputs):
+    first_attempt = Actions.of(context.env).first_attempt
+    for handed in publish_all(
+        adapters, context.recipes.named, read_plan(options.plan), gather_inputs, first_attempt=first_attempt
+    ):
         rows.append(_handed_row(handed, adapters))
         if handed.error is not None:
             first = fail(handed.error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from factory.cli.adapters import open_adapters
+from factory.cli.adapters import make_work, open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.github_access import connect, default_branch
 from factory.cli.options import CommonOptions
@@ -122,7 +122,7 @@ def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     planned = read_plan(options.plan)
     recipes, broken = context.recipes.select(options.names)
     decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
-    artifacts = artifacts_in(adapters.candidates, planned)
+    artifacts = artifacts_in(adapters.candidates, planned, first_attempt=Actions.of(context.env).first_attempt)
     for artifact in artifacts:
         if artifact.target is None and isinstance(artifact.made, FactoryError):
             fail(artifact.made)
@@ -140,8 +140,7 @@ def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
 
 
 def _save(context: Context, text: str) -> None:
-    files.make_folder(context.work)
-    files.atomic_write(context.work / FILE, text)
+    files.atomic_write(make_work(context) / FILE, text)
 
 
 def _content(path: Path) -> bytes:

@@ -9,13 +9,14 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, NotFound, UsageError
+from factory.errors import BuildFailed, NotFound, PlaceUnusable, UsageError
 from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
@@ -154,6 +155,7 @@ class Engine:
 
         The image appears under its name only when it is complete. The engine's leftovers are removed in any case.
         """
+        _require_utf8(order.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         output = Output(on_line)
         # The build can write anything into its output folder and change its mode. So the folder is inside another one
         # that only we can open, and its contents are checked afterwards.
@@ -203,17 +205,18 @@ class Engine:
             log.end()
             return done
 
+    @cached_property
     def confinement(self) -> sandbox.Confinement:
-        """Return the sandbox that works on this machine. It is tried out, which takes about 0.2 s."""
+        """The sandbox that works on this machine. It is tried out once, which takes about 0.2 s. Raises BuildFailed."""
         return sandbox.possible(self.path, self.host, self.environment({}))
 
     def _sandbox(self, order: BuildOrder, output: Path) -> process.Sandbox:
         places = Places.below(order.scratch)
         folders = sandbox.Folders(places.engine, places.tmp, places.var_tmp, places.home, output)
         for folder in (places.tmp, places.var_tmp):
-            files.make_folder(folder, 0o1777)
+            files.make_folder(folder, 0o1777, exact=True)
         for folder in folders.all():
-            files.make_folder(folder)
+            files.make_folder(folder, exact=True)
         owner = sandbox.owner(order.confined)
         for path in (*folders.all(), order.folder, order.definition):
             files.hand_over(path, owner)
@@ -231,6 +234,8 @@ class Engine:
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
     ) -> process.Finished:
         """Run a command inside an image as an unprivileged user, and pass its output on."""
+        _require_utf8(command.image, "keep candidates at another path: SINGFACTORY_WORK")
+        _require_utf8(command.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         # HOME is set inside: when root runs the command as nobody, the engine would use nobody's home.
         start = f'HOME={HOME_INSIDE}; export HOME; cd "$HOME" && exec "$@"'
         inner = ("/bin/sh", "-c", start, "test", *(command.arguments or (_OWN_TEST,)))
@@ -239,6 +244,7 @@ class Engine:
             on_output=on_output,
             on_error_output=on_error_output,
             env=self.environment(command.env, command.scratch),
+            cwd=command.home,
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
             new_keyring=True,
@@ -249,6 +255,8 @@ class Engine:
         self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
     ) -> NoReturn:
         """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
+        _require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
+        _require_utf8(Path.cwd(), "run this in another folder")
         mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
         process.become(mine, env, self.host.mapping)
 
@@ -366,6 +374,14 @@ def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, 
         return None
     kind = APPTAINER if match[1] == APPTAINER else SINGULARITY
     return kind, match[2], (int(match[3]), int(match[4]))
+
+
+def _require_utf8(path: Path, fix: str) -> None:
+    """Raise PlaceUnusable for a path that is not UTF-8: engines keep paths in JSON, which replaces its bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise PlaceUnusable(f"the engine cannot open {path}", why="the path is not UTF-8", fix=fix) from error
 
 
 def cannot_build_for(arch: str, host: Host) -> BuildFailed:

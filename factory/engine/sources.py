@@ -169,7 +169,7 @@ class _Collected:
         real = path.resolve()
         if real not in self._targets:
             name = f"{len(self._targets)}-{real.name}"
-            with files.create(self._folder / name):
+            with files.create(self._folder / name, exact=True):
                 pass
             self._add(real, name)
         return self._targets[real]
@@ -179,7 +179,7 @@ class _Collected:
         real = path.resolve()
         if real not in self._targets:
             name = f"{len(self._targets)}-{real.name}"
-            files.make_folder(self._folder / name)
+            files.make_folder(self._folder / name, exact=True)
             self._add(real, name)
         return self._targets[real]
 

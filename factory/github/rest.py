@@ -159,6 +159,11 @@ class GitHub:
         repository = self._repository(doing)
         return self._calls.read(doing, lambda: repository.get_git_ref(f"heads/{branch}").complete()).object.sha
 
+    @property
+    def has_issues(self) -> bool:
+        """Whether issues are turned on. In a new fork they are not, and the API answers their calls with 410."""
+        return self._repository(Doing(f"look up {self._name}", "metadata: read")).has_issues
+
     def open_failure(self, key: str, title: str, body: str, labels: Iterable[str] = ()) -> Issue:
         """Keep one open issue for this key. If its text changes, the new text is also added as a comment.
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from factory.errors import PlaceUnusable
 from factory.io.below import make_way
+from factory.io.owners import mapped_owner
 from factory.io.rights import group_writes, is_unmapped
 
 _MOST_LINKS = 40  # the kernel's limit
@@ -101,7 +102,9 @@ def private_folder(path: Path, *, parents: bool = False) -> Path:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
             why = "it is not a folder that only you can write to: others could put files there"
     if why := why or _not_ours(path):
-        raise PlaceUnusable(f"{path} is not safe to use", why=why, fix="remove it, or name another folder")
+        mapped = _maps_owners(path)
+        fix = "name a folder on another file system" if mapped else "remove it, or name another folder"
+        raise PlaceUnusable(f"{path} is not safe to use", why=mapped or why, fix=fix)
     return path
 
 
@@ -115,8 +118,14 @@ def safe_folder(path: Path, fix: str) -> Path:
         make_way(path, 0o700)
         why = _not_ours(path) or _open_to_others(path)
     if why:
-        raise PlaceUnusable(f"{path} is not safe to use", why=why, fix=fix)
+        raise PlaceUnusable(f"{path} is not safe to use", why=_maps_owners(path) or why, fix=fix)
     return path
+
+
+def _maps_owners(path: Path) -> str:
+    """Return why no folder at path can be this user's alone if its file system maps owners; otherwise ''."""
+    owner = mapped_owner(next(place for place in (path, *path.parents) if place.is_dir()))
+    return f"its file system maps owners: your files belong to {name_of(owner)} there" if owner is not None else ""
 
 
 def _not_ours(path: Path) -> str:

@@ -20,24 +20,44 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from factory.errors import FactoryError, IntegrityFailure, PlaceUnusable
-from factory.io import files, plain, private
-from factory.io.rights import is_unmapped
+from factory.io import files, modes, plain, private
+from factory.io.rights import group_writes, is_unmapped
 
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}  # errors where links are not supported
 _MOST_LINKS = 40  # the kernel's limit
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWNER = 0o700  # the permissions that the owner of a folder needs
 
 
 class Folder:
-    """An open folder. path: its name when it was opened, for messages. Close it, or use it in a with block."""
+    """An open folder. path: its name when it was opened, for messages. Close it, or use it in a with block.
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    shared: whether new entries, and those of folders below, are as open as asked for. Otherwise the umask applies.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, shared: bool = False) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.shared = shared
 
     @classmethod
     def at(cls, path: Path) -> Folder:
         """Open a folder by a path that untrusted users cannot redirect. Raises OSError."""
         return cls(path, _readable(path, os.O_DIRECTORY | os.O_CLOEXEC, None))
+
+    def share(self) -> Folder:
+        """Set ``shared`` if users other than the owner may write this folder, and return it.
+
+        A user's private group does not count, unless the folder passes its group on (S_ISGID).
+        """
+        found = os.fstat(self.descriptor)
+        by_group = found.st_mode & stat.S_ISGID or group_writes(found, f"/proc/self/fd/{self.descriptor}")
+        self.shared |= bool(found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and by_group))
+        return self
+
+    def masked(self, mode: int) -> int:
+        """Return the mode of a new entry for which this mode was asked."""
+        return mode if self.shared else modes.masked(mode)
 
     @classmethod
     def reach(cls, path: Path) -> Folder:
@@ -110,15 +130,14 @@ class Folder:
     def make(self, *names: str, mode: int | None = None) -> Folder:
         """Open a folder below, creating it and its parents where they are missing. mode None: the mode of this folder.
 
-        With None, a folder shared with a group (mode 2775, for example) shares everything below it. A folder that a
-        killed process left without its final mode is corrected. Raises like ``below``, and NotPermitted if this user
-        may not write.
+        The umask applies unless this folder is shared. There, a folder that a killed process left without its final
+        mode is corrected. Raises like ``below``, and NotPermitted if this user may not write.
         """
         mine = self.mode() if mode is None else mode
         return self._walk(names, lambda at, name: at._made(name, mine))  # noqa: SLF001 - of this class
 
     def _walk(self, names: tuple[str, ...], step: Callable[[Folder, str], Folder]) -> Folder:
-        at = Folder(self.path, os.dup(self.descriptor))
+        at = Folder(self.path, os.dup(self.descriptor), shared=self.shared)
         for name in names:
             with at:
                 at = step(at, name)
@@ -137,7 +156,7 @@ class Folder:
         try:
             if mode:
                 files.open_up(handle, mode)
-            return Folder(self.path / name, _readable(Path(), _FOLDER, handle))
+            return Folder(self.path / name, _readable(Path(), _FOLDER, handle), shared=self.shared)
         finally:
             os.close(handle)
 
@@ -146,8 +165,8 @@ class Folder:
             try:
                 os.mkdir(_entry(name), mode & 0o777, dir_fd=self.descriptor)
             except FileExistsError:
-                return self._enter(name, mode)
-            made = self._enter(name, mode)
+                return self._enter(name, mode if self.shared else _OWNER)
+            made = self._enter(name, self.masked(mode))
             self.sync()
             return made
 
@@ -202,8 +221,8 @@ class Folder:
         return private.open_for_update(self.path / _entry(name), dir_fd=self.descriptor)
 
     def create(self, name: str, mode: int = 0o644, *, sync: bool = True) -> contextlib.AbstractContextManager[BinaryIO]:
-        """See factory.io.files.create."""
-        return files.create(self.path / _entry(name), mode, dir_fd=self.descriptor, sync=sync)
+        """See factory.io.files.create. The umask applies unless the folder is shared."""
+        return files.create(self.path / _entry(name), mode, dir_fd=self.descriptor, sync=sync, exact=self.shared)
 
     def write(self, name: str, content: bytes | str, mode: int = 0o644) -> None:
         """See factory.io.files.atomic_write."""
@@ -232,11 +251,20 @@ class Folder:
         """Rename an entry within this folder; the change may be lost if the machine crashes. Raises OSError."""
         os.replace(_entry(name), _entry(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
-    def link(self, name: str, target: str) -> None:
-        """Make an entry a symbolic link to target, atomically replacing an older link."""
+    def link(self, name: str, target: str) -> bool:
+        """Make an entry a symbolic link to target, atomically replacing an older link.
+
+        Returns False if the file system has no symbolic links.
+        """
         with files.explained(self.path / name), self.temporary(name) as temporary:
-            os.symlink(target, temporary, dir_fd=self.descriptor)
+            try:
+                os.symlink(target, temporary, dir_fd=self.descriptor)
+            except OSError as error:
+                if error.errno in NO_LINKS:
+                    return False
+                raise
             self.rename(temporary, self, name)
+        return True
 
     def links_to(self, name: str) -> str | None:
         """Return the target of a symbolic link in this folder, or None if there is no such link."""

@@ -26,11 +26,14 @@ from factory.errors import (
     NotPermitted,
     PlaceUnusable,
 )
+from factory.io import modes
 from factory.io.copying import copy_range
+from factory.io.progress import Advance, ignore
 from factory.io.trees import remove_tree
 from factory.oci.digest import Digest
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
+_COPIED = 64 * BLOCK  # bytes that the kernel copies at a time, between two reports of progress
 NOBODY = 65534  # the user ID of nobody, who owns no files
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
@@ -65,7 +68,7 @@ def storage_error(error: OSError, path: Path, needed: int = 0) -> FactoryError |
         need = f"; {readable_size(needed)} more needed" if needed else ""
         return NoRoom(
             f"no space left to write {path}",
-            why=f"{os.strerror(error.errno or 0)}, {readable_size(free_space(path))} free{need}",
+            why=f"{os.strerror(error.errno or 0)}, {readable_space(path)}{need}",
             fix="free some space (singfactory store gc), or name another folder with --store",
         )
     if error.errno in _IN_THE_WAY:
@@ -95,33 +98,56 @@ def system_error(error: OSError, path: Path) -> FactoryError:
     return MachineFailure(f"{path} cannot be used", why=why or str(error), fix=fix)
 
 
-def free_space(path: Path) -> int:
-    """Return how many bytes this user may still write at path or its nearest existing parent."""
+def free_space(path: Path) -> int | None:
+    """Return how many bytes this user may still write at path or its nearest existing parent.
+
+    None if the file system does not report a size, as with some network file systems and object stores.
+    """
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):
             found = os.statvfs(place)
-            return found.f_bavail * found.f_frsize
-    return 0
+            return found.f_bavail * found.f_frsize if found.f_blocks else None
+    return None
+
+
+def readable_space(path: Path) -> str:
+    """Return the free space at path for people: ``433 MB free``."""
+    free = free_space(path)
+    return "free space unknown" if free is None else f"{readable_size(free)} free"
+
+
+def disk_use(folder: Path) -> int:
+    """Return the bytes that a folder's files take on disk, without those that this user cannot see."""
+    seen: dict[tuple[int, int], int] = {}  # a file with several names counts once
+    for place, below, names in os.walk(folder):
+        for name in (*below, *names):
+            with contextlib.suppress(OSError):
+                found = Path(place, name).lstat()
+                seen[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(seen.values())
 
 
 def require_space(path: Path, needed: int, purpose: str) -> None:
     """Raise NoRoom unless ``needed`` bytes are free at path. purpose completes the message, e.g. "to build NAME"."""
     free = free_space(path)
-    if free < needed:
+    if free is not None and free < needed:
         raise NoRoom(
             f"not enough space in {path} {purpose}",
-            why=f"{readable_size(needed)} needed, {readable_size(free)} free",
+            why=f"{readable_size(needed)} needed, {readable_space(path)}",
             fix="free some space, or name a folder on a larger disk",
         )
 
 
-def make_folder(path: Path, mode: int = 0o755) -> Path:
-    """Create a folder and its missing parents with this mode, regardless of the umask. Existing ones are unchanged."""
+def make_folder(path: Path, mode: int = 0o755, *, exact: bool = False) -> Path:
+    """Create a folder and its missing parents. Existing ones are unchanged.
+
+    The umask takes permissions away from group and others, unless the mode is exact.
+    """
     with explained(path):
         missing = [place for place in (path, *path.parents) if not place.exists()]
         for place in reversed(missing):
             with contextlib.suppress(FileExistsError, NotADirectoryError):
-                _make_one_folder(place, mode)
+                _make_one_folder(place, mode if exact else modes.masked(mode))
     if not path.is_dir():
         raise PlaceUnusable(f"{path} is in the way", why="it is not a folder", fix="move it, or name another folder")
     return path
@@ -154,7 +180,8 @@ def open_up(descriptor: int, mode: int) -> None:
     found = os.fstat(descriptor)
     has = stat.S_IMODE(found.st_mode)
     if found.st_uid == os.geteuid() and has & mode != mode:
-        Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
+        with contextlib.suppress(PermissionError):  # the file system has no modes
+            Path(f"/proc/self/fd/{descriptor}").chmod(has | mode)
 
 
 def give_to_nobody(*folders: Path) -> None:
@@ -200,7 +227,7 @@ def take_over(path: Path, owner: int) -> None:
             opened = Path(f"/proc/self/fd/{descriptor}")
             if found.st_uid != os.geteuid():
                 os.chown(opened, os.geteuid(), os.getegid())
-            opened.chmod(stat.S_IMODE(found.st_mode) & 0o755 | 0o644)
+            opened.chmod(modes.masked(stat.S_IMODE(found.st_mode) & 0o755 | 0o644))
         finally:
             os.close(descriptor)
 
@@ -241,12 +268,14 @@ def looked_up(path: Path, dir_fd: int | None) -> Path | str:
 
 
 @contextlib.contextmanager
-def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bool = True) -> Iterator[BinaryIO]:
+def create(
+    path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bool = True, exact: bool = False
+) -> Iterator[BinaryIO]:
     """Create a file for writing. It is fsynced when the block ends, and removed if the block raises.
 
-    Anything already at path is refused, including a link (O_EXCL|O_NOFOLLOW). The mode does not depend on the umask.
-    dir_fd: an open descriptor of path's folder (factory.io.below), or None to resolve the path. sync: False for a
-    file that may be lost in a crash.
+    Anything already at path is refused, including a link (O_EXCL|O_NOFOLLOW). The umask takes permissions away from
+    group and others, unless the mode is exact. dir_fd: an open descriptor of path's folder (factory.io.below), or None
+    to resolve the path. sync: False for a file that may be lost in a crash.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with explained(path):
@@ -255,7 +284,7 @@ def create(path: Path, mode: int = 0o644, *, dir_fd: int | None = None, sync: bo
             with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
-                os.fchmod(file.fileno(), mode)
+                modes.set_mode(file.fileno(), mode if exact else modes.masked(mode))
                 if sync:
                     os.fsync(file.fileno())
         except BaseException:
@@ -285,11 +314,14 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
         remove_tree(path)
 
 
-def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write a whole file atomically: readers see the old content or the new one. Durable when this returns."""
+def atomic_write(path: Path, content: bytes | str, mode: int = 0o644, *, exact: bool = False) -> None:
+    """Write a whole file atomically: readers see the old content or the new one. Durable when this returns.
+
+    exact: see ``create``.
+    """
     data = content.encode() if isinstance(content, str) else content
     with temporary_in(path.parent, path.name) as temporary:
-        with create(temporary, mode) as file:
+        with create(temporary, mode, exact=exact) as file:
             file.write(data)
         rename_into_place(temporary, path)
 
@@ -308,13 +340,14 @@ def link_atomically(link: Path, target: str) -> None:
         rename_into_place(temporary, link)
 
 
-def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
+def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path, advance: Advance = ignore) -> None:
     """Copy an open file to another open file. destination: the new file's name, for errors."""
     wanted = os.fstat(reader.fileno()).st_size
     done = 0
     with explained(destination, wanted):
-        while count := copy_range(reader.fileno(), writer.fileno(), done, max(wanted - done, BLOCK)):
+        while count := copy_range(reader.fileno(), writer.fileno(), done, min(max(wanted - done, BLOCK), _COPIED)):
             done += count
+            advance(count)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -352,11 +385,12 @@ def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
         os.unlink(looked_up(path, dir_fd), dir_fd=dir_fd)
 
 
-def digest_of_open(descriptor: int) -> Digest:
+def digest_of_open(descriptor: int, advance: Advance = ignore) -> Digest:
     """Return the SHA-256 digest of an open file."""
     hasher = hashlib.sha256()
     at = 0
     while block := os.pread(descriptor, BLOCK, at):
         hasher.update(block)
         at += len(block)
+        advance(len(block))
     return Digest("sha256", hasher.hexdigest())

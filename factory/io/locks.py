@@ -23,7 +23,7 @@ from factory import strict
 from factory.errors import Busy
 from factory.io.alive import boot, namespace, start_time
 from factory.io.ancestors import name_of
-from factory.io.below import Folder
+from factory.io.below import NO_LINKS, Folder
 from factory.io.files import make_folder, storage_error
 from factory.io.private import planted
 from factory.io.progress import Progress, step
@@ -147,7 +147,7 @@ def _wait_for(folder: Folder, name: str, mine: Holder, waiting: _Waiting, waits:
             path = folder.path / name
             waiting.progress.note(f"{holder} has ended, but its lock {path} cannot be removed: continuing without it")
             return Held(mine.token, doubtful, alone=False)
-        if not announced:
+        if not announced and holder.token:  # without one, the lock is just being written
             waiting.progress.note(f"waiting for {holder}, which is doing the same work")
             waits.enter_context(step(waiting.progress, f"waiting for {holder}"))
             announced = True
@@ -161,16 +161,31 @@ def _create(folder: Folder, name: str, mine: Holder) -> bool:
     """Try to create the lock. Its content is complete before its name appears (link, not open)."""
     temporary = f".{name}.{mine.token}"
     try:
-        with folder.create(temporary, sync=False) as file:
-            file.write(json.dumps(asdict(mine)).encode())
+        _write(folder, temporary, mine)
         folder.second_name(temporary, name)
     except FileExistsError:  # NFS also reports this for a retransmitted request whose first try made the link
         return folder.stat(temporary).st_nlink > 1
     except OSError as error:
+        if error.errno in NO_LINKS:
+            return _create_in_place(folder, name, mine)
         raise storage_error(error, folder.path / name) or error from error
     finally:
         folder.remove(temporary)
     return True
+
+
+def _create_in_place(folder: Folder, name: str, mine: Holder) -> bool:
+    """The same where the file system has no hard links: for a moment the lock is empty, and held by nobody known."""
+    try:
+        _write(folder, name, mine)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(folder: Folder, name: str, holder: Holder) -> None:
+    with folder.create(name, sync=False) as file:
+        file.write(json.dumps(asdict(holder)).encode())
 
 
 def _read(folder: Folder, name: str) -> Holder | None:
@@ -230,10 +245,18 @@ def _take_away(folder: Folder, name: str, holder: Holder) -> bool:
         return False
     taken = _read(folder, grave)
     if taken is not None and taken != holder:  # a live process took the lock in between: restore it
-        with contextlib.suppress(OSError):
-            folder.second_name(grave, name)
+        _give_back(folder, grave, name, taken)
     folder.remove(grave)
     return True
+
+
+def _give_back(folder: Folder, grave: str, name: str, holder: Holder) -> None:
+    try:
+        folder.second_name(grave, name)
+    except OSError as error:
+        if error.errno in NO_LINKS:
+            with contextlib.suppress(OSError):
+                _create_in_place(folder, name, holder)
 
 
 def _refresh(folder: Folder, name: str, mine: Holder, stop: threading.Event) -> None:

@@ -11,7 +11,9 @@ from io import FileIO
 from pathlib import Path
 
 from factory.errors import FactoryError, IntegrityFailure
+from factory.io import modes
 from factory.io.files import NO_RIGHT, explained, looked_up
+from factory.io.owners import is_own
 
 _PIECE = 128 * 1024  # bytes
 
@@ -32,7 +34,7 @@ def open_for_update(path: Path, *, dir_fd: int | None = None) -> Iterator[FileIO
             if error.errno == errno.ELOOP or (error.errno in NO_RIGHT and not _is_ours(path, dir_fd)):
                 raise planted(path, dir_fd=dir_fd) from error
             raise
-        if not _is_private(descriptor):
+        if not is_private(os.fstat(descriptor), path.parent, dir_fd=dir_fd):
             os.close(descriptor)
             raise planted(path, dir_fd=dir_fd)
         with FileIO(descriptor, "r+") as file:
@@ -70,7 +72,7 @@ def uncache(file: FileIO, size: int) -> None:
 def private_size(path: Path, *, dir_fd: int | None = None) -> int:
     """Return the size of a private file. Raises IntegrityFailure if something else is in its place."""
     found = _lstat(path, dir_fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+    if not is_private(found, path.parent, dir_fd=dir_fd):
         raise planted(path, dir_fd=dir_fd)
     return found.st_size
 
@@ -79,10 +81,10 @@ def _lstat(path: Path, dir_fd: int | None) -> os.stat_result:
     return os.stat(looked_up(path, dir_fd), dir_fd=dir_fd, follow_symlinks=False)
 
 
-def _is_private(descriptor: int) -> bool:
-    """Return whether this is a regular file of this user, with one name only."""
-    found = os.fstat(descriptor)
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+def is_private(found: os.stat_result, folder: Path, *, dir_fd: int | None = None) -> bool:
+    """Return whether a file in a folder is a regular one of this user's, with no second name."""
+    plain = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1  # 0 where links are not counted
+    return plain and is_own(found.st_uid, folder, dir_fd=dir_fd)
 
 
 def _make_writable(path: Path, dir_fd: int | None) -> None:
@@ -91,8 +93,8 @@ def _make_writable(path: Path, dir_fd: int | None) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(looked_up(path, dir_fd), flags, dir_fd=dir_fd)
         try:
-            if _is_private(descriptor):
-                os.fchmod(descriptor, 0o600)
+            if is_private(os.fstat(descriptor), path.parent, dir_fd=dir_fd):
+                modes.set_mode(descriptor, 0o600)
         finally:
             os.close(descriptor)
 
@@ -100,7 +102,7 @@ def _make_writable(path: Path, dir_fd: int | None) -> None:
 def _is_ours(path: Path, dir_fd: int | None) -> bool:
     """Return False only for an existing file of another user."""
     try:
-        return _lstat(path, dir_fd).st_uid == os.geteuid()
+        return is_own(_lstat(path, dir_fd).st_uid, path.parent, dir_fd=dir_fd)
     except OSError:
         return True
 

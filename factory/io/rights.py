@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from factory.io.owners import mapped_owner
+
 _OVERFLOW = Path("/proc/sys/fs/overflowuid")  # shown for every ID without a mapping (user_namespaces(7))
 _ID_MAP = Path("/proc/self/uid_map")
 
@@ -49,7 +51,8 @@ def whose(path: Path) -> str:
     """
     found = path.lstat()
     if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
-        return f"it belongs to user id {found.st_uid}"
+        mapped = found.st_uid == mapped_owner(path.parent)
+        return f"it belongs to user id {found.st_uid}" + (", to whom its file system maps you" if mapped else "")
     if stat.S_ISLNK(found.st_mode):
         return ""
     if found.st_mode & stat.S_IWOTH:

@@ -41,24 +41,28 @@ def publish_all(
     find: FindRecipe,
     planned: Collection[Target] | None = None,
     gather_inputs: GatherInputs | None = None,
+    *,
+    first_attempt: bool = True,
 ) -> Iterator[Handed]:
     """Publish every candidate in the work folder, bases first, and yield each result.
 
     All architectures of a recipe get the same build number. A candidate that cannot be published does not stop the
-    others, except those based on it. find: looks up a recipe by name. planned: as for ``artifacts_in``.
-    gather_inputs: reads the inputs; by default each recipe is read once.
+    others, except those based on it. find: looks up a recipe by name. planned, first_attempt: as for
+    ``artifacts_in``. gather_inputs: reads the inputs; by default each recipe is read once.
 
     Raises RegistryFailure or a subclass if the catalog cannot be read.
     """
     gather_inputs = gather_inputs or gather_once()
     found: list[tuple[Recipe, Candidate]] = []
-    for entry in artifacts_in(adapters.candidates, planned):
+    for entry in artifacts_in(adapters.candidates, planned, first_attempt=first_attempt):
         read = _of_recipe(entry, find)
         if isinstance(read, FactoryError):
             yield Handed(entry.name, error=read)
         elif read is not None:
             found.append(read)
-        elif entry.target is not None:
+        elif entry.target is None:
+            adapters.progress.note(f"{entry.name} is ignored: it is no job of the plan, but left by an earlier attempt")
+        else:
             where = adapters.candidates / entry.name
             adapters.progress.note(f"{entry.target[0]} ({entry.target[1]}) was not built; {where} contains no image")
     catalog = catalogs.read(adapters.registry)
@@ -90,7 +94,7 @@ def _publish(
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of its base recipe."""
     ready = []
     for made in group:
-        judged = _judged(recipe, made, bases, gather_inputs)
+        judged = _judged(recipe, made, bases, adapters, gather_inputs)
         if isinstance(judged, FactoryError):
             yield Handed(made.folder.name, made, error=judged)
         else:
@@ -104,7 +108,9 @@ def _publish(
             yield Handed(made.folder.name, made, release)
 
 
-def _judged(recipe: Recipe, made: Candidate, bases: set[str], gather_inputs: GatherInputs) -> TestReport | FactoryError:
+def _judged(
+    recipe: Recipe, made: Candidate, bases: set[str], adapters: Adapters, gather_inputs: GatherInputs
+) -> TestReport | FactoryError:
     """Return the report of a candidate that may be published, or the reason why not."""
     if recipe.base_recipe and made.base_digest not in bases:
         return BuildFailed(
@@ -116,7 +122,7 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str], gather_inputs: Gat
         candidates.require_within(made, recipe.build.disk)
         report = reports.load(made.folder, recipe.name)
         _require_own_tests(recipe, report)
-        require_ready(recipe, made, report, gather_inputs)
+        require_ready(recipe, made, report, adapters, gather_inputs)
     except FactoryError as error:
         return error
     return report

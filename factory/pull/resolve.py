@@ -11,9 +11,10 @@ from factory.oci.digest import Descriptor
 from factory.oci.names import LATEST, BuildTag, Reference
 from factory.records import catalog as catalogs
 from factory.records.catalog import Catalog, Entry
-from factory.records.release import Release, from_manifest, index_tag
+from factory.records.release import Release, from_manifest, index_tag, undeclared_layer
 from factory.registry.image_index import platforms
-from factory.registry.protocol import DOCKER_LIST, INDEX, Manifest, RawManifest, Registry
+from factory.registry.protocol import DOCKER_LIST, INDEX, SIF_LAYER, Manifest, RawManifest, Registry
+from factory.sif.header import HEADER_SIZE, begins_like_sif
 
 _SHOWN = 8  # tags or architectures that an error lists
 
@@ -52,7 +53,8 @@ def resolve(reference: Reference, registry: Registry, arch: str) -> Resolved:
     release = None if reference.digest else entry.release(wanted, arch) or _numbered_apart(entry, wanted, arch)
     from_catalog = release is not None
     if release is None:
-        release = _from_registry(reference, registry, catalog, arch)
+        release, remark = _from_registry(reference, registry, catalog, arch)
+        notice = "; ".join(filter(None, (notice, remark)))
     own = (str(release.tag),) if release.tag.build else ()
     if reference.digest is not None and not reference.tag:
         tags = own or (f"sha256-{release.digest.hex}",)
@@ -98,7 +100,8 @@ def _numbered_apart(entry: Entry, tag: str, arch: str) -> Release | None:
     return next(own, None)
 
 
-def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, arch: str) -> Release:
+def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, arch: str) -> tuple[Release, str]:
+    """Return the release and a notice for the user, or ''."""
     wanted = str(reference.digest or reference.tag or LATEST)
     try:
         raw = registry.manifest(reference.name, wanted)
@@ -106,25 +109,45 @@ def _from_registry(reference: Reference, registry: Registry, catalog: Catalog, a
         raise _not_found(reference, registry, catalog) from error
     if raw.descriptor.media_type in (INDEX, DOCKER_LIST):
         return _from_index(raw, reference, registry, arch)
-    release = from_manifest(reference.name, Manifest.read(raw), raw.descriptor.digest)
+    release, remark = _from_image(raw, reference, registry)
     if reference.digest is None and release.arch not in ("", arch):
         raise _not_for(reference, arch, [release.arch])
-    return replace(release, arch=release.arch or arch)
+    return replace(release, arch=release.arch or arch), remark
 
 
-def _from_index(raw: RawManifest, reference: Reference, registry: Registry, arch: str) -> Release:
+def _from_image(raw: RawManifest, reference: Reference, registry: Registry) -> tuple[Release, str]:
+    """Return the release of an image manifest, and a notice if only its first bytes show that it is a SIF."""
+    manifest = Manifest.read(raw)
+    layer, remark = undeclared_layer(manifest), ""
+    if layer is not None and begins_like_sif(_first_bytes(registry, reference.name, layer)):
+        remark = f"{reference} was pushed as {layer.media_type[:80]}, but it is a SIF file: taken as an image"
+        manifest = replace(manifest, layers=(replace(layer, media_type=SIF_LAYER),))
+    return from_manifest(reference.name, manifest, raw.descriptor.digest), remark
+
+
+def _first_bytes(registry: Registry, name: str, layer: Descriptor) -> bytes:
+    """Return the first bytes of a blob. The download ends there: not every registry serves ranges."""
+    start = b""
+    for block in registry.blob(name, layer, caller_verifies=True):
+        start += block
+        if len(start) >= HEADER_SIZE:
+            break
+    return start
+
+
+def _from_index(raw: RawManifest, reference: Reference, registry: Registry, arch: str) -> tuple[Release, str]:
     """Return the release for an architecture from an image index. A factory's index also says its tag."""
     offered = list(platforms(raw))
     entry = next((entry for has, entry in offered if has == arch), None)
     if entry is None:
         raise _not_for(reference, arch, [has for has, _ in offered])
     image = registry.manifest(reference.name, str(Descriptor.from_json(entry).digest))
-    release = from_manifest(reference.name, Manifest.read(image), image.descriptor.digest)
+    release, remark = _from_image(image, reference, registry)
     if release.arch not in ("", arch):
         raise _not_for(reference, arch, [release.arch])
     annotations = raw.json().get("annotations")
     tag = index_tag(reference.name, annotations) if isinstance(annotations, dict) else None
-    return replace(release, arch=arch, tag=tag or release.tag)
+    return replace(release, arch=arch, tag=tag or release.tag), remark
 
 
 def _not_for(reference: Reference, arch: str, offered: Sequence[str]) -> NotFound:

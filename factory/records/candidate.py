@@ -21,8 +21,9 @@ from typing import Any
 
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files, plain
+from factory.io.progress import Progress, Silent, step
 from factory.io.rights import whose
-from factory.oci.digest import Descriptor
+from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import version_name
 from factory.records.inputs import Inputs
 from factory.records.record import Record
@@ -32,13 +33,14 @@ _FORMAT = 1
 _LIMIT = 64 * 1024  # bytes of a build record
 _TEXT_LIMIT = 1000  # characters of a text in it
 _MOST_PARTS = 40
+_NEAR = 0.9  # of the recipe's build.disk
 _FINGERPRINT = re.compile(r"[A-Za-z0-9:+._-]*", re.ASCII)
 FILES = frozenset(
     {"image.sif", "candidate.json", "build.log", "image.chunks", "sbom.spdx.json", "report.json", "junit.xml"}
 )
 _KEYS = frozenset(
     {"format", "recipe", "version", "arch", "sif_digest", "size", "created", "seconds", "engine", "inputs", "parts"}
-    | {"base", "base_digest", "fingerprint"}
+    | {"base", "base_digest", "fingerprint", "disk"}
 )
 
 
@@ -46,7 +48,8 @@ _KEYS = frozenset(
 class Candidate:
     """The result of one build. created: ISO 8601, UTC. seconds: wall time of the build. key: the input key.
 
-    fingerprint: of the contents (factory.sif.fingerprint); '' if they could not be read.
+    fingerprint: of the contents (factory.sif.fingerprint); '' if they could not be read. disk: bytes that the build
+    took on disk at most; 0 if unknown.
     """
 
     folder: Path
@@ -62,6 +65,7 @@ class Candidate:
     base: str = ""
     base_digest: str = ""
     fingerprint: str = ""
+    disk: int = 0
 
     @property
     def image(self) -> Path:
@@ -100,6 +104,7 @@ class Candidate:
             "base": self.base,
             "base_digest": self.base_digest,
             "fingerprint": self.fingerprint,
+            "disk": self.disk,
         }
 
     def save(self) -> None:
@@ -172,6 +177,7 @@ def _read(folder: Path, record: Record) -> Candidate:
         base=record.text("base", _TEXT_LIMIT),
         base_digest=base_digest,
         fingerprint=record.text("fingerprint", _TEXT_LIMIT, _FINGERPRINT) if record.has("fingerprint") else "",
+        disk=record.size("disk") if record.has("disk") else 0,
     )
 
 
@@ -204,12 +210,12 @@ def require_size(candidate: Candidate) -> None:
         )
 
 
-def require_intact(candidate: Candidate) -> None:
+def require_intact(candidate: Candidate, progress: Progress | None = None) -> None:
     """Raise IntegrityFailure if the image's size or digest differs from its record. Hashes the whole image."""
     require_image(candidate)
     require_size(candidate)
     try:
-        digest, size = plain.digest_of(candidate.image)
+        digest, size = _hashed(candidate, progress)
     except OSError as error:
         raise IntegrityFailure(f"{candidate.image} cannot be read", why=error.strerror or "") from error
     if (digest, size) != (candidate.sif.digest, candidate.sif.size):
@@ -218,6 +224,11 @@ def require_intact(candidate: Candidate) -> None:
             why=f"expected {candidate.sif.digest} and {candidate.sif.size} bytes, got {digest} and {size}",
             fix=f"build it again: singfactory build --force {candidate.recipe}",
         )
+
+
+def _hashed(candidate: Candidate, progress: Progress | None) -> tuple[Digest, int]:
+    with step(progress or Silent(), f"hash {candidate.recipe}", candidate.sif.size) as advance:
+        return plain.digest_of(candidate.image, advance)
 
 
 def require_within(candidate: Candidate, disk: int) -> None:
@@ -234,7 +245,25 @@ def require_within(candidate: Candidate, disk: int) -> None:
         )
 
 
-def load_if_intact(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
+def disk_hint(candidate: Candidate, disk: int) -> str:
+    """Return a sentence if the build came near to disk, the recipe's build.disk in bytes, or exceeded it; else ''."""
+    if candidate.disk < _NEAR * disk:
+        return ""
+    used, declared = files.readable_size(candidate.disk), files.readable_size(disk)
+    return f"its build took {used} of disk, and [build] disk is {declared}: raise it in recipe.toml"
+
+
+def last_seconds(candidates: Path, recipe: str, arch: str) -> float | None:
+    """Return how long the last build took, in seconds, or None if there is no usable record of it."""
+    try:
+        return load(candidates, recipe, arch).seconds
+    except FactoryError:
+        return None
+
+
+def load_if_intact(
+    candidates: Path, recipe: str, arch: str, key: str, progress: Progress | None = None
+) -> Candidate | None:
     """Return the candidate if it has this input key and its image still has its digest, or None."""
     try:
         candidate = load(candidates, recipe, arch)
@@ -242,5 +271,5 @@ def load_if_intact(candidates: Path, recipe: str, arch: str, key: str) -> Candid
         return None
     if candidate.key != key or candidate.image.lstat().st_size != candidate.sif.size:
         return None
-    digest, _ = plain.digest_of(candidate.image)
+    digest, _ = _hashed(candidate, progress)
     return candidate if digest == candidate.sif.digest else None

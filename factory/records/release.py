@@ -18,6 +18,9 @@ from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifes
 TEST_REPORT = "application/vnd.singfactory.test-report.v1+json"
 CHUNK_INDEX = "application/vnd.singfactory.chunk-index.v1"
 PROVENANCE = "application/vnd.in-toto+json"
+_OLD_SIF_LAYER = "appliciation/vnd.sylabs.sif.layer.tar"  # spelled so by the first versions of Singularity with oras://
+_PACKED = ("gzip", "zstd")  # ends of media types that say how the content is packed, which no SIF is
+_CONTAINERS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 _OCI = "org.opencontainers.image."
 _OURS = "io.singfactory."
 _MOST_PARTS = 200  # input parts of an image; ours have seven
@@ -142,15 +145,33 @@ def _build_tag(value: object) -> BuildTag:
 
 
 def sif_layer(manifest: Manifest) -> Descriptor:
-    """The one layer of an image manifest that Apptainer would pull. Raises IntegrityFailure for another shape."""
-    if len(manifest.layers) != 1 or manifest.layers[0].media_type != SIF_LAYER:
+    """Return the only layer of an image that Apptainer would pull. Raises IntegrityFailure for another manifest."""
+    if len(manifest.layers) != 1 or manifest.layers[0].media_type not in (SIF_LAYER, _OLD_SIF_LAYER):
         shapes = ", ".join(layer.media_type for layer in manifest.layers[:3]) or "none"
         raise IntegrityFailure(
             "this is not a SIF image",
-            why=f"wanted exactly one layer of type {SIF_LAYER}, got {len(manifest.layers)} ({shapes[:120]})",
-            fix="a Docker image is run by building a recipe from it: singfactory new NAME --from IMAGE",
+            why=f"expected exactly one layer of type {SIF_LAYER}, got {len(manifest.layers)} ({shapes[:120]})",
+            fix="build a recipe from a Docker image: singfactory new NAME --from IMAGE"
+            if _is_container(manifest)
+            else "push a SIF with: apptainer push IMAGE.sif oras://REGISTRY/NAME:TAG",
         )
     return manifest.layers[0]
+
+
+def undeclared_layer(manifest: Manifest) -> Descriptor | None:
+    """Return the only layer of an artifact whose media types do not say what it holds, or None.
+
+    `oras push FILE` writes such manifests. Only the first bytes of the file can tell whether it is a SIF.
+    """
+    if len(manifest.layers) != 1 or _is_container(manifest):
+        return None
+    kind = manifest.layers[0].media_type
+    return None if kind in (SIF_LAYER, _OLD_SIF_LAYER) or kind.endswith(_PACKED) else manifest.layers[0]
+
+
+def _is_container(manifest: Manifest) -> bool:
+    """Return whether a manifest is that of a Docker or OCI image."""
+    return manifest.config.media_type in _CONTAINERS
 
 
 def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bool = False) -> Manifest:

@@ -68,7 +68,7 @@ class LayoutFiles:
         """
         with contextlib.ExitStack() as stack:
             with explained(self.root):
-                root = stack.enter_context(Folder.reach(self.root))
+                root = stack.enter_context(Folder.reach(self.root)).share()
                 names = (repository, ".partial", ".locks")
                 layout, partial, locks = (stack.enter_context(_made(root, name)) for name in names)
             sweep(partial, _PARTIAL_LIFE)

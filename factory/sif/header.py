@@ -17,6 +17,7 @@ _DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")
 _PARTITION = struct.Struct("<ii3s")  # the start of a partition's extra field
 _MAGIC = b"SIF_MAGIC\0"
 _VERSION = b"01\0"
+_SQUASHFS = b"hsqs"  # the magic number of a squashfs, little-endian
 _MOST_DESCRIPTORS = 4096  # Apptainer writes 48
 _ARCHITECTURES = {
     "01": "386", "02": "amd64", "03": "arm", "04": "arm64", "05": "ppc64", "06": "ppc64le",
@@ -83,6 +84,32 @@ def read_sif_header(file: BinaryIO, size: int, name: str) -> SifHeader:
         raise IntegrityFailure(
             f"{name} is not a valid SIF file", why=str(unsound), fix="fetch or build the image again"
         ) from unsound
+
+
+HEADER_SIZE = _HEADER.size  # bytes
+
+
+def begins_like_sif(start: bytes) -> bool:
+    """Return whether a file that starts with these bytes, at least ``HEADER_SIZE``, can be a SIF."""
+    return start[32:42] == _MAGIC
+
+
+def require_runnable(file: BinaryIO, size: int, name: str) -> SifHeader:
+    """Read the header of an open SIF, and the first bytes of its root file system: enough to see that it is an image.
+
+    name: its name in errors. Raises IntegrityFailure like ``read_sif_header``, and if there is no root file system.
+    """
+    header = read_sif_header(file, size, name)
+    system = header.primary_system
+    why = ""
+    if system is None:
+        why = "it has no root file system"
+    elif system.file_system == "squashfs":
+        file.seek(system.offset)
+        why = "" if file.read(len(_SQUASHFS)) == _SQUASHFS else "its root file system is not a squashfs"
+    if why:
+        raise IntegrityFailure(f"{name} is not a container image", why=why, fix="fetch or build the image again")
+    return header
 
 
 class _Unsound(Exception):

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.errors import IntegrityFailure, NotFound, UsageError
-from factory.io import files
+from factory.io import files, modes
 from factory.io.below import Entry
 from factory.io.locks import lock_in
-from factory.io.progress import Progress
+from factory.io.owners import is_own
+from factory.io.progress import Progress, step
 from factory.oci.names import Reference
+from factory.sif.header import require_runnable
 from factory.store.refs import StoredImage
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 DEFAULT_TAG = "adopted"
-_MAGIC = b"SIF_MAGIC"
-_MAGIC_AT = 32  # bytes; sif-spec "Global header": after the launch script
+
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2)
 _READ_ONLY = 0o444
 _WRITABLE_BY_OTHERS = 0o022
@@ -60,7 +61,9 @@ def adopt(store: Store, source: Path, reference: Reference, progress: Progress) 
         way = _bring(file, source, temporary, progress)
         with partial.reading(name) as descriptor:
             before = os.fstat(descriptor)
-            digest, size = files.digest_of_open(descriptor), before.st_size
+            size = before.st_size
+            with step(progress, f"hash {source.name}", size) as advance:
+                digest = files.digest_of_open(descriptor, advance)
         image = StoredImage(
             recipe=reference.name,
             tag=tag,
@@ -95,14 +98,25 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
     except FileNotFoundError as error:
         raise NotFound(f"there is no file {source}") from error
     with os.fdopen(descriptor, "rb") as file:
-        ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if not ordinary or os.pread(descriptor, len(_MAGIC), _MAGIC_AT) != _MAGIC:
+        if why := _fault(file):
             raise UsageError(
                 f"{source} is not a SIF image",
-                why="it has no SIF header" if ordinary else "it is not a regular file",
+                why=why,
                 fix="convert other formats with: apptainer build IMAGE.sif SOURCE",
             )
         yield file
+
+
+def _fault(file: BinaryIO) -> str:
+    """Return why an open file is not a SIF that an engine can start, or ''."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    try:
+        require_runnable(file, found.st_size, "")
+    except IntegrityFailure as error:
+        return error.why
+    return ""
 
 
 def _bring(file: BinaryIO, source: Path, temporary: Entry, progress: Progress) -> str:
@@ -114,8 +128,8 @@ def _bring(file: BinaryIO, source: Path, temporary: Entry, progress: Progress) -
     size = os.fstat(file.fileno()).st_size
     files.require_space(temporary.folder.path, size, "to adopt the image")
     progress.note(f"copying {source} ({files.readable_size(size)}): it cannot be linked safely")
-    with temporary.folder.create(temporary.name, 0o600) as mine:
-        files.copy_open(file, mine, temporary.path)
+    with temporary.folder.create(temporary.name, 0o600) as mine, step(progress, f"copy {source.name}", size) as advance:
+        files.copy_open(file, mine, temporary.path, advance)
     return "copy"
 
 
@@ -160,12 +174,13 @@ def _link(file: BinaryIO, source: Path, temporary: Entry) -> bool:
 def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
     """Make the file read-only, and check one last time that it is the file that was hashed."""
     with temporary.folder.reading(temporary.name) as descriptor:
-        os.fchmod(descriptor, _READ_ONLY)
+        modes.set_mode(descriptor, temporary.folder.masked(_READ_ONLY))
         os.fsync(descriptor)
         found = os.fstat(descriptor)
     same = (found.st_ino, found.st_mtime_ns, found.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     names = 2 if way == "link" else 1
-    if not same or found.st_nlink != names or found.st_uid != os.geteuid():
+    folder = temporary.folder
+    if not same or found.st_nlink > names or not is_own(found.st_uid, folder.path, dir_fd=folder.descriptor):
         raise IntegrityFailure(
             "the file changed while it was adopted",
             why="another process writes it or has linked it",

@@ -122,7 +122,7 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
 @contextlib.contextmanager
 def _folder(root: Path) -> Iterator[Folder]:
     make_way(root)
-    with Folder.at(root) as store, store.make(FOLDER) as folder:
+    with Folder.at(root).share() as store, store.make(FOLDER).share() as folder:
         yield folder
 
 

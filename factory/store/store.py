@@ -24,7 +24,6 @@ from pathlib import Path
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.below import Entry, Folder, entries, make_way
 from factory.io.locks import lock_in
-from factory.io.progress import Silent
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
@@ -101,9 +100,9 @@ class Store:
         try:
             return self._usable_in(root, wanted, hashed=hashed)
         except IntegrityFailure as error:
-            self.trust.notice(f"not used: {error.what}: {error.why}")
+            self.trust.progress.note(f"not used: {error.what}: {error.why}")
         except OSError as error:
-            self.trust.notice(f"not used: {root}: {error.strerror}")
+            self.trust.progress.note(f"not used: {root}: {error.strerror}")
         return None
 
     def _usable_in(self, root: Path, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
@@ -131,12 +130,14 @@ class Store:
         self._is_in_place()
         make_way(self.root)
         self._is_in_place()
-        with Folder.at(self.root) as root:
+        if self.root.stat().st_uid != os.geteuid() and (error := self.trust.mapping_error(self.root)):
+            raise error
+        with Folder.at(self.root).share() as root:
             yield root
 
     def _is_in_place(self) -> None:
         if why := self.trust.doubt_of_place(self.root):
-            raise IntegrityFailure(
+            raise self.trust.mapping_error(self.root) or IntegrityFailure(
                 f"the store {self.root} is not safe to use",
                 why=why,
                 fix="use a store in your home or another private folder, or list the owner in trusted_owners",
@@ -174,16 +175,18 @@ class Store:
             root.make("locks") as locks,
             root.make("refs") as refs,
             root.make("images", image.recipe) as links,
-            lock_in(locks, f"refs-{image.recipe}.lock", RECORD_TIMEOUT, Silent(), instead=ELSEWHERE),
+            lock_in(locks, f"refs-{image.recipe}.lock", RECORD_TIMEOUT, self.trust.progress, instead=ELSEWHERE),
         ):
             known = self.own(image.recipe)
             wanted = known.with_image(image, tags, self.home, asked=asked)
             moved = image if known.home == wanted.home else None  # None: check the links of all tags
             for tag, right in list(wrong_links(links.links_to, wanted.links(self.home), wanted, moved, target)):
-                if right:
-                    links.link(tag, right)
-                else:
+                if not right:
                     links.remove(tag)
+                elif not links.link(tag, right):
+                    if not same:
+                        self.trust.progress.note(f"no links in {links.path}: its file system has no symbolic links")
+                    break
             write_refs(refs, image.recipe, wanted, self.home)
 
     def known(self, recipe: str) -> Records:
@@ -205,7 +208,7 @@ class Store:
         except OSError:
             return Records()
         if doubt:
-            self.trust.notice(f"not used: {doubt}")
+            self.trust.progress.note(f"not used: {doubt}")
         return Records() if doubt else read_refs(root, recipe)
 
     def find(self, reference: Reference) -> StoredImage:

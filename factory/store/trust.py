@@ -19,13 +19,14 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from factory.errors import FactoryError, IntegrityFailure
+from factory.errors import FactoryError, IntegrityFailure, PlaceUnusable
 from factory.io import ancestors, files
 from factory.io.ancestors import name_of
+from factory.io.owners import mapped_owner
+from factory.io.progress import Progress, Silent, step
 from factory.oci.digest import Digest
 
 _ROOT = 0
@@ -40,12 +41,12 @@ class Trust:
     """The owners trusted in addition to this user, root and those who may write the store; and what was hashed before.
 
     owners: user ids. notes: a private folder that records which files were hashed; None: kept in memory only.
-    notice: called with a message before a long hash.
+    progress: shows notices, and files that are hashed.
     """
 
     owners: frozenset[int] = frozenset()
     notes: Path | None = None
-    notice: Callable[[str], None] = lambda _: None
+    progress: Progress = field(default_factory=Silent, compare=False)
     _hashed: set[str] = field(default_factory=set, compare=False)
     _refused: dict[str, IntegrityFailure] = field(default_factory=dict, compare=False)
     _places: dict[Path, str] = field(default_factory=dict, compare=False)
@@ -79,7 +80,7 @@ class Trust:
         def is_owner(found: os.stat_result) -> bool:
             unknown = found.st_uid == _nobody() and _some_users_are_unknown()
             shares = found.st_mode & stat.S_IWGRP and is_group(found) and _is_member(found.st_uid, found.st_gid)
-            return unknown or bool(shares) or (own is not None and found.st_uid == own.st_uid)
+            return unknown or bool(shares) or found.st_uid == (_future_owner(root) if own is None else own.st_uid)
 
         def is_group(found: os.stat_result) -> bool:
             return found.st_gid in (os.getegid(), *os.getgroups()) or is_roots_group(found)
@@ -92,6 +93,22 @@ class Trust:
             return not anybody and is_roots_group(above) and _is_member(found.st_uid, above.st_gid)
 
         return ancestors.doubt(root, trusted=self._is_named, owner=is_owner, group=is_group, maker=is_maker)
+
+    def mapping_error(self, root: Path) -> FactoryError | None:
+        """Return the error for a store on a file system that maps this user to an untrusted owner, or None.
+
+        There this user's own files look like another user's. Trusting that owner means trusting everyone who is mapped.
+        """
+        owner = _future_owner(root)
+        if owner is None or self._is_trusted(owner, root):
+            return None
+        if replace(self, owners=self.owners | {owner}, _places={}).doubt_of_place(root):  # another doubt remains
+            return None
+        return PlaceUnusable(
+            f"the file system of {root} maps owners: your files belong to {name_of(owner)} there",
+            why=f"everyone else who is mapped to {name_of(owner)} can replace your images",
+            fix=f'if you trust them all, set trusted_owners = ["{owner}"]; otherwise use another file system',
+        )
 
     def doubt_of_folders(self, path: Path, root: Path) -> str:
         """Return which folder between root and path belongs to an untrusted owner, or ''."""
@@ -109,7 +126,7 @@ class Trust:
         """
         found = os.fstat(descriptor)
         if why := self.doubt(path, found, root):
-            raise IntegrityFailure(
+            raise self.mapping_error(root) or IntegrityFailure(
                 f"the image {path} is not trusted",
                 why=why,
                 fix="add the owner to trusted_owners if you trust their images, or use your own store (--store DIR)",
@@ -119,8 +136,9 @@ class Trust:
         note = _note(digest, found)
         if note in self._refused:
             raise self._refused[note]
-        self.notice(f"hashing {path} once: {name_of(found.st_uid)} stored it")
-        got = files.digest_of_open(descriptor)
+        self.progress.note(f"hashing {path} once: {name_of(found.st_uid)} stored it")
+        with step(self.progress, f"hash {digest.short}", found.st_size) as advance:
+            got = files.digest_of_open(descriptor, advance)
         if got != digest or _note(digest, os.fstat(descriptor)) != note:
             self._refused[note] = IntegrityFailure(
                 f"the image {path} is damaged",
@@ -147,9 +165,9 @@ class Trust:
     def _is_trusted(self, owner: int, root: Path) -> bool:
         if self._is_named(owner):
             return True
-        folder = root.stat()
-        if owner == _nobody() or self.doubt_of_place(root):
+        if owner == _nobody() or not root.exists() or self.doubt_of_place(root):
             return False
+        folder = root.stat()
         return owner == folder.st_uid or (_is_for_a_group(folder) and _is_member(owner, folder.st_gid))
 
     @staticmethod
@@ -174,6 +192,11 @@ class Trust:
                     files.make_folder(self.notes.parent)
                     files.make_folder(self.notes, 0o700)
                     files.atomic_write(self.notes / note, b"", 0o600)
+
+
+def _future_owner(root: Path) -> int | None:
+    """Return the owner of what this user creates at root if the file system maps owners; otherwise None."""
+    return mapped_owner(next(place for place in (root, *root.parents) if place.is_dir()))
 
 
 def _is_private(folder: Path) -> bool:

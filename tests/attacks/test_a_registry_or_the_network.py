@@ -25,6 +25,7 @@ from tests.attacks.conftest import needs_root
 from tests.attacks.hostile_registry import ROOT, Victim, folder_registry, push
 from tests.attacks.network import BASIC, INSIDE, OUTSIDE, PASSWORD, USER, Network, wants
 from tests.servers import free_port
+from tests.unit.parts import sif_of
 
 TOKEN = {"status": 200, "body": json.dumps({"token": "T"})}
 BLOB = f"sha256:{'ab' * 32}"
@@ -239,7 +240,7 @@ def test_an_answer_that_never_ends_ends(nearby: Network, before: str, endless: s
         assert time.monotonic() - began < 30
 
 
-GOOD, EVIL = b"the good image", b"the evil image"
+GOOD, EVIL = sif_of(b"the good image"), sif_of(b"the evil image")
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31mb\r\nc\u202ed\u2028e\u200bf"
 FORBIDDEN = [chr(code) for code in (*range(9), 11, 12, 13, *range(14, 32), *range(127, 160), 0x200B, 0x202E, 0x2028)]
 SECONDS, MEMORY = 20.0, 600 * 1024 * 1024  # generous for a machine under load; without bounds it takes more of both

@@ -54,12 +54,12 @@ from tests.integration.pull.cluster import User, until
 from tests.integration.pull.conftest import Upstream
 from tests.integration.pull.test_kills import watched
 from tests.unit.delta.images import image, noise
-from tests.unit.parts import candidate, folder_registry, report_of, write_recipe
+from tests.unit.parts import candidate, folder_registry, report_of, sif_of, write_recipe
 from tests.unit.store.stored import put, tree
 
 pytestmark = needs_root
 
-GOOD, EVIL = b"\0" * 32 + b"SIF_MAGIC good", b"\0" * 32 + b"SIF_MAGIC evil"
+GOOD, EVIL = sif_of(b"good"), sif_of(b"evil")
 SECONDS, ROUNDS = 1.5, 5  # of each race, at least
 REGISTRY = "ghcr.io/org/images"
 _ENGINE = """\

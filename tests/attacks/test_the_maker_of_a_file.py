@@ -19,7 +19,7 @@ from tests.attacks.hostile_registry import Victim, folder_registry, lock_file, p
 from tests.attacks.network import PASSWORD, USER, Network, wants
 from tests.factory_project import ROOT
 from tests.servers import free_port
-from tests.unit.parts import write_recipe
+from tests.unit.parts import sif_of, write_recipe
 
 LOGIN = {"SINGFACTORY_USERNAME": USER, "SINGFACTORY_PASSWORD": PASSWORD}
 
@@ -145,7 +145,7 @@ def test_the_repository_in_an_unpacked_archive_starts_no_program(trap: Trap, tmp
     assert spy.saw == ""
 
 
-GOOD, EVIL = b"the good image", b"the evil image"
+GOOD, EVIL = sif_of(b"the good image"), sif_of(b"the evil image")
 
 
 class Names:
@@ -253,7 +253,7 @@ def test_an_adopted_file_keeps_its_name_whatever_a_lock_file_brings(names: Names
     victim = names.unset
     victim.home.mkdir()
     sif = victim.home / "mine.sif"
-    sif.write_bytes(bytes(32) + b"SIF_MAGIC" + GOOD)
+    sif.write_bytes(sif_of(b"mine" + GOOD))
     victim.ok("store", "adopt", str(sif), "--as", "nice:1.0-1")
     victim.ok("pull", "--locked", str(names.lock))
     assert Path(victim.ok("path", "nice:1.0-1").out.strip()).read_bytes().endswith(GOOD)

@@ -142,7 +142,7 @@ def test_too_little_space_is_told_before_the_build_begins(project: Project) -> N
     (folder / "recipe.toml").write_text(text.replace('disk = "10MB"', 'disk = "900TB"', 1))
     done = project.run("make")
     assert done.code == 8
-    assert "900.0 TB needed" in done.err
+    assert "[build] disk in its recipe.toml is 900.0 TB" in done.err
 
 
 def test_a_full_disk_in_the_middle_of_a_build_is_told_as_such(project: Project, small_disk: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import oras.client
@@ -45,6 +48,35 @@ def test_a_recipe_becomes_an_image_that_is_pulled_by_digest_and_run(project: Pro
     assert project.ok("path", "tool").out.strip() == pulled["path"]
     assert project.ok("store", "verify").out.startswith("1 images checked, 0 wrong")
     assert project.leftovers() == []
+
+
+def test_a_strict_umask_keeps_everything_private_from_the_build_to_the_store(project: Project) -> None:
+    project.recipe("lower")
+    project.recipe("upper", base="recipe://lower", definition=UPPER, more="")
+    registry = {"SINGFACTORY_REGISTRY": f"oci:{project.folder / 'images'}"}
+    before = os.umask(0o077)
+    try:
+        project.ok("make", **registry)
+        project.ok("pull", "upper", **registry)
+        said = project.ok("exec", "upper", "--", "cat", "/made", "/upper", **registry)
+        project.recipe("upper", base="recipe://lower", definition=UPPER + "    echo 2 > /second\n", more="")
+        shutil.rmtree(project.folder / ".singfactory/candidates")
+        project.ok("make", "upper", **registry)  # its base comes from the registry now
+    finally:
+        os.umask(before)
+    assert said.out.split() == ["made", "made"]
+    places = (project.store, project.folder / ".singfactory", project.folder / "images")
+    made = [path for top in places for path in reachable(top)]
+    assert [str(path) for path in made if path not in places] == []
+    assert [str(path) for path in places if path.stat().st_mode & 0o077] == []
+
+
+def reachable(folder: Path) -> Iterator[Path]:
+    """Yield what other users reach in a folder that they may enter."""
+    yield folder
+    for path in folder.iterdir() if folder.stat().st_mode & 0o011 else ():
+        if not path.is_symlink() and path.stat().st_mode & 0o077:
+            yield from reachable(path) if path.is_dir() else (path,)
 
 
 def test_a_second_make_builds_nothing_and_a_changed_line_builds_only_its_recipe(project: Project) -> None:
@@ -260,3 +292,32 @@ def test_a_candidate_of_another_definition_is_not_published(project: Project) ->
     assert refused.code == 2
     assert "definition" in refused.err
     assert project.ok("list", "--json").json() == []
+
+
+def test_git_never_sees_the_work_folder_of_a_new_factory(project: Project) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=project.folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    git("init", "-q")
+    project.recipe("tool")
+    project.ok("make")
+    assert (project.folder / ".singfactory/registry/tool").is_dir()
+    git("add", "-A", "recipes", "factory.toml", ".singfactory")
+    assert git("ls-files").split() == ["factory.toml", "recipes/tool/image.def", "recipes/tool/recipe.toml"]
+    assert ".singfactory" not in git("status", "--porcelain", "--untracked-files=all")
+    (project.folder / ".singfactory/.gitignore").write_text("mine\n")
+    project.ok("make", "--force")
+    assert (project.folder / ".singfactory/.gitignore").read_text() == "mine\n"
+
+
+def test_a_named_work_folder_is_ignored_unless_it_has_other_files(project: Project) -> None:
+    project.recipe("tool")
+    (project.folder / "mine").mkdir()
+    (project.folder / "mine/thesis.tex").touch()
+    for name, ignored in (("fresh", True), ("mine", False)):
+        project.ok("build", "tool", "--force", SINGFACTORY_WORK=str(project.folder / name))
+        assert (project.folder / name / ".gitignore").exists() is ignored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -83,6 +84,21 @@ def write_recipe(
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)
     return load_recipe(folder)
+
+
+_DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")
+SIF_START = 128 + _DESCRIPTOR.size + len(b"hsqs")  # bytes of such a SIF before its payload
+
+
+def sif_of(payload: bytes) -> bytes:
+    """Return a SIF that counts as an image: one partition, which begins like a squashfs and ends with the payload."""
+    start, system = 128, b"hsqs" + payload
+    data = start + _DESCRIPTOR.size
+    partition = struct.pack("<ii3s", 1, 2, b"02")  # squashfs, the root file system, amd64
+    names = (b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", b"02", bytes(16))
+    header = struct.pack("<32s10s3s3s16sqqqqqqqq", *names, 0, 0, 0, 1, start, _DESCRIPTOR.size, data, len(system))
+    places = (0x4004, True, 1, 0, 0, data, len(system), len(system), 0, 0, 0, 0, b"system")
+    return header + _DESCRIPTOR.pack(*places, partition) + system
 
 
 def candidate(
@@ -286,6 +302,30 @@ class Heard(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Recorded(Silent):
+    """A Progress that remembers its steps: label, total, bytes done, and the seconds that were expected."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int | None, int]] = []
+        self.expected: dict[str, float | None] = {}
+        self.lines: list[str] = []
+        self._open: list[tuple[str, int | None, int]] = []
+
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        self._open.append((label, total, 0))
+        self.expected[label] = expected
+
+    def advance(self, count: int) -> None:
+        label, total, done = self._open.pop()
+        self._open.append((label, total, done + count))
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def end(self) -> None:
+        self.steps.append(self._open.pop())
 
 
 _ENGINE = """\

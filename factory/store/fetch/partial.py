@@ -14,11 +14,12 @@ from io import FileIO
 from pathlib import Path
 
 from factory.errors import IntegrityFailure
-from factory.io import private
+from factory.io import modes, private
 from factory.io.below import Entry, Folder
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress
 from factory.oci.digest import Descriptor, Digest
+from factory.sif.header import require_runnable
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
 
 _READ_ONLY = 0o444
@@ -35,13 +36,25 @@ class Partial:
     store: Store
     root: Folder
 
+    def require_image(self, name: str) -> None:
+        """Raise IntegrityFailure, and remove the file, unless an engine can start it. Reads some kilobytes only."""
+        try:
+            require_runnable(self.file, self.wanted.size, name)
+        except IntegrityFailure as error:
+            self.entry.remove()
+            raise IntegrityFailure(
+                error.what,
+                why=error.why,
+                fix="ask whoever pushed it: its digest is right, so another pull gives the same bytes",
+            ) from error
+
     def publish(self) -> Path | None:
         """Move the verified file to its place in `blobs/`, read-only and durable, and return its path.
 
         Returns None if the file is gone: this process slept so long that another one took over. Raises IntegrityFailure
         if another file has the final name afterwards, NoRoom.
         """
-        os.fchmod(self.file.fileno(), _READ_ONLY)
+        modes.set_mode(self.file.fileno(), self.root.masked(_READ_ONLY))
         os.fsync(self.file.fileno())
         path = self.store.blob(self.wanted.digest)
         with self.root.make(*path.relative_to(self.store.root).parent.parts) as final:
@@ -71,6 +84,9 @@ def open_partial(store: Store, wanted: Descriptor, progress: Progress) -> Iterat
     change the store, NoRoom.
     """
     with store.opened() as root, root.make("partial") as folder, root.make("locks") as locks:
+        readers = root.mode() & _READ_ONLY
+        if root.shared and modes.masked(readers) != readers:
+            progress.note(f"{store.root} is a shared store: its files are as open as that folder, despite your umask")
         if why := store.trust.doubt_of_folders(store.blob(wanted.digest), store.root):
             raise IntegrityFailure(
                 f"the store {store.root} cannot be shared like this",

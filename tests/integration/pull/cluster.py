@@ -20,7 +20,7 @@ from factory.publish.publish import Origin, publish
 from factory.records.release import Release
 from factory.registry.protocol import Registry
 from tests.factory_project import ROOT, Done
-from tests.unit.parts import candidate, report_of, write_recipe
+from tests.unit.parts import SIF_START, candidate, report_of, sif_of, write_recipe
 
 NAME = "tool"
 PROGRAM = (sys.executable, "-m", "factory.cli")
@@ -64,8 +64,8 @@ def stand_in_engine(folder: Path) -> str:
 
 
 def content_of(seed: str, size: int) -> bytes:
-    """Return bytes that do not compress, the same for the same seed."""
-    return hashlib.shake_128(seed.encode()).digest(size)
+    """Return a SIF of this size that does not compress, the same for the same seed. Nothing can run it."""
+    return sif_of(hashlib.shake_128(seed.encode()).digest(size - SIF_START))
 
 
 def publish_image(
@@ -153,7 +153,7 @@ class User:
         path = self.blob(image)
         if path.exists():
             assert path.read_bytes() == image.content
-            assert path.stat().st_mode & 0o777 == 0o444
+            assert path.stat().st_mode & 0o777 in (0o444, 0o400)  # as the umask says
             return image.size
         with contextlib.suppress(FileNotFoundError):
             found = self.partial(image).read_bytes()

@@ -83,7 +83,7 @@ def hostile_layers(upstream: Upstream) -> dict[str, tuple[list[dict[str, object]
     return {
         "two layers": ([layer(size, digest), layer(LARGE, other)], 5, "not a SIF image"),
         "no layer": ([], 5, "not a SIF image"),
-        "another type": ([layer(size, digest, "application/vnd.oci.image.layer.v1.tar")], 5, "not a SIF image"),
+        "another type": ([layer(size, digest, "application/vnd.oci.image.layer.v1.tar+gzip")], 5, "not a SIF image"),
         "negative size": ([layer(-1, digest)], 5, "size -1"),
         "no number": ([layer("1", digest)], 5, "broken manifest"),
         "not finite": ([layer(float("inf"), digest)], 5, "broken manifest"),

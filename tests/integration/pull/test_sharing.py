@@ -121,14 +121,24 @@ def test_a_pull_that_slept_while_another_one_took_its_place_does_not_touch_what_
 # Many at once
 
 
-def test_many_pulls_at_once_make_one_download_and_one_copy_whatever_their_umask(
-    upstream: Upstream, start: Start, new_user: NewUser
+MODES = {  # of the store, umasks, and modes of folders and files in it
+    "shared": (0o2775, (0o077, 0o000), ({"2775"}, {"444", "644"})),
+    "own": (0o755, (0o022, 0o022), ({"755"}, {"444", "644"})),
+    "private": (0o755, (0o077, 0o077), ({"700"}, {"400", "600"})),
+}
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_many_pulls_at_once_make_one_download_and_one_copy_with_the_right_modes(
+    upstream: Upstream, start: Start, new_user: NewUser, kind: str
 ) -> None:
+    root, umasks, expected = MODES[kind]
     image = upstream.large
     faulty = start({"path": image.blobs, "rate": 8_000_000})
     user = new_user(faulty)
-    umasks = [0o077, 0o000] * (MANY // 2)
-    processes = [user.start("pull", "large", "--json", umask=umask) for umask in umasks]
+    user.store.mkdir()
+    user.store.chmod(root)
+    processes = [user.start("pull", "large", "--json", umask=umask) for umask in umasks * (MANY // 2)]
     done = [ended(process) for process in processes]
     assert [one.code for one in done] == [0] * MANY, done
     transferred = sorted(one.json()["transferred"] for one in done)
@@ -137,7 +147,7 @@ def test_many_pulls_at_once_make_one_download_and_one_copy_whatever_their_umask(
     assert any("waiting for process" in one.err for one in done)
     assert user.arrived(image) == image.size
     assert [path for path in user.store.rglob("*") if path.lstat().st_size == image.size] == [user.blob(image)]
-    assert (modes(user, folders=True), modes(user, folders=False)) == ({"755"}, {"444", "644"})
+    assert (modes(user, folders=True), modes(user, folders=False)) == expected
     assert list((user.store / "partial").iterdir()) == list((user.store / "locks").iterdir()) == []
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -14,14 +16,13 @@ import pytest
 
 from factory.oci.digest import Digest
 from tests.factory_project import Done
-from tests.unit.cli.test_store_commands import SIF, Cluster
+from tests.unit.cli.test_store_commands import FIRST, SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts many processes
 
 LATIN_1 = "en_US.ISO-8859-1"
 LOCALES = {
     "ascii": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-    "utf-8": {"LC_ALL": "C.UTF-8"},
     "c": {"LC_ALL": "C"},
     "latin-1": {"LC_ALL": LATIN_1},
     "latin-1 output": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "latin-1"},
@@ -64,17 +65,22 @@ class Odd(Cluster):
         return Done(done.returncode, out, err)
 
 
-@pytest.fixture(params=NAMES)
-def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    made = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NAMES[request.param]))
-    made.mkdir()
-    return made
-
-
-@pytest.fixture(params=LOCALES)
-def cluster(folder: Path, request: pytest.FixtureRequest, locales: Path) -> Iterator[Odd]:
-    made = Odd(folder, {**LOCALES[request.param], "LOCPATH": str(locales)})
-    made.release(b"first", f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
+@pytest.fixture(
+    params=[
+        ("ascii", "latin-1"),
+        ("c", "utf-8"),
+        ("latin-1", "latin-1"),
+        ("latin-1", "utf-8"),
+        ("latin-1 output", "utf-8"),
+    ],
+    ids=lambda names: f"{names[0]}, in a folder with a {names[1]} name",
+)
+def cluster(tmp_path: Path, request: pytest.FixtureRequest, locales: Path) -> Iterator[Odd]:
+    locale, name = request.param
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NAMES[name]))
+    folder.mkdir()
+    made = Odd(folder, {**LOCALES[locale], "LOCPATH": str(locales)})
+    made.release(FIRST, f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
     yield made
     made.ok("store", "verify")
 
@@ -84,8 +90,8 @@ def test_every_command_works_below_an_odd_folder_and_prints_its_path(cluster: Od
     path, digest = pulled.out.split()
     assert path.startswith(str(cluster.store.root))
     assert digest.startswith("sha256:")
-    assert cluster.ok("path", "tool").out.strip() == str(cluster.store.blob(Digest.of(b"first")))
-    assert json.loads(cluster.ok("pull", "tool", "--json").out)["path"] == str(cluster.store.blob(Digest.of(b"first")))
+    assert cluster.ok("path", "tool").out.strip() == str(cluster.store.blob(Digest.of(FIRST)))
+    assert json.loads(cluster.ok("pull", "tool", "--json").out)["path"] == str(cluster.store.blob(Digest.of(FIRST)))
     for command in ("list", "search tool", "show tool", "diff tool tool", "doctor", "config", "lint", "plan", "status"):
         done = cluster.run(*command.split())
         assert done.code in (0, 4, 5), (command, done)  # 4: no GitHub; 5: not a real SIF
@@ -99,8 +105,12 @@ def test_every_command_works_below_an_odd_folder_and_prints_its_path(cluster: Od
         "stage tool --to local",
     ):
         cluster.ok(*command.split())
-    assert cluster.ok("exec", "tool", "--record", "runs", "--", "x").out.startswith("exec first")
+    ran = cluster.run("exec", "tool", "--record", "runs", "--", "x")
     assert json.loads((cluster.folder / "runs").read_text())["path"].startswith(str(cluster.store.root))
+    if cluster.folder.name.isprintable():
+        assert (ran.code, ran.out[:10]) == (0, "exec first")
+    else:
+        assert (ran.code, "SINGFACTORY_STORE" in ran.err) == (8, True)
     other = str(cluster.folder / "other")
     assert cluster.ok(
         "pull", "tool", "--locked", "singfactory.lock", "--store", other, "-o", "copy.sif"
@@ -113,3 +123,49 @@ def test_every_command_works_below_an_odd_folder_and_prints_its_path(cluster: Od
     for command in ("path nothing", "lint nothing", "build tool", "test tool", "publish --all", "report", "make tool"):
         done = cluster.run(*command.split())
         assert done.err or done.code == 0, (command, done)
+
+
+def test_a_terminal_gets_its_own_encoding_and_a_pipe_utf_8(tmp_path: Path, locales: Path) -> None:
+    cluster = Odd(tmp_path, {"LC_ALL": LATIN_1, "LOCPATH": str(locales), "TERM": "xterm"})
+    cluster.release(b"first", f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
+    assert NOTED in cluster.ok("list").out
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "factory.cli", "list"]
+    with subprocess.Popen(command, cwd=tmp_path, env=cluster.env, stdout=terminal, stderr=terminal):
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the program has ended
+            while block := os.read(reader, 4096):
+                shown += block
+    os.close(reader)
+    assert b"[deprecated] Na\xefve ? ?? " in shown
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "out", "err"),
+    [
+        ("2>&-", 3, "", ""),
+        (">&-", 3, "", "nothing is not in the store"),
+        (">&- 2>&-", 3, "", ""),
+        ("<&-", 3, "", "nothing is not in the store"),
+    ],
+)
+def test_a_closed_stream_is_no_error_and_nothing_goes_to_another_one(
+    tmp_path: Path, closed: str, code: int, out: str, err: str
+) -> None:
+    cluster = Odd(tmp_path, {})
+    command = ["sh", "-c", f'exec "$0" -m factory.cli path nothing {closed}', sys.executable]
+    done = subprocess.run(command, cwd=tmp_path, env=cluster.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert err in done.stderr
+    assert bool(done.stderr) == bool(err)
+
+
+def test_a_locale_does_not_change_the_environment_of_the_program(tmp_path: Path, locales: Path) -> None:
+    cluster = Odd(tmp_path, {"LC_ALL": LATIN_1, "LOCPATH": str(locales)})
+    cluster.release(b"first")
+    engine = tmp_path / "apptainer"
+    engine.write_text('#!/bin/sh\n[ "$1" != --version ] || exec echo apptainer version 1.4.0\nenv\n')
+    seen = dict(line.split("=", 1) for line in cluster.ok("exec", "tool", "--", "x").out.splitlines() if "=" in line)
+    assert seen["LC_ALL"] == LATIN_1
+    assert not {name for name in seen if name.startswith("PYTHON")} - {"PYTHONPATH"}

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from factory.oci.digest import Digest
-from tests.unit.cli.test_store_commands import SIF, Cluster
+from tests.unit.cli.test_store_commands import FIRST, SECOND, SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts several processes
-
-FIRST = b"first"
 
 
 @pytest.fixture
@@ -36,11 +34,11 @@ def rot(cluster: Cluster, content: bytes = FIRST) -> Path:
 
 def test_a_damaged_image_is_repaired_to_the_same_digest_although_the_tag_has_moved(cluster: Cluster) -> None:
     blob = rot(cluster)
-    cluster.release(b"second")
+    cluster.release(SECOND)
     done = cluster.ok("store", "verify", "--repair")
     assert blob.read_bytes() == FIRST
     assert done.out.splitlines()[0].startswith("wrong  ")
-    assert done.out.splitlines()[1] == f"back   tool:1.0-1 {Digest.of(FIRST)}: 5 B fetched"
+    assert done.out.splitlines()[1] == f"back   tool:1.0-1 {Digest.of(FIRST)}: {len(FIRST)} B fetched"
     assert done.out.splitlines()[2] == "1 images checked, 1 wrong"
     assert len(list((cluster.store.root / "quarantine").iterdir())) == 1
     assert cluster.ok("path", "tool").out.strip() == str(blob)
@@ -53,7 +51,9 @@ def test_without_repair_the_command_is_shown(cluster: Cluster) -> None:
     assert done.out.endswith("1 wrong and moved away; to download them again: singfactory store verify --repair\n")
     value = cluster.ok("store", "verify", "--repair", "--json").json()
     assert value["wrong"] == []
-    assert [(row["name"], row["transferred"], row["error"]) for row in value["repaired"]] == [("tool", 5, None)]
+    assert [(row["name"], row["transferred"], row["error"]) for row in value["repaired"]] == [
+        ("tool", len(FIRST), None)
+    ]
 
 
 def test_a_deleted_image_is_repaired(cluster: Cluster) -> None:

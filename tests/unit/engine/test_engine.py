@@ -303,7 +303,7 @@ def test_a_build_that_takes_too_long_is_ended_and_its_last_output_shown(tmp_path
 COMMAND = Command(
     image=Path("/images/x.sif"),
     arguments=("python", "-c", "print('$HOME')"),
-    home=Path("/srv/home"),
+    home=Path("/usr/lib"),  # the engine starts there, so it must exist
     scratch=Path("/srv/tmp"),
     timeout=timedelta(seconds=30),
 )
@@ -348,7 +348,7 @@ def test_a_test_command_runs_contained_without_a_home_and_its_arguments_reach_no
     words = run_arguments(tmp_path, COMMAND, HOST)
     assert words[:2] == ["-q", "exec"]
     assert {"--containall", "--cleanenv", "--no-home"} <= set(words)
-    assert "/srv/home:/home/test:rw" in words
+    assert "/usr/lib:/home/test:rw" in words
     assert words[words.index("--workdir") + 1] == "/srv/tmp"
     assert words[-3:] == ["python", "-c", "print('$HOME')"]
     assert words[words.index("/images/x.sif") + 1 : -3] == [

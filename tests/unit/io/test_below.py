@@ -19,7 +19,7 @@ def test_new_folders_get_the_mode_of_the_first_one_regardless_of_the_umask(tmp_p
     tmp_path.chmod(0o2775)
     before = os.umask(0o777)
     try:
-        with Folder.at(tmp_path) as root, root.make("a", "b") as made:
+        with Folder.at(tmp_path).share() as root, root.make("a", "b") as made:
             assert made.path == tmp_path / "a/b"
     finally:
         os.umask(before)
@@ -29,8 +29,32 @@ def test_new_folders_get_the_mode_of_the_first_one_regardless_of_the_umask(tmp_p
 def test_a_folder_that_a_killed_process_left_without_its_mode_is_corrected(tmp_path: Path) -> None:
     tmp_path.chmod(0o2775)
     (tmp_path / "a").mkdir(0o700)
-    with Folder.at(tmp_path) as root, root.make("a"):
+    with Folder.at(tmp_path).share() as root, root.make("a"):
         assert mode(tmp_path / "a") == 0o2775
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o077, 0o700), (0o027, 0o750), (0o777, 0o700), (0o000, 0o755)])
+def test_a_private_folder_keeps_what_the_umask_takes_away(tmp_path: Path, umask: int, expected: int) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "closed").mkdir(mode=0o700)
+    before = os.umask(umask)
+    try:
+        with Folder.at(tmp_path).share() as root, root.make("a", "b") as made, root.make("closed"):
+            made.write("file", b"", 0o644)
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "a"), mode(tmp_path / "a/b"), mode(tmp_path / "closed")) == (expected, expected, 0o700)
+    assert mode(tmp_path / "a/b/file") == expected & 0o644
+
+
+@pytest.mark.parametrize(
+    ("folder", "shared"), [(0o755, False), (0o775, False), (0o2775, True), (0o1777, True), (0o2755, False)]
+)
+def test_a_folder_is_shared_if_other_users_may_write_it(tmp_path: Path, folder: int, *, shared: bool) -> None:
+    os.chown(tmp_path, -1, os.getuid())  # a private group has the user's number
+    tmp_path.chmod(folder)
+    with Folder.at(tmp_path).share() as root:
+        assert root.shared is shared
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc"])

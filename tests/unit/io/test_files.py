@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from factory.errors import FactoryError, IntegrityFailure, NoRoom, NotPermitted, PlaceUnusable
-from factory.io import files, plain, private, trees
+from factory.io import files, modes, plain, private, trees
 from factory.oci.digest import Digest
 
 BLOCK = files.BLOCK
@@ -61,14 +61,6 @@ def open_folder() -> Iterator[Path]:
     assert trees.remove_tree(path)
 
 
-@pytest.fixture(params=[0o000, 0o077, 0o777])
-def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
-    assert tmp_path.is_dir(), "made before, with pytest's own mode"
-    before = os.umask(request.param)
-    yield
-    os.umask(before)
-
-
 @pytest.mark.parametrize(
     ("size", "text"),
     [
@@ -86,21 +78,36 @@ def test_sizes_are_readable(size: int, text: str) -> None:
     assert files.readable_size(size) == text
 
 
-@pytest.mark.usefixtures("umask")
-def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
-    folder = files.make_folder(tmp_path / "a" / "b")
-    files.atomic_write(folder / "file", "x")
-    files.atomic_write(folder / "private", "x", 0o600)
-    with files.create(folder / "made", 0o640):
-        pass
-    plain.copy_file(folder / "made", folder / "copy", 0o444)
-    shared = files.make_folder(tmp_path / "shared" / "deep", 0o2775)
-    assert [mode_of(path) for path in (folder, folder.parent, shared, shared.parent)] == [0o755, 0o755, 0o2775, 0o2775]
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o027, 0o077, 0o777])
+def test_the_umask_closes_new_files_to_others_and_never_to_their_owner(tmp_path: Path, umask: int) -> None:
+    left = ~(umask & 0o077)
+    written = tmp_path / "built"
+    written.write_text("x")
+    written.chmod(0o600)
+    before = os.umask(umask)
+    try:
+        folder = files.make_folder(tmp_path / "a" / "b")
+        files.atomic_write(folder / "file", "x")
+        files.atomic_write(folder / "private", "x", 0o600)
+        with files.create(folder / "made", 0o640):
+            pass
+        with files.create(folder / "exact", 0o666, exact=True):
+            pass
+        plain.copy_file(folder / "made", folder / "copy", 0o444)
+        exact = files.make_folder(tmp_path / "exact" / "deep", 0o2775, exact=True)
+        files.take_over(written, os.geteuid())
+        assert modes.umask() == umask
+    finally:
+        os.umask(before)
+    assert [mode_of(path) for path in (folder, folder.parent)] == [0o755 & left] * 2
+    assert [mode_of(path) for path in (exact, exact.parent)] == [0o2775] * 2
+    assert mode_of(written) == 0o644 & left
     assert {path.name: mode_of(path) for path in folder.iterdir()} == {
-        "file": 0o644,
+        "file": 0o644 & left,
         "private": 0o600,
-        "made": 0o640,
-        "copy": 0o444,
+        "made": 0o640 & left,
+        "exact": 0o666,
+        "copy": 0o444 & left,
     }
 
 
@@ -516,6 +523,8 @@ def test_a_planted_file_that_disappears_is_still_an_error(tmp_path: Path) -> Non
 
 
 def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
-    found = files.free_space(tmp_path / "a" / "b" / "c")
-    assert abs(found - files.free_space(tmp_path)) < 100_000_000
+    found, there = files.free_space(tmp_path / "a" / "b" / "c"), files.free_space(tmp_path)
+    assert found is not None
+    assert there is not None
+    assert abs(found - there) < 100_000_000
     assert found > 0

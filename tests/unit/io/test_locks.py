@@ -20,6 +20,7 @@ from factory.errors import Busy, IntegrityFailure
 from factory.io import locks
 from factory.io.progress import Silent
 
+ROOT = Path(__file__).resolve().parents[3]
 COUNT = """
 import sys
 from pathlib import Path
@@ -334,3 +335,36 @@ def test_a_repeated_answer_of_nfs_does_not_lock_the_holder_out(path: Path, monke
     with locks.lock(path, 0.5, Silent()):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"])
+def test_locks_hold_where_there_are_no_hard_links(tmp_path: Path, number: str) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    program = [sys.executable, str(ROOT / "tests/refused_calls.py"), number, "link", sys.executable, "-c", COUNT]
+    arguments = [str(tmp_path / "lock"), str(counter), "20"]
+    workers = [subprocess.Popen([*program, *arguments], cwd=ROOT) for _ in range(4)]
+    assert [worker.wait(60) for worker in workers] == [0] * 4
+    assert counter.read_text() == "80"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter"]
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_process_is_taken_over_where_there_are_no_hard_links(tmp_path: Path) -> None:
+    program = [sys.executable, str(ROOT / "tests/refused_calls.py"), "EPERM", "link", sys.executable, "-c"]
+    with subprocess.Popen([*program, HOLD, str(tmp_path / "lock")], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.kill()
+    (tmp_path / "counter").write_text("0")
+    arguments = [str(tmp_path / "lock"), str(tmp_path / "counter"), "1"]
+    assert subprocess.run([*program, COUNT, *arguments], cwd=ROOT, timeout=60, check=False).returncode == 0
+    assert (tmp_path / "counter").read_text() == "1"
+
+
+def test_a_lock_that_was_never_written_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "STALE", 0.5)
+    (tmp_path / "lock").touch()
+    with locks.lock(tmp_path / "lock", 10, Silent()) as held:
+        assert held.doubtful

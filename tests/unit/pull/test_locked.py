@@ -15,9 +15,12 @@ from factory.records.lockfile import LockedImage, parse, render
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import Registry
 from factory.store.store import Store
-from tests.unit.parts import QUIET, Heard, candidate, folder_registry, push_foreign, report_of, write_recipe
+from tests.unit.parts import QUIET, Heard, candidate, folder_registry, push_foreign, report_of, sif_of, write_recipe
 
 DATE = "2024-05-01T10:00:00Z"
+
+
+FIRST, SECOND = sif_of(b"first"), sif_of(b"second")
 
 
 @pytest.fixture
@@ -55,12 +58,12 @@ def offline() -> Registry:
 def test_the_locked_image_is_fetched_although_the_tags_have_moved(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
-    release(tmp_path, registry, b"first")
+    release(tmp_path, registry, FIRST)
     image = lock(tmp_path, registry)
-    release(tmp_path, registry, b"second")
+    release(tmp_path, registry, SECOND)
     heard = Heard()
     done = get(image, registry, store, heard)
-    assert done.path.read_bytes() == b"first"
+    assert done.path.read_bytes() == FIRST
     assert heard.notes == [], "the build's own tag does not move"
     assert [tag for tag, _ in store.images()] == ["1.0-1"], "latest is not moved to an old image"
 
@@ -68,11 +71,11 @@ def test_the_locked_image_is_fetched_although_the_tags_have_moved(
 def test_a_locked_tag_that_names_another_image_now_gives_a_notice(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
-    push_foreign(registry, "tool", "stable", b"first")
+    push_foreign(registry, "tool", "stable", FIRST)
     image = lock(tmp_path, registry, "tool:stable")
-    push_foreign(registry, "tool", "stable", b"second")
+    push_foreign(registry, "tool", "stable", SECOND)
     heard = Heard()
-    assert get(image, registry, store, heard).path.read_bytes() == b"first"
+    assert get(image, registry, store, heard).path.read_bytes() == FIRST
     assert heard.notes == [f"tool:stable names another image now; fetching the locked {image.digest}"]
 
 
@@ -80,18 +83,18 @@ def test_a_locked_tag_that_names_another_image_now_gives_a_notice(
 def test_the_locked_image_is_fetched_although_its_recipe_is_withdrawn(
     tmp_path: Path, registry: LayoutRegistry, store: Store, status: str
 ) -> None:
-    release(tmp_path, registry, b"first")
+    release(tmp_path, registry, FIRST)
     image = lock(tmp_path, registry)
-    release(tmp_path, registry, b"second", f'[lifecycle]\nstatus = "{status}"\nnote = "a bug"')
+    release(tmp_path, registry, SECOND, f'[lifecycle]\nstatus = "{status}"\nnote = "a bug"')
     heard = Heard()
-    assert get(image, registry, store, heard).path.read_bytes() == b"first"
+    assert get(image, registry, store, heard).path.read_bytes() == FIRST
     assert heard.notes == [f"tool is {status}: a bug"]
 
 
 def test_an_image_whose_sif_is_not_the_locked_one_is_refused_before_a_byte_of_it_is_fetched(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
-    release(tmp_path, registry, b"first")
+    release(tmp_path, registry, FIRST)
     image = replace(lock(tmp_path, registry), sif_digest=Digest.of(b"another"))
     with pytest.raises(IntegrityFailure, match="is not the locked image") as caught:
         get(image, registry, store)
@@ -103,26 +106,26 @@ def test_an_image_whose_sif_is_not_the_locked_one_is_refused_before_a_byte_of_it
 
 
 def test_a_stored_locked_image_needs_no_registry(tmp_path: Path, registry: LayoutRegistry, store: Store) -> None:
-    release(tmp_path, registry, b"first")
+    release(tmp_path, registry, FIRST)
     image = lock(tmp_path, registry)
     get(image, registry, store)
     done = pull_locked(image, open_registry=offline, store=store, arch="amd64", progress=QUIET)
-    assert (done.transferred, done.reused) == (0, 5)
+    assert (done.transferred, done.reused) == (0, len(FIRST))
 
 
 def test_a_locked_image_that_was_deleted_from_the_store_is_fetched_again(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
-    release(tmp_path, registry, b"first")
+    release(tmp_path, registry, FIRST)
     image = lock(tmp_path, registry)
     get(image, registry, store).path.unlink()
-    assert get(image, registry, store).transferred == 5
+    assert get(image, registry, store).transferred == len(FIRST)
 
 
 def test_a_locked_image_that_the_registry_has_lost_is_not_replaced_by_another(
     tmp_path: Path, registry: LayoutRegistry, store: Store
 ) -> None:
-    release(tmp_path, registry, b"first")
+    release(tmp_path, registry, FIRST)
     image = replace(lock(tmp_path, registry), digest=Digest.of(b"lost"))
     with pytest.raises(NotFound):
         get(image, registry, store)

@@ -22,15 +22,18 @@ from tests.unit.parts import (
     QUIET,
     Call,
     Heard,
+    Recorded,
     Watched,
     candidate,
     folder_registry,
     push_foreign,
     report_of,
+    sif_of,
     write_recipe,
 )
 
-CONTENT = b"the image " * 300_000  # three blocks
+CONTENT = sif_of(b"the image " * 300_000)  # three blocks
+OTHER = sif_of(b"other one " * 300_000)
 
 
 @pytest.fixture
@@ -118,13 +121,13 @@ def test_a_tag_that_moves_in_the_middle_of_a_pull_does_not_mix_images(
 
     def move(call: Call) -> None:
         if (call.when, call.method) == ("before", "blob") and not newer:
-            newer.append(put(tmp_path, registry, CONTENT[::-1]))
+            newer.append(put(tmp_path, registry, OTHER))
 
     done = get(Watched(registry, move), store)
     assert done.path.read_bytes() == CONTENT
     assert (done.image.digest, done.image.tag) == (release.digest, "1.0-1")
     assert get(registry, store).image.digest == newer[0].digest
-    assert (store.root / "images/tool/latest").read_bytes() == CONTENT[::-1]
+    assert (store.root / "images/tool/latest").read_bytes() == OTHER
     assert (store.root / "images/tool/1.0-1").read_bytes() == CONTENT
 
 
@@ -186,10 +189,10 @@ def test_a_withdrawn_image_is_pulled_by_digest_only(tmp_path: Path, registry: La
 
 
 def test_a_foreign_image_can_be_pulled(registry: LayoutRegistry, store: Store) -> None:
-    digest = push_foreign(registry, "tool", "v1", b"foreign")
+    digest = push_foreign(registry, "tool", "v1", sif_of(b"foreign"))
     assert get(registry, store, "tool:v1").image.tag == "v1"
     by_digest = get(registry, store, f"tool@{digest}")
-    assert by_digest.path.read_bytes() == b"foreign"
+    assert by_digest.path.read_bytes() == sif_of(b"foreign")
     assert by_digest.image.tag == f"sha256-{digest.hex}"
     assert (by_digest.image.gpu, by_digest.image.binds) == ("none", ())
 
@@ -239,7 +242,7 @@ def test_a_stored_image_with_other_bytes_is_never_copied_out(
     done = get(registry, store)
     damage(done.path, CONTENT[::-1])
     with pytest.raises(IntegrityFailure) as caught:
-        copy_out(done, tmp_path / "out/copy.sif")
+        copy_out(done, tmp_path / "out/copy.sif", QUIET)
     assert caught.value.fix == "singfactory store verify --repair"
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -262,7 +265,9 @@ def test_a_copy_goes_to_a_path_or_into_a_folder(
 ) -> None:
     done = get(registry, store)
     (tmp_path / "folder").mkdir()
-    named, inside = copy_out(done, tmp_path / "new/my.sif"), copy_out(done, tmp_path / "folder")
+    seen = Recorded()
+    named, inside = copy_out(done, tmp_path / "new/my.sif", seen), copy_out(done, tmp_path / "folder", QUIET)
+    assert seen.steps == [("copy to my.sif", 2 * len(CONTENT), 2 * len(CONTENT))]  # written and read
     assert (named, inside) == (tmp_path / "new/my.sif", tmp_path / "folder/tool-1.0-1.sif")
     assert named.read_bytes() == inside.read_bytes() == CONTENT
     assert Digest.of(named.read_bytes()) == release.sif.digest
@@ -278,13 +283,13 @@ def test_a_copy_replaces_an_older_file_in_one_step_or_not_at_all(
     target = tmp_path / "copy.sif"
     target.write_bytes(b"older")
     reader = target.open("rb")
-    copy_out(done, target)
+    copy_out(done, target, QUIET)
     with reader:
         assert reader.read() == b"older"  # another file, not the same one overwritten
     assert target.read_bytes() == CONTENT
     damage(done.path, CONTENT[::-1])
     with pytest.raises(IntegrityFailure):
-        copy_out(done, target)
+        copy_out(done, target, QUIET)
     assert target.read_bytes() == CONTENT
 
 
@@ -295,7 +300,7 @@ def test_a_link_at_the_destination_is_replaced_and_not_followed(
     precious, link = tmp_path / "precious", tmp_path / "copy.sif"
     precious.write_bytes(b"mine")
     link.symlink_to(precious)
-    copy_out(get(registry, store), link)
+    copy_out(get(registry, store), link, QUIET)
     assert precious.read_bytes() == b"mine"
     assert not link.is_symlink()
 
@@ -306,4 +311,4 @@ def test_a_file_in_place_of_the_destination_folder_is_a_clear_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlaceUnusable):
-        copy_out(get(registry, store), tmp_path / "file/copy.sif")
+        copy_out(get(registry, store), tmp_path / "file/copy.sif", QUIET)

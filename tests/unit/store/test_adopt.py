@@ -8,16 +8,17 @@ import pytest
 
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.io import files
-from factory.io.progress import Silent
+from factory.io.progress import Advance, Silent
 from factory.oci.digest import Digest
 from factory.oci.names import Reference
 from factory.store import adopt as adopt_module
 from factory.store.adopt import Adopted, adopt
 from factory.store.store import Store
 from factory.store.verify import verify
+from tests.unit.parts import sif_of
 from tests.unit.store.stored import put
 
-SIF = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0" + b"image" * 1000
+SIF = sif_of(b"image" * 1000)
 
 
 @pytest.fixture
@@ -131,8 +132,8 @@ def test_what_is_known_of_an_image_from_a_registry_is_kept(store: Store, source:
 def test_a_file_that_changes_meanwhile_is_refused(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest_of_open = files.digest_of_open
 
-    def hash_then_change(descriptor: int) -> Digest:
-        found = digest_of_open(descriptor)
+    def hash_then_change(descriptor: int, advance: Advance) -> Digest:
+        found = digest_of_open(descriptor, advance)
         Path(f"/proc/self/fd/{descriptor}").write_bytes(b"#" * len(SIF))
         return found
 
@@ -146,8 +147,9 @@ def test_a_file_that_changes_meanwhile_is_refused(store: Store, source: Path, mo
 def test_what_is_no_sif_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "text.sif").write_text("no image")
     (tmp_path / "empty.sif").write_text("")
+    (tmp_path / "cut.sif").write_bytes(SIF[:-1])
     os.mkfifo(tmp_path / "pipe.sif")
-    for name in ("text.sif", "empty.sif", "pipe.sif", "."):
+    for name in ("text.sif", "empty.sif", "cut.sif", "pipe.sif", "."):
         with pytest.raises((UsageError, IsADirectoryError)):
             take(store, tmp_path / name)
     with pytest.raises(NotFound, match="there is no file"):

@@ -56,7 +56,7 @@ class Heard(Silent):
         self.done = 0
         self.steps: list[str] = []
 
-    def begin(self, label: str, total: int | None = None) -> None:
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
         self.steps.append(f"{label} {total}")
         self.done = 0
 
@@ -126,18 +126,59 @@ def test_a_blob_that_is_there_is_not_fetched_and_nothing_is_written(store: Store
     assert everything_in(store.root) == before
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_a_blob_is_read_only_for_all_whatever_the_umask(store: Store, umask: int) -> None:
+def under(umask: int, store: Store) -> tuple[int, set[int], int]:
+    """Store and record an image. Returns the modes of its file, of the folders, and of the record."""
     before = os.umask(umask)
     try:
         path = put(store)
         store.record(image(), ["latest"])
     finally:
         os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o444
-    folders = [entry for entry in (store.root, *store.root.rglob("*")) if entry.is_dir()]
-    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o755}
-    assert stat.S_IMODE((store.root / "refs" / "pytorch-2.1.json").stat().st_mode) == 0o644
+    folders = [entry for entry in store.root.rglob("*") if entry.is_dir()]
+    record = store.root / "refs" / "pytorch-2.1.json"
+    modes = [stat.S_IMODE(place.stat().st_mode) for place in (path, *folders, record)]
+    return modes[0], set(modes[1:-1]), modes[-1]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o027, 0o077, 0o777])
+@pytest.mark.parametrize("root", [None, 0o755, 0o700])
+def test_in_a_users_own_store_the_umask_decides_who_may_read_an_image(
+    store: Store, umask: int, root: int | None
+) -> None:
+    left = ~(umask & 0o077)
+    if root is not None:
+        store.root.mkdir()
+        store.root.chmod(root)
+    folder = 0o755 if root is None else root
+    assert under(umask, store) == (0o444 & left, {folder & left}, 0o644 & left)
+
+
+def test_folders_that_the_umask_closed_stay_closed(store: Store) -> None:
+    store.root.mkdir(mode=0o755)
+    under(0o077, store)
+    assert under(0o022, store)[1] == {0o700}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+@pytest.mark.parametrize("mode", [0o2775, 0o2770, 0o1777])
+def test_in_a_shared_store_the_folder_decides_who_may_read_an_image(store: Store, umask: int, mode: int) -> None:
+    store.root.mkdir()
+    store.root.chmod(mode)
+    assert under(umask, store) == (0o444, {mode}, 0o644)
+
+
+def test_a_pull_into_a_shared_store_says_that_the_umask_does_not_apply(store: Store) -> None:
+    store.root.mkdir()
+    store.root.chmod(0o2775)
+    notice = f"{store.root} is a shared store: its files are as open as that folder, despite your umask"
+    for umask, notes in ((0o022, []), (0o077, [notice])):
+        heard = Heard()
+        before = os.umask(umask)
+        try:
+            ingest(store, Descriptor.of("a/b", CONTENT + bytes([umask])), Source(CONTENT + bytes([umask])), heard)
+        finally:
+            os.umask(before)
+        assert heard.notes == notes
 
 
 @pytest.mark.parametrize("mode", [0o2775, 0o700, 0o1777])
@@ -600,7 +641,8 @@ def test_a_flipped_bit_is_found_quarantined_and_fetched_again(store: Store) -> N
     heard = Heard()
     count, (finding,) = verify(store, heard)
     assert count == 2
-    assert heard.steps.count("end") == 2
+    assert heard.steps == [f"verify {len(b'sound') + len(WRONG)}", "end"]
+    assert heard.done == len(b"sound") + len(WRONG)
     assert finding.path == store.root / "quarantine" / path.name
     assert finding.path.read_bytes() == WRONG
     assert finding.why == f"its digest is {Digest.of(WRONG)}, not {WANTED.digest}"
@@ -649,7 +691,7 @@ def test_a_blob_that_the_disk_cannot_read_is_a_finding_and_one_that_left_is_none
 ) -> None:
     put(store)
 
-    def fail(_: int) -> object:
+    def fail(*_: object) -> object:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files, "digest_of_open", fail)
