@@ -25,7 +25,7 @@ from factory.records.job import Stuck
 from factory.records.release import Release
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PublishOptions(CommonOptions):
     """Options of `singfactory publish`."""
 

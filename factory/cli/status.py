@@ -23,7 +23,7 @@ _WORKFLOWS = ("publish.yml", _SCHEDULED)
 _RUNS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StatusOptions(CommonOptions):
     """Options of `singfactory status`."""
 

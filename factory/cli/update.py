@@ -26,7 +26,7 @@ _BRANCH = "singfactory/base-images"
 _NOTHING_LEFT = "This is no longer needed: every base image still has the digest in its `base.lock`."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class UpdateOptions(CommonOptions):
     """Options of `singfactory update`."""
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, NotFound, PlaceUnusable, UsageError
+from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
@@ -25,6 +25,10 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
+# What Go programs print when they cannot have another thread, process or page.
+_NO_RESOURCES = re.compile(
+    r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
+)
 _OWN_TEST = "/.singularity.d/test"  # both engines store %test there
 
 
@@ -57,7 +61,8 @@ class BuildOrder:
     definition: a definition file without templates; folder: the base of its relative paths; image: the SIF to make;
     scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
     file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
-    none. reads: paths that the sandbox shows in addition, such as base images.
+    none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
+    the engine's own connections; '' for the usual ones.
     """
 
     definition: Path
@@ -73,6 +78,7 @@ class BuildOrder:
     mksquashfs_options: tuple[str, ...] = ()
     confined: str = ""
     reads: tuple[Path, ...] = ()
+    authorities: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class Engine:
         env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap needs chroot, even without root
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
-        return self.with_inside(env, inside)
+        return env | {f"{self._prefix}ENV_{key}": text for key, text in inside.items()}
 
     def build(self, order: BuildOrder, on_line: Callable[[str], None]) -> None:
         """Build the image. Raises BuildFailed with the last lines of the failed section's output.
@@ -252,17 +258,20 @@ class Engine:
         )
 
     def become(
-        self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
+        self,
+        verb: str,
+        image: Path,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        options: Sequence[str] = (),
+        message_options: Sequence[str] = (),
     ) -> NoReturn:
         """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
         _require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
         _require_utf8(Path.cwd(), "run this in another folder")
-        mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
+        mine = [str(self.path), *message_options, verb, *options, *self._without_mounts(), str(image), *arguments]
         process.become(mine, env, self.host.mapping)
-
-    def with_inside(self, env: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
-        """Return env with variables to set in the container. Those that the user sets there take precedence."""
-        return {f"{self._prefix}ENV_{key}": text for key, text in inside.items()} | dict(env)
 
     @property
     def _prefix(self) -> str:
@@ -285,6 +294,9 @@ class Engine:
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
         env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        env |= {name: text for name, text in order.env.items() if name in environment.PROXIES}
+        if order.authorities:
+            env |= dict.fromkeys(environment.CERTIFICATES, order.authorities)
         if order.confined:
             env |= {"HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
         if order.confined == sandbox.SINGLE:
@@ -322,7 +334,8 @@ class Engine:
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
     """Find the engine: the wanted one if set, else Apptainer or Singularity on PATH, else in the rootless prefix.
 
-    Raises NotFound if there is none, or none that is new enough.
+    Raises NotFound if there is none, or none that is new enough; MachineFailure if this process may not use enough
+    processes or memory to start it.
     """
     env = process.absolute_searches(env)
     too_old = []
@@ -366,9 +379,15 @@ def _candidates(wanted: str, env: Mapping[str, str]) -> list[Path]:
 
 def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, int]] | None:
     try:
-        status, out, _ = process.output_of([str(path), "--version"], env=env)
+        status, out, error_output = process.output_of([str(path), "--version"], env=env)
     except NotFound:
         return None
+    if status != 0 and (said := _NO_RESOURCES.search(error_output.decode(errors="replace"))):
+        raise MachineFailure(
+            f"{path} cannot start within the limits of this session",
+            why=said[0],
+            fix="raise the limits (ulimit -u for processes, ulimit -v for address space), or run it in a job",
+        )
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     if match is None:
         return None

@@ -104,7 +104,7 @@ def _publish(
     except FactoryError as error:
         yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
     else:
-        for (made, _), release in zip(ready, releases, strict=True):
+        for (made, _), release in zip(ready, releases):
             yield Handed(made.folder.name, made, release)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from factory.oci.digest import Digest
 from tests.factory_project import Done
-from tests.unit.cli.test_store_commands import FIRST, SIF, Cluster
+from tests.unit.cli.cluster import FIRST, SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts many processes
 
