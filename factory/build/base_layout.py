@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from factory.errors import BuildFailed, IntegrityFailure, NotFound
 from factory.io import files, plain, trees
-from factory.io.progress import Progress
+from factory.io.progress import Advance, Progress, ignore, step
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import docker_reference
 from factory.recipes.definition.definition import Definition, Stage
@@ -105,25 +105,22 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     name = f"{FOLDER}/{host.replace(':', '_')}/{repository}={tag.replace(':', '-')}"
     blobs, manifest = _manifest(raw, shown)
     _forget_old(place.kept)
-    if not layout.is_symlink() and layout.is_dir() and all(_is_whole(layout, blob) for blob in blobs):
+    total = sum(blob.size for blob in blobs)
+    if not layout.is_symlink() and layout.is_dir() and _are_whole(layout, blobs, shown, progress):
         _write_index(layout, manifest)  # again: the engine starts from it, and it may have been changed
         layout.touch()
         return Base(layout, name)
     if trees.remove_tree(layout) is False:
         files.remove_file(layout)
-    progress.begin(f"fetch {shown}", sum(blob.size for blob in blobs))
-    try:
-        with files.temporary_folder(place.kept, layout.name) as made:
-            made.chmod(0o755)
-            files.require_space(made, sum(blob.size for blob in blobs), f"to fetch {shown}")
-            files.make_folder(made / "blobs/sha256", exact=True)
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                for _ in pool.map(lambda blob: progress.advance(_fetch_blob(blob, read, made, place.kept)), blobs):
-                    pass
-            _write_index(made, manifest)
-            files.rename_into_place(made, layout)
-    finally:
-        progress.end()
+    with step(progress, f"fetch {shown}", total) as advance, files.temporary_folder(place.kept, layout.name) as made:
+        made.chmod(0o755)
+        files.require_space(made, total, f"to fetch {shown}")
+        files.make_folder(made / "blobs/sha256", exact=True)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda blob: _fetch_blob(blob, read, made, place.kept, advance), blobs):
+                pass
+        _write_index(made, manifest)
+        files.rename_into_place(made, layout)
     return Base(layout, name)
 
 
@@ -170,26 +167,33 @@ def _path(layout: Path, digest: Digest) -> Path:
     return layout / "blobs" / digest.algorithm / digest.hex
 
 
-def _is_whole(layout: Path, blob: Descriptor) -> bool:
+def _are_whole(layout: Path, blobs: Sequence[Descriptor], shown: str, progress: Progress) -> bool:
+    with step(progress, f"check {shown}", sum(blob.size for blob in blobs)) as advance:
+        return all(_is_whole(layout, blob, advance) for blob in blobs)
+
+
+def _is_whole(layout: Path, blob: Descriptor, advance: Advance = ignore) -> bool:
     """True if the blob is here with its size and digest. It is hashed each time: a build takes longer anyway."""
     path = _path(layout, blob.digest)
     if blob.digest.algorithm != "sha256" or not files.is_file_itself(path) or path.stat().st_size != blob.size:
         return False
-    return plain.digest_of(path)[0] == blob.digest
+    return plain.digest_of(path, advance)[0] == blob.digest
 
 
-def _fetch_blob(blob: Descriptor, read: Callable[[Descriptor], Iterator[bytes]], layout: Path, kept: Path) -> int:
-    """Copy a blob from another cached image, else fetch it, verified, from the registry. Return its size."""
+def _fetch_blob(
+    blob: Descriptor, read: Callable[[Descriptor], Iterator[bytes]], layout: Path, kept: Path, advance: Advance
+) -> None:
+    """Copy a blob from another cached image, else fetch it, verified, from the registry."""
     path = _path(layout, blob.digest)
     files.make_folder(path.parent, exact=True)
     for older in kept.glob(f"[0-9a-f]*/blobs/{blob.digest.algorithm}/{blob.digest.hex}"):
         if _is_whole(older.parents[2], blob):
-            plain.copy_file(older, path, exact=True)
-            return blob.size
+            plain.copy_file(older, path, exact=True, advance=advance)
+            return
     with files.create(path, exact=True) as file:
         for block in read(blob):
             file.write(block)
-    return blob.size
+            advance(len(block))
 
 
 def _write_index(layout: Path, manifest: bytes) -> None:

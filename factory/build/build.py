@@ -19,7 +19,7 @@ from factory.engine.sources import PackageSources
 from factory.errors import IntegrityFailure, UsageError
 from factory.io import files, plain, trees
 from factory.io.locks import lock
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -171,11 +171,9 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
         )
         progress.note(f"building {recipe.name}; the log is {log}")
-        progress.begin(f"build {recipe.name}")
-        try:
+        last = candidates.last_seconds(place.candidates, recipe.name, arch)
+        with step(progress, f"build {recipe.name}", expected=last):
             place.engine.build(order, progress.line)
-        finally:
-            progress.end()
 
 
 def _write_definition(work: Path, text: str) -> Path:

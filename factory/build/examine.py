@@ -13,7 +13,7 @@ from pathlib import Path
 from factory.delta.index import index_image
 from factory.errors import IntegrityFailure
 from factory.io import plain
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.oci.digest import Descriptor
 from factory.registry.protocol import SIF_LAYER
 from factory.sif.fingerprint import content_size, fingerprint_of
@@ -43,11 +43,8 @@ def examine(image: Path, progress: Progress) -> Examined:
     sif = Descriptor(SIF_LAYER, index.digest, index.size)
     try:
         with open_tree(image) as tree:
-            progress.begin("examining the image", content_size(tree))
-            try:
-                found = str(fingerprint_of(tree, progress.advance))
-            finally:
-                progress.end()
+            with step(progress, "examine the image", content_size(tree)) as advance:
+                found = str(fingerprint_of(tree, advance))
             return Examined(sif, index.encode(), found, installed(tree))
     except (BlocksUnknown, IntegrityFailure) as error:
         progress.note(f"it is published without a fingerprint: {error}")

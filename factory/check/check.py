@@ -9,7 +9,7 @@ from pathlib import Path
 from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.io import files, plain, search
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
 from factory.recipes.inside import LeavesFolderError, folder_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
@@ -31,13 +31,23 @@ class CheckPlace:
     require_gpu: bool = False
 
 
-def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlace, progress: Progress) -> TestReport:
+def check(
+    recipe: Recipe,
+    image: Path,
+    expected: Digest | None,
+    place: CheckPlace,
+    progress: Progress,
+    *,
+    seconds: float | None = None,
+) -> TestReport:
     """Run %test and every [[test]] of a recipe on an image.
 
     The image is hashed first, and the report records its digest. expected: the digest it must have. Failed tests are
-    in the report, not raised. Raises IntegrityFailure if the image has another digest.
+    in the report, not raised. seconds: how long the tests took last time. Raises IntegrityFailure if the image has
+    another digest.
     """
-    digest, _ = plain.digest_of(image)
+    with step(progress, f"hash {image.name}", image.stat().st_size) as advance:
+        digest, _ = plain.digest_of(image, advance)
     if expected is not None and digest != expected:
         raise IntegrityFailure(
             f"{image} is not the image that was built",
@@ -49,13 +59,10 @@ def check(recipe: Recipe, image: Path, expected: Digest | None, place: CheckPlac
     if has_own_test(image):
         wanted = (_OWN_TEST, *wanted)
     results = []
-    progress.begin(f"test {recipe.name}")
-    try:
+    with step(progress, f"test {recipe.name}", expected=seconds):
         for test in wanted:
             progress.line(f"test {test.name}")
             results.append(_run(recipe, image, test, place))
-    finally:
-        progress.end()
     return TestReport(recipe.name, digest, place.engine.label, place.engine.host.gpu, started, tuple(results))
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from factory.cli import settings
 from factory.cli.options import CommonOptions, becomes
 from factory.cli.settings import Settings
+from factory.cli.terminal import Terminal
 from factory.errors import FactoryError, UsageError
 from factory.oci.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
-    from factory.cli.terminal import Terminal
     from factory.engine.engine import Engine
     from factory.recipes.collection import Recipes
     from factory.registry.protocol import Registry
@@ -84,8 +84,6 @@ class Context:
     @cached_property
     def progress(self) -> Terminal:
         """The terminal, with the verbosity of -v and -q."""
-        from factory.cli.terminal import Terminal  # noqa: PLC0415
-
         return Terminal(quiet=self.options.quiet, verbose=self.options.verbose)
 
     @cached_property
@@ -186,7 +184,7 @@ class Context:
         trust = Trust(
             frozenset(filter(None, (self._user(name) for name in self.settings.listed("trusted_owners")))),
             notes=state / "singfactory/hashed",
-            notice=lambda text: self.progress.note(text),  # noqa: PLW0108 - only a notice needs the terminal
+            progress=self.progress,
         )
         return Store(root, shared, trust, str(self.configured or ""), self._own_registry)
 

@@ -53,7 +53,7 @@ def run(options: PullOptions) -> int:
     references = [context.reference(text) for text in options.refs]
     rows = []
     for done in _locked(context, references, options.locked) if options.locked else _named(context, references):
-        copied = copy_out(done, options.output.absolute()) if options.output is not None else None
+        copied = copy_out(done, options.output.absolute(), context.progress) if options.output is not None else None
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
             say_path(copied or done.path, f" {done.image.digest}")

@@ -16,6 +16,7 @@ from factory.make.adapters import Adapters
 from factory.pull.pull import pull
 from factory.recipes.model import Recipe
 from factory.records import candidate
+from factory.records import report as reports
 from factory.records.inputs import gather
 from factory.records.report import TestReport
 
@@ -71,9 +72,10 @@ def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | Non
     made = candidate.load(adapters.candidates, recipe.name, context.arch)
     if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
         adapters.progress.note(f"{recipe.name} has changed since it was built: {', '.join(changed)}")
-    report = check.check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
-    report.save(made.folder)
-    return report
+    last = reports.last_seconds(made.folder, recipe.name)
+    found = check.check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress, seconds=last)
+    found.save(made.folder)
+    return found
 
 
 def show(report: TestReport) -> None:

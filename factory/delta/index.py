@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from factory.delta.cuts import LONGEST_CUT, Cutter, known_edges
 from factory.errors import IntegrityFailure
 from factory.io import plain
-from factory.io.progress import Progress, Silent
+from factory.io.progress import Progress, Silent, step
 from factory.oci.digest import Digest
 
 # 128 bits of SHA-256. Forging a given chunk takes 2^128 tries. Making two chunks that collide takes 2^64, and only
@@ -115,11 +115,8 @@ def index_image(path: Path, progress: Progress | None = None) -> ChunkIndex:
     with plain.reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         cutter = Cutter(known_edges(file, size, str(path)))
-        progress.begin(f"indexing {path.name}", size)
-        try:
+        with step(progress, f"index {path.name}", size):
             made = _read(file, size, cutter, progress)
-        finally:
-            progress.end()
     if made is None:
         raise IntegrityFailure(
             f"{path} changed while it was being read",

@@ -15,7 +15,7 @@ from typing import NoReturn
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, NotFound, UsageError
+from factory.errors import BuildFailed, NotFound, PlaceUnusable, UsageError
 from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
@@ -154,6 +154,7 @@ class Engine:
 
         The image appears under its name only when it is complete. The engine's leftovers are removed in any case.
         """
+        _require_utf8(order.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         output = Output(on_line)
         # The build can write anything into its output folder and change its mode. So the folder is inside another one
         # that only we can open, and its contents are checked afterwards.
@@ -231,6 +232,8 @@ class Engine:
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
     ) -> process.Finished:
         """Run a command inside an image as an unprivileged user, and pass its output on."""
+        _require_utf8(command.image, "keep candidates at another path: SINGFACTORY_WORK")
+        _require_utf8(command.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         # HOME is set inside: when root runs the command as nobody, the engine would use nobody's home.
         start = f'HOME={HOME_INSIDE}; export HOME; cd "$HOME" && exec "$@"'
         inner = ("/bin/sh", "-c", start, "test", *(command.arguments or (_OWN_TEST,)))
@@ -239,6 +242,7 @@ class Engine:
             on_output=on_output,
             on_error_output=on_error_output,
             env=self.environment(command.env, command.scratch),
+            cwd=command.home,
             timeout=command.timeout.total_seconds(),
             mapped=self.host.mapping,
             new_keyring=True,
@@ -249,6 +253,8 @@ class Engine:
         self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
     ) -> NoReturn:
         """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
+        _require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
+        _require_utf8(Path.cwd(), "run this in another folder")
         mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
         process.become(mine, env, self.host.mapping)
 
@@ -366,6 +372,14 @@ def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, 
         return None
     kind = APPTAINER if match[1] == APPTAINER else SINGULARITY
     return kind, match[2], (int(match[3]), int(match[4]))
+
+
+def _require_utf8(path: Path, fix: str) -> None:
+    """Raise PlaceUnusable for a path that is not UTF-8: engines keep paths in JSON, which replaces its bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise PlaceUnusable(f"the engine cannot open {path}", why="the path is not UTF-8", fix=fix) from error
 
 
 def cannot_build_for(arch: str, host: Host) -> BuildFailed:

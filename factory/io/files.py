@@ -28,10 +28,12 @@ from factory.errors import (
 )
 from factory.io import modes
 from factory.io.copying import copy_range
+from factory.io.progress import Advance, ignore
 from factory.io.trees import remove_tree
 from factory.oci.digest import Digest
 
 BLOCK = 1024 * 1024  # bytes read or written at a time
+_COPIED = 64 * BLOCK  # bytes that the kernel copies at a time, between two reports of progress
 NOBODY = 65534  # the user ID of nobody, who owns no files
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
@@ -327,13 +329,14 @@ def link_atomically(link: Path, target: str) -> None:
         rename_into_place(temporary, link)
 
 
-def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path) -> None:
+def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path, advance: Advance = ignore) -> None:
     """Copy an open file to another open file. destination: the new file's name, for errors."""
     wanted = os.fstat(reader.fileno()).st_size
     done = 0
     with explained(destination, wanted):
-        while count := copy_range(reader.fileno(), writer.fileno(), done, max(wanted - done, BLOCK)):
+        while count := copy_range(reader.fileno(), writer.fileno(), done, min(max(wanted - done, BLOCK), _COPIED)):
             done += count
+            advance(count)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -371,11 +374,12 @@ def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
         os.unlink(looked_up(path, dir_fd), dir_fd=dir_fd)
 
 
-def digest_of_open(descriptor: int) -> Digest:
+def digest_of_open(descriptor: int, advance: Advance = ignore) -> Digest:
     """Return the SHA-256 digest of an open file."""
     hasher = hashlib.sha256()
     at = 0
     while block := os.pread(descriptor, BLOCK, at):
         hasher.update(block)
         at += len(block)
+        advance(len(block))
     return Digest("sha256", hasher.hexdigest())

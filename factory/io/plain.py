@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from factory.errors import IntegrityFailure
 from factory.io import files
+from factory.io.progress import Advance, ignore
 from factory.oci.digest import Digest
 
 _LINK = "a symbolic link"
@@ -114,23 +115,26 @@ def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
             yield block
 
 
-def digest_of(path: Path) -> tuple[Digest, int]:
+def digest_of(path: Path, advance: Advance = ignore) -> tuple[Digest, int]:
     """Return the SHA-256 digest and the size in bytes of a file of any size. Raises like ``open_plain``."""
     hasher = hashlib.sha256()
     size = 0
     for block in blocks_of(path):
         hasher.update(block)
         size += len(block)
+        advance(len(block))
     return Digest("sha256", hasher.hexdigest()), size
 
 
-def copy_file(source: Path, destination: Path, mode: int = 0o644, *, exact: bool = False) -> None:
+def copy_file(
+    source: Path, destination: Path, mode: int = 0o644, *, exact: bool = False, advance: Advance = ignore
+) -> None:
     """Copy a file to a new name, durably, sharing blocks if the file system can.
 
     Raises like ``open_plain`` and factory.io.files.create, which describes mode and exact.
     """
     with reading(source) as reader, files.create(destination, mode, exact=exact) as writer:
-        files.copy_open(reader, writer, destination)
+        files.copy_open(reader, writer, destination, advance)
 
 
 def _first(descriptor: int, limit: int) -> bytes:

@@ -6,6 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+Advance = Callable[[int], None]  # called with the number of bytes that were done
+
+
+def ignore(_count: int) -> None:
+    """Do nothing: an ``Advance`` for work that nobody watches."""
+
 
 class Progress(Protocol):
     """Receives the progress of long steps. Called often and from any thread, so it must be cheap and never raise.
@@ -52,7 +58,7 @@ class Silent:
 @contextmanager
 def step(
     progress: Progress, label: str, total: int | None = None, *, expected: float | None = None
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Advance]:
     """Report the block as one step; yields ``progress.advance``."""
     progress.begin(label, total, expected=expected)
     try:

@@ -98,7 +98,9 @@ def build_one(
     refuse_broken(recipe, adapters.all_recipes())
     ready = None
     if snapshot.engine and not force:  # without an engine, the inputs are not fully known
-        ready = candidates.load_if_intact(adapters.candidates, recipe.name, job.arch, str(job.inputs.key))
+        ready = candidates.load_if_intact(
+            adapters.candidates, recipe.name, job.arch, str(job.inputs.key), adapters.progress
+        )
     if ready is not None and renew:
         releases = snapshot.catalog.entry(recipe.name).releases
         judged = {release.repeat.created for release in releases if release.repeat is not None}
@@ -115,6 +117,7 @@ def build_one(
         force=force or renew,
         build=partial(_build_here, job, adapters),
         collect=partial(_collect, job, adapters.candidates),
+        seconds=candidates.last_seconds(adapters.candidates, recipe.name, job.arch),
     )
     return adapters.runner(recipe).build(task)
 
@@ -135,7 +138,7 @@ def built_before(
         return None
     if handed is not None:
         try:
-            found = _load_for(job, handed, snapshot)
+            found = _load_for(job, handed, snapshot, adapters.progress)
         except FactoryError as error:
             _note_unused(recipe, arch, handed, error, adapters)
         else:
@@ -143,7 +146,7 @@ def built_before(
             return None if _is_published(found, recipe, snapshot) else found
     here, release = None, snapshot.catalog.entry(recipe.name).newest(arch)
     with contextlib.suppress(FactoryError):
-        here = _load_for(job, adapters.candidates, snapshot)
+        here = _load_for(job, adapters.candidates, snapshot, adapters.progress)
     if here is not None and (release is None or release.inputs != here.key or release.created <= here.created):
         _require_not_failed(here)
         return None if _is_published(here, recipe, snapshot) else here
@@ -162,14 +165,14 @@ def _note_unused(recipe: Recipe, arch: str, handed: Path | None, error: FactoryE
         adapters.progress.note(f"{recipe.name} ({arch}) in {handed} is not used: {error}")
 
 
-def _load_for(job: Job, folder: Path, snapshot: Snapshot) -> Candidate:
+def _load_for(job: Job, folder: Path, snapshot: Snapshot, progress: Progress) -> Candidate:
     """Return a candidate whose image matches its digest and whose inputs match the job. Raises FactoryError."""
     found = candidates.load(folder, job.recipe.name, job.arch)
     now = job.inputs if snapshot.engine else job.inputs.with_engine(found.engine)
     if str(now.key) != found.key:
         changed = ", ".join(now.changed(found.parts)) or "inputs"
         raise UsageError(f"{job.recipe.name} has changed since it was built", why=f"different now: {changed}")
-    candidates.require_intact(found)
+    candidates.require_intact(found, progress)
     return found
 
 
@@ -215,7 +218,7 @@ def _base_image(base: Base | None, adapters: Adapters) -> Path | None:
 
 def published_image(base: Release, *, made: Path, registry: Registry, store: Store, progress: Progress) -> Path:
     """Return the SIF of a release used as a base: its candidate if that is still here, else pulled."""
-    ready = candidates.load_if_intact(made, base.recipe, base.arch, base.inputs)
+    ready = candidates.load_if_intact(made, base.recipe, base.arch, base.inputs, progress)
     if ready is not None and ready.sif.digest == base.sif.digest:
         return ready.image
     # By digest: a tag may have moved since planning, and a withdrawn base has none.

@@ -90,7 +90,7 @@ def _publish(
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of its base recipe."""
     ready = []
     for made in group:
-        judged = _judged(recipe, made, bases, gather_inputs)
+        judged = _judged(recipe, made, bases, adapters, gather_inputs)
         if isinstance(judged, FactoryError):
             yield Handed(made.folder.name, made, error=judged)
         else:
@@ -104,7 +104,9 @@ def _publish(
             yield Handed(made.folder.name, made, release)
 
 
-def _judged(recipe: Recipe, made: Candidate, bases: set[str], gather_inputs: GatherInputs) -> TestReport | FactoryError:
+def _judged(
+    recipe: Recipe, made: Candidate, bases: set[str], adapters: Adapters, gather_inputs: GatherInputs
+) -> TestReport | FactoryError:
     """Return the report of a candidate that may be published, or the reason why not."""
     if recipe.base_recipe and made.base_digest not in bases:
         return BuildFailed(
@@ -116,7 +118,7 @@ def _judged(recipe: Recipe, made: Candidate, bases: set[str], gather_inputs: Gat
         candidates.require_within(made, recipe.build.disk)
         report = reports.load(made.folder, recipe.name)
         _require_own_tests(recipe, report)
-        require_ready(recipe, made, report, gather_inputs)
+        require_ready(recipe, made, report, adapters, gather_inputs)
     except FactoryError as error:
         return error
     return report

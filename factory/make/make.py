@@ -10,6 +10,7 @@ from time import monotonic
 
 from factory.check.check import check, require_passed
 from factory.errors import BuildFailed, FactoryError
+from factory.io.progress import step
 from factory.make.adapters import Adapters
 from factory.make.builds import build_one
 from factory.plan import bases
@@ -22,6 +23,7 @@ from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import catalog as catalogs
+from factory.records import report as reports
 from factory.records.candidate import Candidate
 from factory.records.inputs import GatherInputs, gather, gather_once
 from factory.records.job import Job, Kept, Plan, Stuck, Target
@@ -53,12 +55,13 @@ class Made:
 
 def take_snapshot(recipes: Sequence[Recipe], adapters: Adapters) -> Snapshot:
     """Fetch the state that planning starts from: the catalog and the digests of base images."""
-    return Snapshot(
-        catalog=catalogs.read(adapters.registry),
-        bases=bases.look_up(recipes, adapters.open_host),
-        engine=adapters.engine_label,
-        now=datetime.now(timezone.utc),
-    )
+    with step(adapters.progress, "read the catalog and the digests of base images"):
+        return Snapshot(
+            catalog=catalogs.read(adapters.registry),
+            bases=bases.look_up(recipes, adapters.open_host),
+            engine=adapters.engine_label,
+            now=datetime.now(timezone.utc),
+        )
 
 
 def plan_for(
@@ -149,7 +152,8 @@ def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: A
 
 def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
     """Test a candidate and save the report next to it. Raises TestsFailed after saving it."""
-    report = check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress)
+    last = reports.last_seconds(made.folder, recipe.name)
+    report = check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress, seconds=last)
     report.save(made.folder)
     require_passed(report, made.folder)
     return report
@@ -160,14 +164,16 @@ def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: A
 
     Raises IntegrityFailure before anything is sent, and the errors of ``publish_set``.
     """
-    candidates.require_intact(made)
+    candidates.require_intact(made, adapters.progress)
     (release,) = _publish(recipe, [(made, report)], adapters)
     return release
 
 
-def require_ready(recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather) -> None:
+def require_ready(
+    recipe: Recipe, made: Candidate, report: TestReport, adapters: Adapters, gather_inputs: GatherInputs = gather
+) -> None:
     """Run the checks of ``publish_one`` without sending anything; raises the same errors."""
-    candidates.require_intact(made)
+    candidates.require_intact(made, adapters.progress)
     require_publishable(recipe, made, report, gather_inputs)
 
 

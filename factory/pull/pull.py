@@ -12,7 +12,7 @@ from typing import Any
 
 from factory.errors import IntegrityFailure
 from factory.io import files, plain
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import Reference
 from factory.pull.plan import forget_indexes, make_plan
@@ -132,7 +132,7 @@ def _bring(
                 continue
             planned = make_plan(release, registry=registry, store=store, progress=progress, indexes=indexes)
             overhead += planned.fetched
-            fetched += transfer(planned.plan, source, unfinished, progress)
+            fetched += transfer(planned.plan, source, unfinished, progress, label=f"pull {release.recipe}")
             unfinished.require_image(f"{release.recipe}@{release.digest}")
             path = unfinished.publish()
         forget_indexes(planned, store, fetched)
@@ -147,14 +147,15 @@ def _known(release: Release, store: Store) -> StoredImage | None:
     return next((one for one in store.known(release.recipe).images if (one.digest, one.sif_digest) == same), None)
 
 
-def copy_out(pulled: Pulled, destination: Path) -> Path:
+def copy_out(pulled: Pulled, destination: Path, progress: Progress) -> Path:
     """Copy a stored image to the path of `pull -o`, completely or not at all. Returns the copy's path."""
     final = destination / f"{pulled.image.recipe}-{pulled.image.tag}.sif" if destination.is_dir() else destination
     files.make_folder(final.parent)
     files.require_space(final.parent, pulled.image.size, "to copy the image")
     with files.temporary_in(final.parent, final.name) as temporary:
-        plain.copy_file(pulled.path, temporary)
-        digest, _ = plain.digest_of(temporary)
+        with step(progress, f"copy to {final.name}", 2 * pulled.image.size) as advance:  # written, then read
+            plain.copy_file(pulled.path, temporary, advance=advance)
+            digest, _ = plain.digest_of(temporary, advance)
         if digest != pulled.image.sif_digest:
             raise IntegrityFailure(
                 f"the stored image {pulled.path} has changed",

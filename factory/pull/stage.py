@@ -33,7 +33,7 @@ def stage(image: StoredImage, *, store: Store, local: Path, progress: Progress) 
     try:
         blocks = Source(lambda offset, _: plain.blocks_of(source, offset))
         # A staged image is run on this node at once, so its pages are worth caching. A pulled one often is not.
-        path, copied = fetch_whole(on_node, image.sif, blocks, progress, cached=True)
+        path, copied = fetch_whole(on_node, image.sif, blocks, progress, label=f"stage {image.recipe}", cached=True)
     except IntegrityFailure as error:
         raise IntegrityFailure(
             f"the stored image {source} is damaged",

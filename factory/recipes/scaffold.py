@@ -11,6 +11,7 @@ from factory.errors import UsageError
 from factory.io.files import atomic_write, make_folder, rename_into_place
 from factory.io.trees import remove_tree
 from factory.oci.names import docker_name, docker_reference, recipe_name, version_name
+from factory.recipes.languages import PYTHON, of_image
 
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)
 
@@ -65,7 +66,8 @@ From: {{{{ base }}}}
 
 %environment
     export LC_ALL=C.UTF-8
-
+    # Keep users' own packages out: those in their home folders, and those in variables of the cluster.
+{exports}
 %runscript
     exec "$@"
 """
@@ -106,8 +108,14 @@ def _files(name: str, base: str, version: str, maintainer: str) -> dict[str, str
             maintainer=json.dumps(maintainer),
             base=base,
         ),
-        "image.def": _DEFINITION.format(agent=base.partition("://")[0]),
+        "image.def": _DEFINITION.format(agent=base.partition("://")[0], exports=_exports(base_name)),
     }
+
+
+def _exports(image: str) -> str:
+    """Return the lines of `%environment` for the image's languages; for Python if its name says nothing."""
+    languages = of_image(image) or (PYTHON,)
+    return "".join(f"    export {language.assignments()}\n" for language in languages)
 
 
 def _base_and_version(base: str) -> tuple[str, str]:

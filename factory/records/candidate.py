@@ -21,8 +21,9 @@ from typing import Any
 
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files, plain
+from factory.io.progress import Progress, Silent, step
 from factory.io.rights import whose
-from factory.oci.digest import Descriptor
+from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import version_name
 from factory.records.inputs import Inputs
 from factory.records.record import Record
@@ -204,12 +205,12 @@ def require_size(candidate: Candidate) -> None:
         )
 
 
-def require_intact(candidate: Candidate) -> None:
+def require_intact(candidate: Candidate, progress: Progress | None = None) -> None:
     """Raise IntegrityFailure if the image's size or digest differs from its record. Hashes the whole image."""
     require_image(candidate)
     require_size(candidate)
     try:
-        digest, size = plain.digest_of(candidate.image)
+        digest, size = _hashed(candidate, progress)
     except OSError as error:
         raise IntegrityFailure(f"{candidate.image} cannot be read", why=error.strerror or "") from error
     if (digest, size) != (candidate.sif.digest, candidate.sif.size):
@@ -218,6 +219,11 @@ def require_intact(candidate: Candidate) -> None:
             why=f"expected {candidate.sif.digest} and {candidate.sif.size} bytes, got {digest} and {size}",
             fix=f"build it again: singfactory build --force {candidate.recipe}",
         )
+
+
+def _hashed(candidate: Candidate, progress: Progress | None) -> tuple[Digest, int]:
+    with step(progress or Silent(), f"hash {candidate.recipe}", candidate.sif.size) as advance:
+        return plain.digest_of(candidate.image, advance)
 
 
 def require_within(candidate: Candidate, disk: int) -> None:
@@ -234,7 +240,17 @@ def require_within(candidate: Candidate, disk: int) -> None:
         )
 
 
-def load_if_intact(candidates: Path, recipe: str, arch: str, key: str) -> Candidate | None:
+def last_seconds(candidates: Path, recipe: str, arch: str) -> float | None:
+    """Return how long the last build took, in seconds, or None if there is no usable record of it."""
+    try:
+        return load(candidates, recipe, arch).seconds
+    except FactoryError:
+        return None
+
+
+def load_if_intact(
+    candidates: Path, recipe: str, arch: str, key: str, progress: Progress | None = None
+) -> Candidate | None:
     """Return the candidate if it has this input key and its image still has its digest, or None."""
     try:
         candidate = load(candidates, recipe, arch)
@@ -242,5 +258,5 @@ def load_if_intact(candidates: Path, recipe: str, arch: str, key: str) -> Candid
         return None
     if candidate.key != key or candidate.image.lstat().st_size != candidate.sif.size:
         return None
-    digest, _ = plain.digest_of(candidate.image)
+    digest, _ = _hashed(candidate, progress)
     return candidate if digest == candidate.sif.digest else None

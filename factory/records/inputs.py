@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -100,7 +99,7 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
-    first = ["mkdir -p -- " + shlex.join(recipe.run.binds) + " || exit"] if recipe.run.binds else []
+    first = quiet.mount_points(recipe.run.binds)
     return definition_parser.require_same(quiet.with_rules(definition, recipe.quiet, epoch, first))
 
 

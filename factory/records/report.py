@@ -134,6 +134,14 @@ def load(folder: Path, recipe: str) -> TestReport:
     return report
 
 
+def last_seconds(folder: Path, recipe: str) -> float | None:
+    """Return how long the tests of a candidate took last time, or None if there is no usable report of them."""
+    try:
+        return sum(result.seconds for result in load(folder, recipe).results)
+    except FactoryError:
+        return None
+
+
 def _read(record: Record) -> TestReport:
     record.format(_FORMAT)
     record.only(_KEYS)

@@ -23,6 +23,7 @@ DOCKER_HUB = "docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _CONFIG_LIMIT = 1024 * 1024
 _IDENTITY_TOKEN_USER = "<token>"  # noqa: S105 - what helpers answer as user name
 
@@ -146,7 +147,7 @@ def login(path: Path, host: str, username: str, password: str) -> None:
     if ":" in username or not username or not password or "\n" in username:
         raise UsageError("not a login", why="it needs a user name without ':' and a password")
     config, auths, key = _entries(path, host)
-    auths[key] = {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+    auths[key] = {"auth": base64.b64encode(f"{username}:{password}".encode(errors="surrogateescape")).decode()}
     _write(path, config)
 
 
@@ -202,7 +203,9 @@ def _from_entry(entry: Mapping[str, Any], path: Path, key: str) -> Credential | 
     username, password = entry.get("username") or "", entry.get("password") or ""
     if encoded := entry.get("auth"):
         try:
-            username, _, password = base64.b64decode(encoded, validate=True).decode().rstrip("\0").partition(":")
+            username, _, password = (
+                base64.b64decode(encoded, validate=True).decode(errors="surrogateescape").rstrip("\0").partition(":")
+            )
         except (binascii.Error, ValueError, TypeError):
             raise _broken(path, f"the login of {key} is not base64 of name:password") from None
     token = entry.get("identitytoken") or ""
@@ -214,8 +217,11 @@ def _from_entry(entry: Mapping[str, Any], path: Path, key: str) -> Credential | 
 
 
 def _are_texts(*values: object) -> bool:
-    """Return True if all are strings that can be encoded: JSON strings can hold lone surrogates."""
-    return all(isinstance(value, str) and value == value.encode("utf-8", "replace").decode() for value in values)
+    """Return True if all are strings that can be sent: JSON strings can hold lone surrogates.
+
+    Bytes of a password that are not UTF-8 are surrogates, too (PEP 383), and can be sent.
+    """
+    return all(isinstance(value, str) and _LONE_SURROGATE.search(value) is None for value in values)
 
 
 def _secret(credential: Credential) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ class BuildTask(Generic[Made]):
 
     candidates: the folder for the candidate; timeout: the recipe's time limit; force: build even if there is a
     candidate. build runs the build in this process. collect reads the result of another process: it takes the
-    digest of the SIF, and raises NotFound until that SIF is visible here.
+    digest of the SIF, and raises NotFound until that SIF is visible here. seconds: how long the last build took.
     """
 
     recipe: str
@@ -29,6 +29,7 @@ class BuildTask(Generic[Made]):
     force: bool
     build: Callable[[], Made]
     collect: Callable[[Digest], Made]
+    seconds: float | None = None
 
 
 class Runner(Protocol):

@@ -21,7 +21,7 @@ from typing import Any
 from factory import strict
 from factory.errors import BuildFailed, FactoryError, NotFound, UsageError
 from factory.io import files, process
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
 from factory.runners.protocol import BuildTask, Made
 from factory.runners.slurm_output import SlurmOutput
@@ -105,13 +105,12 @@ class SlurmRunner:
         output = SlurmOutput(task.recipe, self.progress)
         if self.outer_job:
             self.progress.note(f"building {task.recipe} with the resources of SLURM job {self.outer_job}")
-        self.progress.begin(f"build {task.recipe} (SLURM)")
-        try:
-            with files.temporary_in(files.make_folder(task.candidates), "slurm") as token:
-                files.atomic_write(token, "")
-                document, done = self._run(self.arguments(task, token), output)
-        finally:
-            self.progress.end()
+        with (
+            step(self.progress, f"build {task.recipe} (SLURM)", expected=task.seconds),
+            files.temporary_in(files.make_folder(task.candidates), "slurm") as token,
+        ):
+            files.atomic_write(token, "")
+            document, done = self._run(self.arguments(task, token), output)
         row = _result(document, task.recipe) if done.status == 0 else None
         if row is None:
             raise output.failure(done.status)

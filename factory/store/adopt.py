@@ -23,7 +23,7 @@ from factory.io import files, modes
 from factory.io.below import Entry
 from factory.io.locks import lock_in
 from factory.io.owners import is_own
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.oci.names import Reference
 from factory.sif.header import require_runnable
 from factory.store.refs import StoredImage
@@ -61,7 +61,9 @@ def adopt(store: Store, source: Path, reference: Reference, progress: Progress) 
         way = _bring(file, source, temporary, progress)
         with partial.reading(name) as descriptor:
             before = os.fstat(descriptor)
-            digest, size = files.digest_of_open(descriptor), before.st_size
+            size = before.st_size
+            with step(progress, f"hash {source.name}", size) as advance:
+                digest = files.digest_of_open(descriptor, advance)
         image = StoredImage(
             recipe=reference.name,
             tag=tag,
@@ -126,8 +128,8 @@ def _bring(file: BinaryIO, source: Path, temporary: Entry, progress: Progress) -
     size = os.fstat(file.fileno()).st_size
     files.require_space(temporary.folder.path, size, "to adopt the image")
     progress.note(f"copying {source} ({files.readable_size(size)}): it cannot be linked safely")
-    with temporary.folder.create(temporary.name, 0o600) as mine:
-        files.copy_open(file, mine, temporary.path)
+    with temporary.folder.create(temporary.name, 0o600) as mine, step(progress, f"copy {source.name}", size) as advance:
+        files.copy_open(file, mine, temporary.path, advance)
     return "copy"
 
 

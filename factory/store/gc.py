@@ -21,7 +21,7 @@ from factory.errors import Busy, PlaceUnusable
 from factory.io import files
 from factory.io.below import entries
 from factory.io.locks import STALE, holder_in, lock_in
-from factory.io.progress import Progress, Silent
+from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
 from factory.store import leases, tags
 from factory.store.leases import Lease, Queue
@@ -94,21 +94,25 @@ def collect(
     if not store.root.is_dir():
         return ()
     if dry_run:
-        return tuple(_Collector(store, rules, queue, time.time() if now is None else now).plan())
+        with step(progress, "look through the store"):
+            return tuple(_Collector(store, rules, queue, time.time() if now is None else now, progress).plan())
     with store.opened() as root, root.make("locks") as locks, lock_in(locks, "gc.lock", _WAIT, progress):
         clock = leases.refresh(store.root)
-        collector = _Collector(store, rules, queue, clock if now is None else now)
-        return tuple(collector.carry_out(verdict) for verdict in collector.plan())
+        with step(progress, "look through the store"):
+            collector = _Collector(store, rules, queue, clock if now is None else now, progress)
+        with step(progress, "collect garbage"):
+            return tuple(collector.carry_out(verdict) for verdict in collector.plan())
 
 
 class _Collector:
     """One collection: the state of the store at its start, and the decisions based on it."""
 
-    def __init__(self, store: Store, rules: Rules, queue: Queue | None, now: float) -> None:
+    def __init__(self, store: Store, rules: Rules, queue: Queue | None, now: float, progress: Progress) -> None:
         self.store = store
         self.rules = rules
         self.queue = queue
         self.now = now
+        self.progress = progress
         self.leases = leases.read(store.root)
         self.blobs = {blob.path: blob for blob in self._find()}
 
@@ -235,6 +239,7 @@ class _Collector:
         """Carry out a verdict, and return what was actually done."""
         if verdict.keep:
             return verdict
+        self.progress.line(f"remove {verdict.name}")
         try:
             blob = self.blobs.get(verdict.path)
             kept = self._remove_leftover(verdict.path) if blob is None else self._remove(blob)
@@ -261,7 +266,7 @@ class _Collector:
         """Hold an image's download lock; wait only if its holder on another machine may be dead."""
         with self.store.opened() as root, root.make("locks") as locks:
             patience = 2 * STALE if holder_in(locks, f"{name}.lock") else 0
-            with lock_in(locks, f"{name}.lock", patience, Silent()):
+            with lock_in(locks, f"{name}.lock", patience, self.progress):
                 yield
 
     def _remove(self, blob: _Blob) -> str:

@@ -25,7 +25,6 @@ from pathlib import Path
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.below import Entry, Folder, entries, make_way
 from factory.io.locks import lock_in
-from factory.io.progress import Silent
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
@@ -104,9 +103,9 @@ class Store:
         try:
             return self._usable_in(root, wanted, hashed=hashed)
         except IntegrityFailure as error:
-            self.trust.notice(f"not used: {error.what}: {error.why}")
+            self.trust.progress.note(f"not used: {error.what}: {error.why}")
         except OSError as error:
-            self.trust.notice(f"not used: {root}: {error.strerror}")
+            self.trust.progress.note(f"not used: {root}: {error.strerror}")
         return None
 
     def _usable_in(self, root: Path, wanted: Descriptor, *, hashed: bool = True) -> Path | None:
@@ -183,7 +182,7 @@ class Store:
             root.make("locks") as locks,
             root.make("refs") as refs,
             root.make("images", image.recipe) as links,
-            lock_in(locks, f"refs-{image.recipe}.lock", RECORD_TIMEOUT, Silent(), instead=ELSEWHERE),
+            lock_in(locks, f"refs-{image.recipe}.lock", RECORD_TIMEOUT, self.trust.progress, instead=ELSEWHERE),
         ):
             known = self.own(image.recipe)
             wanted = known.with_image(image, tags, self.home, asked=asked)
@@ -193,7 +192,7 @@ class Store:
                     links.remove(tag)
                 elif not links.link(tag, right):
                     if not same:
-                        self.trust.notice(f"no links in {links.path}: its file system has no symbolic links")
+                        self.trust.progress.note(f"no links in {links.path}: its file system has no symbolic links")
                     break
             write_refs(refs, image.recipe, wanted, self.home)
 
@@ -216,7 +215,7 @@ class Store:
         except OSError:
             return Records()
         if doubt:
-            self.trust.notice(f"not used: {doubt}")
+            self.trust.progress.note(f"not used: {doubt}")
         return Records() if doubt else read_refs(root, recipe)
 
     def find(self, reference: Reference) -> StoredImage:

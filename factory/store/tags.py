@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 
 from factory.io.locks import lock_in
-from factory.io.progress import Silent
 from factory.oci.digest import Digest
 from factory.store.record_files import read_refs, write_refs
 from factory.store.store import ELSEWHERE, Store
@@ -29,7 +28,7 @@ def forget(store: Store, recipe: str, digest: Digest, timeout: float) -> None:
     with (
         store.opened() as root,
         root.make("locks") as locks,
-        lock_in(locks, f"refs-{recipe}.lock", timeout, Silent(), instead=ELSEWHERE),
+        lock_in(locks, f"refs-{recipe}.lock", timeout, store.trust.progress, instead=ELSEWHERE),
     ):
         known = store.own(recipe)
         rest = known.without(digest)

@@ -19,7 +19,6 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from factory.errors import FactoryError, IntegrityFailure, PlaceUnusable
 from factory.io import ancestors, files
 from factory.io.ancestors import name_of
 from factory.io.owners import mapped_owner
+from factory.io.progress import Progress, Silent, step
 from factory.oci.digest import Digest
 
 _ROOT = 0
@@ -41,12 +41,12 @@ class Trust:
     """The owners trusted in addition to this user, root and those who may write the store; and what was hashed before.
 
     owners: user ids. notes: a private folder that records which files were hashed; None: kept in memory only.
-    notice: called with a message before a long hash.
+    progress: shows notices, and files that are hashed.
     """
 
     owners: frozenset[int] = frozenset()
     notes: Path | None = None
-    notice: Callable[[str], None] = lambda _: None
+    progress: Progress = field(default_factory=Silent, compare=False)
     _hashed: set[str] = field(default_factory=set, compare=False)
     _refused: dict[str, IntegrityFailure] = field(default_factory=dict, compare=False)
     _places: dict[Path, str] = field(default_factory=dict, compare=False)
@@ -136,8 +136,9 @@ class Trust:
         note = _note(digest, found)
         if note in self._refused:
             raise self._refused[note]
-        self.notice(f"hashing {path} once: {name_of(found.st_uid)} stored it")
-        got = files.digest_of_open(descriptor)
+        self.progress.note(f"hashing {path} once: {name_of(found.st_uid)} stored it")
+        with step(self.progress, f"hash {digest.short}", found.st_size) as advance:
+            got = files.digest_of_open(descriptor, advance)
         if got != digest or _note(digest, os.fstat(descriptor)) != note:
             self._refused[note] = IntegrityFailure(
                 f"the image {path} is damaged",

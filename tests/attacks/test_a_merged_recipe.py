@@ -988,7 +988,7 @@ def test_a_character_that_engines_read_otherwise_copies_no_file_of_the_host(proj
         report = json.loads((project.folder / ".singfactory/candidates/copier-amd64/report.json").read_text())
         assert there not in str(report)
     assert built.code == 2
-    assert "the file contains the invisible character" in built.err
+    assert "the line contains the character U+000B (a control character)" in built.err
 
 
 def test_what_only_a_build_knows_names_no_other_file_to_copy(project: Project, secret: Path) -> None:

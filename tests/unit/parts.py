@@ -304,6 +304,30 @@ class Heard(Silent):
         self.notes.append(text)
 
 
+class Recorded(Silent):
+    """A Progress that remembers its steps: label, total, bytes done, and the seconds that were expected."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int | None, int]] = []
+        self.expected: dict[str, float | None] = {}
+        self.lines: list[str] = []
+        self._open: list[tuple[str, int | None, int]] = []
+
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:
+        self._open.append((label, total, 0))
+        self.expected[label] = expected
+
+    def advance(self, count: int) -> None:
+        label, total, done = self._open.pop()
+        self._open.append((label, total, done + count))
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def end(self) -> None:
+        self.steps.append(self._open.pop())
+
+
 _ENGINE = """\
 #!/bin/sh
 # Stands where Apptainer stands: "builds" a file, and runs what a test runs, without any container. Where built.sif lies

@@ -13,17 +13,20 @@ the container, and no login is sent to a host chosen by the recipe. In Apptainer
 - busybox downloads a program and runs it on the host. arch downloads a pacman configuration, whose hooks are programs.
   yum and dnf check no signatures (`gpgcheck=0`), and accept options, files and URLs as packages; `SetOpt:` sets any
   option. zypper imports any key that its URLs offer; its registration code is a secret.
+- buildkit and dockerfile (since 1.5) hand the recipe's folder to a daemon of the host, which runs the Dockerfile.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from factory.errors import UsageError
 from factory.oci.names import docker_reference, recipe_name
 from factory.recipes.definition.definition import Definition, Header, Stage
+from factory.recipes.definition.refused import refusal
 from factory.recipes.definition.templates import TEMPLATE, shown
 from factory.recipes.model import Place, Problem, ProblemError
 
@@ -102,39 +105,19 @@ AGENTS: Mapping[str, Agent] = {
     "debootstrap": Agent({"OSVersion": _word, "MirrorURL": _archive}, {"Include": _packages}),
     "scratch": Agent({}, {}),
 }
-_FILES_OF_THE_HOST = "reads files of the build host"
-_RUNS = "runs downloaded programs on the build host, outside of the container"
-_UNSIGNED = "installs unsigned packages with the build host's own package manager"
-_BUILD_UPON = "use docker://NAME:TAG or recipe://NAME as [build] base in recipe.toml"
-# Agents that the engines support and recipes cannot use: the reason, and what to use instead.
-_REFUSED: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(
-        ("localimage", "oci", "oci-archive", "docker-archive", "docker-daemon", "dockerfile"),
-        (_FILES_OF_THE_HOST, _BUILD_UPON),
-    ),
-    "busybox": (_RUNS, 'write Bootstrap: docker, and base = "docker://busybox:1.36" under [build] in recipe.toml'),
-    "arch": (_RUNS, 'write Bootstrap: docker, and base = "docker://archlinux:base" under [build] in recipe.toml'),
-    **dict.fromkeys(
-        ("yum", "dnf"),
-        (_UNSIGNED, 'write Bootstrap: docker, and base = "docker://rockylinux:9" under [build] in recipe.toml'),
-    ),
-    "zypper": (
-        _UNSIGNED,
-        'write Bootstrap: docker, and base = "docker://opensuse/leap:15" under [build] in recipe.toml',
-    ),
-}
 
 
-def host_problems(definition: Definition, debian_mirror: str) -> Iterator[Problem]:
+def host_problems(definition: Definition, debian_mirror: str, recipes: Collection[str] = ()) -> Iterator[Problem]:
     """Yield everything in a bound definition that would access the build host.
 
-    debian_mirror: the value of that argument. The factory sets it, so it may be any mirror.
+    debian_mirror: the value of that argument. The factory sets it, so it may be any mirror. recipes: the names of the
+    repository's recipes, for remedies.
     """
     for stage in definition.stages:
         for name in _HOST_SECTIONS:
             for section in stage.named(name):
                 yield section_problem(name, Place(definition.path, section.line))
-        for line, message, remedy in _header_problems(stage, debian_mirror):
+        for line, message, remedy in _header_problems(stage, debian_mirror, recipes):
             yield Problem(Place(definition.path, line), message, remedy)
 
 
@@ -151,16 +134,17 @@ def section_problem(name: str, place: Place) -> Problem:
         remedy = "copy the files with %files to /scif/apps/NAME/"
         return Problem(place, "%appfiles can read and write any file of the build host", remedy)
     message = f"%{name} runs on the build host, outside of the container"
-    return Problem(place, message, "run the commands in %post, and copy files with %files")
+    remedy = "copy files with %files, run commands in %post, and compile in an earlier stage (%files from STAGE)"
+    return Problem(place, message, remedy)
 
 
-def _header_problems(stage: Stage, debian_mirror: str) -> Iterator[tuple[int, str, str]]:
+def _header_problems(stage: Stage, debian_mirror: str, recipes: Collection[str]) -> Iterator[tuple[int, str, str]]:
     header = stage.header("Bootstrap")
     name, line = (header.value, header.line) if header else ("", stage.line)
     agent = AGENTS.get(name)
     if agent is None:
         if TEMPLATE.search(name) is None:  # an argument without a value, which has its own problem
-            yield line, *_refusal(name)
+            yield line, *(refusal(name, stage.value("From"), recipes) or _unknown(name))
         return
     for key in agent.required:
         if not stage.value(key) and not (key == "MirrorURL" and stage.header(key) and not debian_mirror):
@@ -182,17 +166,23 @@ def _value_problems(name: str, agent: Agent, header: Header, debian_mirror: str)
             yield header.line, f"{header.key}: {wrong[0]}", wrong[1]
 
 
+_BUILDKIT_ONLY = "remove it; the engine reads it with Bootstrap: buildkit only"
 _INSTEAD = {
     "Registry": "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG",
     "Namespace": "write it in From:, as in From: REGISTRY/NAMESPACE/NAME:TAG",
     "Library": "remove it; the engine's own settings choose the library (apptainer remote)",
+    "Target": _BUILDKIT_ONLY,
+    "Frontend": _BUILDKIT_ONLY,
+    "Filename": _BUILDKIT_ONLY,
+    "BuildArgs": 'write args = { NAME = "value" } under [build] in recipe.toml, and {{ NAME }} in the definition',
 }
 
 
-def _refusal(name: str) -> tuple[str, str]:
-    if name.lower() in AGENTS:
-        return f"Bootstrap: {shown(name)} must be lower case", f"write Bootstrap: {name.lower()}"
-    if name.lower() in _REFUSED:
-        why, remedy = _REFUSED[name.lower()]
-        return f"Bootstrap: {name.lower()} {why}", remedy
-    return f"Bootstrap: {shown(name)} is unknown", f"use one of {', '.join(sorted(AGENTS))}"
+def _unknown(name: str) -> tuple[str, str]:
+    plain = name.lower().partition(":")[0]
+    if plain in AGENTS:
+        why = "must be lower case" if plain == name.lower() else "is not the name of an agent"
+        return f"Bootstrap: {shown(name)} {why}", f"write Bootstrap: {plain}"
+    near = get_close_matches(plain[:100], AGENTS, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(AGENTS))}"
+    return f"Bootstrap: {shown(name)} is unknown", remedy

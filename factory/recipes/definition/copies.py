@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from factory.recipes.characters import described, find_hidden
+
 # The negative look-ahead makes the match of a template unambiguous, which prevents exponential backtracking.
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|((?:\{\{\s*\w+\s*\}\}|(?!\{\{\s*\w+\s*\}\})[^\s"'])+))(?=\s|$)""", re.ASCII)
 _TEMPLATE = re.compile(r"\{\{\s*\w+\s*\}\}", re.ASCII)
-_AMBIGUOUS = re.compile(r"\{\{|[^\S ]")
+_BRACES = re.compile(r"\{\{")
 _SOURCE_AND_DESTINATION = 2
 
 
@@ -58,8 +60,11 @@ def _wrong(words: list[str]) -> str:
         return f"the line has {len(words)} words, not a source and a destination"
     if not words[0]:
         return "the source is empty"
-    if any(_AMBIGUOUS.search(_TEMPLATE.sub("", word)) for word in words):
-        return "a word contains {{ or a whitespace character other than a space"
+    plain = " ".join(_TEMPLATE.sub("", word) for word in words)
+    if _BRACES.search(plain):
+        return "a word contains {{"
+    if (at := find_hidden(plain)) is not None:
+        return f"a word contains {described(plain[at])}"
     return _wrong_destination(words[-1]) if len(words) == _SOURCE_AND_DESTINATION else ""
 
 

@@ -18,6 +18,12 @@ from factory.recipes.model import Place, Problem, ProblemError
 # Apptainer splits a file into stages before anything else, so this pattern, which is its own, also matches inside
 # of section bodies. Case is ignored as in Unicode.
 _LONGEST = 1_000_000
+_SCANNED = 64 * 1024  # bytes (bufio.MaxScanTokenSize in Go)
+_SHORTER = {
+    "the header": "list fewer packages under Include:, and install the others in %post",
+    "%files": "copy whole folders, or begin a second %files section",
+    "": "begin a second section of this name, which the engine appends to it, or copy scripts in with %files",
+}
 STAGE_START = re.compile(r"bootstrap:", re.IGNORECASE)
 
 
@@ -75,6 +81,15 @@ class Stage:
         """Return all sections with this name. Apptainer concatenates repeated sections."""
         return tuple(section for section in self.sections if section.name == name)
 
+    def pieces(self) -> tuple[tuple[str, int, str], ...]:
+        """Return the parts that the engine reads one at a time: name, line and text of the headers and each section."""
+        headers = "".join(f"{header.key}: {header.value}".rstrip() + "\n" for header in self.headers)
+        sections = (
+            (f"%{section.name}", section.line, f"%{section.name} {section.args}".rstrip() + "\n" + section.body)
+            for section in self.sections
+        )
+        return ("the header", self.line, headers + "\n"), *sections
+
     def defaults(self) -> dict[str, str]:
         """Return the defaults in `%arguments`; the last value of a name counts."""
         found: dict[str, str] = {}
@@ -127,12 +142,23 @@ class Definition:
 
     def text(self) -> str:
         """Return the file's text: headers and section lines in canonical form, bodies verbatim."""
-        lines: list[str] = []
+        return "".join(text for stage in self.stages for _, _, text in stage.pieces())
+
+    def too_long(self) -> Problem | None:
+        """Return the problem of the first part that is too long for the engine, None if it can read the text.
+
+        Apptainer's scanner holds 64 KiB: a section, and the whole line after it, by which it finds the section's end.
+        """
         for stage in self.stages:
-            lines += [f"{header.key}: {header.value}".rstrip() + "\n" for header in stage.headers]
-            lines.append("\n")
-            lines += [f"%{section.name} {section.args}".rstrip() + "\n" + section.body for section in stage.sections]
-        return "".join(lines)
+            pieces = stage.pieces()
+            followers = (*(text for _, _, text in pieces[1:]), "")
+            for (name, line, text), following in zip(pieces, followers, strict=True):
+                size = len(text.encode())
+                limit = _SCANNED - len(following.partition("\n")[0].encode()) - 1
+                if size > limit:
+                    message = f"{name} has {size} bytes, and the engine reads at most {limit} at once"
+                    return Problem(Place(self.path, line), message, _SHORTER.get(name, _SHORTER[""]))
+        return None
 
     def with_headers(self, stage_index: int, values: Mapping[str, str | None]) -> Definition:
         """Return the definition with headers of a stage replaced or added; None removes one. The order is kept."""

@@ -1,16 +1,20 @@
 """Parse Apptainer definition files and report every problem.
 
 The parser follows Apptainer 1.4 (pkg/build/types/parser/deffile.go) and is stricter where Apptainer guesses:
-repeated headers, headers continued with a backslash, `%files` lines of three words, text before the first header.
+repeated headers, `%files` lines of three words, text before the first header.
+
+Apptainer begins a stage at each line that starts with `Bootstrap:`. Text before the first such line is a stage too, if
+it has the header in another form, such as `Bootstrap : docker` or with blanks before it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from factory.recipes.characters import described, find_hidden, without_hidden
 from factory.recipes.definition.copies import parse_copy
 from factory.recipes.definition.definition import STAGE_START, Definition, Header, Section, Stage
 from factory.recipes.definition.templates import TEMPLATE, shown
@@ -21,10 +25,12 @@ SECTIONS = frozenset(
     {"help", "setup", "files", "labels", "environment", "pre", "post", "runscript", "test", "startscript", "arguments"}
 )
 APP_SECTIONS = frozenset({"appinstall", "applabels", "appfiles", "appenv", "apptest", "apphelp", "apprun", "appstart"})
+_SECTIONS = SECTIONS | APP_SECTIONS
 HEADERS = (
     *("Bootstrap", "From", "IncludeCmd", "MirrorURL", "UpdateURL", "OSVersion", "Include", "Library", "Registry"),
     *("Namespace", "Stage", "Product", "User", "Regcode", "ProductPGP", "RegisterURL", "Modules", "Fingerprints"),
     *("ConfURL", "SetOpt"),
+    *("Target", "Frontend", "Filename", "BuildArgs"),  # since Apptainer 1.5
 )
 _SPELLING = {key.lower(): key for key in HEADERS}
 _OTHER_URL = re.compile(r"otherurl[0-9]+", re.ASCII)
@@ -37,6 +43,7 @@ _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
     r"|\r(?!\n|\Z)"
 )
+_BYTE_ORDER_MARK = "\ufeff"
 _MOST_STAGES = 50
 _MOST_PROBLEMS = 100  # reported per file
 
@@ -76,7 +83,9 @@ def bind(definition: Definition, values: Mapping[str, str]) -> Definition:
 
 
 def require_same(definition: Definition) -> Definition:
-    """Return the definition itself if its text parses as the same definition. Raises ProblemError if not."""
+    """Return the definition itself if the engine reads its text as the same definition. Raises ProblemError if not."""
+    if problem := definition.too_long():
+        raise ProblemError(problem)
     again, problems = scan(definition.text(), definition.path)
     if problems or not again.same_as(definition):
         raise ProblemError(
@@ -116,15 +125,21 @@ def scan_file(folder: Path, relative: str) -> tuple[Definition, tuple[Problem, .
 def scan(text: str, path: Path) -> tuple[Definition, tuple[Problem, ...]]:
     """Parse a definition file's text. Return what was understood, and every problem in the file's order."""
     parser = _Parser(path)
+    parser.check_characters(text)
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1)]
     if lines[-1][1] == "":
         lines.pop()
-    parser.check_characters(text)
     before, pieces = _cut(lines, lambda line: STAGE_START.match(line) is not None)
-    parser.check_preamble(before, more=bool(pieces))
+    if _has_bootstrap(before):
+        pieces = [before, *pieces]
+    else:
+        parser.check_preamble(before, more=bool(pieces))
     parser.check_number(pieces)
     stages = tuple(parser.stage(piece) for piece in pieces[:_MOST_STAGES])
-    return Definition(path, stages), tuple(sorted(parser.problems, key=lambda problem: problem.place.line))
+    definition = Definition(path, stages)
+    parser.check_size(definition)
+    return definition, tuple(sorted(parser.problems, key=lambda problem: problem.place.line))
 
 
 class _Parser:
@@ -139,9 +154,11 @@ class _Parser:
             self.problems.append(Problem(Place(self._path, line), message, remedy))
 
     def check_characters(self, text: str) -> None:
+        if text.startswith(_BYTE_ORDER_MARK):
+            self._complain(1, f"the file begins with {described(text[0])}", "save it as UTF-8 without one")
         if match := _UNPRINTABLE.search(text):
             line = text.count("\n", 0, match.start()) + 1
-            message = f"the file contains the invisible character {match[0]!a}"
+            message = f"the line contains {described(match[0])}, which editors do not show"
             self._complain(line, message, "remove it; a script can produce it with printf, as in \\033")
         match = next((match for match in TEMPLATE.finditer(text) if "\n" in match[0]), None)
         if match:
@@ -152,6 +169,10 @@ class _Parser:
         if len(stages) > _MOST_STAGES:
             line = stages[_MOST_STAGES][0][0]
             self._complain(line, f"the file has {len(stages)} stages", f"keep at most {_MOST_STAGES}")
+
+    def check_size(self, definition: Definition) -> None:
+        if problem := definition.too_long():
+            self.problems.append(problem)
 
     def check_values(self, stage: Stage) -> None:
         """Check a stage after its arguments are replaced."""
@@ -165,11 +186,13 @@ class _Parser:
 
     def check_preamble(self, lines: _Lines, *, more: bool) -> None:
         number, line = next((item for item in lines if not _blank(item[1])), (0, ""))
-        if line:
-            what = f"{shown(line.strip())} precedes the first Bootstrap: header"
-            self._complain(number, what, "begin the file with a line such as Bootstrap: docker")
+        if hidden_bootstrap := _hidden_in_header(line):
+            self._complain(number, *hidden_bootstrap)
         elif not more:
-            self._complain(0, "there is no Bootstrap: header", "begin the file with: Bootstrap: docker")
+            self._complain(number, "there is no Bootstrap: header", "begin the file with: Bootstrap: docker")
+        elif line:
+            what = f"{shown(line.strip())} is above Bootstrap:, where it does not belong to the stage"
+            self._complain(number, what, "move it below the line that starts with Bootstrap:")
 
     def stage(self, lines: _Lines) -> Stage:
         before, pieces = _cut(lines, lambda line: line.lstrip().startswith("%"))
@@ -179,36 +202,57 @@ class _Parser:
 
     def _headers(self, lines: _Lines) -> tuple[Header, ...]:
         found: dict[str, Header] = {}
-        for number, line in lines:
-            if _blank(line):
-                continue
-            key, colon, value = line.split("#")[0].partition(":")
-            key, value = key.strip(), value.strip()
+        for number, line, value in self._joined(lines):
+            key, colon, _ = line.partition(":")
+            key = key.strip()
             spelling = key.upper() if _OTHER_URL.fullmatch(key.lower()) else _SPELLING.get(key.lower(), "")
             if not colon:
                 self._complain(number, f"not a header: {shown(line.strip())}", "write Key: value, or begin a %section")
+            elif not spelling and (hidden := _hidden_in_header(line)):
+                self._complain(number, *hidden)
             elif not spelling:
                 self._complain(number, f"unknown header {shown(key)}", self._nearest(key, HEADERS, "did you mean {}:?"))
             elif spelling in found:
                 self._complain(number, f"{spelling}: occurs twice in a stage", "remove one of the two")
-            elif value.endswith("\\"):
-                self._complain(number, f"{spelling}: is continued with a backslash", "write it on one line")
             else:
                 found[spelling] = Header(spelling, value, number)
-        return tuple(found.values())
+        return tuple(sorted(found.values(), key=lambda header: header.key != "Bootstrap"))
+
+    def _joined(self, lines: _Lines) -> Iterator[tuple[int, str, str]]:
+        """Yield each header's number, line without its comment, and value. A backslash at the end continues it."""
+        begun: tuple[int, str, str] | None = None
+        for number, text in lines:
+            line = "" if _blank(text) else text.split("#")[0]
+            name = _SPELLING.get(line.partition(":")[0].strip().lower(), "") if ":" in line else ""
+            if begun is not None and (not line or name):
+                what = f"the header {name}:" if name else "an empty line or a comment"
+                self._complain(begun[0], f"the backslash continues this line with {what}", "remove it")
+                begun = None
+            if not line:
+                continue
+            first, header, before = begun or (number, line, "")
+            value = before + (line if begun else line.partition(":")[2]).strip()
+            begun = None
+            if not value.endswith("\\"):
+                yield first, header, value
+            elif value == "\\" or value.endswith("\\n\\"):  # the engine reads these otherwise
+                self._complain(number, f"not continued as written: {shown(line.strip())}", "write it on one line")
+            else:
+                begun = first, header, value[:-1]
+        if begun is not None:
+            self._complain(begun[0], "the backslash continues this line, and no other header line follows", "remove it")
 
     def _section(self, head: tuple[int, str], body: _Lines) -> Section | None:
         number, line = head
         name, _, rest = line.lstrip("%").partition(" ")
         name = name.lower()
-        if not line.startswith("%") or name not in SECTIONS | APP_SECTIONS:
-            known = sorted(SECTIONS | APP_SECTIONS)
-            remedy = self._nearest(name or line.strip().lstrip("%"), known, "did you mean %{}?")
-            self._complain(
-                number,
+        if not line.startswith("%") or name not in _SECTIONS:
+            message, remedy = _hidden_in_section(line) or (
                 f"unknown section {shown(line.strip())}",
-                f"{remedy}; for Apptainer every line that starts with % begins a section, also in scripts",
+                self._nearest(name or line.strip().lstrip("%"), sorted(_SECTIONS), "did you mean %{}?"),
             )
+            also = "for Apptainer every line that starts with % begins a section, also in scripts"
+            self._complain(number, message, f"{remedy}; {also}")
             return None
         args = " ".join(TEMPLATE.sub(r"{{ \1 }}", rest.split("#")[0]).split())
         section = Section(name, args, "".join(f"{text}\n" for _, text in body), number)
@@ -239,7 +283,9 @@ class _Parser:
                     remedy = "write SOURCE /PATH/IN/THE/IMAGE, with double quotes around names that contain spaces"
                     self._complain(number, f"%files: {wrong}", remedy)
             elif section.name == "arguments" and not _blank(text) and _ARGUMENT.fullmatch(text) is None:
-                self._complain(number, f"%arguments: invalid line {shown(text.strip())}", "write NAME=value")
+                at = find_hidden(text.lstrip())
+                because = "" if at is None else f" because of {described(text.lstrip()[at])}"
+                self._complain(number, f"%arguments: invalid line {shown(text.strip())}{because}", "write NAME=value")
 
 
 def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Lines]]:
@@ -252,6 +298,38 @@ def _cut(lines: _Lines, begins: Callable[[str], bool]) -> tuple[_Lines, list[_Li
         else:
             (pieces[-1] if pieces else before).append(item)
     return before, pieces
+
+
+def _has_bootstrap(lines: _Lines) -> bool:
+    """Return whether there is a `Bootstrap:` header before the first section."""
+    for _, line in lines:
+        if line.lstrip().startswith("%"):
+            return False
+        key, colon, _ = line.partition(":")
+        if colon and key.strip().lower() == "bootstrap":
+            return True
+    return False
+
+
+def _hidden_in_section(line: str) -> tuple[str, str] | None:
+    """Return the message and remedy for a blank or hidden character that makes a known section unknown."""
+    words = without_hidden(line).replace("%", " ").split()
+    if not words or words[0].lower() not in _SECTIONS:
+        return None
+    name = f"%{words[0].lower()}"
+    at = find_hidden(line.replace(" ", "\t")) or 0
+    remedy = f"write {name} at the start of the line, and only a space after it"
+    return f"{described(line[at])} in column {at + 1} makes {name} an unknown section", remedy
+
+
+def _hidden_in_header(line: str) -> tuple[str, str] | None:
+    """Return the message and remedy for a hidden character that makes a known header unknown."""
+    name = without_hidden(line).partition(":")[0].strip().lower()
+    at = find_hidden(line.partition(":")[0].rstrip().lstrip(" \t"))
+    if at is None or name not in _SPELLING:
+        return None
+    at += len(line) - len(line.lstrip(" \t"))
+    return f"{described(line[at])} in column {at + 1} makes {_SPELLING[name]}: an unknown header", "remove it"
 
 
 def _blank(line: str) -> bool:

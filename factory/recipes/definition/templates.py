@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from factory.recipes.characters import described
 from factory.recipes.model import Place, Problem, ProblemError
 
 TEMPLATE = re.compile(r"\{\{\s*(\w+)\s*\}\}", re.ASCII)
@@ -58,14 +59,10 @@ def expanded(values: Mapping[str, str], path: Place) -> dict[str, str]:
     A line break in a value could begin a new section or header, so control characters are refused.
     """
     for name, value in values.items():
-        if any(not character.isprintable() and character != "\t" for character in value):
-            raise ProblemError(
-                Problem(
-                    path,
-                    f"the value of the argument {name!r} contains a line break or a control character: {shown(value)}",
-                    "write it on one line",
-                )
-            )
+        odd = next((letter for letter in value if not letter.isprintable() and letter != "\t"), "")
+        if odd:
+            message = f"the value of the argument {name!r} contains {described(odd)}: {shown(value)}"
+            raise ProblemError(Problem(path, message, "remove it"))
     return {
         name: _replaced(value, lambda match: values.get(match[1], match[0]), path) for name, value in values.items()
     }

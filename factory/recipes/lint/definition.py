@@ -12,6 +12,7 @@ from factory.recipes.definition.parser import bind
 from factory.recipes.definition.templates import TEMPLATE, undefined, uses
 from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Problem, ProblemError
+from factory.recipes.quiet import quiet
 
 
 def _arguments(subject: Subject) -> Iterator[Problem]:
@@ -95,4 +96,12 @@ def _stages(subject: Subject) -> Iterator[Problem]:
             earlier.add(stage.value("Stage"))
 
 
-CHECKS = (_arguments, _values, _base, _bootstrap, _moving_tags, _stages)
+def _sizes(subject: Subject) -> Iterator[Problem]:
+    """Report what the engine cannot read once the factory's own rules are added."""
+    first = quiet.mount_points(subject.recipe.run.binds)
+    for definition in subject.bound if subject.is_sound else ():
+        if problem := quiet.with_rules(definition, subject.recipe.quiet, 0, first).too_long():
+            yield problem
+
+
+CHECKS = (_arguments, _values, _base, _bootstrap, _moving_tags, _stages, _sizes)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from factory.recipes.content import Walk, copied_files, refuse_shell
 from factory.recipes.definition.agents import host_problems
 from factory.recipes.definition.arguments import ANY_MIRROR
-from factory.recipes.definition.templates import TEMPLATE
+from factory.recipes.definition.templates import TEMPLATE, shown
 from factory.recipes.inside import leaves
+from factory.recipes.lint.setup import instead
+from factory.recipes.lint.shell import commands_of
 from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Place, Problem, ProblemError
 
@@ -18,7 +20,7 @@ TESTS = "tests"
 
 def _host(subject: Subject) -> Iterator[Problem]:
     for definition in subject.bound:
-        yield from host_problems(definition, ANY_MIRROR)
+        yield from host_problems(definition, ANY_MIRROR, subject.others)
 
 
 def _sources(subject: Subject) -> Iterator[Problem]:
@@ -48,4 +50,14 @@ def _links(subject: Subject) -> Iterator[Problem]:
             yield Problem(Place(path), message, "replace the link by its target, or remove it", path.name != TESTS)
 
 
-CHECKS = (_host, _sources, _links)
+def _host_scripts(subject: Subject) -> Iterator[Problem]:
+    """Say of each command of `%setup` and `%pre` where it belongs; the section itself is an error of _host."""
+    for stage in subject.definition.stages:
+        for name in ("setup", "pre"):
+            for command in commands_of(stage, name):
+                if remedy := instead(command):
+                    message = f"%{name} cannot run {shown(' '.join(command.words))}"
+                    yield subject.warning(command.line, message, remedy)
+
+
+CHECKS = (_host, _host_scripts, _sources, _links)

@@ -18,6 +18,9 @@ from factory.recipes.lint import (
     host as lint_host,
 )
 from factory.recipes.lint import (
+    languages as lint_languages,
+)
+from factory.recipes.lint import (
     quiet as lint_quiet,
 )
 from factory.recipes.lint import (
@@ -29,6 +32,9 @@ from factory.recipes.lint import (
 from factory.recipes.lint import (
     shell as lint_shell,
 )
+from factory.recipes.lint import (
+    structure as lint_structure,
+)
 from factory.recipes.lint.subject import Subject
 from factory.recipes.load import FILE, lines_of, read_leniently, recipe_folders, twin_problems
 from factory.recipes.model import Place, Problem, ProblemError, Recipe
@@ -39,7 +45,9 @@ CHECKS: tuple[Check, ...] = (
     *lint_recipe.CHECKS,
     *lint_host.CHECKS,
     *lint_definition.CHECKS,
+    *lint_structure.CHECKS,
     *lint_shell.CHECKS,
+    *lint_languages.CHECKS,
     *lint_quiet.CHECKS,
 )
 

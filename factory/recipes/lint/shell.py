@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from factory.recipes.definition.definition import Stage
+from factory.recipes.definition.heredocs import lines_of_bodies
 from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Problem
 
@@ -35,12 +36,15 @@ class Command:
         return any(word.rpartition("/")[2] in names for word in self.words)
 
 
-def commands_of(stage: Stage) -> tuple[Command, ...]:
-    """Return the simple commands of a stage's `%post`, split roughly at separators and keywords."""
+def commands_of(stage: Stage, name: str = "post") -> tuple[Command, ...]:
+    """Return the simple commands of a stage's `%post`, or another section, split roughly at separators and keywords."""
     found = []
-    for section in stage.named("post"):
+    for section in stage.named(name):
         start, parts = 0, list[str]()
+        texts = lines_of_bodies(section.body)
         for number, line in section.lines():
+            if number - section.line - 1 in texts:
+                continue
             if not parts:
                 start = number
             if line.endswith("\\"):

@@ -8,8 +8,9 @@ script: it keeps its interpreter, line numbers and exit status, and the rules ru
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -20,6 +21,8 @@ from factory.recipes.quiet import scripts
 
 _USUAL_SHELL = ("/bin/sh", "-ex")  # what Apptainer and SingularityCE start %post with
 _SCRIPT = "/.post.recipe"
+_LINE = re.compile(r"[^\n]*\n")
+_AT_ONCE = 32 * 1024  # bytes of a %post; the engine reads sections of up to 64 KiB, and joins repeated ones
 # Agents that create the base during the build and leave logs and caches. Such bases have a shell.
 _MADE_HERE = frozenset({"debootstrap"})
 
@@ -129,13 +132,17 @@ def with_rules(definition: Definition, spec: QuietSpec, epoch: int, first: Seque
     return replace(definition, stages=(*stages, last))
 
 
+def mount_points(binds: Sequence[str]) -> tuple[str, ...]:
+    """Return the shell commands that create the mount points of `[run] binds`."""
+    groups = (binds[at : at + 20] for at in range(0, len(binds), 20))  # a line has to fit into a section
+    return tuple(f"mkdir -p -- {shlex.join(group)} || exit" for group in groups)
+
+
 def _labelled(stage: Stage, epoch: int) -> Stage:
     """Return the stage with the build-date label set to the epoch; a label in the recipe takes precedence."""
     time = datetime.fromtimestamp(epoch, timezone.utc)
     label = Section("labels", "", f"    {_DATE.format(time, day=time.day)}\n", stage.line)
-    names = [section.name for section in stage.sections]
-    at = names.index("labels") if "labels" in names else len(names)
-    return replace(stage, sections=(*stage.sections[:at], label, *stage.sections[at:]))
+    return replace(stage, sections=(label, *stage.sections))
 
 
 def _is_scripted(stage: Stage) -> bool:
@@ -162,7 +169,11 @@ rm -f %(script)s || :
 
 
 def _wrapped(stage: Stage, before: str, after: str) -> Stage:
-    """Return the stage with one `%post`: before, the recipe's own as a script, and after if that succeeds."""
+    """Return the stage with a `%post` that runs before, the recipe's own as a script, and after if that succeeds.
+
+    No section becomes longer than the engine reads at once: the new `%post` is cut into several, and where the recipe
+    has more than one, the others stay as empty ones.
+    """
     if not before and not after:
         return stage
     sections = stage.named("post")
@@ -173,11 +184,25 @@ def _wrapped(stage: Stage, before: str, after: str) -> Stage:
         parts.append(_RUN % _script(body, _interpreter(sections)))
     if stage.named("appinstall"):  # the engine appends these to %post
         parts.append("set -ex\n")
-    line = sections[0].line if sections else stage.line
-    post = Section("post", "", "".join(parts), line)
-    at = stage.sections.index(sections[0]) if sections else len(stage.sections)
-    kept = [section for section in stage.sections[at:] if section.name != "post"]
-    return replace(stage, sections=(*stage.sections[:at], post, *kept))
+    posts = tuple(_cut("".join(parts), sections[0].line if sections else stage.line))
+    if not sections:
+        return replace(stage, sections=(*posts, *stage.sections))
+    at = stage.sections.index(sections[0])
+    rest = (replace(one, args="", body="") if one.name == "post" else one for one in stage.sections[at + 1 :])
+    return replace(stage, sections=(*stage.sections[:at], *posts, *rest))
+
+
+def _cut(body: str, line: int) -> Iterator[Section]:
+    """Yield `%post` sections that together have this body."""
+    lines: list[str] = []
+    size = 0
+    for text in _LINE.findall(body):
+        if lines and size + len(text.encode()) > _AT_ONCE:
+            yield Section("post", "", "".join(lines), line)
+            lines, size = [], 0
+        lines.append(text)
+        size += len(text.encode())
+    yield Section("post", "", "".join(lines), line)
 
 
 def _script(body: str, interpreter: Sequence[str]) -> dict[str, str]:

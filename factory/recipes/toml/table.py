@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from factory.errors import UsageError
+from factory.recipes.characters import described
 from factory.recipes.definition.templates import shown
 from factory.recipes.inside import UnusableError, read_inside
 from factory.recipes.model import Place, Problem
@@ -109,8 +110,9 @@ class Table:
     def text(self, key: str, default: str = "", *, multiline: bool = False) -> str:
         """Return a string without control characters, except line breaks and tabs if multiline."""
         value: str = self._typed(key, str, default)
-        if any(not character.isprintable() and not (multiline and character in "\n\t") for character in value):
-            self.complain(key, f"{key} contains a line break or a control character", "remove it")
+        allowed = "\n\t" if multiline else ""
+        if odd := next((letter for letter in value if not letter.isprintable() and letter not in allowed), ""):
+            self.complain(key, f"{key} contains {described(odd)}", "remove it")
             return default
         return value
 

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io import copying, files, plain, private
-from factory.io.progress import Progress
+from factory.io.progress import Progress, step
 from factory.oci.digest import Descriptor, Verifier, too_long
 from factory.store.fetch.partial import Partial, open_partial
 from factory.store.fetch.plan import Plan, Span
@@ -37,7 +37,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def fetch_whole(
-    store: Store, wanted: Descriptor, source: Source, progress: Progress, *, cached: bool = False
+    store: Store, wanted: Descriptor, source: Source, progress: Progress, *, label: str = "pull", cached: bool = False
 ) -> tuple[Path, int]:
     """Fetch a whole blob into a store from one source; return its path and the number of bytes fetched.
 
@@ -51,21 +51,23 @@ def fetch_whole(
         with open_partial(store, wanted, progress) as partial:
             if partial is None:  # another process has fetched it
                 continue
-            fetched += transfer(Plan.whole(wanted), source, partial, progress, cached=cached)
+            fetched += transfer(Plan.whole(wanted), source, partial, progress, label=label, cached=cached)
             path = partial.publish()
         if path is not None:
             return path, fetched
         progress.note(SLEPT)
 
 
-def transfer(plan: Plan, source: Source, partial: Partial, progress: Progress, *, cached: bool = False) -> int:
+def transfer(
+    plan: Plan, source: Source, partial: Partial, progress: Progress, *, label: str = "pull", cached: bool = False
+) -> int:
     """Complete a partial file to the wanted blob; return the number of bytes fetched.
 
     cached: whether the file will be read soon on this machine; if not, it is dropped from the page cache. If the digest
     is wrong, everything is fetched once more. If it is wrong again, removes the file and raises IntegrityFailure. Also
     raises NoRoom and the source's errors; the file then keeps what arrived in order.
     """
-    first = _Transfer(source, partial, progress, cached=cached)
+    first = _Transfer(source, partial, progress, label, cached=cached)
     try:
         first.run(plan)
     except IntegrityFailure as error:
@@ -73,7 +75,7 @@ def transfer(plan: Plan, source: Source, partial: Partial, progress: Progress, *
         progress.note(f"{_NOT_REUSABLE}: {error.why or error.what}" if plan.copies else _ONCE_MORE)
     else:
         return first.fetched
-    second = _Transfer(source, partial, progress, cached=cached)
+    second = _Transfer(source, partial, progress, label, cached=cached)
     try:
         second.run(Plan.whole(plan.wanted))
     except IntegrityFailure:
@@ -85,11 +87,12 @@ def transfer(plan: Plan, source: Source, partial: Partial, progress: Progress, *
 class _Transfer:
     """One pass over a partial file. fetched: bytes fetched from the source and written."""
 
-    def __init__(self, source: Source, partial: Partial, progress: Progress, *, cached: bool) -> None:
+    def __init__(self, source: Source, partial: Partial, progress: Progress, label: str, *, cached: bool) -> None:
         self._source = source
         self._partial = partial
         self._file = partial.file
         self._progress = progress
+        self._label = label
         self._cached = cached
         self._at = 0
         self.fetched = 0
@@ -103,17 +106,16 @@ class _Transfer:
             kept = 0
         self._at = self._file.seek(kept)
         files.require_space(self._partial.entry.folder.path, wanted.size - kept + _MARGIN, "to pull the image")
-        self._progress.begin("pull", wanted.size)
-        try:
-            self._progress.advance(kept)
-            with _Hasher(self._file, Verifier(wanted), kept, cached=self._cached) as hasher:
-                try:
-                    self._by_spans(plan.after(kept), hasher, wanted)
-                except OnlyWhole:
-                    self._write(to_the_end(self._source, self._at, self._progress), hasher, wanted)
-                hasher.finish()
-        finally:
-            self._progress.end()
+        with (
+            step(self._progress, self._label, wanted.size) as advance,
+            _Hasher(self._file, Verifier(wanted), kept, cached=self._cached) as hasher,
+        ):
+            advance(kept)
+            try:
+                self._by_spans(plan.after(kept), hasher, wanted)
+            except OnlyWhole:
+                self._write(to_the_end(self._source, self._at, self._progress), hasher, wanted)
+            hasher.finish()
 
     def _by_spans(self, spans: tuple[Span, ...], hasher: _Hasher, wanted: Descriptor) -> None:
         if len(spans) == 1 and spans[0].file is None:

@@ -129,7 +129,7 @@ def test_a_file_is_pushed_with_progress_and_not_a_second_time(registry: Registry
     class Counting(Silent):
         total = done = 0
 
-        def begin(self, label: str, total: int | None = None) -> None:  # noqa: ARG002
+        def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
             self.total += total or 0
 
         def advance(self, count: int) -> None:

@@ -12,7 +12,7 @@ from factory.oci.digest import Digest
 from factory.recipes.model import Recipe, TestSpec
 from factory.records.report import TestReport, TestResult
 from tests.unit.delta.images import with_metadata
-from tests.unit.parts import CREATED, ENGINE, QUIET, stand_in_engine, write_recipe
+from tests.unit.parts import CREATED, ENGINE, QUIET, Recorded, stand_in_engine, write_recipe
 
 
 def checked(
@@ -50,7 +50,11 @@ def test_an_image_with_another_digest_is_not_tested(tmp_path: Path) -> None:
         check(recipe, image(tmp_path), Digest.of(b"other"), place, QUIET)
     assert not (tmp_path / "scratch").exists()
     tested = Digest.of(image(tmp_path).read_bytes())
-    assert check(recipe, image(tmp_path), tested, place, QUIET).sif_digest == tested
+    seen = Recorded()
+    assert check(recipe, image(tmp_path), tested, place, seen, seconds=7).sif_digest == tested
+    size = image(tmp_path).stat().st_size
+    assert seen.steps == [("hash image.sif", size, size), ("test tool", None, 0)]
+    assert seen.expected["test tool"] == 7
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -113,3 +115,49 @@ def test_every_command_works_below_an_odd_folder_and_prints_its_path(cluster: Od
     for command in ("path nothing", "lint nothing", "build tool", "test tool", "publish --all", "report", "make tool"):
         done = cluster.run(*command.split())
         assert done.err or done.code == 0, (command, done)
+
+
+def test_a_terminal_gets_its_own_encoding_and_a_pipe_utf_8(tmp_path: Path, locales: Path) -> None:
+    cluster = Odd(tmp_path, {"LC_ALL": LATIN_1, "LOCPATH": str(locales), "TERM": "xterm"})
+    cluster.release(b"first", f'[lifecycle]\nstatus = "deprecated"\nnote = "{NOTED}"\n')
+    assert NOTED in cluster.ok("list").out
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "factory.cli", "list"]
+    with subprocess.Popen(command, cwd=tmp_path, env=cluster.env, stdout=terminal, stderr=terminal):
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the program has ended
+            while block := os.read(reader, 4096):
+                shown += block
+    os.close(reader)
+    assert b"[deprecated] Na\xefve ? ?? " in shown
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "out", "err"),
+    [
+        ("2>&-", 3, "", ""),
+        (">&-", 3, "", "nothing is not in the store"),
+        (">&- 2>&-", 3, "", ""),
+        ("<&-", 3, "", "nothing is not in the store"),
+    ],
+)
+def test_a_closed_stream_is_no_error_and_nothing_goes_to_another_one(
+    tmp_path: Path, closed: str, code: int, out: str, err: str
+) -> None:
+    cluster = Odd(tmp_path, {})
+    command = ["sh", "-c", f'exec "$0" -m factory.cli path nothing {closed}', sys.executable]
+    done = subprocess.run(command, cwd=tmp_path, env=cluster.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert err in done.stderr
+    assert bool(done.stderr) == bool(err)
+
+
+def test_a_locale_does_not_change_the_environment_of_the_program(tmp_path: Path, locales: Path) -> None:
+    cluster = Odd(tmp_path, {"LC_ALL": LATIN_1, "LOCPATH": str(locales)})
+    cluster.release(b"first")
+    engine = tmp_path / "apptainer"
+    engine.write_text('#!/bin/sh\n[ "$1" != --version ] || exec echo apptainer version 1.4.0\nenv\n')
+    seen = dict(line.split("=", 1) for line in cluster.ok("exec", "tool", "--", "x").out.splitlines() if "=" in line)
+    assert seen["LC_ALL"] == LATIN_1
+    assert not {name for name in seen if name.startswith("PYTHON")} - {"PYTHONPATH"}

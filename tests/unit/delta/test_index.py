@@ -58,8 +58,8 @@ def test_progress_counts_every_byte_once(path: Path) -> None:
         done = 0
         ended = 0
 
-        def begin(self, label: str, total: int | None = None) -> None:
-            assert label == "indexing image.sif"
+        def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
+            assert label == "index image.sif"
             self.total = total
 
         def advance(self, count: int) -> None:
@@ -79,7 +79,7 @@ class Changing(Silent):
     def __init__(self, path: Path, content: bytes) -> None:
         self.path, self.content = path, content
 
-    def begin(self, label: str, total: int | None = None) -> None:  # noqa: ARG002 - as the protocol has it
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
         self.path.write_bytes(self.content)
 
 

@@ -380,3 +380,14 @@ def test_an_image_name_that_splits_is_split_the_same_when_written_out(text: str)
         return
     assert docker_reference(f"{host}/{repository}:{tag}") == (host, repository, tag)
     assert set(host + repository + tag) <= TAG_LETTERS | set("/:")
+
+
+@given(st.lists(st.one_of(st.sampled_from("%25E9aF/7 "), st.characters(), st.sampled_from("\udc80\udce9\udcff"))))
+def test_a_folder_of_any_name_has_a_printable_address_that_means_it(letters: list[str]) -> None:
+    folder = "/" + "".join(letter for letter in letters if letter >= " " and letter != "\x7f")
+    folder = folder.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")  # as the system gives it
+    written = str(RegistryAddress("", folder))
+    assert written.isprintable()
+    assert RegistryAddress.parse(written).path == folder
+    if folder.isprintable() and "%" not in folder:
+        assert written == f"oci:{folder}"

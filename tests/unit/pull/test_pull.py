@@ -22,6 +22,7 @@ from tests.unit.parts import (
     QUIET,
     Call,
     Heard,
+    Recorded,
     Watched,
     candidate,
     folder_registry,
@@ -241,7 +242,7 @@ def test_a_stored_image_with_other_bytes_is_never_copied_out(
     done = get(registry, store)
     damage(done.path, CONTENT[::-1])
     with pytest.raises(IntegrityFailure) as caught:
-        copy_out(done, tmp_path / "out/copy.sif")
+        copy_out(done, tmp_path / "out/copy.sif", QUIET)
     assert caught.value.fix == "singfactory store verify --repair"
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -264,7 +265,9 @@ def test_a_copy_goes_to_a_path_or_into_a_folder(
 ) -> None:
     done = get(registry, store)
     (tmp_path / "folder").mkdir()
-    named, inside = copy_out(done, tmp_path / "new/my.sif"), copy_out(done, tmp_path / "folder")
+    seen = Recorded()
+    named, inside = copy_out(done, tmp_path / "new/my.sif", seen), copy_out(done, tmp_path / "folder", QUIET)
+    assert seen.steps == [("copy to my.sif", 2 * len(CONTENT), 2 * len(CONTENT))]  # written and read
     assert (named, inside) == (tmp_path / "new/my.sif", tmp_path / "folder/tool-1.0-1.sif")
     assert named.read_bytes() == inside.read_bytes() == CONTENT
     assert Digest.of(named.read_bytes()) == release.sif.digest
@@ -280,13 +283,13 @@ def test_a_copy_replaces_an_older_file_in_one_step_or_not_at_all(
     target = tmp_path / "copy.sif"
     target.write_bytes(b"older")
     reader = target.open("rb")
-    copy_out(done, target)
+    copy_out(done, target, QUIET)
     with reader:
         assert reader.read() == b"older"  # another file, not the same one overwritten
     assert target.read_bytes() == CONTENT
     damage(done.path, CONTENT[::-1])
     with pytest.raises(IntegrityFailure):
-        copy_out(done, target)
+        copy_out(done, target, QUIET)
     assert target.read_bytes() == CONTENT
 
 
@@ -297,7 +300,7 @@ def test_a_link_at_the_destination_is_replaced_and_not_followed(
     precious, link = tmp_path / "precious", tmp_path / "copy.sif"
     precious.write_bytes(b"mine")
     link.symlink_to(precious)
-    copy_out(get(registry, store), link)
+    copy_out(get(registry, store), link, QUIET)
     assert precious.read_bytes() == b"mine"
     assert not link.is_symlink()
 
@@ -308,4 +311,4 @@ def test_a_file_in_place_of_the_destination_folder_is_a_clear_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlaceUnusable):
-        copy_out(get(registry, store), tmp_path / "file/copy.sif")
+        copy_out(get(registry, store), tmp_path / "file/copy.sif", QUIET)

@@ -11,7 +11,7 @@ from factory.pull.stage import Staged, stage
 from factory.registry.protocol import SIF_LAYER
 from factory.store.refs import StoredImage
 from factory.store.store import Store
-from tests.unit.parts import QUIET
+from tests.unit.parts import QUIET, Recorded
 from tests.unit.store.stored import ingest
 
 CONTENT = b"the image " * 200_000
@@ -33,7 +33,9 @@ def image(store: Store) -> StoredImage:
 
 def test_an_image_is_copied_once(tmp_path: Path, store: Store, image: StoredImage) -> None:
     local = tmp_path / "local"
-    first = stage(image, store=store, local=local, progress=QUIET)
+    seen = Recorded()
+    first = stage(image, store=store, local=local, progress=seen)
+    assert seen.steps == [("stage tool", len(CONTENT), len(CONTENT))]
     assert first.copied == len(CONTENT)
     assert first.path.read_bytes() == CONTENT
     assert first.path.is_relative_to(local)

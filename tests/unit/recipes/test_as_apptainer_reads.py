@@ -65,6 +65,14 @@ def test_a_whole_file_is_read_alike(text: str, values: dict[str, str]) -> None:
 
 
 @settings(max_examples=300)
+@given(
+    st.sampled_from([" Bootstrap: docker\n", "# x\n\tbootstrap : docker\n", "From: x\n", "\ufeff", ""]), TEXTS, VALUES
+)
+def test_a_file_is_read_alike_whatever_precedes_its_first_stage(before: str, text: str, values: dict[str, str]) -> None:
+    differs(before + text, values)
+
+
+@settings(max_examples=300)
 @given(LINES, VALUES)
 def test_lines_to_copy_are_read_alike(line: str, values: dict[str, str]) -> None:
     differs(f"Bootstrap: docker\n%files\n{line}\n x {line}\n{line} y\n", values)

@@ -119,8 +119,9 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ),
         ("summary = 3", "4: error: summary is a number; write a string"),
         ("summary = 2024-01-01", "4: error: summary is a date; write a string"),
-        ('summary = "a\\nb"', "4: error: summary contains a line break or a control character; remove it"),
-        ('license = "\\u001b[31m"', "4: error: license contains a line break or a control character; remove it"),
+        ('summary = "a\\nb"', "4: error: summary contains a line break; remove it"),
+        ('license = "\\u001b[31m"', "4: error: license contains the character U+001B (a control character); remove it"),
+        ('summary = "a\u00a0b"', "4: error: summary contains a no-break space (U+00A0); remove it"),
         (
             "maintainers = [1]",
             '4: error: maintainers contains something other than plain strings; write maintainers = ["…", "…"]',
@@ -142,8 +143,8 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ("[build]\narch = ['amd46']", "5: error: arch has the unknown value 'amd46'; did you mean amd64?"),
         ("[build]\nrunner = 'cloud'", "5: error: runner has the unknown value 'cloud'; write one of local, slurm"),
         ("[build]\nargs = { x = 1 }", "5: error: x is a number; write a string"),
-        ('[build]\nargs.x = "a\\u0000b"', "5: error: x contains a line break or a control character; remove it"),
-        ('[build]\nargs.x = "a\\n%setup"', "5: error: x contains a line break or a control character; remove it"),
+        ('[build]\nargs.x = "a\\u0000b"', "5: error: x contains the character U+0000 (a control character); remove it"),
+        ('[build]\nargs.x = "a\\n%setup"', "5: error: x contains a line break; remove it"),
         (
             "[build]\nargs = { a-b = '1' }",
             "5: error: 'a-b' is not an argument's name; use letters, digits and _, and begin with a letter or _",

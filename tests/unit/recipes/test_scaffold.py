@@ -6,6 +6,7 @@ import pytest
 
 from factory.errors import UsageError
 from factory.recipes import scaffold as module
+from factory.recipes.definition.parser import read
 from factory.recipes.lint.lint import lint_all
 from factory.recipes.load import load_recipe
 from factory.recipes.scaffold import scaffold
@@ -29,6 +30,28 @@ def test_a_new_recipe_lints_clean_but_for_its_pin(tmp_path: Path, image: str, ba
     problems = lint_all(tmp_path / "recipes")
     assert all("not pinned" in problem.message and problem.warning for problem in problems)
     assert len(problems) == ("sha256" not in image)
+
+
+@pytest.mark.parametrize(
+    ("image", "names"),
+    [
+        ("debian:12", {"PYTHONNOUSERSITE", "PYTHONPATH"}),
+        ("recipe://python-3.11", {"PYTHONNOUSERSITE", "PYTHONPATH"}),
+        ("rocker/r-ver:4.4.1", {"R_LIBS_USER", "R_LIBS"}),
+        ("julia:1.10", {"JULIA_DEPOT_PATH"}),
+        ("perl:5.38", {"PERL5LIB"}),
+        ("quay.io/jupyter/r-notebook:1", {"PYTHONNOUSERSITE", "PYTHONPATH", "R_LIBS_USER", "R_LIBS"}),
+    ],
+)
+def test_a_new_recipe_keeps_users_packages_out(tmp_path: Path, image: str, names: set[str]) -> None:
+    scaffold(tmp_path, "python-3.11", f"debian@sha256:{'1' * 64}")
+    folder = scaffold(tmp_path, "new", image)
+    (environment,) = read(folder, "image.def").stages[0].named("environment")
+    exported = [
+        word.partition("=")[0] for line in environment.body.splitlines() for word in line.split() if "=" in word
+    ]
+    assert set(exported) - {"LC_ALL"} == names
+    assert all("not pinned" in problem.message for problem in lint_all(tmp_path))
 
 
 def test_a_new_recipe_can_be_based_on_another(tmp_path: Path) -> None:

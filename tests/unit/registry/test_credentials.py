@@ -155,3 +155,11 @@ def test_an_impossible_login_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             login(tmp_path / "c", "ghcr.io", name, password)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_password_that_is_not_utf_8_is_stored_byte_for_byte(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    login(path, "reg.example", "ann", "p\udce4ss")  # as Python reads it (PEP 383)
+    kept = json.loads(path.read_text())["auths"]["reg.example"]["auth"]
+    assert base64.b64decode(kept) == b"ann:p\xe4ss"
+    assert Keychain([path]).candidates("reg.example", "x")[0].password == "p\udce4ss"

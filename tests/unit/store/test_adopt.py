@@ -8,7 +8,7 @@ import pytest
 
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.io import files
-from factory.io.progress import Silent
+from factory.io.progress import Advance, Silent
 from factory.oci.digest import Digest
 from factory.oci.names import Reference
 from factory.store import adopt as adopt_module
@@ -132,8 +132,8 @@ def test_what_is_known_of_an_image_from_a_registry_is_kept(store: Store, source:
 def test_a_file_that_changes_meanwhile_is_refused(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest_of_open = files.digest_of_open
 
-    def hash_then_change(descriptor: int) -> Digest:
-        found = digest_of_open(descriptor)
+    def hash_then_change(descriptor: int, advance: Advance) -> Digest:
+        found = digest_of_open(descriptor, advance)
         Path(f"/proc/self/fd/{descriptor}").write_bytes(b"#" * len(SIF))
         return found
 

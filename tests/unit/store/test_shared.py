@@ -17,6 +17,7 @@ from factory.store.refs import StoredImage
 from factory.store.store import Store
 from factory.store.trust import Trust
 from factory.store.verify import verify
+from tests.unit.parts import Heard
 from tests.unit.store.stored import ANOTHER, image, ingest, put, tree
 
 SIF = b"the bytes of an image"
@@ -30,8 +31,8 @@ class World:
     """A site's store with an image, and a user's own store above it, with its notices."""
 
     def __init__(self, folder: Path) -> None:
-        self.notices: list[str] = []
-        self.trust = Trust(notes=folder / "notes", notice=self.notices.append)
+        self.progress = Heard()
+        self.trust = Trust(notes=folder / "notes", progress=self.progress)
         self.site = Store(folder / "site")
         put(self.site, SIF, "tool", "1.0-1", "latest")
         self.own = Store(folder / "own", (folder / "site",), self.trust)
@@ -53,7 +54,7 @@ class World:
         self.blob.chmod(0o444)
 
     def trusting(self, *owners: int) -> Store:
-        return replace(self.own, trust=Trust(frozenset(owners), self.trust.notes, self.notices.append))
+        return replace(self.own, trust=Trust(frozenset(owners), self.trust.notes, self.progress))
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_a_lease_is_also_taken_in_the_store_that_has_the_image(world: World) -> 
 def test_an_untrusted_users_file_is_skipped_and_the_image_fetched(world: World) -> None:
     world.give(world.blob)
     assert ingest(world.own, WANTED, fetched, Silent()) == (world.own.blob(WANTED.digest), len(SIF))
-    assert any(f"belongs to user id {STRANGER}, who is not trusted" in notice for notice in world.notices)
+    assert any(f"belongs to user id {STRANGER}, who is not trusted" in notice for notice in world.progress.notes)
 
 
 @only_root
@@ -151,7 +152,7 @@ def test_a_named_owner_is_trusted_after_one_hashing(world: World, monkeypatch: p
     world.give(world.blob)
     for _ in range(2):
         assert ingest(world.trusting(STRANGER), WANTED, not_fetched, Silent()) == (world.blob, 0)
-    assert len([notice for notice in world.notices if notice.startswith("hashing")]) == 1
+    assert len([notice for notice in world.progress.notes if notice.startswith("hashing")]) == 1
 
 
 @only_root
@@ -168,7 +169,7 @@ def test_a_trusted_owners_file_that_was_written_since_is_hashed_again_and_not_us
     world.rewrite(SIF[::-1])
     world.give(world.blob)
     assert world.own.usable(WANTED) is None
-    assert any("is damaged" in notice for notice in world.notices)
+    assert any("is damaged" in notice for notice in world.progress.notes)
     assert ingest(world.own, WANTED, fetched, Silent())[1] == len(SIF)
 
 
@@ -187,7 +188,7 @@ def test_a_file_that_others_can_write_is_not_used(world: World) -> None:
     world.give(*world.everything())
     world.blob.chmod(0o464)
     assert world.own.usable(WANTED) is None
-    assert any("users other than its owner can write " in notice for notice in world.notices)
+    assert any("users other than its owner can write " in notice for notice in world.progress.notes)
 
 
 @only_root
@@ -195,7 +196,7 @@ def test_a_file_that_others_can_write_is_not_used(world: World) -> None:
 def test_a_file_in_a_strangers_folder_is_not_used(world: World, place: str) -> None:
     world.give(world.site.root / place)
     assert world.own.usable(WANTED) is None
-    assert any(f"{place} belongs to" in notice for notice in world.notices)
+    assert any(f"{place} belongs to" in notice for notice in world.progress.notes)
 
 
 @only_root
@@ -222,10 +223,10 @@ def test_a_home_that_cannot_be_written_costs_only_another_hashing(world: World, 
     world.give(*world.everything())
     (tmp_path / "file").touch()
     for count in (1, 2):
-        store = replace(world.own, trust=Trust(notes=tmp_path / "file" / "notes", notice=world.notices.append))
+        store = replace(world.own, trust=Trust(notes=tmp_path / "file" / "notes", progress=world.progress))
         assert store.usable(WANTED) == world.blob
         assert store.usable(WANTED) == world.blob
-        assert len([notice for notice in world.notices if notice.startswith("hashing")]) == count
+        assert len([notice for notice in world.progress.notes if notice.startswith("hashing")]) == count
 
 
 @only_root
@@ -235,7 +236,7 @@ def test_what_changes_right_now_is_not_remembered_for_long(world: World) -> None
         store = world.trusting(STRANGER)
         assert store.usable(WANTED) == world.blob
         assert store.usable(WANTED) == world.blob
-        assert len([notice for notice in world.notices if notice.startswith("hashing")]) == count
+        assert len([notice for notice in world.progress.notes if notice.startswith("hashing")]) == count
 
 
 @only_root
@@ -352,7 +353,7 @@ def test_the_users_own_file_is_hashed_once_if_others_may_write(world: World) -> 
     world.site.root.chmod(0o2775)
     for _ in range(2):
         assert replace(world.site, trust=world.trust).usable(WANTED) == world.blob
-    assert len([notice for notice in world.notices if notice.startswith("hashing")]) == 1
+    assert len([notice for notice in world.progress.notes if notice.startswith("hashing")]) == 1
     world.rewrite(SIF[::-1])
     with pytest.raises(IntegrityFailure, match="is damaged"):
         replace(world.site, trust=world.trust).usable(WANTED)
@@ -364,7 +365,7 @@ def test_a_file_that_the_user_just_stored_is_not_hashed_again(world: World, tmp_
     store = Store(tmp_path / "group", trust=world.trust)
     assert ingest(store, WANTED, fetched, Silent())[1] == len(SIF)
     assert store.usable(WANTED) == store.blob(WANTED.digest)
-    assert world.notices == []
+    assert world.progress.notes == []
 
 
 def test_a_file_that_is_replaced_while_it_gets_its_name_is_not_taken(

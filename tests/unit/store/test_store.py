@@ -56,7 +56,7 @@ class Heard(Silent):
         self.done = 0
         self.steps: list[str] = []
 
-    def begin(self, label: str, total: int | None = None) -> None:
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
         self.steps.append(f"{label} {total}")
         self.done = 0
 
@@ -641,7 +641,8 @@ def test_a_flipped_bit_is_found_quarantined_and_fetched_again(store: Store) -> N
     heard = Heard()
     count, (finding,) = verify(store, heard)
     assert count == 2
-    assert heard.steps.count("end") == 2
+    assert heard.steps == [f"verify {len(b'sound') + len(WRONG)}", "end"]
+    assert heard.done == len(b"sound") + len(WRONG)
     assert finding.path == store.root / "quarantine" / path.name
     assert finding.path.read_bytes() == WRONG
     assert finding.why == f"its digest is {Digest.of(WRONG)}, not {WANTED.digest}"
@@ -690,7 +691,7 @@ def test_a_blob_that_the_disk_cannot_read_is_a_finding_and_one_that_left_is_none
 ) -> None:
     put(store)
 
-    def fail(_: int) -> object:
+    def fail(*_: object) -> object:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files, "digest_of_open", fail)

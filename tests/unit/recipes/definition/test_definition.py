@@ -137,11 +137,20 @@ def test_a_comment_that_apptainer_would_not_skip_is_not_skipped() -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    ["a\n%setup\n touch /tmp/x", "a\nBootstrap: localimage", "a\r", "a\0", "a\x0b%setup", "a\u2028b"],
+    ("value", "character"),
+    [
+        ("a\n%setup\n touch /tmp/x", "a line break"),
+        ("a\nBootstrap: localimage", "a line break"),
+        ("a\r", "a carriage return"),
+        ("a\0", "the character U+0000 (a control character)"),
+        ("a\x0b%setup", "the character U+000B (a control character)"),
+        ("a\u2028b", "the character U+2028 (line separator)"),
+        ("a\u00a0b", "a no-break space (U+00A0)"),
+    ],
 )
-def test_values_with_line_breaks_or_control_characters_are_refused(value: str) -> None:
-    assert "contains a line break or a control character" in _fails(HEAD + "%post\n echo {{ a }}\n", {"a": value})
+def test_values_with_line_breaks_or_hidden_characters_are_refused(value: str, character: str) -> None:
+    told = _fails(HEAD + "%post\n echo {{ a }}\n", {"a": value})
+    assert told.startswith(f"image.def:1: the value of the argument 'a' contains {character}: ")
 
 
 @pytest.mark.parametrize(
@@ -252,16 +261,41 @@ def test_any_text_gives_problems_or_a_definition_that_reads_back(text: str) -> N
     [
         ("", "image.def: there is no Bootstrap: header"),
         ("# only a comment\n", "image.def: there is no Bootstrap: header"),
-        ("From: x\nBootstrap: docker\n", "image.def:1: 'From: x' precedes the first Bootstrap: header"),
-        ("%post\n true\n", "image.def:1: '%post' precedes the first Bootstrap: header"),
+        ("From: x\nBootstrap: docker\n", "image.def:1: 'From: x' is above Bootstrap:, where it does not belong to"),
+        ("%post\n true\n", "image.def:1: there is no Bootstrap: header"),
         (HEAD + "Frm: x\n", "image.def:3: unknown header 'Frm'"),
         (HEAD + "from: x\n", "image.def:3: From: occurs twice in a stage"),
-        (HEAD + "Include: a \\\n b\n", "image.def:3: Include: is continued with a backslash"),
+        (HEAD + "Include: a \\\n\n b\n", "image.def:3: the backslash continues this line with an empty line"),
+        (HEAD + "Include: a \\\n# b\n", "image.def:3: the backslash continues this line with an empty line"),
+        (
+            HEAD + "Include: a \\\n%post\n",
+            "image.def:3: the backslash continues this line, and no other header line",
+        ),
+        (HEAD + "Include: a \\\nStage: b\n", "image.def:3: the backslash continues this line with the header Stage:"),
+        (HEAD + "Include: \\\n b\n", "image.def:3: not continued as written: 'Include: \\\\'"),
+        (HEAD + "Include: a\\n\\\n b\n", "image.def:3: not continued as written: "),
+        (
+            HEAD + "%arguments\n a\u00a0=1\n",
+            "image.def:4: %arguments: invalid line 'a\\xa0=1' because of a no-break space",
+        ),
         (HEAD + "nonsense\n", "image.def:3: not a header: 'nonsense'"),
         (HEAD + "%pots\n", "image.def:3: unknown section '%pots'"),
         (HEAD + "%post\n  %packages\n", "image.def:4: unknown section '%packages'"),
-        (HEAD + "%post\n  %post\n", "image.def:4: unknown section '%post'"),
-        (HEAD + "%post\t-c bash\n", "image.def:3: unknown section '%post\\t-c bash'"),
+        (HEAD + "%post\n  %post\n", "image.def:4: a space in column 1 makes %post an unknown section"),
+        (HEAD + "%post\n% Post\n", "image.def:4: a space in column 2 makes %post an unknown section"),
+        (HEAD + "%post\t-c bash\n", "image.def:3: a tab in column 6 makes %post an unknown section"),
+        (HEAD + "%files\u00a0\n", "image.def:3: a no-break space (U+00A0) in column 7 makes %files an unknown section"),
+        (HEAD + "%po\u200bst\n", "image.def:3: a zero-width space (U+200B) in column 4 makes %post an unknown section"),
+        (
+            HEAD + " Fro\u00adm: x\n",
+            "image.def:3: the character U+00AD (soft hyphen) in column 5 makes From: an unknown",
+        ),
+        (
+            "Bootstrap\u200b: docker\n",
+            "image.def:1: a zero-width space (U+200B) in column 10 makes Bootstrap: an unknown",
+        ),
+        ("\ufeff" + HEAD, "image.def:1: the file begins with a byte order mark (U+FEFF)"),
+        (HEAD + "%files\n a\u00a0/b\n", "image.def:4: %files: a word contains a no-break space (U+00A0)"),
         (HEAD + "%files build\n", "image.def:3: invalid arguments of %files: 'build'"),
         (HEAD + "%appenv\n", "image.def:3: %appenv needs the name of one app"),
         (HEAD + "%appenv ../../tmp\n", "image.def:3: %appenv needs the name of one app"),
@@ -274,7 +308,7 @@ def test_any_text_gives_problems_or_a_definition_that_reads_back(text: str) -> N
         (HEAD + "%files\n a ~/b\n", "image.def:4: %files: the destination contains $ or begins with ~"),
         (HEAD + '%files\n "" /x\n', "image.def:4: %files: the source is empty"),
         (HEAD + "%arguments\n nothing\n", "image.def:4: %arguments: invalid line 'nothing'"),
-        (HEAD + "%post\n a\0b\n", "image.def:4: the file contains the invisible character '\\x00'"),
+        (HEAD + "%post\n a\0b\n", "image.def:4: the line contains the character U+0000 (a control character)"),
         (HEAD + "%post\n {{\n a }}\n", "image.def:4: {{ a }} spans two lines"),
     ],
 )

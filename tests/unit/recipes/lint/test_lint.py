@@ -13,7 +13,7 @@ from factory.recipes.pins import write_pin
 MakeRecipe = Callable[..., Path]
 DIGEST = "sha256:" + "a" * 64
 ABOUT = '[recipe]\nname = "one"\nversion = "1"\nsummary = "s"\nlicense = "MIT"\nmaintainers = ["@a"]\n'
-TEST = '[[test]]\nname = "t"\nrun = "true"\n'
+TEST = '[[test]]\nname = "t"\nrun = "true"\n[run.env]\nPYTHONNOUSERSITE = "1"\nPYTHONPATH = ""\n'
 PINNED = f'[build]\nbase = "docker://debian:12@{DIGEST}"\n'
 HEAD = "Bootstrap: docker\nFrom: {{ base }}\n"
 
@@ -34,7 +34,7 @@ def test_problems_of_both_files_are_reported_together(make: MakeRecipe) -> None:
     folder = make(
         "one", toml=ABOUT + "[run]\ngpu = 'x'\n" + TEST, definition="Bootstrap: docker\nFrom: a:1\n%setup\n x\n"
     )
-    assert [problem.partition(": ")[0] for problem in _lint(folder)] == ["image.def:3", "recipe.toml:8"]
+    assert [problem.partition(": ")[0] for problem in _lint(folder)] == ["image.def:3", "image.def:4", "recipe.toml:8"]
 
 
 def test_a_missing_description_is_a_warning_each(make: MakeRecipe) -> None:
@@ -97,14 +97,14 @@ def test_a_base_with_a_moving_tag_is_a_warning(make: MakeRecipe) -> None:
             "%setup\n x\n",
             (
                 "image.def:3: error: %setup runs on the build host, outside of the container; "
-                "run the commands in %post, and copy files with %files"
+                "copy files with %files, run commands in %post, and compile in an earlier stage (%files from STAGE)"
             ),
         ),
         (
             "%pre\n x\n",
             (
                 "image.def:3: error: %pre runs on the build host, outside of the container; "
-                "run the commands in %post, and copy files with %files"
+                "copy files with %files, run commands in %post, and compile in an earlier stage (%files from STAGE)"
             ),
         ),
         (
@@ -205,6 +205,7 @@ def test_each_problem_of_a_definition_is_reported(make: MakeRecipe, text: str, p
         "%post\n curl -o /tmp/x.tar https://x && tar -xf /tmp/x.tar -C /opt && rm /tmp/x.tar\n",
         "%post\n git clone https://x /tmp/x\n make -C /tmp/x install\n rm -rf /tmp/x\n",
         "%post\n cd /tmp && cat /tmp/x /root/y | grep $HOME\n",
+        "%post\n cat > /opt/install <<'EOF'\napt-get install foo\npip install x\ncp x /root/y\nEOF\n",
         "%files\n run.sh /opt/\n",
         '%runscript\n exec cp "$@" /tmp/x\n',
         "%labels\n v {{ name }} {{ version }} {{ arch }} {{ debian_mirror }}\n",
@@ -362,7 +363,7 @@ def test_base_is_set_if_and_only_if_it_is_used(make: MakeRecipe) -> None:
         ("library", f"docker://debian@{DIGEST}", "does not match the base"),
         ("docker", "recipe://other", "does not match the base"),
         ("recipe", f"docker://debian@{DIGEST}", "does not match the base"),
-        ("localimage", "recipe://other", "reads files of the build host"),
+        ("localimage", "recipe://other", "reads a file of the build host"),
         ("magic", "recipe://other", "Bootstrap: 'magic' is unknown"),
     ],
 )
@@ -454,4 +455,4 @@ def test_all_recipes_are_linted_and_folders_without_one_are_named(make: MakeReci
 
 def test_an_empty_list_of_architectures_hides_nothing_else(make: MakeRecipe) -> None:
     problems = _of_definition(make, HEAD + "%setup\n x\n", ABOUT + PINNED + "arch = []\n" + TEST)
-    assert [problem.partition(": ")[0] for problem in problems] == ["image.def:3", "recipe.toml:9"]
+    assert [problem.partition(": ")[0] for problem in problems] == ["image.def:3", "image.def:4", "recipe.toml:9"]

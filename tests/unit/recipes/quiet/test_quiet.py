@@ -23,9 +23,9 @@ def ruled(text: str, spec: QuietSpec | None = None, first: tuple[str, ...] = ())
 
 
 def post_of(definition: Definition, stage: int = -1) -> str:
-    (section,) = definition.stages[stage].named("post")
-    assert section.args == ""
-    return section.body
+    sections = definition.stages[stage].named("post")
+    assert all(section.args == "" for section in sections)
+    return "".join(section.body for section in sections)
 
 
 def test_every_rule_has_a_switch_a_reason_and_something_that_it_does() -> None:
@@ -82,13 +82,15 @@ def test_the_recipe_s_own_lines_run_in_what_the_engine_would_start(sections: str
 def test_the_other_sections_keep_their_places() -> None:
     text = HEAD + "%files\n a /a\n%post\n x\n%environment\n A=1\n%post\n y\n%test\n true\n"
     names = [section.name for section in ruled(text).stages[0].sections]
-    assert names == ["files", "post", "environment", "test", "labels"]
+    assert names == ["labels", "files", "post", "environment", "post", "test"]
 
 
 def test_the_build_date_label_is_the_epoch_and_a_recipe_s_own_comes_after_it() -> None:
     label = "org.label-schema.build-date Tuesday_14_November_2023_22:13:20_UTC"
     assert f"%labels\n    {label}\n" in ruled(HEAD).text()
-    assert f"%labels\n    {label}\n%labels\n a b\n%test\n" in ruled(HEAD + "%labels\n a b\n%test\n true\n").text()
+    assert (
+        f"%labels\n    {label}\n%test\n true\n%labels\n a b\n" in ruled(HEAD + "%test\n true\n%labels\n a b\n").text()
+    )
     assert "build-date" not in ruled(HEAD + POST, replace(QuietSpec(), epoch=False)).text()
 
 

@@ -57,7 +57,7 @@ class Counted(Silent):
         self.done = 0
         self._lock = threading.Lock()
 
-    def begin(self, label: str, total: int | None = None) -> None:
+    def begin(self, label: str, total: int | None = None, *, expected: float | None = None) -> None:  # noqa: ARG002
         assert (label, total) == ("pull", len(CONTENT))
         self.done = 0
 
