@@ -72,6 +72,21 @@ def fetched(
     return definition, tuple(bases)
 
 
+def left_to_engine(definition: Definition) -> str:
+    """Say which images the engine fetches itself, and what does not apply to that; '' for none."""
+    names = [
+        f"{stage.value('Bootstrap')}://{stage.value('From')}"
+        for stage in definition.stages
+        if stage.value("Bootstrap").lower() in ("oras", "library", "shub")
+    ]
+    if not names:
+        return ""
+    return (
+        f"the engine fetches {' '.join(names)} without your logins and plain_http; if it needs them, build from a "
+        "docker:// or recipe:// image"
+    )
+
+
 def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
     """Link the images under the names used by ``fetched``, for a build that starts in this folder.
 

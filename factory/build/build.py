@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,8 +18,9 @@ from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement, owner
 from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
-from factory.errors import IntegrityFailure, UsageError
+from factory.errors import BuildFailed, IntegrityFailure, UsageError
 from factory.io import files, plain, trees
+from factory.io.http.relay import relays
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
 from factory.recipes.definition.definition import Definition
@@ -65,6 +66,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
+    candidates.require_folder(folder)
     files.make_folder(place.scratch)
     space.require(recipe, place.scratch, folder)
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
@@ -139,13 +141,10 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
     with (
         files.temporary_folder(place.scratch, "build") as work,
         _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
+        ExitStack() as stack,
     ):
         sources = place.find_sources(mounts, seen_as)
-        if sources.left_out:
-            names = " ".join(sources.left_out)
-            progress.note(
-                f"not passed to builds: {names} (they contain a login, a token or a key, or point into your home)"
-            )
+        proxies = stack.enter_context(relays(dict(sources.relayed)))
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",
@@ -154,6 +153,9 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             )
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
+        for note in missing:
+            progress.note(note)
         require_usable(work, devices=_makes_devices(definition, place.engine))
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
         if base_image is not None:
@@ -171,17 +173,22 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             timeout=recipe.build.timeout,
             arch=arch,
             binds=sources.binds,
-            env=dict(sources.env),
+            env=dict(sources.env) | proxies,
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
             reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
+            authorities=sources.authorities,
         )
         progress.note(f"building {recipe.name}; the log is {log}")
         use = Use(order.scratch, progress.line)
         last = candidates.last_seconds(place.candidates, recipe.name, arch)
-        with step(progress, f"build {recipe.name}", expected=last):
-            place.engine.build(order, use.line)
+        try:
+            with step(progress, f"build {recipe.name}", expected=last):
+                place.engine.build(order, use.line)
+        except BuildFailed as error:
+            error.detail = (*error.detail, *missing)
+            raise
         return use
 
 

@@ -85,7 +85,7 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
             candidates=make_work(context) / "candidates",
             scratch=context.scratch,
             find_sources=lambda folder, seen_as: sources.find(
-                context.env, folder, context.settings.text("debian_mirror"), seen_as
+                context.env, folder, context.settings.text("debian_mirror"), seen_as, context.settings.path("ca")
             ),
             bases=BasePlace(open_host, context.work / "bases"),
             sandbox_required=context.settings.sandbox_required,

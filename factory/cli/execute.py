@@ -22,19 +22,20 @@ from factory.oci.names import Reference, RegistryAddress
 from factory.store import leases
 from factory.store.refs import Purged, StoredImage
 
+_RECORD_BEGINS = b'{"time": "'  # the first key of a record: a file that begins otherwise has no records
 GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunOptions(CommonOptions):
     """Options of `singfactory exec`, `run` and `shell`. arguments: everything after REF."""
 
     ref: str
-    arguments: Sequence[str] = ()
     bind: Sequence[str]
     engine_option: Sequence[str]
     no_gpu: bool
     record: Path | None
+    arguments: Sequence[str] = ()
 
 
 class _Program(argparse.Action):
@@ -122,7 +123,8 @@ def execute(verb: str, options: RunOptions) -> int:
     )
     _note_left_out(context, start)
     if options.record is not None:
-        files.append_line(options.record, json.dumps(_record(context, image, path, [verb, *arguments])))
+        line = json.dumps(_record(context, image, path, [verb, *arguments]))
+        files.append_line(options.record, line, begins=_RECORD_BEGINS)
     container.become(engine, verb, path, arguments, start)
 
 

@@ -37,6 +37,7 @@ def http_settings(settings: Settings) -> HttpSettings:
     return HttpSettings(
         idle_timeout=settings.seconds("idle_timeout", usual.idle_timeout),
         budget=settings.seconds("retry_budget", usual.budget),
+        outage=settings.seconds("outage", usual.outage),
         ca_bundle=str(ca) if ca else None,
         connections=settings.connections(usual.connections),
         limit_rate=settings.rate(),

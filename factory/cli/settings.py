@@ -68,6 +68,7 @@ KEYS = (
     Key("internal_hosts", "list", "hosts in your network that an outside registry may redirect to", personal=True),
     Key("idle_timeout", "seconds", "how long a connection may stay idle, in seconds"),
     Key("retry_budget", "seconds", "how long to retry a failing registry, in seconds"),
+    Key("outage", "seconds", "how long a registry may be away during a transfer, in seconds (default 60)"),
     Key("connections", "count", "connections per download, 1 to 10 (default 4); the site's value is the maximum"),
     Key("limit_rate", "rate", "download limit of a process, such as 20MB/s; the site's value is the maximum"),
 )
@@ -307,7 +308,7 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
         if key.kind == "list":
             return " ".join(raw)
         return os.pathsep.join(_expanded(part, path, env) for part in raw)
-    numbers = {"seconds": int | float, "count": int}
+    numbers = {"seconds": (int, float), "count": (int,)}
     if key.kind in numbers and isinstance(raw, numbers[key.kind]) and not isinstance(raw, bool):
         return str(raw)
     if key.kind in ("text", "path", "rate") and isinstance(raw, str) and raw:

@@ -60,7 +60,8 @@ class BuildOrder:
     definition: a definition file without templates; folder: the base of its relative paths; image: the SIF to make;
     scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
     file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
-    none. reads: paths that the sandbox shows in addition, such as base images.
+    none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
+    the engine's own connections; '' for the usual ones.
     """
 
     definition: Path
@@ -76,6 +77,7 @@ class BuildOrder:
     mksquashfs_options: tuple[str, ...] = ()
     confined: str = ""
     reads: tuple[Path, ...] = ()
+    authorities: str = ""
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,9 @@ class Engine:
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
         env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        env |= {name: text for name, text in order.env.items() if name in environment.PROXIES}
+        if order.authorities:
+            env |= dict.fromkeys(environment.CERTIFICATES, order.authorities)
         if order.confined:
             env |= {"HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
         if order.confined == sandbox.SINGLE:

@@ -48,7 +48,7 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
         else:
             unpinned[recipe.name] = recipe.build.base
     wanted = sorted(set(unpinned.values()))
-    answers = dict(zip(wanted, threads.mapped(lambda base: _ask(base, open_host), wanted, _AT_ONCE), strict=True))
+    answers = dict(zip(wanted, threads.mapped(lambda base: _ask(base, open_host), wanted, _AT_ONCE)))
     return found | {name: answers[base] for name, base in unpinned.items()}
 
 

@@ -107,7 +107,7 @@ def newest_images(
         found = set_at(registry, recipe, tag)
         if found is None:
             continue
-        for member, release in zip(found.members, found.releases, strict=True):
+        for member, release in zip(found.members, found.releases):
             if release.arch in archs and member.manifest.media_type == MANIFEST:
                 images.setdefault(release.arch, (member, release))
         if found.is_index:

@@ -208,8 +208,7 @@ class _Client(oras.provider.Registry):  # type: ignore[misc] # oras-py ships no 
 
     def patience(self) -> Patience:
         """Return the retry policy of singfactory's own client."""
-        client = self._transport
-        return Patience(client.settings, self._endpoint.host, client.notice)
+        return self._transport.patience(self._endpoint.base, self._endpoint.host)
 
     @property
     def _transport(self) -> Client:

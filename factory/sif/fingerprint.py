@@ -32,6 +32,7 @@ from pathlib import Path
 
 from factory import strict
 from factory.io import threads
+from factory.sif import SLOTS
 from factory.sif.tree import Entry, Tree, open_tree
 
 FORMAT = 1
@@ -52,7 +53,7 @@ _LARGE = 4 << 20  # bytes per task; larger files are separate tasks, which start
 _PYC_HEADER = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTS)
 class Item:
     """An entry in the fingerprint. kind and size (bytes of a file): as in Inode; digest: of its record."""
 

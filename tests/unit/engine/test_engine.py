@@ -234,6 +234,17 @@ def environment_of(fake: Fake) -> dict[str, str]:
     return {name: text for name, _, text in (line.partition("=") for line in lines)}
 
 
+def test_the_engine_s_own_connections_use_the_proxies_and_authorities_of_the_build(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, 'echo sif > "$image"')
+    fake.engine = replace(fake.engine, base_env={**fake.engine.base_env, "SSL_CERT_FILE": "/etc/site.pem"})
+    proxies = {"http_proxy": "http://build:x@127.0.0.1:9", "NO_PROXY": ".example.org"}
+    fake.build(replace(fake.order, env=proxies | {"PIP_INDEX_URL": "x"}, authorities="/tmp/s/certificates.pem"))
+    seen = environment_of(fake)
+    assert {name: seen[name] for name in proxies} == proxies
+    assert (seen["SSL_CERT_FILE"], "PIP_INDEX_URL" in seen) == ("/tmp/s/certificates.pem", False)
+    assert seen["APPTAINERENV_PIP_INDEX_URL"] == "x"
+
+
 def test_a_build_gets_the_epoch_of_its_order_and_no_other(tmp_path: Path) -> None:
     fake = Fake(tmp_path, 'echo sif > "$image"')
     fake.engine = replace(fake.engine, base_env={**fake.engine.base_env, "SOURCE_DATE_EPOCH": "7"})
