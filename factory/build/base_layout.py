@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.errors import BuildFailed, IntegrityFailure, NotFound
-from factory.io import files, plain, trees
+from factory.io import files, plain, threads, trees
 from factory.io.progress import Advance, Progress, ignore, step
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import docker_reference
@@ -131,9 +130,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
         made.chmod(0o755)
         files.require_space(made, total, f"to fetch {shown}")
         files.make_folder(made / "blobs/sha256", exact=True)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(lambda blob: _fetch_blob(blob, read, made, place.kept, advance), blobs):
-                pass
+        threads.mapped(lambda blob: _fetch_blob(blob, read, made, place.kept, advance), blobs, _AT_ONCE)
         _write_index(made, manifest)
         files.rename_into_place(made, layout)
     return Base(layout, name)

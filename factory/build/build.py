@@ -66,6 +66,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
+    candidates.require_folder(folder)
     files.make_folder(place.scratch)
     space.require(recipe, place.scratch, folder)
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):

@@ -19,9 +19,10 @@ def require_utf8() -> None:
     surrogates (PEP 383, PEP 540). The environment stays as it is. Python 3.9 does not know its own arguments: there the
     locale's encoding stays.
     """
-    program, *arguments = getattr(sys, "orig_argv", [""])
-    if program and sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        os.execv(sys.executable, [program, "-X", "utf8", *arguments])  # noqa: S606 - ourselves
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        command = Path("/proc/self/cmdline").read_bytes()  # sys.orig_argv came with Python 3.10
+        program, *arguments = command.split(b"\0")[:-1]
+        os.execv(sys.executable, [program, b"-X", b"utf8", *arguments])  # noqa: S606 - ourselves
 
 
 def prepare_output() -> None:

@@ -37,7 +37,7 @@ def show(context: Context, catalog: Catalog, entries: list[Entry]) -> None:
     rows = [_row(context, entry) for entry in entries]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
-        say("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0))).rstrip())
     if not rows:
         context.progress.note(f"no recipes found in {context.address}")
 

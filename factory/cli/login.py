@@ -18,7 +18,7 @@ from factory.registry import credentials
 from factory.registry.distribution import DistributionRegistry
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LoginOptions(CommonOptions):
     """Options of `singfactory login`."""
 

@@ -13,7 +13,7 @@ from factory.oci.names import RegistryAddress
 from factory.registry.credentials import logout
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogoutOptions(CommonOptions):
     """Options of `singfactory logout`."""
 

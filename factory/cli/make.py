@@ -16,7 +16,7 @@ from factory.make.make import Made, make
 from factory.recipes.load import RUNNERS
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MakeOptions(CommonOptions):
     """Options of `singfactory make`."""
 

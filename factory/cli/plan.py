@@ -27,7 +27,7 @@ from factory.records.job import Job, Plan, Stuck
 _SHOWN = 20  # recipes named in one line
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PlanOptions(CommonOptions):
     """Options of `singfactory plan`."""
 

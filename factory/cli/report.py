@@ -29,7 +29,7 @@ FILE = "run-report.json"
 _ORIGIN = "This is what the pull request's own run says of itself. Nothing of it is published."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportOptions(CommonOptions):
     """Options of `singfactory report`."""
 

@@ -14,7 +14,7 @@ from factory.records import catalog
 from factory.registry.protocol import Access
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SearchOptions(CommonOptions):
     """Options of `singfactory search`."""
 

@@ -308,7 +308,7 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
         if key.kind == "list":
             return " ".join(raw)
         return os.pathsep.join(_expanded(part, path, env) for part in raw)
-    numbers = {"seconds": int | float, "count": int}
+    numbers = {"seconds": (int, float), "count": (int,)}
     if key.kind in numbers and isinstance(raw, numbers[key.kind]) and not isinstance(raw, bool):
         return str(raw)
     if key.kind in ("text", "path", "rate") and isinstance(raw, str) and raw:

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import github
 from github import GithubException
@@ -20,11 +20,10 @@ from github.GithubObject import NotSet
 
 from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
-from factory.github.calls import Calls, Doing
+from factory.github.calls import Calls, Doing, check_address
 from factory.github.commands import new_token
 from factory.github.connections import trusted_connections
 from factory.github.model import (
-    PUBLIC_API,
     WORKFLOW_LOGIN,
     Annotation,
     Change,
@@ -36,7 +35,7 @@ from factory.github.model import (
     Run,
 )
 from factory.github.texts import carries, key_of, marked, same
-from factory.io.http.settings import HttpSettings, host_of
+from factory.io.http.settings import HttpSettings
 
 if TYPE_CHECKING:
     from github.Issue import Issue as RemoteIssue
@@ -73,7 +72,7 @@ def connect(
         raise UsageError(
             "not a token for GitHub", why="it is empty, or contains spaces or line ends", fix="set it again"
         )
-    _check_address(api_url)
+    check_address(api_url)
     with trusted_connections(settings):
         remote = github.Github(
             auth=github.Auth.Token(token),
@@ -364,20 +363,4 @@ class GitHub:
             doing,
             lambda: issue.create_comment(marked(key, body)),
             lambda: self._comment_of(doing, issue, key),
-        )
-
-
-def _check_address(api_url: str) -> None:
-    """Raise UsageError for an address to which a token must not be sent."""
-    try:
-        parts = urlsplit(api_url)
-        host = parts.hostname or ""
-    except ValueError:
-        host = ""
-    if not host or "@" in parts.netloc or parts.query or parts.fragment or not api_url.isprintable():
-        raise UsageError("not the address of a GitHub API", fix=f"use {PUBLIC_API} or https://HOST/api/v3")
-    local = host in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise UsageError(
-            f"the API address of {host_of(api_url)} does not use https", why="the token would be sent unencrypted"
         )

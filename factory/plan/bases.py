@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from factory.errors import FactoryError, NotFound, NotVisible
+from factory.io import threads
 from factory.oci.names import docker_base, docker_name, is_docker_base
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import read_pin, write_pin
@@ -48,8 +48,7 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
         else:
             unpinned[recipe.name] = recipe.build.base
     wanted = sorted(set(unpinned.values()))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = dict(zip(wanted, pool.map(lambda base: _ask(base, open_host), wanted), strict=True))
+    answers = dict(zip(wanted, threads.mapped(lambda base: _ask(base, open_host), wanted, _AT_ONCE)))
     return found | {name: answers[base] for name, base in unpinned.items()}
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound, PlaceUnusable
 from factory.io import files, plain
 from factory.io.progress import Progress, Silent, step
 from factory.io.rights import whose
@@ -115,6 +115,18 @@ class Candidate:
 def folder_of(candidates: Path, recipe: str, arch: str) -> Path:
     """Return the folder for the candidate of a recipe and architecture."""
     return candidates / f"{recipe}-{arch}"
+
+
+def require_folder(folder: Path) -> None:
+    """Raise PlaceUnusable if a folder for candidates has an image that no build made: a build would replace it."""
+    if (folder / "image.sif").exists() and not any(
+        (folder / name).exists() for name in ("candidate.json", "build.log")
+    ):
+        raise PlaceUnusable(
+            f"{folder / 'image.sif'} is in the way",
+            why="it was not built here: there is no build record next to it",
+            fix="move it, or name another folder with -o",
+        )
 
 
 def load(candidates: Path, recipe: str, arch: str) -> Candidate:

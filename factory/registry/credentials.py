@@ -17,7 +17,7 @@ from typing import Any
 from factory import strict
 from factory.errors import FactoryError, MachineFailure, UsageError
 from factory.io import plain
-from factory.io.files import atomic_write, make_folder, storage_error
+from factory.io.files import atomic_write, make_folder, storage_error, system_error
 
 DOCKER_HUB = "docker.io"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
@@ -75,6 +75,7 @@ class Keychain:
         self._given = {normal_host(host): credential for host, credential in (given or {}).items()}
         self._notice = notice
         self._withheld = {normal_host(host): why for host, why in (withheld or {}).items()}
+        self._withholds = frozenset(self._withheld)
         self._documents = dict(documents or {})
         self.elsewhere = elsewhere
 
@@ -92,6 +93,10 @@ class Keychain:
                 if candidate is not None and all(_secret(candidate) != _secret(other) for other in found):
                     found.append(candidate)
         return found
+
+    def withholds(self, host: str) -> bool:
+        """Return True if a login that the user may expect for a host is not used."""
+        return normal_host(host) in self._withholds
 
     def _configurations(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the configurations with the names of their sources."""
@@ -139,8 +144,12 @@ def normal_host(key: str) -> str:
     return f"{host}/{path}" if slash and path else host
 
 
-def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Return a configuration file, {} if it does not exist. Raises UsageError if it is malformed."""
+def read_config(path: Path, notice: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Return a configuration file, {} if it does not exist. Raises UsageError if it is malformed.
+
+    notice: takes a line about a file that cannot be read, which then counts as empty. Without notice, such a file is an
+    error: a caller that writes the file would lose the logins in it.
+    """
     try:
         content = plain.read_plain(path, _CONFIG_LIMIT, follow=True)
     except (FileNotFoundError, NotADirectoryError):
@@ -148,6 +157,8 @@ def read_config(path: Path, notice: Callable[[str], None] = lambda _: None) -> d
     except plain.NotPlainError as error:
         raise _broken(str(path), f"it {error.how}") from error
     except OSError as error:
+        if notice is None:
+            raise system_error(error, path) from error
         notice(f"{path} cannot be read ({error.strerror}); continuing without the logins in it")
         return {}
     return _parsed(content, str(path))

@@ -13,9 +13,10 @@ _UNAUTHORIZED, _FORBIDDEN = 401, 403
 
 
 class Login(Enum):
-    """The login behind a request: none was stored for the registry, all were refused, or one was accepted."""
+    """The login behind a request: there was none, it was not sent, all were refused, or one was accepted."""
 
     NONE = "none"
+    WITHHELD = "withheld"
     REFUSED = "refused"
     ACCEPTED = "accepted"
 
@@ -37,9 +38,10 @@ def denied(
     reason = answer.said() or f"it answered {answer.status}"
     if unsent:
         reason += f"; {unsent} is not sent there, unless the setting docker_login_hosts lists {host}"
-    if login is Login.NONE and access is Access.PUBLISH:
-        push, reason = True, f"publishing needs a login ({reason})"
-    if repository and not push and login is Login.NONE:
+    publishing = push or access is Access.PUBLISH
+    if login is Login.NONE and publishing:
+        reason = f"publishing needs a login ({reason})"
+    if login is Login.NONE and repository and not publishing:
         return NotVisible(
             f"{host}/{repository} is not published, or it is private",
             why=f"{host} denies reading it without a login ({reason})",
@@ -48,7 +50,9 @@ def denied(
     what = f"{host} denies {'write' if push else 'read'} access" + (f" to {repository}" if repository else "")
     if login is Login.REFUSED or (login is Login.ACCEPTED and answer.status == _UNAUTHORIZED):
         reason += "; it also refused the stored login"
-    return AccessDenied(what, why=reason, fix=_advice(host, repository, answer, login, push=push))
+    if login is Login.WITHHELD:
+        reason += "; the login in the environment was not sent"
+    return AccessDenied(what, why=reason, fix=_advice(host, repository, answer, login, push=publishing))
 
 
 def _advice(host: str, repository: str, answer: Answer, login: Login, *, push: bool) -> str:

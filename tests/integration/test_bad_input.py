@@ -132,7 +132,7 @@ def test_a_build_that_takes_too_long_is_ended(project: Project) -> None:
     (folder / "recipe.toml").write_text(text.replace('timeout = "2m"', 'timeout = "2s"', 1))
     done = project.run("make")
     assert done.code == 6
-    assert "longer than 0:00:02" in done.err
+    assert "did not finish within 0:00:02" in done.err
     assert project.leftovers() == []
 
 

@@ -149,7 +149,7 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
         if own or isinstance(cause, ssl.SSLCertVerificationError):
             code = getattr(cause, "verify_code", _NAME_MISMATCH[0])
             return _certificate(code, getattr(cause, "verify_message", ""), host)
-    if any(isinstance(cause, requests.exceptions.ProxyError | urllib3.exceptions.ProxyError) for cause in chain):
+    if any(isinstance(cause, (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)) for cause in chain):
         return _proxy(chain, host, proxy)
     for cause in chain:
         if isinstance(cause, ssl.SSLError):
@@ -171,16 +171,16 @@ def _other(error: BaseException, chain: list[BaseException], host: str, url: str
         return Trouble(
             "this Python cannot use a SOCKS proxy", fix="pip install pysocks, or name another one", final=True
         )
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError)):
         return Trouble(f"not an address: {redacted(url)}", fix="check the registry's address", final=True)
-    if any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError | requests.ConnectTimeout) for cause in chain):
+    if any(isinstance(cause, (urllib3.exceptions.ConnectTimeoutError, requests.ConnectTimeout)) for cause in chain):
         return Trouble(
             f"{host} cannot be reached",
             why="no connection within the time limit",
             fix="check the network: some compute nodes have none, pull on a login node",
             connected=False,
         )
-    if any(isinstance(cause, TimeoutError | urllib3.exceptions.ReadTimeoutError) for cause in chain):
+    if any(isinstance(cause, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) for cause in chain):
         return Trouble(f"{host} went silent", why="no byte arrived within the idle time limit")
     if any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in chain):
         reason = next((cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror), "")

@@ -171,11 +171,6 @@ def test_container_variables_and_the_scratch_folder_are_set_with_each_engines_pr
     }
 
 
-def test_what_the_user_sets_inside_goes_before_the_recipe() -> None:
-    env = engine().with_inside({"APPTAINERENV_A": "mine", "X": "y"}, {"A": "recipe's", "B": "b"})
-    assert env == {"APPTAINERENV_A": "mine", "APPTAINERENV_B": "b", "X": "y"}
-
-
 BUILD = """
 [ "$1" = --version ] && { echo "apptainer version 1.3.0"; exit; }
 echo "$@" > "$FAKE_LOG"
