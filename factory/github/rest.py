@@ -11,19 +11,18 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import github
 from github import GithubException
 from github.GithubObject import NotSet
-from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectionClass, Requester
 
 from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
 from factory.github.calls import Calls, Doing, check_address
 from factory.github.commands import new_token
+from factory.github.connections import trusted_connections
 from factory.github.model import (
     WORKFLOW_LOGIN,
     Annotation,
@@ -36,8 +35,6 @@ from factory.github.model import (
     Run,
 )
 from factory.github.texts import carries, key_of, marked, same
-from factory.io.http import certificates
-from factory.io.http.connections import TrustingAdapter
 from factory.io.http.settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -76,7 +73,7 @@ def connect(
             "not a token for GitHub", why="it is empty, or contains spaces or line ends", fix="set it again"
         )
     check_address(api_url)
-    with _trusted_connections(settings):
+    with trusted_connections(settings):
         remote = github.Github(
             auth=github.Auth.Token(token),
             base_url=api_url.rstrip("/"),
@@ -89,24 +86,6 @@ def connect(
             lazy=True,
         )
     return GitHub(remote, repository, Calls(api_url, settings, notice), author)
-
-
-@contextmanager
-def _trusted_connections(settings: HttpSettings) -> Iterator[None]:
-    """Make PyGithub clients that are created in the block trust the same certificates as singfactory."""
-    certificates.require_usable(settings.ca_bundle)
-    trust = certificates.trust(settings.ca_bundle)
-
-    class Trusting(HTTPSRequestsConnectionClass):
-        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - PyGithub's signature
-            super().__init__(*arguments, **options)
-            self.session.mount("https://", TrustingAdapter(trust))
-
-    Requester.injectConnectionClasses(HTTPRequestsConnectionClass, Trusting)
-    try:
-        yield
-    finally:
-        Requester.resetConnectionClasses()
 
 
 class GitHub:
