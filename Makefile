@@ -27,9 +27,11 @@ lint: $(VENV)/.ready workflows
 	$(VENV)/bin/shellcheck -x scripts/install-apptainer scripts/install-test-tools scripts/setup .ci/run
 	$(VENV)/bin/singfactory lint
 
-# Checks the GitHub workflow files: security (zizmor), syntax and expressions (actionlint).
+# Checks the GitHub workflow files: security (zizmor), published schemas, syntax and expressions (actionlint).
 workflows: $(VENV)/.ready
 	$(VENV)/bin/zizmor --quiet --offline --persona=pedantic .github
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	tools=$$(scripts/install-test-tools actionlint) && "$$tools/actionlint" .github/workflows/*.yml
 
 types: $(VENV)/.ready

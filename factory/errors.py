@@ -41,6 +41,21 @@ class UsageError(FactoryError):
     exit_code = 2
 
 
+class RepositoryMissing(UsageError):
+    """The registry has no such repository, and does not create it on upload. names: as in the registry."""
+
+    def __init__(self, host: str, names: Iterable[str], why: str, then: str = "publish again") -> None:
+        self.host = host
+        self.names = tuple(names)
+        listed = " and ".join(self.names)
+        some, them = ("repositories", "them") if len(self.names) > 1 else ("repository", "it")
+        super().__init__(
+            f"{host} has no {some} {listed}, and does not create {them}",
+            why=why,
+            fix=f"create {listed} in the registry, then: {then}",
+        )
+
+
 class RecipeError(FactoryError):
     """A recipe is wrong; the message names the file and the line."""
 
@@ -64,6 +79,12 @@ class AccessDenied(RegistryFailure):
     """The registry denied access: the user must log in or ask for permission."""
 
     retryable = False
+
+
+class NotVisible(AccessDenied):
+    """Reading without a login is refused: the repository is private, or it does not exist."""
+
+    exit_code = 3
 
 
 class OnlyWhole(RegistryFailure):

@@ -93,7 +93,7 @@ def integer(value: object, low: int = 0, high: int = LARGEST_SIZE) -> int:
 
 def number(value: object, low: float, high: float) -> float:
     """Check a finite number from low to high. Booleans are rejected."""
-    found = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    found = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     if not low <= found <= high:  # also rejects nan
         raise Malformed(f"expected a number from {low:g} to {high:g}, got {_shown(value)}")
     return float(found)
@@ -197,6 +197,6 @@ def _refuse_surrogates(value: object) -> None:
 
 def _shown(value: object) -> str:
     """Return an untrusted value for an error message, escaped and shortened."""
-    if isinstance(value, dict | list):
+    if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     return ascii(value)[:60]

@@ -24,6 +24,7 @@ USER, PASSWORD = "robot", "s3cret"
 # bcrypt of PASSWORD, made once with crypt(3): no test needs to make another
 _HTPASSWD = f"{USER}:$2b$04$kEXc13digDvId9EYtltBsuJKEYItcE4ceyQtgOfcXnfvQZecPD5VS\n"
 _FAULTY = Path(__file__).parent / "integration" / "registry" / "faulty_registry.py"
+_GHCR = _FAULTY.with_name("ghcr_registry.py")
 _START_LIMIT = 20.0
 
 
@@ -170,6 +171,58 @@ def faulty_registry(folder: Path, upstream: str, rules: Sequence[Mapping[str, An
     arguments = [sys.executable, str(_FAULTY), str(port), str(other), upstream, str(script), str(record)]
     with running(arguments, port, folder) as server:
         yield Faulty(server, f"127.0.0.1:{other}", record)
+
+
+@dataclass(frozen=True)
+class Ghcr:
+    """A stand-in for GHCR. public: the file of its public packages; proxy: HOST:PORT that leads to ghcr.io with TLS."""
+
+    server: Server
+    public: Path
+    record: Path
+    proxy: str = ""
+
+    def address(self, namespace: str = "org/images") -> RegistryAddress:
+        return RegistryAddress.parse(f"http://{self.server.host}/{namespace}")
+
+    def make_public(self, *packages: str) -> None:
+        """Make packages public, as their owner does on GitHub's web page."""
+        with self.public.open("a") as file:
+            file.write("".join(f"{package}\n" for package in packages))
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What arrived, in order: method, path with query, user, status."""
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def ghcr_registry(
+    folder: Path,
+    *,
+    refusal: int = 403,
+    logins: Mapping[str, str] | None = None,
+    writers: Sequence[str] = (USER,),
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[Ghcr]:
+    """GHCR in front of a docker-registry; see ghcr_registry.py. logins: the password of each user.
+
+    certificate: certificate and key for ghcr.io; then it also serves TLS behind a proxy.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    public, record, settings = folder / "public", folder / "record.jsonl", folder / "settings.json"
+    public.touch()
+    record.touch()
+    port = free_port()
+    with docker_registry(folder / "upstream") as upstream:
+        values: dict[str, Any] = {"port": port, "upstream": upstream.host, "refusal": refusal}
+        values |= {"logins": dict(logins or {USER: PASSWORD}), "writers": list(writers)}
+        values |= {"public": str(public), "record": str(record)}
+        if certificate is not None:
+            values |= {"certificate": str(certificate[0]), "key": str(certificate[1])}
+            values |= {"tls_port": free_port(), "proxy_port": free_port()}
+        settings.write_text(json.dumps(values))
+        with running([sys.executable, str(_GHCR), str(settings)], port, folder) as server:
+            yield Ghcr(server, public, record, f"127.0.0.1:{values['proxy_port']}" if certificate else "")
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -193,9 +193,8 @@ def test_only_cli_prints_exits_or_reads_the_environment(path: Path) -> None:
             assert node.func.id not in ("print", "exit", "quit", "input"), f"{path}:{node.lineno}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             name = f"{node.value.id}.{node.attr}"
-            assert name not in ("os.environ", "os.getenv"), f"{path}:{node.lineno}: {name}"
-            at_top = path.name == "launch.py"  # a program of its own: exits with its program's status
-            assert at_top or name != "sys.exit", f"{path}:{node.lineno}: {name}"
+            at_top = path.name == "launch.py"  # a program of its own, which becomes another one
+            assert at_top or name not in ("os.environ", "os.getenv", "sys.exit"), f"{path}:{node.lineno}: {name}"
 
 
 def test_modules_stay_small() -> None:
@@ -221,7 +220,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     """The environment of a user who has a stored image and an engine that only says so."""
     put(Store(tmp_path / "store"), b"the image", "tool", "1.0-1", "latest")
     engine = tmp_path / "apptainer"
-    engine.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "apptainer version 1.4.5" || echo "started $*"\n')
+    engine.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "apptainer version 1.4.5" || echo "started $2"\n')
     engine.chmod(0o755)
     return {
         "PATH": os.environ["PATH"],
@@ -273,7 +272,8 @@ def test_only_what_goes_into_the_store_is_read_unverified() -> None:
         for path in modules()
         if "caller_verifies=True" in path.read_text(encoding="utf-8")
     }
-    assert asking == {"pull/pull.py"}
+    # resolve.py reads only the first bytes, to see whether a layer of a generic type is a SIF.
+    assert asking == {"pull/pull.py", "pull/resolve.py"}
 
 
 # Who reads JSON without factory.strict, and why.

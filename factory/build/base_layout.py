@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.errors import BuildFailed, IntegrityFailure, NotFound
-from factory.io import files, plain, trees
+from factory.io import files, plain, threads, trees
 from factory.io.progress import Advance, Progress, ignore, step
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import docker_reference
@@ -73,6 +72,21 @@ def fetched(
     return definition, tuple(bases)
 
 
+def left_to_engine(definition: Definition) -> str:
+    """Say which images the engine fetches itself, and what does not apply to that; '' for none."""
+    names = [
+        f"{stage.value('Bootstrap')}://{stage.value('From')}"
+        for stage in definition.stages
+        if stage.value("Bootstrap").lower() in ("oras", "library", "shub")
+    ]
+    if not names:
+        return ""
+    return (
+        f"the engine fetches {' '.join(names)} without your logins and plain_http; if it needs them, build from a "
+        "docker:// or recipe:// image"
+    )
+
+
 def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
     """Link the images under the names used by ``fetched``, for a build that starts in this folder.
 
@@ -116,9 +130,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
         made.chmod(0o755)
         files.require_space(made, total, f"to fetch {shown}")
         files.make_folder(made / "blobs/sha256", exact=True)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(lambda blob: _fetch_blob(blob, read, made, place.kept, advance), blobs):
-                pass
+        threads.mapped(lambda blob: _fetch_blob(blob, read, made, place.kept, advance), blobs, _AT_ONCE)
         _write_index(made, manifest)
         files.rename_into_place(made, layout)
     return Base(layout, name)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 
-from factory.build import base_layout
+from factory.build import base_layout, space
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
+from factory.build.space import Use
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement, owner
+from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
-from factory.errors import IntegrityFailure, UsageError
+from factory.errors import BuildFailed, IntegrityFailure, UsageError
 from factory.io import files, plain, trees
+from factory.io.http.relay import relays
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
+from factory.recipes.definition.definition import Definition
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -62,14 +66,15 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
     if arch != engine.host.arch:
         raise cannot_build_for(arch, engine.host)
     folder = files.make_folder(candidates.folder_of(place.candidates, recipe.name, arch))
+    candidates.require_folder(folder)
     files.make_folder(place.scratch)
-    for where in (place.scratch, folder):
-        files.require_space(where, recipe.build.disk, f"to build {recipe.name}")
+    space.require(recipe, place.scratch, folder)
     with lock(place.candidates / ".locks" / f"{folder.name}.lock", _LOCK_TIMEOUT, progress):
         for leftover in folder.glob(".image.sif.*"):  # from a killed build
             trees.remove_tree(leftover)
         started = monotonic()
-        _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
+        with space.advice(recipe):
+            use = _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
         _require_unchanged(job, engine)
         seen = _examined(folder, progress)
         made = Candidate(
@@ -86,10 +91,13 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
             base=recipe.build.base,
             base_digest=inputs.base_digest,
             fingerprint=seen.fingerprint,
+            disk=use.peak(seen.sif.size),
         )
         candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
         made.save()
+        if hint := candidates.disk_hint(made, recipe.build.disk):
+            progress.note(f"{recipe.name}: {hint}")
         return made
 
 
@@ -124,22 +132,19 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
         )
 
 
-def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> None:
-    """Have the engine build the image, and write the log next to it."""
+def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
+    """Have the engine build the image, and write the log next to it. Return how much disk space it used."""
     recipe, arch = job.recipe, job.arch
-    confined = place.engine.confinement()
+    confined = place.engine.confinement
     if not confined.kind:
         _without_sandbox(recipe, confined, place, progress)
     with (
         files.temporary_folder(place.scratch, "build") as work,
         _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
+        ExitStack() as stack,
     ):
         sources = place.find_sources(mounts, seen_as)
-        if sources.left_out:
-            names = " ".join(sources.left_out)
-            progress.note(
-                f"not passed to builds: {names} (they contain a login, a token or a key, or point into your home)"
-            )
+        proxies = stack.enter_context(relays(dict(sources.relayed)))
         if needs_mirror(recipe) and not sources.debian_mirror:
             raise UsageError(
                 "no Debian mirror is known on this machine",
@@ -148,6 +153,10 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             )
         epoch = epoch_of(recipe, place.engine.base_env)
         definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
+        for note in missing:
+            progress.note(note)
+        require_usable(work, devices=_makes_devices(definition, place.engine))
         definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
         if base_image is not None:
             base_image = _readable(base_image.resolve(), owner(confined.kind), work)
@@ -164,16 +173,29 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             timeout=recipe.build.timeout,
             arch=arch,
             binds=sources.binds,
-            env=dict(sources.env),
+            env=dict(sources.env) | proxies,
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
             reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
+            authorities=sources.authorities,
         )
         progress.note(f"building {recipe.name}; the log is {log}")
+        use = Use(order.scratch, progress.line)
         last = candidates.last_seconds(place.candidates, recipe.name, arch)
-        with step(progress, f"build {recipe.name}", expected=last):
-            place.engine.build(order, progress.line)
+        try:
+            with step(progress, f"build {recipe.name}", expected=last):
+                place.engine.build(order, use.line)
+        except BuildFailed as error:
+            error.detail = (*error.detail, *missing)
+            raise
+        return use
+
+
+def _makes_devices(definition: Definition, engine: Engine) -> bool:
+    """Return whether debootstrap creates device files: only root outside of user namespaces is allowed to."""
+    debootstrap = any(stage.value("Bootstrap").lower() == "debootstrap" for stage in definition.stages)
+    return debootstrap and engine.host.is_root and not engine.host.mapping
 
 
 def _write_definition(work: Path, text: str) -> Path:

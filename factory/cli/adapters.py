@@ -23,7 +23,7 @@ from factory.publish.publish import Origin
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.registry.open import open_reader
-from factory.registry.protocol import Registry
+from factory.registry.protocol import Access, Registry
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
@@ -67,13 +67,14 @@ def make_work(context: Context) -> Path:
     return work
 
 
-def open_adapters(context: Context) -> Adapters:
+def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
     """Return the adapters of the factory side. The engine is searched only when something is built or tested.
 
-    Raises UsageError for a work folder that git tracks.
+    publishes: without a login, a registry that denies reading is an error; otherwise what it denies counts as not
+    published. Raises UsageError for a work folder that git tracks.
     """
     _require_own_work(context)
-
+    registry = context.registry_for(Access.PUBLISH if publishes else Access.SURVEY)
     open_host = host_opener(context.settings, context.env, context.progress.note)
 
     def build_place() -> BuildPlace:
@@ -84,7 +85,7 @@ def open_adapters(context: Context) -> Adapters:
             candidates=make_work(context) / "candidates",
             scratch=context.scratch,
             find_sources=lambda folder, seen_as: sources.find(
-                context.env, folder, context.settings.text("debian_mirror"), seen_as
+                context.env, folder, context.settings.text("debian_mirror"), seen_as, context.settings.path("ca")
             ),
             bases=BasePlace(open_host, context.work / "bases"),
             sandbox_required=context.settings.sandbox_required,
@@ -102,7 +103,7 @@ def open_adapters(context: Context) -> Adapters:
         return slurm_runner(context) if name == "slurm" else LocalRunner()
 
     return Adapters(
-        registry=context.registry,
+        registry=registry,
         store=context.store,
         candidates=context.work / "candidates",
         arch=context.arch,
@@ -114,7 +115,7 @@ def open_adapters(context: Context) -> Adapters:
         origin=origin,
         all_recipes=lambda: context.recipes.select(context.options.names)[0],
         progress=context.progress,
-        read_back=ReadBack(lambda: open_reader(context.registry), context.options.verify_bytes),
+        read_back=ReadBack(lambda: open_reader(registry), context.options.verify_bytes),
     )
 
 

@@ -17,7 +17,7 @@ from factory.recipes.load import RUNNERS
 from factory.records.candidate import Candidate
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BuildOptions(CommonOptions):
     """Options of `singfactory build`."""
 

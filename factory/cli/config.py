@@ -12,7 +12,7 @@ from factory.cli.terminal import emit, say
 from factory.oci.names import RegistryAddress
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ConfigOptions(CommonOptions):
     """Options of `singfactory config`."""
 

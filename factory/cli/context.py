@@ -20,7 +20,7 @@ from factory.oci.names import Reference, RegistryAddress
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
     from factory.engine.engine import Engine
     from factory.recipes.collection import Recipes
-    from factory.registry.protocol import Registry
+    from factory.registry.protocol import Access, Registry
     from factory.store.leases import Job
     from factory.store.store import Store
 
@@ -201,6 +201,12 @@ class Context:
         from factory.cli.network import open_with_logins  # noqa: PLC0415
 
         return open_with_logins(address, self.settings, self.env, self.progress.note)
+
+    def registry_for(self, access: Access) -> Registry:
+        """The registry that is set, opened for a survey of what is published, or to publish."""
+        from factory.cli.network import open_with_logins  # noqa: PLC0415
+
+        return open_with_logins(self.address, self.settings, self.env, self.progress.note, access=access)
 
     @cached_property
     def registry(self) -> Registry:

@@ -17,7 +17,7 @@ from factory.registry.protocol import Registry
 from factory.sif.packages import PackageChanges, Packages, package_changes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DiffOptions(CommonOptions):
     """Options of `singfactory diff`."""
 

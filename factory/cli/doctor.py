@@ -72,7 +72,7 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         obstacle = context.build_obstacle
         yield topic, "builds", facts.build_mode if obstacle is None else f"no: {obstacle.why}; {obstacle.fix}"
         try:
-            yield topic, "sandbox", engine.confinement().in_words()
+            yield topic, "sandbox", engine.confinement.in_words()
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
     yield topic, "architecture", facts.arch
@@ -90,9 +90,14 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
     for tool, path in facts.tools.items():
         yield topic, tool, path or "-"
     with tempfile.TemporaryDirectory() as folder:
-        found = sources.find(context.env, Path(folder), context.settings.text("debian_mirror"))
+        mirror, ca = context.settings.text("debian_mirror"), context.settings.path("ca")
+        found = sources.find(context.env, Path(folder), mirror, ca=ca)
     yield topic, "Debian mirror", found.debian_mirror or "unknown"
-    yield topic, "builds get", " ".join(name for name, _ in found.env) or "no proxy or package settings of this machine"
+    yield (
+        topic,
+        "builds get",
+        " ".join(name for name, _ in (*found.env, *found.relayed)) or "no proxy or package settings of this machine",
+    )
     if found.left_out:
         yield (
             topic,

@@ -16,11 +16,13 @@ def require_utf8() -> None:
     """Start this program again in UTF-8 mode if the locale has another encoding, as Python does for the C locale.
 
     File names and arguments are then the same text everywhere, and the bytes of other encodings survive in it as
-    surrogates (PEP 383, PEP 540). The environment stays as it is.
+    surrogates (PEP 383, PEP 540). The environment stays as it is. Python 3.9 does not know its own arguments: there the
+    locale's encoding stays.
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        program, *arguments = sys.orig_argv
-        os.execv(sys.executable, [program, "-X", "utf8", *arguments])  # noqa: S606 - ourselves
+        command = Path("/proc/self/cmdline").read_bytes()  # sys.orig_argv came with Python 3.10
+        program, *arguments = command.split(b"\0")[:-1]
+        os.execv(sys.executable, [program, b"-X", b"utf8", *arguments])  # noqa: S606 - ourselves
 
 
 def prepare_output() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.engine import container
 from factory.engine.host import gpu_present
 from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
@@ -21,28 +22,73 @@ from factory.oci.names import Reference, RegistryAddress
 from factory.store import leases
 from factory.store.refs import Purged, StoredImage
 
+_RECORD_BEGINS = b'{"time": "'  # the first key of a record: a file that begins otherwise has no records
 GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunOptions(CommonOptions):
-    """Options of `singfactory exec`, `run` and `shell`. arguments: the program and its arguments; none for `shell`."""
+    """Options of `singfactory exec`, `run` and `shell`. arguments: everything after REF."""
 
     ref: str
-    arguments: Sequence[str] = ()
     bind: Sequence[str]
     engine_option: Sequence[str]
     no_gpu: bool
     record: Path | None
+    arguments: Sequence[str] = ()
 
 
-def declare(parser: argparse.ArgumentParser, *, command: bool) -> None:
-    """Declare the options of exec, run and shell. Everything after ``--`` belongs to the program in the image."""
-    parser.add_argument(
-        "ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled if it is not in the store"
-    )
-    if command:
-        parser.add_argument("arguments", metavar="-- ARGUMENT", nargs="*", help="the program and its arguments")
+class _Program(argparse.Action):
+    """Takes everything after REF as the program's words, like docker and apptainer do."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        words: str | Sequence[str] | None,
+        _option: str | None = None,
+    ) -> None:
+        """Store the words, without a ``--`` in front of them."""
+        found = list(words or ())
+        setattr(namespace, self.dest, found[1:] if found[:1] == ["--"] else found)
+
+
+class _Command(_Program):
+    """The same for `exec`, which has options of ours in REF OPTION... -- PROGRAM: no program's name begins with a -."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        words: str | Sequence[str] | None,
+        option: str | None = None,
+    ) -> None:
+        """Store the words. Raises UsageError for options after REF without a ``--`` behind them."""
+        found = list(words or ())
+        if found and found[0].startswith("-") and found[0] != "--":
+            if "--" not in found:
+                raise UsageError(
+                    f"{found[0]} is not a program",
+                    why="everything after REF is the program and its arguments",
+                    fix=f"options go before REF: {parser.prog} {found[0]} ... {namespace.ref} PROGRAM",
+                )
+            end = found.index("--")
+            parser.parse_args([*found[:end], namespace.ref], namespace)
+            found = found[end:]
+        super().__call__(parser, namespace, found, option)
+
+
+def declare(parser: argparse.ArgumentParser, words: str = "") -> None:
+    """Declare the options of exec, run and shell. words: what follows REF: PROGRAM, ARGUMENT, or nothing."""
+    parser.add_argument("ref", metavar="REF", help="NAME, NAME:TAG or NAME@sha256:HEX; pulled if it is not stored")
+    if words:
+        parser.add_argument(
+            "arguments",
+            metavar=f"{words} ...",
+            nargs=argparse.REMAINDER,
+            action=_Command if words == "PROGRAM" else _Program,
+            help="everything after REF belongs to the program in the image",
+        )
     parser.add_argument(
         "-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="bind a path, as in apptainer exec"
     )
@@ -63,14 +109,30 @@ def execute(verb: str, options: RunOptions) -> int:
     context = Context(options)
     arguments = list(options.arguments)
     if verb == "exec" and not arguments:
-        raise UsageError("no command to run", fix=f"singfactory exec {options.ref} -- python train.py")
+        raise UsageError("exec needs a program", fix=f"singfactory exec {options.ref} python train.py")
     engine = context.engine  # first: without an engine there is no point in fetching the image
     image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
     path = _near(context, image)
-    engine_options = _engine_options(context, image, options)
+    start = container.start(
+        engine,
+        env=context.env,
+        recipe_env=image.env,
+        options=_engine_options(context, image, options),
+        cwd=Path.cwd(),
+        messages=container.message_options(context.env, quiet=options.quiet, verbose=options.verbose),
+    )
+    _note_left_out(context, start)
     if options.record is not None:
-        files.append_line(options.record, json.dumps(_record(context, image, path, [verb, *arguments])))
-    engine.become(verb, path, arguments, engine_options, engine.with_inside(context.env, image.env))
+        line = json.dumps(_record(context, image, path, [verb, *arguments]))
+        files.append_line(options.record, line, begins=_RECORD_BEGINS)
+    container.become(engine, verb, path, arguments, start)
+
+
+def _note_left_out(context: Context, start: container.Start) -> None:
+    """Say which variables the program does not get. A login session's folder is of interest to few."""
+    for name, why in start.left_out.items():
+        if context.options.verbose or name != container.SESSION:
+            context.progress.note(f"{name}={context.env[name]} is not passed on: {why}")
 
 
 def _near(context: Context, image: StoredImage) -> Path:
@@ -152,16 +214,13 @@ def _stored(context: Context, reference: Reference) -> StoredImage:
 
 
 def _engine_options(context: Context, image: StoredImage, options: RunOptions) -> Sequence[str]:
-
     chosen = []
     wanted = "" if options.no_gpu else image.gpu
     if wanted in GPU_OPTIONS:
         if gpu_present() == wanted:
             chosen.append(GPU_OPTIONS[wanted])
         else:
-            context.progress.note(
-                f"{image.recipe} asks for a GPU ({wanted}), but this machine has none: running without"
-            )
+            context.progress.note(f"{image.recipe} asks for a GPU ({wanted}), but this machine has none")
     for bind in options.bind:
         chosen += ["--bind", bind]
     return [*chosen, *options.engine_option]

@@ -11,6 +11,7 @@ from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.records import catalog
 from factory.records.catalog import Catalog, Entry
+from factory.registry.protocol import Access
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: CommonOptions) -> int:
     """Print the catalog, one line per recipe."""
     context = Context(options)
-    known = catalog.read(context.registry)
+    known = catalog.read(context.registry_for(Access.SURVEY))
     show(context, known, [entry for _, entry in sorted(known.entries.items())])
     return 0
 
@@ -36,7 +37,7 @@ def show(context: Context, catalog: Catalog, entries: list[Entry]) -> None:
     rows = [_row(context, entry) for entry in entries]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
-        say("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0))).rstrip())
     if not rows:
         context.progress.note(f"no recipes found in {context.address}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,20 +12,22 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say_path
-from factory.io import files
+from factory.io import files, locks
 from factory.oci.names import Reference
 from factory.pull.locking import lock_image
-from factory.records.lockfile import LockedImage, render
+from factory.records.lockfile import Change, LockedImage, merge, read_for_update, render
 
 LOCK_FILE = Path("singfactory.lock")
+_LOCK_TIMEOUT = 60.0  # seconds to wait for another `lock` that updates the same file
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LockOptions(CommonOptions):
     """Options of `singfactory lock`."""
 
     refs: Sequence[str]
     output: Path
+    replace: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,22 +36,44 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=LOCK_FILE, metavar="FILE", help=f"default {LOCK_FILE}; - for stdout"
     )
+    parser.add_argument("--replace", action="store_true", help="drop all other images from the file")
     common_arguments(parser, LockOptions, registry=True, store=True)
 
 
 def run(options: LockOptions) -> int:
-    """Write a lock file of the images that `exec` would run now. No image is fetched."""
+    """Add the images that `exec` would run now to a lock file, or update them there. No image is fetched."""
     context = Context(options)
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    images = dict.fromkeys(_locked(context, context.reference(text), date) for text in options.refs)
+    references = [context.reference(text) for text in options.refs]
+    named = [(reference, _locked(context, reference, date)) for reference in references]
     if str(options.output) == "-":
-        sys.stdout.write(render(images))
+        sys.stdout.write(render(merge((), named)[0]))
         return 0
-    files.atomic_write(options.output.absolute(), render(images))
-    for image in images:
-        context.progress.note(f"locked {image.name}:{image.tag} as {image.digest}")
+    path = options.output.absolute()
+    with locks.lock(path.with_name(f".{path.name}.lock"), _LOCK_TIMEOUT, context.progress):
+        before = read_for_update(path)
+        images, changes = merge(() if options.replace else before, named)
+        if images != before:
+            files.atomic_write(path, render(images))
+    for line in _report(changes, before, images):
+        context.progress.note(line)
     say_path(options.output)
     return 0
+
+
+def _report(changes: Sequence[Change], before: Sequence[LockedImage], after: Sequence[LockedImage]) -> Iterator[str]:
+    """Yield a line for each image that was locked, and for each entry that is no longer in the file."""
+    for change in changes:
+        entry, old = change.entry, change.before
+        if entry == old:
+            yield f"{entry.name}:{entry.tag} is already locked as {entry.digest}"
+        else:
+            was = f" (was {old.tag}, {old.digest})" if old else ""
+            yield f"locked {entry.name}:{entry.tag} as {entry.digest}{was}"
+    updated = [change.before for change in changes]
+    for entry in before:
+        if entry not in after and entry not in updated:
+            yield f"dropped {entry.name}:{entry.tag}, {entry.digest}"
 
 
 def _locked(context: Context, reference: Reference, date: str) -> LockedImage:

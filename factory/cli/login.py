@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.network import http_settings, login_files
+from factory.cli.logins import docker_file
+from factory.cli.network import http_settings
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.errors import UsageError
@@ -17,7 +18,7 @@ from factory.registry import credentials
 from factory.registry.distribution import DistributionRegistry
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LoginOptions(CommonOptions):
     """Options of `singfactory login`."""
 
@@ -47,7 +48,7 @@ def run(options: LoginOptions) -> int:
     given = {address.host: credentials.Credential(options.username, password, source="login")}
     keychain = credentials.Keychain(given=given)
     DistributionRegistry(address, settings=http_settings(context.settings), keychain=keychain).check_login()
-    path = login_files(context.env)[0]
+    path = docker_file(context.env)
     credentials.login(path, address.host, options.username, password)
     say(f"login for {address.host} saved in {path}")
     return 0

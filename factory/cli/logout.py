@@ -6,14 +6,14 @@ import argparse
 from dataclasses import dataclass
 
 from factory.cli.context import Context, common_arguments
-from factory.cli.network import login_files
+from factory.cli.logins import login_files
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say
 from factory.oci.names import RegistryAddress
 from factory.registry.credentials import logout
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogoutOptions(CommonOptions):
     """Options of `singfactory logout`."""
 

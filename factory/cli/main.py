@@ -60,11 +60,16 @@ COMMANDS = (
     ("config", "config", "print the settings, or one of them"),
     ("doctor", "doctor", "check this machine; show every setting and its origin"),
 )
+_START_ENGINE = ("exec", "run", "shell")
 _GROUPS = {"new": "Build and publish images:", "pull": "Use images:", "login": "Set up:"}  # before these commands
-_RUN_PROGRAMS = ("exec", "run")
 # Workflows call these, and their output can quote recipes, registries and other jobs. `exec` becomes another program.
 _QUOTED = frozenset({"build", "lint", "make", "plan", "publish", "report", "status", "test", "update"})
 READER_LEFT = 141  # 128 + SIGPIPE, as shells report it
+_OUT_OF_MEMORY = MachineFailure(
+    "not enough memory",
+    why="this session may not use more",
+    fix="raise the limit of the address space (ulimit -v), or run it in a job",
+)
 _INTERRUPTED = Interrupted("interrupted", fix="run the same command again: finished work is kept")
 
 
@@ -75,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     prepare_output()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, for us and for what `exec` starts
+            signal.signal(number, _interrupt)
     if os.environ.get("GITHUB_ACTIONS") != "true" or not _QUOTED.intersection(arguments[:1]):
         return _run(arguments)
     from factory.cli.quoting import quoted  # noqa: PLC0415
@@ -128,12 +134,7 @@ def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:
     text = next(text for known, _, text in COMMANDS if known == name)
     parser = _Parser(prog=f"singfactory {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.arguments(parser)
-    if name not in _RUN_PROGRAMS or "--" not in arguments:
-        return module, typed(parser.parse_args(arguments[1:]))
-    end = arguments.index("--")  # argparse does not accept options between REF and --
-    namespace = parser.parse_args(arguments[1:end])
-    namespace.arguments += arguments[end + 1 :]
-    return module, typed(namespace)
+    return module, typed(parser.parse_args(arguments[1:]))
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -161,8 +162,9 @@ class _Parser(argparse.ArgumentParser):
         """Raise UsageError instead of printing and exiting."""
         _, _, command = self.prog.partition(" ")
         fix = f"{self.prog} --help"
-        if command in _RUN_PROGRAMS and message.startswith("unrecognized arguments"):
-            fix = f"put -- before the program: {self.prog} REF -- PROGRAM ARGUMENT..."
+        unknown, _, option = message.partition("unrecognized arguments: ")
+        if command in _START_ENGINE and option and not unknown:
+            fix = f"for an option of the engine: {self.prog} --engine-option={option.split()[0]} REF ..."
         raise UsageError(f"{command}: {message}" if command else message, fix=fix)
 
 
@@ -197,6 +199,8 @@ def _from_system(error: OSError) -> FactoryError:
 def _our_bug(error: Exception) -> int:
     if os.environ.get("SINGFACTORY_DEBUG"):
         raise error
+    if isinstance(error, MemoryError):
+        return fail(_OUT_OF_MEMORY)
     bug = FactoryError(
         f"a bug in singfactory {__version__}: {type(error).__name__}: {error}",
         fix="please report it with the traceback: run the command again with SINGFACTORY_DEBUG=1",

@@ -16,7 +16,7 @@ from factory.make.make import Made, make
 from factory.recipes.load import RUNNERS
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MakeOptions(CommonOptions):
     """Options of `singfactory make`."""
 
@@ -38,7 +38,7 @@ def run(options: MakeOptions) -> int:
     """Build, test and publish every outdated recipe. Returns the exit code of the first failure."""
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
-    decided, done = make(recipes, open_adapters(context), force=options.force, broken=broken)
+    decided, done = make(recipes, open_adapters(context, publishes=True), force=options.force, broken=broken)
     where = context.registry.describe()
     if options.json:
         emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})

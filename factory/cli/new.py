@@ -11,7 +11,7 @@ from factory.cli.terminal import say_path
 from factory.recipes.scaffold import scaffold
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NewOptions(CommonOptions):
     """Options of `singfactory new`."""
 

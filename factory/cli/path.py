@@ -10,7 +10,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import say_path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PathOptions(CommonOptions):
     """Options of `singfactory path`."""
 

@@ -27,12 +27,13 @@ from factory.records.job import Job, Plan, Stuck
 _SHOWN = 20  # recipes named in one line
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PlanOptions(CommonOptions):
     """Options of `singfactory plan`."""
 
     all: bool
     github_matrix: bool
+    to_publish: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="plan to build every recipe, published or not")
     parser.add_argument(
         "--github-matrix", action="store_true", help="print the jobs as matrices for GitHub Actions, one per wave"
+    )
+    parser.add_argument(
+        "--to-publish",
+        action="store_true",
+        help="fail if the registry denies access; without this option, what it denies counts as not published",
     )
     common_arguments(parser, PlanOptions, registry=True, json=True)
 
@@ -74,7 +80,7 @@ def run(options: PlanOptions) -> int:
     """Print what must be built and why, and what is kept. Returns the exit code of the first stuck recipe."""
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=options.to_publish)
     before = take_snapshot(recipes, adapters)
     decided, _ = plan_for(recipes, adapters, before, force=options.all, broken=broken)
     if options.github_matrix:

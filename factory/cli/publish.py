@@ -13,8 +13,9 @@ from factory.cli.options import CommonOptions
 from factory.cli.plan import plan_argument, read_plan
 from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
+from factory.github.actions import Actions
 from factory.make.adapters import Adapters
-from factory.make.handover import Handed, publish_all
+from factory.make.handover import EntryResult, publish_all
 from factory.make.make import finish_kept, plan_for, publish_one, take_snapshot
 from factory.recipes.model import Recipe
 from factory.records import candidate, report
@@ -24,7 +25,7 @@ from factory.records.job import Stuck
 from factory.records.release import Release
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PublishOptions(CommonOptions):
     """Options of `singfactory publish`."""
 
@@ -56,7 +57,7 @@ def run(options: PublishOptions) -> int:
 
 
 def _named(context: Context, options: PublishOptions) -> int:
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     rows = []
     for recipe in context.recipes.with_bases(options.names):
         if recipe.name not in options.names:
@@ -73,11 +74,14 @@ def _named(context: Context, options: PublishOptions) -> int:
 
 def _all(context: Context, options: PublishOptions) -> int:
     """Publish all candidates, and update the catalog entries of all other recipes."""
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=True)
     recipes, _ = context.recipes.usable()  # plan and report show the broken ones
     gather_inputs = gather_once()
     rows, code = [], 0
-    for handed in publish_all(adapters, context.recipes.named, read_plan(options.plan), gather_inputs):
+    first_attempt = Actions.of(context.env).first_attempt
+    for handed in publish_all(
+        adapters, context.recipes.named, read_plan(options.plan), gather_inputs, first_attempt=first_attempt
+    ):
         rows.append(_handed_row(handed, adapters))
         if handed.error is not None:
             first = fail(handed.error)
@@ -118,7 +122,7 @@ def _is_unchanged(release: Release, made: Candidate) -> bool:
     return release.sif.digest != made.sif.digest
 
 
-def _handed_row(handed: Handed, adapters: Adapters) -> dict[str, Any]:
+def _handed_row(handed: EntryResult, adapters: Adapters) -> dict[str, Any]:
     """The JSON row of a candidate. error: why it was not published, null if it was."""
     if handed.release is not None and handed.candidate is not None:
         return {**_row(handed.release, handed.candidate, adapters), "folder": handed.name, "error": None}

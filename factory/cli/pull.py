@@ -20,12 +20,13 @@ from factory.records import lockfile
 from factory.store.refs import StoredImage
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PullOptions(CommonOptions):
     """Options of `singfactory pull`."""
 
     refs: Sequence[str]
     output: Path | None
+    force: bool
     locked: Path | None
 
 
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("refs", metavar="REF", nargs="*", help="NAME, NAME:TAG or NAME@sha256:HEX")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also put a copy at this path")
+    parser.add_argument("--force", action="store_true", help="with -o: replace another file at this path")
     parser.add_argument(
         "--locked", type=Path, metavar="FILE", help="pull the digests in this lock file: all images, or only the REFs"
     )
@@ -53,7 +55,9 @@ def run(options: PullOptions) -> int:
     references = [context.reference(text) for text in options.refs]
     rows = []
     for done in _locked(context, references, options.locked) if options.locked else _named(context, references):
-        copied = copy_out(done, options.output.absolute(), context.progress) if options.output is not None else None
+        copied = None
+        if options.output is not None:
+            copied = copy_out(done, options.output.absolute(), context.progress, force=options.force)
         rows.append({**done.to_json(), **({"copy": str(copied)} if copied else {})})
         if not options.json:
             say_path(copied or done.path, f" {done.image.digest}")

@@ -14,7 +14,7 @@ from factory.recipes import load
 WORKFLOW = "publish.yml"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RebuildOptions(CommonOptions):
     """Options of `singfactory rebuild`."""
 

@@ -29,7 +29,7 @@ FILE = "run-report.json"
 _ORIGIN = "This is what the pull request's own run says of itself. Nothing of it is published."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportOptions(CommonOptions):
     """Options of `singfactory report`."""
 
@@ -118,11 +118,11 @@ def _code_of(post: Callable[[], list[int] | None]) -> int:
 
 def _rows(context: Context, options: ReportOptions) -> tuple[Row, ...]:
     """The rows of this run. Broken artifacts that belong to no recipe are shown on stderr."""
-    adapters = open_adapters(context)
+    adapters = open_adapters(context, publishes=options.issues)
     planned = read_plan(options.plan)
     recipes, broken = context.recipes.select(options.names)
     decided, snapshot = plan_for(recipes, adapters, take_snapshot(recipes, adapters), broken=broken)
-    artifacts = artifacts_in(adapters.candidates, planned)
+    artifacts = artifacts_in(adapters.candidates, planned, first_attempt=Actions.of(context.env).first_attempt)
     for artifact in artifacts:
         if artifact.target is None and isinstance(artifact.made, FactoryError):
             fail(artifact.made)

@@ -11,9 +11,10 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.errors import NotFound
 from factory.records import catalog
+from factory.registry.protocol import Access
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SearchOptions(CommonOptions):
     """Options of `singfactory search`."""
 
@@ -30,7 +31,7 @@ def run(options: SearchOptions) -> int:
     """Print the recipes that match; exit 3 when none does."""
     context = Context(options)
     words = [word.casefold() for word in options.words]
-    known = catalog.read(context.registry)
+    known = catalog.read(context.registry_for(Access.SURVEY))
     entries = [
         entry
         for _, entry in sorted(known.entries.items())

@@ -58,10 +58,17 @@ KEYS = (
     Key("github_runner_large", "text", "label for recipes that need more than 14 GB of disk; {arch} is filled in"),
     Key("ca", "path", "certificate bundle to trust instead of the system's", personal=True),
     Key("plain_http_logins", "list", "hosts that may receive a login without TLS", personal=True),
+    Key(
+        "docker_login_hosts",
+        "list",
+        "hosts that may receive APPTAINER_DOCKER_USERNAME and _PASSWORD, besides Docker Hub and the registry",
+        personal=True,
+    ),
     Key("token_services", "list", "token services on other sites that may receive a registry's login", personal=True),
     Key("internal_hosts", "list", "hosts in your network that an outside registry may redirect to", personal=True),
     Key("idle_timeout", "seconds", "how long a connection may stay idle, in seconds"),
     Key("retry_budget", "seconds", "how long to retry a failing registry, in seconds"),
+    Key("outage", "seconds", "how long a registry may be away during a transfer, in seconds (default 60)"),
     Key("connections", "count", "connections per download, 1 to 10 (default 4); the site's value is the maximum"),
     Key("limit_rate", "rate", "download limit of a process, such as 20MB/s; the site's value is the maximum"),
 )
@@ -301,7 +308,7 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
         if key.kind == "list":
             return " ".join(raw)
         return os.pathsep.join(_expanded(part, path, env) for part in raw)
-    numbers = {"seconds": int | float, "count": int}
+    numbers = {"seconds": (int, float), "count": (int,)}
     if key.kind in numbers and isinstance(raw, numbers[key.kind]) and not isinstance(raw, bool):
         return str(raw)
     if key.kind in ("text", "path", "rate") and isinstance(raw, str) and raw:

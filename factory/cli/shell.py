@@ -9,7 +9,7 @@ from factory.cli.execute import RunOptions, declare, execute
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    declare(parser, command=False)
+    declare(parser)
 
 
 def run(options: RunOptions) -> int:

@@ -16,7 +16,7 @@ from factory.pull.resolve import resolve
 from factory.records.release import TEST_REPORT
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ShowOptions(CommonOptions):
     """Options of `singfactory show`."""
 

@@ -18,7 +18,7 @@ from factory.store import leases
 from factory.store.refs import StoredImage
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StageOptions(CommonOptions):
     """Options of `singfactory stage`."""
 

@@ -17,14 +17,14 @@ from factory.pull.repair import Repaired, repair
 from factory.store.verify import verify
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ListOptions(CommonOptions):
     """Options of `singfactory store list`."""
 
     action: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class VerifyOptions(CommonOptions):
     """Options of `singfactory store verify`."""
 

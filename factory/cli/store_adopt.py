@@ -17,7 +17,7 @@ from factory.store.adopt import adopt
 _WAYS = {"reflink": "shared blocks", "link": "hard link", "copy": "copy", "here": "already in the store"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AdoptOptions(CommonOptions):
     """Options of `singfactory store adopt`."""
 

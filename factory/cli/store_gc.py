@@ -24,7 +24,7 @@ from factory.store.leases import Queue, queue_of
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class GcOptions(CommonOptions):
     """Options of `singfactory store gc`. Times are in seconds, sizes in bytes."""
 

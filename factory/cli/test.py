@@ -21,7 +21,7 @@ from factory.records.inputs import gather
 from factory.records.report import TestReport
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TestOptions(CommonOptions):
     """Options of `singfactory test`."""
 

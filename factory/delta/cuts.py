@@ -12,7 +12,6 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import chain, pairwise
 from typing import BinaryIO
 
 from factory.sif.edges import block_edges, distinct
@@ -53,7 +52,7 @@ def _joined(edges: array[int]) -> array[int]:
     """Drop the edges before tiny pieces, which then join the piece before them."""
     kept = array("Q")
     start = 0
-    for edge, following in pairwise(chain(edges, [edges[-1] + _TINY])):
+    for edge, following in zip(edges, [*edges[1:], edges[-1] + _TINY]):
         if following - edge >= _TINY or edge - start >= _JOINED:
             kept.append(edge)
             start = edge

@@ -11,8 +11,8 @@ import os
 import struct
 from array import array
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +20,7 @@ from factory.delta.cuts import LONGEST_CUT, Cutter, known_edges
 from factory.errors import IntegrityFailure
 from factory.io import plain
 from factory.io.progress import Progress, Silent, step
+from factory.io.threads import Second
 from factory.oci.digest import Digest
 
 # 128 bits of SHA-256. Forging a given chunk takes 2^128 tries. Making two chunks that collide takes 2^64, and only
@@ -137,17 +138,17 @@ def _read(file: BinaryIO, size: int, cutter: Cutter, progress: Progress) -> Chun
     whole = hashlib.sha256()
     lengths, digests = array("I"), bytearray()
     position = 0
-    with ThreadPoolExecutor(max_workers=1) as second:
+    with Second() as second:
         while position <= size and (count := os.preadv(file.fileno(), [view[kept : kept + _READ]], position)):
             position += count
             filled = kept + count
-            hashing = second.submit(whole.update, view[kept:filled])
+            second.submit(partial(whole.update, view[kept:filled]))
             at = 0
             for end in cutter.ends(buffer, filled):
                 lengths.append(end - at)
                 digests += digest_of_chunk(view[at:end])
                 at = end
-            hashing.result()
+            second.wait()
             kept = filled - at
             view[:kept] = view[at:filled]
             progress.advance(count)

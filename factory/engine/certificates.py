@@ -18,7 +18,9 @@ def readable(env: Mapping[str, str]) -> dict[str, Path]:
     Some users keep a client's key and certificate in one file, and a recipe can send away everything that a build sees.
     """
     named = ((name, Path(env.get(name, ""))) for name in CERTIFICATES)
-    return {name: path for name, path in named if path.is_absolute() and path.is_file() and not _holds_key(path)}
+    return {
+        name: path for name, path in named if path.is_absolute() and path.is_file() and content_of(path) is not None
+    }
 
 
 def left_out(env: Mapping[str, str]) -> list[str]:
@@ -27,8 +29,10 @@ def left_out(env: Mapping[str, str]) -> list[str]:
     return [name for name in CERTIFICATES if name not in kept and Path(env.get(name, "")).is_file()]
 
 
-def _holds_key(path: Path) -> bool:
+def content_of(path: Path) -> bytes | None:
+    """Return the content of a certificate file, or None if it cannot be read or holds a private key."""
     try:
-        return _KEY in plain.read_plain(path, _LARGEST, follow=True)
+        content = plain.read_plain(path, _LARGEST, follow=True)
     except (OSError, plain.NotPlainError):
-        return True
+        return None
+    return None if _KEY in content else content

@@ -6,16 +6,16 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, NotFound, PlaceUnusable, UsageError
+from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files, process, trees
 
 APPTAINER = "apptainer"
@@ -24,6 +24,10 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
+# What Go programs print when they cannot have another thread, process or page.
+_NO_RESOURCES = re.compile(
+    r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
+)
 _OWN_TEST = "/.singularity.d/test"  # both engines store %test there
 
 
@@ -56,7 +60,8 @@ class BuildOrder:
     definition: a definition file without templates; folder: the base of its relative paths; image: the SIF to make;
     scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
     file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
-    none. reads: paths that the sandbox shows in addition, such as base images.
+    none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
+    the engine's own connections; '' for the usual ones.
     """
 
     definition: Path
@@ -72,6 +77,7 @@ class BuildOrder:
     mksquashfs_options: tuple[str, ...] = ()
     confined: str = ""
     reads: tuple[Path, ...] = ()
+    authorities: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,14 +153,14 @@ class Engine:
         env["PATH"] = f"{env.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # debootstrap needs chroot, even without root
         if scratch is not None:
             env[f"{self._prefix}_TMPDIR"] = str(scratch)
-        return self.with_inside(env, inside)
+        return env | {f"{self._prefix}ENV_{key}": text for key, text in inside.items()}
 
     def build(self, order: BuildOrder, on_line: Callable[[str], None]) -> None:
         """Build the image. Raises BuildFailed with the last lines of the failed section's output.
 
         The image appears under its name only when it is complete. The engine's leftovers are removed in any case.
         """
-        _require_utf8(order.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
+        require_utf8(order.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         output = Output(on_line)
         # The build can write anything into its output folder and change its mode. So the folder is inside another one
         # that only we can open, and its contents are checked afterwards.
@@ -204,8 +210,9 @@ class Engine:
             log.end()
             return done
 
+    @cached_property
     def confinement(self) -> sandbox.Confinement:
-        """Return the sandbox that works on this machine. It is tried out, which takes about 0.2 s."""
+        """The sandbox that works on this machine. It is tried out once, which takes about 0.2 s. Raises BuildFailed."""
         return sandbox.possible(self.path, self.host, self.environment({}))
 
     def _sandbox(self, order: BuildOrder, output: Path) -> process.Sandbox:
@@ -232,8 +239,8 @@ class Engine:
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
     ) -> process.Finished:
         """Run a command inside an image as an unprivileged user, and pass its output on."""
-        _require_utf8(command.image, "keep candidates at another path: SINGFACTORY_WORK")
-        _require_utf8(command.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
+        require_utf8(command.image, "keep candidates at another path: SINGFACTORY_WORK")
+        require_utf8(command.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         # HOME is set inside: when root runs the command as nobody, the engine would use nobody's home.
         start = f'HOME={HOME_INSIDE}; export HOME; cd "$HOME" && exec "$@"'
         inner = ("/bin/sh", "-c", start, "test", *(command.arguments or (_OWN_TEST,)))
@@ -248,19 +255,6 @@ class Engine:
             new_keyring=True,
             abstract_sockets=self.is_setuid,  # blocking them takes away setuid rights, and it would not start
         )
-
-    def become(
-        self, verb: str, image: Path, arguments: Sequence[str], options: Sequence[str], env: Mapping[str, str]
-    ) -> NoReturn:
-        """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
-        _require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
-        _require_utf8(Path.cwd(), "run this in another folder")
-        mine = [str(self.path), verb, *options, *self._without_mounts(), str(image), *arguments]
-        process.become(mine, env, self.host.mapping)
-
-    def with_inside(self, env: Mapping[str, str], inside: Mapping[str, str]) -> dict[str, str]:
-        """Return env with variables to set in the container. Those that the user sets there take precedence."""
-        return {f"{self._prefix}ENV_{key}": text for key, text in inside.items()} | dict(env)
 
     @property
     def _prefix(self) -> str:
@@ -283,6 +277,9 @@ class Engine:
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
         env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        env |= {name: text for name, text in order.env.items() if name in environment.PROXIES}
+        if order.authorities:
+            env |= dict.fromkeys(environment.CERTIFICATES, order.authorities)
         if order.confined:
             env |= {"HOME": str(sandbox.HOME), "TMPDIR": "/tmp"}  # noqa: S108 - in the sandbox
         if order.confined == sandbox.SINGLE:
@@ -302,9 +299,9 @@ class Engine:
         for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
-        return options + self._without_mounts()
+        return options + self.unpack_options()
 
-    def _without_mounts(self) -> list[str]:
+    def unpack_options(self) -> list[str]:
         """Return the option that unpacks an image which cannot be mounted. SingularityCE does so without an option."""
         unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
         return ["--unsquash"] if unpacks else []
@@ -320,7 +317,8 @@ class Engine:
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
     """Find the engine: the wanted one if set, else Apptainer or Singularity on PATH, else in the rootless prefix.
 
-    Raises NotFound if there is none, or none that is new enough.
+    Raises NotFound if there is none, or none that is new enough; MachineFailure if this process may not use enough
+    processes or memory to start it.
     """
     env = process.absolute_searches(env)
     too_old = []
@@ -364,9 +362,15 @@ def _candidates(wanted: str, env: Mapping[str, str]) -> list[Path]:
 
 def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, int]] | None:
     try:
-        status, out, _ = process.output_of([str(path), "--version"], env=env)
+        status, out, error_output = process.output_of([str(path), "--version"], env=env)
     except NotFound:
         return None
+    if status != 0 and (said := _NO_RESOURCES.search(error_output.decode(errors="replace"))):
+        raise MachineFailure(
+            f"{path} cannot start within the limits of this session",
+            why=said[0],
+            fix="raise the limits (ulimit -u for processes, ulimit -v for address space), or run it in a job",
+        )
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     if match is None:
         return None
@@ -374,7 +378,7 @@ def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, 
     return kind, match[2], (int(match[3]), int(match[4]))
 
 
-def _require_utf8(path: Path, fix: str) -> None:
+def require_utf8(path: Path, fix: str) -> None:
     """Raise PlaceUnusable for a path that is not UTF-8: engines keep paths in JSON, which replaces its bytes."""
     try:
         str(path).encode()

@@ -16,9 +16,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from factory.engine import certificates
+from factory.engine.authorities import site_bundle
 from factory.engine.engine import Bind
-from factory.engine.environment import PROXIES, holds_login, holds_token
+from factory.engine.environment import CERTIFICATES, PROXIES, holds_login, holds_token
+from factory.errors import UsageError
 from factory.io import files, plain
+from factory.io.http.proxies import Proxy, plain_no_proxy
 
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
 _INDEXES = ("index-url", "extra-index-url")
@@ -33,29 +36,51 @@ class PackageSources:
     """Package sources of this machine. env and binds are for builds; debian_mirror is '' if unknown.
 
     left_out: variables that builds get in part or not at all, since they hold a login or a key, or name a folder that
-    contains the home.
+    contains the home. authorities: a file with the site's certificates, which the engine itself needs too; '' for none.
+    relayed: proxies with a login, by variable. Builds get the address of a relay instead (io/http/relay.py).
     """
 
     debian_mirror: str = ""
     env: tuple[tuple[str, str], ...] = ()
     binds: tuple[Bind, ...] = ()
     left_out: tuple[str, ...] = ()
+    authorities: str = ""
+    relayed: tuple[tuple[str, Proxy], ...] = ()
+
+    def missing(self) -> str:
+        """Say what builds do not get, why, and what to do about it; '' if they get everything."""
+        proxies = " ".join(name for name in self.left_out if name in PROXIES)
+        others = " ".join(name for name in self.left_out if name not in PROXIES)
+        said = []
+        if proxies:
+            said.append(
+                f"{proxies} (a login in it can only be kept from builds if it is http://USER:PASSWORD@HOST:PORT)"
+            )
+        if others:
+            said.append(f"{others} (a login, token or key in it would be visible to builds, or it is around your home)")
+        return f"builds do not get {', and not '.join(said)}; set it to an address without" if said else ""
 
 
 def find(
-    env: Mapping[str, str], folder: Path, configured_mirror: str = "", seen_as: Path | None = None
+    env: Mapping[str, str],
+    folder: Path,
+    configured_mirror: str = "",
+    seen_as: Path | None = None,
+    ca: Path | None = None,
 ) -> PackageSources:
     """Read this machine's configuration.
 
     folder: a new folder for mount points, inside the folder that builds see as /tmp. seen_as: its path in builds, if it
-    differs.
+    differs. ca: the setting of that name.
     """
     collected = _Collected(folder, seen_as or folder)
-    for name in PROXIES:
-        if env.get(name):
-            collected.set(name, env[name])
+    collected.set_proxies(env)
+    bundle = site_bundle(env, ca)
+    authorities = collected.add_file("certificates.pem", bundle) if bundle else ""
     for name, path in certificates.readable(env).items():
-        collected.set(name, collected.bind_file(path))
+        if not authorities:
+            collected.set(name, collected.bind_file(path))
+    collected.env |= dict.fromkeys(CERTIFICATES if authorities else (), authorities)
     collected.left_out += certificates.left_out(env)
     home = Path(env.get("HOME") or "/").resolve()
     for option, text in pip_configuration(env).items():
@@ -70,6 +95,8 @@ def find(
         tuple(sorted(collected.env.items())),
         tuple(collected.binds),
         tuple(collected.left_out),
+        authorities,
+        tuple(collected.relayed),
     )
 
 
@@ -146,6 +173,15 @@ def _archive_uris(path: Path) -> list[str]:
     return [uri for uri in archives if not holds_login(uri)]
 
 
+def _http_proxy(address: str) -> Proxy | None:
+    """Return a proxy that a relay can reach, or None."""
+    try:
+        proxy = Proxy.parse(address)
+    except UsageError:
+        return None
+    return proxy if proxy.scheme == "http" and "?" not in address else None
+
+
 class _Collected:
     """Collects environment variables and binds."""
 
@@ -156,6 +192,7 @@ class _Collected:
         self.env: dict[str, str] = {}
         self.binds: list[Bind] = []
         self.left_out: list[str] = []
+        self.relayed: list[tuple[str, Proxy]] = []
 
     def set(self, name: str, text: str) -> None:
         """Set a variable unless it holds a login: a recipe can print everything that a build sees."""
@@ -163,6 +200,25 @@ class _Collected:
             self.left_out.append(name)
         else:
             self.env[name] = text
+
+    def set_proxies(self, env: Mapping[str, str]) -> None:
+        """Set each proxy in both spellings: curl and apt read only the lowercase one, others only the other."""
+        for name in (spelling for spelling in PROXIES if spelling.islower()):
+            given = next((spelling for spelling in (name, name.upper()) if env.get(spelling)), "")
+            text = plain_no_proxy(env[given]) if name == "no_proxy" and given else env.get(given, "")
+            if not text:
+                continue
+            if not holds_login(text):
+                self.env |= {name: text, name.upper(): text}
+            elif (proxy := _http_proxy(text)) is not None:
+                self.relayed += [(name, proxy), (name.upper(), proxy)]
+            else:
+                self.left_out.append(given)
+
+    def add_file(self, name: str, content: bytes) -> str:
+        """Write a file that builds see. Returns its path there."""
+        files.atomic_write(self._folder / name, content)
+        return str(self._seen_as / name)
 
     def bind_file(self, path: Path) -> str:
         """Make a file visible in builds. Returns its path there."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from factory.engine.engine import Bind, BuildOrder, Engine
 from factory.engine.host import namespace_limit
+from factory.engine.scratch import require_usable
 from factory.errors import BuildFailed, FactoryError, PlaceUnusable
 from factory.io import files
 
@@ -35,6 +36,7 @@ def require_builds(engine: Engine, scratch: Path) -> None:
     scratch: the folder for temporary files of builds. Raises BuildFailed if the engine cannot build here, and
     PlaceUnusable.
     """
+    require_usable(files.make_folder(scratch))
     with files.temporary_folder(scratch, "trial") as folder:
         context = files.make_folder(folder / "context")
         binds = _root(files.make_folder(context / "root"))
@@ -49,7 +51,7 @@ def require_builds(engine: Engine, scratch: Path) -> None:
             timeout=_TIME_LIMIT,
             arch=engine.host.arch,
             binds=binds,
-            confined=engine.confinement().kind,
+            confined=engine.confinement.kind,
         )
         try:
             engine.build(order, lambda _: None)

@@ -121,6 +121,11 @@ class Actions:
         return int(match[1]) if match else None
 
     @property
+    def first_attempt(self) -> bool:
+        """False if the run, or a part of it, was started again."""
+        return self.run_attempt in ("", "1")
+
+    @property
     def run_url(self) -> str:
         """URL of this attempt of the run; empty outside a run."""
         if not (self.server_url and self.repository and self.run_id):

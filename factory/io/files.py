@@ -339,13 +339,14 @@ def copy_open(reader: BinaryIO, writer: BinaryIO, destination: Path, advance: Ad
             advance(count)
 
 
-def append_line(path: Path, line: str) -> None:
+def append_line(path: Path, line: str, *, begins: bytes = b"") -> None:
     """Append a line to a regular file with one write, so that lines of several processes do not mix. Durable on return.
 
+    begins: what the file must begin with, unless it is empty. A last line that a full disk cut off is ended first.
     Links are not followed: in a folder that others may write to, a link could lead to any file of this user. Raises
-    NoRoom if the disk took only part of the line, PlaceUnusable if path is not a regular file. Never blocks on a pipe.
+    NoRoom if the disk took only part of the line, PlaceUnusable for another kind of file. Never blocks on a pipe.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with explained(path):
         try:
             descriptor = os.open(path, flags, 0o644)
@@ -354,9 +355,13 @@ def append_line(path: Path, line: str) -> None:
                 raise _in_the_way(path) from error
             raise
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
                 raise _in_the_way(path)
-            left = line.encode() + b"\n"
+            if found.st_size and os.pread(descriptor, len(begins), 0) != begins:
+                raise _in_the_way(path, "it has other contents")
+            ended = not found.st_size or os.pread(descriptor, 1, found.st_size - 1) == b"\n"
+            left = (b"" if ended else b"\n") + line.encode() + b"\n"
             while left:  # on a full disk, the second write raises the reason
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
@@ -364,8 +369,8 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def _in_the_way(path: Path) -> PlaceUnusable:
-    return PlaceUnusable(f"{path} is in the way", why="it is not a regular file", fix="move it, or name another file")
+def _in_the_way(path: Path, why: str = "it is not a regular file") -> PlaceUnusable:
+    return PlaceUnusable(f"{path} is in the way", why=why, fix="move it, or name another file")
 
 
 def remove_file(path: Path, *, dir_fd: int | None = None) -> None:

@@ -28,6 +28,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +43,10 @@ _CANNOT = 126  # as in shells: found, but cannot be run
 
 def main(arguments: list[str]) -> int:
     """Prepare this process and exec the program. Returns an exit status, unless exec succeeds."""
+    restore_signals()
+    env = with_locale_at_start(os.environ)
+    os.environ.clear()
+    os.environ.update(env)
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
@@ -72,6 +77,23 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{program[0]}: {error.strerror}\n")
     return _CANNOT
+
+
+def restore_signals() -> None:
+    """Stop ignoring the signals that Python ignores from its start on; an exec would hand that on to the program."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def with_locale_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    """Return env with the LC_CTYPE that this process was started with. Python replaces it in the C locale (PEP 538)."""
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return dict(env)
+    started = (os.fsdecode(entry).partition("=") for entry in entries)
+    found = {name: text for name, text in env.items() if name != "LC_CTYPE"}
+    return found | {name: text for name, _, text in started if name == "LC_CTYPE"}
 
 
 def _chown_pipes(owner: int) -> None:

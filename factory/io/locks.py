@@ -27,6 +27,7 @@ from factory.io.below import NO_LINKS, Folder
 from factory.io.files import make_folder, storage_error
 from factory.io.private import planted
 from factory.io.progress import Progress, step
+from factory.io.threads import started
 
 REFRESH = 5.0  # seconds between two updates by a holder
 STALE = 60.0  # seconds without an update after which a holder on another host counts as dead
@@ -82,7 +83,7 @@ def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, in
     stop = threading.Event()
     beat = threading.Thread(target=_refresh, args=(folder, name, mine, stop), daemon=True)
     try:
-        beat.start()
+        started(beat)  # without it, another host may take the lock over after STALE and do the work twice
         yield held
     finally:
         stop.set()

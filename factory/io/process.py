@@ -152,12 +152,13 @@ def output_of(
 
 
 def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -> NoReturn:
-    """Replace this process with the program (exec), which then owns signals, exit status, and terminal."""
+    """Replace this process with the program (exec). It inherits the signals and locale this process started with."""
     _look_for(arguments[0], env)
     wanted = command(arguments, mapped, bound=False) if mapped else list(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execvpe(wanted[0], wanted, dict(env))
+    launch.restore_signals()
+    os.execvpe(wanted[0], wanted, launch.with_locale_at_start(env))
 
 
 def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ FindRecipe = Callable[[str], Recipe]
 
 
 @dataclass(frozen=True)
-class Handed:
+class EntryResult:
     """Result for one entry of the folder: its release, or the error. name: the entry's file name."""
 
     name: str
@@ -41,24 +41,28 @@ def publish_all(
     find: FindRecipe,
     planned: Collection[Target] | None = None,
     gather_inputs: GatherInputs | None = None,
-) -> Iterator[Handed]:
+    *,
+    first_attempt: bool = True,
+) -> Iterator[EntryResult]:
     """Publish every candidate in the work folder, bases first, and yield each result.
 
     All architectures of a recipe get the same build number. A candidate that cannot be published does not stop the
-    others, except those based on it. find: looks up a recipe by name. planned: as for ``artifacts_in``.
-    gather_inputs: reads the inputs; by default each recipe is read once.
+    others, except those based on it. find: looks up a recipe by name. planned, first_attempt: as for
+    ``artifacts_in``. gather_inputs: reads the inputs; by default each recipe is read once.
 
     Raises RegistryFailure or a subclass if the catalog cannot be read.
     """
     gather_inputs = gather_inputs or gather_once()
     found: list[tuple[Recipe, Candidate]] = []
-    for entry in artifacts_in(adapters.candidates, planned):
+    for entry in artifacts_in(adapters.candidates, planned, first_attempt=first_attempt):
         read = _of_recipe(entry, find)
         if isinstance(read, FactoryError):
-            yield Handed(entry.name, error=read)
+            yield EntryResult(entry.name, error=read)
         elif read is not None:
             found.append(read)
-        elif entry.target is not None:
+        elif entry.target is None:
+            adapters.progress.note(f"{entry.name} is ignored: it is no job of the plan, but left by an earlier attempt")
+        else:
             where = adapters.candidates / entry.name
             adapters.progress.note(f"{entry.target[0]} ({entry.target[1]}) was not built; {where} contains no image")
     catalog = catalogs.read(adapters.registry)
@@ -86,22 +90,22 @@ def _of_recipe(entry: Artifact, find: FindRecipe) -> tuple[Recipe, Candidate] | 
 
 def _publish(
     recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters, gather_inputs: GatherInputs
-) -> Iterator[Handed]:
+) -> Iterator[EntryResult]:
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of its base recipe."""
     ready = []
     for made in group:
         judged = _judged(recipe, made, bases, adapters, gather_inputs)
         if isinstance(judged, FactoryError):
-            yield Handed(made.folder.name, made, error=judged)
+            yield EntryResult(made.folder.name, made, error=judged)
         else:
             ready.append((made, judged))
     try:
         releases = publish_together(recipe, ready, adapters, gather_inputs) if ready else ()
     except FactoryError as error:
-        yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
+        yield from (EntryResult(made.folder.name, made, error=error) for made, _ in ready)
     else:
-        for (made, _), release in zip(ready, releases, strict=True):
-            yield Handed(made.folder.name, made, release)
+        for (made, _), release in zip(ready, releases):
+            yield EntryResult(made.folder.name, made, release)
 
 
 def _judged(

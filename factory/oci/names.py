@@ -134,11 +134,11 @@ class RegistryAddress:
 def _escaped(folder: str) -> str:
     """A folder's name in printable characters: other bytes, such as those that are not UTF-8, as %XX. See _ESCAPE."""
     text = _ESCAPE.sub(lambda match: "%25" + match[0][1:], folder)
-    encoded = (letter.encode("utf-8", "surrogateescape") for letter in text)
-    return "".join(
-        letter if letter.isprintable() else "".join(f"%{byte:02X}" for byte in data)
-        for letter, data in zip(text, encoded, strict=True)
-    )
+    return "".join(letter if letter.isprintable() else _bytes_escaped(letter) for letter in text)
+
+
+def _bytes_escaped(letter: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 def _unescaped(text: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from factory.errors import FactoryError, NotFound
+from factory.errors import FactoryError, NotFound, NotVisible
+from factory.io import threads
 from factory.oci.names import docker_base, docker_name, is_docker_base
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import read_pin, write_pin
@@ -48,15 +48,18 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | F
         else:
             unpinned[recipe.name] = recipe.build.base
     wanted = sorted(set(unpinned.values()))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = dict(zip(wanted, pool.map(lambda base: _ask(base, open_host), wanted), strict=True))
+    answers = dict(zip(wanted, threads.mapped(lambda base: _ask(base, open_host), wanted, _AT_ONCE)))
     return found | {name: answers[base] for name, base in unpinned.items()}
 
 
 def digest_now(base: str, open_host: OpenHost) -> str:
-    """Return the current digest of a docker:// base in its registry. Raises NotFound, RegistryFailure."""
+    """Return the current digest of a docker:// base in its registry. Raises NotFound, NotVisible, RegistryFailure."""
     host, repository, tag = docker_base(base)
-    there = open_host(host).head(repository, tag)
+    try:
+        there = open_host(host).head(repository, tag)
+    except NotVisible as error:
+        what = f"the base image {docker_name(base)} does not exist, or it is private"
+        raise NotVisible(what, why=error.why, fix=error.fix) from error
     if there is None:
         raise NotFound(
             f"the base image {docker_name(base)} does not exist",

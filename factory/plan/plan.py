@@ -148,7 +148,7 @@ def _base_release(recipe: Recipe, arch: str, snapshot: Snapshot) -> Release:
     if release is None:
         raise RecipeError(
             f"{recipe.name} is based on {recipe.base_recipe}, which is not published for {arch}",
-            fix=f"singfactory make {recipe.base_recipe} {recipe.name}",
+            fix=f"singfactory make {recipe.base_recipe} {recipe.name}; if it is published but private, log in",
         )
     return release
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from factory.delta.index import ChunkIndex, largest_index
 from factory.delta.match import compare
-from factory.errors import IntegrityFailure, RegistryFailure, TestsFailed, UsageError
+from factory.errors import IntegrityFailure, RegistryFailure, RepositoryMissing, TestsFailed, UsageError
 from factory.io import plain
 from factory.io.progress import Progress
 from factory.oci.digest import Descriptor, Digest
@@ -214,6 +214,7 @@ def _push(
     For one architecture, the tag names the image's manifest. For several, it names an index, pushed after its images;
     the newest images of the architectures that were not built are carried over.
     """
+    _require_repositories(recipe.name, registry, progress)
     taken = published.builds(registry, recipe.name, recipe.version)
     tag = published.next_build(recipe.version, taken)
     pushed = [
@@ -234,6 +235,26 @@ def _push(
     return _Pushed(tuple(releases.values()), {release.digest: attached for _, release, attached in pushed})
 
 
+def _require_repositories(recipe: str, registry: Registry, progress: Progress) -> None:
+    """Push a tiny blob to the recipe's repository and to the catalog's, before anything large.
+
+    Raises RepositoryMissing, which names all that are missing.
+    """
+    missing = [_missing(name, registry, progress) for name in (recipe, catalogs.REPOSITORY)]
+    errors = [error for error in missing if error is not None]
+    if errors:
+        names = [name for error in errors for name in error.names]
+        raise RepositoryMissing(errors[0].host, names, errors[0].why, f"singfactory publish {recipe}")
+
+
+def _missing(repository: str, registry: Registry, progress: Progress) -> RepositoryMissing | None:
+    try:
+        registry.push_blob(repository, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
+    except RepositoryMissing as error:
+        return error
+    return None
+
+
 def _push_image(
     recipe: Recipe,
     tag: BuildTag,
@@ -245,7 +266,6 @@ def _push_image(
     progress: Progress,
 ) -> tuple[RawManifest, Release, Sequence[Descriptor]]:
     """Push one image: blobs, manifest, referrers. Return the manifest, the release and the referrers' descriptors."""
-    registry.push_blob(recipe.name, EMPTY_JSON, Descriptor.of(SIF_CONFIG, EMPTY_JSON), progress)
     registry.push_blob(recipe.name, made.image, made.sif, progress)
     chunks = _chunks_of(made)
     release = Release(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from factory.errors import IntegrityFailure, NotFound
+from factory.io import threads
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, BuildTag
 from factory.records.catalog import Catalog, Entry
@@ -107,7 +107,7 @@ def newest_images(
         found = set_at(registry, recipe, tag)
         if found is None:
             continue
-        for member, release in zip(found.members, found.releases, strict=True):
+        for member, release in zip(found.members, found.releases):
             if release.arch in archs and member.manifest.media_type == MANIFEST:
                 images.setdefault(release.arch, (member, release))
         if found.is_index:
@@ -148,11 +148,12 @@ def reconciled(registry: Registry, catalog: Catalog, versions: Mapping[str, str]
     Sends one request for each recipe that lacks nothing. The moving tags are read only if a release was missing: they
     are written after the release, and the catalog after them.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = pool.map(lambda name: _completed(registry, catalog.entry(name), versions[name]), versions)
-        for entry in found:
-            if entry != catalog.entry(entry.name):
-                catalog = catalog.with_entry(entry)
+    known = catalog
+    for entry in threads.mapped(
+        lambda name: _completed(registry, known.entry(name), versions[name]), versions, _AT_ONCE
+    ):
+        if entry != catalog.entry(entry.name):
+            catalog = catalog.with_entry(entry)
     return catalog
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -10,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from factory.errors import IntegrityFailure
+from factory.errors import IntegrityFailure, PlaceUnusable
 from factory.io import files, plain
 from factory.io.progress import Progress, step
 from factory.oci.digest import Descriptor, Digest
@@ -73,7 +74,8 @@ def pull(
     fails or is killed leaves the store intact, and the next one resumes it.
     """
     started = monotonic()
-    found = resolve(reference, registry, arch)
+    with step(progress, f"look up {reference}"):
+        found = resolve(reference, registry, arch)
     release = found.release
     if locked is not None and release.sif.digest != locked:
         raise IntegrityFailure(
@@ -147,9 +149,14 @@ def _known(release: Release, store: Store) -> StoredImage | None:
     return next((one for one in store.known(release.recipe).images if (one.digest, one.sif_digest) == same), None)
 
 
-def copy_out(pulled: Pulled, destination: Path, progress: Progress) -> Path:
-    """Copy a stored image to the path of `pull -o`, completely or not at all. Returns the copy's path."""
+def copy_out(pulled: Pulled, destination: Path, progress: Progress, *, force: bool = False) -> Path:
+    """Copy a stored image to the path of `pull -o`, completely or not at all. Returns the copy's path.
+
+    force: replace another file that is there. Raises PlaceUnusable if there is one without it.
+    """
     final = destination / f"{pulled.image.recipe}-{pulled.image.tag}.sif" if destination.is_dir() else destination
+    if not force and _holds(final, pulled.image):
+        return final
     files.make_folder(final.parent)
     files.require_space(final.parent, pulled.image.size, "to copy the image")
     with files.temporary_in(final.parent, final.name) as temporary:
@@ -164,3 +171,17 @@ def copy_out(pulled: Pulled, destination: Path, progress: Progress) -> Path:
             )
         files.rename_into_place(temporary, final)
     return final
+
+
+def _holds(path: Path, image: StoredImage) -> bool:
+    """Return whether a file has an image's bytes; False if it is empty or absent. Raises PlaceUnusable otherwise."""
+    if not os.path.lexists(path) or (files.is_file_itself(path) and not path.stat().st_size):
+        return False
+    try:
+        digest, _ = plain.digest_of(path)
+        why = "" if digest == image.sif_digest else "it is another file"
+    except plain.NotPlainError as error:
+        why = f"it {error.how}"
+    if why:
+        raise PlaceUnusable(f"{path} is in the way", why=why, fix="name another path, or replace it with --force")
+    return True

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 from factory.io.plain import NotPlainError, digest_of
@@ -78,8 +79,7 @@ class Walk:
         key = folder, pattern
         if key not in self._children:
             try:
-                # Not Path.glob: it finds hidden files.
-                names = glob.glob(pattern, root_dir=folder) if pattern else os.listdir(folder)  # noqa: PTH207, PTH208
+                names = _matching(folder, pattern) if pattern else os.listdir(folder)  # noqa: PTH208
                 self._children[key] = tuple(self._child(folder, name, shown, place) for name in names)
             except OSError as error:
                 raise _problem(place, shown, f"cannot be read: {error.strerror}") from error
@@ -128,16 +128,21 @@ def refuse_moving(written: Definition, values: Mapping[str, str]) -> None:
     lint has not checked and the input key does not cover. written: the definition before its arguments are bound.
     """
     moved = {**values, **{name: "moved" for name in MOVING if name in values}}
-    for before, after in zip(_copies(written.bind(values)), _copies(written.bind(moved)), strict=True):
+    for before, after in zip_longest(_copies(written.bind(values)), _copies(written.bind(moved))):
         if before != after:
             names = " and ".join(f"{{{{ {name} }}}}" for name in MOVING)
             raise ProblemError(
                 Problem(
-                    Place(written.path, before.line),
+                    Place(written.path, (before or after).line),
                     f"%files cannot use {names}: their values differ between machines",
                     "write the file's path",
                 )
             )
+
+
+def _matching(folder: Path, pattern: str) -> list[str]:
+    """Return the names in a folder that a pattern matches. Not by Path.glob, which also finds hidden files."""
+    return [os.path.basename(path) for path in glob.glob(f"{glob.escape(str(folder))}/{pattern}")]  # noqa: PTH119, PTH207
 
 
 def _copies(definition: Definition) -> tuple[Copy, ...]:

@@ -24,7 +24,7 @@ class Artifact:
     """One entry of a folder of candidates.
 
     name: the entry's name. target: the recipe and architecture it belongs to; None if it is not a candidate's folder.
-    made: the candidate, the error if it was refused, or None if the build failed.
+    made: the candidate, the error if it was refused, or None if the build failed or an earlier attempt left it.
     """
 
     name: str
@@ -32,17 +32,21 @@ class Artifact:
     made: Candidate | FactoryError | None
 
 
-def artifacts_in(folder: Path, planned: Collection[Target] | None = None) -> tuple[Artifact, ...]:
+def artifacts_in(
+    folder: Path, planned: Collection[Target] | None = None, *, first_attempt: bool = True
+) -> tuple[Artifact, ...]:
     """Read a folder of candidates, sorted by name. Hidden entries (locks, temporary files) are skipped.
 
     planned: the jobs of this run; if given, every entry must be the artifact of one of them, with no other files.
+    first_attempt: False if earlier attempts of this run, with other plans, may have left artifacts.
     """
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return ()
     targets = None if planned is None else {candidates.folder_of(folder, *target).name: target for target in planned}
-    return tuple(_artifact(folder, name, targets) for name in names)
+    left = {name for name in names if targets is not None and name not in targets and not first_attempt}
+    return tuple(Artifact(name, None, None) if name in left else _artifact(folder, name, targets) for name in names)
 
 
 def _artifact(folder: Path, name: str, targets: dict[str, Target] | None) -> Artifact:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound, PlaceUnusable
 from factory.io import files, plain
 from factory.io.progress import Progress, Silent, step
 from factory.io.rights import whose
@@ -33,13 +33,14 @@ _FORMAT = 1
 _LIMIT = 64 * 1024  # bytes of a build record
 _TEXT_LIMIT = 1000  # characters of a text in it
 _MOST_PARTS = 40
+_NEAR = 0.9  # of the recipe's build.disk
 _FINGERPRINT = re.compile(r"[A-Za-z0-9:+._-]*", re.ASCII)
 FILES = frozenset(
     {"image.sif", "candidate.json", "build.log", "image.chunks", "sbom.spdx.json", "report.json", "junit.xml"}
 )
 _KEYS = frozenset(
     {"format", "recipe", "version", "arch", "sif_digest", "size", "created", "seconds", "engine", "inputs", "parts"}
-    | {"base", "base_digest", "fingerprint"}
+    | {"base", "base_digest", "fingerprint", "disk"}
 )
 
 
@@ -47,7 +48,8 @@ _KEYS = frozenset(
 class Candidate:
     """The result of one build. created: ISO 8601, UTC. seconds: wall time of the build. key: the input key.
 
-    fingerprint: of the contents (factory.sif.fingerprint); '' if they could not be read.
+    fingerprint: of the contents (factory.sif.fingerprint); '' if they could not be read. disk: bytes that the build
+    took on disk at most; 0 if unknown.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Candidate:
     base: str = ""
     base_digest: str = ""
     fingerprint: str = ""
+    disk: int = 0
 
     @property
     def image(self) -> Path:
@@ -101,6 +104,7 @@ class Candidate:
             "base": self.base,
             "base_digest": self.base_digest,
             "fingerprint": self.fingerprint,
+            "disk": self.disk,
         }
 
     def save(self) -> None:
@@ -111,6 +115,18 @@ class Candidate:
 def folder_of(candidates: Path, recipe: str, arch: str) -> Path:
     """Return the folder for the candidate of a recipe and architecture."""
     return candidates / f"{recipe}-{arch}"
+
+
+def require_folder(folder: Path) -> None:
+    """Raise PlaceUnusable if a folder for candidates has an image that no build made: a build would replace it."""
+    if (folder / "image.sif").exists() and not any(
+        (folder / name).exists() for name in ("candidate.json", "build.log")
+    ):
+        raise PlaceUnusable(
+            f"{folder / 'image.sif'} is in the way",
+            why="it was not built here: there is no build record next to it",
+            fix="move it, or name another folder with -o",
+        )
 
 
 def load(candidates: Path, recipe: str, arch: str) -> Candidate:
@@ -173,6 +189,7 @@ def _read(folder: Path, record: Record) -> Candidate:
         base=record.text("base", _TEXT_LIMIT),
         base_digest=base_digest,
         fingerprint=record.text("fingerprint", _TEXT_LIMIT, _FINGERPRINT) if record.has("fingerprint") else "",
+        disk=record.size("disk") if record.has("disk") else 0,
     )
 
 
@@ -238,6 +255,14 @@ def require_within(candidate: Candidate, disk: int) -> None:
             why=f"its recipe limits a build to {files.readable_size(disk)} of disk",
             fix="if the image should be that large, raise [build] disk in recipe.toml",
         )
+
+
+def disk_hint(candidate: Candidate, disk: int) -> str:
+    """Return a sentence if the build came near to disk, the recipe's build.disk in bytes, or exceeded it; else ''."""
+    if candidate.disk < _NEAR * disk:
+        return ""
+    used, declared = files.readable_size(candidate.disk), files.readable_size(disk)
+    return f"its build took {used} of disk, and [build] disk is {declared}: raise it in recipe.toml"
 
 
 def last_seconds(candidates: Path, recipe: str, arch: str) -> float | None:

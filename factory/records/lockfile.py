@@ -6,17 +6,17 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from factory import strict
-from factory.errors import FactoryError, IntegrityFailure, NotFound, UsageError
+from factory.errors import FactoryError, IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import plain
 from factory.io.files import system_error
 from factory.oci.digest import Digest
-from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
+from factory.oci.names import BuildTag, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store.refs import StoredImage
 
 _FORMAT = 1
@@ -55,6 +55,10 @@ class LockedImage:
         """The reference to fetch: the manifest's digest, never the tag."""
         return Reference(self.name, digest=self.digest)
 
+    def is_same(self, other: LockedImage) -> bool:
+        """Return whether both entries are for the same image of the same registry."""
+        return (self.registry, self.name, self.digest) == (other.registry, other.name, other.digest)
+
     def matches(self, reference: Reference) -> bool:
         """Return whether a user's reference names this image."""
         return (
@@ -65,14 +69,59 @@ class LockedImage:
         )
 
 
+@dataclass(frozen=True)
+class Change:
+    """An entry that a lock file got. before: the entry in its place until then, or None if it was added."""
+
+    entry: LockedImage
+    before: LockedImage | None
+
+
+def merge(
+    entries: Iterable[LockedImage], named: Iterable[tuple[Reference, LockedImage]]
+) -> tuple[tuple[LockedImage, ...], tuple[Change, ...]]:
+    """Add images to the entries of a lock file, or update their entries. All other entries stay.
+
+    named: the images, each with the reference that the user gave. A reference updates the one entry that it covers: of
+    the same registry and name and, if it has a tag, of that tag or version. If it covers several, none of them is lost:
+    the image is added. An entry with the image's digest stays as it is.
+    """
+    result = list(entries)
+    free = set(range(len(result)))  # entries that no earlier reference has updated
+    changes = []
+    for reference, image in named:
+        same = [number for number, entry in enumerate(result) if entry.is_same(image)]
+        at = same or [number for number in sorted(free) if _covers(reference, image, result[number])]
+        if len(at) != 1:
+            changes.append(Change(image, None))
+            result.append(image)
+            continue
+        before = result[at[0]]
+        result[at[0]] = before if replace(image, date=before.date) == before else image
+        changes.append(Change(result[at[0]], before))
+        free -= {at[0]}
+    return tuple(result), tuple(changes)
+
+
+def _covers(reference: Reference, image: LockedImage, entry: LockedImage) -> bool:
+    """Return whether a reference covers an entry: no tag and ``latest`` cover all tags, ``1.0`` covers ``1.0-N``."""
+    if (entry.registry, entry.name) != (image.registry, image.name) or reference.digest is not None:
+        return False
+    build = BuildTag.parse(entry.tag)
+    return reference.tag in ("", "latest", entry.tag, build.version if build else entry.tag)
+
+
 def render(images: Iterable[LockedImage]) -> str:
-    """Return the file's text: TOML, one table per image, deterministic."""
+    """Return the file's text: TOML, one table per image, deterministic. Raises UsageError if it would be too large."""
     parts = [f"# Images by digest: singfactory pull --locked FILE fetches exactly these.\nformat = {_FORMAT}\n"]
     for image in images:
         fields = {key: str(getattr(image, key)) for key in ("name", "registry", "tag", "digest", "sif_digest")}
         lines = [f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in fields.items()]
         parts.append("\n".join(["[[image]]", *lines, f"size = {image.size}", f'date = "{image.date}"']) + "\n")
-    return "\n".join(parts)
+    text = "\n".join(parts)
+    if len(text.encode()) > _LIMIT:
+        raise UsageError("too many images for one lock file", why=f"it has at most {_LIMIT} bytes", fix="use several")
+    return text
 
 
 def read(path: Path) -> tuple[LockedImage, ...]:
@@ -86,6 +135,23 @@ def read(path: Path) -> tuple[LockedImage, ...]:
     except OSError as error:
         raise system_error(error, path) from error
     return parse(content, str(path))
+
+
+def read_for_update(path: Path) -> tuple[LockedImage, ...]:
+    """Read the lock file that is to be updated; no entries if there is no file, or an empty one.
+
+    Raises PlaceUnusable if the file is anything else than a lock file, NotPermitted if it cannot be read.
+    """
+    try:
+        return read(path) if path.is_symlink() or not path.exists() or path.stat().st_size else ()
+    except NotFound:
+        return ()
+    except UsageError as error:
+        raise PlaceUnusable(
+            f"{path} is in the way: it cannot be read as a lock file",
+            why=f"{error.what}: {error.why}" if error.why else error.what,
+            fix="name another file with -o, or move this one",
+        ) from error
 
 
 def parse(content: bytes, source: str) -> tuple[LockedImage, ...]:

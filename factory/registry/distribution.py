@@ -16,7 +16,7 @@ from factory.registry.credentials import Keychain
 from factory.registry.documents import MANIFEST_TYPES, as_referrer, media_type, read_manifest
 from factory.registry.endpoint import Endpoint
 from factory.registry.paging import pages
-from factory.registry.protocol import MANIFEST_LIMIT, Manifest, RawManifest
+from factory.registry.protocol import MANIFEST_LIMIT, Access, Manifest, RawManifest
 from factory.registry.referrers import list_referrers, make_findable
 from factory.registry.uploads import push_blob
 
@@ -37,11 +37,12 @@ class DistributionRegistry:
         settings: HttpSettings | None = None,
         keychain: Keychain | None = None,
         notice: Callable[[str], None] = lambda _: None,
+        access: Access = Access.READ,
     ) -> None:
         if address.is_folder:
             raise UsageError(f"not a registry over HTTP: {address}")
         self._address = address
-        self._endpoint = Endpoint(address, Client(settings, notice), keychain or Keychain(), notice)
+        self._endpoint = Endpoint(address, Client(settings, notice), keychain or Keychain(), notice, access)
 
     def describe(self) -> str:
         """Return the address."""

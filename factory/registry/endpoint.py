@@ -5,31 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
-from factory.errors import FactoryError, IntegrityFailure, NotFound
+from factory.errors import FactoryError, IntegrityFailure, NotFound, RepositoryMissing
 from factory.io.http.client import Answer, Client, HttpFailure
 from factory.io.http.hosts import checked_origin
 from factory.io.http.settings import origin_of, redacted
 from factory.oci.names import RegistryAddress
-from factory.registry.auth import PULL, PUSH, RegistryLogin, ScopedLogin, denied
+from factory.registry.auth import PULL, PUSH, RegistryLogin, ScopedLogin
 from factory.registry.credentials import DOCKER_HUB, Keychain, normal_host
+from factory.registry.denials import Login, denied
 from factory.registry.documents import checked_repository
+from factory.registry.protocol import Access
 
 _DOCKER_HUB_API = "registry-1.docker.io"
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_LARGE = 401, 403, 404, 413
+_NO_REPOSITORY = ("NAME_UNKNOWN", "NOT_FOUND")  # Amazon's and Google's registries; Harbor without the project
 
 
 class Endpoint:
     """Builds URLs and sends requests to one registry, with the right login."""
 
     def __init__(
-        self, address: RegistryAddress, client: Client, keychain: Keychain, notice: Callable[[str], None]
+        self,
+        address: RegistryAddress,
+        client: Client,
+        keychain: Keychain,
+        notice: Callable[[str], None],
+        access: Access = Access.READ,
     ) -> None:
         self.address = address
         self.client = client
         is_hub = normal_host(address.host) == DOCKER_HUB
         self.host = DOCKER_HUB if is_hub else address.host
         self.base = f"{'http' if address.plain_http else 'https'}://{_DOCKER_HUB_API if is_hub else address.host}"
-        self._login = RegistryLogin(client, self.host, self.base, keychain, notice=notice)
+        self._login = RegistryLogin(client, self.host, self.base, keychain, notice=notice, access=access)
 
     def full_name(self, repository: str) -> str:
         """Return the repository's name on the host, namespace included."""
@@ -71,7 +79,7 @@ class Endpoint:
         """Check that the stored login works (``GET /v2/``). Raises AccessDenied, HttpFailure."""
         answer = self.client.request("GET", f"{self.base}/v2/", auth=self._login.scoped("", PUSH))
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
-            raise denied(self.host, "", PUSH, answer, has_login=True)
+            raise denied(self.host, "", answer, Login.ACCEPTED)
         if answer.status != 200:  # noqa: PLR2004
             raise self.failure(answer, "", "is not a registry")
 
@@ -107,10 +115,11 @@ class Endpoint:
         said = answer.said()
         place = self.shown(repository) if repository else self.host
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
-            full = self.full_name(repository) if repository else ""
-            return denied(self.host, full, PUSH if push else PULL, answer, has_login=answer.status == _FORBIDDEN)
+            return self._login.denied(answer, self.full_name(repository) if repository else "", push=push)
         if answer.status == _NOT_FOUND and not push:
             return NotFound(f"{place} {what}", why=said, fix="singfactory list shows what is published")
+        if answer.status == _NOT_FOUND and any(code in said for code in _NO_REPOSITORY):
+            return RepositoryMissing(self.host, [self.full_name(repository)], said)
         if answer.status == _TOO_LARGE:
             why = said or "it answered 413 (too large)"
             fix = f"raise the limit of {self.host} or of the proxy in front of it, or make the image smaller"

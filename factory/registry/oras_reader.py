@@ -43,6 +43,7 @@ except ImportError as missing:
 _BLOCK = 1024 * 1024
 _PAGES = 100  # the longest list of referrers
 _OK = 200
+_REDIRECTS = range(300, 400)
 
 # oras-py prints registries' messages unfiltered to stderr. Our errors quote them, made safe for a terminal.
 logging.getLogger("oras.logger").disabled = True
@@ -84,9 +85,9 @@ class OrasReader:
         found: list[Descriptor] = []
         url = self._endpoint.url(repository, "referrers", str(subject))
         for _ in range(_PAGES):
-            answer = _answer(client.do_request(url, "GET"))
+            answer = _answer(client.get_here(url))
             is_index = media_type(answer.headers.get("Content-Type", "")) == INDEX
-            if answer.status in ABSENT or answer.elsewhere or (answer.status == _OK and not is_index):
+            if answer.status in ABSENT or answer.status in _REDIRECTS or (answer.status == _OK and not is_index):
                 return self._by_tag(repository, subject)
             if answer.status != _OK:
                 raise self._endpoint.failure(answer, repository, "does not list referrers")
@@ -188,13 +189,26 @@ class _Client(oras.provider.Registry):  # type: ignore[misc] # oras-py ships no 
                     return self.last
                 trouble = bad_status(_answer(self.last))
             except NETWORK_ERRORS as error:
+                if isinstance(error, requests.TooManyRedirects) and not self.session.max_redirects:
+                    raise
                 trouble, cause = self._transport.explain(error, self._endpoint.base), error
             patience.failed(trouble, cause)
 
+    def get_here(self, url: str) -> requests.Response:
+        """GET without following redirects: GHCR redirects the referrers API to a web page."""
+        before, self.session.max_redirects = self.session.max_redirects, 0
+        try:
+            return self.do_request(url, "GET")
+        except requests.TooManyRedirects as error:
+            if error.response is None:
+                raise
+            return error.response
+        finally:
+            self.session.max_redirects = before
+
     def patience(self) -> Patience:
         """Return the retry policy of singfactory's own client."""
-        client = self._transport
-        return Patience(client.settings, self._endpoint.host, client.notice)
+        return self._transport.patience(self._endpoint.base, self._endpoint.host)
 
     @property
     def _transport(self) -> Client:

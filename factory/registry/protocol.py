@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +87,14 @@ class Manifest:
             MANIFEST, Digest.of(content), len(content), artifact_type=self.artifact_type or self.config.media_type
         )
         return RawManifest(descriptor, content)
+
+
+class Access(Enum):
+    """What a registry is opened for. It decides what a read that is denied without a login means."""
+
+    READ = "read"  # raise NotVisible: the image is private, or does not exist
+    SURVEY = "survey"  # the repository counts as not published
+    PUBLISH = "publish"  # raise AccessDenied: publishing needs a login
 
 
 class Registry(Protocol):

@@ -14,7 +14,6 @@ from time import monotonic
 from factory.errors import IntegrityFailure, NotFound
 from factory.io.http.client import NETWORK_ERRORS, Answer, Upload
 from factory.io.http.failures import WORTH_ANOTHER_TRY, Trouble, bad_status
-from factory.io.http.retry import Patience
 from factory.io.progress import Progress
 from factory.oci.digest import Descriptor
 from factory.registry.endpoint import Endpoint
@@ -77,7 +76,7 @@ class _BlobUpload:
         self._wanted = wanted
         self._progress = progress
         self._present = present
-        self._patience = Patience(self._client.settings, endpoint.host, self._client.notice)
+        self._patience = self._client.patience(endpoint.base, endpoint.host)
         self._renewed = False
 
     def run(self) -> None:

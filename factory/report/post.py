@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from factory.errors import AccessDenied, FactoryError, UsageError
 from factory.github.actions import Actions
 from factory.github.model import Annotation
-from factory.github.rest import GitHub
 from factory.github.texts import key_of, marker
 from factory.io.progress import Progress
 from factory.recipes.load import FILE
 from factory.report.markdown import markdown, one_line
 from factory.report.summary import BAD, Row, lasting
+
+if TYPE_CHECKING:
+    from factory.github.rest import GitHub
 
 _CHECK = "singfactory"
 _MOST_ANNOTATIONS = 200  # per check; each 50 cost a request
@@ -108,6 +111,12 @@ class Poster:
         complete: the rows cover all recipes, so issues of recipes that were removed are closed.
         Raises AccessDenied, which would be the same for every issue.
         """
+        if not self._remote.has_issues:
+            self._progress.note(
+                "this repository has no issues: failing recipes are in the report only. GitHub turns issues off in "
+                "forks; turn them on in Settings > General > Features"
+            )
+            return
         recipes = sorted({row.recipe for row in rows})
         open_keys = self._remote.failures(_PREFIX)
         if complete:

@@ -22,7 +22,7 @@ from factory.recipes.load import FILE, lines_of
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.toml.lines import nearest_line
 from factory.records import report as reports
-from factory.records.candidate import Candidate
+from factory.records.candidate import Candidate, disk_hint
 from factory.records.catalog import Catalog
 from factory.records.job import Kept, Plan, Stuck, Target
 
@@ -104,8 +104,11 @@ def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
     return tuple(
         sorted(
             [
-                *published,
-                *(_located(row, recipes) for row in _after_their_bases(built, decided)),
+                *(_with_disk_hint(row, candidates, recipes) for row in published),
+                *(
+                    _with_disk_hint(_located(row, recipes), candidates, recipes)
+                    for row in _after_their_bases(built, decided)
+                ),
                 *(_stuck(stuck) for stuck in decided.stuck),
                 *(
                     Row(kept.recipe.name, kept.arch, "unchanged", kept.why)
@@ -127,6 +130,13 @@ def _rebuilt(kept: Kept, candidates: dict[tuple[str, str], Candidate]) -> bool:
     if made is None or release is None or made.created <= (release.repeat or release).created:
         return False
     return {name for name, _ in made.parts.items() ^ release.parts.items()} <= {"engine"}
+
+
+def _with_disk_hint(row: Row, candidates: Mapping[Target, Candidate], recipes: Mapping[str, Recipe]) -> Row:
+    """Return the row with a remark if the build came near to the disk space that its recipe declares."""
+    made, recipe = candidates.get((row.recipe, row.arch)), recipes.get(row.recipe)
+    hint = disk_hint(made, recipe.build.disk) if made is not None and recipe is not None else ""
+    return replace(row, why="; ".join(filter(None, (row.why, hint)))) if hint else row
 
 
 def _after_their_bases(built: Sequence[Row], decided: Plan) -> Iterator[Row]:

@@ -26,12 +26,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from factory import strict
+from factory.io import threads
+from factory.sif import SLOTS
 from factory.sif.tree import Entry, Tree, open_tree
 
 FORMAT = 1
@@ -52,7 +53,7 @@ _LARGE = 4 << 20  # bytes per task; larger files are separate tasks, which start
 _PYC_HEADER = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTS)
 class Item:
     """An entry in the fingerprint. kind and size (bytes of a file): as in Inode; digest: of its record."""
 
@@ -184,8 +185,7 @@ def _content_digests(tree: Tree, advance: Callable[[int], object]) -> dict[str, 
             found += [(path, digest) for path in file.paths]
         return found
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(chain.from_iterable(pool.map(run, _tasks(tree))))
+    return dict(chain.from_iterable(threads.mapped(run, _tasks(tree), _THREADS)))
 
 
 def _tasks(tree: Tree) -> list[_Task]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, BinaryIO
 
 from factory.errors import IntegrityFailure
@@ -166,7 +165,7 @@ def _object(fields: tuple[Any, ...], size: int) -> SifObject | None:
 def _check_places(objects: list[SifObject], data_start: int) -> None:
     if objects and objects[0].offset < data_start:
         raise _Unsound(f"an object at offset {objects[0].offset} overlaps the descriptors")
-    for first, second in pairwise(objects):
+    for first, second in zip(objects, objects[1:]):
         if second.offset < first.end:
             raise _Unsound(f"objects overlap at offset {second.offset}")
     primaries = sum(isinstance(item, Partition) and item.primary for item in objects)

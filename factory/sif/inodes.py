@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from factory.sif import SLOTS
 from factory.sif.metadata import Cursor, Image, Table, Xattrs, read_ids
 from factory.sif.squashfs import NO_FRAGMENT, unknown
 
@@ -26,7 +27,7 @@ _LONGEST_TARGET = 4096  # bytes, the limit of Linux
 _UNLISTED = 3  # bytes in a folder's size for "." and "..", which are not stored
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTS)
 class Content:
     """The location of a file's bytes. start: from the superblock; block_list: a reference into the inode table."""
 
@@ -37,7 +38,7 @@ class Content:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTS)
 class Inode:
     """An inode: an entry of the file system, independent of its names.
 
@@ -63,7 +64,7 @@ class Inode:
     listing: tuple[int, int] = (0, 0)
 
 
-@dataclass(slots=True)
+@dataclass(**SLOTS)
 class Body:
     """The fields of an inode after its header."""
 

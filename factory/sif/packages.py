@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+from factory.sif import SLOTS
 from factory.sif.distribution import distribution
 from factory.sif.tree import Entry, Tree
 
@@ -39,7 +40,7 @@ _UNREAD = {
 }
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, order=True, **SLOTS)
 class Package:
     """An installed package. manager: ``apk``, ``conda``, ``dpkg``, ``python`` or ``r``.
 
@@ -67,7 +68,7 @@ class Packages:
     distribution: str = ""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, order=True, **SLOTS)
 class VersionChange:
     """A package whose version changed. Which one is newer is not decided: managers order versions differently."""
 
@@ -111,7 +112,7 @@ def package_changes(before: Packages, after: Packages) -> PackageChanges:
         gone = sorted(old.get((manager, name), set()) - new.get((manager, name), set()))
         come = sorted(new.get((manager, name), set()) - old.get((manager, name), set()))
         both = min(len(gone), len(come))
-        changed += [VersionChange(manager, name, *pair) for pair in zip(gone[:both], come[:both], strict=True)]
+        changed += [VersionChange(manager, name, *pair) for pair in zip(gone[:both], come[:both])]
         removed += [Package(manager, name, version) for version in gone[both:]]
         added += [Package(manager, name, version) for version in come[both:]]
     return PackageChanges(tuple(added), tuple(removed), tuple(changed))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from factory.io import plain
+from factory.sif import SLOTS
 from factory.sif.data import Data
 from factory.sif.header import read_sif_header
 from factory.sif.inodes import KINDS, Inode, Inodes
@@ -46,7 +47,7 @@ class FilesUnknown(BlocksUnknown):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTS)
 class Entry:
     """A name in the image. path: absolute, ``/`` for the root; bytes that are not UTF-8 as with ``os.fsdecode``.
 

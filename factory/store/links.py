@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Optional
 
 from factory.store.records import Records
 from factory.store.refs import StoredImage
 
-LinkOf = Callable[[str], str | None]
+LinkOf = Callable[[str], Optional[str]]
 """Returns the current target of a tag's link; None if there is no link."""
 
 

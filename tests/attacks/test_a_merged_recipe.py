@@ -591,7 +591,7 @@ for _ in range(held):
 env = dict(os.environ)
 engine = find("", env, probe(env))
 try:
-    print(engine.confinement().kind or "none")
+    print(engine.confinement.kind or "none")
 except Exception as error:
     print(type(error).__name__, error)
 for holder in holders:

@@ -28,7 +28,8 @@ from factory.errors import FactoryError, IntegrityFailure
 from factory.github.actions import Actions
 from factory.io import files, locks, plain
 from factory.io.alive import start_time
-from factory.io.http.client import Client, Upload
+from factory.io.http.bodies import Upload
+from factory.io.http.client import Client
 from factory.io.http.settings import HttpSettings
 from factory.io.progress import Silent
 from factory.oci.digest import Descriptor, Digest

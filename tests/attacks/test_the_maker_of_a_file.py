@@ -64,7 +64,7 @@ def test_the_token_for_one_s_own_github_is_not_sent_to_the_server_that_a_clone_n
     assert f"no token is sent to {evil}" in done.err
 
 
-@pytest.mark.parametrize("name", ["ca", "plain_http_logins", "token_services", "internal_hosts"])
+@pytest.mark.parametrize("name", ["ca", "plain_http_logins", "docker_login_hosts", "token_services", "internal_hosts"])
 def test_a_project_does_not_say_whom_its_users_trust(nearby: Network, name: str) -> None:
     value = '"evil.pem"' if name == "ca" else '["evil.example"]'
     clone = nearby.folder / "clone"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ MODES = {
     USER: "as an ordinary user mapped to root (no /etc/subuid range: some packages will not install)",
     USER_WITH_IDS: "as an ordinary user, with the id range of /etc/subuid",
 }
+ScratchWith = Callable[[str], Path]
 REFUSED = "FATAL:   Could not write info to setgroups: Permission denied"
 
 
@@ -37,6 +39,20 @@ def builder(request: pytest.FixtureRequest, engine: str, registry_process: Serve
         made.own()
         yield made
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def scratch_with(tmp_path: Path) -> Iterator[ScratchWith]:
+    """Mounts a file system for temporary files with options."""
+    place = tmp_path / "mounted"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=200m,{options}", "tmpfs", str(place)], check=True)
+        return place
+
+    yield mount
+    subprocess.run(["umount", str(place)], check=True)
 
 
 def script(path: Path, text: str) -> Path:
@@ -79,3 +95,32 @@ def test_the_engine_is_tried_once_in_a_run(project: Project, engine: str) -> Non
     project.recipe("two")
     project.ok("build", "one", "two", SINGFACTORY_ENGINE=str(counting), SINGFACTORY_SANDBOX="wanted")
     assert calls.read_text().split().count("build") == 3  # the trial and two recipes
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("options", ["nodev,nosuid", "mode=1777"])
+def test_a_folder_with_harmless_mount_options_is_built_in(
+    project: Project, scratch_with: ScratchWith, options: str
+) -> None:
+    project.recipe("tool")
+    place = scratch_with(options)
+    project.ok("make", "tool", SINGFACTORY_TMPDIR=str(place))
+    assert list(place.iterdir()) == []
+
+
+@NEEDS_ROOT
+def test_a_noexec_folder_is_refused_before_the_build_with_the_setting_to_change(
+    project: Project, scratch_with: ScratchWith
+) -> None:
+    project.recipe("tool")
+    place = str(scratch_with("noexec"))
+    done = project.run("build", "tool", SINGFACTORY_TMPDIR=place)
+    assert done.err.splitlines()[-3:] == [
+        f"singfactory: images cannot be built in {place}",
+        "  it is mounted noexec, and builds run the programs of the image there",
+        "  set SINGFACTORY_TMPDIR, or tmpdir in factory.toml, to a folder on another local disk, such as /var/tmp",
+    ]
+    assert done.code == 8
+    assert not list(project.folder.glob(".singfactory/bases/*"))
+    assert "mounted noexec" in told(project, "builds", SINGFACTORY_TMPDIR=place)
+    project.ok("build", "tool", SINGFACTORY_TMPDIR=str(project.scratch))

@@ -17,8 +17,8 @@ from factory.io.locks import holder_in
 from factory.oci.names import recipe_name
 from factory.plan.waves import planned
 from factory.records.record import Record
-from factory.registry.auth import _read_token
 from factory.registry.credentials import Credential, Keychain
+from factory.registry.tokens import read_token
 from factory.report.summary import from_json
 from factory.runners.slurm import _result as result_of_slurm
 from factory.strict import Malformed
@@ -145,7 +145,7 @@ Reader = Callable[[str, Path], object]
 READERS: dict[str, tuple[str, Reader, object]] = {
     "token": (
         '"token": "T"',
-        lambda text, _: _read_token(Answer(200, {}, text.encode(), "https://h/"), "h").header,
+        lambda text, _: read_token(Answer(200, {}, text.encode(), "https://h/"), "h").header,
         HttpFailure,
     ),
     "reason of a server": (

@@ -1,9 +1,8 @@
 """The only module that opens connections: timeouts, retries, explicit redirects, typed errors (RFC 9110).
 
-Certificates are always verified. ``.netrc`` and cookies are never used. Proxies and REQUESTS_CA_BUNDLE come from the
-environment, as in requests, and SSL_CERT_FILE as in OpenSSL. Loopback addresses never go through a proxy. Addresses
-named by a server (named_by) are checked: a public server cannot direct requests to a private network (hosts,
-connections).
+Certificates are always verified (certificates). ``.netrc`` and cookies are never used. Proxies come from the
+environment, as in requests. Loopback addresses never go through a proxy. Addresses named by a server (named_by) are
+checked: a public server cannot direct requests to a private network (hosts, connections).
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from urllib.parse import urljoin
 
 import requests
 
-from factory.errors import IntegrityFailure
+from factory.errors import UsageError
 from factory.io.http import certificates
-from factory.io.http.connections import Gate, GatedAdapter, LeadsInside
+from factory.io.http.bodies import DOCUMENT_LIMIT, Reply, Upload
+from factory.io.http.connections import Gate, LeadsInside, TrustingAdapter
 from factory.io.http.failures import (
     NETWORK_ERRORS,
     WORTH_ANOTHER_TRY,
@@ -39,19 +38,16 @@ from factory.io.http.hosts import (
     is_loopback,
     network_of_literal,
 )
+from factory.io.http.proxies import Proxy, bypassed
 from factory.io.http.rate import Rate
 from factory.io.http.retry import Patience
 from factory.io.http.settings import HttpSettings, host_of, origin_of, redacted
-from factory.io.plain import reading
 
 __all__ = ["NETWORK_ERRORS", "Answer", "Authorizer", "Client", "HttpFailure", "HttpSettings", "Reply", "Upload"]
 
-DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
-UPLOAD_BLOCK = 256 * 1024  # bytes passed to the socket at a time; the idle time limit applies to each
 UPLOAD_ANSWER = 600.0  # seconds; a registry that checks or moves gigabytes takes long to answer
-_ERRORS = 400  # the first error status
 _REDIRECTS = 5
-_CHALLENGES = 4
+_CHALLENGES = 8  # attempts of one request to log in: two stored logins with three ways each, and none
 _SAFE = frozenset({"GET", "HEAD"})
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _FOLLOWED = frozenset({301, 302, 303, 307, 308})
@@ -68,108 +64,6 @@ class Authorizer(Protocol):
         """Handle a 401 or 403 answer. Return True if another attempt with new headers() makes sense."""
 
 
-class Upload:
-    """Part of a file as a request body. It is streamed, and read again for each attempt."""
-
-    def __init__(self, path: Path, start: int, size: int, sent: Callable[[int], None] = lambda _: None) -> None:
-        self._path = path
-        self._start = start
-        self.size = size
-        self._sent = sent
-        self._counted = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        self.rewind()
-        left = self.size
-        with reading(self._path) as file:
-            file.seek(self._start)
-            while left:
-                block = file.read(min(left, UPLOAD_BLOCK))
-                if not block:
-                    raise IntegrityFailure(f"{self._path} became shorter while it was sent", fix="try again")
-                left -= len(block)
-                yield block
-                self._counted += len(block)
-                self._sent(len(block))
-
-    def rewind(self) -> int:
-        """Report what was sent as undone, and return how many bytes that was."""
-        count, self._counted = self._counted, 0
-        if count:
-            self._sent(-count)
-        return count
-
-
-class Reply:
-    """An answer whose body has not been read. Close it, or read it to its end."""
-
-    def __init__(self, response: requests.Response, method: str, url: str, *, elsewhere: bool) -> None:
-        self._response = response
-        self._method = method
-        self.status: int = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self.url = url  # may contain a signature: never shown
-        self.elsewhere = elsewhere
-        self._unread: bytes | None = None
-
-    def length(self) -> int | None:
-        """Return Content-Length; None if it is missing or not a number."""
-        text = self.headers.get("Content-Length", "").strip()
-        return int(text[:20]) if text.isascii() and text.isdigit() else None
-
-    def read(self, count: int) -> bytes:
-        """Return up to count bytes; fewer only before the end, none at the end."""
-        if self._unread is not None:
-            data, self._unread = self._unread[:count], self._unread[count:]
-        else:
-            data = self._response.raw.read(count, decode_content=False) or b""
-        return data
-
-    def unread(self, content: bytes) -> None:
-        """Put back bytes that were read."""
-        self._unread = content
-
-    def answer(self, limit: int = DOCUMENT_LIMIT) -> Answer:
-        """Read the whole answer; of an error page, only the first limit bytes.
-
-        Raises IntegrityFailure if any other answer has more than limit bytes, OSError if it is truncated.
-        """
-        content = bytearray()
-        if self._method != "HEAD":
-            while len(content) <= limit and (block := self.read(min(limit + 1 - len(content), 1 << 16))):
-                content += block
-            wanted = self.length()
-            if self.status >= _ERRORS:
-                wanted = None
-                del content[limit:]
-            if len(content) > limit:
-                raise IntegrityFailure(
-                    f"{host_of(self.url)} sent a document that is too large",
-                    why=f"{redacted(self.url)} has more than {limit} bytes",
-                )
-            if wanted is not None and len(content) != wanted and "Transfer-Encoding" not in self.headers:
-                raise ConnectionError(f"{len(content)} of {wanted} bytes arrived")
-        return Answer(self.status, self.headers, bytes(content), redacted(self.url), self.elsewhere)
-
-    def check_encoding(self) -> None:
-        """Raise HttpFailure if the body is compressed, although identity encoding was requested."""
-        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            host = host_of(self.url)
-            raise HttpFailure(
-                f"{host} sent a compressed body",
-                why=f"Content-Encoding is {encoding[:20]!r}, although identity was requested",
-                fix="a proxy may do this: ask its administrators",
-                host=host,
-                status=self.status,
-                retryable=False,
-            )
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it if unread data is left."""
-        self._response.close()
-
-
 class Client:
     """Sends requests. Thread-safe."""
 
@@ -177,14 +71,16 @@ class Client:
         self.settings = settings or HttpSettings()
         self.notice = notice  # called before longer waits
         self.rate = Rate(self.settings.limit_rate)
-        self._verify = certificates.trusted(self.settings.ca_bundle)
+        certificates.require_usable(self.settings.ca_bundle)
+        self._trust = certificates.trust(self.settings.ca_bundle)
         self._session = requests.Session()
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"})
         self._session.auth = _unchanged  # without one, requests would read .netrc
+        self.flowed: set[str] = set()  # hosts that have sent or received content
         self.shortcuts: dict[str, tuple[str, float]] = {}  # redirect targets of downloads, and their expiry
         self._reached: dict[tuple[str, int], str] = {}  # the network of each host
-        self._adapters: dict[frozenset[str] | None, GatedAdapter] = {}  # by the networks they may connect to
+        self._adapters: dict[frozenset[str] | None, TrustingAdapter] = {}  # by the networks they may connect to
         for name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response"):
             logging.getLogger(name).addFilter(_without_queries)
 
@@ -207,9 +103,8 @@ class Client:
         may be repeated after a failure; None: if the method is idempotent. named_by: the URL whose server named this
         one; '' if the user did. Raises HttpFailure.
         """
-        host = host_of(url)
         repeatable = again if again is not None else method in _REPEATABLE
-        patience = Patience(self.settings, host, self.notice)
+        patience = self.patience(url)
         while True:
             cause: BaseException | None = None
             try:
@@ -224,6 +119,10 @@ class Client:
                 trouble, cause = explain(error, url, self._proxy_for(url)), error
             not_processed = trouble.status == requests.codes.too_many_requests or not trouble.connected
             patience.failed(trouble, cause, again=repeatable or not_processed)
+
+    def patience(self, url: str, host: str = "") -> Patience:
+        """Return the retry policy for one request. host: the name for messages, if it is not the URL's."""
+        return Patience(self.settings, host or host_of(url), self.notice, lambda: host_of(url) in self.flowed)
 
     def open(
         self,
@@ -288,7 +187,11 @@ class Client:
         if body is not None:
             prepared.body = body  # type: ignore[assignment]
             prepared.headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body.size)
-        response = self.exchange(prepared, named_by, uploading=isinstance(body, Upload))
+        try:
+            response = self.exchange(prepared, named_by, uploading=isinstance(body, Upload))
+        finally:
+            if isinstance(body, Upload) and body.is_underway:
+                self.flowed.add(host_of(url))
         return Reply(response, method, url, elsewhere=False)
 
     def exchange(
@@ -303,10 +206,9 @@ class Client:
         if uploading:
             # urllib3 applies the connect timeout to sending
             times = (self.settings.idle_timeout, max(UPLOAD_ANSWER, self.settings.idle_timeout))
-        where: dict[str, Any] = self._surroundings(url)
         try:
             response = self._adapter(url, named_by).send(
-                prepared, stream=True, timeout=times, verify=where["verify"], cert=None, proxies=where["proxies"]
+                prepared, stream=True, timeout=times, proxies=self._proxies(url)
             )
         except LeadsInside as found:
             raise _inside(found, named_by or url) from found
@@ -322,7 +224,7 @@ class Client:
             )
         return response
 
-    def _adapter(self, url: str, named_by: str) -> GatedAdapter:
+    def _adapter(self, url: str, named_by: str) -> TrustingAdapter:
         """Return the adapter for connections that named_by may cause. Raises LeadsInside."""
         allowed = None
         if named_by and origin_of(url) != origin_of(named_by):
@@ -335,24 +237,29 @@ class Client:
                 raise LeadsInside(host, host, literal)
         if allowed not in self._adapters:
             gate = Gate(self._reached, allowed, self.settings.internal_hosts)
-            self._adapters.setdefault(allowed, GatedAdapter(gate))
+            self._adapters.setdefault(allowed, TrustingAdapter(self._trust, gate))
         return self._adapters[allowed]
 
-    def _surroundings(self, url: str) -> dict[str, Any]:
-        """Return proxies and certificates for a URL, from the settings or else from the environment."""
-        found = self._session.merge_environment_settings(url, {}, None, self._verify, None)
-        if is_loopback(urlsplit(url).hostname or ""):
-            found["proxies"] = {}
-        if self._verify is True:
-            found["verify"] = certificates.of_environment(found["verify"])
-        return dict(found)
+    def _proxies(self, url: str) -> dict[str, str]:
+        """Return the proxy for a URL, by scheme, as requests takes it. Raises UsageError for an invalid address."""
+        proxy = self._proxy(url)
+        return {origin_of(url)[0]: proxy.url} if proxy else {}
+
+    def _proxy(self, url: str) -> Proxy | None:
+        _, host, port = origin_of(url)
+        if is_loopback(host) or bypassed(host, port):
+            return None
+        found = self._session.merge_environment_settings(url, {}, None, None, None)["proxies"]
+        address = requests.utils.select_proxy(url, found)
+        return Proxy.parse(address) if address else None
 
     def _proxy_for(self, url: str) -> str:
+        """Return HOST:PORT of the proxy for a URL, '' for none."""
         try:
-            proxy = requests.utils.select_proxy(url, self._surroundings(url)["proxies"])
-        except ValueError:
+            proxy = self._proxy(url)
+        except (ValueError, UsageError):
             return ""
-        return host_of(proxy if "//" in proxy else f"//{proxy}") if proxy else ""
+        return proxy.place if proxy else ""
 
 
 def _next(here: str, location: str, method: str, status: int) -> str:

@@ -15,6 +15,7 @@ import requests.adapters
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from factory.io.http.certificates import Trust
 from factory.io.http.hosts import EVERYWHERE, MAY_NAME, is_listed, network_of
 
 _INTERIM = 16  # answers with status 100 before the final one
@@ -67,24 +68,33 @@ class Gate:
         return connection
 
 
-class GatedAdapter(requests.adapters.HTTPAdapter):
-    """requests' adapter with gated connections. Connections to a proxy, which the user named, are not gated."""
+class TrustingAdapter(requests.adapters.HTTPAdapter):
+    """requests' adapter with our trusted certificates in place of requests' own. They are always verified."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._pools = _pools(gate)
+    def __init__(self, trust: Trust, gate: Gate | None = None) -> None:
+        self._trust = trust
+        self._direct, self._proxied = _pools(trust, gate), _pools(trust, None)
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' signature
         """Create the pools like requests, with our connection classes."""
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = self._pools
+        self.poolmanager.pool_classes_by_scheme = self._direct
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401 - as above
         """Create a proxy's pools like requests. A SOCKS proxy keeps its own connection classes."""
+        scheme = proxy.lower().partition(":")[0]
+        if scheme.startswith("socks"):
+            return super().proxy_manager_for(proxy, **options, ssl_context=self._trust())
+        if scheme == "https":
+            options["proxy_ssl_context"] = self._trust()
         manager = super().proxy_manager_for(proxy, **options)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _TO_PROXIES
+        manager.pool_classes_by_scheme = self._proxied
         return manager
+
+    def cert_verify(self, conn: Any, url: str, verify: bool | str, cert: object) -> None:  # noqa: ANN401, ARG002, FBT001
+        """Leave the certificates to the TLS context: requests would add its own to it for each connection."""
+        conn.cert_reqs = "CERT_REQUIRED"
 
 
 class _Answer(http.client.HTTPResponse):
@@ -109,8 +119,8 @@ class _Answer(http.client.HTTPResponse):
         raise http.client.HTTPException(f"more than {_TRAILERS} trailers")
 
 
-def _pools(gate: Gate | None) -> dict[str, type[HTTPConnectionPool]]:
-    """Return urllib3's pool classes by scheme, with the gate applied to each new connection."""
+def _pools(trust: Trust, gate: Gate | None) -> dict[str, type[HTTPConnectionPool]]:
+    """Return urllib3's pool classes by scheme, with the gate and the trusted certificates for each new connection."""
 
     def opened(connection: HTTPConnection, dial: Callable[[], socket.socket]) -> socket.socket:
         host: str = connection._dns_host  # noqa: SLF001 - urllib3's hook for look-ups
@@ -125,6 +135,10 @@ def _pools(gate: Gate | None) -> dict[str, type[HTTPConnectionPool]]:
     class Secure(HTTPSConnection):
         response_class = _Answer
 
+        def connect(self) -> None:
+            self.ssl_context = trust()
+            super().connect()
+
         def _new_conn(self) -> socket.socket:
             return opened(self, super()._new_conn)
 
@@ -135,9 +149,6 @@ def _pools(gate: Gate | None) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
-
-
-_TO_PROXIES = _pools(None)
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -18,6 +18,7 @@ from factory.io.http.settings import host_of, redacted
 
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529, 530})
+_GATEWAY = frozenset({502, 503, 504})
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED, _NAME_MISMATCH = 9, 10, (62, 64)  # OpenSSL's X509_V_ERR_*
 _SHOWN = 300
 _MOST_ERRORS = 1000
@@ -86,6 +87,11 @@ class Trouble:
     connected: bool = True
     answer: Answer | None = None
 
+    @property
+    def away(self) -> bool:
+        """Whether the host may only be down for a moment: there is no connection, or a proxy in front of it says so."""
+        return not self.connected or self.status in _GATEWAY
+
     def failure(self, host: str, attempts: int, *, why: str = "", fix: str = "") -> HttpFailure:
         """Return the error to raise after this many attempts."""
         tried = f"{self.what} (attempt {attempts})" if attempts > 1 else self.what
@@ -143,7 +149,7 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
         if own or isinstance(cause, ssl.SSLCertVerificationError):
             code = getattr(cause, "verify_code", _NAME_MISMATCH[0])
             return _certificate(code, getattr(cause, "verify_message", ""), host)
-    if any(isinstance(cause, requests.exceptions.ProxyError | urllib3.exceptions.ProxyError) for cause in chain):
+    if any(isinstance(cause, (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)) for cause in chain):
         return _proxy(chain, host, proxy)
     for cause in chain:
         if isinstance(cause, ssl.SSLError):
@@ -161,23 +167,20 @@ def explain(error: BaseException, url: str, proxy: str = "") -> Trouble:
 
 
 def _other(error: BaseException, chain: list[BaseException], host: str, url: str) -> Trouble:
-    if "CA certificate bundle" in str(error):
+    if "SOCKS support" in str(error):
         return Trouble(
-            "the file of trusted certificates does not exist",
-            why=safe_text(str(error)),
-            fix="correct REQUESTS_CA_BUNDLE or the setting ca",
-            final=True,
+            "this Python cannot use a SOCKS proxy", fix="pip install pysocks, or name another one", final=True
         )
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError)):
         return Trouble(f"not an address: {redacted(url)}", fix="check the registry's address", final=True)
-    if any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError | requests.ConnectTimeout) for cause in chain):
+    if any(isinstance(cause, (urllib3.exceptions.ConnectTimeoutError, requests.ConnectTimeout)) for cause in chain):
         return Trouble(
             f"{host} cannot be reached",
             why="no connection within the time limit",
             fix="check the network: some compute nodes have none, pull on a login node",
             connected=False,
         )
-    if any(isinstance(cause, TimeoutError | urllib3.exceptions.ReadTimeoutError) for cause in chain):
+    if any(isinstance(cause, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) for cause in chain):
         return Trouble(f"{host} went silent", why="no byte arrived within the idle time limit")
     if any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in chain):
         reason = next((cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror), "")
@@ -222,7 +225,7 @@ def _certificate(code: int, message: str, host: str) -> Trouble:
     return Trouble(
         what,
         safe_text(message or "unknown issuer"),
-        "if your site has its own certificate authority, name its file in the setting ca",
+        "if your site has its own authority, add it to this system's store, or name its file in the setting ca",
         final=True,
     )
 
@@ -234,13 +237,6 @@ def _tls(error: ssl.SSLError, host: str) -> Trouble:
             f"{host} does not speak TLS",
             why="its answer to a TLS handshake was something else",
             fix=f"if it is a plain HTTP registry that you trust, write http://{host}",
-            final=True,
-        )
-    if "X509" in text or "NO_CERTIFICATE" in text or "PEM" in text:
-        return Trouble(
-            "the file of trusted certificates cannot be read",
-            why=safe_text(text),
-            fix="correct REQUESTS_CA_BUNDLE or the setting ca",
             final=True,
         )
     return Trouble(f"the TLS connection to {host} broke", why=safe_text(text))

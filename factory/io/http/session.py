@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import requests
 import requests.adapters
 
-from factory.io.http.client import DOCUMENT_LIMIT, Client, HttpFailure, Reply
+from factory.io.http.bodies import DOCUMENT_LIMIT, Reply
+from factory.io.http.client import Client, HttpFailure
 from factory.io.http.settings import host_of, origin_of, redacted
 
 _REDIRECTS = 5

@@ -11,8 +11,9 @@ class HttpSettings:
     """Settings of a Client; times in seconds.
 
     connect_timeout: for one connection. idle_timeout: without receiving a byte, not for the whole answer. budget: for
-    consecutive failures, from the first one to giving up, including waits. attempts: of consecutive failures. backoff:
-    upper bound of the first wait, which then doubles. ca_bundle: a file of certificates to trust instead of the
+    consecutive failures, from the first one to giving up, including waits. attempts: of consecutive failures. outage:
+    how long a host that has sent or received content may be away, however many attempts that takes. backoff: upper
+    bound of the first wait, which then doubles. ca_bundle: a file of certificates to trust instead of the
     defaults. connections: number of parallel connections for one file. limit_rate: total download rate in bytes per
     second; None: unlimited. Three lists of hosts (HOST or HOST:PORT) are trusted more than usual: plain_http_logins
     may receive a login without TLS, token_services may receive the login of any registry that names them, and
@@ -23,6 +24,7 @@ class HttpSettings:
     idle_timeout: float = 60.0
     budget: float = 120.0
     attempts: int = 6
+    outage: float = 60.0
     backoff: float = 1.0
     ca_bundle: str | None = None
     connections: int = 4

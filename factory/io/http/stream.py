@@ -11,7 +11,6 @@ from dataclasses import replace
 from factory.errors import IntegrityFailure, OnlyWhole
 from factory.io.http.client import Authorizer, Client, Reply
 from factory.io.http.failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, HttpFailure, Trouble, bad_status
-from factory.io.http.retry import Patience
 from factory.io.http.settings import host_of, redacted
 
 BLOCK = 256 * 1024  # bytes yielded at a time; a kill loses at most one block
@@ -79,7 +78,7 @@ class Download:
         self._whole = False  # a Range request failed: fetch the whole document and skip what is known
         self._announced: int | None = None  # the length of a whole answer
         self._since_failure = 0
-        self._patience = Patience(client.settings, host_of(url), client.notice)
+        self._patience = client.patience(url)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes in blocks. Raises HttpFailure or IntegrityFailure."""
@@ -133,6 +132,7 @@ class Download:
         while self._at < self._stop:
             block = self._next(reply, min(size, self._stop - self._at))
             self._at += len(block)
+            self._client.flowed.add(host_of(self._url))
             self._since_failure += len(block)
             if self._patience.failures and self._since_failure >= _SMALL_BLOCK:
                 self._patience.progressed()

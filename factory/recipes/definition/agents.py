@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Optional
 
 from factory.errors import UsageError
 from factory.oci.names import docker_reference, recipe_name
@@ -33,7 +34,7 @@ from factory.recipes.model import Place, Problem, ProblemError
 Wrong = tuple[str, str]
 """What is wrong with a header's value, and how to fix it."""
 
-Shape = Callable[[str], Wrong | None]
+Shape = Callable[[str], Optional[Wrong]]
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _PACKAGES = re.compile(r"[a-z0-9][a-z0-9+.-]*(?:[ ,]+[a-z0-9][a-z0-9+.-]*)*", re.ASCII)

@@ -75,9 +75,7 @@ def _pip(subject: Subject, stage: Stage) -> int:
         at = next((index for index, word in enumerate(command.words) if PIP.fullmatch(word)), None)
         if at is not None and "install" in command.words[at:] and "--require-hashes" not in command.words:
             words = command.words[command.words.index("install", at) + 1 :]
-            if not all(
-                _is_pinned(subject, word, previous) for previous, word in zip(("", *words), words, strict=False)
-            ):
+            if not all(_is_pinned(subject, word, previous) for previous, word in zip(("", *words), words)):
                 return command.line
     return 0
 

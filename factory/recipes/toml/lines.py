@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Union
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -13,7 +14,7 @@ else:
 
 __all__ = ["KeyPath", "TooDeepError", "key_lines", "nearest_line", "refuse_deep", "tomllib"]
 
-KeyPath = tuple[str | int, ...]
+KeyPath = tuple[Union[str, int], ...]
 
 # A token: a string of one of the four kinds, a comment, or a character with a meaning outside of them. A lone quote,
 # single or triple, begins an unterminated string.

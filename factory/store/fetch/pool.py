@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from factory.errors import IntegrityFailure
+from factory.io import threads
 from factory.io.progress import Progress
 from factory.store.fetch.plan import Span
 
@@ -107,7 +108,7 @@ class _Speed:
 
 
 class Pool:
-    """Workers that fetch spans of a blob while the block runs.
+    """Workers that fetch spans of a blob while the block runs. Without any, the reader fetches part by part.
 
     They claim parts in order, as long as these and the bytes that the reader has not taken yet fit into memory.
     """
@@ -132,11 +133,11 @@ class Pool:
 
     def __enter__(self) -> Pool:
         try:
-            for worker in self._workers:
-                worker.start()
+            count = next((number for number, one in enumerate(self._workers) if not threads.started(one)), None)
         except BaseException:
             self.__exit__()
             raise
+        self._workers = self._workers[:count]  # fewer where the system allows no more threads, perhaps none
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,6 +163,8 @@ class Pool:
             yield block
 
     def _next(self) -> bytes:
+        if not self._workers and not self._arrived.get(self._reading):
+            self._fetch_next()
         with self._changed:
             while not (waiting := self._arrived.get(self._reading)):
                 if self._failure is not None:
@@ -186,6 +189,15 @@ class Pool:
             with self._changed:
                 self._failure = self._failure or error
                 self._changed.notify_all()
+
+    def _fetch_next(self) -> None:
+        """Fetch the next part in the reader's own thread. What arrives before a failure is read before it is raised."""
+        number = self._claim()
+        if number is not None:
+            try:
+                self._fetch(number)
+            except Exception as error:  # noqa: BLE001 - raised again after the bytes that arrived
+                self._failure = error
 
     def _claim(self) -> int | None:
         """Return the number of the next part once memory is free for it; None if nothing is left to do."""

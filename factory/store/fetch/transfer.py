@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from factory.errors import IntegrityFailure, OnlyWhole
-from factory.io import copying, files, plain, private
+from factory.io import copying, files, plain, private, threads
 from factory.io.progress import Progress, step
 from factory.oci.digest import Descriptor, Verifier, too_long
 from factory.store.fetch.partial import Partial, open_partial
@@ -181,7 +181,8 @@ class _Hasher:
     """Hashes a file from its beginning in its own thread, while the main thread still appends to it.
 
     Bytes from an earlier run are hashed while the rest is fetched. On a fast network hashing is the slowest step, so
-    nothing else waits for it. The threads share only a queue, so an interrupt never leaves a lock held.
+    nothing else waits for it. The threads share only a queue, so an interrupt never leaves a lock held. If the system
+    allows no more threads, the writing thread hashes what it has written.
     """
 
     def __init__(self, file: FileIO, verifier: Verifier, size: int, *, cached: bool) -> None:
@@ -193,48 +194,58 @@ class _Hasher:
         self._left = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
+        self._alone = True
+        self._block = memoryview(bytearray(files.BLOCK))
+        self._flushed = 0
 
     def __enter__(self) -> _Hasher:
-        self._thread.start()
+        self._alone = not threads.started(self._thread)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._left = True
-        self._sizes.put(None)
-        self._thread.join()
+        self._end()
 
     def written(self, size: int) -> None:
         """Report the file's new size. Raises the error of the hashing thread, if any."""
         if self._failure is not None:
             raise self._failure
-        self._sizes.put(size)
+        if self._alone:
+            self._hash(size)
+        else:
+            self._sizes.put(size)
 
     def finish(self) -> None:
         """Wait until the whole file is hashed. Raises IntegrityFailure unless it is the wanted blob."""
-        self._sizes.put(None)
-        self._thread.join()
+        self._end()
         if self._failure is not None:
             raise self._failure
         self._verifier.finish()
 
+    def _end(self) -> None:
+        self._sizes.put(None)
+        if self._alone:
+            self._work()
+        else:
+            self._thread.join()
+
     def _work(self) -> None:
         try:
-            self._hash()
+            while (size := self._sizes.get()) is not None:
+                self._hash(size)
         except BaseException as error:  # noqa: BLE001 - raised again in the writing thread
             self._failure = error
 
-    def _hash(self) -> None:
-        block = memoryview(bytearray(files.BLOCK))
-        flushed = 0
-        while (size := self._sizes.get()) is not None:
-            while self._verifier.seen < size and not self._left:
-                room = block[: size - self._verifier.seen]
-                count = os.preadv(self._file.fileno(), [room], self._verifier.seen)
-                if count == 0:
-                    raise IntegrityFailure("the partial file was truncated while it was written", fix="try again")
-                self._verifier.update(block[:count])
-            if self._verifier.seen - flushed >= _FLUSH:
-                private.start_writing(self._file, flushed, self._verifier.seen - flushed)
-                if not self._cached and flushed > _BEHIND:
-                    private.uncache(self._file, flushed - _BEHIND)
-                flushed = self._verifier.seen
+    def _hash(self, size: int) -> None:
+        """Hash the file up to a size, and start writing its pages to disk."""
+        while self._verifier.seen < size and not self._left:
+            part = self._block[: size - self._verifier.seen]
+            count = os.preadv(self._file.fileno(), [part], self._verifier.seen)
+            if count == 0:
+                raise IntegrityFailure("the partial file was truncated while it was written", fix="try again")
+            self._verifier.update(self._block[:count])
+        if self._verifier.seen - self._flushed >= _FLUSH:
+            private.start_writing(self._file, self._flushed, self._verifier.seen - self._flushed)
+            if not self._cached and self._flushed > _BEHIND:
+                private.uncache(self._file, self._flushed - _BEHIND)
+            self._flushed = self._verifier.seen

@@ -59,6 +59,7 @@ def page(items: list[dict[str, Any]], query: dict[str, str], name: str = "") -> 
 def repo(remote: Remote, _asked: Asked) -> Answer:
     found = remote.example("GET", REPO, 200)
     found |= {"full_name": f"{OWNER}/{NAME}", "language": None, "url": remote.here}
+    found["has_issues"] = remote.has_issues
     for name in ("parent", "source", "template_repository"):  # a fork's; the examples lack required fields
         found.pop(name, None)
     return sent(200, found)

@@ -61,6 +61,7 @@ class Remote:
         self.dispatched: list[dict[str, Any]] = []
         self.late = 0  # number of listings that do not show a dispatched run yet
         self.renamed_from = ""
+        self.has_issues = True
         self._description = description
         self._api_url = api_url
         self.here = f"{api_url}/repos/{OWNER}/{NAME}"

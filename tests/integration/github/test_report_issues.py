@@ -139,3 +139,14 @@ def test_a_broken_recipe_has_an_issue_until_it_is_fixed(job: Job, server: GitHub
     job.published(recipe)
     job.ok("report", "--issues")
     assert issues(server) == [("torn cannot be published", "closed")]
+
+
+def test_a_repository_without_issues_has_the_failures_in_the_report_only(job: Job, server: GitHubServer) -> None:
+    server.remote.has_issues = False
+    server.fail("GET", "/issues", status=410, message="Issues has been disabled in this repository.", times=99)
+    job.tested(job.recipe("failing"), FAILED)
+    done = job.ok("report", "--issues")
+    assert "1 tests failed" in done.out
+    assert "this repository has no issues" in done.err
+    assert "Settings > General > Features" in done.err
+    assert writes(server) == 0

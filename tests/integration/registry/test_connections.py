@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -12,8 +15,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 
-from factory.errors import UsageError
+from factory.errors import RegistryFailure, UsageError
+from factory.github.rest import connect
 from factory.io.http.client import Client, HttpFailure, HttpSettings
 from tests.servers import free_port, tool
 
@@ -112,6 +117,92 @@ def test_a_site_authority_is_trusted_when_it_is_named(tmp_path: Path, monkeypatc
         assert caught.value.attempts == 1
 
 
+# A client in a mount namespace whose /etc is another folder: another machine's system store.
+ELSEWHERE = """
+mount --bind "$1" /etc && exec "$2" -c '
+import sys
+from factory.io.http.client import Client
+sys.stdout.buffer.write(Client().request("GET", sys.argv[1]).content)
+' "$3"
+"""
+STORES = {
+    "Debian": "ssl/certs/ca-certificates.crt",
+    "RHEL": "pki/tls/certs/ca-bundle.crt",
+    "RHEL, extracted": "pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "SUSE": "ssl/ca-bundle.pem",
+    "Alpine": "ssl/cert.pem",
+}
+
+
+def asked_elsewhere(etc: Path, url: str, **env: str) -> subprocess.CompletedProcess[str]:
+    for name in ("hosts", "passwd", "nsswitch.conf", "ld.so.cache", "resolv.conf"):
+        if Path("/etc", name).is_file():
+            shutil.copy(Path("/etc", name), etc)
+    isolated = [tool("unshare"), "--mount", "--map-root-user", "sh", "-c", ELSEWHERE, "sh"]
+    known = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [*isolated, str(etc), sys.executable, url], check=False, capture_output=True, text=True, env=known | env
+    )
+
+
+@pytest.mark.parametrize("store", STORES.values(), ids=STORES.keys())
+def test_a_site_authority_in_the_system_s_store_is_trusted(tmp_path: Path, store: str) -> None:
+    etc = tmp_path / "etc"
+    (etc / store).parent.mkdir(parents=True)
+    with serving(tmp_path) as (host, ca):
+        unknown = asked_elsewhere(etc, f"https://{host}/")
+        assert "is not trusted" in unknown.stderr, unknown
+        shutil.copy(ca, etc / store)
+        done = asked_elsewhere(etc, f"https://{host}/")
+        assert (done.returncode, done.stdout) == (0, "hi"), done.stderr
+        only = asked_elsewhere(etc, f"https://{host}/", REQUESTS_CA_BUNDLE=str(requests.utils.DEFAULT_CA_BUNDLE_PATH))
+        assert "is not trusted" in only.stderr, "REQUESTS_CA_BUNDLE replaces the system's store"
+
+
+def test_a_damaged_system_store_does_not_stop_a_client(tmp_path: Path) -> None:
+    (tmp_path / "etc/ssl/certs").mkdir(parents=True)
+    (tmp_path / "etc/ssl/certs/ca-certificates.crt").write_text("-----BEGIN CERTIFICATE-----\nMII\n")
+    with serving(tmp_path) as (host, ca):
+        done = asked_elsewhere(tmp_path / "etc", f"https://{host}/", SSL_CERT_FILE=ca)
+        assert (done.returncode, done.stdout) == (0, "hi"), done.stderr
+        unknown = asked_elsewhere(tmp_path / "etc", f"https://{host}/")
+    assert "is not trusted" in unknown.stderr, unknown
+
+
+@pytest.mark.parametrize("hashed", [True, False], ids=["rehashed", "never rehashed"])
+def test_certificates_in_ssl_cert_dir_are_trusted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hashed: bool,  # noqa: FBT001
+) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "README").write_text("no certificate\n")
+    with serving(tmp_path) as (host, ca):
+        monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+        with pytest.raises(HttpFailure, match="not trusted"):
+            client().request("GET", f"https://{host}/")
+        shutil.copy(ca, folder / "site.crt")
+        if hashed:
+            openssl(tmp_path, "rehash", str(folder))
+            monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}:{folder}")
+        os.mkfifo(folder / "a-pipe.pem")
+        assert client().request("GET", f"https://{host}/").content == b"hi"
+
+
+def test_github_enterprise_with_a_site_authority_is_trusted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = HttpSettings(connect_timeout=2, idle_timeout=2, budget=5, attempts=1)
+    with serving(tmp_path) as (host, ca):
+        for authority, trusted in (("/nowhere", False), (ca, True)):
+            monkeypatch.setenv("SSL_CERT_FILE", authority)
+            github = connect(f"https://{host}/api/v3", "org/factory", "token", settings=impatient)
+            with pytest.raises(RegistryFailure, match="cannot") as caught:
+                github.comment(1, "key", "text")
+            assert ("is not trusted" in str(caught.value)) is not trusted
+
+
 @pytest.mark.parametrize(("valid", "why"), [((1, 2), "not valid yet"), ((-2, -1), "expired")])
 def test_a_certificate_outside_its_time_points_at_the_clock(tmp_path: Path, valid: tuple[int, int], why: str) -> None:
     with serving(tmp_path, valid=valid) as (host, ca), pytest.raises(HttpFailure) as caught:
@@ -142,13 +233,14 @@ def test_a_bundle_that_is_not_there_or_not_one_is_named(tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match=r"missing\.pem"):
         client(str(tmp_path / "missing.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
-    with pytest.raises(HttpFailure, match="does not exist") as caught:
-        client().request("GET", "https://localhost:1/")
-    assert "REQUESTS_CA_BUNDLE" in caught.value.fix
-    (tmp_path / "missing.pem").write_text("no certificates")
     (tmp_path / "server").mkdir()
-    with serving(tmp_path / "server") as (host, _), pytest.raises(HttpFailure, match="cannot be read"):
-        client().request("GET", f"https://{host}/")
+    with serving(tmp_path / "server") as (host, _):
+        with pytest.raises(UsageError, match="does not exist") as caught:
+            client().request("GET", f"https://{host}/")
+        assert "REQUESTS_CA_BUNDLE" in caught.value.fix
+        (tmp_path / "missing.pem").write_text("no certificates")
+        with pytest.raises(UsageError, match="no certificate in PEM format"):
+            client().request("GET", f"https://{host}/")
 
 
 def test_a_refused_connection_names_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +264,14 @@ def test_a_failing_proxy_is_distinguished_from_the_registry(monkeypatch: pytest.
         client().request("GET", f"{scheme}://registry.invalid/v2/")
     assert f"the proxy 127.0.0.1:{port} cannot connect to registry.invalid" in str(caught.value)
     assert "hunter2" not in f"{caught.value} {caught.value.fix} {caught.value.__cause__}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "*.invalid, 10.0.0.0/8")
+    with pytest.raises(HttpFailure, match=r"host name registry\.invalid cannot be resolved"):
+        client().request("GET", f"{scheme}://registry.invalid/v2/")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

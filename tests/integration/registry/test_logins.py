@@ -11,9 +11,12 @@ import pytest
 from factory.errors import AccessDenied
 from factory.io.progress import Silent
 from factory.oci.digest import Descriptor
+from factory.oci.names import RegistryAddress
 from factory.registry.credentials import Credential, Keychain, login
 from factory.registry.distribution import DistributionRegistry
+from factory.registry.open import open_registry
 from factory.registry.protocol import SIF_LAYER
+from tests.factory_project import make_project, push_base
 from tests.servers import PASSWORD, USER, Server, docker_registry
 
 BLOB = Descriptor.of(SIF_LAYER, b"content")
@@ -29,9 +32,9 @@ def test_without_a_login_the_error_says_how_to_log_in(server: Server) -> None:
     with pytest.raises(AccessDenied) as caught:
         DistributionRegistry(server.address).tags("tool")
     assert caught.value.lines() == (
-        f"{server.host} denies read access to images/tool",
-        "UNAUTHORIZED: authentication required",
-        f"singfactory login {server.host}, and check the name: it may be private or not exist",
+        f"{server.host}/images/tool is not published, or it is private",
+        f"{server.host} denies reading it without a login (UNAUTHORIZED: authentication required)",
+        f"if it is private: singfactory login {server.host} -u NAME; otherwise check the name",
     )
 
 
@@ -84,3 +87,48 @@ def test_netrc_is_never_read(server: Server, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(AccessDenied):
         DistributionRegistry(server.address).tags("tool")
+
+
+def variables(kind: str, host: str, folder: Path) -> dict[str, str]:
+    """A login as one of the variables that other tools read."""
+    login(folder / "docker-config.json", host, USER, PASSWORD)
+    named = str(folder / "docker-config.json")
+    return {
+        "engine": {"APPTAINER_DOCKER_USERNAME": USER, "APPTAINER_DOCKER_PASSWORD": PASSWORD},
+        "old engine": {"SINGULARITY_DOCKER_USERNAME": USER, "SINGULARITY_DOCKER_PASSWORD": PASSWORD},
+        "folder": {"APPTAINER_CONFIGDIR": str(folder)},
+        "podman": {"REGISTRY_AUTH_FILE": named},
+        "document": {"DOCKER_AUTH_CONFIG": (folder / "docker-config.json").read_text()},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["engine", "old engine", "folder", "podman", "document"])
+def test_logins_of_other_tools_are_used_for_bases_publishing_and_pulls(
+    kind: str, server: Server, engine: str, registry_process: Server, tmp_path: Path
+) -> None:
+    keychain = Keychain(given={server.host: Credential(USER, PASSWORD)})
+    address = RegistryAddress(server.host, "base", plain_http=True)
+    base = push_base(server.host, registry=open_registry(address, credentials=keychain))
+    project = make_project(tmp_path / "project", engine, registry_process.host)
+    (project.folder / "factory.toml").write_text(f'plain_http = ["{server.host}"]\n')
+    name = f"tool-{kind.replace(' ', '-')}"
+    project.recipe(name, base=base)
+    env = {"SINGFACTORY_REGISTRY": f"http://{server.host}/images"}
+    assert project.run("plan", name, **env).code == 3
+    env |= variables(kind, server.host, tmp_path)
+    project.ok("make", name, **env)
+    project.ok("pull", name, **env)
+
+
+def test_an_engine_s_login_that_is_not_sent_is_named(
+    server: Server, engine: str, registry_process: Server, tmp_path: Path
+) -> None:
+    project = make_project(tmp_path / "project", engine, registry_process.host)
+    env = {"APPTAINER_DOCKER_USERNAME": USER, "APPTAINER_DOCKER_PASSWORD": PASSWORD}
+    done = project.run("pull", "tool", "--registry", f"http://{server.host}/images", **env)
+    assert done.code == 3
+    setting = f"APPTAINER_DOCKER_PASSWORD is not sent there, unless the setting docker_login_hosts lists {server.host}"
+    assert setting in done.err
+    env["SINGFACTORY_DOCKER_LOGIN_HOSTS"] = server.host
+    done = project.run("pull", "tool", "--registry", f"http://{server.host}/images", **env)
+    assert (done.code, "there is no image tool" in done.err) == (3, True), done

@@ -230,6 +230,6 @@ def test_inside_a_job_the_build_is_a_job_step(project: Project, cluster: Cluster
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "inside SLURM job " in done.stderr
+    assert "with the resources of SLURM job " in done.stderr
     assert "tool: building in SLURM job " in done.stderr
     cluster.wait_until_empty(5)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ class Repository:
             name = action.partition("@")[0].removeprefix("actions/")
             if (_HERE / "actions" / name).is_dir():
                 command += ["--local-repository", f"{action}={_HERE / 'actions' / name}"]
-        for option, values in (("--var", self.variables), ("--secret", self.secrets)):
+        attempt = {name: text for name, text in self.env.items() if name == "GITHUB_RUN_ATTEMPT"}
+        for option, values in (("--var", self.variables), ("--secret", self.secrets), ("--env", attempt)):
             command += [word for name, value in values.items() for word in (option, f"{name}={value}")]
         env = {**self.env, "ARTIFACTS": str(self.artifacts), "HOME": str(place), "TMPDIR": str(place)}
         env["ORIGIN"] = str((origin or self).folder)
@@ -131,6 +132,11 @@ class Repository:
         if event != "workflow_run":
             shutil.rmtree(self.artifacts, ignore_errors=True)
         return self.start(workflow, event, payload, origin).wait()
+
+    def run_again(self, workflow: str, event: str, payload: Mapping[str, Any]) -> Run:
+        """Run a workflow a second time as another attempt of the same run, which keeps the artifacts of the first."""
+        again = replace(self, env={**self.env, "GITHUB_RUN_ATTEMPT": "2"})
+        return again.start(workflow, event, payload).wait()
 
 
 @dataclass(frozen=True)

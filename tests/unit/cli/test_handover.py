@@ -243,6 +243,22 @@ def test_an_image_is_not_published_if_its_base_is_not(
     assert published(registry) == {"base": ["1.0-1"], "top": ["1.0-1"]}
 
 
+def test_artifacts_of_an_earlier_attempt_are_ignored(
+    project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan of a second attempt no longer names what the first one has published."""
+    for name in ("first", "second"):
+        built(project, recipe(project, name))
+    plan = project / "plan.json"
+    plan.write_text(json.dumps({"include": [{"recipe": "second", "arch": "amd64"}]}))
+    assert main(["publish", "--all", "--plan", str(plan)]) == 5
+    assert "the artifact 'first-amd64' belongs to no job of the plan" in capsys.readouterr().err
+    monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "2")
+    assert main(["publish", "--all", "--plan", str(plan)]) == 0
+    assert "first-amd64 is ignored" in capsys.readouterr().err
+    assert published(registry) == {"second": ["1.0-1"]}
+
+
 def test_publishing_again_changes_nothing_and_prints_the_same(
     project: Path, registry: LayoutRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,7 +170,7 @@ def test_control_characters_in_errors_do_not_reach_the_terminal(capsys: pytest.C
         (
             ["exec", "x"],
             2,
-            "singfactory: no command to run\n  singfactory exec x -- python train.py\n",
+            "singfactory: exec needs a program\n  singfactory exec x python train.py\n",
         ),
     ],
 )
@@ -221,7 +221,7 @@ def test_abbreviated_options_are_refused(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("some\nthing"), KeyError("x"), RecursionError(), AssertionError(), MemoryError(), EOFError()]
+    "error", [ValueError("some\nthing"), KeyError("x"), RecursionError(), AssertionError(), EOFError()]
 )
 def test_an_unexpected_exception_is_a_message_with_exit_code_1_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
@@ -234,6 +234,12 @@ def test_an_unexpected_exception_is_a_message_with_exit_code_1_and_no_traceback(
     assert "SINGFACTORY_DEBUG=1" in err
     assert "Traceback" not in err
     assert len(err.splitlines()) == 2
+
+
+def test_too_little_memory_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path_fails(monkeypatch, MemoryError())
+    assert main(["path", "x"]) == 9
+    assert capsys.readouterr().err.startswith("singfactory: not enough memory\n")
 
 
 def test_debug_mode_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,19 +375,65 @@ def test_every_command_of_the_table_is_a_module_with_arguments_and_run() -> None
         assert callable(getattr(command, "arguments", None))
 
 
+PROGRAM = ["python", "-B", "-q", "-v", "--record", "x", "--help", "--", "y"]
+
+
+@pytest.mark.parametrize("command", ["exec", "run"])
+@pytest.mark.parametrize("ref", [["tool"], ["tool", "--"], ["--", "tool"], ["--", "tool", "--"]], ids=" ".join)
+@pytest.mark.parametrize("options", [[], ["-B", "/data"], ["-q", "--bind=/data"]], ids=" ".join)
+def test_everything_after_the_image_belongs_to_the_program(command: str, ref: list[str], options: list[str]) -> None:
+    _, parsed = parse([command, *options, *ref, *PROGRAM])
+    assert isinstance(parsed, RunOptions)
+    assert (parsed.ref, parsed.arguments) == ("tool", PROGRAM)
+    assert (parsed.bind, parsed.quiet) == (["/data"] if options else [], "-q" in options)
+    assert (parsed.verbose, parsed.record) == (False, None)
+
+
+def test_options_after_the_image_belong_to_its_own_program() -> None:
+    _, parsed = parse(["run", "tool", "-v", "--record", "x", "--", "-q"])
+    assert isinstance(parsed, RunOptions)
+    assert (parsed.arguments, parsed.verbose) == (["-v", "--record", "x", "--", "-q"], False)
+
+
+def test_options_of_exec_may_stand_between_the_image_and_two_dashes() -> None:
+    _, parsed = parse(["exec", "-B", "/a", "tool", "-q", "-B", "/b", "--record", "x", "--", "python", "-q", "--", "y"])
+    assert isinstance(parsed, RunOptions)
+    assert (parsed.ref, parsed.arguments) == ("tool", ["python", "-q", "--", "y"])
+    assert (parsed.bind, parsed.quiet, parsed.record) == (["/a", "/b"], True, Path("x"))
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "shown"),
     [
-        ["exec", "tool", "--", "python", "-c", "x", "--", "y"],
-        ["exec", "tool", "-B", "/data", "--", "python", "-c", "x", "--", "y"],
-        ["exec", "-B", "/data", "tool", "--", "python", "-c", "x", "--", "y"],
+        (
+            ["exec", "tool", "-q", "python"],
+            (
+                "singfactory: -q is not a program\n  everything after REF is the program and its arguments\n"
+                "  options go before REF: singfactory exec -q ... tool PROGRAM\n"
+            ),
+        ),
+        (
+            ["exec", "--nv", "tool", "python", "--nv"],
+            (
+                "singfactory: exec: unrecognized arguments: --nv\n"
+                "  for an option of the engine: singfactory exec --engine-option=--nv REF ...\n"
+            ),
+        ),
+        (
+            ["exec", "tool", "--nv", "--", "python"],
+            (
+                "singfactory: exec: unrecognized arguments: --nv\n"
+                "  for an option of the engine: singfactory exec --engine-option=--nv REF ...\n"
+            ),
+        ),
     ],
+    ids=str,
 )
-def test_everything_behind_the_first_two_dashes_belongs_to_the_program_inside(words: list[str]) -> None:
-    _, options = parse(words)
-    assert isinstance(options, RunOptions)
-    assert (options.ref, options.arguments) == ("tool", ["python", "-c", "x", "--", "y"])
-    assert options.bind == (["/data"] if "-B" in words else [])
+def test_an_option_in_the_wrong_place_is_refused_with_the_right_one(
+    capsys: pytest.CaptureFixture[str], words: list[str], shown: str
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr() == ("", shown)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from factory.cli.main import COMMANDS, parse
-from factory.cli.options import CommonOptions, becomes, typed
+from factory.cli.options import NOT_GIVEN, CommonOptions, becomes, typed
 from factory.cli.pull import PullOptions
 from factory.cli.store_gc import GcOptions
 
@@ -45,7 +45,8 @@ def test_options_become_a_frozen_dataclass(line: list[str]) -> None:
 
 def test_options_are_frozen_and_have_their_types() -> None:
     _, options = parse(["pull", "a", "b", "-o", "x", "--json"])
-    assert options == PullOptions(refs=["a", "b"], output=Path("x"), locked=None, json=True)
+    given = {"refs": ["a", "b"], "output": Path("x"), "force": False, "locked": None, "json": True}
+    assert options == PullOptions(**{**NOT_GIVEN, **given})
     with pytest.raises(FrozenInstanceError):
         options.json = False  # type: ignore[misc]  # that is what is tried
 
@@ -57,7 +58,7 @@ def test_each_action_of_a_command_has_its_own_dataclass() -> None:
 
 
 def test_an_option_without_a_field_is_an_error() -> None:
-    @dataclass(frozen=True, kw_only=True)
+    @dataclass(frozen=True)
     class NoOptions(CommonOptions):
         pass
 

@@ -148,7 +148,10 @@ def test_a_recipe_stuck_for_another_reason_is_annotated_at_its_recipe_file(
     assert Runner().read(err).obeyed == [
         (
             "error",
-            ("upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon"),
+            (
+                "upon (amd64)%0Aupon is based on tool, which is not published for amd64%0Asingfactory make tool upon"
+                "; if it is published but private, log in"
+            ),
         )
     ]
     assert read_outputs(outputs)["count"] == "1"

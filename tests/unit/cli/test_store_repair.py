@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from factory.oci.digest import Digest
-from tests.unit.cli.test_store_commands import FIRST, SECOND, SIF, Cluster
+from tests.unit.cli.cluster import FIRST, SECOND, SIF, Cluster
 
 pytestmark = pytest.mark.slow  # each test starts several processes
 

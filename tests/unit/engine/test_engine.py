@@ -171,11 +171,6 @@ def test_container_variables_and_the_scratch_folder_are_set_with_each_engines_pr
     }
 
 
-def test_what_the_user_sets_inside_goes_before_the_recipe() -> None:
-    env = engine().with_inside({"APPTAINERENV_A": "mine", "X": "y"}, {"A": "recipe's", "B": "b"})
-    assert env == {"APPTAINERENV_A": "mine", "APPTAINERENV_B": "b", "X": "y"}
-
-
 BUILD = """
 [ "$1" = --version ] && { echo "apptainer version 1.3.0"; exit; }
 echo "$@" > "$FAKE_LOG"
@@ -237,6 +232,17 @@ def test_a_build_order_becomes_options_and_environment(tmp_path: Path) -> None:
 def environment_of(fake: Fake) -> dict[str, str]:
     lines = fake.seen.with_suffix(".env").read_text().splitlines()
     return {name: text for name, _, text in (line.partition("=") for line in lines)}
+
+
+def test_the_engine_s_own_connections_use_the_proxies_and_authorities_of_the_build(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, 'echo sif > "$image"')
+    fake.engine = replace(fake.engine, base_env={**fake.engine.base_env, "SSL_CERT_FILE": "/etc/site.pem"})
+    proxies = {"http_proxy": "http://build:x@127.0.0.1:9", "NO_PROXY": ".example.org"}
+    fake.build(replace(fake.order, env=proxies | {"PIP_INDEX_URL": "x"}, authorities="/tmp/s/certificates.pem"))
+    seen = environment_of(fake)
+    assert {name: seen[name] for name in proxies} == proxies
+    assert (seen["SSL_CERT_FILE"], "PIP_INDEX_URL" in seen) == ("/tmp/s/certificates.pem", False)
+    assert seen["APPTAINERENV_PIP_INDEX_URL"] == "x"
 
 
 def test_a_build_gets_the_epoch_of_its_order_and_no_other(tmp_path: Path) -> None:
@@ -303,7 +309,7 @@ def test_a_build_that_takes_too_long_is_ended_and_its_last_output_shown(tmp_path
 COMMAND = Command(
     image=Path("/images/x.sif"),
     arguments=("python", "-c", "print('$HOME')"),
-    home=Path("/srv/home"),
+    home=Path("/usr/lib"),  # the engine starts there, so it must exist
     scratch=Path("/srv/tmp"),
     timeout=timedelta(seconds=30),
 )
@@ -348,7 +354,7 @@ def test_a_test_command_runs_contained_without_a_home_and_its_arguments_reach_no
     words = run_arguments(tmp_path, COMMAND, HOST)
     assert words[:2] == ["-q", "exec"]
     assert {"--containall", "--cleanenv", "--no-home"} <= set(words)
-    assert "/srv/home:/home/test:rw" in words
+    assert "/usr/lib:/home/test:rw" in words
     assert words[words.index("--workdir") + 1] == "/srv/tmp"
     assert words[-3:] == ["python", "-c", "print('$HOME')"]
     assert words[words.index("/images/x.sif") + 1 : -3] == [

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from factory.engine import sources
+from factory.engine import authorities, sources
+from factory.engine.environment import CERTIFICATES
 from factory.engine.sources import debian_mirror, find, pip_configuration
 
 
@@ -13,6 +14,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Debian machine without a pip configuration."""
     monkeypatch.setattr(sources, "_PIP_OF_ALL", tmp_path / "etc" / "pip.conf")
     monkeypatch.setattr(sources, "_distribution", lambda: "debian")
+    monkeypatch.setattr(authorities, "_ANCHORS", (str(tmp_path / "anchors"),))
 
 
 @pytest.fixture
@@ -120,9 +122,10 @@ def test_a_missing_index_is_not_set(home: Path, mounts: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("http_proxy", "http://me:s3cret@proxy:3128"),
-        ("HTTPS_PROXY", "http://me@proxy:3128"),
-        ("all_proxy", "me:s3cret@proxy:3128"),
+        ("https_proxy", "https://me:s3cret@proxy:3128"),
+        ("all_proxy", "socks5://me:s3cret@proxy:1080"),
+        ("HTTP_PROXY", "http://me:s3cret@proxy:port"),
+        ("http_proxy", "http://proxy:3128/?token=s3cret"),
         ("PIP_INDEX_URL", "https://__token__:s3cret@pypi.example/simple"),
         ("PIP_INDEX_URL", "https://token@[broken/simple"),
         ("PIP_EXTRA_INDEX_URL", "https://open/simple https://me:s3cret@pypi.example/simple"),
@@ -133,7 +136,64 @@ def test_a_missing_index_is_not_set(home: Path, mounts: Path) -> None:
 )
 def test_an_address_with_a_login_is_left_out_and_named(home: Path, mounts: Path, name: str, text: str) -> None:
     found = find({"HOME": str(home), name: text}, mounts)
-    assert (found.env, found.left_out) == ((), (name,))
+    assert (found.env, found.left_out, found.relayed) == ((), (name,), ())
+    assert f"builds do not get {name} (" in found.missing()
+    assert "s3cret" not in f"{found} {found.missing()}"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:s3cret@proxy:3128", "me:s3cret@proxy:3128", "http://me:s3/cret@proxy:3128"]
+)
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY"])
+def test_a_proxy_with_a_login_is_for_a_relay(home: Path, mounts: Path, name: str, address: str) -> None:
+    found = find({"HOME": str(home), name: address}, mounts)
+    assert (found.env, found.left_out, found.missing()) == ((), (), "")
+    assert [(variable, proxy.place) for variable, proxy in found.relayed] == [
+        ("https_proxy", "proxy:3128"),
+        ("HTTPS_PROXY", "proxy:3128"),
+    ]
+    assert "s3" not in repr(found)
+
+
+def test_a_proxy_reaches_builds_in_both_spellings_and_no_proxy_without_wildcards(home: Path, mounts: Path) -> None:
+    env = {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": "localhost *.example.org", "NO_PROXY": "ignored"}
+    assert dict(find(env | {"HOME": str(home)}, mounts).env) == {
+        "https_proxy": "http://proxy:3128",
+        "HTTPS_PROXY": "http://proxy:3128",
+        "no_proxy": "localhost,.example.org",
+        "NO_PROXY": "localhost,.example.org",
+    }
+
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("place", ["the setting ca", "SSL_CERT_DIR", "the system's store"])
+def test_an_authority_of_the_site_reaches_builds_next_to_the_public_ones(
+    tmp_path: Path, home: Path, mounts: Path, place: str
+) -> None:
+    folder = {"the system's store": tmp_path / "anchors"}.get(place, tmp_path / "site")
+    mine = write(folder / "site.crt", "Our own\n" + CERTIFICATE.format("TUlORQ=="))
+    write(folder / "key.pem", CERTIFICATE.format("S0VZ") + "-----BEGIN PRIVATE KEY-----\n")
+    write(tmp_path / "user.pem", CERTIFICATE.format("VVNFUg=="))
+    env = {"HOME": str(home), "CURL_CA_BUNDLE": str(tmp_path / "user.pem")}
+    if place == "SSL_CERT_DIR":
+        env["SSL_CERT_DIR"] = f"/etc/ssl/certs:{folder}"
+    found = find(env, mounts, seen_as=Path("/tmp/sources"), ca=mine if place == "the setting ca" else None)
+    bundle = (mounts / "certificates.pem").read_text()
+    assert bundle.startswith(CERTIFICATE.format("TUlORQ=="))
+    assert CERTIFICATE.format("VVNFUg==") in bundle, "the user's own file counts too"
+    assert bundle.count("BEGIN CERTIFICATE") > 50, "and so do the public ones"
+    assert "PRIVATE KEY" not in bundle
+    assert CERTIFICATE.format("S0VZ") not in bundle
+    inside = "/tmp/sources/certificates.pem"
+    assert (found.authorities, found.binds) == (inside, ())
+    assert dict(found.env) == dict.fromkeys(CERTIFICATES, inside)
+
+
+def test_without_an_authority_of_the_site_builds_get_no_bundle(home: Path, mounts: Path) -> None:
+    found = find({"HOME": str(home), "SSL_CERT_DIR": "/etc/ssl/certs"}, mounts)
+    assert (found.env, found.authorities, list(mounts.iterdir())) == ((), "", [])
 
 
 def test_addresses_without_a_login_reach_builds(home: Path, mounts: Path) -> None:
@@ -146,7 +206,11 @@ def test_addresses_without_a_login_reach_builds(home: Path, mounts: Path) -> Non
         "PIP_TRUSTED_HOST": "pypi.example:8080",
     }
     found = find(env | {"HOME": str(home), "SECRET": "x"}, mounts)
-    assert dict(found.env) == env
+    assert dict(found.env) == env | {
+        "HTTP_PROXY": env["http_proxy"],
+        "https_proxy": env["HTTPS_PROXY"],
+        "NO_PROXY": env["no_proxy"],
+    }
     assert (found.binds, found.left_out) == ((), ())
 
 

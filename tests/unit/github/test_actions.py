@@ -257,6 +257,8 @@ def test_the_url_of_a_run_includes_its_attempt() -> None:
     page = "https://github.example.org/octocat/Hello-World/actions/runs/123"
     assert Actions.of(environment).run_url == f"{page}/attempts/2"
     assert Actions.of({**environment, "GITHUB_RUN_ATTEMPT": ""}).run_url == page
+    attempts = {text: Actions.of({"GITHUB_RUN_ATTEMPT": text}).first_attempt for text in ("", "1", "2", "10")}
+    assert attempts == {"": True, "1": True, "2": False, "10": False}
     assert Actions.of({**environment, "GITHUB_RUN_ID": ""}).run_url == ""
 
 

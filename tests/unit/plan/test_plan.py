@@ -319,7 +319,7 @@ def test_an_unpublished_base_that_is_not_requested_leaves_its_dependent_stuck(tm
     (stuck,) = plan([top], known(), gather).stuck
     assert stuck.error.lines() == (
         "top is based on base, which is not published for amd64",
-        "singfactory make base top",
+        "singfactory make base top; if it is published but private, log in",
     )
 
 

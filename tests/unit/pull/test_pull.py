@@ -283,13 +283,16 @@ def test_a_copy_replaces_an_older_file_in_one_step_or_not_at_all(
     target = tmp_path / "copy.sif"
     target.write_bytes(b"older")
     reader = target.open("rb")
-    copy_out(done, target, QUIET)
+    with pytest.raises(PlaceUnusable, match="it is another file"):
+        copy_out(done, target, QUIET)
+    assert target.read_bytes() == b"older"
+    copy_out(done, target, QUIET, force=True)
     with reader:
         assert reader.read() == b"older"  # another file, not the same one overwritten
     assert target.read_bytes() == CONTENT
     damage(done.path, CONTENT[::-1])
     with pytest.raises(IntegrityFailure):
-        copy_out(done, target, QUIET)
+        copy_out(done, target, QUIET, force=True)
     assert target.read_bytes() == CONTENT
 
 
@@ -300,7 +303,11 @@ def test_a_link_at_the_destination_is_replaced_and_not_followed(
     precious, link = tmp_path / "precious", tmp_path / "copy.sif"
     precious.write_bytes(b"mine")
     link.symlink_to(precious)
-    copy_out(get(registry, store), link, QUIET)
+    done = get(registry, store)
+    with pytest.raises(PlaceUnusable, match="it is a symbolic link"):
+        copy_out(done, link, QUIET)
+    assert link.is_symlink()
+    copy_out(done, link, QUIET, force=True)
     assert precious.read_bytes() == b"mine"
     assert not link.is_symlink()
 

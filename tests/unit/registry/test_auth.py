@@ -4,8 +4,9 @@ import pytest
 
 from factory.errors import UsageError
 from factory.io.http.client import Answer, Client, HttpFailure, HttpSettings
-from factory.registry.auth import PULL, RegistryLogin, _read_token
+from factory.registry.auth import PULL, RegistryLogin
 from factory.registry.credentials import Credential, Keychain
+from factory.registry.tokens import read_token
 
 QUICK = HttpSettings(connect_timeout=1, budget=1, attempts=1)
 
@@ -97,10 +98,10 @@ def test_without_a_known_scheme_there_is_nothing_to_try() -> None:
 )
 def test_an_answer_without_a_sendable_token_is_an_error(content: bytes) -> None:
     with pytest.raises(HttpFailure, match="returned no token"):
-        _read_token(Answer(200, {}, content, "https://h/token"), "h")
+        read_token(Answer(200, {}, content, "https://h/token"), "h")
 
 
 @pytest.mark.parametrize("life", ["60", "-1", "1e30", "0", "null"])
 def test_any_token_lifetime_is_accepted(life: str) -> None:
-    token = _read_token(Answer(200, {}, f'{{"token": "T", "expires_in": {life}}}'.encode(), "https://h/"), "h")
+    token = read_token(Answer(200, {}, f'{{"token": "T", "expires_in": {life}}}'.encode(), "https://h/"), "h")
     assert token.header == "Bearer T"

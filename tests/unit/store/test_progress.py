@@ -19,10 +19,10 @@ from factory.store.gc import Rules, collect
 from factory.store.store import Store
 from factory.store.trust import Trust
 from factory.store.verify import verify
-from tests.unit.parts import Recorded
+from tests.unit.parts import Recorded, sif_of
 from tests.unit.store.stored import ingest, put
 
-SIF = bytes(32) + b"SIF_MAGIC" + bytes(3_000_000)
+SIF = sif_of(bytes(3_000_000))
 OTHER = b"another image" * 1000
 
 

@@ -17,6 +17,7 @@ from factory.store.fetch.pool import Source as BlobSource
 from factory.store.fetch.transfer import fetch_whole
 from factory.store.store import Store
 from factory.store.verify import verify
+from tests.limits import allow_threads
 
 PART = 10_000
 BLOCK = 3_000
@@ -105,6 +106,31 @@ def test_parts_are_put_together_in_their_order_whatever_the_order_they_come_in(s
     assert source.most <= connections
     assert sorted(source.asked) == [(at, min(PART, len(CONTENT) - at)) for at in range(0, len(CONTENT), PART)]
     assert verify(store, Silent()) == (1, ())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_an_image_arrives_where_few_threads_are_allowed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    allow_threads(count, monkeypatch)
+    source, heard = Source(), Counted()
+    assert ingest(store, source, heard) == len(CONTENT)
+    assert store.blob(WANTED.digest).read_bytes() == CONTENT
+    assert heard.done == len(CONTENT)
+    assert source.most <= max(1, count)
+    assert sorted(source.asked) == [(at, min(PART, len(CONTENT) - at)) for at in range(0, len(CONTENT), PART)]
+
+
+@pytest.mark.parametrize("place", [0, PART + 1, 7 * PART + 1])
+def test_a_failure_without_threads_keeps_what_came_before_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    allow_threads(0, monkeypatch)
+    with pytest.raises(RegistryFailure, match="the connection broke"):
+        ingest(store, Source(fault=fails_at(place, RegistryFailure("the connection broke"))), Silent())
+    kept = partial_of(store)
+    assert kept == CONTENT[: len(kept)]
+    assert place - BLOCK <= len(kept) <= place
 
 
 def test_workers_do_not_run_away_from_a_reader_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:

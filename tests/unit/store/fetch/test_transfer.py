@@ -20,6 +20,7 @@ from factory.store.fetch.pool import Source as BlobSource
 from factory.store.fetch.transfer import transfer
 from factory.store.store import Store
 from factory.store.verify import verify
+from tests.limits import allow_threads
 from tests.unit.delta.images import noise
 from tests.unit.parts import Heard
 
@@ -55,6 +56,13 @@ class Source:
     def _rest(self, offset: int) -> Iterator[bytes]:
         self.whole.append(offset)
         yield CONTENT[offset:]
+
+
+@pytest.fixture(params=[None, 2, 0], ids=["threads", "two threads", "no threads"], autouse=True)
+def few_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test as well where the system allows no more threads, or only some."""
+    if request.param is not None:
+        allow_threads(request.param, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

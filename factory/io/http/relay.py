@@ -1,0 +1,124 @@
+"""A local proxy that adds a login on the way to the real one, so that a build can use it without knowing the login.
+
+It listens on 127.0.0.1 while the build runs, and only accepts requests with a password of its own, because other users
+of the machine could connect too. That password is worthless after the build. Specifications: RFC 9110 (sections 7.6,
+9.3.6, and 11.7).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hmac
+import secrets
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator, Mapping
+from urllib.parse import unquote
+
+from factory.io.http.proxies import Proxy
+
+_HEAD = 64 * 1024  # bytes of a request line and its headers
+_BLOCK = 64 * 1024
+_IDLE = 600.0  # seconds without a byte
+_CONNECT = 30.0
+_USER = "build"
+_PRIVATE = (b"proxy-authorization:", b"proxy-connection:", b"connection:")
+_REFUSED = (
+    b"HTTP/1.1 407 Proxy Authentication Required\r\n"
+    b'Proxy-Authenticate: Basic realm="singfactory"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+)
+_UNREACHABLE = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@contextlib.contextmanager
+def relays(proxies: Mapping[str, Proxy]) -> Iterator[dict[str, str]]:
+    """Run a relay for each HTTP proxy while the block runs. Yields the relays' addresses under the same names."""
+    with contextlib.ExitStack() as stack:
+        started = {proxy: stack.enter_context(_relay(proxy)) for proxy in set(proxies.values())}
+        yield {name: started[proxy] for name, proxy in proxies.items()}
+
+
+@contextlib.contextmanager
+def _relay(proxy: Proxy) -> Iterator[str]:
+    with _Server(proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{_USER}:{server.password}@127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False  # a program that the build left behind may keep a connection open
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.upstream = proxy.address
+        self.password = secrets.token_hex(16)
+        self.expected = _basic(f"{_USER}:{self.password}")
+        self.login = _basic(unquote(proxy.login))
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing: a broken connection is the client's to report."""
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: _Server
+    request: socket.socket
+
+    def handle(self) -> None:
+        self.request.settimeout(_IDLE)
+        head, rest = self._head()
+        lines = head.split(b"\r\n")
+        if not any(self._is_permitted(line) for line in lines[1:]):
+            self.request.sendall(_REFUSED)
+            return
+        kept = [line for line in lines if not line.lower().startswith(_PRIVATE)]
+        if not lines[0].upper().startswith(b"CONNECT "):
+            kept.append(b"Connection: close")  # the next request on this connection would lack the login
+        try:
+            upstream = socket.create_connection(self.server.upstream, _CONNECT)
+        except OSError:
+            self.request.sendall(_UNREACHABLE)
+            return
+        with upstream:
+            upstream.settimeout(_IDLE)
+            upstream.sendall(b"\r\n".join([*kept, b"Proxy-Authorization: " + self.server.login, b"", b""]) + rest)
+            sending = threading.Thread(target=_copy, args=(self.request, upstream), daemon=True)
+            sending.start()
+            _copy(upstream, self.request)
+
+    def _head(self) -> tuple[bytes, bytes]:
+        """Read a request's line and headers; return them, and the bytes after them."""
+        received = b""
+        while b"\r\n\r\n" not in received and len(received) <= _HEAD:
+            block = self.request.recv(_BLOCK)
+            if not block:
+                break
+            received += block
+        head, _, rest = received.partition(b"\r\n\r\n")
+        return head, rest
+
+    def _is_permitted(self, line: bytes) -> bool:
+        name, _, text = line.partition(b":")
+        return name.strip().lower() == b"proxy-authorization" and hmac.compare_digest(
+            text.strip(), self.server.expected
+        )
+
+
+def _basic(login: str) -> bytes:
+    return b"Basic " + base64.b64encode(login.encode())
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Copy until the source ends, then say so to the target."""
+    with contextlib.suppress(OSError):
+        while block := source.recv(_BLOCK):
+            target.sendall(block)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
