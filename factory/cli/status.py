@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
@@ -13,10 +13,12 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
 from factory.errors import FactoryError
 from factory.github.model import Run
-from factory.github.rest import GitHub
 from factory.make.make import plan_for, take_snapshot
 from factory.records.catalog import Catalog
 from factory.records.job import Plan
+
+if TYPE_CHECKING:  # needs PyGithub, which only the factory side installs
+    from factory.github.rest import GitHub
 
 _SCHEDULED = "scheduled.yml"
 _WORKFLOWS = ("publish.yml", _SCHEDULED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from factory.cli.adapters import host_opener
 from factory.cli.context import Context, common_arguments
@@ -14,13 +15,15 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
 from factory.github.model import Change
-from factory.github.rest import GitHub
 from factory.io import git
 from factory.plan import bases
 from factory.plan.bases import Pinned
 from factory.recipes.model import Recipe
 from factory.recipes.pins import FILE, content, read_pin
 from factory.report.markdown import plain
+
+if TYPE_CHECKING:  # needs PyGithub, which only the factory side installs
+    from factory.github.rest import GitHub
 
 _BRANCH = "singfactory/base-images"
 _NOTHING_LEFT = "This is no longer needed: every base image still has the digest in its `base.lock`."

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import github
 from github import GithubException
@@ -22,10 +22,9 @@ from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectio
 
 from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
-from factory.github.calls import Calls, Doing
+from factory.github.calls import Calls, Doing, check_address
 from factory.github.commands import new_token
 from factory.github.model import (
-    PUBLIC_API,
     WORKFLOW_LOGIN,
     Annotation,
     Change,
@@ -39,7 +38,7 @@ from factory.github.model import (
 from factory.github.texts import carries, key_of, marked, same
 from factory.io.http import certificates
 from factory.io.http.connections import TrustingAdapter
-from factory.io.http.settings import HttpSettings, host_of
+from factory.io.http.settings import HttpSettings
 
 if TYPE_CHECKING:
     from github.Issue import Issue as RemoteIssue
@@ -76,7 +75,7 @@ def connect(
         raise UsageError(
             "not a token for GitHub", why="it is empty, or contains spaces or line ends", fix="set it again"
         )
-    _check_address(api_url)
+    check_address(api_url)
     with _trusted_connections(settings):
         remote = github.Github(
             auth=github.Auth.Token(token),
@@ -385,20 +384,4 @@ class GitHub:
             doing,
             lambda: issue.create_comment(marked(key, body)),
             lambda: self._comment_of(doing, issue, key),
-        )
-
-
-def _check_address(api_url: str) -> None:
-    """Raise UsageError for an address to which a token must not be sent."""
-    try:
-        parts = urlsplit(api_url)
-        host = parts.hostname or ""
-    except ValueError:
-        host = ""
-    if not host or "@" in parts.netloc or parts.query or parts.fragment or not api_url.isprintable():
-        raise UsageError("not the address of a GitHub API", fix=f"use {PUBLIC_API} or https://HOST/api/v3")
-    local = host in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise UsageError(
-            f"the API address of {host_of(api_url)} does not use https", why="the token would be sent unencrypted"
         )

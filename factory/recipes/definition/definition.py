@@ -152,7 +152,7 @@ class Definition:
         for stage in self.stages:
             pieces = stage.pieces()
             followers = (*(text for _, _, text in pieces[1:]), "")
-            for (name, line, text), following in zip(pieces, followers, strict=True):
+            for (name, line, text), following in zip(pieces, followers):
                 size = len(text.encode())
                 limit = _SCANNED - len(following.partition("\n")[0].encode()) - 1
                 if size > limit:

@@ -20,7 +20,7 @@ def instead(command: Command) -> str:
     program, *arguments = command.words
     words = [
         word
-        for word, previous in zip(arguments, command.words, strict=False)
+        for word, previous in zip(arguments, command.words)
         if not word.startswith("-") and (program != "install" or previous not in _WITH_VALUE)
     ]
     if program in _COPIES and len(words) > 1 and _ROOT.match(words[-1]):

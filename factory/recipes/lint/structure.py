@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 
 from factory.recipes.characters import described, find_hidden
 from factory.recipes.definition.definition import Section, Stage
@@ -38,7 +37,7 @@ def _here_documents(subject: Subject) -> Iterator[Problem]:
     parts: list[Section | Stage] = []
     for stage in subject.definition.stages:
         parts += (stage, *stage.sections)
-    for section, following in pairwise(parts):
+    for section, following in zip(parts, parts[1:]):
         if not isinstance(section, Section) or not _is_shell(section):
             continue
         document = open_here_document(section.body)
