@@ -89,7 +89,10 @@ class RegistryLogin:
                 if login is Login.NONE and self._keychain.withholds(self.host):
                     login = Login.WITHHELD
         unsent = self._keychain.elsewhere if login is Login.NONE else ""
-        return denied(self.host, repository, answer, login, push=push, access=self._access, unsent=unsent)
+        plain_http = self._base.startswith("http:")
+        return denied(
+            self.host, repository, answer, login, push=push, access=self._access, plain_http=plain_http, unsent=unsent
+        )
 
     def __repr__(self) -> str:
         return f"RegistryLogin({self.host!r})"
