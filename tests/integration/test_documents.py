@@ -70,7 +70,9 @@ def _reader(empty: Project, host: str, space: str) -> Reader:
     set_version(folder, "2.1.2")
     project.ok("make", RECIPE)
     large = push_base(host, tag="large", text=LARGE)
-    set_version(project.recipe(LARGE_RECIPE, definition=PYTHON, base=large, more=TEST + MORE_TESTS), "2026.1")
+    set_version(
+        project.recipe(LARGE_RECIPE, definition=PYTHON, base=large, disk="50MB", more=TEST + MORE_TESTS), "2026.1"
+    )
     (project.folder / "paper").mkdir()
     project.ok("lock", RECIPE, "--output", str(project.folder / "paper/singfactory.lock"))
     return Reader(
