@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.factory_project import ROOT, TEST, Project
-from tests.unit.cli.cluster import Cluster
+from tests.unit.cli.cluster import FIRST, SECOND, Cluster
 
 TOO_OLD = ("3.6", "3.7", "3.8")
 
@@ -58,7 +58,7 @@ def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, sources: Path) -> N
 
     (tmp_path / "cluster").mkdir()
     cluster = Cluster(tmp_path / "cluster")
-    cluster.release(b"first")
+    cluster.release(FIRST)
     env = {name: text for name, text in cluster.env.items() if name != "PYTHONPATH"}
     env["LC_ALL"] = "en_US.ISO-8859-1"
 
@@ -72,9 +72,9 @@ def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, sources: Path) -> N
     ok("pull", "tool")
     ok("lock", "tool")
     ok("pull", "--locked", "singfactory.lock", "-o", "copy.sif")
-    assert (cluster.folder / "copy.sif").read_bytes() == b"first"
+    assert (cluster.folder / "copy.sif").read_bytes() == FIRST
     assert ok("exec", "--record", "runs.jsonl", "tool", "true") == "exec first\n"
-    cluster.release(b"second")
+    cluster.release(SECOND)
     assert ok("pull", "tool:1.0-2", "--json")
     assert "1.0-1 -> 1.0-2" in ok("diff", "tool:1.0-1", "tool:1.0-2")
     assert ok("path", "tool:1.0-1").endswith(".sif\n")

@@ -17,7 +17,8 @@ from factory.oci.digest import Digest
 from factory.records.candidate import require_folder
 from factory.records.lockfile import LockedImage, read
 from factory.registry import credentials
-from tests.unit.cli.cluster import ROOT, Cluster
+from tests.unit.cli.cluster import FIRST, ROOT, SECOND, Cluster
+from tests.unit.parts import sif_of
 
 # Permissions count for root, too, without these two capabilities (capabilities(7)).
 _DROPPED = "-dac_override,-dac_read_search"
@@ -28,8 +29,8 @@ THESIS = "\\documentclass{article}\n"
 @pytest.fixture
 def cluster(tmp_path: Path) -> Cluster:
     made = Cluster(tmp_path)
-    made.release(b"first")
-    made.release(b"another", name="other")
+    made.release(FIRST)
+    made.release(sif_of(b"another"), name="other")
     return made
 
 
@@ -50,7 +51,7 @@ def test_lock_keeps_the_other_images_of_a_lock_file(cluster: Cluster) -> None:
     assert list(locked(cluster)) == ["tool:1.0-1", "other:1.0-1"]
     assert locked(cluster)["tool:1.0-1"] == first
     cluster.ok("pull", "--locked", "singfactory.lock")
-    assert {digest for digest, _ in cluster.store.blobs()} == {Digest.of(b"first"), Digest.of(b"another")}
+    assert {digest for digest, _ in cluster.store.blobs()} == {Digest.of(FIRST), Digest.of(sif_of(b"another"))}
     gone = cluster.ok("store", "gc", "--keep", "0", "--grace", "0", "--lock-file", "singfactory.lock").out
     assert gone.startswith("0 B freed"), "both are still protected"
 
@@ -61,22 +62,22 @@ def test_lock_updates_the_entry_of_a_name_and_says_what_it_was(cluster: Cluster)
     before = locked(cluster)
     assert "tool:1.0-1 is already locked as sha256:" in cluster.ok("lock", "tool").err
     assert locked(cluster) == before, "not even the date changes"
-    cluster.release(b"second")
+    cluster.release(SECOND)
     said = cluster.ok("lock", "tool").err
     assert f"(was 1.0-1, {before['tool:1.0-1'].digest})" in said
     assert list(locked(cluster)) == ["tool:1.0-2", "other:1.0-1"]
-    cluster.release(b"third")
+    cluster.release(sif_of(b"third"))
     cluster.ok("lock", "tool:1.0")
     assert list(locked(cluster)) == ["tool:1.0-3", "other:1.0-1"], "a version names its builds"
 
 
 @pytest.mark.slow
 def test_another_tag_of_a_recipe_is_another_entry(cluster: Cluster) -> None:
-    cluster.release(b"second")
+    cluster.release(SECOND)
     cluster.ok("lock", "tool:1.0-1")
     cluster.ok("lock", "tool:1.0-2", "other")
     assert list(locked(cluster)) == ["tool:1.0-1", "tool:1.0-2", "other:1.0-1"]
-    cluster.release(b"third")
+    cluster.release(sif_of(b"third"))
     cluster.ok("lock", "tool")
     assert list(locked(cluster)) == ["tool:1.0-1", "tool:1.0-2", "other:1.0-1", "tool:1.0-3"], "which one is unclear"
     cluster.ok("lock", "tool:1.0-1", "tool", "-o", "both.lock")
@@ -131,7 +132,7 @@ def test_lock_writes_an_empty_file_and_one_in_a_new_folder(cluster: Cluster) -> 
 def test_locks_at_the_same_time_keep_each_other_s_images(cluster: Cluster) -> None:
     names = ["tool", "other", *(f"more-{number}" for number in range(4))]
     for name in names[2:]:
-        cluster.release(name.encode(), name=name)
+        cluster.release(sif_of(name.encode()), name=name)
     processes = [cluster.start("lock", name) for name in names]
     for process in processes:
         process.communicate(timeout=60)
@@ -152,11 +153,11 @@ def test_pull_overwrites_no_other_file_unless_forced(cluster: Cluster) -> None:
     assert path.read_text() == THESIS
     (cluster.folder / "empty").touch()
     cluster.ok("pull", "tool", "-o", "empty")
-    assert (cluster.folder / "empty").read_bytes() == b"first"
+    assert (cluster.folder / "empty").read_bytes() == FIRST
     cluster.ok("pull", "tool", "-o", "copy.sif", "--force")
-    assert path.read_bytes() == b"first"
+    assert path.read_bytes() == FIRST
     cluster.ok("pull", "tool", "-o", "copy.sif")
-    cluster.release(b"second")
+    cluster.release(SECOND)
     assert cluster.run("pull", "tool", "-o", "copy.sif").code == 8, "another image is another file"
     link = cluster.folder / "link.sif"
     link.symlink_to(path)
@@ -164,7 +165,7 @@ def test_pull_overwrites_no_other_file_unless_forced(cluster: Cluster) -> None:
     (cluster.folder / "images-here").mkdir()
     (cluster.folder / "images-here/tool-1.0-2.sif").write_text(THESIS)
     assert cluster.run("pull", "tool", "-o", "images-here").code == 8
-    assert (path.read_bytes(), link.is_symlink()) == (b"first", True)
+    assert (path.read_bytes(), link.is_symlink()) == (FIRST, True)
 
 
 @pytest.mark.slow
