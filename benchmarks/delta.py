@@ -100,14 +100,14 @@ def compare(setting: Setting, pair: Pair, network: Network, rounds: int) -> tupl
 
     def check(client: Client, out: Path) -> None:
         ours = client.name in {_DELTA, _FULL}
-        told = json.loads((out / "pulled.json").read_bytes()) if ours else {}
-        made = Path(told["path"]) if ours else out / delta_peers.MADE
+        pulled = json.loads((out / "pulled.json").read_bytes()) if ours else {}
+        made = Path(pulled["path"]) if ours else out / delta_peers.MADE
         if digest_of(made) != (pair.sif.digest, pair.sif.size):
             sys.exit(f"{client.name} wrote a file that differs from the published image")
         asked = [one for link in network.links for one in link.requests()]
         counts = seen.setdefault(client.name, Seen())
         if ours:
-            counts.fetched.append(told["transferred"])
+            counts.fetched.append(pulled["transferred"])
         elif client.name == "rsync":
             counts.fetched.append(delta_peers.received(out))
         elif network.links:
@@ -155,9 +155,9 @@ def changes_table(pairs: Sequence[Pair]) -> str:
         spans = delta_bytes.missing(pair.before, pair.after)
         missing = sum(span.length for span in spans)
         kinds, names = delta_bytes.explained(spans, delta_bytes.regions(pair.after, frozenset(new.names)))
-        told = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in kinds.most_common())
+        sizes = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in kinds.most_common())
         most = ", ".join(f"`{name}` {size / 1e6:.2f}" for name, size in names.most_common(3))
-        wholes.append(f"- {pair.title}: {told}." + (f" Most of the files that were there: {most}." if most else ""))
+        wholes.append(f"- {pair.title}: {sizes}." + (f" Most of the files that were there: {most}." if most else ""))
         rows.append(
             [
                 pair.title,

@@ -198,8 +198,8 @@ def crowd_table(place: Place, count: int) -> str:
         wall, codes = crowd(place, processes)
         first = first or wall
         asked, served = place.served()
-        told = ", ".join(f"{number} x exit {code}" for code, number in sorted(codes.items()))
-        cells = [f"{wall:.2f}", f"{wall / first:.2f}", told, str(asked), f"{served / 1e6:.1f}"]
+        ended = ", ".join(f"{number} x exit {code}" for code, number in sorted(codes.items()))
+        cells = [f"{wall:.2f}", f"{wall / first:.2f}", ended, str(asked), f"{served / 1e6:.1f}"]
         rows.append([name, *cells, f"{served / place.image.size:.3f}", place.blob()])
     heads = ["", "wall s", "ratio", "exit codes", "blob requests", "MB served", "transfers", "image"]
     return markdown(heads, rows)

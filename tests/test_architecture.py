@@ -272,8 +272,7 @@ def test_only_what_goes_into_the_store_is_read_unverified() -> None:
         for path in modules()
         if "caller_verifies=True" in path.read_text(encoding="utf-8")
     }
-    # resolve.py reads only the first bytes, to see whether a layer of a generic type is a SIF.
-    assert asking == {"pull/pull.py", "pull/resolve.py"}
+    assert asking == {"pull/pull.py"}
 
 
 # Who reads JSON without factory.strict, and why.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from factory.errors import NoRoom
-from factory.io import files
+from factory.io import files, trees
 from factory.recipes.model import Recipe
 
 _LAST_STEP = "Creating SIF file"  # engines print it when the root file system is complete
@@ -55,7 +55,7 @@ class Use:
     def line(self, text: str) -> None:
         """Take a line of the engine's output, and pass it on."""
         if _LAST_STEP in text and not self._before_last_step:
-            self._before_last_step = files.disk_use(self._scratch)
+            self._before_last_step = trees.disk_use(self._scratch)
         self._on_line(text)
 
     def peak(self, image_size: int) -> int:

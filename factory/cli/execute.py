@@ -119,13 +119,13 @@ def execute(verb: str, options: RunOptions) -> int:
         recipe_env=image.env,
         options=_engine_options(context, image, options),
         cwd=Path.cwd(),
+        messages=container.message_options(context.env, quiet=options.quiet, verbose=options.verbose),
     )
     _note_left_out(context, start)
     if options.record is not None:
         line = json.dumps(_record(context, image, path, [verb, *arguments]))
         files.append_line(options.record, line, begins=_RECORD_BEGINS)
-    messages = container.message_options(context.env, quiet=options.quiet, verbose=options.verbose)
-    engine.become(verb, path, arguments, env=start.env, options=start.options, message_options=messages)
+    container.become(engine, verb, path, arguments, start)
 
 
 def _note_left_out(context: Context, start: container.Start) -> None:

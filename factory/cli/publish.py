@@ -15,7 +15,7 @@ from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, UsageError
 from factory.github.actions import Actions
 from factory.make.adapters import Adapters
-from factory.make.handover import Handed, publish_all
+from factory.make.handover import EntryResult, publish_all
 from factory.make.make import finish_kept, plan_for, publish_one, take_snapshot
 from factory.recipes.model import Recipe
 from factory.records import candidate, report
@@ -122,7 +122,7 @@ def _is_unchanged(release: Release, made: Candidate) -> bool:
     return release.sif.digest != made.sif.digest
 
 
-def _handed_row(handed: Handed, adapters: Adapters) -> dict[str, Any]:
+def _handed_row(handed: EntryResult, adapters: Adapters) -> dict[str, Any]:
     """The JSON row of a candidate. error: why it was not published, null if it was."""
     if handed.release is not None and handed.candidate is not None:
         return {**_row(handed.release, handed.candidate, adapters), "folder": handed.name, "error": None}

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import NoReturn
 
-from factory.engine.engine import APPTAINER, Bind, Engine
+from factory.engine.engine import APPTAINER, Bind, Engine, require_utf8
 from factory.errors import UsageError
+from factory.io import process
 
 _PREFIXES = ("APPTAINER", "SINGULARITY")
 _NEVER_PASSED = frozenset({"HOME", "PATH", "LD_LIBRARY_PATH"})  # the engine does not pass the host's values
@@ -29,21 +31,31 @@ _MADE_ON_DEMAND = re.compile(r"XDG_[A-Z]+_HOME")
 
 @dataclass(frozen=True)
 class Start:
-    """How the engine is started. left_out: variables that the program does not get, and why."""
+    """How the engine is started. left_out: variables that the program does not get, and why.
+
+    messages: the engine's options for its own messages.
+    """
 
     env: Mapping[str, str]
     options: tuple[str, ...]
     left_out: Mapping[str, str]
+    messages: tuple[str, ...] = ()
 
 
 def start(
-    engine: Engine, *, env: Mapping[str, str], recipe_env: Mapping[str, str], options: Sequence[str], cwd: Path
+    engine: Engine,
+    *,
+    env: Mapping[str, str],
+    recipe_env: Mapping[str, str],
+    options: Sequence[str],
+    cwd: Path,
+    messages: tuple[str, ...] = (),
 ) -> Start:
     """Decide what a program in an image gets of the user's environment.
 
     env: the user's environment. recipe_env: the recipe's variables, which count unless the user sets them. options: the
     user's options for the engine. Folders for temporary files are bound; where that is not possible, their variable is
-    left out, since programs rely on their TMPDIR.
+    left out, since programs rely on their TMPDIR. messages: as ``message_options`` returns them.
     """
     view = _View(Configuration.of(engine), env, options, cwd)
     binds: dict[str, Bind] = {}
@@ -58,7 +70,16 @@ def start(
             left_out[name] = found
     passed = {name: text for name, text in env.items() if name not in left_out}
     added = [word for bind in binds.values() for word in ("--bind", str(bind))]  # before the user's, which may be below
-    return Start(_variables(engine.kind, passed, recipe_env, options), (*added, *options), left_out)
+    return Start(_variables(engine.kind, passed, recipe_env, options), (*added, *options), left_out, messages)
+
+
+def become(engine: Engine, verb: str, image: Path, arguments: Sequence[str], start: Start) -> NoReturn:
+    """Replace this process by ``exec``, ``run`` or ``shell`` of the image. Raises PlaceUnusable."""
+    require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
+    require_utf8(Path.cwd(), "run this in another folder")
+    options = (*start.options, *engine.unpack_options())
+    command = [str(engine.path), *start.messages, verb, *options, str(image), *arguments]
+    process.become(command, start.env, engine.host.mapping)
 
 
 def message_options(env: Mapping[str, str], *, quiet: bool, verbose: bool) -> tuple[str, ...]:

@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
@@ -161,7 +160,7 @@ class Engine:
 
         The image appears under its name only when it is complete. The engine's leftovers are removed in any case.
         """
-        _require_utf8(order.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
+        require_utf8(order.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         output = Output(on_line)
         # The build can write anything into its output folder and change its mode. So the folder is inside another one
         # that only we can open, and its contents are checked afterwards.
@@ -240,8 +239,8 @@ class Engine:
         self, command: Command, on_output: Callable[[bytes], None], on_error_output: Callable[[bytes], None]
     ) -> process.Finished:
         """Run a command inside an image as an unprivileged user, and pass its output on."""
-        _require_utf8(command.image, "keep candidates at another path: SINGFACTORY_WORK")
-        _require_utf8(command.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
+        require_utf8(command.image, "keep candidates at another path: SINGFACTORY_WORK")
+        require_utf8(command.scratch, "use a folder at another path: SINGFACTORY_TMPDIR")
         # HOME is set inside: when root runs the command as nobody, the engine would use nobody's home.
         start = f'HOME={HOME_INSIDE}; export HOME; cd "$HOME" && exec "$@"'
         inner = ("/bin/sh", "-c", start, "test", *(command.arguments or (_OWN_TEST,)))
@@ -256,22 +255,6 @@ class Engine:
             new_keyring=True,
             abstract_sockets=self.is_setuid,  # blocking them takes away setuid rights, and it would not start
         )
-
-    def become(
-        self,
-        verb: str,
-        image: Path,
-        arguments: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        options: Sequence[str] = (),
-        message_options: Sequence[str] = (),
-    ) -> NoReturn:
-        """Replace this process by ``exec``, ``run`` or ``shell`` of the image. env: the engine's environment."""
-        _require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
-        _require_utf8(Path.cwd(), "run this in another folder")
-        mine = [str(self.path), *message_options, verb, *options, *self._without_mounts(), str(image), *arguments]
-        process.become(mine, env, self.host.mapping)
 
     @property
     def _prefix(self) -> str:
@@ -316,9 +299,9 @@ class Engine:
         for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
-        return options + self._without_mounts()
+        return options + self.unpack_options()
 
-    def _without_mounts(self) -> list[str]:
+    def unpack_options(self) -> list[str]:
         """Return the option that unpacks an image which cannot be mounted. SingularityCE does so without an option."""
         unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
         return ["--unsquash"] if unpacks else []
@@ -395,7 +378,7 @@ def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, 
     return kind, match[2], (int(match[3]), int(match[4]))
 
 
-def _require_utf8(path: Path, fix: str) -> None:
+def require_utf8(path: Path, fix: str) -> None:
     """Raise PlaceUnusable for a path that is not UTF-8: engines keep paths in JSON, which replaces its bytes."""
     try:
         str(path).encode()

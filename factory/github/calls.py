@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from github import BadAttributeException, GithubException
 
 from factory.errors import AccessDenied, FactoryError, NotFound, RegistryFailure, UsageError
+from factory.github.model import PUBLIC_API
 from factory.io.http.failures import NETWORK_ERRORS, WORTH_ANOTHER_TRY, Trouble, explain, retry_after, safe_text
 from factory.io.http.retry import Patience
 from factory.io.http.settings import HttpSettings, host_of
@@ -175,13 +177,13 @@ def _said(error: GithubException) -> str:
     """GitHub's message, with its details about single fields (docs: "Troubleshooting the REST API")."""
     data = error.data if isinstance(error.data, Mapping) else {}
     details = data.get("errors")
-    told = [str(data.get("message") or "")]
+    parts = [str(data.get("message") or "")]
     for detail in details if isinstance(details, list) else []:
         if isinstance(detail, Mapping):
-            told.append(str(detail.get("message") or f"{detail.get('field', '')} {detail.get('code', '')}"))
+            parts.append(str(detail.get("message") or f"{detail.get('field', '')} {detail.get('code', '')}"))
         else:
-            told.append(str(detail))
-    return safe_text("; ".join(part.strip() for part in told if part.strip()))
+            parts.append(str(detail))
+    return safe_text("; ".join(part.strip() for part in parts if part.strip()))
 
 
 def _limited(status: int, headers: Mapping[str, str], said: str) -> float | None:
@@ -206,3 +208,19 @@ def _until(reset: str, date: str) -> float:
     except (ValueError, TypeError, IndexError):
         now = time.time()
     return max(0.0, float(reset[:12]) - now) + 1
+
+
+def check_address(api_url: str) -> None:
+    """Raise UsageError for an address to which a token must not be sent."""
+    try:
+        parts = urlsplit(api_url)
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not host or "@" in parts.netloc or parts.query or parts.fragment or not api_url.isprintable():
+        raise UsageError("not the address of a GitHub API", fix=f"use {PUBLIC_API} or https://HOST/api/v3")
+    local = host in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise UsageError(
+            f"the API address of {host_of(api_url)} does not use https", why="the token would be sent unencrypted"
+        )

@@ -11,21 +11,19 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import github
 from github import GithubException
 from github.GithubObject import NotSet
-from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectionClass, Requester
 
 from factory.errors import FactoryError, UsageError
 from factory.github import checks, proposals
-from factory.github.calls import Calls, Doing
+from factory.github.calls import Calls, Doing, check_address
 from factory.github.commands import new_token
+from factory.github.connections import trusted_connections
 from factory.github.model import (
-    PUBLIC_API,
     WORKFLOW_LOGIN,
     Annotation,
     Change,
@@ -37,9 +35,7 @@ from factory.github.model import (
     Run,
 )
 from factory.github.texts import carries, key_of, marked, same
-from factory.io.http import certificates
-from factory.io.http.connections import TrustingAdapter
-from factory.io.http.settings import HttpSettings, host_of
+from factory.io.http.settings import HttpSettings
 
 if TYPE_CHECKING:
     from github.Issue import Issue as RemoteIssue
@@ -76,8 +72,8 @@ def connect(
         raise UsageError(
             "not a token for GitHub", why="it is empty, or contains spaces or line ends", fix="set it again"
         )
-    _check_address(api_url)
-    with _trusted_connections(settings):
+    check_address(api_url)
+    with trusted_connections(settings):
         remote = github.Github(
             auth=github.Auth.Token(token),
             base_url=api_url.rstrip("/"),
@@ -90,24 +86,6 @@ def connect(
             lazy=True,
         )
     return GitHub(remote, repository, Calls(api_url, settings, notice), author)
-
-
-@contextmanager
-def _trusted_connections(settings: HttpSettings) -> Iterator[None]:
-    """Make PyGithub clients that are created in the block trust the same certificates as singfactory."""
-    certificates.require_usable(settings.ca_bundle)
-    trust = certificates.trust(settings.ca_bundle)
-
-    class Trusting(HTTPSRequestsConnectionClass):
-        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - PyGithub's signature
-            super().__init__(*arguments, **options)
-            self.session.mount("https://", TrustingAdapter(trust))
-
-    Requester.injectConnectionClasses(HTTPRequestsConnectionClass, Trusting)
-    try:
-        yield
-    finally:
-        Requester.resetConnectionClasses()
 
 
 class GitHub:
@@ -385,20 +363,4 @@ class GitHub:
             doing,
             lambda: issue.create_comment(marked(key, body)),
             lambda: self._comment_of(doing, issue, key),
-        )
-
-
-def _check_address(api_url: str) -> None:
-    """Raise UsageError for an address to which a token must not be sent."""
-    try:
-        parts = urlsplit(api_url)
-        host = parts.hostname or ""
-    except ValueError:
-        host = ""
-    if not host or "@" in parts.netloc or parts.query or parts.fragment or not api_url.isprintable():
-        raise UsageError("not the address of a GitHub API", fix=f"use {PUBLIC_API} or https://HOST/api/v3")
-    local = host in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise UsageError(
-            f"the API address of {host_of(api_url)} does not use https", why="the token would be sent unencrypted"
         )

@@ -116,17 +116,6 @@ def readable_space(path: Path) -> str:
     return "free space unknown" if free is None else f"{readable_size(free)} free"
 
 
-def disk_use(folder: Path) -> int:
-    """Return the bytes that a folder's files take on disk, without those that this user cannot see."""
-    seen: dict[tuple[int, int], int] = {}  # a file with several names counts once
-    for place, below, names in os.walk(folder):
-        for name in (*below, *names):
-            with contextlib.suppress(OSError):
-                found = Path(place, name).lstat()
-                seen[found.st_dev, found.st_ino] = found.st_blocks * 512
-    return sum(seen.values())
-
-
 def require_space(path: Path, needed: int, purpose: str) -> None:
     """Raise NoRoom unless ``needed`` bytes are free at path. purpose completes the message, e.g. "to build NAME"."""
     free = free_space(path)

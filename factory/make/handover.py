@@ -27,7 +27,7 @@ FindRecipe = Callable[[str], Recipe]
 
 
 @dataclass(frozen=True)
-class Handed:
+class EntryResult:
     """Result for one entry of the folder: its release, or the error. name: the entry's file name."""
 
     name: str
@@ -43,7 +43,7 @@ def publish_all(
     gather_inputs: GatherInputs | None = None,
     *,
     first_attempt: bool = True,
-) -> Iterator[Handed]:
+) -> Iterator[EntryResult]:
     """Publish every candidate in the work folder, bases first, and yield each result.
 
     All architectures of a recipe get the same build number. A candidate that cannot be published does not stop the
@@ -57,7 +57,7 @@ def publish_all(
     for entry in artifacts_in(adapters.candidates, planned, first_attempt=first_attempt):
         read = _of_recipe(entry, find)
         if isinstance(read, FactoryError):
-            yield Handed(entry.name, error=read)
+            yield EntryResult(entry.name, error=read)
         elif read is not None:
             found.append(read)
         elif entry.target is None:
@@ -90,22 +90,22 @@ def _of_recipe(entry: Artifact, find: FindRecipe) -> tuple[Recipe, Candidate] | 
 
 def _publish(
     recipe: Recipe, group: Sequence[Candidate], bases: set[str], adapters: Adapters, gather_inputs: GatherInputs
-) -> Iterator[Handed]:
+) -> Iterator[EntryResult]:
     """Publish the candidates of one recipe. bases: the SIF digests of all releases of its base recipe."""
     ready = []
     for made in group:
         judged = _judged(recipe, made, bases, adapters, gather_inputs)
         if isinstance(judged, FactoryError):
-            yield Handed(made.folder.name, made, error=judged)
+            yield EntryResult(made.folder.name, made, error=judged)
         else:
             ready.append((made, judged))
     try:
         releases = publish_together(recipe, ready, adapters, gather_inputs) if ready else ()
     except FactoryError as error:
-        yield from (Handed(made.folder.name, made, error=error) for made, _ in ready)
+        yield from (EntryResult(made.folder.name, made, error=error) for made, _ in ready)
     else:
         for (made, _), release in zip(ready, releases):
-            yield Handed(made.folder.name, made, release)
+            yield EntryResult(made.folder.name, made, release)
 
 
 def _judged(

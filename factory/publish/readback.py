@@ -57,7 +57,8 @@ class ReadBackFailed(FactoryError):
             fix=f"{LATEST} and the catalog are unchanged. Check the registry and any proxy or cache in front of it, "
             f"then: singfactory publish {recipe}",
         )
-        self.exit_code = RegistryFailure.exit_code if isinstance(cause, NotFound) else cause.exit_code
+        refused = isinstance(cause, (NotFound, RegistryFailure))
+        self.exit_code = RegistryFailure.exit_code if refused else cause.exit_code
         self.retryable = cause.retryable
 
 

@@ -86,8 +86,13 @@ class RegistryLogin:
             login = Login.ACCEPTED
             if self._login(repository) is ANONYMOUS:
                 login = Login.REFUSED if repository in self._refused_logins else Login.NONE
+                if login is Login.NONE and self._keychain.withholds(self.host):
+                    login = Login.WITHHELD
         unsent = self._keychain.elsewhere if login is Login.NONE else ""
-        return denied(self.host, repository, answer, login, push=push, access=self._access, unsent=unsent)
+        plain_http = self._base.startswith("http:")
+        return denied(
+            self.host, repository, answer, login, push=push, access=self._access, plain_http=plain_http, unsent=unsent
+        )
 
     def __repr__(self) -> str:
         return f"RegistryLogin({self.host!r})"
@@ -110,9 +115,7 @@ class RegistryLogin:
     def _refused(self, answer: Answer, operation: _Operation, sent: Token | None) -> bool:
         """Handle a 401 or 403 answer to what was sent. Return True if another attempt is worthwhile."""
         with self._lock:
-            offered = {
-                one.scheme: one for one in reversed(parse_challenges(answer.headers.get("WWW-Authenticate", "")))
-            }
+            offered = _offered(answer)
             if answer.status == _UNAUTHORIZED:
                 challenge = offered.get("bearer") or offered.get("basic")
                 if challenge is None:
@@ -149,7 +152,7 @@ class RegistryLogin:
             return False
         if set(way.named) == set(own_scopes(operation.repository, operation.actions, self._challenge)):
             return False
-        way.use_named = self._own_scopes_fail = True
+        way.use_named = True
         return True
 
     def _way(self, operation: _Operation) -> _Way:
@@ -187,6 +190,7 @@ class RegistryLogin:
             own = own_scopes(operation.repository, operation.actions, challenge)
             answer = self._service.request(challenge, login, (way.named or own) if way.use_named else own)
             if answer.status == _OK:
+                self._own_scopes_fail |= way.use_named
                 return read_token(answer, self.host)
             if not self._use_named(operation) and not self._next_login(operation):
                 raise self._no_token(answer, operation)

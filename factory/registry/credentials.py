@@ -75,6 +75,7 @@ class Keychain:
         self._given = {normal_host(host): credential for host, credential in (given or {}).items()}
         self._notice = notice
         self._withheld = {normal_host(host): why for host, why in (withheld or {}).items()}
+        self._withholds = frozenset(self._withheld)
         self._documents = dict(documents or {})
         self.elsewhere = elsewhere
 
@@ -92,6 +93,10 @@ class Keychain:
                 if candidate is not None and all(_secret(candidate) != _secret(other) for other in found):
                     found.append(candidate)
         return found
+
+    def withholds(self, host: str) -> bool:
+        """Return True if a login that the user may expect for a host is not used."""
+        return normal_host(host) in self._withholds
 
     def _configurations(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the configurations with the names of their sources."""

@@ -13,9 +13,10 @@ _UNAUTHORIZED, _FORBIDDEN = 401, 403
 
 
 class Login(Enum):
-    """The login behind a request: none was stored for the registry, all were refused, or one was accepted."""
+    """The login behind a request: there was none, it was not sent, all were refused, or one was accepted."""
 
     NONE = "none"
+    WITHHELD = "withheld"
     REFUSED = "refused"
     ACCEPTED = "accepted"
 
@@ -28,6 +29,7 @@ def denied(
     *,
     push: bool = False,
     access: Access = Access.READ,
+    plain_http: bool = False,
     unsent: str = "",
 ) -> AccessDenied:
     """Return the error for a final 401 or 403: NotVisible if a repository was read without a login.
@@ -37,28 +39,34 @@ def denied(
     reason = answer.said() or f"it answered {answer.status}"
     if unsent:
         reason += f"; {unsent} is not sent there, unless the setting docker_login_hosts lists {host}"
-    if login is Login.NONE and access is Access.PUBLISH:
-        push, reason = True, f"publishing needs a login ({reason})"
-    if repository and not push and login is Login.NONE:
+    publishing = push or access is Access.PUBLISH
+    if login is Login.NONE and publishing:
+        reason = f"publishing needs a login ({reason})"
+    if login is Login.NONE and repository and not publishing:
         return NotVisible(
             f"{host}/{repository} is not published, or it is private",
             why=f"{host} denies reading it without a login ({reason})",
-            fix=f"if it is private: singfactory login {host} -u NAME; otherwise check the name",
+            fix=f"if it is private: {_login_command(host, plain_http)}; otherwise check the name",
         )
-    what = f"{host} denies {'write' if push else 'read'} access" + (f" to {repository}" if repository else "")
+    what = (
+        f"{host} denies {'write' if push else 'read'} access to {repository}" if repository else f"{host} denies access"
+    )
     if login is Login.REFUSED or (login is Login.ACCEPTED and answer.status == _UNAUTHORIZED):
         reason += "; it also refused the stored login"
-    return AccessDenied(what, why=reason, fix=_advice(host, repository, answer, login, push=push))
-
-
-def _advice(host: str, repository: str, answer: Answer, login: Login, *, push: bool) -> str:
-    """Return the next step. GHCR's tokens need a permission, and the repository needs access to the package."""
-    if host == _GHCR and (push or login is not Login.NONE):
-        kind = "write" if push else "read"
-        return (
+    if login is Login.WITHHELD:
+        reason += "; the login in the environment was not sent"
+    kind = "write" if publishing else "read"
+    if host == _GHCR and (publishing or login is not Login.NONE):  # tokens have scopes, packages have their own list
+        fix = (
             f"singfactory login {host} -u NAME with a token that has {kind}:packages; in a workflow, grant `packages: "
             f"{kind}` and give the repository access in the package's settings"
         )
-    if answer.status == _FORBIDDEN and login is Login.ACCEPTED:
-        return f"ask the owner of {repository or host} for {'write' if push else 'read'} access"
-    return f"singfactory login {host} -u NAME"
+    elif answer.status == _FORBIDDEN and login is Login.ACCEPTED:
+        fix = f"ask the owner of {repository or host} for {kind} access"
+    else:
+        fix = _login_command(host, plain_http)
+    return AccessDenied(what, why=reason, fix=fix)
+
+
+def _login_command(host: str, plain_http: bool) -> str:  # noqa: FBT001
+    return f"singfactory login {'http://' if plain_http else ''}{host} -u NAME"

@@ -12,7 +12,6 @@ from factory.io.http.settings import origin_of, redacted
 from factory.oci.names import RegistryAddress
 from factory.registry.auth import PULL, PUSH, RegistryLogin, ScopedLogin
 from factory.registry.credentials import DOCKER_HUB, Keychain, normal_host
-from factory.registry.denials import Login, denied
 from factory.registry.documents import checked_repository
 from factory.registry.protocol import Access
 
@@ -79,7 +78,7 @@ class Endpoint:
         """Check that the stored login works (``GET /v2/``). Raises AccessDenied, HttpFailure."""
         answer = self.client.request("GET", f"{self.base}/v2/", auth=self._login.scoped("", PUSH))
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
-            raise denied(self.host, "", answer, Login.ACCEPTED)
+            raise self._login.denied(answer, "", push=True)
         if answer.status != 200:  # noqa: PLR2004
             raise self.failure(answer, "", "is not a registry")
 

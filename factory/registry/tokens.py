@@ -115,9 +115,10 @@ def own_scopes(repository: str, actions: tuple[str, ...], challenge: Challenge) 
 
 
 def named_scopes(challenge: Challenge, actions: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the scopes that a challenge names, limited to these actions; scopes of other resources are left out.
+    """Return scopes for these actions on the repositories that a challenge names; other resources are left out.
 
-    Proxies such as Artifactory's know a repository under another name than its address.
+    Proxies such as Artifactory's know a repository under another name than its address. The actions in a challenge are
+    those of one request, and an operation may need more: to look for a blob, then to push it.
     """
     found = []
     for scope in challenge["scope"].split():
@@ -125,9 +126,9 @@ def named_scopes(challenge: Challenge, actions: tuple[str, ...]) -> tuple[str, .
         if not colon:
             found.append(scope)
         elif resource.startswith("repository"):
-            allowed = [action for action in actions if action in offered.split(",") or offered == "*"]
-            found += [f"{resource}:{','.join(allowed)}"] if allowed else []
-    return tuple(found)
+            fits = offered == "*" or any(action in offered.split(",") for action in actions)
+            found += [f"{resource}:{','.join(actions)}"] if fits else []
+    return tuple(found) if any(":" in scope for scope in found) else ()
 
 
 def read_token(answer: Answer, host: str) -> Token:

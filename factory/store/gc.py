@@ -2,8 +2,9 @@
 
 The order of steps keeps the store consistent if gc is killed. Under the image's download lock gc moves the file aside,
 checks the leases again, removes the tags, then the file. A user of an image takes the lease first and then looks for
-the file (factory.store.leases); gc does the opposite, so one of the two always notices. If a kill leaves tags without
-a file, the next use fetches the same image again.
+the file (factory.store.leases); gc does the opposite, so one of the two always notices. Between the two, the user waits
+for gc's lock, so that the file is not away while it is opened. If a kill leaves tags without a file, the next use
+fetches the same image again.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ from factory.store.trust import Trust
 
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that fetches the same image
 RECORD_TIMEOUT = 60.0  # seconds to wait for another process that writes a recipe's record, which takes milliseconds
+_GC_TIMEOUT = 5.0  # seconds to wait for a gc that looks at this image; it takes milliseconds
+_POLL = 0.02
 ELSEWHERE = "use a store of your own (--store DIR)"
 _READ_ONLY = 0o444
 _RECORD = re.compile(r"[a-z0-9][a-z0-9._-]*\.json", re.ASCII)
@@ -144,12 +147,16 @@ class Store:
             )
 
     def lease(self, digest: Digest, job: Job | None = None, *, process: bool = True) -> None:
-        """Take a lease on an image (factory.store.leases) in every store that has it and lets this user write one."""
+        """Take a lease on an image (factory.store.leases) in every store that has it and lets this user write one.
+
+        Returns when no `store gc` can take the file away any more, for a moment included.
+        """
         for root in (self.root, *self.shared):
             with contextlib.suppress(OSError):  # a store that this user may not enter
                 there = root == self.root or _blob(root, digest).exists()
                 if there and not self.trust.doubt_of_place(root):
                     leases.take(root, digest, job or Job(), process=process)
+                    _wait_for_gc(root, digest)
 
     def record(self, image: StoredImage, tags: Iterable[str], *, asked: bool = True) -> None:
         """Record an image under its registry's tags, and update the links of the tags that follow this registry.
@@ -299,6 +306,14 @@ class Store:
     def leftovers(self) -> Iterator[Path]:
         """Yield the unfinished downloads."""
         yield from entries(self.root / "partial")
+
+
+def _wait_for_gc(root: Path, digest: Digest) -> None:
+    """Wait while gc holds the image's lock: it may have looked for leases before, and moves the file aside and back."""
+    lock, aside = root / "locks" / f"{digest.hex}.lock", root / "partial" / f"{digest.hex}.removed"
+    deadline = time.monotonic() + _GC_TIMEOUT
+    while lock.exists() and (_blob(root, digest).exists() or aside.exists()) and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def _recipes(*roots: Path) -> list[str]:

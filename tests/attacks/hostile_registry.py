@@ -16,13 +16,14 @@ from factory.oci.names import BuildTag, RegistryAddress
 from factory.records.release import Release, to_manifest
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
+from tests.unit.parts import SIF_START
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0  # a command that takes longer hangs
 _ENGINE = """#!/bin/sh
 case "$1" in
 --version) echo "apptainer version 1.3.4" ;;
-exec) while [ "${1##*.}" != sif ]; do shift; done; cat "$1" ;;
+exec) while [ "${1##*.}" != sif ]; do shift; done; tail -c +START "$1" ;;
 esac
 """
 
@@ -73,7 +74,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Victim:
-    """Somebody with a store, and an engine that prints the image that it is told to run."""
+    """Somebody with a store, and an engine that prints what is in the image that it runs."""
 
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Victim:
     def run(self, *arguments: str, **more: str) -> Done:
         self.home.mkdir(exist_ok=True)
         engine = self.home / "apptainer"
-        engine.write_text(_ENGINE)
+        engine.write_text(_ENGINE.replace("START", str(SIF_START + 1)))
         engine.chmod(0o755)
         strip = ("SINGFACTORY", "XDG", "SLURM")
         kept = {name: text for name, text in os.environ.items() if not name.startswith(strip)}

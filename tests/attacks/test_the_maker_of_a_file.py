@@ -19,7 +19,7 @@ from tests.attacks.hostile_registry import Victim, folder_registry, lock_file, p
 from tests.attacks.network import PASSWORD, USER, Network, wants
 from tests.factory_project import ROOT
 from tests.servers import free_port
-from tests.unit.parts import sif_of, write_recipe
+from tests.unit.parts import SIF_START, sif_of, write_recipe
 
 LOGIN = {"SINGFACTORY_USERNAME": USER, "SINGFACTORY_PASSWORD": PASSWORD}
 
@@ -170,12 +170,12 @@ def test_a_strangers_lock_file_never_replaces_an_image_of_the_same_name(names: N
     victim.ok("pull", "nice")
     victim.ok("pull", "--locked", str(names.lock))
     for reference in ("nice", "nice:1.0-1", "nice:latest"):
-        assert victim.ok("exec", reference, "--", "true").out == GOOD.decode()
+        assert victim.ok("exec", reference, "--", "true").out == GOOD[SIF_START:].decode()
         assert Path(victim.ok("path", reference).out.strip()).read_bytes() == GOOD
     for link in (victim.store / "images/nice").iterdir():
         assert link.read_bytes() == GOOD
     where = f"{names.evil.describe()}/nice@{names.strange.digest}"
-    assert victim.ok("exec", where, "--", "true").out == EVIL.decode()
+    assert victim.ok("exec", where, "--", "true").out == EVIL[SIF_START:].decode()
 
 
 def test_a_strangers_lock_file_never_gives_a_name_its_meaning_before_the_registry_does(names: Names) -> None:
@@ -183,7 +183,7 @@ def test_a_strangers_lock_file_never_gives_a_name_its_meaning_before_the_registr
     assert f"singfactory exec {names.evil.describe()}/nice@{names.strange.digest}" in told
     assert not (names.victim.store / "images/nice/1.0-1").exists()
     assert names.victim.run("path", "nice").code == 3
-    assert names.victim.ok("exec", "nice", "--", "true").out == GOOD.decode()
+    assert names.victim.ok("exec", "nice", "--", "true").out == GOOD[SIF_START:].decode()
     assert (names.victim.store / "images/nice/1.0-1").read_bytes() == GOOD
 
 
@@ -194,7 +194,7 @@ def test_where_no_registry_is_set_a_lock_file_does_not_give_a_name_its_meaning(n
     assert f"{names.evil.describe()}/nice" in done.err
     assert not (names.victim.store / "images/nice/1.0-1").exists()
     names.unset.ok("pull", f"{names.good.describe()}/nice")
-    assert names.unset.ok("exec", "nice", "--", "true").out == GOOD.decode()
+    assert names.unset.ok("exec", "nice", "--", "true").out == GOOD[SIF_START:].decode()
     assert (names.victim.store / "images/nice/1.0-1").read_bytes() == GOOD
 
 
@@ -222,7 +222,7 @@ def test_an_image_fetched_from_a_mirror_is_not_the_word_of_the_registry_that_the
     lying = lock_file(names.lock, names.good.describe(), names.strange)
     names.victim.ok("pull", "nice")
     names.victim.ok("pull", "--locked", str(lying), "--registry", names.evil.describe())
-    assert names.victim.ok("exec", "nice:1.0-1", "--", "true").out == GOOD.decode()
+    assert names.victim.ok("exec", "nice:1.0-1", "--", "true").out == GOOD[SIF_START:].decode()
 
 
 def test_a_factory_toml_that_names_another_registry_does_not_take_the_links_of_a_store(
@@ -234,9 +234,12 @@ def test_a_factory_toml_that_names_another_registry_does_not_take_the_links_of_a
     names.unset.ok("pull", "nice")
     (names.victim.home / "factory.toml").write_text(f'registry = "{names.evil.describe()}"\n')
     names.unset.ok("pull", "nice")
-    assert names.unset.ok("exec", "nice", "--", "true").out == EVIL.decode()  # in that folder, as its file says
+    # In that folder, its factory.toml decides.
+    assert (
+        names.unset.ok("exec", "nice", "--", "true").out == EVIL[SIF_START:].decode()
+    )  # in that folder, as its file says
     (names.victim.home / "factory.toml").unlink()
-    assert names.unset.ok("exec", "nice", "--", "true").out == GOOD.decode()
+    assert names.unset.ok("exec", "nice", "--", "true").out == GOOD[SIF_START:].decode()
     for link in (names.victim.store / "images/nice").iterdir():
         assert link.read_bytes() == GOOD
 

@@ -178,7 +178,7 @@ def test_a_refused_login_tells_what_to_do_and_never_the_password(project: Projec
         login = {"SINGFACTORY_USERNAME": "robot", "SINGFACTORY_PASSWORD": "wr0ng"}
         done = project.run("make", SINGFACTORY_REGISTRY=space, **login)
         assert done.code == 4
-        assert f"singfactory login {server.host}" in done.err
+        assert f"singfactory login http://{server.host} -u NAME" in done.err
         assert "wr0ng" not in done.out + done.err
         tried = project.run("login", f"http://{server.host}", "-u", "robot")
         assert tried.code == 2

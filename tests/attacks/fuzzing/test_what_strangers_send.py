@@ -32,7 +32,7 @@ OWN = {
     "factory/engine/sources.py:pip_configuration": "this machine's pip.conf",
     "factory/engine/sources.py:localised": "the same",
     "factory/github/calls.py:_until": "a header of GitHub",
-    "factory/github/rest.py:_check_address": "the address of GitHub's API in one's own environment",
+    "factory/github/calls.py:check_address": "the address of GitHub's API in one's own environment",
     "factory/io/confine.py:run": "what the same program has written for its own process in the sandbox",
     "factory/io/search_program.py:main": "the same, for the process that searches",
     "factory/io/bytecode.py:settle": "our own installation",

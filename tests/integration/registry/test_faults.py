@@ -470,7 +470,7 @@ def test_an_upload_that_is_never_authorized_does_not_restart_forever(start: Star
     with pytest.raises(AccessDenied) as caught:
         opened(faulty).push_blob(NAME, source, wanted, Silent())
     assert len(faulty.requests("PUT")) == 2
-    assert f"singfactory login {faulty.server.host}" in caught.value.fix
+    assert f"singfactory login http://{faulty.server.host}" in caught.value.fix
 
 
 def test_a_cached_token_that_expired_is_renewed_in_a_download(start: Start) -> None:

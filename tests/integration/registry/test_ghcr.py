@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +59,7 @@ def test_an_empty_registry_is_planned_as_new_with_one_notice(ghcr: Ghcr, project
     assert done.json()["stuck"] == []
     assert done.err.count("treated as not published") == 1
     assert hidden(ghcr, "catalog") in done.err
-    assert f"singfactory login {ghcr.server.host} -u NAME" in done.err
+    assert f"singfactory login http://{ghcr.server.host} -u NAME" in done.err
     assert {line["user"] for line in ghcr.requests()} == {""}
     assert len(ghcr.requests()) <= 4  # a challenge, and a token for the catalog and for each recipe
 
@@ -88,7 +91,16 @@ def test_a_denied_name_is_not_published_or_private(ghcr: Ghcr, project: Project,
     assert done.code == 3, done
     what, _, fix = done.err.splitlines()
     assert what == f"singfactory: {hidden(ghcr, 'tool')}"
-    assert f"singfactory login {ghcr.server.host} -u NAME" in fix
+    assert f"singfactory login http://{ghcr.server.host} -u NAME" in fix
+
+
+def test_the_login_that_the_error_advises_is_accepted_and_used(project: Project) -> None:
+    project.ok("make", "tool", **LOGIN)
+    advice = re.search(r"singfactory (login \S+ -u) NAME", project.run("pull", "tool").err)
+    assert advice is not None
+    command = [sys.executable, "-m", "factory.cli", *advice[1].split(), READER, "--password-stdin"]
+    subprocess.run(command, input=READ_TOKEN, text=True, check=True, capture_output=True, env=dict(project.env))
+    project.ok("pull", "tool")
 
 
 def test_only_publishing_is_stopped_and_before_anything_is_built(ghcr: Ghcr, project: Project) -> None:
@@ -96,7 +108,7 @@ def test_only_publishing_is_stopped_and_before_anything_is_built(ghcr: Ghcr, pro
         done = project.run(*arguments)
         assert done.code == 4, done
         assert "publishing needs a login" in done.err
-        assert f"singfactory login {ghcr.server.host} -u NAME" in done.err
+        assert f"singfactory login http://{ghcr.server.host} -u NAME" in done.err
     assert not (project.folder / ".singfactory/candidates").exists()
     project.ok("build", "tool")
     project.ok("test", "tool")

@@ -34,7 +34,7 @@ def test_without_a_login_the_error_says_how_to_log_in(server: Server) -> None:
     assert caught.value.lines() == (
         f"{server.host}/images/tool is not published, or it is private",
         f"{server.host} denies reading it without a login (UNAUTHORIZED: authentication required)",
-        f"if it is private: singfactory login {server.host} -u NAME; otherwise check the name",
+        f"if it is private: singfactory login http://{server.host} -u NAME; otherwise check the name",
     )
 
 

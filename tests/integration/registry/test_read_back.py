@@ -20,7 +20,7 @@ from factory.records.candidate import Candidate
 from factory.records.release import PROVENANCE, TEST_REPORT, Release
 from factory.registry.credentials import Credential, Keychain
 from factory.registry.open import open_reader, open_registry
-from factory.registry.protocol import Registry
+from factory.registry.protocol import Access, Registry
 from tests.factory_project import DEFINITION, Project
 from tests.integration.workflows.tls import certificate
 from tests.servers import (
@@ -57,7 +57,8 @@ def made(tmp_path: Path, recipe: Recipe) -> Candidate:
 
 
 def opened(address: RegistryAddress, **given: Any) -> Registry:
-    return open_registry(address, client_settings=HttpSettings(attempts=2, budget=3, backoff=0.01), **given)
+    settings = HttpSettings(attempts=2, budget=3, backoff=0.01)
+    return open_registry(address, client_settings=settings, access=Access.PUBLISH, **given)
 
 
 def put(recipe: Recipe, made: Candidate, registry: Registry, when: str = NEVER) -> Release:

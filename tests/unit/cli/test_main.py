@@ -221,7 +221,7 @@ def test_abbreviated_options_are_refused(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("some\nthing"), KeyError("x"), RecursionError(), AssertionError(), MemoryError(), EOFError()]
+    "error", [ValueError("some\nthing"), KeyError("x"), RecursionError(), AssertionError(), EOFError()]
 )
 def test_an_unexpected_exception_is_a_message_with_exit_code_1_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
@@ -234,6 +234,12 @@ def test_an_unexpected_exception_is_a_message_with_exit_code_1_and_no_traceback(
     assert "SINGFACTORY_DEBUG=1" in err
     assert "Traceback" not in err
     assert len(err.splitlines()) == 2
+
+
+def test_too_little_memory_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path_fails(monkeypatch, MemoryError())
+    assert main(["path", "x"]) == 9
+    assert capsys.readouterr().err.startswith("singfactory: not enough memory\n")
 
 
 def test_debug_mode_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

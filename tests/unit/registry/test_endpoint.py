@@ -61,7 +61,7 @@ def test_refusals_say_what_to_do() -> None:
     assert isinstance(denied, AccessDenied)
     assert denied.lines() == (
         "ghcr.io denies write access to org/images/tool",
-        "DENIED: no",
+        "publishing needs a login (DENIED: no)",
         (
             "singfactory login ghcr.io -u NAME with a token that has write:packages; in a workflow, grant "
             "`packages: write` and give the repository access in the package's settings"

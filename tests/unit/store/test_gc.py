@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -289,6 +290,31 @@ def test_an_image_that_comes_into_use_at_the_last_moment_stays(store: Store, mon
     assert store.blob(digest).read_bytes() == b"image"
 
 
+def test_an_image_is_never_away_when_its_user_has_a_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(store, b"image", "tool", "1-1")
+    names = tags.names
+    seen: list[bytes] = []
+
+    def use_image() -> None:
+        store.lease(digest)
+        seen.append(store.blob(digest).read_bytes())
+
+    user = threading.Thread(target=use_image)
+
+    def names_while_a_user_begins(root: Path) -> dict[str, set[tuple[str, str]]]:
+        if user.ident is None and not store.blob(digest).exists():  # gc has moved it aside
+            user.start()
+            while not leases.read(root):
+                time.sleep(0.01)
+            user.join(0.2)
+        return names(root)
+
+    monkeypatch.setattr(tags, "names", names_while_a_user_begins)
+    assert why(run(store, older_than=DAY), keep=True)["tool:1-1"].startswith("in use by process")
+    user.join(10)
+    assert seen == [b"image"]
+
+
 def test_an_image_that_comes_into_use_after_the_plan_keeps_its_file_and_tags(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,14 +466,13 @@ import sys, time
 from pathlib import Path
 from factory.oci.digest import Descriptor
 from factory.io.progress import Silent
-from factory.store import leases
 from factory.store.store import Store
 from tests.unit.store.stored import image, ingest
 store, content = Store(Path(sys.argv[1])), b"image" * 100
 wanted = Descriptor.of("a/b", content)
 until = time.monotonic() + 3
 while time.monotonic() < until:
-    leases.take(store.root, wanted.digest)
+    store.lease(wanted.digest)
     path, _ = ingest(store, wanted, lambda offset: [content[offset:]], Silent())
     store.record(image(content, "tool", "1-1"), ["1-1"])
     assert path.read_bytes() == content, "it has its lease, and looked afterwards"
