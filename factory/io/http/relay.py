@@ -14,16 +14,18 @@ import secrets
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
 from factory.io.http.proxies import Proxy
 
+_END = b"\r\n\r\n"
 _HEAD = 64 * 1024  # bytes of a request line and its headers
 _BLOCK = 64 * 1024
 _IDLE = 600.0  # seconds without a byte
 _CONNECT = 30.0
 _USER = "build"
+_CLOSE = b"Connection: close"
 _PRIVATE = (b"proxy-authorization:", b"proxy-connection:", b"connection:")
 _REFUSED = (
     b"HTTP/1.1 407 Proxy Authentication Required\r\n"
@@ -73,14 +75,15 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         self.request.settimeout(_IDLE)
-        head, rest = self._head()
+        head, rest = _head(self.request)
         lines = head.split(b"\r\n")
         if not any(self._is_permitted(line) for line in lines[1:]):
             self.request.sendall(_REFUSED)
             return
-        kept = [line for line in lines if not line.lower().startswith(_PRIVATE)]
-        if not lines[0].upper().startswith(b"CONNECT "):
-            kept.append(b"Connection: close")  # the next request on this connection would lack the login
+        kept = _passed_on(lines)
+        is_tunnel = lines[0].upper().startswith(b"CONNECT ")
+        if not is_tunnel:
+            kept.append(_CLOSE)  # the next request on this connection would lack the login
         try:
             upstream = socket.create_connection(self.server.upstream, _CONNECT)
         except OSError:
@@ -91,24 +94,40 @@ class _Handler(socketserver.BaseRequestHandler):
             upstream.sendall(b"\r\n".join([*kept, b"Proxy-Authorization: " + self.server.login, b"", b""]) + rest)
             sending = threading.Thread(target=_copy, args=(self.request, upstream), daemon=True)
             sending.start()
+            if not is_tunnel:
+                self._answer(upstream)
             _copy(upstream, self.request)
 
-    def _head(self) -> tuple[bytes, bytes]:
-        """Read a request's line and headers; return them, and the bytes after them."""
-        received = b""
-        while b"\r\n\r\n" not in received and len(received) <= _HEAD:
-            block = self.request.recv(_BLOCK)
-            if not block:
-                break
-            received += block
-        head, _, rest = received.partition(b"\r\n\r\n")
-        return head, rest
+    def _answer(self, upstream: socket.socket) -> None:
+        """Pass on the head of an answer, and say in it that the connection ends: not every proxy says so itself."""
+        head, rest = _head(upstream)
+        while head.partition(b" ")[2].startswith(b"1"):  # an interim answer (RFC 9110, section 15.2)
+            self.request.sendall(head + _END)
+            head, rest = _head(upstream, rest)
+        if head:
+            self.request.sendall(b"\r\n".join([*_passed_on(head.split(b"\r\n")), _CLOSE, b"", b""]) + rest)
 
     def _is_permitted(self, line: bytes) -> bool:
         name, _, text = line.partition(b":")
         return name.strip().lower() == b"proxy-authorization" and hmac.compare_digest(
             text.strip(), self.server.expected
         )
+
+
+def _head(source: socket.socket, received: bytes = b"") -> tuple[bytes, bytes]:
+    """Read the head of a message that begins with ``received``; return it, and the bytes after it."""
+    while _END not in received and len(received) <= _HEAD:
+        block = source.recv(_BLOCK)
+        if not block:
+            break
+        received += block
+    head, _, rest = received.partition(_END)
+    return head, rest
+
+
+def _passed_on(lines: Iterable[bytes]) -> list[bytes]:
+    """Return the lines of a head without those that concern one connection only (RFC 9110, section 7.6.1)."""
+    return [line for line in lines if not line.lower().startswith(_PRIVATE)]
 
 
 def _basic(login: str) -> bytes:

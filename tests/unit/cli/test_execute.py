@@ -72,4 +72,6 @@ def test_a_program_that_is_run_for_a_build_ignores_no_signal() -> None:
     script = 'grep SigIgn /proc/self/status; echo "${LC_CTYPE-unset}"'
     for mapped in ("", *(["identity"] if os.geteuid() == 0 else [])):
         status, out, _ = process.output_of(["sh", "-c", script], env={"PATH": os.environ["PATH"]}, mapped=mapped)
-        assert (status, out) == (0, b"SigIgn:\t0000000000000000\nunset\n")
+        signals, locale = out.split()[1:]
+        ignored = int(signals, 16) & 0x7FFFFFFF  # 32 and above are the C library's, and no program can change them
+        assert (status, ignored, locale) == (0, 0, b"unset")

@@ -42,7 +42,7 @@ def test_several_requests_on_one_connection_all_get_it(upstream: LoginProxy, rel
         session.trust_env = False
         for number in range(5):
             found = session.get(f"http://files.invalid/{number}", proxies={"http": relay}, timeout=5)
-            assert found.content == ANSWER
+            assert (found.content, found.headers["Connection"]) == (ANSWER, "close")
     assert (len(upstream.asked), upstream.refused) == (5, [])
 
 
