@@ -18,7 +18,7 @@ from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement, owner
 from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
-from factory.errors import BuildFailed, IntegrityFailure, UsageError
+from factory.errors import BuildFailed, FactoryError, UsageError
 from factory.io import files, plain, trees
 from factory.io.http.relay import relays
 from factory.io.locks import lock
@@ -75,25 +75,26 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
         started = monotonic()
         with space.advice(recipe):
             use = _run(job, folder / "image.sif", base_image=base_image, place=place, progress=progress)
-        _require_unchanged(job, engine)
-        seen = _examined(folder, progress)
-        made = Candidate(
-            folder=folder,
-            recipe=recipe.name,
-            version=recipe.version,
-            arch=arch,
-            sif=seen.sif,
-            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            seconds=monotonic() - started,
-            engine=engine.label,
-            parts=inputs.parts,
-            key=str(inputs.key),
-            base=recipe.build.base,
-            base_digest=inputs.base_digest,
-            fingerprint=seen.fingerprint,
-            disk=use.peak(seen.sif.size),
-        )
-        candidates.require_within(made, recipe.build.disk)
+        with _removed_unless_valid(folder):
+            _require_unchanged(job, engine)
+            seen = examine(folder / "image.sif", progress)
+            made = Candidate(
+                folder=folder,
+                recipe=recipe.name,
+                version=recipe.version,
+                arch=arch,
+                sif=seen.sif,
+                created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                seconds=monotonic() - started,
+                engine=engine.label,
+                parts=inputs.parts,
+                key=str(inputs.key),
+                base=recipe.build.base,
+                base_digest=inputs.base_digest,
+                fingerprint=seen.fingerprint,
+                disk=use.peak(seen.sif.size),
+            )
+            candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
         made.save()
         if hint := candidates.disk_hint(made, recipe.build.disk):
@@ -101,11 +102,12 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
         return made
 
 
-def _examined(folder: Path, progress: Progress) -> Examined:
-    """Examine the built image; remove it, and an older record, if it is not a valid image."""
+@contextmanager
+def _removed_unless_valid(folder: Path) -> Iterator[None]:
+    """If the block fails, remove the new image, and the record of an older one that it has replaced."""
     try:
-        return examine(folder / "image.sif", progress)
-    except IntegrityFailure:
+        yield
+    except FactoryError:
         for name in ("candidate.json", "image.sif"):
             files.remove_file(folder / name)
         raise

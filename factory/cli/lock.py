@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def run(options: LockOptions) -> int:
     if str(options.output) == "-":
         sys.stdout.write(render(merge((), named)[0]))
         return 0
-    path = options.output.absolute()
+    path = Path(os.path.realpath(options.output))  # a link is kept, and its target updated
     with locks.lock(path.with_name(f".{path.name}.lock"), _LOCK_TIMEOUT, context.progress):
         before = read_for_update(path)
         images, changes = merge(() if options.replace else before, named)

@@ -26,6 +26,7 @@ _FOLDER = re.compile(
     r"XDG_RUNTIME_DIR)"
 )
 SESSION = "XDG_RUNTIME_DIR"  # holds sockets of the login session, so it is not bound
+_LIMITS = ("--memory", "--cpu", "--pids-limit", "--blkio", "--oom-kill", "--apply-cgroups")  # set through the session
 _MADE_ON_DEMAND = re.compile(r"XDG_[A-Z]+_HOME")
 
 
@@ -63,12 +64,16 @@ def start(
     for name in filter(_FOLDER.fullmatch, env):
         if any(f"{prefix}ENV_{name}" in env for prefix in _PREFIXES):
             continue
+        if name == SESSION and any(option.startswith(_LIMITS) for option in options):
+            continue
         found = view.look(name, env[name])
         if isinstance(found, Bind):
             binds[found.target] = found
         elif found:
             left_out[name] = found
     passed = {name: text for name, text in env.items() if name not in left_out}
+    if "TMPDIR" in left_out and Path(env["TMPDIR"]).is_dir():  # the engine itself, which unpacks images there, sees it
+        passed.setdefault(f"{_prefixes(engine.kind)[0]}_TMPDIR", env["TMPDIR"])
     added = [word for bind in binds.values() for word in ("--bind", str(bind))]  # before the user's, which may be below
     return Start(_variables(engine.kind, passed, recipe_env, options), (*added, *options), left_out, messages)
 
@@ -94,7 +99,7 @@ def _variables(
     kind: str, env: Mapping[str, str], recipe_env: Mapping[str, str], options: Sequence[str]
 ) -> dict[str, str]:
     """Return the engine's environment. A variable that the user sets, plainly or under a prefix, beats the recipe's."""
-    prefixes = _PREFIXES if kind == APPTAINER else _PREFIXES[::-1]  # Apptainer reads both, SingularityCE its own
+    prefixes = _prefixes(kind)
     plain = not (_CLEANS.intersection(options) or _is_on(env, "CLEANENV", "CONTAINALL", "COMPAT"))
     found = dict(env)
     for name, text in recipe_env.items():
@@ -103,6 +108,11 @@ def _variables(
             mine.append(env.get(name))
         found[f"{prefixes[0]}ENV_{name}"] = next((one for one in mine if one is not None), text)
     return found
+
+
+def _prefixes(kind: str) -> Sequence[str]:
+    """Return the prefixes of the engine's variables, its own first: Apptainer reads both, SingularityCE its own."""
+    return _PREFIXES if kind == APPTAINER else _PREFIXES[::-1]
 
 
 def _is_on(env: Mapping[str, str], *options: str) -> bool:

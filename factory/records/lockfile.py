@@ -143,7 +143,8 @@ def read_for_update(path: Path) -> tuple[LockedImage, ...]:
     Raises PlaceUnusable if the file is anything else than a lock file, NotPermitted if it cannot be read.
     """
     try:
-        return read(path) if path.is_symlink() or not path.exists() or path.stat().st_size else ()
+        is_empty = path.is_file() and path.stat().st_size == 0
+        return () if is_empty else read(path)
     except NotFound:
         return ()
     except UsageError as error:

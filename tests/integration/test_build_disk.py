@@ -50,3 +50,14 @@ def test_a_build_that_comes_near_its_disk_space_is_reported(project: Project) ->
         assert "raise it in recipe" in rows["near"]
         assert "raise it in recipe" not in rows["far"]
         project.ok("publish", "near", "far")
+
+
+def test_an_image_that_is_too_large_leaves_no_record_of_the_one_before(project: Project) -> None:
+    project.recipe("tool", definition=with_random(4))
+    project.ok("build", "tool")
+    project.recipe("tool", definition=with_random(14), disk="10MB")
+    done = project.run("build", "tool")
+    assert (done.code, "raise [build] disk" in done.err) == (5, True), done.err
+    left = {path.name for path in (project.folder / ".singfactory/candidates/tool-amd64").iterdir()}
+    assert not left & {"candidate.json", "image.sif"}
+    assert "tool has not been built for amd64" in project.run("test", "tool").err

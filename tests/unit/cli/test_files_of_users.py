@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,20 @@ def test_lock_overwrites_no_file_but_a_lock_file(cluster: Cluster, content: str,
     assert done.err.endswith("  name another file with -o, or move this one\n")
     assert path.read_text() == content
     assert sorted(found.name for found in cluster.folder.glob("*notes*")) == ["notes"]
+
+
+@pytest.mark.slow
+def test_lock_updates_the_target_of_a_link_and_replaces_no_special_file(cluster: Cluster) -> None:
+    (cluster.folder / "shared").mkdir()
+    link, target = cluster.folder / "paper.lock", cluster.folder / "shared/paper.lock"
+    link.symlink_to(target)
+    cluster.ok("lock", "tool", "-o", "paper.lock")
+    assert link.is_symlink()
+    assert list(locked(cluster, "shared/paper.lock")) == ["tool:1.0-1"]
+    os.mkfifo(cluster.folder / "pipe")
+    done = cluster.run("lock", "tool", "-o", "pipe")
+    assert (done.code, "cannot be read as a lock file" in done.err) == (8, True), done.err
+    assert stat.S_ISFIFO((cluster.folder / "pipe").stat().st_mode)
 
 
 @pytest.mark.slow

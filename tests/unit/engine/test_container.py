@@ -137,6 +137,21 @@ def test_the_folder_of_a_login_session_is_never_bound(tmp_path: Path, job: Path)
     assert (shown.env, shown.left_out) == ({"XDG_RUNTIME_DIR": str(job)}, {})
 
 
+@pytest.mark.parametrize("option", ["--memory=1G", "--cpus=2", "--pids-limit=9", "--apply-cgroups=x.toml"])
+def test_the_engine_keeps_the_login_session_that_it_needs_to_set_limits(job: Path, option: str) -> None:
+    found = started({"XDG_RUNTIME_DIR": str(job)}, options=[option])
+    assert (found.env, found.left_out) == ({"XDG_RUNTIME_DIR": str(job)}, {})
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("apptainer", "APPTAINER"), ("singularity-ce", "SINGULARITY")])
+def test_the_engine_unpacks_an_image_where_tmpdir_says_although_the_program_cannot_see_it(
+    job: Path, kind: str, prefix: str
+) -> None:
+    found = started({"TMPDIR": str(job)}, options=["--containall"], kind=kind)
+    assert found.env == {f"{prefix}_TMPDIR": str(job)}
+    assert list(found.left_out) == ["TMPDIR"]
+
+
 def test_a_folder_that_does_not_exist_is_left_out_but_not_if_programs_make_it(tmp_path: Path) -> None:
     env = {"TMPDIR": f"{tmp_path}/none", "XDG_CACHE_HOME": f"{tmp_path}/cache", "XDG_DATA_HOME": "/none/data"}
     found = started(env, cwd=tmp_path)
@@ -154,14 +169,14 @@ def test_nothing_is_bound_into_a_container_that_shall_see_little(tmp_path: Path,
 
 def test_nothing_is_bound_where_the_administrator_forbids_it(tmp_path: Path, job: Path) -> None:
     found = started({"TMPDIR": str(job)}, path=engine_with(tmp_path, "user bind control = no"))
-    assert found == Start({}, (), {"TMPDIR": "the image does not see that folder"})
+    assert (found.options, found.left_out) == ((), {"TMPDIR": "the image does not see that folder"})
 
 
 def test_a_folder_whose_name_is_syntax_to_the_engine_is_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "a,b:c"
     folder.mkdir()
     found = started({"TMPDIR": str(folder)}, path=engine_with(tmp_path))
-    assert found == Start({}, (), {"TMPDIR": "the engine cannot bind a folder of that name"})
+    assert (found.options, found.left_out) == ((), {"TMPDIR": "the engine cannot bind a folder of that name"})
 
 
 def test_what_the_user_sets_for_the_image_is_left_alone(tmp_path: Path) -> None:
