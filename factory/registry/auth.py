@@ -141,7 +141,7 @@ class RegistryLogin:
             return False
         if self._use_named(operation):
             return True
-        if "basic" in offered and self._login(operation.repository) is not ANONYMOUS:
+        if "basic" in offered and self._login(operation.repository).password:  # identity tokens have none
             way.basic = True
         return way.basic
 

@@ -187,6 +187,15 @@ def test_without_a_login_basic_is_no_other_way(start: Start) -> None:
     assert len(faulty.requests()) <= 3
 
 
+def test_an_identity_token_is_no_password_for_basic(start: Start) -> None:
+    weak = {"path": "/token", "method": "POST", "status": 200, "body": '{"access_token": "WEAK"}'}
+    faulty = start(weak, token("WEAK"), wants(BASIC, bearer(OWN), 'Basic realm="test"'))
+    with pytest.raises(AccessDenied):
+        opened(faulty, Credential(identity_token="opaque")).tags("tool")
+    sent = [request["headers"].get("Authorization", "") for request in faulty.requests()]
+    assert [text for text in sent if text.startswith("Basic")] == []
+
+
 def test_a_refused_login_is_asked_a_bounded_number_of_times(start: Start) -> None:
     faulty = start(token("WEAK"), wants("never", bearer(NAMED), 'Basic realm="test"'))
     with pytest.raises(AccessDenied):
