@@ -273,7 +273,7 @@ def create(
             with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
-                modes.set_mode(file.fileno(), mode if exact else modes.masked(mode))
+                modes.set_mode(file.fileno(), mode if exact else modes.masked(mode), asked=mode)
                 if sync:
                     os.fsync(file.fileno())
         except BaseException:

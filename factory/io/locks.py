@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from factory import strict
-from factory.errors import Busy
+from factory.errors import Busy, FactoryError
 from factory.io.alive import boot, namespace, start_time
 from factory.io.ancestors import name_of
 from factory.io.below import NO_LINKS, Folder
@@ -32,6 +32,7 @@ from factory.io.threads import started
 REFRESH = 5.0  # seconds between two updates by a holder
 STALE = 60.0  # seconds without an update after which a holder on another host counts as dead
 _POLL = 0.2
+_WRITING = 2.0  # seconds in which the content of a new lock is written
 _NOBODY = 1 << 32  # larger than any process or user ID
 _LARGEST = 10**20  # number accepted in a lock file
 _LIMIT = 4096  # bytes of a lock file
@@ -89,8 +90,9 @@ def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, in
         stop.set()
         if beat.ident is not None:
             beat.join()
-        if _read(folder, name) == mine:
-            folder.remove(name)
+        with contextlib.suppress(OSError):  # the work is done; a lock that is left behind is taken over
+            if _read(folder, name) == mine:
+                folder.remove(name)
 
 
 def holder_in(folder: Folder, name: str) -> Holder | None:
@@ -196,6 +198,8 @@ def _read(folder: Folder, name: str) -> Holder | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
+        if _is_new(folder, name):  # being created in place: private until its content is complete
+            return Holder("an unknown host", 0, -1, "")
         raise planted(folder.path / name, dir_fd=folder.descriptor) from error
     try:
         value = strict.json_object(text, _LIMIT)
@@ -205,6 +209,13 @@ def _read(folder: Folder, name: str) -> Holder | None:
         return Holder(host, pid, user, token, processes)
     except strict.Malformed:
         return Holder("an unknown host", 0, -1, text[:80])
+
+
+def _is_new(folder: Folder, name: str) -> bool:
+    try:
+        return abs(time.time() - folder.stat(name).st_mtime) < _WRITING
+    except OSError:
+        return True
 
 
 def _stamp(folder: Folder, name: str) -> int:
@@ -262,7 +273,7 @@ def _give_back(folder: Folder, grave: str, name: str, holder: Holder) -> None:
 
 def _refresh(folder: Folder, name: str, mine: Holder, stop: threading.Event) -> None:
     while not stop.wait(REFRESH):
-        if _read(folder, name) != mine:
-            return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, FactoryError):  # such as ESTALE: the next update may succeed
+            if _read(folder, name) != mine:
+                return
             folder.touch(name)

@@ -7,10 +7,12 @@ import errno
 import os
 import re
 import stat
+import threading
 from pathlib import Path
 
 _OTHERS = 0o077  # the rights of group and others
 _STATUS = Path("/proc/self/status")
+_ASKING = threading.Lock()
 _NO_MODES = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}  # vfat, exFAT, CIFS; mapped owners
 
 
@@ -23,8 +25,9 @@ def umask() -> int:
         found = re.search(r"^Umask:\s*([0-7]+)$", _STATUS.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
         if found:
             return int(found[1], 8)
-    before = os.umask(_OTHERS)
-    os.umask(before)
+    with _ASKING:
+        before = os.umask(_OTHERS)
+        os.umask(before)
     return before
 
 
@@ -33,14 +36,16 @@ def masked(mode: int) -> int:
     return mode & ~(umask() & _OTHERS)
 
 
-def set_mode(descriptor: int, mode: int) -> None:
+def set_mode(descriptor: int, mode: int, *, asked: int | None = None) -> None:
     """Set the mode of an open file. A file system without modes may refuse that.
 
-    Raises OSError if it refuses a private mode and others may use the file.
+    asked: the mode before the umask was applied, if it was. Raises OSError if the file must be private, and the file
+    system refuses that while others may use the file.
     """
     try:
         os.fchmod(descriptor, mode)
     except OSError as error:
-        private = not mode & _OTHERS and stat.S_IMODE(os.fstat(descriptor).st_mode) & _OTHERS
-        if error.errno not in _NO_MODES or private:
+        must_be_private = not (mode if asked is None else asked) & _OTHERS
+        is_open = stat.S_IMODE(os.fstat(descriptor).st_mode) & _OTHERS
+        if error.errno not in _NO_MODES or (must_be_private and is_open):
             raise

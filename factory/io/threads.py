@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 _STACK = 1 << 20  # bytes; the usual 8 MiB of a thread count against ulimit -v
+_STARTING = threading.Lock()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,13 +19,14 @@ Result = TypeVar("Result")
 
 def started(thread: threading.Thread) -> bool:
     """Start a thread. Return False if the system allows no more (RLIMIT_NPROC, pids.max, RLIMIT_AS)."""
-    before = threading.stack_size(_STACK)
-    try:
-        thread.start()
-    except (RuntimeError, MemoryError):
-        return False
-    finally:
-        threading.stack_size(before)
+    with _STARTING:  # the size is one for the whole process
+        before = threading.stack_size(_STACK)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            return False
+        finally:
+            threading.stack_size(before)
     return True
 
 

@@ -174,7 +174,7 @@ def _link(file: BinaryIO, source: Path, temporary: Entry) -> bool:
 def _make_read_only(temporary: Entry, before: os.stat_result, way: str) -> None:
     """Make the file read-only, and check one last time that it is the file that was hashed."""
     with temporary.folder.reading(temporary.name) as descriptor:
-        modes.set_mode(descriptor, temporary.folder.masked(_READ_ONLY))
+        modes.set_mode(descriptor, temporary.folder.masked(_READ_ONLY), asked=_READ_ONLY)
         os.fsync(descriptor)
         found = os.fstat(descriptor)
     same = (found.st_ino, found.st_mtime_ns, found.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.below import Entry, Folder, entries, make_way
-from factory.io.locks import lock_in
+from factory.io.locks import STALE, lock_in
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
@@ -312,8 +312,16 @@ def _wait_for_gc(root: Path, digest: Digest) -> None:
     """Wait while gc holds the image's lock: it may have looked for leases before, and moves the file aside and back."""
     lock, aside = root / "locks" / f"{digest.hex}.lock", root / "partial" / f"{digest.hex}.removed"
     deadline = time.monotonic() + _GC_TIMEOUT
-    while lock.exists() and (_blob(root, digest).exists() or aside.exists()) and time.monotonic() < deadline:
+    while _is_held(lock) and (_blob(root, digest).exists() or aside.exists()) and time.monotonic() < deadline:
         time.sleep(_POLL)
+
+
+def _is_held(lock: Path) -> bool:
+    """Return whether a live process may hold a lock: its holder updates it. A killed process leaves its lock behind."""
+    try:
+        return abs(time.time() - lock.stat().st_mtime) < STALE
+    except OSError:
+        return False
 
 
 def _recipes(*roots: Path) -> list[str]:

@@ -11,13 +11,17 @@ import base64
 import contextlib
 import hmac
 import secrets
+import select
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
+from factory.errors import MachineFailure
 from factory.io.http.proxies import Proxy
+from factory.io.threads import started
 
 _END = b"\r\n\r\n"
 _HEAD = 64 * 1024  # bytes of a request line and its headers
@@ -46,7 +50,12 @@ def relays(proxies: Mapping[str, Proxy]) -> Iterator[dict[str, str]]:
 def _relay(proxy: Proxy) -> Iterator[str]:
     with _Server(proxy) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+        if not started(thread):
+            raise MachineFailure(
+                "no thread can be started for the proxy's relay",
+                why="the limit of processes or of memory is reached",
+                fix="raise ulimit -u or -v, or build on another machine",
+            )
         try:
             yield f"http://{_USER}:{server.password}@127.0.0.1:{server.server_address[1]}"
         finally:
@@ -92,11 +101,14 @@ class _Handler(socketserver.BaseRequestHandler):
         with upstream:
             upstream.settimeout(_IDLE)
             upstream.sendall(b"\r\n".join([*kept, b"Proxy-Authorization: " + self.server.login, b"", b""]) + rest)
-            sending = threading.Thread(target=_copy, args=(self.request, upstream), daemon=True)
-            sending.start()
+            activity = _Activity()
+            sending = threading.Thread(target=_copy, args=(self.request, upstream, activity), daemon=True)
+            if not started(sending):
+                self.request.sendall(_UNREACHABLE)
+                return
             if not is_tunnel:
                 self._answer(upstream)
-            _copy(upstream, self.request)
+            _copy(upstream, self.request, activity)
 
     def _answer(self, upstream: socket.socket) -> None:
         """Pass on the head of an answer, and say in it that the connection ends: not every proxy says so itself."""
@@ -112,6 +124,16 @@ class _Handler(socketserver.BaseRequestHandler):
         return name.strip().lower() == b"proxy-authorization" and hmac.compare_digest(
             text.strip(), self.server.expected
         )
+
+
+def _received(source: socket.socket, activity: _Activity) -> bytes:
+    """Return the next bytes; none if the source has ended, or nothing has moved for too long."""
+    ready = select.poll()
+    ready.register(source, select.POLLIN)
+    while not ready.poll(_IDLE * 1000):
+        if activity.is_over:
+            return b""
+    return source.recv(_BLOCK)
 
 
 def _head(source: socket.socket, received: bytes = b"") -> tuple[bytes, bytes]:
@@ -134,10 +156,22 @@ def _basic(login: str) -> bytes:
     return b"Basic " + base64.b64encode(login.encode())
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy until the source ends, then say so to the target."""
+class _Activity:
+    """When the last byte of a connection moved, in either direction: a download sends nothing for a long time."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() - self.last >= _IDLE
+
+
+def _copy(source: socket.socket, target: socket.socket, activity: _Activity) -> None:
+    """Copy until the source ends, then say so to the target. Ends as well when nothing moves in either direction."""
     with contextlib.suppress(OSError):
-        while block := source.recv(_BLOCK):
+        while block := _received(source, activity):
             target.sendall(block)
+            activity.last = time.monotonic()
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)

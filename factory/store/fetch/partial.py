@@ -54,7 +54,7 @@ class Partial:
         Returns None if the file is gone: this process slept so long that another one took over. Raises IntegrityFailure
         if another file has the final name afterwards, NoRoom.
         """
-        modes.set_mode(self.file.fileno(), self.root.masked(_READ_ONLY))
+        modes.set_mode(self.file.fileno(), self.root.masked(_READ_ONLY), asked=_READ_ONLY)
         os.fsync(self.file.fileno())
         path = self.store.blob(self.wanted.digest)
         with self.root.make(*path.relative_to(self.store.root).parent.parts) as final:

@@ -18,6 +18,7 @@ import pytest
 
 from factory.errors import Busy, IntegrityFailure
 from factory.io import locks
+from factory.io.below import Folder
 from factory.io.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -230,6 +231,51 @@ def test_a_process_that_lost_its_lock_leaves_the_new_holder_s_alone(path: Path) 
         write_lock(path)
         time.sleep(0.15)
     assert json.loads(path.read_text())["token"] == "abc"
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_error_of_the_file_system_ends_neither_the_updates_nor_the_work(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, failing = Folder.read, threading.Event()
+
+    def sometimes(folder: Folder, name: str, limit: int) -> tuple[bytes, float]:
+        if failing.is_set():
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+        return read(folder, name, limit)
+
+    monkeypatch.setattr(Folder, "read", sometimes)
+    with locks.lock(path, 1, Silent()):
+        failing.set()
+        time.sleep(0.2)
+        failing.clear()
+        os.utime(path, (0, 0))
+        time.sleep(0.3)
+        assert path.stat().st_mtime > 0, "it is updated again"
+        failing.set()
+    assert path.exists(), "left behind, and taken over by the next process"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lock_that_another_user_is_just_creating_in_place_is_no_planted_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Folder.read
+
+    def private_when_empty(folder: Folder, name: str, limit: int) -> tuple[bytes, float]:
+        if folder.stat(name).st_size == 0:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        return read(folder, name, limit)
+
+    monkeypatch.setattr(Folder, "read", private_when_empty)
+    path.parent.mkdir()
+    path.touch()
+    with locks.lock(path, 5, Silent()):
+        pass
+    path.touch()
+    os.utime(path, (0, 0))
+    with pytest.raises(IntegrityFailure), locks.lock(path, 5, Silent()):
+        pass
 
 
 @pytest.mark.usefixtures("quick")

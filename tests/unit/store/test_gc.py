@@ -17,6 +17,7 @@ from factory.io.below import Folder
 from factory.io.progress import Silent
 from factory.oci.digest import Digest
 from factory.store import gc, leases, tags
+from factory.store import store as store_module
 from factory.store.gc import Rules, Verdict, collect
 from factory.store.leases import Job, Queue
 from factory.store.record_files import read_refs
@@ -313,6 +314,30 @@ def test_an_image_is_never_away_when_its_user_has_a_lease(store: Store, monkeypa
     assert why(run(store, older_than=DAY), keep=True)["tool:1-1"].startswith("in use by process")
     user.join(10)
     assert seen == [b"image"]
+
+
+def test_a_lock_that_a_killed_process_left_makes_no_user_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(store, b"image", "tool", "1-1")
+    left = store.root / "locks" / f"{digest.hex}.lock"
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("{}")
+    waited: list[float] = []
+    monkeypatch.setattr(store_module, "_GC_TIMEOUT", 0.3)
+    monkeypatch.setattr(store_module, "_POLL", 0.05)
+    sleep = time.sleep
+
+    def counted(seconds: float) -> None:
+        waited.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", counted)
+    store.lease(digest)
+    assert waited, "its holder may be alive"
+    waited.clear()
+    minutes_ago = time.time() - 300
+    os.utime(left, (minutes_ago, minutes_ago))
+    store.lease(digest)
+    assert not waited
 
 
 def test_an_image_that_comes_into_use_after_the_plan_keeps_its_file_and_tags(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -96,3 +97,34 @@ def test_a_head_without_an_end_is_refused(relay: str) -> None:
     with socket.create_connection(Proxy.parse(relay).address, 5) as client:
         client.sendall(b"GET http://files.invalid/ HTTP/1.1\r\nX: " + b"x" * 70_000)
         assert client.recv(4096).startswith(b"HTTP/1.1 407 ")
+
+
+@pytest.mark.parametrize("method", ["GET http://files.invalid/data HTTP/1.1", "CONNECT files.invalid:443 HTTP/1.1"])
+def test_a_download_that_takes_longer_than_the_idle_time_arrives_whole(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The client sends nothing meanwhile; a proxy would take the end of its stream for a broken connection."""
+    monkeypatch.setattr("factory.io.http.relay._IDLE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                while b"\r\n\r\n" not in connection.recv(4096):
+                    pass
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+                for _ in range(10):
+                    connection.settimeout(0.1)
+                    with contextlib.suppress(OSError):
+                        assert connection.recv(1) == b"x", "the relay has ended the client's stream"
+                    connection.sendall(b"x")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
+        with relays({"http_proxy": Proxy.parse(address)}) as found:
+            place = Proxy.parse(found["http_proxy"])
+            with socket.create_connection(place.address, 5) as client:
+                login = base64.b64encode(place.login.encode()).decode()
+                client.sendall(f"{method}\r\nProxy-Authorization: Basic {login}\r\n\r\n".encode())
+                received = b"".join(iter(lambda: client.recv(4096), b""))
+    assert received.endswith(b"\r\n\r\n" + b"x" * 10)
