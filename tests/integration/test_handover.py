@@ -84,7 +84,7 @@ def test_a_build_that_fails_stops_what_builds_upon_it_and_nothing_else(project: 
     assert "upper is not built\n  its base lower failed" in done.err
     later = job.run("build", "upper", "--bases", str(project.folder / "bases"))
     assert later.code == 6
-    assert "lower was to be built first" in later.err
+    assert "lower must be built first" in later.err
 
 
 def test_planning_asks_for_the_catalog_and_for_the_tags_of_what_has_changed(
