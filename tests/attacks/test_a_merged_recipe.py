@@ -968,7 +968,7 @@ def test_an_argument_hides_no_header_from_the_engine(project: Project, value: st
         done = project.run(command, "folder")
         assert done.code == 2, done.err
         assert "Stage: " in done.out + done.err
-        assert "is cut at # or continued at" in done.out + done.err
+        assert "contains # or ends with \\, which the engine interprets" in done.out + done.err
 
 
 def test_a_character_that_engines_read_otherwise_copies_no_file_of_the_host(project: Project) -> None:
