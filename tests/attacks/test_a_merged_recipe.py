@@ -635,7 +635,7 @@ def test_what_a_post_prints_does_not_fill_the_disk_of_who_builds_or_publishes_it
     assert done.code == 0, done.err
     log = builder.log("hostile")
     assert 32 << 20 < len(log) < 50 << 20
-    assert "bytes are left out" in log
+    assert "bytes omitted" in log
     assert "Build complete" in log[-1000:]
 
 
