@@ -43,11 +43,11 @@ unit: $(VENV)/.ready
 	$(PYTHON) -m pytest -n auto --dist loadfile tests/unit tests/test_architecture.py
 
 # Uses a real engine and real registries; the scripts install what is missing. One worker per core. All tests of a file run
-# in the same worker and share its engine, registry and fixtures.
+# in the same worker and share its engine, registry and fixtures. Attacks go first: one of their files takes longest.
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
 	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" \
-	  $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 tests/integration tests/attacks
+	  $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 tests/attacks tests/integration
 
 # Fuzzes the parsers of untrusted input for MINUTES. `make integration` includes one minute of it.
 TARGET ?= all
