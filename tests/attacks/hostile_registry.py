@@ -21,6 +21,7 @@ from tests.unit.parts import SIF_START
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0  # a command that takes longer hangs
 _ENGINE = """#!/bin/sh
+case "$1" in --quiet|--silent) shift ;; esac
 case "$1" in
 --version) echo "apptainer version 1.3.4" ;;
 exec) while [ "${1##*.}" != sif ]; do shift; done; tail -c +START "$1" ;;
