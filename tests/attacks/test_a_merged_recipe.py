@@ -1037,7 +1037,7 @@ def test_no_downloaded_program_runs_on_the_host_before_there_is_a_container(
     done = project.run("build", "runner")
     assert not owned.exists(), owned.read_text()
     assert done.code == 2
-    assert "Bootstrap: busybox runs what it downloads on the build host" in done.err
+    assert "Bootstrap: busybox runs downloaded programs on the build host" in done.err
 
 
 @pytest.mark.parametrize(
