@@ -13,9 +13,7 @@ import struct
 import sys
 
 # The numbers are those of arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
-_CALLS: dict[
-    str, dict[str, tuple[int, ...]]
-] = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
+_CALLS: dict[str, dict[str, tuple[int, ...]]] = {
     "x86_64": {"link": (86, 265), "symlink": (88, 266)},
     "aarch64": {"link": (37,), "symlink": (36,)},
 }
