@@ -13,7 +13,7 @@ from factory.cli.terminal import emit, fail, say_path
 from factory.io.files import readable_size
 from factory.make.builds import build_named
 from factory.make.make import take_snapshot
-from factory.recipes.load import RUNNERS
+from factory.recipes.document import RUNNERS
 from factory.records.candidate import Candidate
 
 

@@ -13,7 +13,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, fail, say
 from factory.io.files import readable_size
 from factory.make.make import Made, make
-from factory.recipes.load import RUNNERS
+from factory.recipes.document import RUNNERS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from factory.github.commands import annotation
 from factory.io import plain
 from factory.make.make import plan_for, take_snapshot
 from factory.plan import waves
-from factory.recipes.load import FILE
+from factory.recipes.document import FILE
 from factory.recipes.model import Place, ProblemError
 from factory.records.job import Job, Plan, Stuck
 

@@ -15,7 +15,7 @@ from typing import Any
 from factory import strict
 from factory.errors import UsageError
 from factory.oci.names import recipe_name
-from factory.recipes.load import ARCHITECTURES
+from factory.recipes.document import ARCHITECTURES
 from factory.records.candidate import folder_of
 from factory.records.job import Job, Plan, Target
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from factory.io import git
-from factory.recipes.load import read_leniently
+from factory.recipes.document import read_leniently
 from factory.recipes.model import Recipe
 
 EARLIEST = 315532800  # 1980-01-01: ZIP archives, and so Python wheels, cannot store an earlier time

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from factory.errors import FactoryError, IntegrityFailure, UsageError
 from factory.oci.names import recipe_name
-from factory.recipes.load import ARCHITECTURES
+from factory.recipes.document import ARCHITECTURES
 from factory.records import candidate as candidates
 from factory.records.candidate import Candidate
 from factory.records.job import Target

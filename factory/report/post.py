@@ -12,7 +12,7 @@ from factory.github.actions import Actions
 from factory.github.model import Annotation
 from factory.github.texts import key_of, marker
 from factory.io.progress import Progress
-from factory.recipes.load import FILE
+from factory.recipes.document import FILE
 from factory.report.markdown import markdown, one_line
 from factory.report.summary import BAD, Row, lasting
 

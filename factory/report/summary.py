@@ -17,8 +17,8 @@ from factory import strict
 from factory.errors import FactoryError, IntegrityFailure
 from factory.oci.digest import Digest
 from factory.oci.names import NAME_LIMIT, recipe_name
+from factory.recipes.document import FILE, lines_of
 from factory.recipes.lint.lint import lint
-from factory.recipes.load import FILE, lines_of
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.toml.lines import nearest_line
 from factory.records import report as reports

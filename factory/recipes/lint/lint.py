@@ -11,6 +11,7 @@ from pathlib import Path
 from factory.recipes.definition.arguments import values_by_arch
 from factory.recipes.definition.definition import Definition
 from factory.recipes.definition.parser import bind, scan_file
+from factory.recipes.document import FILE, lines_of, read_leniently
 from factory.recipes.lint import (
     definition as lint_definition,
 )
@@ -36,7 +37,7 @@ from factory.recipes.lint import (
     structure as lint_structure,
 )
 from factory.recipes.lint.subject import Subject
-from factory.recipes.load import FILE, lines_of, read_leniently, recipe_folders, twin_problems
+from factory.recipes.load import recipe_folders, twin_problems
 from factory.recipes.model import Place, Problem, ProblemError, Recipe
 
 _MOST = 200  # problems of a recipe
