@@ -188,10 +188,6 @@ def test_a_mirror_that_dies_in_the_middle_of_a_blob_is_continued_by_the_origin(
     origin = start(servers[0].host)
     rules = {"path": f"/blobs/{BLOB.digest}", "times": 1, "cut": 1_000_000}, {"path": "/blobs/", "status": 404}
     dying = start(servers[1].host, *rules)
-        servers[1].host,
-        {"path": f"/blobs/{BLOB.digest}", "times": 1, "cut": 1_000_000},
-        {"path": "/blobs/", "status": 404},
-    )
     registry = user.open(origin.server.host, f"http://{dying.server.host}/hub")
     assert read(registry) == LAYER
     (asked,) = origin.requests(part=f"/blobs/{BLOB.digest}")
