@@ -5,7 +5,6 @@ Specification: BuildKit's frontend/dockerfile/parser (line_parsers.go, split_com
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -63,7 +62,6 @@ _EXAMPLES = {
 _BLANKS = re.compile(r"[\t ]+")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 _HERE = re.compile(r"[0-9]*<<(-?)\s*([^<]*)", re.ASCII)
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WITH_STAGE_NAME = 3  # FROM IMAGE AS NAME
 _COPIES = 2  # a source and a destination
 
@@ -193,17 +191,12 @@ def _json_array(text: str, name: str) -> tuple[str, ...] | None:
     if not text.startswith("["):
         return None
     try:
-        # Numbers are refused below; reading a long one takes quadratic time.
-        value = json.loads(text, parse_int=float, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = json_value(text)
+    except Malformed:
         return None
-    if not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise SyntaxProblem(f"the array of {name} has items that are no strings", 'write strings, as in ["a", "1"]')
-    return tuple(_SURROGATE.sub("\ufffd", item) for item in value)
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(text)
+    return tuple(value)
 
 
 def _words(text: str, escape: str) -> list[str]:
