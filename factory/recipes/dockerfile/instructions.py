@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from factory.recipes.definition.templates import shown
 from factory.recipes.dockerfile.model import Flag, HereDocument, Instruction, Pair, Stage
 from factory.recipes.dockerfile.words import WordError, delimiter, here_words
+from factory.strict import Malformed, json_value
 
 _ONCE, _OFTEN, _SWITCH = "once", "often", "switch"
 _COPY_FLAGS = {"chown": _ONCE, "chmod": _ONCE, "link": _SWITCH, "exclude": _OFTEN}
