@@ -121,6 +121,13 @@ class QuietSpec:
 
 
 @dataclass(frozen=True)
+class ChecksSpec:
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+
+    ignore: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Lifecycle:
     """`[lifecycle]`: active, deprecated or withdrawn, and a note for users."""
 
@@ -144,6 +151,7 @@ class Recipe:
     tests: tuple[TestSpec, ...] = ()
     rebuild: RebuildSpec = field(default_factory=RebuildSpec)
     quiet: QuietSpec = field(default_factory=QuietSpec)
+    checks: ChecksSpec = field(default_factory=ChecksSpec)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @property
