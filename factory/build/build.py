@@ -27,6 +27,7 @@ from factory.recipes.definition.definition import Definition
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
+from factory.recipes.pins import read_pins
 from factory.recipes.quiet import quiet
 from factory.records import candidate as candidates
 from factory.records import sbom
@@ -125,7 +126,7 @@ def _keep(seen: Examined, made: Candidate) -> None:
 
 def _require_unchanged(job: Job, engine: Engine) -> None:
     """Raise UsageError if the recipe was edited during the build: the record would describe another image."""
-    now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label)
+    now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label, job.inputs.images)
     if changed := now.changed(job.inputs.parts):
         raise UsageError(
             f"{job.recipe.name} changed while it was being built",
@@ -154,12 +155,14 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
                 fix='set it in factory.toml: debian_mirror = "http://…/debian"',
             )
         epoch = epoch_of(recipe, place.engine.base_env)
-        definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+        definition = definition_for(
+            recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch=epoch, images=job.inputs.images
+        )
         missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
         for note in missing:
             progress.note(note)
         require_usable(work, devices=_makes_devices(definition, place.engine))
-        definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+        definition, bases = base_layout.fetched(definition, arch, place.bases, progress, read_pins(recipe).known(arch))
         if base_image is not None:
             base_image = _readable(base_image.resolve(), owner(confined.kind), work)
         context = _context(work, recipe, base_image)

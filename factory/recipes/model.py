@@ -64,9 +64,14 @@ class ProblemError(RecipeError):
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://)."""
+    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://).
+
+    dockerfile: built instead of the definition, '' for none; target: its stage, '' for the last.
+    """
 
     definition: str = "image.def"
+    dockerfile: str = ""
+    target: str = ""
     base: str = ""
     arch: tuple[str, ...] = ("amd64",)
     args: Mapping[str, str] = field(default_factory=dict)
@@ -167,8 +172,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class BasePin:
-    """`base.lock`: the digest of a base image, and when it was resolved (ISO 8601)."""
+    """`base.lock`: an image (``docker://NAME:TAG``), and when it was resolved (ISO 8601).
+
+    digest: of what the tag named, an index or an image manifest. platforms: the image manifest's, by architecture.
+    """
 
     base: str
     digest: str
     resolved: str
+    platforms: Mapping[str, str] = field(default_factory=dict)
