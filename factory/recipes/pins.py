@@ -97,7 +97,7 @@ def _line(key: str, value: str) -> str:
 
 
 def _read(report: Report, top: Table) -> Iterator[BasePin]:
-    if any([top.has(key) for key in ("base", "digest", "resolved")]):
+    if any(top.has(key) for key in ("base", "digest", "resolved")):
         yield _pin(report, top, "base")
     else:
         named: set[tuple[str, str, str]] = set()
