@@ -168,8 +168,8 @@ class Engine:
             try:
                 self._make(order, files.make_folder(closed / "made") / "image.sif", output)
             finally:
-                self._clean(closed)
-                self._clean(order.scratch)
+                self.clean(closed)
+                self.clean(order.scratch)
 
     def _make(self, order: BuildOrder, partial: Path, output: Output) -> None:
         done = self._build(order, partial, output)
@@ -306,7 +306,7 @@ class Engine:
         unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
         return ["--unsquash"] if unpacks else []
 
-    def _clean(self, folder: Path) -> None:
+    def clean(self, folder: Path) -> None:
         """Remove a build's leftovers, including files that belong to the user's subordinate ids."""
         if trees.remove_tree(folder) or self.host.is_root:
             return
