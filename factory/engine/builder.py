@@ -161,12 +161,16 @@ def build_image(builder: Builder, engine: Engine, order: ImageOrder, on_line: Ca
             why=f"overlay file systems cannot be mounted at a path with {odd[0]!a}",
             fix="set SINGFACTORY_TMPDIR to a folder at another path",
         )
-    with files.create(order.log) as file:
+    failure: FactoryError | None = None
+    with files.create(order.log) as file:  # which an error would remove
         run = _Run(builder, engine, order, Log(file), Steps(on_line))
         try:
             return run.everything()
+        except FactoryError as error:
+            failure = error
         finally:
-            run.clean_up()
+            run.end()
+    raise failure
 
 
 class _Run:
@@ -187,11 +191,11 @@ class _Run:
         self._build()
         has_shell = self._has_shell()
         self._must("push", "--quiet", "--disable-compression", IMAGE, f"oci:{LAYOUT}:latest", cwd=self._output)
-        self._log.end()
         return Built(self._output / LAYOUT, has_shell, monotonic() - self._started)
 
-    def clean_up(self) -> None:
-        """Remove the builder's own copies of all images. They take as much space as the image, or more."""
+    def end(self) -> None:
+        """Complete the log, and remove the builder's own copies of all images, which take more space than the image."""
+        self._log.end()
         self._engine.clean(self._order.work / "builder")
 
     def _make_folders(self) -> None:
@@ -203,7 +207,11 @@ class _Run:
             files.make_folder(folder, exact=True)
         for folder in (*self._folders().all(), self._order.context):
             files.hand_over(folder, owner)
-        for name, text in (("policy.json", _POLICY), ("registries.conf", _REGISTRIES), ("containers.conf", _CONTAINERS)):
+        for name, text in (
+            ("policy.json", _POLICY),
+            ("registries.conf", _REGISTRIES),
+            ("containers.conf", _CONTAINERS),
+        ):
             files.atomic_write(self._settings / name, text, exact=True)
         files.atomic_write(self._settings / "Dockerfile", self._order.dockerfile, exact=True)
         for number, name in enumerate(sorted(self._order.bases)):
@@ -256,7 +264,9 @@ class _Run:
         return self._run(command, self._settings, shown=False)[0].status == 0
 
     def _must(self, verb: str, *arguments: str, cwd: Path, shown: bool = True) -> bytes:
-        signed = ["--signature-policy", str(self._settings / "policy.json")] if verb in ("pull", "push", "build") else []
+        signed = (
+            ["--signature-policy", str(self._settings / "policy.json")] if verb in ("pull", "push", "build") else []
+        )
         done, said = self._run([str(self._builder.path), verb, *signed, *arguments], cwd, shown=shown)
         order, steps = self._order, self._steps
         if done.timed_out:

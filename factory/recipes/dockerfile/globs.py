@@ -46,7 +46,9 @@ def part(pattern: str) -> re.Pattern[str]:
     if not middle:
         return re.compile(rf"(?s:{first})\Z")
     *between, last = middle
-    lookaheads = "".join(f"(?=(?P<p{number}>.*?{piece}))(?P=p{number})" for number, piece in enumerate(between) if piece)
+    lookaheads = "".join(
+        f"(?=(?P<p{number}>.*?{piece}))(?P=p{number})" for number, piece in enumerate(between) if piece
+    )
     return re.compile(rf"(?s:{first}{lookaheads}.*{last})\Z")
 
 
@@ -54,7 +56,7 @@ def _class(pattern: str, at: int) -> tuple[str, int]:
     """Return the expression of `[…]` whose content starts at a position, and the position after it."""
     negated = pattern[at : at + 1] == "^"
     at += negated
-    found = []
+    found: list[str] = []
     while True:
         if pattern[at : at + 1] == "]" and found:
             break

@@ -80,7 +80,9 @@ def read(folder: Path, dockerfile: str) -> Ignore:
         except FileNotFoundError:
             continue
         except UnusableError as error:
-            raise ProblemError(Problem(Place(path), f"{name} {error}", "put the patterns into an ordinary file")) from error
+            raise ProblemError(
+                Problem(Place(path), f"{name} {error}", "put the patterns into an ordinary file")
+            ) from error
         except UnicodeDecodeError as error:
             raise ProblemError(Problem(Place(path), f"{name} is not UTF-8", "save it as UTF-8 text")) from error
         return Ignore((*own, *_patterns(text, path)), path)
@@ -106,7 +108,9 @@ def _patterns(text: str, path: Path) -> list[Pattern]:
                     part(each)
                 found.append(Pattern(one, exception))
         except PatternError as error:
-            raise ProblemError(Problem(Place(path, number), f"the pattern {written!a} {error}", "correct it")) from error
+            raise ProblemError(
+                Problem(Place(path, number), f"the pattern {written!a} {error}", "correct it")
+            ) from error
         if len(found) > _MOST_PATTERNS or len(parts) > _MOST_PARTS:
             remedy = f"write at most {_MOST_PATTERNS} patterns of at most {_MOST_PARTS} parts"
             raise ProblemError(Problem(Place(path, number), "the file has too many patterns", remedy))

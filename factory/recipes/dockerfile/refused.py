@@ -45,7 +45,9 @@ def problems(
     for directive in dockerfile.directives:
         if directive.name == "syntax" and _OFFICIAL.fullmatch(directive.value) is None:
             message = f"the frontend {shown(directive.value)} is a program that reads this file, and it is not run"
-            yield Problem(dockerfile.at(directive.line), message, "write # syntax=docker/dockerfile:1, or remove the line")
+            yield Problem(
+                dockerfile.at(directive.line), message, "write # syntax=docker/dockerfile:1, or remove the line"
+            )
     for stage in dockerfile.stages:
         for found in stage.instructions:
             for message, remedy in _of_instruction(found):
@@ -88,26 +90,28 @@ def _other_platforms(graph: Graph, needed: Target, arch: str) -> Iterator[Proble
     for stage in needed.stages:
         origin = graph.origin(stage)
         if origin.arch != arch:
-            message = f"FROM: this stage is for {origin.arch}, in an image for {arch}: its programs cannot run in the build"
+            message = f"FROM: this stage is for {origin.arch}, in an image for {arch}: it cannot run here"
             yield Problem(needed.dockerfile.at(stage.line), message, "remove --platform, or write $TARGETPLATFORM")
 
 
 def _of_instruction(found: Instruction) -> Iterator[tuple[str, str]]:
     inner = found.trigger or found
     for flag in inner.flags:
-        if flag.name in _FLAGS and not (flag.value or "").lower() == "false":
+        if flag.name in _FLAGS and (flag.value or "").lower() != "false":
             yield f"{inner.name} --{flag.name} is not supported here", _FLAGS[flag.name]
         elif flag.name in ("chown", "chmod", "from", "network") and _PLAIN.fullmatch(flag.value or "") is None:
             yield f"{inner.name} --{flag.name}={shown(flag.value or '')} has blanks or quotes", "write it without"
         elif flag.name == "chmod" and "$" not in (flag.value or "") and _OCTAL.fullmatch(flag.value or "") is None:
-            yield f"{inner.name} --chmod={shown(flag.value or '')} is not a number", "write an octal mode, as in --chmod=755"
+            yield (
+                f"{inner.name} --chmod={shown(flag.value or '')} is not a number",
+                "write an octal mode, as in --chmod=755",
+            )
     if inner.name == "RUN":
         yield from _of_run(inner)
     if inner.name == "ADD":
-        for source in inner.words[:-1]:
-            if is_remote(source) and not source.lower().startswith(("http://", "https://")):
-                yield f"ADD {shown(source)} fetches a repository", "clone it with RUN git clone, at a full commit hash"
-            elif is_remote(source) and source.partition("#")[0].partition("?")[0].endswith(".git"):
+        for source in filter(is_remote, inner.words[:-1]):
+            file = source.partition("#")[0].partition("?")[0]
+            if not source.lower().startswith(("http://", "https://")) or file.endswith(".git"):
                 yield f"ADD {shown(source)} fetches a repository", "clone it with RUN git clone, at a full commit hash"
 
 
