@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from factory.recipes.codes import CODES, Severity
 from factory.recipes.model import Recipe
@@ -16,11 +17,15 @@ from factory.sif.packaged import packaged_files
 from factory.sif.tree import Entry, Tree
 
 _MOST_LINKS = 40  # the limit of Linux
-_ENVIRONMENT = re.compile(r"/\.singularity\.d/env/[^/]+\.sh")
+# The others are the engine's own, and say nothing about an image.
+_ENVIRONMENT = re.compile(r"/\.singularity\.d/env/(?!01-base|94-appsbase|95-apps|99-base|99-runtimevars)[^/]+\.sh")
 _LARGEST_SCRIPT = 1 << 20  # bytes
 _MOST_SCRIPTS = 100
 _LONGEST_LINE = 1 << 14  # characters
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_MOST_ASSIGNMENTS = 5000
+USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # the engines' default
+_USE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 _DEFAULT = re.compile(r'\$\{[A-Za-z_][A-Za-z0-9_]*:?-"?([^"{}]*)"?\}')
 
 
@@ -81,13 +86,14 @@ class Subject:
     def variables(self) -> Mapping[str, Variable]:
         """The variables of the image's environment, in the order in which the engine sets them; the last value counts.
 
-        Only plain assignments are understood: a value that depends on other variables keeps its ``$``.
+        Only plain assignments are understood; what a value takes from variables that are not the image's keeps its $.
         """
         found: dict[str, Variable] = {}
         scripts = [path for path in self.tree.entries if _ENVIRONMENT.fullmatch(path)]
-        for path in scripts[:_MOST_SCRIPTS]:
-            for name, value in assignments(self.text(path)):
-                found[name] = Variable(name, value, path)
+        texts = ((path, self.text(path)) for path in scripts[:_MOST_SCRIPTS])
+        pairs = ((path, name, value) for path, text in texts for name, value in assignments(text))
+        for path, name, value in islice(pairs, _MOST_ASSIGNMENTS):
+            found[name] = Variable(name, _expanded(value, found), path)
         return found
 
     @cached_property
@@ -100,8 +106,13 @@ class Subject:
         """The folders of the image's PATH that are known, in order."""
         variable = self.variables.get("PATH")
         parts = variable.value.split(":") if variable else []
-        folders = [part for part in parts if part.startswith("/") and "$" not in part]
-        return tuple(dict.fromkeys(folders)) or _USUAL_PATH
+        return tuple(part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part) or USUAL_PATH
+
+    @cached_property
+    def path_folders(self) -> tuple[str, ...]:
+        """The folders that PATH leads to, with links followed."""
+        found = (self.resolve(folder) for folder in self.search_path)
+        return tuple(dict.fromkeys(entry.path for entry in found if entry is not None))
 
     def program(self, name: str) -> Entry | None:
         """Return the file that a command names, by PATH or as an absolute path; None if there is none."""
@@ -110,7 +121,16 @@ class Subject:
         return next((entry for entry in found if entry is not None and entry.inode.kind == "file"), None)
 
 
-_USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+def _expanded(value: str, known: Mapping[str, Variable]) -> str:
+    """Return a value with the variables known so far; unchanged if it would become too long."""
+
+    def of(match: re.Match[str]) -> str:
+        name = match[1]
+        usual = ":".join(USUAL_PATH) if name == "PATH" else match[0]
+        return known[name].value if name in known else usual
+
+    found = _USE.sub(of, value)
+    return found if len(found) <= _LONGEST_LINE else value
 
 
 def assignments(script: str) -> Iterator[tuple[str, str]]:
