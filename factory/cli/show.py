@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,9 @@ def run(options: ShowOptions) -> int:
     facts["update"] = f"{readable_size(release.update.size)} from {release.update.tag}" if release.update else ""
     facts["chunks"] = facts["repeat"] = facts["findings"] = ""
     facts["readiness"] = summary(findings)
-    facts["inputs"] = release.inputs or "unknown: not built by singfactory"
+    if not release.inputs:
+        facts["tag"] = facts["inputs"] = "unknown: not built by singfactory"
+    facts["run"] = _in_words(facts["run"])
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
@@ -68,6 +71,16 @@ def run(options: ShowOptions) -> int:
     for finding in findings:
         say(f"  {finding.severity}: {finding}" + (f" (ignored: {finding.ignored})" if finding.ignored else ""))
     return 0
+
+
+def _in_words(run: Mapping[str, Any]) -> str:
+    """Return what `exec` adds to a run: ``gpu nvidia, binds /dataset /final_log, env A=1``."""
+    said = {
+        "gpu": "" if run["gpu"] == "none" else run["gpu"],
+        "binds": " ".join(run["binds"]),
+        "env": " ".join(f"{name}={value}" for name, value in run["env"].items()),
+    }
+    return ", ".join(f"{name} {text}" for name, text in said.items() if text)
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:

@@ -33,13 +33,15 @@ class Place:
 class Problem:
     """One finding of `lint`: where, what is wrong, and how to fix it. A warning does not stop a build.
 
-    message and remedy can contain untrusted text, such as file names. Each is kept to one line.
+    message and remedy can contain untrusted text, such as file names. Each is kept to one line. rule: the name of the
+    check that found it, such as ``moving-tags``.
     """
 
     place: Place
     message: str
     remedy: str
     warning: bool = False
+    rule: str = ""
 
     def __post_init__(self) -> None:
         """Make each text one line."""
