@@ -26,7 +26,7 @@ _SIGNS = {
     "Python": _Sign(("python", "python3"), re.compile(r".*/(?:site|dist)-packages/[^/]+\.(?:dist|egg)-info")),
     "R": _Sign(("Rscript",), re.compile(r".*/(?:site-)?library/[^/]+/DESCRIPTION")),
     "Julia": _Sign(("julia",), re.compile(r".*/julia[^/]*/.*\.jl")),
-    "Perl": _Sign(("perl",), re.compile(r"(?:/usr/local/(?:share|lib)/|/opt/).*/perl.*\.pm")),
+    "Perl": _Sign(("perl",), re.compile(r"/(?:usr/local/(?:share|lib)|opt)(?:/.*)?/perl.*\.pm")),
 }
 
 

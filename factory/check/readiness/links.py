@@ -29,7 +29,8 @@ def _dangling(subject: Subject) -> Iterator[Finding]:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), entry.inode.target))
         if _OUTSIDE.fullmatch(target) or any(target == bind or target.startswith(f"{bind}/") for bind in binds):
             continue
-        if subject.tree.get(target) is None and subject.resolve(path) is None and path not in subject.packaged:
+        ends = target == path or subject.tree.get(target) is None  # else another link of a chain is reported
+        if ends and subject.resolve(path) is None and path not in subject.packaged:
             yield subject.finding(
                 "dangling-link", path, f"it points to {entry.inode.target}, which is not in the image"
             )

@@ -17,7 +17,7 @@ from factory.sif.tree import Entry
 _LARGEST = 1 << 20  # bytes of a file that is read
 _MOST_READ = 2000  # files
 _KEY_FILE = re.compile(
-    r".*/(?:id_(?:rsa|dsa|ecdsa|ed25519)|[^/]*\.(?:pem|key|ppk|p8)|ssh_host_[a-z0-9]+_key|[^/]*_rsa)", re.DOTALL
+    r"id_(?:rsa|dsa|ecdsa|ed25519)|[^/]*\.(?:pem|key|ppk|p8)|ssh_host_[a-z0-9]+_key|[^/]*_rsa", re.DOTALL
 )
 # Packages publish the keys of their own tests and examples; everyone has them.
 _PUBLIC = re.compile(
