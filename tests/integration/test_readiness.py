@@ -25,6 +25,7 @@ PROBLEMS = (
 """
 )
 MENDED = DEFINITION + "\n    mkdir -p /opt/tool\n    printf '#!/bin/sh\\necho tool\\n' > /opt/tool/run\n"
+NETRC = "secret: /opt/tool/.netrc: it contains the login of a server"
 FOUND = {
     ("setuid", "/opt/tool/run"),
     ("secret", "/opt/tool/.netrc"),
@@ -46,10 +47,7 @@ def test_an_image_with_problems_is_refused_with_advice_that_leads_to_a_release(p
     done = project.run("make", "tool")
     assert done.code == 7
     what, why, fix = done.err.strip().splitlines()[-3:]
-    assert (
-        what
-        == "singfactory: tool will not work on a cluster: secret: /opt/tool/.netrc: it contains the login of a server"
-    )
+    assert what == f"singfactory: tool will not work on a cluster: {NETRC}"
     assert why.strip() == "everyone who can pull the image can read it, and old versions keep it"
     assert "hunter2" not in done.out + done.err
     (report,) = project.run("test", "tool", "--json").json()
@@ -62,11 +60,11 @@ def test_an_image_with_problems_is_refused_with_advice_that_leads_to_a_release(p
     recipe = folder / "recipe.toml"
     recipe.write_text(recipe.read_text() + f"\n{line[1]}\n{line[2]}\n")
     made = project.ok("make", "tool")
-    assert "ignored   tool / secret: /opt/tool/.netrc: it contains the login of a server" in made.out
+    assert f"ignored   tool / {NETRC}" in made.out
     assert "warning   tool / hidden-files: /root/data: 1 file, 102 kB" in made.out
     shown = project.ok("show", "tool", "--json").json()
     assert places(shown["findings"]) == FOUND
-    assert "readiness    6 warnings, 2 ignored" in project.ok("show", "tool").out
+    assert "readiness    7 warnings, 1 ignored" in project.ok("show", "tool").out
 
 
 def test_a_mended_image_has_no_findings_and_an_ignored_code_that_is_not_needed_is_one(project: Project) -> None:

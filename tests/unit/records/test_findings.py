@@ -81,7 +81,7 @@ VALUE = ERROR.to_json()
 )
 def test_findings_from_another_job_are_parsed_strictly(tmp_path: Path, findings: Any) -> None:
     (tmp_path / "report.json").write_text(json.dumps({**REPORT.to_json(), "findings": findings}))
-    with pytest.raises(IntegrityFailure, match="the test report in .* is broken"):
+    with pytest.raises(IntegrityFailure, match=r"the test report in .* is broken"):
         load(tmp_path, "tool")
 
 
