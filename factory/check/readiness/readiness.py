@@ -7,6 +7,7 @@ A check is a function that takes a Subject and yields findings. To add one: list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from os import SEEK_END
 from pathlib import Path
 
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *links.CHECKS,
     *sizes.CHECKS,
 )
+_MOST_OF_A_CHECK = 20_000  # findings; all but ten of a kind are only counted
 _ORDER = ("error", "warning", "information")
 
 
@@ -46,7 +48,9 @@ def examine(recipe: Recipe, image: Path) -> tuple[Finding, ...]:
             arch = read_sif_header(file, file.seek(0, SEEK_END), image.name).arch
         with open_tree(image) as tree:
             subject = Subject(recipe, tree, arch)
-            return settled(recipe, (finding for check in CHECKS for finding in check(subject)))
+            return settled(
+                recipe, (finding for check in CHECKS for finding in islice(check(subject), _MOST_OF_A_CHECK))
+            )
     except (BlocksUnknown, IntegrityFailure) as error:
         return settled(recipe, [unreadable(str(error))])
 

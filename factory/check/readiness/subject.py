@@ -6,7 +6,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
@@ -14,14 +14,17 @@ from factory.recipes.codes import CODES, Severity
 from factory.recipes.model import Recipe
 from factory.records.findings import Finding
 from factory.sif.packaged import packaged_files
-from factory.sif.tree import Entry, Tree
+from factory.sif.tree import Entry, FilesUnknown, Tree
 
 _MOST_LINKS = 40  # the limit of Linux
+_MOST_STEPS = 5_000_000  # folders on the way of all paths that are resolved; a real image takes a tenth
+_MOST_FOLDERS = 100  # of PATH
 # The others are the engine's own, and say nothing about an image.
 _ENVIRONMENT = re.compile(r"/\.singularity\.d/env/(?!01-base|94-appsbase|95-apps|99-base|99-runtimevars)[^/]+\.sh")
-_LARGEST_SCRIPT = 1 << 20  # bytes
-_MOST_SCRIPTS = 100
-_LONGEST_LINE = 1 << 14  # characters
+_LARGEST_SCRIPT = 1 << 18  # bytes
+_MOST_SCRIPTS = 50
+_LONGEST_LINE = 1 << 13  # characters
+_SETS = re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*=[^\n]*", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _MOST_ASSIGNMENTS = 5000
 USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # the engines' default
@@ -45,6 +48,7 @@ class Subject:
     recipe: Recipe
     tree: Tree
     arch: str
+    _steps: Iterator[int] = field(default_factory=lambda: iter(range(_MOST_STEPS)), repr=False)
 
     @staticmethod
     def finding(code: str, place: str, message: str, *, remedy: str = "", severity: Severity | None = None) -> Finding:
@@ -53,12 +57,19 @@ class Subject:
         return Finding(code, severity or known.severity, place, message, known.effect, remedy or known.remedy)
 
     def resolve(self, path: str) -> Entry | None:
-        """Return the entry at an absolute path with all links followed inside the image; None if there is none."""
+        """Return the entry at an absolute path with all links followed inside the image; None if there is none.
+
+        Raises FilesUnknown if the image makes this take too long.
+        """
         waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
         done: list[str] = []
         links = 0
         while waiting:
             part = waiting.pop()
+            if next(self._steps, None) is None:
+                raise FilesUnknown(
+                    "the links in the image cannot be followed", why="they lead through too many folders"
+                )
             if part == "..":
                 del done[-1:]
                 continue
@@ -106,7 +117,8 @@ class Subject:
         """The folders of the image's PATH that are known, in order."""
         variable = self.variables.get("PATH")
         parts = variable.value.split(":") if variable else []
-        return tuple(part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part) or USUAL_PATH
+        known = [part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part]
+        return tuple(known[:_MOST_FOLDERS]) or USUAL_PATH
 
     @cached_property
     def path_folders(self) -> tuple[str, ...]:
@@ -138,8 +150,9 @@ def assignments(script: str) -> Iterator[tuple[str, str]]:
 
     ``${NAME:-default}`` becomes the default, which is how engines write the variables of Docker images.
     """
-    for line in script.splitlines():
-        if "=" not in line or len(line) > _LONGEST_LINE:
+    for match in _SETS.finditer(script):
+        line = match[0]
+        if len(line) > _LONGEST_LINE:
             continue
         try:
             words = shlex.split(_DEFAULT.sub(r"\1", line), comments=True)
