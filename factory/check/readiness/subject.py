@@ -17,7 +17,8 @@ from factory.sif.packaged import packaged_files
 from factory.sif.tree import Entry, FilesUnknown, Tree
 
 _MOST_LINKS = 40  # the limit of Linux
-_MOST_STEPS = 5_000_000  # folders on the way of all paths that are resolved; a real image takes a tenth
+_MOST_LETTERS = 500_000_000  # of all paths that are resolved; an image with 300,000 links takes a fifth
+_STEP = 16  # letters that a step on the way counts for
 _MOST_FOLDERS = 100  # of PATH
 # The others are the engine's own, and say nothing about an image.
 _ENVIRONMENT = re.compile(r"/\.singularity\.d/env/(?!01-base|94-appsbase|95-apps|99-base|99-runtimevars)[^/]+\.sh")
@@ -48,7 +49,7 @@ class Subject:
     recipe: Recipe
     tree: Tree
     arch: str
-    _steps: Iterator[int] = field(default_factory=lambda: iter(range(_MOST_STEPS)), repr=False)
+    _spent: list[int] = field(default_factory=lambda: [0], repr=False)
 
     @staticmethod
     def finding(code: str, place: str, message: str, *, remedy: str = "", severity: Severity | None = None) -> Finding:
@@ -61,32 +62,38 @@ class Subject:
 
         Raises FilesUnknown if the image makes this take too long.
         """
-        waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        done: list[str] = []
+        waiting = self._parts(path)
+        place = ""  # what has been reached, '' for the root
         links = 0
         while waiting:
             part = waiting.pop()
-            if next(self._steps, None) is None:
-                raise FilesUnknown(
-                    "the links in the image cannot be followed", why="they lead through too many folders"
-                )
+            self._spend(_STEP + len(place) // 8)
             if part == "..":
-                del done[-1:]
+                place = place.rpartition("/")[0]
                 continue
-            entry = self.tree.get("/" + "/".join([*done, part]))
+            entry = self.tree.get(f"{place}/{part}")
             if entry is None:
                 return None
             if entry.inode.kind != "symlink":
-                done.append(part)
+                place = entry.path
                 continue
             links += 1
             if links > _MOST_LINKS:
                 return None
             target = entry.inode.target
-            if target.startswith("/"):
-                done = []
-            waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-        return self.tree.get("/" + "/".join(done))
+            place = "" if target.startswith("/") else place
+            waiting += self._parts(target)
+        return self.tree.get(place or "/")
+
+    def _parts(self, path: str) -> list[str]:
+        """Return the parts of a path, the last one first."""
+        self._spend(len(path))
+        return [part for part in reversed(path.split("/")) if part not in ("", ".")]
+
+    def _spend(self, letters: int) -> None:
+        self._spent[0] += letters
+        if self._spent[0] > _MOST_LETTERS:
+            raise FilesUnknown("the links in the image cannot be followed", why="they take too long")
 
     def text(self, path: str, most: int = _LARGEST_SCRIPT) -> str:
         """Return the beginning of a file as text, links followed; '' if there is none."""
