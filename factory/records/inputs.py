@@ -15,6 +15,7 @@ from factory.recipes.definition import parser as definition_parser
 from factory.recipes.definition.agents import refuse_host
 from factory.recipes.definition.arguments import argument_values, base_address
 from factory.recipes.definition.definition import Definition
+from factory.recipes.dockerfile import build as dockerfile_build
 from factory.recipes.model import Recipe
 from factory.recipes.quiet import quiet
 from factory.records.release import run_to_json
@@ -81,23 +82,30 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str, images: Map
     base_digest: '' without a base. images: the digests of the docker:// images besides the base, by name; a name that
     the recipe does not have is left out.
     """
-    # The base's digest and the rules are separate parts, so that a moved base is not reported as an edited definition.
-    # The mirror is left out: it changes where packages come from, not which ones.
-    definition = definition_for(replace(recipe, quiet=quiet.NO_RULES), arch, base_digest="", debian_mirror="")
-    copied = json.dumps(build_inputs(recipe, definition))
+    parts = dockerfile_build.inputs(recipe, arch) if recipe.build.dockerfile else _definition_inputs(recipe, arch)
     inputs = Inputs(
         {
             "recipe": f"{recipe.name} {recipe.version} {arch}",
-            "definition": Digest.of(definition.text().encode()).hex,
-            "files": Digest.of(copied.encode()).hex,
+            **parts,
             "base": base_digest,
             "run": Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex,
             "engine": engine,
-            "rules": quiet.record(recipe.quiet),
         }
     )
     names = {image.name for image in others(recipe)} if images else set()
     return inputs.with_images({name: digest for name, digest in (images or {}).items() if name in names})
+
+
+def _definition_inputs(recipe: Recipe, arch: str) -> dict[str, str]:
+    # The base's digest and the rules are separate parts, so that a moved base is not reported as an edited definition.
+    # The mirror is left out: it changes where packages come from, not which ones.
+    definition = definition_for(replace(recipe, quiet=quiet.NO_RULES), arch, base_digest="", debian_mirror="")
+    copied = json.dumps(build_inputs(recipe, definition))
+    return {
+        "definition": Digest.of(definition.text().encode()).hex,
+        "files": Digest.of(copied.encode()).hex,
+        "rules": quiet.record(recipe.quiet),
+    }
 
 
 class GatherInputs(Protocol):
@@ -168,7 +176,7 @@ def pinned_name(image: str, digests: Mapping[str, str]) -> str:
 
 def needs_mirror(recipe: Recipe) -> bool:
     """Return whether the definition uses `{{ debian_mirror }}`."""
-    return any(use.name == "debian_mirror" for use in _read(recipe).variables())
+    return not recipe.build.dockerfile and any(use.name == "debian_mirror" for use in _read(recipe).variables())
 
 
 def _read(recipe: Recipe) -> Definition:

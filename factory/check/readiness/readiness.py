@@ -7,10 +7,11 @@ A check is a function that takes a Subject and yields findings. To add one: list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from os import SEEK_END
 from pathlib import Path
 
-from factory.check.readiness import rights
+from factory.check.readiness import binaries, environment, hidden, languages, links, mounts, rights, secrets, sizes
 from factory.check.readiness.ignoring import Ignoring
 from factory.check.readiness.subject import Subject
 from factory.errors import IntegrityFailure
@@ -22,7 +23,18 @@ from factory.sif.squashfs import BlocksUnknown
 from factory.sif.tree import open_tree
 
 Check = Callable[[Subject], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (*rights.CHECKS,)
+CHECKS: tuple[Check, ...] = (
+    *mounts.CHECKS,
+    *binaries.CHECKS,
+    *rights.CHECKS,
+    *hidden.CHECKS,
+    *environment.CHECKS,
+    *languages.CHECKS,
+    *secrets.CHECKS,
+    *links.CHECKS,
+    *sizes.CHECKS,
+)
+_MOST_OF_A_CHECK = 20_000  # findings; all but ten of a kind are only counted
 _ORDER = ("error", "warning", "information")
 
 
@@ -36,7 +48,9 @@ def examine(recipe: Recipe, image: Path) -> tuple[Finding, ...]:
             arch = read_sif_header(file, file.seek(0, SEEK_END), image.name).arch
         with open_tree(image) as tree:
             subject = Subject(recipe, tree, arch)
-            return settled(recipe, (finding for check in CHECKS for finding in check(subject)))
+            return settled(
+                recipe, (finding for check in CHECKS for finding in islice(check(subject), _MOST_OF_A_CHECK))
+            )
     except (BlocksUnknown, IntegrityFailure) as error:
         return settled(recipe, [unreadable(str(error))])
 
