@@ -14,6 +14,7 @@ from factory.oci.names import Reference
 from factory.publish.published import builds
 from factory.pull.resolve import resolve
 from factory.records.release import TEST_REPORT
+from factory.sif.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,20 @@ def run(options: ShowOptions) -> int:
     facts["size"] = f"{readable_size(release.sif.size)} ({release.sif.size} bytes)"
     facts["update"] = f"{readable_size(release.update.size)} from {release.update.tag}" if release.update else ""
     facts["chunks"] = facts["repeat"] = ""
+    facts["needs"] = _needs(release.needs)
     facts["inputs"] = release.inputs or "unknown: not built by singfactory"
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
             say(f"{name:12} {text}")
     return 0
+
+
+def _needs(needs: Needs) -> str:
+    rocm = f"ROCm {needs.rocm}" if needs.rocm else ""
+    gpus = f"code for {' '.join(needs.architectures)}" if needs.architectures else ""
+    cuda = needs.in_words() or (f"CUDA {needs.cuda}" if needs.cuda else "")
+    return "; ".join(filter(None, (cuda, rocm, gpus)))
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:
