@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from os import SEEK_END
 from pathlib import Path
 
-from factory.check.readiness import rights
+from factory.check.readiness import gpus, mpi, rights
 from factory.check.readiness.ignoring import Ignoring
 from factory.check.readiness.subject import Subject
 from factory.errors import IntegrityFailure
@@ -22,7 +22,7 @@ from factory.sif.squashfs import BlocksUnknown
 from factory.sif.tree import open_tree
 
 Check = Callable[[Subject], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (*rights.CHECKS,)
+CHECKS: tuple[Check, ...] = (*rights.CHECKS, *gpus.CHECKS, *mpi.CHECKS)
 _ORDER = ("error", "warning", "information")
 
 
