@@ -88,6 +88,24 @@ _ALL = (
         "build from a base with the GNU C library 2.17 or later: Debian, Ubuntu, Rocky Linux",
     ),
     Code(
+        "user-packages",
+        "warning",
+        "packages in the user's home are loaded before the image's: tests pass, and users run something else",
+        "set the language's variables in %environment",
+    ),
+    Code(
+        "entry-point-writes",
+        "warning",
+        "images are read-only on a cluster: singfactory run fails, or loses what the program writes there",
+        "let it write below $HOME, /tmp or the working folder; most programs have a setting or a variable for that",
+    ),
+    Code(
+        "entry-point-needs-root",
+        "warning",
+        "users run it with their own user id: they cannot become another user, change owners or use ports below 1024",
+        "write a %runscript that starts the program itself, without chown, gosu or su",
+    ),
+    Code(
         "mpi-version",
         "information",
         "SLURM starts its ranks only by an interface that both know; otherwise each rank runs alone",

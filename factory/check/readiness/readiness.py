@@ -6,7 +6,7 @@ A check is a function that takes a Subject and yields findings. To add one: list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import SEEK_END
 from pathlib import Path
 
@@ -26,17 +26,18 @@ CHECKS: tuple[Check, ...] = (*rights.CHECKS, *gpus.CHECKS, *mpi.CHECKS)
 _ORDER = ("error", "warning", "information")
 
 
-def examine(recipe: Recipe, image: Path) -> tuple[Finding, ...]:
+def examine(recipe: Recipe, image: Path, more: Sequence[Check] = ()) -> tuple[Finding, ...]:
     """Return the findings on an image, errors first; those that the recipe ignores carry its reason.
 
-    Nothing in the image is run. An image whose files cannot be read gives one finding that says so. Raises OSError.
+    more: checks besides those that only read the image's files; without them nothing in it is run. An image whose
+    files cannot be read gives one finding that says so. Raises OSError.
     """
     try:
         with plain.reading(image) as file:
             arch = read_sif_header(file, file.seek(0, SEEK_END), image.name).arch
         with open_tree(image) as tree:
             subject = Subject(recipe, tree, arch)
-            return settled(recipe, (finding for check in CHECKS for finding in check(subject)))
+            return settled(recipe, (finding for check in (*CHECKS, *more) for finding in check(subject)))
     except (BlocksUnknown, IntegrityFailure) as error:
         return settled(recipe, [unreadable(str(error))])
 
