@@ -19,7 +19,7 @@ from factory.engine.host import probe
 from factory.records.findings import Finding
 from tests.servers import tool
 from tests.unit.parts import write_recipe
-from tests.unit.sif.packing import image, write
+from tests.unit.sif.packing import PLAIN, image, write
 
 APPLETS = ("cat", "chown", "echo", "grep", "id", "mkdir", "nc", "rm", "sh", "sleep", "test", "touch", "wget")
 START = "#!/bin/sh\n"
@@ -50,7 +50,7 @@ def found(tmp_path: Path, engine: str) -> Found:
         write(folder, ".singularity.d/runscript", START + script, mode=0o755)
         make(folder)
         recipe = write_recipe(tmp_path / "recipes", more=more)
-        packed = image(folder, "-all-root")
+        packed = image(folder, "-all-root", *PLAIN)
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         checks = (Running(packed, engines.find(engine, os.environ, probe(os.environ)), scratch).check,)
