@@ -5,6 +5,7 @@ Tests run unprivileged, on the read-only SIF, with time limits.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,11 +20,13 @@ from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
 from factory.recipes.inside import LeavesFolderError, folder_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
+from factory.records.findings import Finding
 from factory.records.report import TestReport, TestResult
 from factory.sif.own_test import has_own_test
 
 _OWN_TEST = TestSpec(name="%test", run="")
 _SHOWN_LINES = 8
+_PLAIN = re.compile(r"[/$][A-Za-z0-9/._+-]+", re.ASCII)
 _LEAST_SECONDS = 1.0  # minimum for matching the output of a test that used up its time
 
 
@@ -96,9 +99,14 @@ def _require_ready(report: TestReport) -> None:
         raise TestsFailed(
             f"{report.recipe} will not work on a cluster: {first}",
             why=first.effect,
-            fix=f'{first.remedy}; or, in recipe.toml: [checks] ignore = {{ {first.code} = "why it does not matter" }}',
+            fix=f'{first.remedy}; or, in recipe.toml: [checks] ignore = {{ {_key(first)} = "why it does not matter" }}',
             detail=[str(finding) for finding in report.blocking[1:_SHOWN_LINES]],
         )
+
+
+def _key(finding: Finding) -> str:
+    """Return the key under ``ignore`` for one finding: with its place, where that needs no escapes in TOML."""
+    return f'"{finding.code}:{finding.place}"' if _PLAIN.fullmatch(finding.place) else finding.code
 
 
 def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> TestResult:

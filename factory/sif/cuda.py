@@ -71,7 +71,7 @@ def needs_of(tree: Tree) -> Needs:
     found = _Found(tree)
     for path, entry in tree.entries.items():
         found.look_at(path, entry)
-    env = variables(tree)
+    env = {name: variable.value for name, variable in variables(tree).items()}
     cuda, rocm = found.cuda(env), found.rocm()
     return Needs(cuda, _driver(cuda, tree, env), rocm, found.architectures() if cuda or rocm else ())
 

@@ -15,7 +15,7 @@ from factory.records.findings import Finding
 from factory.sif.cuda import needs_of
 from factory.sif.needs import is_older
 from factory.sif.tree import Entry
-from factory.sif.variables import folders, variables
+from factory.sif.variables import folders
 
 # The parts of the driver: libcuda.so.1, libcuda.so.535.54.03, libnvidia-ml.so.1; not libcudart, which is CUDA's.
 _DRIVER = re.compile(
@@ -39,7 +39,7 @@ def _shadowed(subject: Subject) -> Iterator[Finding]:
     """Driver libraries in the image's LD_LIBRARY_PATH, which are found before those of the machine."""
     if subject.recipe.run.gpu != "nvidia":
         return
-    for folder in dict.fromkeys(folders(_library_path(subject))):
+    for folder in folders(_library_path(subject)):
         below = subject.resolve(folder)
         if below is None or _STUB_FOLDER.search(below.path):
             continue
@@ -71,7 +71,7 @@ def _bundled(subject: Subject) -> Iterator[Finding]:
 
 def _stubs(subject: Subject) -> Iterator[Finding]:
     """Folders of stubs, which are for linking only, where programs search for libraries when they start."""
-    for folder in dict.fromkeys(folders(_library_path(subject))):
+    for folder in folders(_library_path(subject)):
         if _is_stub(subject, folder):
             yield subject.finding("cuda-stubs", folder, f"{_LIB_PATH} names this folder of stub libraries")
     for path in subject.tree.entries:
@@ -138,7 +138,8 @@ def _is_stub(subject: Subject, folder: str) -> bool:
 
 
 def _library_path(subject: Subject) -> str:
-    return subject.recipe.run.env.get(_LIB_PATH, variables(subject.tree).get(_LIB_PATH, ""))
+    variable = subject.variables.get(_LIB_PATH)
+    return subject.recipe.run.env.get(_LIB_PATH, variable.value if variable else "")
 
 
 CHECKS = (_shadowed, _bundled, _stubs, _matching, _libc)

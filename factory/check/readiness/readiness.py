@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import SEEK_END
 from pathlib import Path
 
-from factory.check.readiness import gpus, mpi, rights
+from factory.check.readiness import (
+    binaries,
+    environment,
+    gpus,
+    hidden,
+    languages,
+    links,
+    mounts,
+    mpi,
+    rights,
+    secrets,
+    sizes,
+)
 from factory.check.readiness.ignoring import Ignoring
 from factory.check.readiness.subject import Subject
 from factory.errors import IntegrityFailure
@@ -22,7 +34,19 @@ from factory.sif.squashfs import BlocksUnknown
 from factory.sif.tree import open_tree
 
 Check = Callable[[Subject], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (*rights.CHECKS, *gpus.CHECKS, *mpi.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *mounts.CHECKS,
+    *binaries.CHECKS,
+    *rights.CHECKS,
+    *hidden.CHECKS,
+    *environment.CHECKS,
+    *languages.CHECKS,
+    *secrets.CHECKS,
+    *links.CHECKS,
+    *sizes.CHECKS,
+    *gpus.CHECKS,
+    *mpi.CHECKS,
+)
 _ORDER = ("error", "warning", "information")
 
 

@@ -21,7 +21,6 @@ from factory.engine.engine import HOME_INSIDE, Command, Engine
 from factory.io import files, process
 from factory.recipes.languages import LANGUAGES
 from factory.records.findings import Finding
-from factory.sif.variables import variables
 
 _RUNSCRIPT = "/.singularity.d/runscript"
 _LARGEST_SCRIPT = 1 << 20  # bytes
@@ -93,8 +92,8 @@ class Running:
 
     def _user_packages(self, subject: Subject) -> Iterator[Finding]:
         """Languages that load packages from the home although a variable should keep them from it."""
-        known = variables(subject.tree).keys() | subject.recipe.run.env.keys()
-        languages = [one for one in LANGUAGES if known & one.variables.keys()]
+        known = subject.variables.keys() | subject.recipe.run.env.keys()
+        languages = [one for one in LANGUAGES if next(iter(one.variables)) in known]
         if not languages:  # that a variable is missing needs no run
             return
         _, text = self._run(subject, ("/bin/sh", "-c", _PROBE), _PROBE_LIMIT, traps=True)

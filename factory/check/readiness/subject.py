@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,23 +12,10 @@ from factory.recipes.model import Recipe
 from factory.records.findings import Finding
 from factory.sif.packaged import packaged_files
 from factory.sif.tree import Entry, Tree
+from factory.sif.variables import USUAL_PATH, Variable, variables
 
 _MOST_LINKS = 40  # the limit of Linux
-_ENVIRONMENT = re.compile(r"/\.singularity\.d/env/[^/]+\.sh")
 _LARGEST_SCRIPT = 1 << 20  # bytes
-_MOST_SCRIPTS = 100
-_LONGEST_LINE = 1 << 14  # characters
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_DEFAULT = re.compile(r'\$\{[A-Za-z_][A-Za-z0-9_]*:?-"?([^"{}]*)"?\}')
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable that the image's own environment sets, as written. script: the path of the script that sets it."""
-
-    name: str
-    value: str
-    script: str
 
 
 @dataclass(frozen=True)
@@ -81,14 +66,9 @@ class Subject:
     def variables(self) -> Mapping[str, Variable]:
         """The variables of the image's environment, in the order in which the engine sets them; the last value counts.
 
-        Only plain assignments are understood: a value that depends on other variables keeps its ``$``.
+        Only plain assignments are understood; what a value takes from variables that are not the image's keeps its $.
         """
-        found: dict[str, Variable] = {}
-        scripts = [path for path in self.tree.entries if _ENVIRONMENT.fullmatch(path)]
-        for path in scripts[:_MOST_SCRIPTS]:
-            for name, value in assignments(self.text(path)):
-                found[name] = Variable(name, value, path)
-        return found
+        return variables(self.tree)
 
     @cached_property
     def packaged(self) -> Collection[str]:
@@ -100,33 +80,16 @@ class Subject:
         """The folders of the image's PATH that are known, in order."""
         variable = self.variables.get("PATH")
         parts = variable.value.split(":") if variable else []
-        folders = [part for part in parts if part.startswith("/") and "$" not in part]
-        return tuple(dict.fromkeys(folders)) or _USUAL_PATH
+        return tuple(part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part) or USUAL_PATH
+
+    @cached_property
+    def path_folders(self) -> tuple[str, ...]:
+        """The folders that PATH leads to, with links followed."""
+        found = (self.resolve(folder) for folder in self.search_path)
+        return tuple(dict.fromkeys(entry.path for entry in found if entry is not None))
 
     def program(self, name: str) -> Entry | None:
         """Return the file that a command names, by PATH or as an absolute path; None if there is none."""
         places = [name] if name.startswith("/") else [posixpath.join(folder, name) for folder in self.search_path]
         found = (self.resolve(place) for place in places)
         return next((entry for entry in found if entry is not None and entry.inode.kind == "file"), None)
-
-
-_USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-
-
-def assignments(script: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that a shell script assigns on lines of their own, ``export A=b C="d"`` included.
-
-    ``${NAME:-default}`` becomes the default, which is how engines write the variables of Docker images.
-    """
-    for line in script.splitlines():
-        if "=" not in line or len(line) > _LONGEST_LINE:
-            continue
-        try:
-            words = shlex.split(_DEFAULT.sub(r"\1", line), comments=True)
-        except ValueError:  # a string that goes on in the next line
-            continue
-        if words and words[0] == "export":
-            words = words[1:]
-        pairs = [_ASSIGNMENT.fullmatch(word) for word in words]
-        if all(pairs):  # else they are the variables of one command
-            yield from ((pair[1], pair[2]) for pair in pairs if pair)
