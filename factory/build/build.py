@@ -96,6 +96,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
                 base_digest=inputs.base_digest,
                 fingerprint=seen.fingerprint,
                 disk=use.peak(seen.sif.size),
+                needs=seen.needs,
             )
             candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
