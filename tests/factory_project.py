@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from factory.oci.digest import Descriptor
 from factory.oci.names import RegistryAddress
 from factory.registry.open import open_registry
 from factory.registry.protocol import Manifest, Registry
+from tests import preloaded
 from tests.servers import tool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,14 +163,13 @@ class Project:
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start `singfactory`, in a process group of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "factory.cli", *arguments],
+        return preloaded.start(
+            arguments,
             cwd=self.folder,
             env={**self.env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            text=True,
             start_new_session=True,
         )
 
