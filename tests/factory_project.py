@@ -194,10 +194,17 @@ class Project:
         return sorted(str(path) for path in [*hidden, *self.scratch.glob("*")])
 
 
-def make_project(folder: Path, engine: str, host: str) -> Project:
-    """An empty factory whose bases come from the registry process at host."""
+def make_project(folder: Path, engine: str, host: str, proofs: Path | None = None) -> Project:
+    """An empty factory whose bases come from the registry process at host.
+
+    proofs: a folder that factories of one user share: what the first has found out about the engine, the others know.
+    """
     for name in ("recipes", "home", "scratch"):
         (folder / name).mkdir(parents=True)
+    if proofs is not None:
+        proofs.mkdir(exist_ok=True)
+        (folder / "home/.cache/singfactory").mkdir(parents=True)
+        (folder / "home/.cache/singfactory/engines").symlink_to(proofs)
     (folder / "factory.toml").write_text(f'plain_http = ["{host}"]\n')
     kept = {key: text for key, text in os.environ.items() if not key.startswith(("SINGFACTORY_", "APPTAINER", "XDG_"))}
     env = {
