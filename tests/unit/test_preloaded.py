@@ -88,6 +88,8 @@ def test_nothing_that_a_command_leaves_open_or_set_reaches_the_next(env: dict[st
     assert "127.0.0.1" in first.communicate()[0]
     second = start(["config", "registry"], env, tmp_path)
     assert "127.0.0.1" not in second.communicate()[0]
+    homeless = {name: text for name, text in env.items() if name != "HOME"}
+    assert str(tmp_path) not in start(["path", "nothing"], homeless, Path("/")).communicate()[1]
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and Path(f"/proc/{first.pid}").exists():
         time.sleep(0.01)
