@@ -56,12 +56,19 @@ def environment(path: Path) -> CondaNeeds:
     """Read an `environment.yml`. Raises ProblemError."""
     file = Yaml(path)
     content = _mapping(file, file.content)
-    unknown = [key for key in content if key not in ("name", "channels", "dependencies", "prefix", "variables", "platforms")]
+    unknown = [
+        key for key in content if key not in ("name", "channels", "dependencies", "prefix", "variables", "platforms")
+    ]
     if unknown:
-        raise refused(path, file.line(str(unknown[0])), f"{str(unknown[0])[:40]!r} is no key of an environment.yml", "remove it")
+        raise refused(
+            path, file.line(str(unknown[0])), f"{str(unknown[0])[:40]!r} is no key of an environment.yml", "remove it"
+        )
     if content.get("variables"):
         raise refused(
-            path, file.line("variables"), "variables are not supported", "write them as env = { … } under [run] in recipe.toml"
+            path,
+            file.line("variables"),
+            "variables are not supported",
+            "write them as env = { … } under [run] in recipe.toml",
         )
     channels = _strings(file, content.get("channels") or ["conda-forge"], "channels")
     for channel in channels:
@@ -100,14 +107,19 @@ def conda_lock(path: Path, arch: str) -> CondaNeeds:
     file = Yaml(path)
     content = _mapping(file, file.content)
     if content.get("version") != 1 or not isinstance(content.get("package"), list):
-        raise refused(path, file.line("version:"), "this is no conda-lock.yml of version 1", "write it with conda-lock 1 or later")
+        raise refused(
+            path, file.line("version:"), "this is no conda-lock.yml of version 1", "write it with conda-lock 1 or later"
+        )
     here = PLATFORMS[arch]
     entries = [entry for entry in content["package"] if isinstance(entry, dict)]
     there = sorted({str(entry.get("platform")) for entry in entries})
     mine = [entry for entry in entries if entry.get("platform") == here and entry.get("category", "main") == "main"]
     if not mine:
         raise refused(
-            path, 0, f"the lock is for {', '.join(there) or 'no platform'}, not for {here}", f"run: conda-lock --platform {here}"
+            path,
+            0,
+            f"the lock is for {', '.join(there) or 'no platform'}, not for {here}",
+            f"run: conda-lock --platform {here}",
         )
     conda, pip = list[tuple[str, str, str, str, int]](), list[str]()
     for entry in mine:
@@ -127,19 +139,25 @@ def pixi_lock(path: Path, arch: str, environment_name: str) -> CondaNeeds:
     content = _mapping(file, file.content)
     environments, packages = content.get("environments"), content.get("packages")
     if content.get("version") != 6 or not isinstance(environments, dict) or not isinstance(packages, list):  # noqa: PLR2004
-        raise refused(path, file.line("version:"), "this is no pixi.lock of version 6", "run: pixi lock, with a current pixi")
+        raise refused(
+            path, file.line("version:"), "this is no pixi.lock of version 6", "run: pixi lock, with a current pixi"
+        )
     wanted = environment_name or "default"
     chosen = environments.get(wanted)
     if not isinstance(chosen, dict):
         raise UsageError(
-            f"{path} has no environment {wanted!r}", why=f"it has {', '.join(map(str, environments))}", fix="correct --group"
+            f"{path} has no environment {wanted!r}",
+            why=f"it has {', '.join(map(str, environments))}",
+            fix="correct --group",
         )
     here = PLATFORMS[arch]
     listed = (chosen.get("packages") or {}).get(here)
     if not isinstance(listed, list):
         there = ", ".join(map(str, chosen.get("packages") or {}))
         remedy = f'add "{here}" to platforms in pixi.toml, then run: pixi lock'
-        raise refused(path, file.line(f"{wanted}:"), f"the lock is for {there or 'no platform'}, not for {here}", remedy)
+        raise refused(
+            path, file.line(f"{wanted}:"), f"the lock is for {there or 'no platform'}, not for {here}", remedy
+        )
     by_url = {
         str(package.get("conda") or package.get("pypi")): package for package in packages if isinstance(package, dict)
     }
@@ -148,7 +166,9 @@ def pixi_lock(path: Path, arch: str, environment_name: str) -> CondaNeeds:
         url = str(item.get("conda") or item.get("pypi")) if isinstance(item, dict) else ""
         package = by_url.get(url)
         if package is None:
-            raise refused(path, file.line(url) if url else 0, f"{url[:100]!r} is not among the packages", "run: pixi lock")
+            raise refused(
+                path, file.line(url) if url else 0, f"{url[:100]!r} is not among the packages", "run: pixi lock"
+            )
         if "conda" in package:
             name, version = _of_archive(url)
             size = package.get("size")
@@ -168,7 +188,9 @@ def _explicit(file: Yaml, conda: Iterable[tuple[str, str, str, str, int]], pip: 
         raise refused(file.path, 0, "no package of conda is locked", "use a requirements.txt for packages of pip alone")
     text = "@EXPLICIT\n" + "".join(f"{archive}\n" for _, _, archive, _, _ in conda)
     sums = [
-        f"{digest}  {posixpath.basename(archive.partition('#')[0])}\n" for _, _, archive, digest, _ in conda if _DIGEST.fullmatch(digest)
+        f"{digest}  {posixpath.basename(archive.partition('#')[0])}\n"
+        for _, _, archive, digest, _ in conda
+        if _DIGEST.fullmatch(digest)
     ]
     return CondaNeeds(
         {"explicit.txt": text, **({"sha256.txt": "".join(sums)} if sums else {})},
@@ -185,7 +207,10 @@ def _archive(file: Yaml, url: str, md5: str) -> str:
     """Return a line of an explicit list."""
     if has_login(url) or "/t/" in urlsplit(url).path:
         raise refused(
-            file.path, file.line(url), "the channel's address holds a login or token", "use a channel that needs none",
+            file.path,
+            file.line(url),
+            "the channel's address holds a login or token",
+            "use a channel that needs none",
             "builds and images must not see logins",
         )
     if not is_web_address(url) or not url.endswith((".conda", ".tar.bz2")):
@@ -244,9 +269,12 @@ def _spec(file: Yaml, text: str) -> tuple[str, str]:
 def _pip(file: Yaml, items: object) -> Iterator[str]:
     for item in items if isinstance(items, list) else ():
         text = str(item).strip()
-        if text.startswith("-") or text.startswith((".", "/", "file:")):
+        if text.startswith(("-", ".", "/", "file:")):
             raise refused(
-                file.path, file.line(text), f"{text[:60]!r} under pip is not supported", "list the packages there themselves"
+                file.path,
+                file.line(text),
+                f"{text[:60]!r} under pip is not supported",
+                "list the packages there themselves",
             )
         if _UNSAFE.search(text.partition(";")[0]) or has_login(text.partition("@ ")[2].strip()):
             raise refused(file.path, file.line(text), f"{text[:60]!r} is no requirement", "write NAME==VERSION")

@@ -22,8 +22,12 @@ def text_of(path: Path, limit: int = LIMIT) -> str:
         raise NotFound(f"there is no file {path}", fix="correct the path") from error
     except UnicodeDecodeError as error:
         raise refused(path, 0, "the file is not UTF-8", "save it as UTF-8 text") from error
+    except plain.NotPlainError as error:
+        raise refused(path, 0, "this is no ordinary file, or it is too large", "name the file itself") from error
     except OSError as error:
-        raise NotFound(f"{path} cannot be read", why=error.strerror or str(error), fix="correct its permissions") from error
+        raise NotFound(
+            f"{path} cannot be read", why=error.strerror or str(error), fix="correct its permissions"
+        ) from error
 
 
 class Toml:

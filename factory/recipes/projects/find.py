@@ -121,7 +121,11 @@ def _nothing(folder: Path) -> UsageError:
 
 
 def _other(path: Path) -> UsageError:
-    what = "is no lock" if path.name in ("pyproject.toml", "setup.cfg", "setup.py", "Pipfile", "pixi.toml") else "is not read"
+    what = (
+        "is no lock"
+        if path.name in ("pyproject.toml", "setup.cfg", "setup.py", "Pipfile", "pixi.toml")
+        else "is not read"
+    )
     return UsageError(
         f"{path} {what}",
         why=f"singfactory reads {', '.join(_NAMES)}",

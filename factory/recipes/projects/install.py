@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factory.recipes.languages import PYTHON
 from factory.recipes.projects import system
-from factory.recipes.projects.model import Needs, normalized
+from factory.recipes.projects.model import Needs, OwnCode, normalized
 from factory.recipes.projects.needs import WHEELS
 
 PLACE = "/opt/project"  # in the image
 CODE = "/project"  # where the project's own code is bound
 # The wheels of uv on PyPI for Linux with glibc; the lock of singfactory's own development has them, too.
 UV = "uv==0.13.9"
+PIP_UV = "python -m pip install --no-cache-dir --no-deps --require-hashes --target uv --requirement uv.txt"
 _PYTHONS = "/opt/python/bin/python3 /usr/local/bin/python3 /opt/conda/bin/python3 /usr/bin/python3"
 
 
@@ -39,13 +41,9 @@ def definition(needs: Needs, style: Style) -> str:
     copies += [("files/code", "code")] if style.code else []
     lines = [f"Bootstrap: {agent}", "From: {{ base }}", "", "%files"]
     lines += [f"    {source} {PLACE}/{name}" for source, name in copies]
-    lines += ["", "%post", f"    cd {PLACE}", *_find_python(needs, style), *_apt_first(needs, style)]
+    lines += ["", "%post", f"    cd {PLACE}", *_find_python(style), *_apt_first(needs, style)]
     lines += _uv(needs, style)
-    if style.code:
-        lines += ["    # The project's own code. Its build tools come from the index, in no fixed versions."]
-        lines += [f"    $uv --no-deps {PLACE}/{name}" for name in _code_folders(needs)]
-    elif needs.own:
-        lines += _bound(needs)
+    lines += _included(needs) if style.code else _bound(needs) if needs.own else []
     lines += ["    rm -r uv", *_apt_last(needs, style)]
     lines += ["", "%environment", "    export LC_ALL=C.UTF-8"]
     lines += ["    # Keep users' own packages out: those in their home folders, and those in variables of the cluster."]
@@ -62,15 +60,15 @@ def build_packages(needs: Needs, *, code: bool, debian_python: bool) -> tuple[st
     return tuple(sorted({*found, *headers})) if found or code else ()
 
 
-def _find_python(needs: Needs, style: Style) -> list[str]:
-    del needs
+def _find_python(style: Style) -> list[str]:
     wanted = f"files/requirements.txt is for Python {style.python}, but the base has "
     return [
         f"    for python in {_PYTHONS}; do",
         '        test ! -x "$python" || break',
         "    done",
-        f"    \"$python\" -c 'import sys",
-        f'found = ".".join(map(str, sys.version_info[:2])); found == "{style.python}" or sys.exit("{wanted}" + found)\'',
+        '    "$python" -c \'import sys',
+        'found = ".".join(map(str, sys.version_info[:2]))',
+        f'found == "{style.python}" or sys.exit("{wanted}" + found)\'',
     ]
 
 
@@ -83,7 +81,10 @@ def _apt_first(needs: Needs, style: Style) -> list[str]:
     if stays:
         lines += ["    # Libraries and programs that the packages need and do not bring.", *_apt("install", stays)]
     if goes:
-        lines += ["    # To build packages that have no wheel, or to fetch them from git. Removed below.", *_apt("install", goes)]
+        lines += [
+            "    # To build packages that have no wheel, or to fetch them from git. Removed below.",
+            *_apt("install", goes),
+        ]
     return lines
 
 
@@ -98,22 +99,22 @@ def _apt(action: str, packages: tuple[str, ...]) -> list[str]:
 
 
 def _uv(needs: Needs, style: Style) -> list[str]:
-    system_python = " --break-system-packages" if style.foreign else ""
+    system_python = " UV_BREAK_SYSTEM_PACKAGES=1" if style.foreign else ""
     lines = [
         "    # uv comes from its wheel, by hash, and does not stay in the image.",
-        '    "$python" -m pip install --no-cache-dir --no-deps --require-hashes --target uv --requirement uv.txt',
-        f'    uv="uv/bin/uv pip install --python $python --no-cache --link-mode copy --compile-bytecode{system_python}"',
+        f'    "$python" {PIP_UV.partition(" ")[2]}',
+        f'    export UV_PYTHON="$python" UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1{system_python}',
     ]
     options = []
     if needs.hashed:
         lines += [
             "    # Only files with the hashes of the lock, from any index that the build machine has (PIP_INDEX_URL,",
-            "    # PIP_FIND_LINKS, UV_INDEX, …): a hash says which file it is, so it does not matter where it comes from.",
+            "    # PIP_FIND_LINKS, UV_INDEX, …): a hash says which file it is, so its origin does not matter.",
         ]
         options += ["--require-hashes", "--index-strategy unsafe-best-match"]
     options += ["--no-deps"] if needs.complete else []
     options += ["--constraint constraints.txt"] if needs.constraints else []
-    command = " ".join(["    $uv", *options, "--requirement requirements.txt"])
+    command = " ".join(["    uv/bin/uv pip install", *options, "--requirement requirements.txt"])
     indexes = " ".join(f"--index {address}" for address in needs.indexes)
     if indexes:
         lines += [
@@ -125,25 +126,43 @@ def _uv(needs: Needs, style: Style) -> list[str]:
     else:
         lines.append(command)
     if needs.direct:
-        lines += ["    # Commits of git repositories: git itself checks that it got them.", "    $uv --no-deps --requirement direct.txt"]
+        lines += [
+            "    # Commits of git repositories: git itself checks that it got them.",
+            "    uv/bin/uv pip install --no-deps --requirement direct.txt",
+        ]
     return lines
 
 
 def _bound(needs: Needs) -> list[str]:
-    places = " ".join(f"{CODE}/{place}".rstrip("/") for place in source_folders(needs))
     return [
         f"    # The project's own code stays outside: bind its folder to {CODE}, and Python finds its packages there.",
-        f"    printf '%s\\n' {places} \\",
+        *_found_by_python(CODE, needs.own),
+    ]
+
+
+def _included(needs: Needs) -> list[str]:
+    built = [code for code in needs.own if code.installable]
+    others = tuple(code for code in needs.own if not code.installable)
+    lines = (
+        ["    # The project's own code. Its build tools come from the index, in no fixed versions."] if built else []
+    )
+    lines += [f"    uv/bin/uv pip install --no-deps ./{_joined('code', code.folder)}" for code in built]
+    if others:
+        lines += [
+            "    # The project's own code, which does not say how it is built.",
+            *_found_by_python(f"{PLACE}/code", others),
+        ]
+    return lines
+
+
+def _found_by_python(place: str, own: Sequence[OwnCode]) -> list[str]:
+    """Return the commands that put folders on Python's path (the standard library's module site)."""
+    places = dict.fromkeys(_joined(place, code.folder, code.source) for code in own)
+    return [
+        f"    printf '%s\\n' {' '.join(places)} \\",
         '        >"$("$python" -c \'import sysconfig; print(sysconfig.get_path("purelib"))\')/project.pth"',
     ]
 
 
-def source_folders(needs: Needs) -> tuple[str, ...]:
-    """Return the folders with the project's packages, relative to the project."""
-    joined = ("/".join(part for part in (code.folder, code.source) if part not in ("", ".")) for code in needs.own)
-    return tuple(dict.fromkeys(joined))
-
-
-def _code_folders(needs: Needs) -> tuple[str, ...]:
-    folders = [code.folder for code in needs.own] or ["."]
-    return tuple("code" if folder == "." else f"code/{folder}" for folder in folders)
+def _joined(*parts: str) -> str:
+    return "/".join(part for part in parts if part not in ("", "."))

@@ -86,10 +86,14 @@ class Package:
 
 @dataclass(frozen=True)
 class OwnCode:
-    """A folder with code of the project, relative to the project. source: where its packages are, below it."""
+    """A folder with code of the project, relative to the project. source: where its packages are, below it.
+
+    installable: whether it says how it is built; else it is only put where Python finds it.
+    """
 
     folder: str
     source: str
+    installable: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,9 @@ def require_packages() -> None:
         import yaml  # noqa: F401, PLC0415
     except ImportError as error:
         raise NotFound(
-            "projects cannot be read here", why=str(error), fix="install the factory's packages: pip install '.[factory]'"
+            "projects cannot be read here",
+            why=str(error),
+            fix="install the factory's packages: pip install '.[factory]'",
         ) from error
 
 
@@ -198,5 +204,8 @@ class RequiresPython:
         """Return whether it allows this version, in its patch release if that is known."""
         from packaging.specifiers import SpecifierSet  # noqa: PLC0415
 
-        return SpecifierSet(self.text).contains(target.full or f"{target.name}.99", prereleases=True) if self.text else True
-
+        return (
+            SpecifierSet(self.text).contains(target.full or f"{target.name}.99", prereleases=True)
+            if self.text
+            else True
+        )

@@ -41,7 +41,10 @@ def impossible(packages: Iterable[Package], target: Target) -> tuple[Package, ..
     return tuple(
         package
         for package in packages
-        if package.own is None and not package.direct and not package.sdist and not wheels_for(package, target)
+        if package.own is None
+        and not package.direct
+        and not package.sdist
+        and not wheels_for(package, target)
         and not any(wheel.path and not wheel.name.endswith(".whl") for wheel in package.wheels)
     )
 

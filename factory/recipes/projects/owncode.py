@@ -9,12 +9,25 @@ from pathlib import Path
 
 from factory.errors import UsageError
 from factory.io.files import readable_size
+from factory.recipes.projects.documents import Toml
 from factory.recipes.projects.model import OwnCode
 
 _MOST_FILES = 5000
 _LARGEST = 50_000_000  # bytes
 _LEFT_OUT = frozenset(
-    {".git", ".hg", ".svn", ".venv", "venv", ".tox", ".nox", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+    {
+        ".git",
+        ".hg",
+        ".svn",
+        ".venv",
+        "venv",
+        ".tox",
+        ".nox",
+        "__pycache__",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".pytest_cache",
+    }
     | {"node_modules", ".ipynb_checkpoints", ".singfactory", ".cache", ".eggs", "build", "dist", ".idea", ".vscode"}
 )
 _SECRET = (".env", ".netrc", ".pypirc", "id_rsa", "id_ed25519", ".git-credentials")
@@ -22,8 +35,11 @@ _SECRET = (".env", ".netrc", ".pypirc", "id_rsa", "id_ed25519", ".git-credential
 
 def own_code(project: Path, folder: str) -> OwnCode:
     """Return where the packages of a folder in the project are: in its ``src``, or in the folder itself."""
-    source = "src" if (project / folder / "src").is_dir() else "."
-    return OwnCode(folder, source)
+    place = project / folder
+    source = "src" if (place / "src").is_dir() else "."
+    path = place / "pyproject.toml"
+    builds = path.is_file() and Toml(path).at("build-system") is not None
+    return OwnCode(folder, source, builds or (place / "setup.py").is_file())
 
 
 def files_of(project: Path, tracked: Callable[[Path], frozenset[str] | None]) -> tuple[str, ...]:
@@ -51,9 +67,9 @@ def files_of(project: Path, tracked: Callable[[Path], frozenset[str] | None]) ->
         if len(found) > _MOST_FILES or size > _LARGEST:
             heavy = ", ".join(f"{name} ({readable_size(bytes_)})" for bytes_, name in sorted(largest, reverse=True)[:3])
             raise UsageError(
-                f"{project} is too large to put into an image: more than {readable_size(_LARGEST)} or {_MOST_FILES} files",
+                f"{project} is too large for an image: more than {readable_size(_LARGEST)} or {_MOST_FILES} files",
                 why=f"the largest: {heavy}",
-                fix="remove data from the project's folder or from git, or leave out --include-code and bind the project",
+                fix="remove data from the folder or from git, or leave out --include-code and bind the project",
             )
     return tuple(found)
 

@@ -49,10 +49,15 @@ class PyLock:
             raise refused(path, self._toml.line("lock-version"), message, "lock the project with a current tool")
         packages = self._toml.at("packages") or []
         if not isinstance(packages, list) or not all(isinstance(package, dict) for package in packages):
-            raise refused(path, self._toml.line("packages"), "the list of packages is damaged", "lock the project again")
+            raise refused(
+                path, self._toml.line("packages"), "the list of packages is damaged", "lock the project again"
+            )
         self._packages: list[dict[str, Any]] = packages
         groups = (*self._toml.texts("default-groups"), *chosen.groups)
-        self._chosen = {"extras": set(map(normalized, chosen.extras)), "dependency_groups": set(map(normalized, groups))}
+        self._chosen = {
+            "extras": set(map(normalized, chosen.extras)),
+            "dependency_groups": set(map(normalized, groups)),
+        }
         for kind, key, names in (("extra", "extras", chosen.extras), ("group", "dependency-groups", chosen.groups)):
             there = self._toml.texts(key)
             if wrong := [name for name in names if normalized(name) not in map(normalized, there)]:

@@ -22,9 +22,7 @@ from factory.recipes.projects.needs import Lock, from_source, impossible, requir
 _USUAL = ((3, 12), (3, 13), (3, 11), (3, 10), (3, 14), (3, 9))
 
 
-def choose(
-    lock: Lock, folder: Path, arch: str, own: Mapping[tuple[int, int], str], asked: str = ""
-) -> Target:
+def choose(lock: Lock, folder: Path, arch: str, own: Mapping[tuple[int, int], str], asked: str = "") -> Target:
     """Return the target of a lock's image.
 
     own: the full versions of Python that the factory's recipes have. asked: `--python`. Without it, the project's file
@@ -53,7 +51,7 @@ def choose(
     return min(possible, key=lambda item: item[0])[1]
 
 
-def choose_for_requirements(
+def choose_for_requirements(  # noqa: PLR0917 - as choose
     required: RequiresPython | None, folder: Path, arch: str, own: Mapping[tuple[int, int], str], asked: str, hint: str
 ) -> Target:
     """As choose, for requirements whose wheels are unknown. hint: the version that they were compiled for, or ''."""
@@ -94,7 +92,12 @@ def _fixed(folder: Path, asked: str) -> tuple[tuple[int, int], str] | None:
             first = text[0].strip() if text else ""
             version = python_version(first.removeprefix("cpython-").removeprefix("python-"))
             if version is None:
-                raise refused(path, 1, f"{first[:40]!r} is no version of Python that singfactory has a base for", "write 3.12, or use --python 3.12")
+                raise refused(
+                    path,
+                    1,
+                    f"{first[:40]!r} is no version of Python that singfactory has a base for",
+                    "write 3.12, or use --python 3.12",
+                )
             return version, str(path)
     return None
 
@@ -118,7 +121,11 @@ def of_recipes(root: Path) -> dict[tuple[int, int], str]:
             continue
         recipe, problems = read_leniently(folder)
         fine = recipe is not None and all(problem.warning for problem in problems)
-        if recipe is not None and fine and python_version(recipe.version) == version and recipe.lifecycle.status == "active":
+        if (
+            recipe is not None
+            and fine
+            and python_version(recipe.version) == version
+            and recipe.lifecycle.status == "active"
+        ):
             found[version] = recipe.version
     return found
-

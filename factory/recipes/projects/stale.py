@@ -34,7 +34,10 @@ def require_current(project: Toml, entries: Sequence[Mapping[str, Any]], lock: P
     for wanted, line, text in _asked(project, dynamic):
         if wanted not in known and not (wanted[1] in sources and wanted[:3] in loose):
             raise refused(
-                project.path, line, f"{lock.name} was made before {text!r} was written here", f"run: uv lock --project {lock.parent}"
+                project.path,
+                line,
+                f"{lock.name} was made before {text!r} was written here",
+                f"run: uv lock --project {lock.parent}",
             )
     if "dependencies" not in dynamic:
         asked = {wanted[:3] for wanted, _, _ in _asked(project, dynamic)}
@@ -69,7 +72,9 @@ def _asked(project: Toml, dynamic: Iterable[str]) -> Iterator[tuple[_Wanted, int
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            raise refused(project.path, line, f"{text[:80]!r} is no requirement", "write it as NAME>=VERSION") from error
+            raise refused(
+                project.path, line, f"{text[:80]!r} is no requirement", "write it as NAME>=VERSION"
+            ) from error
         extras = frozenset(map(normalized, requirement.extras))
         specifier = "" if requirement.url else _specifier(str(requirement.specifier))
         return (group, normalized(requirement.name), extras, specifier), line, text

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 SUFFIXES = (".py", ".so", ".pyd")
-NOT_FOR_USERS = {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks", "scripts", "tools"}
+NOT_FOR_USERS = {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmarks", "scripts", "tools"}
 
 
 def modules_of(distribution):
@@ -88,5 +88,6 @@ def distributions(needs: Needs) -> str:
     """Return the lines of the list that the test reads: name, version or ``-``, and whether it is imported."""
     every = not any(asked for _, _, asked in needs.distributions)
     return "".join(
-        f"{name} {version or '-'} {'import' if asked or every else 'check'}\n" for name, version, asked in needs.distributions
+        f"{name} {version or '-'} {'import' if asked or every else 'check'}\n"
+        for name, version, asked in needs.distributions
     )

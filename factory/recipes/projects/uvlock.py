@@ -244,7 +244,7 @@ class UvLock:
                     self.path,
                     line,
                     f"{name} is the folder {own}, outside of the project, whose content is not locked",
-                    "move it into the project as a member of its workspace, or depend on a git commit of it; then uv lock",
+                    "make it a member of the project's workspace, or depend on a git commit of it; then run: uv lock",
                 )
             return Package(name, str(version), own=own, line=line)
         if not isinstance(version, str) or VERSION.fullmatch(version) is None:
@@ -312,11 +312,13 @@ class UvLock:
     def _git(self, name: str, address: str, line: int) -> str:
         """Return the requirement's URL for a git source (``https://HOST/REPO?rev=…&subdirectory=…#COMMIT``)."""
         repository, _, rest = address.partition("?")
-        repository, _, commit = (repository.partition("#") if not rest else (repository, "", rest.rpartition("#")[2]))
-        return git_url(self.path, line, name, repository, commit, _query(rest.partition("#")[0]).get("subdirectory", ""))
+        repository, _, commit = repository.partition("#") if not rest else (repository, "", rest.rpartition("#")[2])
+        return git_url(
+            self.path, line, name, repository, commit, _query(rest.partition("#")[0]).get("subdirectory", "")
+        )
 
 
-def git_url(path: Path, line: int, name: str, repository: str, commit: str, below: str = "") -> str:  # noqa: PLR0913, PLR0917
+def git_url(path: Path, line: int, name: str, repository: str, commit: str, below: str = "") -> str:  # noqa: PLR0917
     """Return the requirement's URL of a commit in a git repository. Raises ProblemError if builds cannot fetch it."""
     if _SCP.match(repository) or has_login(repository) or not is_web_address(repository):
         raise refused(
