@@ -1,9 +1,9 @@
 """Build, test, publish, pull and update the image of PyTorch with CUDA: python -m benchmarks.cuda.
 
-The wheels come from the package index that pip uses here: some 3 GB, twice. The base is built first and not counted. Then
-NumPy moves to the patch version before, all else stays, and the image is built, published and pulled again. Memory is that
-of all processes of the step. Disk is the most that the folders of builds and candidates held, looked at every few seconds.
-Needs about 40 GB of disk in --folder and takes some 20 minutes on two cores.
+The wheels come from the package index that pip uses here: some 3 GB, twice. The base is built first and not counted.
+Then NumPy moves to the patch version before, all else stays, and the image is built, published and pulled again. Memory
+is that of all processes of the step. Disk is the most that the folders of builds and candidates held, looked at every
+few seconds. Needs about 40 GB of disk in --folder and takes some 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -91,9 +91,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--output", type=Path, help="write the report to this file, too")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="singfactory-cuda-", dir=options.folder) as folder:
-        with docker_registry(Path(folder) / "registry") as server:
-            measure(prepared(Path(folder), f"http://{server.host}/images"), Report(options.output))
+    with contextlib.ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(prefix="singfactory-cuda-", dir=options.folder)
+        folder = Path(stack.enter_context(made))
+        server = stack.enter_context(docker_registry(folder / "registry"))
+        measure(prepared(folder, f"http://{server.host}/images"), Report(options.output))
 
 
 def prepared(folder: Path, registry: str) -> Place:
@@ -123,32 +125,60 @@ def measure(place: Place, report: Report) -> None:
     declared = load_recipe(place.project / "recipes" / RECIPE).build.disk
     heads = ["image", "SIF MB", "pull: fetched MB", "reused MB", "disk of the build GB", "declared GB", "tests"]
     rows = [
-        [name, *(f"{one[key] / 1e6:.1f}" for key in ("size", "transferred", "reused"))]
-        + [f"{one['disk'] / 1e9:.1f}", f"{declared / 1e9:.0f}", one["tests"]]
+        [
+            name,
+            *(f"{one[key] / 1e6:.1f}" for key in ("size", "transferred", "reused")),
+            f"{one['disk'] / 1e9:.1f}",
+            f"{declared / 1e9:.0f}",
+            one["tests"],
+        ]
         for name, one in (("first", first), ("update", second))
     ]
     report.add(markdown(heads, rows))
 
 
 def life(place: Place, what: str) -> dict[str, Any]:
-    """Build, test, publish and pull. Return what the tables say of the image."""
+    """Build, test, publish, pull and run. Return what the tables say of the image."""
     place.step(f"build{what}", "build", RECIPE)
-    tests = place.step(f"test{what}", "test", RECIPE)
+    tests = place.step(f"test{what}", "test", RECIPE)[0]["summary"]
     place.step(f"publish{what}", "publish", RECIPE)
-    pulled = place.step(f"pull{what}", "pull", RECIPE)
+    pulled = place.step(f"pull{what}", "pull", RECIPE)[0]
+    command = [*OURS, "exec", RECIPE, "--registry", place.registry, "--", "python", "-c", "import torch"]
+    cost = measured(command, place.project, place.env)
+    place.rows.append([f"exec, import torch{what}", f"{cost.wall:.1f}", f"{cost.cpu:.1f}", f"{cost.memory:.0f}", "0.0"])
     record = json.loads((place.project / f".singfactory/candidates/{RECIPE}-amd64/candidate.json").read_bytes())
-    place.step(f"exec{what}", "doctor")
-    return {**pulled, "disk": record["disk"], "tests": json.dumps(tests)[:80]}
+    return {**pulled, "disk": record["disk"], "tests": tests}
 
 
 def move(place: Place) -> tuple[str, str]:
-    """Move one package to the patch version before. Return both versions."""
+    """Move one package to the patch version before it; all others stay as they are locked. Return both versions."""
     folder = place.project / "recipes" / RECIPE / "files"
-    locked = folder / "requirements.txt"
-    old = re.search(rf"^{_MOVED}==(\S+)", locked.read_text(), re.MULTILINE)[1]
+    wanted, locked = folder / "requirements.in", folder / "requirements.txt"
+    old = version_in(locked)
     series, _, patch = old.rpartition(".")
-    new = f"{series}.{int(patch) - 1}"
-    return old, new
+    wanted.write_text(
+        re.sub(rf"^{_MOVED}\b.*$", f"{_MOVED}=={series}.{int(patch) - 1}", wanted.read_text(), flags=re.MULTILINE)
+    )
+    before = set(re.findall(r"^\S+==\S+", locked.read_text(), re.MULTILINE))
+    compile_again(locked)
+    moved = before ^ set(re.findall(r"^\S+==\S+", locked.read_text(), re.MULTILINE))
+    if {name.partition("==")[0] for name in moved} != {_MOVED}:
+        sys.exit(f"more than {_MOVED} moved: {sorted(moved)}")
+    place.commit(f"{_MOVED} moves")
+    return old, version_in(locked)
+
+
+def compile_again(locked: Path) -> None:
+    """Run the command that the head of the file says it was made with. Pins that still fit stay."""
+    command = next(line for line in locked.read_text().splitlines() if line.startswith("#    uv "))
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, *command.split()[2:], "--quiet"], cwd=locked.parent, check=True, stdout=subprocess.DEVNULL)
+
+
+def version_in(locked: Path) -> str:
+    """Return the version of the package in a file of locked requirements."""
+    match = re.search(rf"^{_MOVED}==(\S+)", locked.read_text(), re.MULTILINE)
+    return match[1] if match else sys.exit(f"{locked} does not name {_MOVED}")
 
 
 if __name__ == "__main__":
