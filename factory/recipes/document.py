@@ -9,15 +9,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 
 from factory.errors import UsageError
 from factory.oci.names import docker_base, is_docker_base, recipe_name, version_name
+from factory.recipes.codes import CODES
 from factory.recipes.definition.arguments import BUILT_IN
 from factory.recipes.definition.templates import NAME, shown
 from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import (
     BuildSpec,
+    ChecksSpec,
     Lifecycle,
     Problem,
     QuietSpec,
@@ -85,6 +88,7 @@ def _recipe(folder: Path, top: Table) -> Recipe:
         tests=_tests(top.tables("test")),
         rebuild=_rebuild(top.table("rebuild")),
         quiet=_quiet(top.table("quiet")),
+        checks=_checks(top.table("checks")),
         lifecycle=_lifecycle(top.table("lifecycle")),
     )
     about.refuse_unknown()
@@ -246,6 +250,23 @@ def _quiet(table: Table) -> QuietSpec:
     spec = QuietSpec(**{name: table.flag(name) for name in names if table.has(name)})
     table.refuse_unknown()
     return spec
+
+
+def _checks(table: Table) -> ChecksSpec:
+    ignore = table.reasons("ignore")
+    for key, reason in ignore.items():
+        below = table.table("ignore")
+        code, colon, place = key.partition(":")
+        if code not in CODES:
+            near = get_close_matches(code, CODES, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "docs/checks.md lists the codes"
+            below.complain(key, f"there is no readiness check {shown(code)}", remedy)
+        elif colon and not place.startswith("/"):
+            below.complain(key, f"{shown(place)} is not a path in the image", f'write "{code}:/PATH", or {code} alone')
+        if not reason.strip():
+            below.complain(key, f"no reason is given to ignore {shown(code)}", f'write why, as in {code} = "…"')
+    table.refuse_unknown()
+    return ChecksSpec(ignore=ignore)
 
 
 def _lifecycle(table: Table) -> Lifecycle:

@@ -33,13 +33,15 @@ class Place:
 class Problem:
     """One finding of `lint`: where, what is wrong, and how to fix it. A warning does not stop a build.
 
-    message and remedy can contain untrusted text, such as file names. Each is kept to one line.
+    message and remedy can contain untrusted text, such as file names. Each is kept to one line. rule: the name of the
+    check that found it, such as ``moving-tags``.
     """
 
     place: Place
     message: str
     remedy: str
     warning: bool = False
+    rule: str = ""
 
     def __post_init__(self) -> None:
         """Make each text one line."""
@@ -119,6 +121,13 @@ class QuietSpec:
 
 
 @dataclass(frozen=True)
+class ChecksSpec:
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+
+    ignore: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Lifecycle:
     """`[lifecycle]`: active, deprecated or withdrawn, and a note for users."""
 
@@ -142,6 +151,7 @@ class Recipe:
     tests: tuple[TestSpec, ...] = ()
     rebuild: RebuildSpec = field(default_factory=RebuildSpec)
     quiet: QuietSpec = field(default_factory=QuietSpec)
+    checks: ChecksSpec = field(default_factory=ChecksSpec)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @property

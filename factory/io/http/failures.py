@@ -255,9 +255,15 @@ def _no_such_host(error: socket.gaierror, host: str) -> Trouble:
 def _proxy(chain: list[BaseException], host: str, proxy: str) -> Trouble:
     said = next((str(cause) for cause in chain if "Tunnel connection failed" in str(cause)), "")
     why = safe_text(said[said.find("Tunnel") :].rstrip("')")) if said else _reason(chain)
+    refused = " 407 " in said
     return Trouble(
         f"the proxy {proxy or 'in the environment'} cannot connect to {host}",
         why=why,
-        fix="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+        fix=(
+            "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT with the login that it requires"
+            if refused
+            else "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+        ),
+        final=refused,
         connected=False,
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from factory.recipes.characters import described, find_hidden, without_hidden
+from factory.recipes.characters import described, find_hidden, find_unprintable, without_hidden
 from factory.recipes.definition.copies import parse_copy
 from factory.recipes.definition.definition import STAGE_START, Definition, Header, Section, Stage
 from factory.recipes.definition.templates import TEMPLATE, shown
@@ -37,12 +37,6 @@ _OTHER_URL = re.compile(r"otherurl[0-9]+", re.ASCII)
 _APP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _ARGUMENT = re.compile(r"\s*\w+\s*=.*", re.ASCII)
 
-# Control characters and characters that change the text direction (CVE-2021-42574) let engines, shells and terminals
-# see something other than a reviewer sees. A carriage return may end a line.
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
-    r"|\r(?!\n|\Z)"
-)
 _BYTE_ORDER_MARK = "\ufeff"
 _MOST_STAGES = 50
 _MOST_PROBLEMS = 100  # reported per file
@@ -156,9 +150,10 @@ class _Parser:
     def check_characters(self, text: str) -> None:
         if text.startswith(_BYTE_ORDER_MARK):
             self._complain(1, f"the file begins with {described(text[0])}", "save it as UTF-8 without one")
-        if match := _UNPRINTABLE.search(text):
-            line = text.count("\n", 0, match.start()) + 1
-            message = f"the line contains {described(match[0])}, which editors do not show"
+        at = find_unprintable(text)
+        if at is not None:
+            line = text.count("\n", 0, at) + 1
+            message = f"the line contains {described(text[at])}, which editors do not show"
             self._complain(line, message, "remove it; a script can produce it with printf, as in \\033")
         match = next((match for match in TEMPLATE.finditer(text) if "\n" in match[0]), None)
         if match:

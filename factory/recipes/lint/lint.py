@@ -6,12 +6,16 @@ A check is a function that takes a Subject and yields problems. To add one, list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from factory.recipes.definition.arguments import values_by_arch
 from factory.recipes.definition.definition import Definition
 from factory.recipes.definition.parser import bind, scan_file
 from factory.recipes.document import FILE, lines_of, read_leniently
+from factory.recipes.lint import (
+    data as lint_data,
+)
 from factory.recipes.lint import (
     definition as lint_definition,
 )
@@ -20,6 +24,9 @@ from factory.recipes.lint import (
 )
 from factory.recipes.lint import (
     languages as lint_languages,
+)
+from factory.recipes.lint import (
+    packages as lint_packages,
 )
 from factory.recipes.lint import (
     quiet as lint_quiet,
@@ -36,6 +43,10 @@ from factory.recipes.lint import (
 from factory.recipes.lint import (
     structure as lint_structure,
 )
+from factory.recipes.lint import (
+    variables as lint_variables,
+)
+from factory.recipes.lint.shellcheck import Script, scripts_of
 from factory.recipes.lint.subject import Subject
 from factory.recipes.load import recipe_folders, twin_problems
 from factory.recipes.model import Place, Problem, ProblemError, Recipe
@@ -48,6 +59,9 @@ CHECKS: tuple[Check, ...] = (
     *lint_definition.CHECKS,
     *lint_structure.CHECKS,
     *lint_shell.CHECKS,
+    *lint_packages.CHECKS,
+    *lint_variables.CHECKS,
+    *lint_data.CHECKS,
     *lint_languages.CHECKS,
     *lint_quiet.CHECKS,
 )
@@ -64,8 +78,22 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
         others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
         subject = Subject(recipe, definition, _bound(recipe, definition), others, lines_of(folder), not unread)
         for check in CHECKS if definition.stages else lint_recipe.CHECKS:
-            found += check(subject)
+            found += (replace(problem, rule=rule_of(check)) for problem in check(subject))
     return _first(folder, dict.fromkeys(found))
+
+
+def scripts(folder: Path) -> tuple[Script, ...]:
+    """Return the shell scripts of a recipe's definition, for shellcheck; none if it has syntax errors."""
+    recipe, _ = read_leniently(folder)
+    if recipe is None:
+        return ()
+    definition, unread = scan_file(folder, recipe.build.definition)
+    return () if unread else tuple(scripts_of(_bound(recipe, definition)[0]))
+
+
+def rule_of(check: Check) -> str:
+    """Return the name of a check, as `lint --json` and `lint --sarif` show it."""
+    return check.__name__.strip("_").replace("_", "-")
 
 
 def _first(folder: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:

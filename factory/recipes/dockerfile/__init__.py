@@ -1,0 +1,1 @@
+"""Dockerfiles: read as Docker reads them, and translated to Apptainer definition files."""
