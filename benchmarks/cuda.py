@@ -142,7 +142,7 @@ def life(place: Place, what: str) -> dict[str, Any]:
     place.step(f"build{what}", "build", RECIPE)
     tests = place.step(f"test{what}", "test", RECIPE)[0]["summary"]
     place.step(f"publish{what}", "publish", RECIPE)
-    pulled = place.step(f"pull{what}", "pull", RECIPE)[0]
+    pulled = place.step(f"pull{what}", "pull", RECIPE)
     command = [*OURS, "exec", RECIPE, "--registry", place.registry, "--", "python", "-c", "import torch"]
     cost = measured(command, place.project, place.env)
     place.rows.append([f"exec, import torch{what}", f"{cost.wall:.1f}", f"{cost.cpu:.1f}", f"{cost.memory:.0f}", "0.0"])

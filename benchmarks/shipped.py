@@ -94,7 +94,7 @@ class Place:
         record = self._project / f".singfactory/candidates/{recipe.name}-{recipe.build.arch[0]}/candidate.json"
         disk = json.loads(record.read_bytes())["disk"]
         started = time.monotonic()
-        (pulled,) = self._run("pull", recipe.name)
+        pulled = self._run("pull", recipe.name)
         seconds = time.monotonic() - started
         shutil.rmtree(Path(self._env["SINGFACTORY_STORE"]))
         times = [f"{made['seconds'][step]:.1f}" for step in ("build", "test", "publish")]
