@@ -30,7 +30,7 @@ from factory.recipes.load import load_recipe
 from tests.servers import docker_registry, tool
 
 BASE, RECIPE = "python-3.11", "pytorch-cuda"
-_LOOK = 5.0  # seconds between two looks at the disk
+_LOOK = 15.0  # seconds between two looks at the disk
 _MOVED = "numpy"
 _IDENTITY = {f"GIT_{role}_{part}": "benchmark" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 

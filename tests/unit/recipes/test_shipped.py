@@ -91,7 +91,9 @@ def test_files_of_requirements_say_how_they_were_made_and_name_no_index(recipe: 
     for requirements, _ in locked(recipe):
         text = requirements.read_text()
         assert re.search(r"^#    uv pip compile .* --generate-hashes .* requirements\.in ", text, re.MULTILINE)
-        assert not re.search(r"index-url|find-links|https?:|file:", text.replace("--no-emit-index-url", "")), requirements
+        assert not re.search(r"index-url|find-links|https?:|file:", text.replace("--no-emit-index-url", "")), (
+            requirements
+        )
 
 
 @each_recipe
