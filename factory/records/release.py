@@ -50,7 +50,7 @@ class Release:
     digest: of the manifest. sif: its only layer. created: ISO 8601, UTC. inputs: the input key. parts: the input
     digests by name. tested: the test results in words. fingerprint: of the contents (factory.sif.fingerprint), or ''.
     chunks: the blob of its chunk index (factory.delta.index), if any. update: from the previous release. repeat: in
-    the catalog only.
+    the catalog only. project: the project whose packages it has (`[project]` of recipe.toml).
     """
 
     recipe: str
@@ -68,6 +68,7 @@ class Release:
     chunks: Descriptor | None = None
     update: Update | None = None
     repeat: Repeat | None = None
+    project: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the release's catalog entry."""
@@ -92,6 +93,8 @@ class Release:
             entry["update"] = asdict(self.update)
         if self.repeat is not None:
             entry["repeat"] = asdict(self.repeat)
+        if self.project:
+            entry["project"] = dict(self.project)
         return entry
 
     @classmethod
@@ -127,6 +130,7 @@ def _from_json(recipe: str, value: dict[str, Any]) -> Release:
         chunks=_chunks_from_json(value.get("chunks")),
         update=_update_from_json(value.get("update")),
         repeat=_repeat_from_json(value.get("repeat")),
+        project=_texts(value.get("project")),
     )
 
 
@@ -200,6 +204,8 @@ def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bo
         annotations[_OURS + "chunks"] = json.dumps(_chunks_to_json(release.chunks), sort_keys=True)
     if release.update is not None:
         annotations[_OURS + "update"] = json.dumps(asdict(release.update), sort_keys=True)
+    if release.project:
+        annotations[_OURS + "project"] = json.dumps(dict(release.project), sort_keys=True)
     layer = Descriptor(
         SIF_LAYER, release.sif.digest, release.sif.size, {_OCI + "title": f"{release.recipe}-{release.tag}{suffix}.sif"}
     )
@@ -236,6 +242,7 @@ def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
         fingerprint=text(_OURS + "fingerprint"),
         chunks=_chunks_from_json(document("chunks")),
         update=_update_from_json(document("update")),
+        project=_texts(document("project")),
     )
 
 
