@@ -89,6 +89,10 @@ def _toolkit(root: Path) -> None:
     shutil.rmtree(packed)
 
 
+def _nothing(_: Path) -> None:
+    """Leave the root folder as it is."""
+
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NVIDIA = {
     "LD_LIBRARY_PATH": "/usr/local/nvidia/lib:/usr/local/nvidia/lib64",
@@ -112,6 +116,7 @@ STAND_INS = {
         {**_NVIDIA, "PATH": f"/usr/local/nvidia/bin:/usr/local/cuda/bin:{_PATH}", "CUDA_VERSION": "13.0.1"},
         ("nvcc", "--version"),
     ),
+    "heat": StandIn("library/debian", "bookworm-slim", BASE, _nothing, {"PATH": _PATH}, ("heat", "33", "1000")),
 }
 
 
