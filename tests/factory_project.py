@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from factory.io.progress import Silent
@@ -75,27 +76,39 @@ stdout = "made"
 """
 
 
-def push_base(host: str, *, tag: str = "1", text: str = "base", registry: Registry | None = None) -> str:
-    """Push a Docker image of busybox to a registry process; returns what `build.base` names it."""
-    layer = _layer(text)
+def push_base(
+    host: str,
+    *,
+    tag: str = "1",
+    text: str = "base",
+    registry: Registry | None = None,
+    repository: str = "busybox",
+    programs: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Push a Docker image of busybox to a registry process; returns what `build.base` names it.
+
+    programs: further shell scripts in it, by path; their folders are at the front of its PATH.
+    """
+    layer = _layer(text, programs)
+    path = ":".join([*dict.fromkeys(f"/{name.rpartition('/')[0]}" for name in programs), "/bin"])
     diff = Descriptor.of("", gzip.decompress(layer)).digest
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "config": {"Env": [f"PATH={path}"], "Cmd": ["/bin/sh"]},
             "rootfs": {"type": "layers", "diff_ids": [str(diff)]},
         }
     ).encode()
     registry = registry or open_registry(RegistryAddress(host, "base", plain_http=True))
     blobs = {content: Descriptor.of(kind, content) for kind, content in ((_OCI_CONFIG, config), (_OCI_LAYER, layer))}
     for content, descriptor in blobs.items():
-        registry.push_blob("busybox", content, descriptor, Silent())
-    registry.push_manifest("busybox", Manifest(blobs[config], (blobs[layer],)).raw(), tag)
-    return f"docker://{host}/base/busybox:{tag}"
+        registry.push_blob(repository, content, descriptor, Silent())
+    registry.push_manifest(repository, Manifest(blobs[config], (blobs[layer],)).raw(), tag)
+    return f"docker://{host}/base/{repository}:{tag}"
 
 
-def _layer(text: str) -> bytes:
+def _layer(text: str, programs: Mapping[str, str]) -> bytes:
     """A root folder with busybox, as a layer."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -118,6 +131,10 @@ def _layer(text: str) -> bytes:
         }.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content.encode()))
+        for name, content in programs.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content.encode()))
     return gzip.compress(packed.getvalue(), mtime=0)
 
