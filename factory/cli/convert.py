@@ -14,8 +14,8 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path, tell
 from factory.errors import NotFound, UsageError
 from factory.io.files import create
-from factory.recipes.dockerfile.source_tree import Context as BuildContext
 from factory.recipes.dockerfile.parser import scan_file
+from factory.recipes.dockerfile.source_tree import Context as BuildContext
 from factory.recipes.dockerfile.translate import Translation, translate
 from factory.recipes.model import Problem, ProblemError
 

@@ -29,6 +29,7 @@ from factory.recipes.model import (
     RunSpec,
     TestSpec,
 )
+from factory.recipes.project_table import project_of
 from factory.recipes.toml.lines import KeyPath
 from factory.recipes.toml.table import Report, Table
 
@@ -90,6 +91,7 @@ def _recipe(folder: Path, top: Table) -> Recipe:
         quiet=_quiet(top.table("quiet")),
         checks=_checks(top.table("checks")),
         lifecycle=_lifecycle(top.table("lifecycle")),
+        project=project_of(top.table("project")),
     )
     about.refuse_unknown()
     top.refuse_unknown()

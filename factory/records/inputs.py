@@ -158,6 +158,9 @@ def definition_for(
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
         elif images and stage.value("Bootstrap").lower() == "docker":
             definition = definition.with_headers(index, {"From": pinned_name(stage.value("From"), images)})
+    definition = quiet.labelled(
+        definition, {f"io.singfactory.project.{n}": t for n, t in recipe.project.facts().items()}
+    )
     first = quiet.mount_points(recipe.run.binds)
     return definition_parser.require_same(quiet.with_rules(definition, recipe.quiet, epoch, first))
 

@@ -15,12 +15,12 @@ from pathlib import PurePosixPath
 from factory.recipes.definition.copies import Copy, parse_copy
 from factory.recipes.definition.templates import TEMPLATE
 from factory.recipes.dockerfile.archives import is_archive
-from factory.recipes.dockerfile.source_tree import Content, Entry
 from factory.recipes.dockerfile.instructions import here_document
 from factory.recipes.dockerfile.model import HereDocument, Instruction
 from factory.recipes.dockerfile.patterns import Ignore, PatternError, has_wildcards, ignore
 from factory.recipes.dockerfile.sections import COPIED, Sections
 from factory.recipes.dockerfile.shell import quote, value
+from factory.recipes.dockerfile.source_tree import Content, Entry
 from factory.recipes.dockerfile.stage import StageState, in_host_folder
 from factory.recipes.dockerfile.words import OPEN
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
-from factory.recipes.dockerfile.source_tree import Context
 from factory.recipes.dockerfile.copying import Copier, Source
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
 from factory.recipes.dockerfile.running import Runner
 from factory.recipes.dockerfile.sections import Sections
+from factory.recipes.dockerfile.source_tree import Context
 from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState, finish
 from factory.recipes.dockerfile.variables import Scope
 from factory.recipes.dockerfile.words import CLOSE, OPEN, Work
