@@ -10,7 +10,6 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say_path
 from factory.errors import UsageError
-from factory.recipes.scaffold import scaffold
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ def run(options: NewOptions) -> int:
             "new needs something to start from",
             fix=f"singfactory new {options.name} --from IMAGE, or --project DIR for a Python or conda project",
         )
-    folder = scaffold(context.recipes_root, options.name, options.base)
+    from factory.cli import new_image  # noqa: PLC0415 - the rest starts faster without
+
+    folder = new_image.create_recipe(context, options.name, options.base)
     say_path(folder)
     context.progress.note(
         f"edit {folder / 'recipe.toml'} and {folder / 'image.def'}, then: singfactory make {options.name}"

@@ -70,7 +70,7 @@ def test_moved_bases_become_one_pull_request_with_only_their_locks(job: Job, ser
     assert set(changed(server)) == {f"{prefix}recipes/{name}/base.lock" for name in ("one", "two")}
     for content in changed(server).values():
         told = dict(re.findall(r'^(\w+) = "(.*)"$', content.decode(), re.MULTILINE))
-        assert told["base"] == base
+        assert told["name"] == base
         assert f"{base} is now {told['digest']}\n" in done.out
     assert (pull["head"]["ref"], pull["base"]["ref"]) == (BRANCH, "main")
     assert pull["title"] == "Update base images: one, two"
