@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from factory.records.findings import Finding
 from tests.unit.check.readiness.images import findings, places, unchanged
 
 
-def without(*paths: str) -> object:
+def without(*paths: str) -> Callable[[Path], object]:
     """A change that removes files and folders."""
 
     def make(folder: Path) -> None:
