@@ -96,6 +96,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
                 base_digest=inputs.base_digest,
                 fingerprint=seen.fingerprint,
                 disk=use.peak(seen.sif.size),
+                needs=seen.needs,
             )
             candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
@@ -330,7 +331,9 @@ def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path
     """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
     files.make_folder(scratch, exact=True)
     if confined:
-        mounts = files.make_folder(Places.below(scratch).tmp / _SOURCES, exact=True)
+        # open to every user of the build: apt gives up root, and then makes temporary files
+        temporary = files.make_folder(Places.below(scratch).tmp, 0o1777, exact=True)
+        mounts = files.make_folder(temporary / _SOURCES, exact=True)
         yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - the build's
     else:
         with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds

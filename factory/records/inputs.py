@@ -107,6 +107,9 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
+    definition = quiet.labelled(
+        definition, {f"io.singfactory.project.{n}": t for n, t in recipe.project.facts().items()}
+    )
     first = quiet.mount_points(recipe.run.binds)
     return definition_parser.require_same(quiet.with_rules(definition, recipe.quiet, epoch, first))
 

