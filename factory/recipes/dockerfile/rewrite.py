@@ -83,8 +83,8 @@ class _Writer:
         for found in stage.instructions:
             if found.name == "SHELL":
                 self.shells[stage.index] = found.words
-            elif found.name == "HEALTHCHECK":
-                continue  # nothing checks the health of an image on a cluster
+            elif found.name == "HEALTHCHECK" or (found.name == "ONBUILD" and stage is self.target.stages[-1]):
+                continue  # nothing checks the health of an image on a cluster, or builds from it
             yield self._instruction(found, stage), found.line
 
     def _base(self, image: str) -> str:
