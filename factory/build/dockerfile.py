@@ -51,17 +51,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Task:
-    """A build of a Dockerfile. work: a new folder on a local disk. sources: with its files in mounts.
+    """A build of a Dockerfile. images: the digests that tags stand for, by ``docker://`` name.
 
-    images: the digests of the images that it starts from, by ``docker://`` name.
+    work: a new folder on a local disk. sources: with its files in mounts.
     """
 
     recipe: Recipe
     arch: str
-    images: Mapping[str, str]
     builder: Builder
     engine: Engine
     bases: BasePlace
+    images: Mapping[str, str]
     work: Path
     log: Path
     sources: PackageSources
@@ -137,7 +137,8 @@ def _arguments(task: Task, planned: Plan) -> dict[str, str]:
 def _base(image: str, task: Task, planned: Plan) -> Path:
     """Fetch a base image. Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, BuildFailed."""
     try:
-        name, known = pinned_name(image, task.images), read_pins(task.recipe).known(task.arch)
+        known = read_pins(task.recipe).known(task.arch)
+        name = pinned_name(image, task.images)
         return base_layout.fetch(name, task.arch, task.bases, task.progress, known).layout
     except (NotFound, RegistryFailure, BuildFailed) as error:
         place = Place(task.recipe.definition_path, _line_of(image, planned))
