@@ -11,6 +11,7 @@ from pathlib import Path
 from factory import strict
 from factory.build import base_layout
 from factory.build.base_layout import BasePlace
+from factory.engine import sandbox
 from factory.engine.builder import Builder, ImageOrder, StepFailed, build_image
 from factory.engine.engine import Bind, Engine
 from factory.engine.environment import PROXIES
@@ -51,9 +52,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Task:
-    """A build of a Dockerfile. work: a new folder on a local disk. sources: with its files in mounts.
+    """A build of a Dockerfile. images: the digests that tags stand for, by ``docker://`` name.
 
-    images: the digests of its images, by ``docker://`` name.
+    work: a new folder on a local disk. sources: with its files in mounts.
     """
 
     recipe: Recipe
@@ -104,7 +105,8 @@ def prepared(task: Task) -> Prepared:
         task.progress.note(f"{task.recipe.name} has no /bin/sh: {_without_shell(task.recipe)}")
     folder = files.make_folder(task.work / "last", exact=True)
     files.atomic_write(folder / plans.RUN, plans.run_script(settings), 0o755, exact=True)
-    files.link_atomically(folder / plans.LAYOUT, str(built.layout))
+    layout = sandbox.seen(built.layout, task.engine.confinement.kind)
+    files.link_atomically(folder / plans.LAYOUT, str(layout))
     definition = plans.last_step(task.recipe, settings, task.epoch, has_shell=built.has_shell)
     return Prepared(definition, folder, built.layout, built.disk)
 
@@ -138,7 +140,8 @@ def _base(image: str, task: Task, planned: Plan) -> Path:
     """Fetch a base image. Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, BuildFailed."""
     try:
         known = read_pins(task.recipe).known(task.arch)
-        return base_layout.fetch(pinned_name(image, task.images), task.arch, task.bases, task.progress, known).layout
+        name = pinned_name(image, task.images)
+        return base_layout.fetch(name, task.arch, task.bases, task.progress, known).layout
     except (NotFound, RegistryFailure, BuildFailed) as error:
         place = Place(task.recipe.definition_path, _line_of(image, planned))
         fix = error.fix.replace("build.base in recipe.toml, or From: in the definition", "the name")

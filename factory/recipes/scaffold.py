@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from factory.errors import UsageError
-from factory.io.files import atomic_write, make_folder, rename_into_place
+from factory.io.files import atomic_write, link_atomically, make_folder, rename_into_place
 from factory.io.trees import remove_tree
 from factory.oci.names import docker_name, docker_reference, recipe_name, version_name
 from factory.recipes.document import ARCHITECTURES
@@ -96,10 +96,19 @@ def scaffold(
     return create(root, name, {**made, LOCK: content([pin])} if pin is not None else made)
 
 
-def create(root: Path, name: str, files: Mapping[str, str | bytes]) -> Path:
+def create(
+    root: Path,
+    name: str,
+    files: Mapping[str, str | bytes],
+    *,
+    executable: frozenset[str] = frozenset(),
+    links: Mapping[str, str] | None = None,
+) -> Path:
     """Create the folder of a recipe with these files, by their paths in it, and return it.
 
-    It is created atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
+    executable: the paths of programs. links: the targets of links, by path. It is created atomically.
+
+    Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
     """
     folder = root / recipe_name(name)
     if folder.exists() or folder.is_symlink():
@@ -113,7 +122,10 @@ def create(root: Path, name: str, files: Mapping[str, str | bytes]) -> Path:
     try:
         for file, text in files.items():
             make_folder((temporary / file).parent)
-            atomic_write(temporary / file, text)
+            atomic_write(temporary / file, text, 0o755 if file in executable else 0o644)
+        for link, target in (links or {}).items():
+            make_folder((temporary / link).parent)
+            link_atomically(temporary / link, target)
         rename_into_place(temporary, folder)
     finally:
         remove_tree(temporary)

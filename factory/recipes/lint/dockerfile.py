@@ -1,4 +1,4 @@
-"""Checks of recipes with a Dockerfile: what is refused, moving downloads, and the checks of scripts.
+"""Checks of recipes with a Dockerfile: what is refused, moving images and downloads, and the checks of scripts.
 
 For the latter, each RUN becomes a `%post` section of its own, at its own line.
 """
@@ -86,8 +86,7 @@ def problems_of(one: Recipe, dockerfile: Dockerfile, subject: Subject) -> Iterat
                 yield replace(_about_arguments(problem, subject), rule="dockerfile")
             else:
                 yield replace(problem, rule="dockerfile")
-    for problem in _remote(dockerfile):
-        yield replace(problem, rule="remote")
+    yield from (replace(problem, rule="remote") for problem in _remote(dockerfile))
 
 
 def reworded(problem: Problem) -> Problem:
