@@ -14,7 +14,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path, tell
 from factory.errors import NotFound, UsageError
 from factory.io.files import create
-from factory.recipes.dockerfile.context import Context as BuildContext
+from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.parser import scan_file
 from factory.recipes.dockerfile.translate import Translation, translate
 from factory.recipes.model import Problem, ProblemError
@@ -64,7 +64,7 @@ def run(options: ConvertOptions) -> int:
         raise ProblemError(problems[0])
     translation = translate(
         dockerfile,
-        BuildContext(folder, path.name),
+        Tree(folder, path.name),
         _build_args(options.build_arg),
         target=options.target,
         arch=options.arch,

@@ -15,10 +15,11 @@ from pathlib import PurePosixPath
 from factory.recipes.definition.copies import Copy, parse_copy
 from factory.recipes.definition.templates import TEMPLATE
 from factory.recipes.dockerfile.archives import is_archive
-from factory.recipes.dockerfile.context import Content, Entry
+from factory.recipes.dockerfile.tree import NOTHING, Content, Entry
 from factory.recipes.dockerfile.instructions import here_document
 from factory.recipes.dockerfile.model import HereDocument, Instruction
-from factory.recipes.dockerfile.patterns import Ignore, PatternError, has_wildcards, ignore
+from factory.recipes.dockerfile.globs import MAGIC
+from factory.recipes.dockerfile.ignore import Ignore, patterns
 from factory.recipes.dockerfile.sections import COPIED, Sections
 from factory.recipes.dockerfile.shell import quote, value
 from factory.recipes.dockerfile.stage import StageState, in_host_folder
@@ -75,7 +76,7 @@ class Copier:
         folder = f"{COPIED}/{line}"
         for source, index, entry in ((source, index, entry) for index, (source, entry) in enumerate(plain)):
             staged += self._stage(found, source, entry, folder if len(plain) == 1 else f"{folder}/{index}", exclude)
-        if any(has_wildcards(source) for source, _ in plain) and not found.is_set("parents"):
+        if any(MAGIC.search(source) for source, _ in plain) and not found.is_set("parents"):
             staged = self._with_globs(plain, staged, folder)
         staged += [self._write(document, folder, line) for document in found.here_documents]
         if staged:
@@ -117,7 +118,7 @@ class Copier:
         state = self._state
         staged: list[str] = []
         for entry in state.context.find(path or ".", state.place(line)):
-            staged += self._stage(None, path, entry, folder, Ignore(), line)
+            staged += self._stage(None, path, entry, folder, NOTHING, line)
         return staged
 
     def _destination(self, found: Instruction) -> str:
@@ -143,10 +144,8 @@ class Copier:
         return source
 
     def _exclude(self, found: Instruction) -> Ignore:
-        try:
-            return ignore("\n".join(found.all_flags("exclude")))
-        except PatternError as error:
-            raise self._state.refuse(found.line, f"--exclude: {error}", "correct the pattern") from error
+        flags = found.all_flags("exclude")
+        return Ignore(tuple(patterns("\n".join(flags), self._state.place(found.line))) if flags else ())
 
     def _unpacks(self, found: Instruction, entry: Entry) -> bool:
         if found.name != "ADD" or entry.is_folder or (found.flag("unpack") or "").lower() == "false":
@@ -248,7 +247,7 @@ class Copier:
             kept = f"/.kept/{line}.{index}"
             source.sections.run(f"mkdir -p {kept}\ncp -a {_unquoted(path)} {kept}/")
             path = f"{kept}/{name}"
-        pattern = has_wildcards(name) or has_wildcards(path)
+        pattern = MAGIC.search(path) is not None
         place = f"{folder}/{index}/" if pattern else f"{folder}/{index}/{name}"
         self._add(path.replace("[^", "[!"), place, line, source.name)
         return f"{place}*" if pattern else place

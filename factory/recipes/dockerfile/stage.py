@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from factory.recipes.dockerfile import programs
-from factory.recipes.dockerfile.context import Context
+from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.sections import Sections
 from factory.recipes.dockerfile.shell import names_in, quote, value
@@ -52,7 +52,7 @@ class StageState:
     out: Sections
     scope: Scope
     report: Report
-    context: Context
+    context: Tree
     is_final: bool
     has_shell: bool
     workdir: str = ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
-from factory.recipes.dockerfile.context import Context
+from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.copying import Copier, Source
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
@@ -38,7 +38,7 @@ class Translation:
 
 
 def translate(
-    dockerfile: Dockerfile, context: Context, args: Mapping[str, str], *, target: str = "", arch: str = "amd64"
+    dockerfile: Dockerfile, context: Tree, args: Mapping[str, str], *, target: str = "", arch: str = "amd64"
 ) -> Translation:
     """Translate the stages that the target needs. args, target, arch: as for bases.images(). Raises ProblemError."""
     return _Translator(dockerfile, context, args, target, arch).translation()
@@ -46,7 +46,7 @@ def translate(
 
 class _Translator:
     def __init__(
-        self, dockerfile: Dockerfile, context: Context, args: Mapping[str, str], target: str, arch: str
+        self, dockerfile: Dockerfile, context: Tree, args: Mapping[str, str], target: str, arch: str
     ) -> None:
         self._file = dockerfile
         self._context = context
