@@ -161,6 +161,20 @@ class Project:
         (folder / "image.def").write_text(definition)
         return folder
 
+    def dockerfile(
+        self, name: str, text: str, files: Mapping[str, str] | None = None, *, build: str = "", more: str = TEST
+    ) -> Path:
+        """Write a recipe with a Dockerfile, in which BASE is the base image; returns its folder."""
+        folder = self.recipe(name, more="")
+        (folder / "image.def").unlink()
+        written = (folder / "recipe.toml").read_text().replace(f'base = "{self.base}"', 'dockerfile = "Dockerfile"')
+        (folder / "recipe.toml").write_text(written.replace('timeout = "2m"', f'timeout = "2m"\n{build}') + more)
+        (folder / "Dockerfile").write_text(text.replace("BASE", self.base.removeprefix("docker://")))
+        for path, content in (files or {}).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content)
+        return folder
+
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start `singfactory`, in a process group of its own."""
         return subprocess.Popen(

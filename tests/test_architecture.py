@@ -272,7 +272,8 @@ def test_only_what_goes_into_the_store_is_read_unverified() -> None:
         for path in modules()
         if "caller_verifies=True" in path.read_text(encoding="utf-8")
     }
-    assert asking == {"pull/pull.py"}
+    # registry/mirrors.py hashes what it reads itself, because one blob may come from two registries.
+    assert asking == {"pull/pull.py", "registry/mirrors.py"}
 
 
 # Who reads JSON without factory.strict, and why.

@@ -21,7 +21,7 @@ from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import docker_reference
 from factory.recipes.definition.definition import Definition, Stage
 from factory.registry.image_index import platforms
-from factory.registry.protocol import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RawManifest, Registry
+from factory.registry.protocol import DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, ImageReader, RawManifest
 
 FOLDER = ".base"  # in the working directory of a build
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -42,7 +42,7 @@ _KEPT_SECONDS = 30 * 24 * 3600.0
 class BasePlace:
     """Source and cache of base images. open_host: opens the registry of a host name, with the user's logins."""
 
-    open_host: Callable[[str], Registry]
+    open_host: Callable[[str], ImageReader]
     kept: Path
 
 
@@ -65,7 +65,7 @@ def fetched(
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() != "docker":
             continue
-        base = _fetch(_image_of(stage), arch, place, progress)
+        base = fetch(_image_of(stage), arch, place, progress)
         bases.append(base)
         headers = {"Bootstrap": "oci", "From": base.name, "Registry": None, "Namespace": None}
         definition = definition.with_headers(index, headers)
@@ -105,7 +105,8 @@ def _image_of(stage: Stage) -> str:
     return "/".join(part.strip("/") for part in parts if part)
 
 
-def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
+def fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
+    """Fetch an image, if needed. image: as for docker pull. Raises as ``fetched`` does."""
     host, repository, tag = docker_reference(image)
     registry = place.open_host(host)
 
@@ -136,7 +137,7 @@ def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     return Base(layout, name)
 
 
-def _for_arch(registry: Registry, repository: str, tag: str, arch: str, shown: str) -> RawManifest:
+def _for_arch(registry: ImageReader, repository: str, tag: str, arch: str, shown: str) -> RawManifest:
     """Return the image manifest for an architecture."""
     try:
         raw = registry.manifest(repository, tag)

@@ -1,4 +1,7 @@
-"""Run an image's tests as its users run it: unprivileged, on the read-only SIF, with time limits."""
+"""Check an image: what in it will not work on a cluster, and its tests, run as its users run it.
+
+Tests run unprivileged, on the read-only SIF, with time limits.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from factory.check.readiness import readiness
 from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.io import files, plain, search
@@ -40,11 +44,11 @@ def check(
     *,
     seconds: float | None = None,
 ) -> TestReport:
-    """Run %test and every [[test]] of a recipe on an image.
+    """Run the readiness checks, %test and every [[test]] of a recipe on an image.
 
-    The image is hashed first, and the report records its digest. expected: the digest it must have. Failed tests are
-    in the report, not raised. seconds: how long the tests took last time. Raises IntegrityFailure if the image has
-    another digest.
+    The image is hashed first, and the report records its digest. expected: the digest it must have. Findings and
+    failed tests are in the report, not raised. seconds: how long the tests took last time. Raises IntegrityFailure if
+    the image has another digest.
     """
     with step(progress, f"hash {image.name}", image.stat().st_size) as advance:
         digest, _ = plain.digest_of(image, advance)
@@ -55,6 +59,8 @@ def check(
             fix=f"singfactory build {recipe.name}",
         )
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with step(progress, f"check the files in {image.name}"):
+        findings = readiness.examine(recipe, image)
     wanted = recipe.tests
     if has_own_test(image):
         wanted = (_OWN_TEST, *wanted)
@@ -63,12 +69,13 @@ def check(
         for test in wanted:
             progress.line(f"test {test.name}")
             results.append(_run(recipe, image, test, place))
-    return TestReport(recipe.name, digest, place.engine.label, place.engine.host.gpu, started, tuple(results))
+    return TestReport(recipe.name, digest, place.engine.label, place.engine.host.gpu, started, tuple(results), findings)
 
 
 def require_passed(report: TestReport, folder: Path) -> None:
-    """Raise TestsFailed with the output of the first failure, if any test failed."""
+    """Raise TestsFailed with the output of the first failed test, else for the first finding that is an error."""
     if not report.failed:
+        _require_ready(report)
         return
     first = report.failed[0]
     shown = [line for text in (first.stdout, first.stderr) for line in text.splitlines() if line.strip()]
@@ -79,6 +86,17 @@ def require_passed(report: TestReport, folder: Path) -> None:
         fix=f"the full output is in {folder / 'report.json'}",
         detail=shown[-_SHOWN_LINES:],
     )
+
+
+def _require_ready(report: TestReport) -> None:
+    if report.blocking:
+        first = report.blocking[0]
+        raise TestsFailed(
+            f"{report.recipe} will not work on a cluster: {first}",
+            why=first.effect,
+            fix=f'{first.remedy}; or, in recipe.toml: [checks] ignore = {{ {first.code} = "why it does not matter" }}',
+            detail=[str(finding) for finding in report.blocking[1:_SHOWN_LINES]],
+        )
 
 
 def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> TestResult:

@@ -22,6 +22,7 @@ from factory.plan.bases import OpenHost
 from factory.publish.publish import Origin
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
+from factory.registry.mirrors import Mirror, MirroredRegistry
 from factory.registry.open import open_reader
 from factory.registry.protocol import Access, Registry
 from factory.runners.local import LocalRunner
@@ -88,6 +89,7 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
                 context.env, folder, context.settings.text("debian_mirror"), seen_as, context.settings.path("ca")
             ),
             bases=BasePlace(open_host, context.work / "bases"),
+            find_builder=lambda: context.builder,
             sandbox_required=context.settings.sandbox_required,
         )
 
@@ -138,11 +140,19 @@ def slurm_runner(context: Context) -> SlurmRunner:
 
 
 def host_opener(settings: Settings, env: Mapping[str, str], notice: Callable[[str], None]) -> OpenHost:
-    """Return a function that opens the registries of base images, each once."""
+    """Return a function that opens the registries of base images, each once, with its mirrors before it."""
     plain = frozenset(settings.listed("plain_http"))
+    mirrored = settings.mirrors()
+
+    def open_one(address: RegistryAddress) -> Registry:
+        return open_with_logins(address, settings, env, notice)
 
     @lru_cache(maxsize=64)
-    def open_host(host: str) -> Registry:
-        return open_with_logins(RegistryAddress(host, "", plain_http=host in plain), settings, env, notice)
+    def open_host(host: str) -> MirroredRegistry:
+        origin = open_one(RegistryAddress(host, "", plain_http=host in plain))
+        found = mirrored.get(host)
+        doubt = "" if found is None or found.chosen else found.origin
+        before = [Mirror(open_one(one), str(one), doubt) for one in found.addresses] if found is not None else []
+        return MirroredRegistry(host, origin, before, notice)
 
     return open_host

@@ -75,6 +75,10 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
             yield topic, "sandbox", engine.confinement.in_words()
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
+    try:
+        yield topic, "Dockerfiles", f"{context.builder.label}, {context.builder.path}"
+    except FactoryError as error:
+        yield topic, "Dockerfiles", f"not built here: {error.why}; {error.fix}"
     yield topic, "architecture", facts.arch
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:
@@ -129,10 +133,13 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
 
 
 def _settings(context: Context) -> Iterator[tuple[str, str, str]]:
+    found = context.settings.values
     for key in settings.KEYS:
-        value = context.settings.values.get(key.name)
-        text = f"{value.text} (from {value.origin})" if value else f"not set: {key.meaning}"
-        yield "settings", key.name, text
+        names = [name for name in found if name == key.name or name.startswith(f"{key.name}.")]
+        for name in names:
+            yield "settings", name, f"{found[name].text} (from {found[name].origin})"
+        if not names:
+            yield "settings", key.name, f"not set: {key.meaning}"
 
 
 def _readable(root: Path) -> str:

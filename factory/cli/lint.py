@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory.cli.adapters import tracked_work
@@ -12,20 +14,29 @@ from factory.cli.context import WORK, Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.quoting import command
 from factory.cli.terminal import emit, say
-from factory.errors import RecipeError
+from factory.errors import NotFound, RecipeError
 from factory.github.commands import annotation
 from factory.recipes import load
-from factory.recipes.lint import lint
+from factory.recipes.lint import lint, shellcheck
 from factory.recipes.model import Place, Problem
+from factory.report import sarif
+
+
+@dataclass(frozen=True)
+class LintOptions(CommonOptions):
+    """Options of `singfactory lint`."""
+
+    sarif: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="recipes (default: all)")
-    common_arguments(parser, json=True)
+    parser.add_argument("--sarif", action="store_true", help="print a SARIF 2.1.0 document, for code scanning services")
+    common_arguments(parser, LintOptions, json=True)
 
 
-def run(options: CommonOptions) -> int:
+def run(options: LintOptions) -> int:
     """Print every problem. Returns 2 if one of them is an error."""
     context = Context(options)
     root = context.recipes_root
@@ -34,18 +45,23 @@ def run(options: CommonOptions) -> int:
     if unknown is not None:
         load.find(root, [unknown])
     wanted = {known[name] for name in options.names}
+    checked = [folder for folder in known.values() if not wanted or folder in wanted]
     problems = [
         problem
-        for problem in (*_tracked_work(context), *lint.lint_all(root))
+        for problem in (*_tracked_work(context), *lint.lint_all(root), *_scripts(context, checked))
         if not wanted or any(folder in problem.place.path.parents for folder in wanted)
     ]
-    if options.json:
+    problems.sort(key=lambda problem: (problem.place.path, problem.place.line, problem.warning))
+    if options.sarif:
+        emit(sarif.document(problems, _shown))
+    elif options.json:
         emit(
             [
                 {
                     "file": _shown(problem.place.path),
                     "line": problem.place.line,
                     "level": "warning" if problem.warning else "error",
+                    "rule": problem.rule,
                     "message": problem.message,
                     "remedy": problem.remedy,
                 }
@@ -90,3 +106,14 @@ def _shown(path: Path) -> str:
     with contextlib.suppress(ValueError):
         path = path.absolute().relative_to(Path.cwd())
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _scripts(context: Context, folders: Iterable[Path]) -> tuple[Problem, ...]:
+    """Return what shellcheck warns of; a notice if it is not installed."""
+    try:
+        return shellcheck.check(
+            [script for folder in folders for script in lint.scripts(folder)], context.scratch, context.env
+        )
+    except NotFound as error:
+        context.progress.note(f"{error.what}; {error.fix}")
+        return ()

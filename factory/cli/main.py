@@ -61,6 +61,7 @@ COMMANDS = (
     ("config", "config", "print the settings, or one of them"),
     ("doctor", "doctor", "check this machine; show every setting and its origin"),
 )
+_VOLUME = ("-v", "--verbose", "-q", "--quiet")
 _START_ENGINE = ("exec", "run", "shell")
 _GROUPS = {"new": "Build and publish images:", "pull": "Use images:", "login": "Set up:"}  # before these commands
 # Workflows call these, and their output can quote recipes, registries and other jobs. `exec` becomes another program.
@@ -114,8 +115,14 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         _overview().print_help()
         return 0 if arguments else UsageError.exit_code
-    module, options = parse(arguments)
+    module, options = parse(_volume_last(arguments))
     return module.run(options)
+
+
+def _volume_last(arguments: list[str]) -> list[str]:
+    """Return the arguments with -v and -q after the command's name: as in apptainer, users may write them before it."""
+    count = next((at for at, word in enumerate(arguments) if word not in _VOLUME), len(arguments))
+    return [*arguments[count : count + 1], *arguments[:count], *arguments[count + 1 :]]
 
 
 def parse(arguments: list[str]) -> tuple[Command, CommonOptions]:

@@ -9,6 +9,7 @@ from typing import Any
 from factory.cli import plan as plan_command
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments, verify_argument
+from factory.cli.findings import show as show_findings
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, fail, say
 from factory.io.files import readable_size
@@ -61,6 +62,7 @@ def to_json(made: Made) -> dict[str, Any]:
         "reasons": list(made.job.reasons),
         "seconds": made.seconds,
         "tests": made.report.summary() if made.report else None,
+        "findings": [finding.to_json() for finding in made.report.findings] if made.report else None,
         "release": made.release.to_json() if made.release else None,
         "unchanged": made.unchanged,
         "error": made.error.what if made.error else None,
@@ -75,6 +77,7 @@ def _show(made: Made, where: str) -> None:
         why = f"rebuilt with the contents of {tag}" if made.candidate else f"{tag} already uses it"
         say(f"unchanged  {made.job.title}: {reasons}; {why}" + (f" ({seconds})" if seconds else ""))
         return
+    show_findings(made.job.recipe.name, made.report.findings if made.report else ())
     if made.release is None or made.report is None:
         say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not started'})")
         return

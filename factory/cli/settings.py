@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from factory.cli import mirrors
 from factory.errors import UsageError
 from factory.io import owned
 
@@ -44,12 +45,14 @@ KEYS = (
     Key("trusted_owners", "list", "users whose images in shared stores, and whose factory.toml, may be used"),
     Key("stage", "path", "folder on the node's local disk for staged copies"),
     Key("engine", "text", "the apptainer or singularity program"),
+    Key("dockerfile_builder", "text", "the program that builds Dockerfiles: buildah, podman, or a path of one"),
     Key("tmpdir", "path", "folder on a local disk for builds and tests"),
     Key("sandbox", "text", "wanted (default), or required: refuse to build without a sandbox"),
     Key("work", "path", "folder for candidates between build, test and publish"),
     Key("recipes", "path", "the folder of recipes"),
     Key("debian_mirror", "text", "Debian mirror for debootstrap recipes"),
     Key("plain_http", "list", "hosts of base images to contact without TLS"),
+    Key(mirrors.NAME, "table", 'mirrors of base images\' registries: [mirrors] and "docker.io" = "https://HOST/PATH"'),
     Key("slurm_partition", "text", "partition for builds with --runner slurm"),
     Key("slurm_account", "text", "account for builds with --runner slurm"),
     Key("slurm_options", "list", "further srun options for these builds, such as --cpus-per-task=8 --mem=32G"),
@@ -81,6 +84,7 @@ _KINDS = {
     "seconds": "a number of seconds",
     "count": "a whole number",
     "rate": "a string, such as 20MB/s",
+    "table": "a table",
 }
 
 
@@ -139,6 +143,17 @@ class Settings:
             )
         return seconds
 
+    def mirrors(self) -> dict[str, mirrors.Mirrors]:
+        """The mirrors of each registry host that has any."""
+        prefix = mirrors.setting("")
+        return {
+            name.removeprefix(prefix): mirrors.Mirrors(
+                mirrors.addresses(value.text), value.origin, chosen=self.own.get(name) == value
+            )
+            for name, value in self.values.items()
+            if name.startswith(prefix)
+        }
+
     @property
     def sandbox_required(self) -> bool:
         """True if builds without a sandbox are refused. Raises UsageError."""
@@ -192,8 +207,10 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     variables = {
         key.name: Value(_typed(key, env[name], cwd, env, name), name)
         for key in KEYS
-        if env.get(name := PREFIX + key.name.upper())
+        if key.kind != "table" and env.get(name := PREFIX + key.name.upper())
     }
+    name = PREFIX + mirrors.NAME.upper()
+    variables |= {host: Value(text, name) for host, text in mirrors.from_words(env.get(name, ""), name).items()}
     values |= variables
     for flag, text in flags.items():
         if text:
@@ -270,13 +287,17 @@ def _read(path: Path, owners: Collection[int] = ()) -> bytes:
 
 
 def _values(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str, Value]:
-    return {name: Value(_as_text(name, raw, path, env), str(path)) for name, raw in _parse(content, path).items()}
+    found = _parse(content, path)
+    table = found.pop(mirrors.NAME, {})
+    values = {name: _as_text(name, raw, path, env) for name, raw in found.items()}
+    values |= mirrors.from_table(table, str(path), content.decode(), _BY_NAME)
+    return {name: Value(text, str(path)) for name, text in values.items()}
 
 
 def _of_project(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str, Value]:
     found = _values(content, path, env)
     for name in found:
-        if _BY_NAME[name].personal:
+        if name in _BY_NAME and _BY_NAME[name].personal:
             raise UsageError(
                 f"{path} sets {name!r}, which a project must not set",
                 why="it defines whom you trust",

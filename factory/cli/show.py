@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from factory.io.files import readable_size
 from factory.oci.names import Reference
 from factory.publish.published import builds
 from factory.pull.resolve import resolve
+from factory.records import report as reports
+from factory.records.findings import summary
 from factory.records.release import TEST_REPORT
 
 
@@ -37,14 +40,17 @@ def run(options: ShowOptions) -> int:
     found = resolve(reference, registry, context.arch)
     release = found.release
     stored = context.store.where(release.sif)
-    reports = registry.referrers(release.recipe, release.digest, TEST_REPORT)
+    attached = registry.referrers(release.recipe, release.digest, TEST_REPORT)
+    report = reports.of_release(release, registry) if attached else None
+    findings = report.findings if report is not None else ()
     facts: dict[str, Any] = {
         "name": release.recipe,
         "registry": registry.describe(),
         **release.to_json(),
         "path": str(stored) if stored else None,
         "builds": [str(tag) for tag in _builds(context, reference)],
-        "test_reports": [str(report.digest) for report in reports],
+        "test_reports": [str(report.digest) for report in attached],
+        "findings": [finding.to_json() for finding in findings],
     }
     if found.notice:
         context.progress.note(found.notice)
@@ -53,13 +59,28 @@ def run(options: ShowOptions) -> int:
         return 0
     facts["size"] = f"{readable_size(release.sif.size)} ({release.sif.size} bytes)"
     facts["update"] = f"{readable_size(release.update.size)} from {release.update.tag}" if release.update else ""
-    facts["chunks"] = facts["repeat"] = ""
-    facts["inputs"] = release.inputs or "unknown: not built by singfactory"
+    facts["chunks"] = facts["repeat"] = facts["findings"] = ""
+    facts["readiness"] = summary(findings)
+    if not release.inputs:
+        facts["tag"] = facts["inputs"] = "unknown: not built by singfactory"
+    facts["run"] = _in_words(facts["run"])
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
             say(f"{name:12} {text}")
+    for finding in findings:
+        say(f"  {finding.severity}: {finding}" + (f" (ignored: {finding.ignored})" if finding.ignored else ""))
     return 0
+
+
+def _in_words(run: Mapping[str, Any]) -> str:
+    """Return what `exec` adds to a run: ``gpu nvidia, binds /dataset /final_log, env A=1``."""
+    said = {
+        "gpu": "" if run["gpu"] == "none" else run["gpu"],
+        "binds": " ".join(run["binds"]),
+        "env": " ".join(f"{name}={value}" for name, value in run["env"].items()),
+    }
+    return ", ".join(f"{name} {text}" for name, text in said.items() if text)
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from factory.check import check
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
+from factory.cli.findings import show as show_findings
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
@@ -17,6 +18,7 @@ from factory.pull.pull import pull
 from factory.recipes.model import Recipe
 from factory.records import candidate
 from factory.records import report as reports
+from factory.records.findings import summary
 from factory.records.inputs import gather
 from factory.records.report import TestReport
 
@@ -57,7 +59,7 @@ def run(options: TestOptions) -> int:
             code = code or failed
             continue
         reports.append(report)
-        code = code or (TestsFailed.exit_code if report.failed else 0)
+        code = code or (TestsFailed.exit_code if report.failed or report.blocking else 0)
         if not options.json:
             show(report)
     if options.json:
@@ -79,14 +81,16 @@ def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | Non
 
 
 def show(report: TestReport) -> None:
-    """Print one line per test; the last lines of its output if it failed."""
+    """Print the findings, then one line per test; the last lines of its output if it failed."""
+    show_findings(report.recipe, report.findings)
     for result in report.results:
         why = f": {result.why}" if result.why else ""
         say(f"{result.outcome:9} {report.recipe} / {result.name} ({result.seconds:.1f} s){why}")
         if result.outcome == "failed":
             for line in (result.stdout + result.stderr).splitlines()[-20:]:
                 say(f"    {line}")
-    say(f"{report.recipe}: {report.summary()}")
+    words = summary(report.findings)
+    say(f"{report.recipe}: {report.summary()}" + (f"; readiness: {words}" if words else ""))
 
 
 def _image(context: Context, text: str) -> Path:

@@ -187,11 +187,19 @@ def _require_not_failed(made: Candidate) -> None:
         report = reports.load(made.folder, made.recipe)
     except NotFound:
         return
-    if report.failed and report.sif_digest == made.sif.digest:
+    if report.sif_digest != made.sif.digest:
+        return
+    if report.failed:
         first = report.failed[0]
         raise BuildFailed(
             f"recipes based on {made.recipe} ({made.arch}) are not built",
             why=f"the test {first.name!r} of {made.recipe} failed: {first.why}",
+            fix=f"correct it, then: singfactory build {made.recipe} && singfactory test {made.recipe}",
+        )
+    if report.blocking:
+        raise BuildFailed(
+            f"recipes based on {made.recipe} ({made.arch}) are not built",
+            why=f"{made.recipe} will not work on a cluster: {report.blocking[0]}",
             fix=f"correct it, then: singfactory build {made.recipe} && singfactory test {made.recipe}",
         )
 

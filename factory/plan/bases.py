@@ -11,9 +11,9 @@ from factory.io import threads
 from factory.oci.names import docker_base, docker_name, is_docker_base
 from factory.recipes.model import BasePin, Recipe
 from factory.recipes.pins import read_pin, write_pin
-from factory.registry.protocol import Registry
+from factory.registry.protocol import ImageReader
 
-OpenHost = Callable[[str], Registry]
+OpenHost = Callable[[str], ImageReader]
 """Opens the registry at a host name, without a namespace."""
 
 _AT_ONCE = 8

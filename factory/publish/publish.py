@@ -204,6 +204,12 @@ def require_publishable(
             why=report.summary(),
             fix=f"fix it, then: singfactory make {recipe.name}",
         )
+    if report.blocking:
+        raise TestsFailed(
+            f"{recipe.name} is not published: it will not work on a cluster",
+            why=str(report.blocking[0]),
+            fix=f"{report.blocking[0].remedy}, then: singfactory make {recipe.name}",
+        )
 
 
 def _push(

@@ -33,13 +33,15 @@ class Place:
 class Problem:
     """One finding of `lint`: where, what is wrong, and how to fix it. A warning does not stop a build.
 
-    message and remedy can contain untrusted text, such as file names. Each is kept to one line.
+    message and remedy can contain untrusted text, such as file names. Each is kept to one line. rule: the name of the
+    check that found it, such as ``moving-tags``.
     """
 
     place: Place
     message: str
     remedy: str
     warning: bool = False
+    rule: str = ""
 
     def __post_init__(self) -> None:
         """Make each text one line."""
@@ -62,9 +64,14 @@ class ProblemError(RecipeError):
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://)."""
+    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://).
+
+    dockerfile: built instead of a definition file, which is then ''. target: its stage, '' for the last.
+    """
 
     definition: str = "image.def"
+    dockerfile: str = ""
+    target: str = ""
     base: str = ""
     arch: tuple[str, ...] = ("amd64",)
     args: Mapping[str, str] = field(default_factory=dict)
@@ -119,6 +126,13 @@ class QuietSpec:
 
 
 @dataclass(frozen=True)
+class ChecksSpec:
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+
+    ignore: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Lifecycle:
     """`[lifecycle]`: active, deprecated or withdrawn, and a note for users."""
 
@@ -142,12 +156,13 @@ class Recipe:
     tests: tuple[TestSpec, ...] = ()
     rebuild: RebuildSpec = field(default_factory=RebuildSpec)
     quiet: QuietSpec = field(default_factory=QuietSpec)
+    checks: ChecksSpec = field(default_factory=ChecksSpec)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @property
     def definition_path(self) -> Path:
-        """The path of the definition file."""
-        return self.folder / self.build.definition
+        """The path of the definition file, or of the Dockerfile."""
+        return self.folder / (self.build.dockerfile or self.build.definition)
 
     @property
     def base_recipe(self) -> str:

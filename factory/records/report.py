@@ -8,20 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from factory import strict
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files
 from factory.oci.digest import Digest
+from factory.records.findings import Finding, from_records
 from factory.records.record import Record
+from factory.records.release import TEST_REPORT, Release
+from factory.registry.protocol import Manifest, Registry, read_all
 
 Outcome = Literal["passed", "failed", "untested"]
 OWN_TEST = "%test"  # the name of the definition's test section in reports
 _FORMAT = 1
 _LIMIT = 16 * 1024 * 1024  # bytes of a report; longer outputs are cut
+_MOST_REPORTS = 10  # attached to one release
 _TEXT_LIMIT = 1000  # characters of a short text in it
 _OUTPUT_LIMIT = 200_000  # characters of one output; factory.check.check keeps fewer
 _WIDEST = 6  # most bytes of a character in JSON: \u001b
 _CUT = "[…]\n"
-_KEYS = frozenset({"format", "recipe", "sif_digest", "engine", "gpu", "started", "summary", "tests"})
+_KEYS = frozenset({"format", "recipe", "sif_digest", "engine", "gpu", "started", "summary", "tests", "findings"})
 _TEST_KEYS = frozenset({"name", "outcome", "seconds", "why", "stdout", "stderr"})
 _XML_FORBIDDEN = {
     code: "\N{REPLACEMENT CHARACTER}"
@@ -46,7 +51,10 @@ class TestResult:
 
 @dataclass(frozen=True)
 class TestReport:
-    """All tests of one image. sif_digest: of the bytes that were tested. started: ISO 8601, UTC."""
+    """All tests of one image. sif_digest: of the bytes that were tested. started: ISO 8601, UTC.
+
+    findings: of the readiness checks, errors first; reports of older versions have none.
+    """
 
     __test__ = False  # the name looks like a test class to pytest
 
@@ -56,11 +64,17 @@ class TestReport:
     gpu: str
     started: str
     results: tuple[TestResult, ...]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def failed(self) -> tuple[TestResult, ...]:
         """The tests that failed."""
         return tuple(result for result in self.results if result.outcome == "failed")
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        """The findings that keep the image from being published."""
+        return tuple(finding for finding in self.findings if finding.blocks)
 
     @property
     def untested(self) -> tuple[TestResult, ...]:
@@ -100,6 +114,7 @@ class TestReport:
                 }
                 for result in self.results
             ],
+            "findings": [finding.to_json() for finding in self.findings],
         }
 
     def content(self) -> bytes:
@@ -134,6 +149,21 @@ def load(folder: Path, recipe: str) -> TestReport:
     return report
 
 
+def of_release(release: Release, registry: Registry) -> TestReport | None:
+    """Return the newest test report attached to a release; None if it has none that can be fetched and read."""
+    found: list[TestReport] = []
+    try:
+        for referrer in registry.referrers(release.recipe, release.digest, TEST_REPORT)[:_MOST_REPORTS]:
+            (layer,) = Manifest.read(registry.manifest(release.recipe, str(referrer.digest))).layers
+            content = read_all(registry.blob(release.recipe, layer), _LIMIT)
+            report = _read(Record(strict.json_value(content, _LIMIT)))
+            if (report.recipe, report.sif_digest) == (release.recipe, release.sif.digest):
+                found.append(report)
+    except (FactoryError, ValueError):
+        pass
+    return max(found, key=lambda report: report.started, default=None)
+
+
 def last_seconds(folder: Path, recipe: str) -> float | None:
     """Return how long the tests of a candidate took last time, or None if there is no usable report of them."""
     try:
@@ -152,6 +182,7 @@ def _read(record: Record) -> TestReport:
         gpu=record.text("gpu", _TEXT_LIMIT),
         started=record.time("started"),
         results=tuple(_result(test) for test in record.records("tests")),
+        findings=from_records(record.records("findings")) if record.has("findings") else (),
     )
 
 

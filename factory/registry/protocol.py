@@ -97,6 +97,30 @@ class Access(Enum):
     PUBLISH = "publish"  # raise AccessDenied: publishing needs a login
 
 
+class ImageReader(Protocol):
+    """What reading a base image needs of a registry: four methods of ``Registry``, with the same promises."""
+
+    def tags(self, repository: str) -> Sequence[str]:
+        """Return all tags, sorted; none if the repository does not exist."""
+
+    def head(self, repository: str, tag: str) -> Descriptor | None:
+        """Return the descriptor of a tag or digest, or None if it does not exist."""
+
+    def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
+        """Return a manifest or index by tag or digest. Raises NotFound."""
+
+    def blob(
+        self,
+        repository: str,
+        wanted: Descriptor,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        caller_verifies: bool = False,
+    ) -> Iterator[bytes]:
+        """Stream length bytes (None: the rest) of a blob from offset on; a whole blob is verified."""
+
+
 class Registry(Protocol):
     """A registry. A repository is named after its recipe, without the namespace.
 

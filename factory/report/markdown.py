@@ -13,6 +13,7 @@ from factory.io.files import readable_size
 from factory.report.summary import BAD, Outcome, Row, shortened
 
 _SHOWN_CHANGES = 40
+_SHOWN_FINDINGS = 20
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>@&:-])")
 # GitHub links @name, #1, GH-1 and www.name. It matches after decoding entities, so a zero-width space breaks them up,
 # as Dependabot does.
@@ -36,6 +37,8 @@ def markdown(found: Sequence[Row], *, where: str, run_url: str = "", origin: str
         for row in changed
         if row.outcome == "published"
     ]
+    for row in changed:
+        lines += _findings(row)
     for row in changed:
         lines += _changes(row)
     if run_url:
@@ -62,6 +65,18 @@ def _size(row: Row) -> str:
     change = f" ({(row.size - row.before) / row.before:+.1%})" if row.before else ""
     update = f", {readable_size(row.update)} to update" if row.update else ""
     return readable_size(row.size) + change + ("; contents unchanged" if row.same else update)
+
+
+def _findings(row: Row) -> list[str]:
+    """Return the readiness findings, unfolded if the image is not published because of one."""
+    if not row.findings:
+        return []
+    title = f"{plain(row.recipe)} ({plain(row.arch)}): what will not work on a cluster"
+    listed = [f"- {plain(line)}" for line in row.findings[:_SHOWN_FINDINGS]]
+    more = len(row.findings) - _SHOWN_FINDINGS
+    listed += [f"- and {more} more"] if more > 0 else []
+    state = " open" if any(line.startswith("error") for line in row.findings) else ""
+    return ["", f"<details{state}><summary>{title}</summary>", "", *listed, "", "</details>"]
 
 
 def _changes(row: Row) -> list[str]:

@@ -21,6 +21,7 @@ from factory.recipes.document import FILE, lines_of
 from factory.recipes.lint.lint import lint
 from factory.recipes.model import Problem, ProblemError, Recipe
 from factory.recipes.toml.lines import nearest_line
+from factory.records import findings
 from factory.records import report as reports
 from factory.records.candidate import Candidate, disk_hint
 from factory.records.catalog import Catalog
@@ -31,6 +32,7 @@ BAD = frozenset({"tests failed", "not tested", "not built", "stuck"})
 _FORMAT = 1
 _MOST_ROWS = 10_000
 MOST_CHANGES = 1000  # changed packages listed per recipe
+MOST_FINDINGS = 200  # readiness findings listed per recipe
 LIMIT = 8 * 1024 * 1024  # bytes in the report of another job: some 10,000 recipes
 _TEXT_LIMIT = 500  # characters in a text from a recipe
 _PATH_LIMIT = 200  # characters in a path in a recipe's folder
@@ -45,7 +47,8 @@ class Row:
     why: reasons for the build, or the problem; tests: summary in words; tag, digest: of the release, or ''.
     size, before: bytes of the image and of the newest published one, or 0. file, line: location of the problem in the
     recipe's folder, or '' and 0. update: bytes to download for users of the published image, 0 if unknown.
-    changes: changed packages, one line each. same: the contents are those of the published image.
+    changes: changed packages, one line each. same: the contents are those of the published image. findings: of the
+    readiness checks, one line each.
     """
 
     recipe: str
@@ -64,6 +67,7 @@ class Row:
     update: int = 0
     changes: tuple[str, ...] = ()
     same: bool = False
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,9 @@ def rows(decided: Plan, left: RunResult, catalog: Catalog) -> tuple[Row, ...]:
     return tuple(
         sorted(
             [
-                *(_with_disk_hint(row, candidates, recipes) for row in published),
+                *(_with_findings(_with_disk_hint(row, candidates, recipes), candidates) for row in published),
                 *(
-                    _with_disk_hint(_located(row, recipes), candidates, recipes)
+                    _with_findings(_with_disk_hint(_located(row, recipes), candidates, recipes), candidates)
                     for row in _after_their_bases(built, decided)
                 ),
                 *(_stuck(stuck) for stuck in decided.stuck),
@@ -241,14 +245,31 @@ def _tests_of(made: Candidate) -> tuple[Outcome, str]:
         return "not tested", ""
     if report.sif_digest != made.sif.digest:
         return "not tested", "the test report is for another image"
-    return ("tests failed" if report.failed else "tested"), report.summary()
+    words = findings.summary(report.findings)
+    tests = f"{report.summary()}; readiness: {words}" if words else report.summary()
+    return ("tests failed" if report.failed or report.blocking else "tested"), tests
+
+
+def _with_findings(row: Row, candidates: Mapping[Target, Candidate]) -> Row:
+    """Return the row with the findings on its candidate that are not ignored."""
+    made = candidates.get((row.recipe, row.arch))
+    if made is None or row.outcome not in ("published", "tested", "tests failed"):
+        return row
+    try:
+        report = reports.load(made.folder, made.recipe)
+    except FactoryError:
+        return row
+    shown = [one for one in report.findings if not one.ignored and one.severity != "information"]
+    lines = tuple(f"{one.severity}: {one}; {one.remedy}" for one in shown if report.sif_digest == made.sif.digest)
+    return replace(row, findings=lines[:MOST_FINDINGS])
 
 
 def lasting(found: Iterable[Row]) -> tuple[Row, ...]:
     """Return the rows without details that differ between nightly runs of an unchanged failure: sizes, ages, times."""
     kept = [(row, row.why if row.outcome == "stuck" or _is_lint(row) else "") for row in found]
     return tuple(
-        replace(row, why=why, size=0, before=0, seconds=0.0, update=0, changes=(), same=False) for row, why in kept
+        replace(row, why=why, size=0, before=0, seconds=0.0, update=0, changes=(), same=False, findings=())
+        for row, why in kept
     )
 
 
@@ -263,9 +284,8 @@ def to_json(found: Sequence[Row]) -> str:
 
 def _short(row: Row) -> Row:
     """Return the row with its texts shortened to the limits of ``from_json``."""
-    return replace(
-        row, why=shortened(row.why), tests=shortened(row.tests), changes=tuple(shortened(line) for line in row.changes)
-    )
+    changes, found = (tuple(shortened(line) for line in lines) for lines in (row.changes, row.findings))
+    return replace(row, why=shortened(row.why), tests=shortened(row.tests), changes=changes, findings=found)
 
 
 def shortened(text: str) -> str:
@@ -301,11 +321,9 @@ def _apart(found: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def _row(value: dict[str, Any]) -> Row:
-    changes = value.get("changes", []) if type(value) is dict else None
-    if type(changes) is not list or len(changes) > MOST_CHANGES:
-        raise ValueError("a row is not what it should be")
-    row = Row(**{**value, "changes": tuple(changes)})
-    texts = (row.why, row.tests, *row.changes)
+    changes, found = _list(value, "changes", MOST_CHANGES), _list(value, "findings", MOST_FINDINGS)
+    row = Row(**{**value, "changes": changes, "findings": found})
+    texts = (row.why, row.tests, *row.changes, *row.findings)
     numbers = (row.size, row.before, row.update, row.seconds)
     if (
         not _named(row)
@@ -324,6 +342,14 @@ def _row(value: dict[str, Any]) -> Row:
     ):
         raise ValueError("a row is not what it should be")
     return row
+
+
+def _list(value: object, name: str, most: int) -> tuple[Any, ...]:
+    """Return a list of an untrusted row as a tuple. Raises ValueError."""
+    found = value.get(name, []) if type(value) is dict else None
+    if type(found) is not list or len(found) > most:
+        raise ValueError("a row is not what it should be")
+    return tuple(found)
 
 
 def _named(row: Row) -> bool:

@@ -61,6 +61,9 @@ def test_what_apptainer_pushed_is_pulled_and_runs(project: Project, sif: Path, h
     apptainer(project, "push", "--no-https", "--allow-unsigned", str(sif), f"oras://{host}/foreign/pushed:1")
     project.ok("pull", f"http://{host}/foreign/pushed:1")
     assert project.ok("exec", f"http://{host}/foreign/pushed:1", "--", "cat", "/made").out == "made\n"
+    shown = project.ok("show", f"http://{host}/foreign/pushed:1").out
+    assert "tag          unknown: not built by singfactory\n" in shown
+    assert "run " not in shown, "it does not say how it is run"
 
 
 def test_a_generic_file_that_is_no_sif_is_refused_after_its_first_bytes(

@@ -214,14 +214,7 @@ class Client:
             raise _inside(found, named_by or url) from found
         if response.status_code == requests.codes.proxy_authentication_required:
             response.close()
-            proxy = self._proxy_for(url)
-            raise HttpFailure(
-                f"the proxy {proxy} requires a login",
-                fix="set HTTPS_PROXY and HTTP_PROXY to http://USER:PASSWORD@HOST:PORT",
-                host=proxy,
-                status=response.status_code,
-                retryable=False,
-            )
+            raise _wants_login(self._proxy(url))
         return response
 
     def _adapter(self, url: str, named_by: str) -> TrustingAdapter:
@@ -305,3 +298,16 @@ def _without_queries(record: logging.LogRecord) -> bool:
     """Remove queries from log records: urllib3 logs whole URLs, whose queries may be signatures."""
     record.msg, record.args = re.sub(r"\?[^\s\"']*", "?...", record.getMessage()), ()
     return True
+
+
+def _wants_login(proxy: Proxy | None) -> HttpFailure:
+    """Return the error for a status 407: the proxy got no login, or refused the one that it got."""
+    place, login = (proxy.place, proxy.login) if proxy else ("in the environment", "")
+    fix = "set HTTPS_PROXY and HTTP_PROXY to http://USER:PASSWORD@HOST:PORT"
+    return HttpFailure(
+        f"the proxy {place} {'refuses the login in its address' if login else 'requires a login'}",
+        fix=fix if not login else "correct USER:PASSWORD in HTTPS_PROXY and HTTP_PROXY",
+        host=place,
+        status=requests.codes.proxy_authentication_required,
+        retryable=False,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -22,6 +23,7 @@ _GATEWAY = frozenset({502, 503, 504})
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED, _NAME_MISMATCH = 9, 10, (62, 64)  # OpenSSL's X509_V_ERR_*
 _SHOWN = 300
 _MOST_ERRORS = 1000
+_QUOTA_USED = re.compile(r"0;w=([0-9]{1,7})")
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,18 @@ def bad_status(answer: Answer) -> Trouble:
         fix="try again later" if busy else f"try again later; if it lasts, ask who runs {host}",
         status=answer.status,
         wait=retry_after(answer.headers),
+        final=busy and "Retry-After" not in answer.headers and quota_window(answer.headers) is not None,
         answer=answer,
     )
+
+
+def quota_window(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds after which a used-up quota is full again, at the latest; None if it is not used up.
+
+    Docker Hub sends `ratelimit-remaining: 0;w=21600` and no Retry-After (docs.docker.com, "Docker Hub pull usage").
+    """
+    match = _QUOTA_USED.fullmatch(headers.get("RateLimit-Remaining", "").strip())
+    return float(match[1]) if match else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -255,9 +267,15 @@ def _no_such_host(error: socket.gaierror, host: str) -> Trouble:
 def _proxy(chain: list[BaseException], host: str, proxy: str) -> Trouble:
     said = next((str(cause) for cause in chain if "Tunnel connection failed" in str(cause)), "")
     why = safe_text(said[said.find("Tunnel") :].rstrip("')")) if said else _reason(chain)
+    refused = " 407 " in said
     return Trouble(
         f"the proxy {proxy or 'in the environment'} cannot connect to {host}",
         why=why,
-        fix="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+        fix=(
+            "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT with the login that it requires"
+            if refused
+            else "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+        ),
+        final=refused,
         connected=False,
     )

@@ -1,4 +1,4 @@
-"""Warnings about shell commands in `%post` that make images large, make builds hang, or lose files.
+"""Shell commands in `%post`, and warnings about those that make images large or lose files.
 
 Commands are parsed roughly, so these are warnings, never errors.
 """
@@ -15,9 +15,7 @@ from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Problem
 
 _SEPARATORS = re.compile(r"&&|\|\||;|\||\bthen\b|\bdo\b|\belse\b")
-_YES = re.compile(r"-[a-xzA-Z]*y[a-zA-Z]*|-qq[a-zA-Z]*|--yes|--assume-yes")
 PIP = re.compile(r"(?:.*/)?pip[0-9.]*")
-_LISTS = "/var/lib/apt/lists"
 _LOST = re.compile(r"[\"']?(/tmp|/root|~|\$HOME|\$\{HOME\})(?:/|[\"']?$)")
 _LONGEST_PATH = 4096  # characters (PATH_MAX)
 _WRITERS = frozenset({"cp", "mv", "ln", "install", "mkdir", "touch", "tee", "rsync"})
@@ -60,31 +58,6 @@ def commands_of(stage: Stage, name: str = "post") -> tuple[Command, ...]:
 def is_apt(command: Command, action: str) -> bool:
     """Return whether the command is `apt-get install`, or another action."""
     return command.calls("apt-get", "apt") and action in command.words
-
-
-def _apt_asks(subject: Subject) -> Iterator[Problem]:
-    for stage in subject.definition.stages:
-        for command in commands_of(stage):
-            if is_apt(command, "install") and not any(_YES.fullmatch(word) for word in command.words):
-                yield subject.warning(command.line, "apt-get install without -y waits for an answer", "add -y to it")
-
-
-def _apt_lists(subject: Subject) -> Iterator[Problem]:
-    for stage in subject.definition.stages:
-        commands = commands_of(stage)
-        installs = [index for index, command in enumerate(commands) if is_apt(command, "install")]
-        if not installs:
-            continue
-        line = commands[installs[0]].line
-        if not any(is_apt(command, "update") for command in commands[: installs[0]]):
-            remedy = "add apt-get update before it"
-            yield subject.warning(
-                line, "apt-get install without apt-get update before it finds old packages or none", remedy
-            )
-        kept = not subject.recipe.quiet.caches
-        if kept and not any(_LISTS in word for command in commands[installs[-1] :] for word in command.words):
-            remedy = f"end %post with rm -rf {_LISTS}/*"
-            yield subject.warning(line, "the package lists of apt-get stay in the image", remedy)
 
 
 def _pip_cache(subject: Subject) -> Iterator[Problem]:
@@ -146,4 +119,4 @@ def _is_removed(target: str, removed: set[str]) -> bool:
     return False
 
 
-CHECKS = (_apt_asks, _apt_lists, _pip_cache, _lost_files)
+CHECKS = (_pip_cache, _lost_files)

@@ -169,6 +169,16 @@ class Table:
                 found[entry] = below.text(entry)
         return found
 
+    def reasons(self, key: str) -> dict[str, str]:
+        """Return a table of one-line strings, whatever their names."""
+        content = self._typed(key, dict, {})
+        if len(content) > _MOST:
+            self.complain(key, f"{key} has {len(content)} entries", f"keep at most {_MOST}")
+            return {}
+        below = Table(self._report, content, (*self._path, key))
+        found = {entry: below.text(entry) for entry in content}
+        return {entry: text for entry, text in found.items() if isinstance(content[entry], str)}
+
     def size(self, key: str, default: int) -> int:
         """Return a size such as "40GB" in bytes."""
         return self._read(key, parse_size, default, 'write a size, such as "40GB" or "20GiB"')

@@ -275,7 +275,8 @@ def test_a_host_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_requires_a_login_is_reported(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+@pytest.mark.parametrize("login", ["", "me:wr/ong@"])
+def test_a_proxy_that_requires_a_login_is_reported(monkeypatch: pytest.MonkeyPatch, scheme: str, login: str) -> None:
     class Closed(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(407)
@@ -289,7 +290,7 @@ def test_a_proxy_that_requires_a_login_is_reported(monkeypatch: pytest.MonkeyPat
 
     server = HTTPServer(("127.0.0.1", 0), Closed)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://{login}127.0.0.1:{server.server_address[1]}")
     try:
         with pytest.raises(HttpFailure, match="the proxy 127") as caught:
             client().request("GET", f"{scheme}://registry.invalid/v2/")
@@ -297,3 +298,7 @@ def test_a_proxy_that_requires_a_login_is_reported(monkeypatch: pytest.MonkeyPat
         server.shutdown()
         server.server_close()
     assert "407" in caught.value.why or caught.value.status == 407
+    assert "USER:PASSWORD" in caught.value.fix
+    assert "attempt" not in caught.value.what, "asking again would not help"
+    assert ("refuses the login" in caught.value.what) == (scheme == "http" and bool(login))
+    assert "ong" not in str(caught.value).replace("wrong", "")

@@ -53,7 +53,8 @@ def test_an_image_with_another_digest_is_not_tested(tmp_path: Path) -> None:
     seen = Recorded()
     assert check(recipe, image(tmp_path), tested, place, seen, seconds=7).sif_digest == tested
     size = image(tmp_path).stat().st_size
-    assert seen.steps == [("hash image.sif", size, size), ("test tool", None, 0)]
+    checks = ("check the files in image.sif", None, 0)
+    assert seen.steps == [("hash image.sif", size, size), checks, ("test tool", None, 0)]
     assert seen.expected["test tool"] == 7
 
 

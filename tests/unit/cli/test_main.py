@@ -395,6 +395,12 @@ def test_options_after_the_image_belong_to_its_own_program() -> None:
     assert (parsed.arguments, parsed.verbose) == (["-v", "--record", "x", "--", "-q"], False)
 
 
+def test_the_volume_can_stand_before_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["-q", "path", "--store", str(tmp_path), "nothing"]) == 3
+    assert "nothing is not in the store" in capsys.readouterr().err
+    assert main(["-v"]) == 2
+
+
 def test_options_of_exec_may_stand_between_the_image_and_two_dashes() -> None:
     _, parsed = parse(["exec", "-B", "/a", "tool", "-q", "-B", "/b", "--record", "x", "--", "python", "-q", "--", "y"])
     assert isinstance(parsed, RunOptions)

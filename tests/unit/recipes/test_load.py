@@ -51,6 +51,9 @@ stdout_regex = "^a+$"
 [rebuild]
 when = ["engine-changed"]
 max_age = "30d"
+[checks.ignore]
+setuid = "the vendor's installer needs it"
+"secret:/opt/vendor/key.pem" = "a public test key"
 [lifecycle]
 status = "deprecated"
 note = "use pytorch-2.2"
@@ -85,6 +88,10 @@ def test_everything_in_a_recipe_is_read(make: MakeRecipe) -> None:
         TestSpec("cuda", "set -e\nnvidia-smi\n", 3, "", "^a+$", timedelta(seconds=30), gpu=True),
     )
     assert recipe.rebuild == RebuildSpec(("engine-changed",), timedelta(days=30))
+    assert recipe.checks.ignore == {
+        "setuid": "the vendor's installer needs it",
+        "secret:/opt/vendor/key.pem": "a public test key",
+    }
     assert recipe.lifecycle == Lifecycle("deprecated", "use pytorch-2.2")
 
 
@@ -217,6 +224,25 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
             "[rebuild]\nwhen = ['bored']",
             "5: error: when has the unknown value 'bored'; write one of base-changed, inputs-changed, engine-changed",
         ),
+        (
+            "[checks]\nignore = { setiud = 'why' }",
+            "5: error: there is no readiness check 'setiud'; did you mean setuid?",
+        ),
+        (
+            "[checks.ignore]\nsudo = 'why'\nzzz = 'why'",
+            "6: error: there is no readiness check 'zzz'; docs/checks.md lists the codes",
+        ),
+        (
+            "[checks.ignore]\nsetuid = ' '",
+            "5: error: no reason is given to ignore 'setuid'; write why, as in setuid = \"…\"",
+        ),
+        (
+            "[checks.ignore]\n'setuid:opt' = 'why'",
+            "5: error: 'opt' is not a path in the image; write \"setuid:/PATH\", or setuid alone",
+        ),
+        ("[checks.ignore]\nsetuid = 1", "5: error: setuid is a number; write a string"),
+        ("[checks]\nignore = ['setuid']", "5: error: ignore is a list; write a table"),
+        ("[checks]\nignored = {}", "5: error: unknown key 'ignored' in [checks]; did you mean ignore?"),
         (
             "[lifecycle]\nstatus = 'withdrawed'",
             "5: error: status has the unknown value 'withdrawed'; did you mean withdrawn?",

@@ -130,7 +130,10 @@ def test_a_base_with_a_moving_tag_is_a_warning(make: MakeRecipe) -> None:
         ),
         (
             "%post\n apt-get update\n apt-get install foo\n rm -rf /var/lib/apt/lists/*\n",
-            "image.def:5: warning: apt-get install without -y waits for an answer; add -y to it",
+            (
+                "image.def:5: warning: apt-get install without -y asks a question that nobody answers in a build; "
+                "add -y to it"
+            ),
         ),
         (
             "%post\n apt-get install -y foo && rm -rf /var/lib/apt/lists/*\n",

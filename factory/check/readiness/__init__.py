@@ -1,0 +1,1 @@
+"""Readiness checks: what in an image will not work on a cluster. Nothing is run."""
