@@ -38,10 +38,34 @@ _LAUNCH = ROOT / "factory/io/launch.py"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LIMIT = 120  # seconds for one build or run
 _MADE_BY_ENGINES = frozenset(
-    ("tmp", "var/tmp", "proc", "sys", "dev", "run", ".singularity.d", ".exec", ".run", ".shell", ".test", "environment")
-    + ("singularity", "etc/hosts", "etc/resolv.conf", "etc/hostname", "etc/localtime")
+    {
+        *(
+            "tmp",
+            "var/tmp",
+            "proc",
+            "sys",
+            "dev",
+            "run",
+            "etc/hosts",
+            "etc/resolv.conf",
+            "etc/hostname",
+            "etc/localtime",
+        ),
+        *(".singularity.d", ".exec", ".run", ".shell", ".test", "environment", "singularity"),
+    }
 )
-_OF_THE_ENGINE = ("APPTAINER_", "SINGULARITY_", "PS1", "PROMPT_COMMAND", "HOME", "PWD", "SHLVL", "TERM", "LANG", "OLDPWD")
+_OF_THE_ENGINE = (
+    "APPTAINER_",
+    "SINGULARITY_",
+    "PS1",
+    "PROMPT_COMMAND",
+    "HOME",
+    "PWD",
+    "SHLVL",
+    "TERM",
+    "LANG",
+    "OLDPWD",
+)
 IDENTICAL, SAID, SILENT, FAILED = "identical", "different, and said so", "different silently", "failed"
 
 
@@ -144,7 +168,21 @@ class Bench:
 
 
 def _make_base(root: Path) -> None:
-    for folder in ("bin", "etc", "tmp", "root", "home/app", "proc", "sys", "dev", "var/tmp", "usr/bin", "srv", "mnt", "opt"):
+    for folder in (
+        "bin",
+        "etc",
+        "tmp",
+        "root",
+        "home/app",
+        "proc",
+        "sys",
+        "dev",
+        "var/tmp",
+        "usr/bin",
+        "srv",
+        "mnt",
+        "opt",
+    ):
         (root / folder).mkdir(parents=True)
     shutil.copy2(tool("busybox"), root / "bin/busybox")
     (root / "bin/busybox").chmod(0o755)
@@ -215,9 +253,7 @@ def _by_buildah(bench: Bench, work: Path, options: Sequence[str], given: Sequenc
     tree = snapshot(mounted)
     environment = dict(text.partition("=")[::2] for text in config.get("Env") or [])
     entrypoint, command = config.get("Entrypoint") or [], config.get("Cmd") or []
-    runs = tuple(
-        _ran(bench, container, config, [*entrypoint, *(arguments or command)]) for arguments in ([], list(given))
-    )
+    runs = tuple(_ran(bench, container, config, [*entrypoint, *(words or command)]) for words in _arguments(given))
     return Image(tree, environment, config.get("Labels") or {}, runs)
 
 
@@ -225,7 +261,10 @@ def _ran(bench: Bench, container: str, config: Mapping[str, Any], words: Sequenc
     """Run the program of an image as root, as on a cluster its user is not the one of the file either."""
     folder = config.get("WorkingDir") or "/"
     options = ("--isolation", "chroot", "--user", "root", "--workingdir", folder)
-    done = bench.buildah_run("run", *options, container, "--", *words, check=False)
+    for _ in range(3):  # with this isolation, buildah sometimes loses all output
+        done = bench.buildah_run("run", *options, container, "--", *words, check=False)
+        if done.stdout:
+            break
     return f"{done.stdout}[{done.returncode}]"
 
 
@@ -239,8 +278,13 @@ def _by_apptainer(bench: Bench, work: Path, definition: str, given: Sequence[str
     printed = bench.started("exec", *contained, str(image), *_printer(image))
     environment = dict(line.partition("=")[::2] for line in printed.splitlines() if "=" in line)
     labels = json.loads((image / ".singularity.d/labels.json").read_text())
-    runs = tuple(bench.started("run", *contained, str(image), *arguments) for arguments in ([], list(given)))
+    runs = tuple(bench.started("run", *contained, str(image), *words) for words in _arguments(given))
     return Image(snapshot(image), environment, labels, runs)
+
+
+def _arguments(given: Sequence[str]) -> list[Sequence[str]]:
+    """Return the arguments of each run: none, and those of the case."""
+    return [[], given] if given else [[]]
 
 
 def _printer(image: Path) -> list[str]:
@@ -286,7 +330,7 @@ def _differences(wanted: Image, got: Image) -> Iterator[str]:
     for name, text in sorted(wanted.labels.items()):
         if not name.startswith("io.buildah") and got.labels.get(name) != text:
             yield f"label {name}: {text!r} | {got.labels.get(name)!r}"
-    for one, other in zip(wanted.runs, got.runs):
+    for one, other in zip(wanted.runs, got.runs, strict=True):
         if one != other:
             yield f"run: {one!r} | {other!r}"
 
@@ -310,17 +354,20 @@ def main() -> int:
     """Print the table. Returns 1 if a case differs silently or fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--cases", type=Path, default=CASES)
-    parser.add_argument("--only", default="", help="only the cases whose name contains this")
+    parser.add_argument("--only", default="", help="only the cases whose name begins with this, such as 1 or 23")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--engine", default=os.environ.get("SINGFACTORY_ENGINE", "apptainer"))
     options = parser.parse_args()
     outcomes: list[Outcome] = []
     print("| Dockerfile | result | buildah | convert and Apptainer |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="dockerfiles-") as name, bench_in(Path(name), options.engine) as bench:
-        for case in sorted(path for path in options.cases.iterdir() if options.only in path.name):
+        for case in sorted(path for path in options.cases.iterdir() if path.name.startswith(options.only)):
             outcome = compare(bench, case)
             outcomes.append(outcome)
-            print(f"| {outcome.name} | {outcome.verdict} | {outcome.seconds[0]:.1f} s | {outcome.seconds[1]:.1f} s |", flush=True)
+            print(
+                f"| {outcome.name} | {outcome.verdict} | {outcome.seconds[0]:.1f} s | {outcome.seconds[1]:.1f} s |",
+                flush=True,
+            )
             for text in outcome.differences:
                 print(f"    {text}", file=sys.stderr, flush=True)
             for text in outcome.losses if outcome.differences else ():

@@ -14,9 +14,9 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path, tell
 from factory.errors import NotFound, UsageError
 from factory.io.files import create
-from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.parser import scan_file
 from factory.recipes.dockerfile.translate import Translation, translate
+from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.model import Problem, ProblemError
 
 LOSSY = 10

@@ -89,8 +89,10 @@ class Runner:
             return made + (self._as_user(user, path) if user else path)
         if self._state.shell == ("/bin/sh", "-c") and not user:
             return inline(script)
+        if user and self._state.shell == ("/bin/sh", "-c"):
+            return self._as_user(user, script)
         words = join([*self._state.shell, script])
-        return self._as_user(user, script if self._state.shell == ("/bin/sh", "-c") else words) if user else words
+        return self._as_user(user, words) if user else words
 
     def _script(self, found: Instruction) -> tuple[str, bool]:
         """Return what the shell gets, and whether it is a program with an interpreter of its own instead."""

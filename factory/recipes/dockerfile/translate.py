@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
-from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.copying import Copier, Source
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
 from factory.recipes.dockerfile.running import Runner
 from factory.recipes.dockerfile.sections import Sections
 from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState, finish
+from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.variables import Scope
 from factory.recipes.dockerfile.words import CLOSE, OPEN, Work
 from factory.recipes.model import Problem, ProblemError
@@ -45,9 +45,7 @@ def translate(
 
 
 class _Translator:
-    def __init__(
-        self, dockerfile: Dockerfile, context: Tree, args: Mapping[str, str], target: str, arch: str
-    ) -> None:
+    def __init__(self, dockerfile: Dockerfile, context: Tree, args: Mapping[str, str], target: str, arch: str) -> None:
         self._file = dockerfile
         self._context = context
         self._args = args
@@ -142,7 +140,7 @@ class _Translator:
             if mount.kind == "bind":
                 source = self._source(stage, mount.stage, found.line) if mount.stage else None
                 path = state.scope.expand(mount.source, found.line)
-                bound[index] = copier.bind(source, path, found.line, index)
+                bound[index] = copier.bind(found, source, path, index)
         Runner(state).run(found, bound)
 
     def _source(self, stage: Stage, name: str, line: int) -> Source:
