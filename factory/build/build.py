@@ -29,6 +29,7 @@ from factory.recipes.dockerfile.build import SOURCES
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
+from factory.recipes.pins import read_pins
 from factory.recipes.quiet import quiet
 from factory.records import candidate as candidates
 from factory.records import sbom
@@ -96,6 +97,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
                 base_digest=inputs.base_digest,
                 fingerprint=seen.fingerprint,
                 disk=use.peak(seen.sif.size),
+                needs=seen.needs,
             )
             candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
@@ -128,7 +130,7 @@ def _keep(seen: Examined, made: Candidate) -> None:
 
 def _require_unchanged(job: Job, engine: Engine) -> None:
     """Raise UsageError if the recipe was edited during the build: the record would describe another image."""
-    now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label)
+    now = gather(job.recipe, job.arch, job.inputs.base_digest, engine.label, job.inputs.images)
     if changed := now.changed(job.inputs.parts):
         raise UsageError(
             f"{job.recipe.name} changed while it was being built",
@@ -229,12 +231,14 @@ def _definition_prepared(
             why=f"{recipe.definition_path} uses debian_mirror",
             fix='set it in factory.toml: debian_mirror = "http://…/debian"',
         )
-    definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, room.epoch)
+    definition = definition_for(
+        recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch=room.epoch, images=job.inputs.images
+    )
     missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
     for note in missing:
         progress.note(note)
     require_usable(work, devices=_makes_devices(definition, place.engine))
-    definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+    definition, bases = base_layout.fetched(definition, arch, place.bases, progress, read_pins(recipe).known(arch))
     if base_image is not None:
         base_image = _readable(base_image.resolve(), owner(place.engine.confinement.kind), work)
     context = _context(work, recipe, base_image)
@@ -255,6 +259,7 @@ def _dockerfile_prepared(job: Job, place: BuildPlace, room: _Room) -> _Prepared:
     task = dockerfile.Task(
         recipe=job.recipe,
         arch=job.arch,
+        images=job.inputs.images,
         builder=place.find_builder(),
         engine=place.engine,
         bases=place.bases,
@@ -330,7 +335,9 @@ def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path
     """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
     files.make_folder(scratch, exact=True)
     if confined:
-        mounts = files.make_folder(Places.below(scratch).tmp / _SOURCES, exact=True)
+        # open to every user of the build: apt gives up root, and then makes temporary files
+        temporary = files.make_folder(Places.below(scratch).tmp, 0o1777, exact=True)
+        mounts = files.make_folder(temporary / _SOURCES, exact=True)
         yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - the build's
     else:
         with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds

@@ -54,7 +54,7 @@ class Steps:
     def why(self, status: int) -> str:
         """Return why a program that ended with this status failed."""
         if found := _STATUS.findall(self._error):
-            return found[-1]
+            return str(found[-1])
         return self._error.partition("\n")[0][:_LONGEST_LINE] or f"the builder ended with status {status}"
 
     def _line(self, raw: str) -> None:

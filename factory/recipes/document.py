@@ -29,6 +29,7 @@ from factory.recipes.model import (
     RunSpec,
     TestSpec,
 )
+from factory.recipes.project_table import project_of
 from factory.recipes.toml.lines import KeyPath
 from factory.recipes.toml.table import Report, Table
 
@@ -90,6 +91,7 @@ def _recipe(folder: Path, top: Table) -> Recipe:
         quiet=_quiet(top.table("quiet")),
         checks=_checks(top.table("checks")),
         lifecycle=_lifecycle(top.table("lifecycle")),
+        project=project_of(top.table("project")),
     )
     about.refuse_unknown()
     top.refuse_unknown()
@@ -285,7 +287,7 @@ def _checks(table: Table) -> ChecksSpec:
             near = get_close_matches(code, CODES, n=1)
             remedy = f"did you mean {near[0]}?" if near else "docs/checks.md lists the codes"
             below.complain(key, f"there is no readiness check {shown(code)}", remedy)
-        elif colon and not place.startswith("/"):
+        elif colon and not place.startswith(("/", "$")):
             below.complain(key, f"{shown(place)} is not a path in the image", f'write "{code}:/PATH", or {code} alone')
         if not reason.strip():
             below.complain(key, f"no reason is given to ignore {shown(code)}", f'write why, as in {code} = "…"')

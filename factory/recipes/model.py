@@ -126,8 +126,34 @@ class QuietSpec:
 
 
 @dataclass(frozen=True)
+class ProjectSpec:
+    """`[project]`: the project whose locked packages the image has. An empty source means that there is none.
+
+    source: its web address without a login, or its folder's name; path: the folder in its repository, '' for the top.
+    commit: of the lock, '' if it is in no repository; dirty: whether the lock differed from it. lock: the file's name.
+    python, extras, groups, include_code: what `singfactory new` was called with, for `--update`.
+    """
+
+    source: str = ""
+    path: str = ""
+    commit: str = ""
+    dirty: bool = False
+    lock: str = ""
+    python: str = ""
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    include_code: bool = False
+
+    def facts(self) -> dict[str, str]:
+        """Return what a release says about the project, without empty values."""
+        commit = f"{self.commit}-dirty" if self.commit and self.dirty else self.commit
+        facts = {"source": self.source, "path": self.path, "commit": commit, "lock": self.lock}
+        return {name: text for name, text in facts.items() if text}
+
+
+@dataclass(frozen=True)
 class ChecksSpec:
-    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:PLACE`` for a path and all below it."""
 
     ignore: Mapping[str, str] = field(default_factory=dict)
 
@@ -158,6 +184,7 @@ class Recipe:
     quiet: QuietSpec = field(default_factory=QuietSpec)
     checks: ChecksSpec = field(default_factory=ChecksSpec)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    project: ProjectSpec = field(default_factory=ProjectSpec)
 
     @property
     def definition_path(self) -> Path:
@@ -172,8 +199,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class BasePin:
-    """`base.lock`: the digest of a base image, and when it was resolved (ISO 8601)."""
+    """`base.lock`: an image (``docker://NAME:TAG``), and when it was resolved (ISO 8601).
+
+    digest: of what the tag named, an index or an image manifest. platforms: the image manifest's, by architecture.
+    """
 
     base: str
     digest: str
     resolved: str
+    platforms: Mapping[str, str] = field(default_factory=dict)

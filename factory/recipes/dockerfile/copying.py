@@ -21,8 +21,8 @@ from factory.recipes.dockerfile.instructions import here_document
 from factory.recipes.dockerfile.model import HereDocument, Instruction
 from factory.recipes.dockerfile.sections import COPIED, Sections
 from factory.recipes.dockerfile.shell import quote, value
+from factory.recipes.dockerfile.source_tree import NOTHING, Content, Entry
 from factory.recipes.dockerfile.stage import StageState, in_host_folder
-from factory.recipes.dockerfile.tree import NOTHING, Content, Entry
 from factory.recipes.dockerfile.words import OPEN
 
 _COPYABLE = re.compile(r"(?!-)[\w ./@+,:=!-]+")  # names that `%files` can have: the engine hands them to a shell

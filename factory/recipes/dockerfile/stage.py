@@ -11,7 +11,7 @@ from factory.recipes.dockerfile import programs
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.sections import Sections
 from factory.recipes.dockerfile.shell import names_in, quote, value
-from factory.recipes.dockerfile.tree import Tree
+from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.variables import Scope
 from factory.recipes.dockerfile.words import OPEN
 from factory.recipes.model import Place, Problem, ProblemError

@@ -18,8 +18,8 @@ from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
 from factory.recipes.dockerfile.running import Runner
 from factory.recipes.dockerfile.sections import Sections
+from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState, finish
-from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.dockerfile.variables import Scope
 from factory.recipes.dockerfile.words import CLOSE, OPEN, Work
 from factory.recipes.model import Problem, ProblemError

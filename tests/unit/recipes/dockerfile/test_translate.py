@@ -11,8 +11,8 @@ import pytest
 
 from factory.recipes.definition.parser import parse as parse_definition
 from factory.recipes.dockerfile.parser import parse, read
+from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.translate import Translation, translate
-from factory.recipes.dockerfile.tree import Tree
 from factory.recipes.lint.lint import lint
 from factory.recipes.model import ProblemError
 
