@@ -259,10 +259,10 @@ def _dockerfile_prepared(job: Job, place: BuildPlace, room: _Room) -> _Prepared:
     task = dockerfile.Task(
         recipe=job.recipe,
         arch=job.arch,
+        images=job.inputs.images,
         builder=place.find_builder(),
         engine=place.engine,
         bases=place.bases,
-        images=job.inputs.images,
         work=work,
         log=log,
         sources=sources,
