@@ -195,7 +195,8 @@ class _Run:
             self._load(name)
         self._build()
         has_shell = self._has_shell()
-        self._must("push", "--quiet", "--disable-compression", IMAGE, f"oci:{LAYOUT}:latest", cwd=self._output)
+        plain = ["--disable-compression"] if self._builder.kind == BUILDAH else []  # the engine unpacks it at once
+        self._must("push", "--quiet", *plain, IMAGE, f"oci:{LAYOUT}:latest", cwd=self._output)
         return Built(self._output / LAYOUT, has_shell, trees.disk_use(self._order.work))
 
     def end(self) -> None:
@@ -292,7 +293,8 @@ class _Run:
                 detail=steps.tail(),
             )
         fix = f"the whole log is {order.log}"
-        raise StepFailed(steps.stage, steps.step, why=why, fix=fix, detail=steps.tail())
+        at = (steps.stage, steps.step) if verb == "build" else (0, 0)
+        raise StepFailed(*at, why=why, fix=fix, detail=steps.tail())
 
     def _run(self, command: list[str], cwd: Path, *, shown: bool) -> tuple[process.Finished, bytes]:
         """Run a command. shown: pass its output on; otherwise only errors are, and standard output is returned."""
