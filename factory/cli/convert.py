@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path, tell
-from factory.errors import NotFound, UsageError
+from factory.errors import NotFound, PlaceUnusable, UsageError
 from factory.io.files import create
 from factory.recipes.dockerfile.parser import scan_file
 from factory.recipes.dockerfile.source_tree import Tree
@@ -52,6 +53,8 @@ def run(options: ConvertOptions) -> int:
     """Print or write the definition; explain each loss on stderr. Returns LOSSY if there is one."""
     context = Context(options)
     path = Path(options.dockerfile)
+    if options.output and os.path.lexists(options.output):
+        raise PlaceUnusable(f"{options.output} is in the way", why="it exists", fix="name another file, or move it")
     if not path.is_file():
         raise NotFound(f"there is no file {path}", fix="name the Dockerfile: singfactory convert path/to/Dockerfile")
     folder = Path(options.context) if options.context else path.parent

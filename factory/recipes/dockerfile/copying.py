@@ -108,7 +108,7 @@ class Copier:
         self._put(found, destination, staged, f"{COPIED}/{line}")
 
     def bind(self, found: Instruction, source: Source | None, path: str, index: int) -> list[str]:
-        """Stage what a bind mount shows. source: None for the context. Returns the staged paths. Raises ProblemError."""
+        """Stage what a bind mount shows, and return the paths. source: None for the context. Raises ProblemError."""
         line = found.line
         folder = f"{COPIED}/{line}.{index}"
         if source is not None:

@@ -121,7 +121,7 @@ class Runner:
 
 
 def inline(script: str) -> str:
-    """Return a script of /bin/sh as a statement of `%post`, which runs with -e and -x, and goes on in the same shell."""
+    """Return a script of /bin/sh as a statement of `%post`, whose own shell has -e and -x and stays as it is."""
     parts = commands(script) if "\n" not in script else None
     if parts and len(parts) == 1 and is_plain(parts[0]) and is_safe(parts[0]):
         return parts[0]

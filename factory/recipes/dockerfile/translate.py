@@ -14,14 +14,16 @@ from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
 from factory.recipes.dockerfile.copying import Copier, Source
+from factory.recipes.dockerfile.matching import Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
+from factory.recipes.dockerfile.programs import finish
 from factory.recipes.dockerfile.running import Runner
 from factory.recipes.dockerfile.sections import Sections
 from factory.recipes.dockerfile.source_tree import Tree
-from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState, finish
+from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState
 from factory.recipes.dockerfile.variables import Scope
-from factory.recipes.dockerfile.words import CLOSE, OPEN, Work
+from factory.recipes.dockerfile.words import CLOSE, OPEN
 from factory.recipes.model import Problem, ProblemError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's, for an image without one
@@ -99,8 +101,9 @@ class _Translator:
         self._begin(state, chain[0], origin.image, origin.arch)
         for one in chain:
             self._instructions(state, one)
-        finish(state, chain)
-        if not is_final:
+        if is_final:
+            finish(state, stage.line)
+        else:
             self._done[out.name] = (out, has_shell)
         return out
 
