@@ -1,12 +1,13 @@
 """Dockerfiles built twice: by buildah from the file, and by Apptainer from the definition that `convert` makes of it.
 
-    python -m benchmarks.dockerfiles [--cases FOLDER] [--only TEXT] [--json FILE]
+    python -m benchmarks.dockerfiles [--cases FOLDER] [--only NUMBER...] [--json FILE] [--spython PROGRAM]
 
 Compares files (kind, mode, link target, content), environment, labels, and the output and exit status of a run, from
 the working directory on, with and without arguments. Not compared: owners (an image's files belong to whoever runs
 it), times, /tmp, and what the two programs add themselves. Prints a table: identical, different with a warning that
 said so, or different silently. Needs buildah, Apptainer and docker-registry. A case is a folder with a Dockerfile;
-Dockerfile.judge is an equivalent one for constructs that Debian's buildah cannot read, such as here-documents.
+Dockerfile.judge is an equivalent one for constructs that Debian's buildah cannot read, such as here-documents. With
+--spython, the definition of `spython recipe` (pip install spython) is built and compared, too.
 """
 
 from __future__ import annotations
@@ -71,13 +72,16 @@ IDENTICAL, SAID, SILENT, FAILED = "identical", "different, and said so", "differ
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case: its verdict, what differs, the losses that convert reported, and the seconds of the two builds."""
+    """A case: its verdict, what differs, the losses that convert reported, the seconds of the two builds, and a peer's
+    result.
+    """
 
     name: str
     verdict: str
     differences: tuple[str, ...]
     losses: tuple[str, ...]
     seconds: tuple[float, float]
+    peer: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,8 +202,8 @@ def _make_base(root: Path) -> None:
         os.chown(root / "home/app", 1000, 1000)
 
 
-def compare(bench: Bench, case: Path) -> Outcome:
-    """Build a case twice and compare."""
+def compare(bench: Bench, case: Path, spython: str = "") -> Outcome:
+    """Build a case twice and compare. spython: the peer's program, '' for none."""
     work = bench.folder / "cases" / case.name
     shutil.copytree(case, work, symlinks=True)
     for name in ("Dockerfile", "Dockerfile.judge"):
@@ -226,7 +230,22 @@ def compare(bench: Bench, case: Path) -> Outcome:
         return Outcome(case.name, FAILED, (str(error),), losses, (seconds[0], seconds[1]))
     differences = tuple(_differences(wanted, got))
     verdict = IDENTICAL if not differences else SAID if losses else SILENT
-    return Outcome(case.name, verdict, differences, losses, (seconds[0], seconds[1]))
+    peer = _peer(bench, work, spython, given, wanted) if spython else ""
+    return Outcome(case.name, verdict, differences, losses, (seconds[0], seconds[1]), peer)
+
+
+def _peer(bench: Bench, work: Path, spython: str, given: Sequence[str], wanted: Image) -> str:
+    """Build what `spython recipe` makes of the same file, and say what differs."""
+    command = [spython, "recipe", "Dockerfile"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=work, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        return "fails"
+    try:
+        image = _by_apptainer(bench, work, done.stdout, given)
+    except (BuildError, subprocess.TimeoutExpired) as error:
+        return f"does not build: {' '.join(str(error).split())[-70:]}"
+    differences = list(_differences(wanted, image))
+    return f"{len(differences)} differences, such as {differences[0][:70]}" if differences else IDENTICAL
 
 
 def converted(dockerfile: Path, options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -354,15 +373,17 @@ def main() -> int:
     """Print the table. Returns 1 if a case differs silently or fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--cases", type=Path, default=CASES)
-    parser.add_argument("--only", default="", help="only the cases whose name begins with this, such as 1 or 23")
+    parser.add_argument("--only", nargs="*", default=[""], help="only the cases whose names begin so, such as 1 or 23")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--spython", default="", help="spython's program, to compare its definitions, too")
     parser.add_argument("--engine", default=os.environ.get("SINGFACTORY_ENGINE", "apptainer"))
     options = parser.parse_args()
     outcomes: list[Outcome] = []
-    print("| Dockerfile | result | buildah | convert and Apptainer |\n|---|---|---|---|")
+    more = " spython |" if options.spython else ""
+    print(f"| Dockerfile | result | buildah | convert and Apptainer |{more}\n|---|---|---|---|{'---|' if more else ''}")
     with tempfile.TemporaryDirectory(prefix="dockerfiles-") as name, bench_in(Path(name), options.engine) as bench:
-        for case in sorted(path for path in options.cases.iterdir() if path.name.startswith(options.only)):
-            outcome = compare(bench, case)
+        for case in sorted(path for path in options.cases.iterdir() if path.name.startswith(tuple(options.only))):
+            outcome = compare(bench, case, options.spython)
             outcomes.append(outcome)
             print(
                 f"| {outcome.name} | {outcome.verdict} | {outcome.seconds[0]:.1f} s | {outcome.seconds[1]:.1f} s |",

@@ -52,6 +52,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: ConvertOptions) -> int:
     """Print or write the definition; explain each loss on stderr. Returns LOSSY if there is one."""
     context = Context(options)
+    translation = _translated(options)
+    if options.output:
+        with create(Path(options.output)) as file:
+            file.write(translation.text.encode())
+    if options.json:
+        emit(_document(translation, options.output))
+        return LOSSY if translation.losses else 0
+    for problem in translation.losses:
+        _explain(problem)
+    for note in translation.notes:
+        context.progress.note(f"{_shown(note)}: note: {note.message}")
+    if options.output:
+        say_path(Path(options.output))
+    else:
+        sys.stdout.write(translation.text)
+    return LOSSY if translation.losses else 0
+
+
+def _translated(options: ConvertOptions) -> Translation:
+    """Read and translate the Dockerfile; show all of its mistakes but the first, which is raised."""
     path = Path(options.dockerfile)
     if options.output and os.path.lexists(options.output):
         raise PlaceUnusable(f"{options.output} is in the way", why="it exists", fix="name another file, or move it")
@@ -65,28 +85,8 @@ def run(options: ConvertOptions) -> int:
         for problem in problems[1:]:
             _explain(problem)
         raise ProblemError(problems[0])
-    translation = translate(
-        dockerfile,
-        Tree(folder, path.name),
-        build_arguments(options.build_arg),
-        target=options.target,
-        arch=options.arch,
-    )
-    if options.output:
-        with create(Path(options.output)) as file:
-            file.write(translation.text.encode())
-    if options.json:
-        emit(_document(translation, options.output))
-    else:
-        for problem in translation.losses:
-            _explain(problem)
-        for note in translation.notes:
-            context.progress.note(f"{_shown(note)}: note: {note.message}")
-        if options.output:
-            say_path(Path(options.output))
-        else:
-            sys.stdout.write(translation.text)
-    return LOSSY if translation.losses else 0
+    args = build_arguments(options.build_arg)
+    return translate(dockerfile, Tree(folder, path.name), args, target=options.target, arch=options.arch)
 
 
 def build_arguments(texts: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _PIECE = 30 * 1024  # bytes of a printf
 _MOST_LINES = 500  # of %files for one source
 _USUAL_MODE = 0o755
+_SET_ID = 0o6000  # of a mode; builders differ in whether COPY keeps them
 _GIT = re.compile(r"(?:git@|git://|ssh://)|https?://[^#?]*\.git(?:[#?].*)?$")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -220,12 +221,15 @@ class Copier:
         for link in content.links:
             state.run(f"ln -s {quote(link.target)} {quote(_below(place, link.path, entry))}")
         self._set_modes(content.odd, place, entry)
+        if with_id := [one.path for one in content.odd if one.mode & _SET_ID]:
+            message = f"{with_id[0]} loses its setuid or setgid bit, which has no effect on a cluster"
+            state.report.lose(line, message, f"chmod ug-s {with_id[0]}")
         return [f"{folder}" if found.is_set("parents") else place]
 
     def _set_modes(self, odd: Sequence[Entry], place: str, entry: Entry) -> None:
         by_mode: dict[int, list[str]] = {}
         for one in odd:
-            by_mode.setdefault(one.mode, []).append(quote(_below(place, one.path, entry)))
+            by_mode.setdefault(one.mode & ~_SET_ID, []).append(quote(_below(place, one.path, entry)))
         for mode, paths in by_mode.items():
             for at in range(0, len(paths), 50):
                 self._state.run(f"chmod {mode:04o} {' '.join(paths[at : at + 50])}")
