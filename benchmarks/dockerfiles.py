@@ -72,8 +72,9 @@ IDENTICAL, SAID, SILENT, FAILED = "identical", "different, and said so", "differ
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case: its verdict, what differs, the losses that convert reported, the seconds of the two builds, and a peer's
-    result.
+    """The result of a case.
+
+    differences: as text. losses: what convert reported. seconds: of the two builds. peer: the result of spython.
     """
 
     name: str
@@ -385,10 +386,9 @@ def main() -> int:
         for case in sorted(path for path in options.cases.iterdir() if path.name.startswith(tuple(options.only))):
             outcome = compare(bench, case, options.spython)
             outcomes.append(outcome)
-            print(
-                f"| {outcome.name} | {outcome.verdict} | {outcome.seconds[0]:.1f} s | {outcome.seconds[1]:.1f} s |",
-                flush=True,
-            )
+            one, other = outcome.seconds
+            peer = f" {outcome.peer} |" if options.spython else ""
+            print(f"| {outcome.name} | {outcome.verdict} | {one:.1f} s | {other:.1f} s |{peer}", flush=True)
             for text in outcome.differences:
                 print(f"    {text}", file=sys.stderr, flush=True)
             for text in outcome.losses if outcome.differences else ():
