@@ -173,6 +173,7 @@ def _load_recipe(text: str, folder: Path) -> None:
     folder.mkdir()
     (folder / "recipe.toml").write_text(head + text, encoding="utf-8")
     (folder / "image.def").touch()
+    (folder / "Dockerfile").write_text("FROM scratch AS runtime\nARG VERSION\n", encoding="utf-8")
     recipe, problems = check_recipe(folder)
     assert recipe, problems
     assert not problems
