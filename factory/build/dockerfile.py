@@ -117,8 +117,8 @@ def _require_range(task: Task, planned: Plan) -> None:
         raise BuildFailed(
             f"{Place(task.recipe.definition_path, lines[0])}: RUN cannot be built here",
             why=f"{task.builder.label} needs a range of user ids, and this user has none in /etc/subuid",
-            fix="ask an administrator for a range (usermod --add-subuids), build in a pull request, or build a definition "
-            "file, which needs none: singfactory convert",
+            fix="ask an administrator for a range (usermod --add-subuids), build in a pull request, or build a "
+            "definition file, which needs none: singfactory convert",
         )
 
 

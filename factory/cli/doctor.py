@@ -77,9 +77,8 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
     try:
-        found = context.builder
         note = "" if builder.runs_commands(facts) else ", without RUN: this user has no range in /etc/subuid"
-        yield topic, "Dockerfiles", f"{found.label}, {found.path}{note}"
+        yield topic, "Dockerfiles", f"{context.builder.label}, {context.builder.path}{note}"
     except FactoryError as error:
         yield topic, "Dockerfiles", f"not built here: {error.why}; {error.fix}"
     yield topic, "architecture", facts.arch

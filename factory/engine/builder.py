@@ -19,8 +19,8 @@ from time import monotonic
 
 from factory.engine import environment, sandbox
 from factory.engine.engine import Bind, Engine, Places
-from factory.engine.output import Log
 from factory.engine.host import Host
+from factory.engine.output import Log
 from factory.engine.steps import Steps
 from factory.errors import BuildFailed, FactoryError, NoRoom, NotFound, PlaceUnusable
 from factory.io import files, process, trees
