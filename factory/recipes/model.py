@@ -64,9 +64,14 @@ class ProblemError(RecipeError):
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://)."""
+    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://).
+
+    dockerfile: built instead of a definition file, which is then ''. target: its stage, '' for the last.
+    """
 
     definition: str = "image.def"
+    dockerfile: str = ""
+    target: str = ""
     base: str = ""
     arch: tuple[str, ...] = ("amd64",)
     args: Mapping[str, str] = field(default_factory=dict)
@@ -148,7 +153,7 @@ class ProjectSpec:
 
 @dataclass(frozen=True)
 class ChecksSpec:
-    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:PLACE`` for a path and all below it."""
 
     ignore: Mapping[str, str] = field(default_factory=dict)
 
@@ -183,8 +188,8 @@ class Recipe:
 
     @property
     def definition_path(self) -> Path:
-        """The path of the definition file."""
-        return self.folder / self.build.definition
+        """The path of the definition file, or of the Dockerfile."""
+        return self.folder / (self.build.dockerfile or self.build.definition)
 
     @property
     def base_recipe(self) -> str:
