@@ -31,7 +31,9 @@ package:
   manager: conda
   platform: linux-64
   url: https://conda.anaconda.org/conda-forge/linux-64/python-3.11.9-h955ad1f_0.conda
-  hash: {md5: 5a2ea7a4a4b4b4a2fbd7b0a4e4b4a4b4, sha256: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}
+  hash:
+    md5: 5a2ea7a4a4b4b4a2fbd7b0a4e4b4a4b4
+    sha256: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
   category: main
 - name: python
   version: 3.11.9
@@ -109,13 +111,13 @@ def test_conda_lock_and_pixi_give_exact_archives_with_sums_and_hashed_wheels(tmp
 
 def refused(folder: Path, name: str, text: str) -> list[str]:
     path = path_of(folder, name, text)
+    read = {
+        "environment.yml": lambda: conda.environment(path),
+        "pixi.lock": lambda: conda.pixi_lock(path, "amd64", ""),
+        "conda-lock.yml": lambda: conda.conda_lock(path, "amd64"),
+    }[name]
     with pytest.raises(FactoryError) as caught:
-        if name == "environment.yml":
-            conda.environment(path)
-        elif name == "pixi.lock":
-            conda.pixi_lock(path, "amd64", "")
-        else:
-            conda.conda_lock(path, "amd64")
+        read()
     return [line.replace(f"{folder}/", "") for line in caught.value.lines()]
 
 
@@ -124,19 +126,44 @@ def refused(folder: Path, name: str, text: str) -> list[str]:
     [
         ("environment.yml", "  - conda-forge\n", "  - [\n", "environment.yml:4: not YAML"),
         ("environment.yml", "dependencies:", "dependences:", "environment.yml:5: 'dependences' is no key"),
-        ("environment.yml", "  - pip:\n      - xarray==2024.9.0\n", "  - pip: [-r requirements.txt]\n", "environment.yml:10: '-r requirements.txt' under pip is not supported"),
-        ("environment.yml", "https://conda.", "https://me:secret@conda.", "environment.yml:4: the channel https://…conda.example.org/lab holds a login"),
-        ("environment.yml", "https://conda.example.org/lab", "https://conda.example.org/t/secret/lab", "environment.yml:4: the channel"),
-        ("environment.yml", "https://conda.example.org/lab", "file:///opt/channel", "environment.yml:4: the channel file:///opt/channel is no channel"),
+        (
+            "environment.yml",
+            "  - pip:\n      - xarray==2024.9.0\n",
+            "  - pip: [-r requirements.txt]\n",
+            "environment.yml:10: '-r requirements.txt' under pip is not supported",
+        ),
+        (
+            "environment.yml",
+            "https://conda.",
+            "https://me:secret@conda.",
+            "environment.yml:4: the channel https://…conda.example.org/lab holds a login",
+        ),
+        (
+            "environment.yml",
+            "https://conda.example.org/lab",
+            "https://conda.example.org/t/secret/lab",
+            "environment.yml:4: the channel",
+        ),
+        (
+            "environment.yml",
+            "https://conda.example.org/lab",
+            "file:///opt/channel",
+            "environment.yml:4: the channel file:///opt/channel is no channel",
+        ),
         ("environment.yml", "numpy==2.2.6", "numpy; rm -rf /", "environment.yml:7: 'numpy; rm -rf /' is no package"),
         ("environment.yml", "prefix:", "variables: {A: b}\nprefix:", "environment.yml:12: variables are not supported"),
         ("conda-lock.yml", "version: 1", "version: 9", "conda-lock.yml:1: this is no conda-lock.yml of version 1"),
         ("conda-lock.yml", "linux-64", "osx-64", "conda-lock.yml: the lock is for osx-64, osx-arm64, not for linux-64"),
-        ("conda-lock.yml", "https://conda.anaconda.org/conda-forge/linux-64", "https://x.org/t/secret/linux-64", "conda-lock.yml:7: the channel's address holds a login"),
+        (
+            "conda-lock.yml",
+            "https://conda.anaconda.org/conda-forge/linux-64",
+            "https://x.org/t/secret/linux-64",
+            "conda-lock.yml:7: the channel's address holds a login",
+        ),
         ("pixi.lock", "version: 6", "version: 1", "pixi.lock:1: this is no pixi.lock of version 6"),
         ("pixi.lock", "linux-64:", "osx-64:", "pixi.lock:3: the lock is for osx-64, not for linux-64"),
     ],
-)  # fmt: skip
+)
 def test_what_a_conda_file_cannot_give_is_refused(
     tmp_path: Path, name: str, before: str, after: str, first: str
 ) -> None:

@@ -63,9 +63,7 @@ def lock(folder: Path, packages: str = "", python: str = ">=3.10", more: str = "
         url = f"https://files.packages.example/{name.replace('-', '_')}-{version}-{tags}.whl"
         item = f'wheels = [{{ url = "{url}", hash = "sha256:{SHA}", size = 900000000 }}]'
         if tags == "sdist":
-            item = (
-                f'sdist = {{ url = "https://files.packages.example/{name}-{version}.tar.gz", hash = "sha256:{SHA}" }}'
-            )
+            item = f'sdist = {{ url = "https://x.org/{name}-{version}.tar.gz", hash = "sha256:{SHA}" }}'
         source = '{ registry = "https://pip.test/simple" }'
         entries += f'\n[[package]]\nname = "{name}"\nversion = "{version}"\nsource = {source}\n{item}\n'
     folder.mkdir(exist_ok=True)
@@ -76,7 +74,8 @@ def lock(folder: Path, packages: str = "", python: str = ">=3.10", more: str = "
     wanted = ", ".join(f'{{ name = "{name}" }}' for name in names)
     (folder / "uv.lock").write_text(
         f'version = 1\nrequires-python = "{python}"\n\n[[package]]\nname = "demo"\nversion = "2.5"\n'
-        f'source = {{ virtual = "." }}\ndependencies = [{wanted}]\n\n[package.metadata]\nrequires-dist = [{wanted}]\n{entries}'
+        f'source = {{ virtual = "." }}\ndependencies = [{wanted}]\n\n'
+        f"[package.metadata]\nrequires-dist = [{wanted}]\n{entries}"
     )
     return folder
 
@@ -202,16 +201,27 @@ def test_only_the_table_of_the_project_changes_in_recipe_toml() -> None:
         (
             ("pyproject.toml", "poetry.lock"),
             {},
-            ["{}/poetry.lock is not read", "in {}, run: poetry export --output requirements.txt (with poetry-plugin-export)"],
+            [
+                "{}/poetry.lock is not read",
+                "in {}, run: poetry export --output requirements.txt (with poetry-plugin-export)",
+            ],
         ),
-        (("Pipfile", "Pipfile.lock"), {}, ["{}/Pipfile.lock is not read", "in {}, run: pipenv requirements --hash > requirements.txt"]),
-        (("setup.cfg",), {}, ["{}/setup.cfg is no lock", "in {}, run: uv pip compile setup.cfg --generate-hashes -o requirements.txt"]),
+        (
+            ("Pipfile", "Pipfile.lock"),
+            {},
+            ["{}/Pipfile.lock is not read", "in {}, run: pipenv requirements --hash > requirements.txt"],
+        ),
+        (
+            ("setup.cfg",),
+            {},
+            ["{}/setup.cfg is no lock", "in {}, run: uv pip compile setup.cfg --generate-hashes -o requirements.txt"],
+        ),
         (("uv.lock",), {}, ["{}/uv.lock: the pyproject.toml that it belongs to is missing"]),
         (("requirements.txt",), {"extras": ("gpu",)}, ["requirements.txt has no extras"]),
         (("requirements.txt",), {"python": "4"}, ["--python is '4', which is no version of Python"]),
         (("environment.yml",), {"python": "3.12"}, ["--python is for projects of Python, not of conda"]),
     ],
-)  # fmt: skip
+)
 def test_a_folder_without_a_usable_lock_gets_the_way_out(
     recipes: Path, tmp_path: Path, files: tuple[str, ...], asked: dict[str, object], lines: list[str]
 ) -> None:

@@ -29,7 +29,7 @@ from factory.recipes.projects.wheels import fits
         ("1-cp311-cp311-linux_x86_64", (3, 11), "amd64", True),
     ],
 )
-def test_a_wheel_fits_by_its_tags(tags: str, python: tuple[int, int], arch: str, expected: bool) -> None:
+def test_a_wheel_fits_by_its_tags(tags: str, python: tuple[int, int], arch: str, *, expected: bool) -> None:
     assert fits(f"thing-1.0-{tags}.whl", Target(arch, python)) is expected
 
 
