@@ -156,7 +156,7 @@ def _load(example: Example) -> None:
         lockfile.parse(text.replace("sha256:…", f"sha256:{'0' * 64}").encode(), "singfactory.lock")
         return
     folder = example.namespace["scratch"]
-    if set(tables) <= {"recipe", "build", "run", "test", "rebuild", "quiet", "lifecycle"}:
+    if set(tables) <= {"recipe", "build", "run", "test", "rebuild", "quiet", "checks", "lifecycle", "project"}:
         _load_recipe(text, folder / tables.get("recipe", {}).get("name", "example"))
         return
     path = folder / ".config/singfactory/config.toml"
