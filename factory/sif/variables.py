@@ -18,8 +18,9 @@ USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sb
 # The others are the engine's own, and say nothing about an image.
 _SCRIPT = re.compile(r"/\.singularity\.d/env/(?!01-base|94-appsbase|95-apps|99-base|99-runtimevars)[^/]+\.sh")
 _ALL_SCRIPTS = 1 << 20  # bytes
-_LONGEST_LINE = 1 << 14  # characters
+_LONGEST_LINE = 1 << 13  # characters
 _MOST_ASSIGNMENTS = 5000
+_SETS = re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*=[^\n]*", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _USE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 _DEFAULT = re.compile(r'\$\{[A-Za-z_][A-Za-z0-9_]*:?-"?([^"{}]*)"?\}')
@@ -77,8 +78,9 @@ def assignments(script: str) -> Iterator[tuple[str, str]]:
 
     ``${NAME:-default}`` becomes the default, which is how engines write the variables of Docker images.
     """
-    for line in script.splitlines():
-        if "=" not in line or len(line) > _LONGEST_LINE:
+    for match in _SETS.finditer(script):
+        line = match[0]
+        if len(line) > _LONGEST_LINE:
             continue
         try:
             words = shlex.split(_DEFAULT.sub(r"\1", line), comments=True)

@@ -12,7 +12,7 @@ from factory.sif.tree import Entry
 
 _LIBRARY = re.compile(r".*\.so(\.[0-9]+)*", re.DOTALL)
 _HEAD = 4096  # bytes: ELF headers with the loader's name, or the first line of a script
-_MOST_READ = 20_000  # files
+_MOST_READ = 5000  # files
 # What the processors can run besides their own.
 _ALSO = {"amd64": ("i386",), "arm64": ("arm",)}
 _ENV = ("/usr/bin/env", "/bin/env")
@@ -33,17 +33,19 @@ def _programs(subject: Subject) -> Iterator[Finding]:
     """Programs on PATH and libraries that no package of the distribution owns, and the shell."""
     on_path = set(subject.path_folders)
     shell = subject.resolve("/bin/sh")
-    left = _MOST_READ
+    programs = [] if shell is None else [shell]
+    libraries = []
     for path, entry in subject.tree.entries.items():
-        if entry.inode.kind != "file" or entry.inode.size == 0:
+        if entry.inode.kind != "file" or entry.inode.size == 0 or path in subject.packaged:
             continue
-        starts = path.rpartition("/")[0] in on_path and bool(entry.inode.mode & 0o111)
-        if entry is not shell and (path in subject.packaged or not (starts or _LIBRARY.fullmatch(path))):
-            continue
-        left -= 1
-        if left < 0:
-            return
-        yield from _judged(subject, entry, starts=starts or entry is shell)
+        if path.rpartition("/")[0] in on_path and entry.inode.mode & 0o111:
+            programs.append(entry)
+        elif _LIBRARY.fullmatch(path):
+            libraries.append(entry)
+    for entry in programs[:_MOST_READ]:
+        yield from _judged(subject, entry, starts=True)
+    for entry in libraries[: max(0, _MOST_READ - len(programs))]:
+        yield from _judged(subject, entry, starts=False)
 
 
 def _judged(subject: Subject, entry: Entry, *, starts: bool) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import islice
 
 from factory.check.readiness.subject import Subject
 from factory.records.findings import Finding
@@ -17,6 +18,7 @@ _BUILT_IN = re.compile(
     r"|\[|\[\[|\.|:|!|cd|echo|eval|exec|exit|export|if|test|case|for|while|set|true|source|printf|return|shift|trap"
     r"|ulimit|umask|unset|read|false|wait|command|then|else|fi|do|done|esac|local|readonly|type|time|env"
 )
+_MOST_WORDS = 20  # programs that a runscript starts
 _LONGEST = 4096  # characters of a command that is looked at
 _SHELL = re.compile(r"#![ \t]*(/\S{1,200})")
 _OCI = re.compile(r"""^OCI_(ENTRYPOINT|CMD)='([^'\n]*)'$""", re.MULTILINE)
@@ -46,7 +48,7 @@ def _entry_point(subject: Subject) -> Iterator[Finding]:
     shell = _SHELL.match(text)
     if shell is not None and subject.resolve(shell[1]) is None:
         yield subject.finding("entry-point", _RUNSCRIPT, f"it is a script for {shell[1]}, which is not in the image")
-    for word in sorted(set(_started(text))):
+    for word in islice(dict.fromkeys(_started(text)), _MOST_WORDS):
         if not word.startswith("/") and ("/" in word or _CHANGES_PATH.search(text)):
             continue
         entry = subject.program(word)

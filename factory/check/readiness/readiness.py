@@ -7,6 +7,7 @@ A check is a function that takes a Subject and yields findings. To add one: list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from os import SEEK_END
 from pathlib import Path
 
@@ -47,6 +48,7 @@ CHECKS: tuple[Check, ...] = (
     *gpus.CHECKS,
     *mpi.CHECKS,
 )
+_MOST_OF_A_CHECK = 20_000  # findings; all but ten of a kind are only counted
 _ORDER = ("error", "warning", "information")
 
 
@@ -61,7 +63,8 @@ def examine(recipe: Recipe, image: Path, more: Sequence[Check] = ()) -> tuple[Fi
             arch = read_sif_header(file, file.seek(0, SEEK_END), image.name).arch
         with open_tree(image) as tree:
             subject = Subject(recipe, tree, arch)
-            return settled(recipe, (finding for check in (*CHECKS, *more) for finding in check(subject)))
+            found = (check(subject) for check in (*CHECKS, *more))
+            return settled(recipe, (finding for one in found for finding in islice(one, _MOST_OF_A_CHECK)))
     except (BlocksUnknown, IntegrityFailure) as error:
         return settled(recipe, [unreadable(str(error))])
 

@@ -14,8 +14,9 @@ from factory.check.readiness.subject import Subject
 from factory.records.findings import Finding
 from factory.sif.tree import Entry
 
-_LARGEST = 1 << 20  # bytes of a file that is read
-_MOST_READ = 2000  # files
+_LARGEST = 256 << 10  # bytes of a file that is read
+_ALL_READ = 32 << 20  # bytes of all files that are read
+_LEAST_READ = 16 << 10  # bytes that each file counts for
 _KEY_FILE = re.compile(
     r"id_(?:rsa|dsa|ecdsa|ed25519)|[^/]*\.(?:pem|key|ppk|p8)|ssh_host_[a-z0-9]+_key|[^/]*_rsa", re.DOTALL
 )
@@ -40,7 +41,7 @@ _GIT = re.compile(r".*/\.git", re.DOTALL)
 
 
 def _in_files(subject: Subject) -> Iterator[Finding]:
-    left = _MOST_READ
+    left = _ALL_READ
     for path, entry in subject.tree.entries.items():
         if entry.inode.kind != "file" or not 0 < entry.inode.size <= _LARGEST or path in subject.packaged:
             continue
@@ -49,7 +50,7 @@ def _in_files(subject: Subject) -> Iterator[Finding]:
         key, script = _KEY_FILE.fullmatch(name) is not None, _SCRIPTS.fullmatch(path) is not None
         if not (forms or key or script) or _PUBLIC.fullmatch(path):
             continue
-        left -= 1
+        left -= max(entry.inode.size, _LEAST_READ)
         if left < 0:
             return
         yield from _judged(subject, entry, forms=forms, key=key, script=script)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from factory.recipes.codes import CODES, Severity
 from factory.recipes.model import Recipe
 from factory.records.findings import Finding
 from factory.sif.packaged import packaged_files
-from factory.sif.tree import Entry, Tree
+from factory.sif.tree import Entry, FilesUnknown, Tree
 from factory.sif.variables import USUAL_PATH, Variable, variables
 
 _MOST_LINKS = 40  # the limit of Linux
-_LARGEST_SCRIPT = 1 << 20  # bytes
+_MOST_LETTERS = 500_000_000  # of all paths that are resolved; an image with 300,000 links takes a fifth
+_STEP = 16  # letters that a step on the way counts for
+_MOST_FOLDERS = 100  # of PATH
+_LARGEST_SCRIPT = 1 << 18  # bytes
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Subject:
     recipe: Recipe
     tree: Tree
     arch: str
+    _spent: list[int] = field(default_factory=lambda: [0], repr=False)
 
     @staticmethod
     def finding(code: str, place: str, message: str, *, remedy: str = "", severity: Severity | None = None) -> Finding:
@@ -33,29 +37,42 @@ class Subject:
         return Finding(code, severity or known.severity, place, message, known.effect, remedy or known.remedy)
 
     def resolve(self, path: str) -> Entry | None:
-        """Return the entry at an absolute path with all links followed inside the image; None if there is none."""
-        waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        done: list[str] = []
+        """Return the entry at an absolute path with all links followed inside the image; None if there is none.
+
+        Raises FilesUnknown if the image makes this take too long.
+        """
+        waiting = self._parts(path)
+        place = ""  # what has been reached, '' for the root
         links = 0
         while waiting:
             part = waiting.pop()
+            self._spend(_STEP + len(place) // 8)
             if part == "..":
-                del done[-1:]
+                place = place.rpartition("/")[0]
                 continue
-            entry = self.tree.get("/" + "/".join([*done, part]))
+            entry = self.tree.get(f"{place}/{part}")
             if entry is None:
                 return None
             if entry.inode.kind != "symlink":
-                done.append(part)
+                place = entry.path
                 continue
             links += 1
             if links > _MOST_LINKS:
                 return None
             target = entry.inode.target
-            if target.startswith("/"):
-                done = []
-            waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-        return self.tree.get("/" + "/".join(done))
+            place = "" if target.startswith("/") else place
+            waiting += self._parts(target)
+        return self.tree.get(place or "/")
+
+    def _parts(self, path: str) -> list[str]:
+        """Return the parts of a path, the last one first."""
+        self._spend(len(path))
+        return [part for part in reversed(path.split("/")) if part not in ("", ".")]
+
+    def _spend(self, letters: int) -> None:
+        self._spent[0] += letters
+        if self._spent[0] > _MOST_LETTERS:
+            raise FilesUnknown("the links in the image cannot be followed", why="they take too long")
 
     def text(self, path: str, most: int = _LARGEST_SCRIPT) -> str:
         """Return the beginning of a file as text, links followed; '' if there is none."""
@@ -80,7 +97,8 @@ class Subject:
         """The folders of the image's PATH that are known, in order."""
         variable = self.variables.get("PATH")
         parts = variable.value.split(":") if variable else []
-        return tuple(part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part) or USUAL_PATH
+        known = [part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part]
+        return tuple(known[:_MOST_FOLDERS]) or USUAL_PATH
 
     @cached_property
     def path_folders(self) -> tuple[str, ...]:
