@@ -76,6 +76,10 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
             yield topic, "sandbox", engine.confinement.in_words()
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
+    try:
+        yield topic, "Dockerfiles", f"{context.builder.label}, {context.builder.path}"
+    except FactoryError as error:
+        yield topic, "Dockerfiles", f"not built here: {error.why}; {error.fix}"
     yield topic, "architecture", facts.arch
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:

@@ -52,7 +52,7 @@ class Release:
     digest: of the manifest. sif: its only layer. created: ISO 8601, UTC. inputs: the input key. parts: the input
     digests by name. tested: the test results in words. fingerprint: of the contents (factory.sif.fingerprint), or ''.
     chunks: the blob of its chunk index (factory.delta.index), if any. update: from the previous release. repeat: in
-    the catalog only. needs: of the machine's GPU driver.
+    the catalog only. needs: of the machine's GPU driver. project: the project whose packages it has (`[project]`).
     """
 
     recipe: str
@@ -71,6 +71,7 @@ class Release:
     update: Update | None = None
     repeat: Repeat | None = None
     needs: Needs = field(default_factory=Needs)
+    project: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the release's catalog entry."""
@@ -97,6 +98,8 @@ class Release:
             entry["repeat"] = asdict(self.repeat)
         if needs := self.needs.to_json():
             entry["needs"] = needs
+        if self.project:
+            entry["project"] = dict(self.project)
         return entry
 
     @classmethod
@@ -133,6 +136,7 @@ def _from_json(recipe: str, value: dict[str, Any]) -> Release:
         update=_update_from_json(value.get("update")),
         repeat=_repeat_from_json(value.get("repeat")),
         needs=Needs.from_json(value.get("needs")),
+        project=_texts(value.get("project")),
     )
 
 
@@ -207,6 +211,8 @@ def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bo
     if release.update is not None:
         annotations[_OURS + "update"] = json.dumps(asdict(release.update), sort_keys=True)
     annotations |= _needs_to_annotations(release.needs)
+    if release.project:
+        annotations[_OURS + "project"] = json.dumps(dict(release.project), sort_keys=True)
     layer = Descriptor(
         SIF_LAYER, release.sif.digest, release.sif.size, {_OCI + "title": f"{release.recipe}-{release.tag}{suffix}.sif"}
     )
@@ -247,6 +253,7 @@ def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
             {name: text(_OURS + name) for name in ("cuda", "driver", "rocm")}
             | {"architectures": text(_OURS + _ARCHITECTURES).split()}
         ),
+        project=_texts(document("project")),
     )
 
 

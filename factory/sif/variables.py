@@ -18,9 +18,11 @@ USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sb
 # The others are the engine's own, and say nothing about an image.
 _SCRIPT = re.compile(r"/\.singularity\.d/env/(?!01-base|94-appsbase|95-apps|99-base|99-runtimevars)[^/]+\.sh")
 _ALL_SCRIPTS = 1 << 20  # bytes
+_LARGEST_SCRIPT = 1 << 18  # bytes
+_MOST_SCRIPTS = 50
 _LONGEST_LINE = 1 << 13  # characters
-_MOST_ASSIGNMENTS = 5000
 _SETS = re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*=[^\n]*", re.MULTILINE)
+_MOST_ASSIGNMENTS = 5000
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _USE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 _DEFAULT = re.compile(r'\$\{[A-Za-z_][A-Za-z0-9_]*:?-"?([^"{}]*)"?\}')
@@ -54,11 +56,13 @@ def folders(value: str) -> tuple[str, ...]:
 
 def _scripts(tree: Tree) -> Iterator[tuple[str, str]]:
     left = _ALL_SCRIPTS
-    for path, entry in tree.entries.items():
-        if _SCRIPT.fullmatch(path) and entry.inode.kind == "file":
-            head = tree.head(entry, left)
-            left -= len(head)
-            yield path, head.decode("utf-8", "surrogateescape")
+    scripts = (
+        (path, entry) for path, entry in tree.entries.items() if _SCRIPT.fullmatch(path) and entry.inode.kind == "file"
+    )
+    for path, entry in islice(scripts, _MOST_SCRIPTS):
+        head = tree.head(entry, min(left, _LARGEST_SCRIPT))
+        left -= len(head)
+        yield path, head.decode("utf-8", "surrogateescape")
 
 
 def _expanded(value: str, known: Mapping[str, Variable]) -> str:

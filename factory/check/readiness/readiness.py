@@ -63,8 +63,10 @@ def examine(recipe: Recipe, image: Path, more: Sequence[Check] = ()) -> tuple[Fi
             arch = read_sif_header(file, file.seek(0, SEEK_END), image.name).arch
         with open_tree(image) as tree:
             subject = Subject(recipe, tree, arch)
-            found = (check(subject) for check in (*CHECKS, *more))
-            return settled(recipe, (finding for one in found for finding in islice(one, _MOST_OF_A_CHECK)))
+            checks = (*CHECKS, *more)
+            return settled(
+                recipe, (finding for check in checks for finding in islice(check(subject), _MOST_OF_A_CHECK))
+            )
     except (BlocksUnknown, IntegrityFailure) as error:
         return settled(recipe, [unreadable(str(error))])
 
