@@ -74,6 +74,8 @@ def found(tmp_path: Path, engine: str) -> Found:
 def test_an_entry_point_that_users_cannot_start_is_found(
     found: Found, script: str, code: str, place: str | None
 ) -> None:
+    if "closed" in script and not probe(os.environ).mounts_images:
+        pytest.skip("this machine unpacks images, so their files belong to the user who runs them")
     (one,) = found(script, make=lambda folder: write(folder, "app/closed", "x", mode=0o600))
     assert one.code == code
     assert place in (None, one.place)

@@ -39,6 +39,7 @@ _NEEDS_ROOT = re.compile(
     r"(?:must|needs? to|has to|have to|should|required to)\b.{0,40}\b(?:as|by|be)\s+(?:the\s+)?root\b"
     r"|are you root|requires? (?:to be )?root|root privileges|superuser|(?:you are|running as) not root"
     r"|\b(?:chown|chgrp|set(?:re|res)?[ug]id|setgroups|initgroups|gosu|su-exec|setpriv)\b.{0,200}not permitted"
+    r"|\b(?:chown|chgrp)\b.{0,200}invalid argument"  # in a user namespace that lacks the other user
     r"|failed switching to|must be suid|cannot set groups|unable to (?:switch|change) (?:to )?user"
     r"|\bbind\b.{0,100}permission denied",
     re.IGNORECASE,
