@@ -11,6 +11,7 @@ from pathlib import Path
 from factory import strict
 from factory.build import base_layout
 from factory.build.base_layout import BasePlace
+from factory.engine import sandbox
 from factory.engine.builder import Builder, ImageOrder, StepFailed, build_image
 from factory.engine.engine import Bind, Engine
 from factory.engine.environment import PROXIES
@@ -104,7 +105,8 @@ def prepared(task: Task) -> Prepared:
         task.progress.note(f"{task.recipe.name} has no /bin/sh: {_without_shell(task.recipe)}")
     folder = files.make_folder(task.work / "last", exact=True)
     files.atomic_write(folder / plans.RUN, plans.run_script(settings), 0o755, exact=True)
-    files.link_atomically(folder / plans.LAYOUT, str(built.layout))
+    layout = sandbox.seen(built.layout, task.engine.confinement.kind)
+    files.link_atomically(folder / plans.LAYOUT, str(layout))
     definition = plans.last_step(task.recipe, settings, task.epoch, has_shell=built.has_shell)
     return Prepared(definition, folder, built.layout, built.disk)
 

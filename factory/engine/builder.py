@@ -143,10 +143,13 @@ def _has_docker(env: Mapping[str, str]) -> bool:
 
 
 def _identify(path: Path, env: Mapping[str, str]) -> Builder | None:
-    try:
-        status, out, _ = process.output_of([str(path), "--version"], env=env)
-    except FactoryError:
-        return None
+    # podman makes folders there even for --version
+    with files.temporary_folder(Path(env.get("TMPDIR") or "/tmp"), "builder") as folder:  # noqa: S108 - removed again
+        places = dict.fromkeys(("TMPDIR", "XDG_RUNTIME_DIR"), str(folder))
+        try:
+            status, out, _ = process.output_of([str(path), "--version"], env={**env, **places})
+        except FactoryError:
+            return None
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     return Builder(path.resolve(), match[1], match[2]) if match else None
 
