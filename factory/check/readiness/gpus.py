@@ -101,7 +101,7 @@ def _matching(subject: Subject) -> Iterator[Finding]:
 def _libc(subject: Subject) -> Iterator[Finding]:
     if subject.recipe.run.gpu == "none":
         return
-    version, path = _glibc(subject)
+    version, path = glibc(subject)
     if not path and any(_MUSL.fullmatch(one) for one in subject.tree.entries):
         yield subject.finding("old-libc", "/lib", "the image has musl, and no GNU C library")
     elif is_older(version, _OLDEST_GLIBC):
@@ -110,7 +110,7 @@ def _libc(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _glibc(subject: Subject) -> tuple[str, str]:
+def glibc(subject: Subject) -> tuple[str, str]:
     """Return the version of the GNU C library and its path; '' for what is unknown or missing."""
     for folder in _LIBC_FOLDERS:
         entry = subject.resolve(f"{folder}/libc.so.6")

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from factory.check.readiness.gpus import glibc
 from factory.check.readiness.mpi import mpis
 from factory.check.readiness.subject import Subject
 from factory.check.tail import Tail
+from factory.engine.driver import driver_glibc
 from factory.engine.engine import HOME_INSIDE, Command, Engine
 from factory.io import files, process
 from factory.recipes.languages import LANGUAGES
 from factory.records.findings import Finding
 from factory.runners.mpi import mpi_types
+from factory.sif.needs import is_older
 
 _RUNSCRIPT = "/.singularity.d/runscript"
 _LARGEST_SCRIPT = 1 << 20  # bytes
@@ -87,6 +90,7 @@ class Running:
     def check(self, subject: Subject) -> Iterator[Finding]:
         """Yield the findings. An image without a shell cannot be run like this at all."""
         yield from self._mpi(subject)
+        yield from self._libc(subject)
         if subject.resolve("/bin/sh") is None:
             return
         yield from self._user_packages(subject)
@@ -103,6 +107,14 @@ class Running:
                 has, needs = ", ".join(sorted(offered)), " or ".join(mpi.interfaces)
                 message = f"{mpi.name} needs {needs}, and srun --mpi=list on this machine names {has}"
                 yield subject.finding("mpi-without-pmi", mpi.path, message)
+
+    def _libc(self, subject: Subject) -> Iterator[Finding]:
+        """A GNU C library that is too old for the driver libraries of this machine."""
+        if subject.recipe.run.gpu == "nvidia" == self.engine.host.gpu:
+            (version, path), needed = glibc(subject), driver_glibc()
+            if is_older(version, needed):
+                message = f"it is version {version}, and this machine's driver libraries need {needed}"
+                yield subject.finding("old-libc", path, message)
 
     def _user_packages(self, subject: Subject) -> Iterator[Finding]:
         """Languages that load packages from the home although a variable should keep them from it."""
