@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.check.readiness import readiness
+from factory.check.readiness.running import Running
+from factory.check.tail import Tail
 from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.io import files, plain, search
@@ -22,7 +24,6 @@ from factory.records.findings import Finding
 from factory.records.report import TestReport, TestResult
 from factory.sif.own_test import has_own_test
 
-_KEPT = 64 * 1024  # bytes kept from the end of each output
 _OWN_TEST = TestSpec(name="%test", run="")
 _SHOWN_LINES = 8
 _PLAIN = re.compile(r"[/$][A-Za-z0-9/._+-]+", re.ASCII)
@@ -63,7 +64,8 @@ def check(
         )
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     with step(progress, f"check the files in {image.name}"):
-        findings = readiness.examine(recipe, image)
+        running = Running(image, place.engine, place.scratch)
+        findings = readiness.examine(recipe, image, (running.check,))
     wanted = recipe.tests
     if has_own_test(image):
         wanted = (_OWN_TEST, *wanted)
@@ -113,7 +115,7 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
     if test.gpu and host.gpu != gpu:
         why = f"no {gpu} GPU on this machine" if host.gpu else "no GPU on this machine"
         return TestResult(test.name, "failed" if place.require_gpu else "untested", 0.0, why)
-    stdout, stderr = _Tail(), _Tail()
+    stdout, stderr = Tail(), Tail()
     with files.temporary_folder(place.scratch, "test") as folder:
         home, scratch = files.make_folder(folder / "home"), files.make_folder(folder / "tmp")
         if host.is_root:
@@ -166,23 +168,3 @@ def _wrong_output(test: TestSpec, out: str, seconds: float) -> str:
     if matches is None:
         return f"matching its output against {test.stdout_regex!r} took longer than {test.timeout}: simplify it"
     return "" if matches else f"its output does not match {test.stdout_regex!r}"
-
-
-class _Tail:
-    """Keeps the end of a stream in bounded memory."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-        self._cut = False
-
-    def take(self, block: bytes) -> None:
-        """Append the next block."""
-        self._kept += block
-        if len(self._kept) > 2 * _KEPT:
-            del self._kept[:-_KEPT]
-            self._cut = True
-
-    def text(self) -> str:
-        """Return the kept end as text, with a mark if the start was dropped."""
-        text = bytes(self._kept).decode("utf-8", "replace")
-        return f"[…]\n{text}" if self._cut else text

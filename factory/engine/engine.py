@@ -16,7 +16,7 @@ from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
 from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable, UsageError
-from factory.io import files, process, trees
+from factory.io import files, plain, process, trees
 
 APPTAINER = "apptainer"
 SINGULARITY = "singularity-ce"
@@ -24,6 +24,8 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
+# Engines bind the whole /dev into builds. Nothing empties it, as `rm -rf /tmp/*` does with /tmp.
+SOURCES = Path("/dev/singfactory-sources")
 # What Go programs print when they cannot have another thread, process or page.
 _NO_RESOURCES = re.compile(
     r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
@@ -61,7 +63,7 @@ class BuildOrder:
     scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
     file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
     none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
-    the engine's own connections; '' for the usual ones.
+    the engine's own connections; '' for the usual ones. log_begins: the log of earlier steps.
     """
 
     definition: Path
@@ -78,21 +80,30 @@ class BuildOrder:
     confined: str = ""
     reads: tuple[Path, ...] = ()
     authorities: str = ""
+    log_begins: Path | None = None
+
+    def seen(self, path: Path) -> Path:
+        """Return the path at which the build sees one of its own files."""
+        return sandbox.seen(path, self.confined)
 
 
 @dataclass(frozen=True)
 class Places:
-    """A sandboxed build's folders below its scratch folder: for the engine, and for its /tmp, /var/tmp and home."""
+    """A sandboxed build's folders below its scratch folder: for the engine, and for its /tmp, /var/tmp and home.
+
+    sources: what builds see as SOURCES, where the binds of a build are mounted.
+    """
 
     engine: Path
     tmp: Path
     var_tmp: Path
     home: Path
+    sources: Path
 
     @classmethod
     def below(cls, scratch: Path) -> Places:
         """Return the places below a scratch folder."""
-        return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home")
+        return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home", scratch / "sources")
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ class Command:
     """A test command: it runs unprivileged and contained, on the read-only SIF.
 
     Without arguments it is the image's %test. home: becomes HOME and the working directory. scratch: holds the folders
-    tmp and var_tmp, which are empty and writable for the user who runs the command.
+    tmp and var_tmp, which are empty and writable for the user who runs the command. network: False for none.
     """
 
     image: Path
@@ -111,6 +122,7 @@ class Command:
     binds: tuple[Bind, ...] = ()
     gpu: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,8 +180,8 @@ class Engine:
             try:
                 self._make(order, files.make_folder(closed / "made") / "image.sif", output)
             finally:
-                self._clean(closed)
-                self._clean(order.scratch)
+                self.clean(closed)
+                self.clean(order.scratch)
 
     def _make(self, order: BuildOrder, partial: Path, output: Output) -> None:
         done = self._build(order, partial, output)
@@ -188,6 +200,8 @@ class Engine:
     def _build(self, order: BuildOrder, image: Path, output: Output) -> process.Finished:
         with files.create(order.log) as file:
             log = Log(file)
+            for block in plain.blocks_of(order.log_begins) if order.log_begins else ():
+                log.write(block)
             if order.mksquashfs_options and not self.takes_mksquashfs_options:
                 left_out = " ".join(order.mksquashfs_options)
                 log.write(f"{self.label} has no option for mksquashfs arguments; ignored: {left_out}\n".encode())
@@ -225,14 +239,19 @@ class Engine:
         owner = sandbox.owner(order.confined)
         for path in (*folders.all(), order.folder, order.definition):
             files.hand_over(path, owner)
+        bound = _bound(order)
+        reads = [(path, order.seen(path)) for path in (order.folder, order.definition, *order.reads)]
+        reads += [(places.sources, SOURCES)] if places.sources.is_dir() else []
+        reads += [(bind.source, Path(bind.target)) for bind in order.binds if bind not in bound]
         return sandbox.for_build(
             order.confined,
             self.path,
             self.host,
             self.environment({}),
-            reads=(order.folder, order.definition, *order.reads, *(bind.source for bind in order.binds)),
+            reads=(*reads, *(bind.source for bind in bound)),
             folders=folders,
             cwd=order.folder,
+            inside=order.seen,
         )
 
     def run(
@@ -267,16 +286,16 @@ class Engine:
             options.append("--fakeroot")
         if order.arch != self.host.arch:
             options += ["--arch", order.arch]
-        for bind in order.binds:
+        for bind in _bound(order):
             options += ["--bind", str(bind)]
         if order.mksquashfs_options and self.takes_mksquashfs_options:
             options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
         program = self.path.resolve() if order.confined else self.path  # the sandbox does not have links to it
-        return [str(program), "build", *options, str(image), str(order.definition)]
+        return [str(program), "build", *options, str(order.seen(image)), str(order.seen(order.definition))]
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
-        env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        env = self.environment(order.env, order.seen(places.engine) if order.confined else order.scratch)
         env |= {name: text for name, text in order.env.items() if name in environment.PROXIES}
         if order.authorities:
             env |= dict.fromkeys(environment.CERTIFICATES, order.authorities)
@@ -299,6 +318,7 @@ class Engine:
         for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
+        options += [] if command.network else ["--net", "--network", "none"]
         return options + self.unpack_options()
 
     def unpack_options(self) -> list[str]:
@@ -306,12 +326,17 @@ class Engine:
         unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
         return ["--unsquash"] if unpacks else []
 
-    def _clean(self, folder: Path) -> None:
+    def clean(self, folder: Path) -> None:
         """Remove a build's leftovers, including files that belong to the user's subordinate ids."""
         if trees.remove_tree(folder) or self.host.is_root:
             return
         arguments = ["rm", "-rf", "--", str(folder)]
         process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)
+
+
+def _bound(order: BuildOrder) -> tuple[Bind, ...]:
+    """Return the binds that the engine makes: the sandbox mounts those below SOURCES itself."""
+    return tuple(bind for bind in order.binds if not (order.confined and Path(bind.target).is_relative_to(SOURCES)))
 
 
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:

@@ -27,7 +27,7 @@ from factory.records import catalog as catalogs
 from factory.records import sbom
 from factory.records.candidate import Candidate
 from factory.records.compare import index_of
-from factory.records.inputs import GatherInputs, gather
+from factory.records.inputs import GatherInputs, Inputs, gather
 from factory.records.release import (
     CHUNK_INDEX,
     PROVENANCE,
@@ -116,11 +116,12 @@ def publish_set(
 
 
 def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bool:
-    """Return True if a rebuild equals a release: same files, same `[run]`, same version, same architecture."""
+    """Return True if a rebuild equals a release: same files, `[run]`, `[project]`, version and architecture."""
     return (
         release is not None
         and release.fingerprint == made.fingerprint != ""
         and (release.tag.version, release.arch, release.run) == (recipe.version, made.arch, recipe.run)
+        and release.project == recipe.project.facts()
     )
 
 
@@ -172,7 +173,7 @@ def require_publishable(
     recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather
 ) -> None:
     """Raise TestsFailed or UsageError unless the candidate matches the current recipe and passed its tests."""
-    now = gather_inputs(recipe, made.arch, made.base_digest, made.engine)
+    now = gather_inputs(recipe, made.arch, made.base_digest, made.engine, Inputs(made.parts).images)
     if changed := now.changed(made.parts):
         raise UsageError(
             f"{recipe.name} was changed after it was built",
@@ -286,9 +287,11 @@ def _push_image(
         engine=made.engine,
         tested=report.summary(),
         run=recipe.run,
+        project=recipe.project.facts(),
         fingerprint=made.fingerprint,
         chunks=Descriptor.of(CHUNK_INDEX, chunks) if chunks else None,
         update=_update(recipe, made, chunks, registry),
+        needs=made.needs,
     )
     raw = to_manifest(release, _about(recipe, made, origin), beside_others=len(recipe.build.arch) > 1).raw()
     release = replace(release, digest=raw.descriptor.digest)
@@ -373,6 +376,8 @@ def provenance(release: Release, made: Candidate, origin: Origin) -> dict[str, A
     materials: list[dict[str, Any]] = []
     if made.base_digest:
         materials.append({"uri": made.base, "digest": _digest_set(Digest.parse(made.base_digest))})
+    for name, digest in Inputs(made.parts).images.items():
+        materials.append({"uri": name, "digest": _digest_set(Digest.parse(digest))})
     if origin.revision:
         materials.append({"uri": origin.source, "digest": {"gitCommit": origin.revision}})
     return {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from factory.errors import UsageError
-from factory.io.files import atomic_write, make_folder, rename_into_place
+from factory.io.files import atomic_write, link_atomically, make_folder, rename_into_place
 from factory.io.trees import remove_tree
 from factory.oci.names import docker_name, docker_reference, recipe_name, version_name
 from factory.recipes.languages import PYTHON, of_image
@@ -79,8 +80,25 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
     base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as for docker pull. The folder is created
     atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
     """
-    folder = root / recipe_name(name)
     base, version = _base_and_version(base)
+    return create(root, name, _files(name, base, version, maintainer))
+
+
+def create(
+    root: Path,
+    name: str,
+    content: Mapping[str, str | bytes],
+    *,
+    executable: frozenset[str] = frozenset(),
+    links: Mapping[str, str] | None = None,
+) -> Path:
+    """Create the folder of a recipe with these files, by their paths in it, and return it.
+
+    executable: the paths of programs. links: the targets of links, by path. It is created atomically.
+
+    Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
+    """
+    folder = root / recipe_name(name)
     if folder.exists() or folder.is_symlink():
         raise UsageError(
             f"the recipe {name} exists already",
@@ -90,8 +108,12 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
     make_folder(root)
     temporary = make_folder(root / f".{name}.{secrets.token_hex(8)}")
     try:
-        for file, content in _files(name, base, version, maintainer).items():
-            atomic_write(temporary / file, content)
+        for file, text in content.items():
+            make_folder((temporary / file).parent)
+            atomic_write(temporary / file, text, 0o755 if file in executable else 0o644)
+        for link, target in (links or {}).items():
+            make_folder((temporary / link).parent)
+            link_atomically(temporary / link, target)
         rename_into_place(temporary, folder)
     finally:
         remove_tree(temporary)

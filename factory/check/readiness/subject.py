@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import posixpath
-import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 
 from factory.recipes.codes import CODES, Severity
 from factory.recipes.model import Recipe
 from factory.records.findings import Finding
 from factory.sif.packaged import packaged_files
 from factory.sif.tree import Entry, FilesUnknown, Tree
+from factory.sif.variables import USUAL_PATH, Variable, variables
 
 _MOST_LINKS = 40  # the limit of Linux
 _MOST_LETTERS = 500_000_000  # of all paths that are resolved; an image with 300,000 links takes a fifth
 _STEP = 16  # letters that a step on the way counts for
 _MOST_FOLDERS = 100  # of PATH
-# The others are the engine's own, and say nothing about an image.
-_ENVIRONMENT = re.compile(r"/\.singularity\.d/env/(?!01-base|94-appsbase|95-apps|99-base|99-runtimevars)[^/]+\.sh")
 _LARGEST_SCRIPT = 1 << 18  # bytes
-_MOST_SCRIPTS = 50
-_LONGEST_LINE = 1 << 13  # characters
-_SETS = re.compile(r"^[ \t]*(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*=[^\n]*", re.MULTILINE)
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_MOST_ASSIGNMENTS = 5000
-USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")  # the engines' default
-_USE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
-_DEFAULT = re.compile(r'\$\{[A-Za-z_][A-Za-z0-9_]*:?-"?([^"{}]*)"?\}')
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable that the image's own environment sets, as written. script: the path of the script that sets it."""
-
-    name: str
-    value: str
-    script: str
 
 
 @dataclass(frozen=True)
@@ -106,13 +85,7 @@ class Subject:
 
         Only plain assignments are understood; what a value takes from variables that are not the image's keeps its $.
         """
-        found: dict[str, Variable] = {}
-        scripts = [path for path in self.tree.entries if _ENVIRONMENT.fullmatch(path)]
-        texts = ((path, self.text(path)) for path in scripts[:_MOST_SCRIPTS])
-        pairs = ((path, name, value) for path, text in texts for name, value in assignments(text))
-        for path, name, value in islice(pairs, _MOST_ASSIGNMENTS):
-            found[name] = Variable(name, _expanded(value, found), path)
-        return found
+        return variables(self.tree)
 
     @cached_property
     def packaged(self) -> Collection[str]:
@@ -138,35 +111,3 @@ class Subject:
         places = [name] if name.startswith("/") else [posixpath.join(folder, name) for folder in self.search_path]
         found = (self.resolve(place) for place in places)
         return next((entry for entry in found if entry is not None and entry.inode.kind == "file"), None)
-
-
-def _expanded(value: str, known: Mapping[str, Variable]) -> str:
-    """Return a value with the variables known so far; unchanged if it would become too long."""
-
-    def of(match: re.Match[str]) -> str:
-        name = match[1]
-        usual = ":".join(USUAL_PATH) if name == "PATH" else match[0]
-        return known[name].value if name in known else usual
-
-    found = _USE.sub(of, value)
-    return found if len(found) <= _LONGEST_LINE else value
-
-
-def assignments(script: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that a shell script assigns on lines of their own, ``export A=b C="d"`` included.
-
-    ``${NAME:-default}`` becomes the default, which is how engines write the variables of Docker images.
-    """
-    for match in _SETS.finditer(script):
-        line = match[0]
-        if len(line) > _LONGEST_LINE:
-            continue
-        try:
-            words = shlex.split(_DEFAULT.sub(r"\1", line), comments=True)
-        except ValueError:  # a string that goes on in the next line
-            continue
-        if words and words[0] == "export":
-            words = words[1:]
-        pairs = [_ASSIGNMENT.fullmatch(word) for word in words]
-        if all(pairs):  # else they are the variables of one command
-            yield from ((pair[1], pair[2]) for pair in pairs if pair)

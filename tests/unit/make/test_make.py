@@ -13,6 +13,7 @@ import pytest
 from factory.build.base_layout import BasePlace
 from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
+from factory.engine.builder import find as find_builder
 from factory.engine.sources import PackageSources
 from factory.errors import (
     BuildFailed,
@@ -82,6 +83,7 @@ class Factory:
             scratch=self.root / "scratch",
             find_sources=lambda *_: PackageSources(),
             bases=BasePlace(lambda _: self.bases.registry(), self.root / "bases"),
+            find_builder=lambda: find_builder("", {}),
         )
         return Adapters(
             registry=registry or self.registry,

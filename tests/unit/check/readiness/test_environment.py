@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.check.readiness.subject import assignments
+from factory.sif.variables import assignments
 from tests.unit.check.readiness.images import elf, findings, places
 from tests.unit.check.readiness.test_hidden import environment
 from tests.unit.sif.packing import write
