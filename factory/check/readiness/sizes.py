@@ -25,7 +25,7 @@ _LEAST_DUPLICATES = 10_000_000  # bytes of all copies that are worth a line
 _MOST_HASHED = 2 << 30  # bytes
 _LARGEST = 10  # folders
 _MOSTLY = 0.6  # of a folder, in the folders in it
-_SMALL = 0.05  # of the image: such a folder is not looked into
+_SMALL = 0.25  # of the image: such a folder is not looked into
 _LEAST_FOLDER = 1_000_000
 
 
