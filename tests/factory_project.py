@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from factory.oci.digest import Descriptor
 from factory.oci.names import RegistryAddress
 from factory.registry.open import open_registry
 from factory.registry.protocol import Manifest, Registry
+from tests import preloaded
 from tests.servers import tool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,16 +178,29 @@ class Project:
         (folder / "image.def").write_text(definition)
         return folder
 
+    def dockerfile(
+        self, name: str, text: str, files: Mapping[str, str] | None = None, *, build: str = "", more: str = TEST
+    ) -> Path:
+        """Write a recipe with a Dockerfile, in which BASE is the base image; returns its folder."""
+        folder = self.recipe(name, more="")
+        (folder / "image.def").unlink()
+        written = (folder / "recipe.toml").read_text().replace(f'base = "{self.base}"', 'dockerfile = "Dockerfile"')
+        (folder / "recipe.toml").write_text(written.replace('timeout = "2m"', f'timeout = "2m"\n{build}') + more)
+        (folder / "Dockerfile").write_text(text.replace("BASE", self.base.removeprefix("docker://")))
+        for path, content in (files or {}).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content)
+        return folder
+
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start `singfactory`, in a process group of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "factory.cli", *arguments],
+        return preloaded.start(
+            arguments,
             cwd=self.folder,
             env={**self.env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            text=True,
             start_new_session=True,
         )
 
@@ -212,10 +225,17 @@ class Project:
         return sorted(str(path) for path in [*hidden, *self.scratch.glob("*")])
 
 
-def make_project(folder: Path, engine: str, host: str) -> Project:
-    """An empty factory whose bases come from the registry process at host."""
+def make_project(folder: Path, engine: str, host: str, proofs: Path | None = None) -> Project:
+    """An empty factory whose bases come from the registry process at host.
+
+    proofs: a folder that factories of one user share: what the first has found out about the engine, the others know.
+    """
     for name in ("recipes", "home", "scratch"):
         (folder / name).mkdir(parents=True)
+    if proofs is not None:
+        proofs.mkdir(exist_ok=True)
+        (folder / "home/.cache/singfactory").mkdir(parents=True)
+        (folder / "home/.cache/singfactory/engines").symlink_to(proofs)
     (folder / "factory.toml").write_text(f'plain_http = ["{host}"]\n')
     kept = {key: text for key, text in os.environ.items() if not key.startswith(("SINGFACTORY_", "APPTAINER", "XDG_"))}
     env = {

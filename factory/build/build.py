@@ -96,6 +96,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
                 base_digest=inputs.base_digest,
                 fingerprint=seen.fingerprint,
                 disk=use.peak(seen.sif.size),
+                needs=seen.needs,
             )
             candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
@@ -139,7 +140,10 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What the engine builds, and what it can see. folder: where it starts."""
+    """What the engine builds, and what it can see. folder: where it starts. log: of the steps before.
+
+    before, kept: bytes on disk that those took at most, and that their result takes.
+    """
 
     definition: Definition
     folder: Path
@@ -148,6 +152,8 @@ class _Prepared:
     sources: PackageSources = field(default_factory=PackageSources)
     proxies: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
+    before: int = 0
+    kept: int = 0
 
 
 def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
@@ -165,10 +171,11 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
     ):
         epoch = epoch_of(recipe, place.engine.base_env)
         if recipe.build.dockerfile:
-            found = _dockerfile_prepared(job, work, log, epoch, place, stack, progress)
+            found = _dockerfile_prepared(job, place, _Room(work, log, epoch, stack, progress))
         else:
             sources = place.find_sources(mounts, seen_as)
-            found = _definition_prepared(job, work, base_image, epoch, sources, stack, place, progress)
+            room = _Room(work, log, epoch, stack, progress)
+            found = _definition_prepared(job, base_image, sources, place, room)
         definition, sources = found.definition, found.sources
         order = BuildOrder(
             definition=_write_definition(work, definition.text()),
@@ -187,8 +194,9 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
             authorities=sources.authorities,
             log_begins=found.log,
         )
-        progress.note(f"building {recipe.name}; the log is {log}")
-        use = Use(order.scratch, progress.line)
+        if found.log is None:
+            progress.note(f"building {recipe.name}; the log is {log}")
+        use = Use(order.scratch, progress.line, before=found.before, kept=found.kept)
         last = candidates.last_seconds(place.candidates, recipe.name, arch)
         try:
             with step(progress, f"build {recipe.name}", expected=last):
@@ -199,25 +207,30 @@ def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, p
         return use
 
 
+@dataclass(frozen=True)
+class _Room:
+    """Where and when a build happens. work: its folder. stack: closes what ends with it."""
+
+    work: Path
+    log: Path
+    epoch: int
+    stack: ExitStack
+    progress: Progress
+
+
 def _definition_prepared(
-    job: Job,
-    work: Path,
-    base_image: Path | None,
-    epoch: int,
-    sources: PackageSources,
-    stack: ExitStack,
-    place: BuildPlace,
-    progress: Progress,
+    job: Job, base_image: Path | None, sources: PackageSources, place: BuildPlace, room: _Room
 ) -> _Prepared:
+    work, progress = room.work, room.progress
     recipe, arch = job.recipe, job.arch
-    proxies = stack.enter_context(relays(dict(sources.relayed)))
+    proxies = room.stack.enter_context(relays(dict(sources.relayed)))
     if needs_mirror(recipe) and not sources.debian_mirror:
         raise UsageError(
             "no Debian mirror is known on this machine",
             why=f"{recipe.definition_path} uses debian_mirror",
             fix='set it in factory.toml: debian_mirror = "http://…/debian"',
         )
-    definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
+    definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, room.epoch)
     missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
     for note in missing:
         progress.note(note)
@@ -231,10 +244,9 @@ def _definition_prepared(
     return _Prepared(definition, context, reads, missing, sources, proxies)
 
 
-def _dockerfile_prepared(
-    job: Job, work: Path, log: Path, epoch: int, place: BuildPlace, stack: ExitStack, progress: Progress
-) -> _Prepared:
+def _dockerfile_prepared(job: Job, place: BuildPlace, room: _Room) -> _Prepared:
     """Build the Dockerfile. The engine only makes the SIF from the result, and needs nothing of this machine."""
+    work, log, progress = room.work, room.log, room.progress
     mounts = files.make_folder(work / "sources", exact=True)
     sources = place.find_sources(mounts, Path(SOURCES))
     missing = tuple(filter(None, (sources.missing(),)))
@@ -251,8 +263,8 @@ def _dockerfile_prepared(
         log=log,
         sources=sources,
         mounts=mounts,
-        proxies=stack.enter_context(relays(dict(sources.relayed))),
-        epoch=epoch,
+        proxies=room.stack.enter_context(relays(dict(sources.relayed))),
+        epoch=room.epoch,
         progress=progress,
         seconds=candidates.last_seconds(place.candidates, job.recipe.name, job.arch),
     )
@@ -262,7 +274,15 @@ def _dockerfile_prepared(
         error.detail = (*error.detail, *missing)
         raise
     files.rename_into_place(log, work / "builder.log")
-    return _Prepared(made.definition, made.folder, (made.layout,), missing, log=work / "builder.log")
+    return _Prepared(
+        definition=made.definition,
+        folder=made.folder,
+        reads=(made.layout,),
+        missing=missing,
+        log=work / "builder.log",
+        before=made.disk,
+        kept=trees.disk_use(made.layout),
+    )
 
 
 def _makes_devices(definition: Definition, engine: Engine) -> bool:

@@ -28,6 +28,7 @@ from factory.recipes.model import Place, Recipe
 
 _LARGEST = 4 << 20  # bytes of a manifest or a configuration
 _USER = re.compile(r"[A-Za-z0-9_.-]{0,64}(?::[A-Za-z0-9_.-]{0,64})?", re.ASCII)
+_VOLUME = re.compile(r"/[A-Za-z0-9._+@=~/-]{1,1000}", re.ASCII)  # others, with odd characters, are not created
 _NAME = re.compile(r"\w+")
 _LONGEST = 256 * 1024  # characters of ENTRYPOINT and CMD together
 _ALWAYS = {"TZ": "UTC", "LC_ALL": "C.UTF-8"}  # while commands run; the rule "locale"
@@ -35,11 +36,15 @@ _ALWAYS = {"TZ": "UTC", "LC_ALL": "C.UTF-8"}  # while commands run; the rule "lo
 
 @dataclass(frozen=True)
 class Prepared:
-    """The last step. definition: for the engine, which starts in folder. layout: of the image that it starts from."""
+    """The last step. definition: for the engine, which starts in folder. layout: of the image that it starts from.
+
+    disk: the most bytes that the builder took.
+    """
 
     definition: Definition
     folder: Path
     layout: Path
+    disk: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def prepared(task: Task) -> Prepared:
     files.atomic_write(folder / plans.RUN, plans.run_script(settings), 0o755, exact=True)
     files.link_atomically(folder / plans.LAYOUT, str(built.layout))
     definition = plans.last_step(task.recipe, settings, task.epoch, has_shell=built.has_shell)
-    return Prepared(definition, folder, built.layout)
+    return Prepared(definition, folder, built.layout, built.disk)
 
 
 def _without_shell(recipe: Recipe) -> str:
@@ -106,7 +111,7 @@ def _without_shell(recipe: Recipe) -> str:
 def _arguments(task: Task, planned: Plan) -> dict[str, str]:
     """Return the variables that RUN gets as build arguments: an image does not keep them.
 
-    A name that the Dockerfile itself mentions is left to it, unless it asks for a value with ``ARG NAME``.
+    A name that the Dockerfile mentions, in ARG or ENV for example, is left to it, unless it asks with ``ARG NAME``.
     """
     wanted = dict(task.sources.env)
     wanted |= {name: text for name, text in task.proxies.items() if name not in PROXIES or name.lower() == "all_proxy"}
@@ -117,6 +122,7 @@ def _arguments(task: Task, planned: Plan) -> dict[str, str]:
     dockerfile = planned.target.dockerfile
     instructions = [*dockerfile.arguments, *(one for stage in dockerfile.stages for one in stage.instructions)]
     asked = {pair.name for one in instructions if one.name == "ARG" for pair in one.pairs if pair.value is None}
+    instructions = [one for one in instructions if one.name != "RUN"]
     texts = [text for one in instructions for text in (one.text, *(document.body for document in one.here_documents))]
     words = {word for text in texts for word in _NAME.findall(text)}
     return {name: text for name, text in wanted.items() if name in asked or name not in words}
@@ -199,7 +205,9 @@ def read_settings(layout: Path) -> Settings:
         raise IntegrityFailure(
             "the builder made an image with a wrong configuration", why="WorkingDir or User is wrong"
         )
-    return Settings(entrypoint, command, folder, user)
+    found = config.get("Volumes")
+    volumes = tuple(sorted(path for path in found if _VOLUME.fullmatch(path))) if isinstance(found, dict) else ()
+    return Settings(entrypoint, command, folder, user, volumes)
 
 
 def _words(value: object) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from factory.check.check import CheckPlace
 from factory.cli.context import WORK, Context
 from factory.cli.network import open_with_logins
 from factory.cli.settings import PREFIX, Settings
-from factory.engine import sources
+from factory.engine import proof, sources
 from factory.errors import UsageError
 from factory.io import files, git
 from factory.make.adapters import Adapters
@@ -78,11 +78,13 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
     registry = context.registry_for(Access.PUBLISH if publishes else Access.SURVEY)
     open_host = host_opener(context.settings, context.env, context.progress.note)
 
+    home = context.env.get("HOME", "")
+    cache = context.env.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    proofs = Path(cache) / "singfactory/engines" if cache and Path(cache).is_absolute() else None
+
     def build_place() -> BuildPlace:
-        if context.build_obstacle is not None:
-            raise context.build_obstacle
         return BuildPlace(
-            engine=context.engine,
+            engine=proof.builder(context.engine, context.scratch, proofs, lambda: context.build_obstacle),
             candidates=make_work(context) / "candidates",
             scratch=context.scratch,
             find_sources=lambda folder, seen_as: sources.find(

@@ -21,7 +21,7 @@ from factory.engine.engine import Bind, Engine, Places
 from factory.engine.output import Log
 from factory.engine.steps import Steps
 from factory.errors import BuildFailed, FactoryError, NoRoom, NotFound, PlaceUnusable
-from factory.io import files, process
+from factory.io import files, process, trees
 
 BUILDAH, PODMAN = "buildah", "podman"
 KINDS = (BUILDAH, PODMAN)  # in this order
@@ -37,8 +37,8 @@ _REGISTRIES = 'unqualified-search-registries = []\nshort-name-mode = "disabled"\
 _CONTAINERS = '[containers]\nlabel = false\n[engine]\nevents_logger = "none"\ncgroup_manager = "cgroupfs"\n'
 # A shell of the image answers: the question is whether it has one that runs.
 _HAS_SHELL = {
-    BUILDAH: 'found=$("$1" from --pull-never "$2") && top=$("$1" mount "$found") && chroot "$top" /bin/sh -c :',
-    PODMAN: 'top=$("$1" image mount "$2") && chroot "$top" /bin/sh -c :',
+    BUILDAH: 'found=$("$1" from --pull-never "$2") && top=$("$1" mount "$found") && chroot "$top" /bin/sh -c : 2>/dev/null',
+    PODMAN: 'top=$("$1" image mount "$2") && chroot "$top" /bin/sh -c : 2>/dev/null',
 }
 _MOST_SAID = 64 * 1024  # bytes of an answer
 _INSTALL = (
@@ -94,11 +94,11 @@ class ImageOrder:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished image. layout: its folder. has_shell: it has a /bin/sh that runs. seconds: of the whole build."""
+    """A finished image. layout: its folder. has_shell: it has a /bin/sh that runs. disk: bytes that were used."""
 
     layout: Path
     has_shell: bool
-    seconds: float
+    disk: int
 
 
 class StepFailed(BuildFailed):
@@ -191,7 +191,7 @@ class _Run:
         self._build()
         has_shell = self._has_shell()
         self._must("push", "--quiet", "--disable-compression", IMAGE, f"oci:{LAYOUT}:latest", cwd=self._output)
-        return Built(self._output / LAYOUT, has_shell, monotonic() - self._started)
+        return Built(self._output / LAYOUT, has_shell, trees.disk_use(self._order.work))
 
     def end(self) -> None:
         """Complete the log, and remove the builder's own copies of all images, which take more space than the image."""

@@ -101,7 +101,7 @@ class Command:
     """A test command: it runs unprivileged and contained, on the read-only SIF.
 
     Without arguments it is the image's %test. home: becomes HOME and the working directory. scratch: holds the folders
-    tmp and var_tmp, which are empty and writable for the user who runs the command.
+    tmp and var_tmp, which are empty and writable for the user who runs the command. network: False for none.
     """
 
     image: Path
@@ -112,6 +112,7 @@ class Command:
     binds: tuple[Bind, ...] = ()
     gpu: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
 
 
 @dataclass(frozen=True)
@@ -302,6 +303,7 @@ class Engine:
         for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
+        options += [] if command.network else ["--net", "--network", "none"]
         return options + self.unpack_options()
 
     def unpack_options(self) -> list[str]:

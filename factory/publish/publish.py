@@ -291,6 +291,7 @@ def _push_image(
         fingerprint=made.fingerprint,
         chunks=Descriptor.of(CHUNK_INDEX, chunks) if chunks else None,
         update=_update(recipe, made, chunks, registry),
+        needs=made.needs,
     )
     raw = to_manifest(release, _about(recipe, made, origin), beside_others=len(recipe.build.arch) > 1).raw()
     release = replace(release, digest=raw.descriptor.digest)

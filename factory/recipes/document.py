@@ -287,7 +287,7 @@ def _checks(table: Table) -> ChecksSpec:
             near = get_close_matches(code, CODES, n=1)
             remedy = f"did you mean {near[0]}?" if near else "docs/checks.md lists the codes"
             below.complain(key, f"there is no readiness check {shown(code)}", remedy)
-        elif colon and not place.startswith("/"):
+        elif colon and not place.startswith(("/", "$")):
             below.complain(key, f"{shown(place)} is not a path in the image", f'write "{code}:/PATH", or {code} alone')
         if not reason.strip():
             below.complain(key, f"no reason is given to ignore {shown(code)}", f'write why, as in {code} = "…"')

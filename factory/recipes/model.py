@@ -153,7 +153,7 @@ class ProjectSpec:
 
 @dataclass(frozen=True)
 class ChecksSpec:
-    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:PLACE`` for a path and all below it."""
 
     ignore: Mapping[str, str] = field(default_factory=dict)
 

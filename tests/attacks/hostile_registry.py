@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from factory.oci.names import BuildTag, RegistryAddress
 from factory.records.release import Release, to_manifest
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
+from tests import preloaded
 from tests.unit.parts import SIF_START
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,19 +92,19 @@ class Victim:
         strip = ("SINGFACTORY", "XDG", "SLURM")
         kept = {name: text for name, text in os.environ.items() if not name.startswith(strip)}
         ours = {"HOME": str(self.home), "SINGFACTORY_STORE": str(self.store), "SINGFACTORY_ENGINE": str(engine)}
-        done = subprocess.run(
-            [sys.executable, "-m", "factory.cli", *arguments],
-            check=False,
+        process = preloaded.start(
+            arguments,
             cwd=self.home,
             env={**kept, "PYTHONPATH": str(ROOT), **ours, **self.settings, **more},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SECONDS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            errors="replace",
         )
-        err = done.stderr.decode(errors="replace")
+        out, err = process.communicate(timeout=SECONDS)
         assert "Traceback" not in err, err
         assert "a bug in singfactory" not in err, err
-        return Done(done.returncode, done.stdout.decode(errors="replace"), err)
+        return Done(process.returncode, out, err)
 
     def ok(self, *arguments: str, **more: str) -> Done:
         done = self.run(*arguments, **more)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import preloaded
 from tests.factory_project import ROOT, Done
 
 OUTSIDE, INSIDE = (
@@ -80,19 +81,18 @@ class Network:
         self.home.mkdir(exist_ok=True)
         usual = {"HOME": str(self.home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         usual |= {"SINGFACTORY_RETRY_BUDGET": "2", "SINGFACTORY_IDLE_TIMEOUT": "5"}
-        done = subprocess.run(
-            [*self.enter, sys.executable, "-m", "factory.cli", *arguments],
-            cwd=folder or self.home,
-            env={**usual, **(env or {})},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert PASSWORD not in done.stdout + done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        process = self._start(arguments, folder or self.home, {**usual, **(env or {})})
+        out, err = process.communicate(stdin, timeout=60)
+        assert "Traceback" not in err, err
+        assert PASSWORD not in out + err
+        return Done(process.returncode, out, err)
+
+    def _start(self, arguments: Sequence[str], folder: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        if not self.enter:
+            return preloaded.start(arguments, cwd=folder, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
+        command = [*self.enter, sys.executable, "-m", "factory.cli", *arguments]
+        return subprocess.Popen(command, cwd=folder, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 @contextlib.contextmanager

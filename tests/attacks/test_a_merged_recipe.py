@@ -119,19 +119,25 @@ def test_what_lies_beside_the_engine_in_the_victim_s_home_is_not_read_by_a_post(
     assert SECRET not in log
 
 
-@pytest.mark.parametrize("place", ["home/wheels", "home", "home/simple"])
-@pytest.mark.parametrize("variable", ["PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"])
-def test_where_pip_finds_packages_shows_no_post_the_victim_s_home(builder: Victim, variable: str, place: str) -> None:
-    (builder.folder / place).mkdir(exist_ok=True)
-    (builder.folder / place / "tool.whl").touch()
-    given = {variable: f"file://{builder.folder / place}"}
+PIP_VARIABLES = ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+
+
+@pytest.mark.parametrize("first", range(3))  # three builds try each variable with each place
+def test_where_pip_finds_packages_shows_no_post_the_victim_s_home(builder: Victim, first: int) -> None:
+    places = {"home/wheels": "in-wheels.whl", "home": "in-home.whl", "home/simple": "in-simple.whl"}
+    for place, name in places.items():
+        (builder.folder / place).mkdir(exist_ok=True)
+        (builder.folder / place / name).touch()
+    order = [*places][first:] + [*places][:first]
+    given = {name: f"file://{builder.folder / place}" for name, place in zip(PIP_VARIABLES, order, strict=True)}
     sources = "/tmp/singfactory-sources"
     script = f"    ls -a {sources}/*; cat {sources}/*/.ssh/id_ed25519 {sources}/*/*/.ssh/id_ed25519; echo has tried"
     done = replace(builder, env={**builder.env, **given}).attack(post(script))
     assert done.code == 0, done.err
     log = builder.log("hostile")
     assert "has tried" in log
-    assert ("tool.whl" in log) == (place != "home"), "what was named is shown, and nothing else"
+    shown = [name for name in places.values() if name in log]
+    assert shown == ["in-wheels.whl", "in-simple.whl"], "what was named is shown, and nothing else"
     assert SECRET not in log
 
 

@@ -39,7 +39,8 @@ def new_project(
     engine: str, registry_process: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Project]:
     """Makes empty factories."""
-    return lambda: make_project(tmp_path_factory.mktemp("factory"), engine, registry_process.host)
+    proofs = tmp_path_factory.getbasetemp() / "proofs"
+    return lambda: make_project(tmp_path_factory.mktemp("factory"), engine, registry_process.host, proofs)
 
 
 @pytest.fixture

@@ -37,20 +37,37 @@ def pip_install(python: str, *what: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone has of the package."""
-    folder = tmp_path / "singfactory"
+    folder = tmp_path_factory.mktemp("clone") / "singfactory"
     shutil.copytree(ROOT / "factory", folder / "factory", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
 
-def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, sources: Path) -> None:
-    python = python_of("3.9", tmp_path / "venv")
-    installed = pip_install(python, str(sources))
+@pytest.fixture(scope="module")
+def cluster_side(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Path:
+    """A virtual environment of Python 3.9 with what a login node needs, and nothing else."""
+    folder = tmp_path_factory.mktemp("python") / "venv"
+    installed = pip_install(python_of("3.9", folder), str(sources))
     assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def factory_side(cluster_side: Path) -> Path:
+    """A copy of it, with what the factory side needs. Its Python finds packages by its own place."""
+    folder = cluster_side.with_name("factory")
+    shutil.copytree(cluster_side, folder, symlinks=True)
+    installed = pip_install(str(folder / "bin/python"), "singfactory[factory]")
+    assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, cluster_side: Path) -> None:
+    python = str(cluster_side / "bin/python")
     modules = sorted(str(path.relative_to(ROOT))[:-3].replace("/", ".") for path in (ROOT / "factory/cli").glob("*.py"))
     modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
     imports = "; ".join(f"import {name}" for name in modules)
@@ -63,7 +80,7 @@ def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, sources: Path) -> N
     env["LC_ALL"] = "en_US.ISO-8859-1"
 
     def ok(*arguments: str) -> str:
-        command = [str(tmp_path / "venv/bin/singfactory"), *arguments]
+        command = [str(cluster_side / "bin/singfactory"), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cluster.folder, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -86,14 +103,11 @@ def test_the_cluster_side_runs_on_python_3_9(tmp_path: Path, sources: Path) -> N
     ok("doctor")
 
 
-def test_a_factory_runs_on_python_3_9(project: Project, namespace: str, tmp_path: Path, sources: Path) -> None:
-    python = python_of("3.9", tmp_path / "venv")
-    installed = pip_install(python, f"{sources}[factory]")
-    assert installed.returncode == 0, installed.stderr
+def test_a_factory_runs_on_python_3_9(project: Project, namespace: str, factory_side: Path) -> None:
     project.recipe("tool", more=TEST)
     env = {**project.env, "SINGFACTORY_REGISTRY": namespace, "PYTHONPATH": ""}
     for arguments in (["lint"], ["make"], ["pull", "tool"], ["exec", "tool", "cat", "/made"]):
-        command = [str(tmp_path / "venv/bin/singfactory"), *arguments]
+        command = [str(factory_side / "bin/python"), "-m", "factory.cli", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=project.folder, check=False)
         assert done.returncode == 0, done.stderr
     assert done.stdout == "made\n"

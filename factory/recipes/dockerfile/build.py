@@ -53,6 +53,7 @@ class Settings:
     command: tuple[str, ...] = ()
     folder: str = ""
     user: str = ""
+    volumes: tuple[str, ...] = ()
 
 
 def plan(recipe: Recipe, arch: str) -> Plan:
@@ -86,7 +87,8 @@ def last_step(recipe: Recipe, settings: Settings, epoch: int, *, has_shell: bool
     sections = [Section("files", "", f"    {RUN} {_SCRIPT}\n", 1)]
     first: tuple[str, ...] = ()
     if has_shell:
-        sections.append(Section("post", "", _CLEAN + _of_user(settings.user), 1))
+        volumes = "".join(f"mkdir -p -- {shlex.quote(path)} || :\n" for path in settings.volumes)
+        sections.append(Section("post", "", _CLEAN + volumes + _of_user(settings.user), 1))
         first = quiet.mount_points(recipe.run.binds)
     stage = Stage((Header("Bootstrap", "oci", 1), Header("From", LAYOUT, 1)), tuple(sections), 1)
     return quiet.with_rules(Definition(recipe.definition_path, (stage,)), recipe.quiet, epoch, first)

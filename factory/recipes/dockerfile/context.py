@@ -65,7 +65,7 @@ class Context:
         self._listed: dict[str, tuple[str, ...]] = {}
 
     def entries(self, sources: Iterable[Source]) -> tuple[Entry, ...]:
-        """Return everything that these sources name, sorted by path. Raises ProblemError with the line of the source."""
+        """Return everything that these sources name, sorted by path. Raises ProblemError."""
         found: dict[str, Entry] = {}
         for source in sources:
             for path in self._matches(source):
@@ -143,7 +143,7 @@ class Context:
             above = "/".join(parts[:end])
             place = self._folder / above
             if place.is_symlink():
-                yield Entry(above, LINK, target=os.readlink(place))
+                yield Entry(above, LINK, target=str(place.readlink()))
                 real = self._real(above, source)
                 yield from self._links(posixpath.join(real, *parts[end:]), source)
                 return
@@ -156,7 +156,7 @@ class Context:
             self._refuse(source, f"cannot be read: {error.strerror}", "correct its permissions", path)
         if stat.S_ISLNK(mode):
             self._real(path, source)
-            return Entry(path, LINK, target=os.readlink(place))
+            return Entry(path, LINK, target=str(place.readlink()))
         if stat.S_ISDIR(mode):
             return Entry(path, FOLDER)
         if not stat.S_ISREG(mode):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from factory.recipes.definition.templates import shown
 from factory.recipes.dockerfile.bases import Graph
-from factory.recipes.dockerfile.context import Context, is_remote
+from factory.recipes.dockerfile.context import Context, Source, is_remote
 from factory.recipes.dockerfile.instructions import SyntaxProblem
 from factory.recipes.dockerfile.model import Dockerfile, Instruction
 from factory.recipes.dockerfile.mounts import mounts_of
@@ -61,10 +61,14 @@ def problems(
         yield error.problem
         return
     for source in sources:
-        try:
-            context.entries((source,))
-        except ProblemError as error:
-            yield error.problem
+        yield from _of_source(context, source)
+
+
+def _of_source(context: Context, source: Source) -> Iterator[Problem]:
+    try:
+        context.entries((source,))
+    except ProblemError as error:
+        yield error.problem
 
 
 def refuse(dockerfile: Dockerfile, args: Mapping[str, str], target: str, arch: str, context: Context) -> None:

@@ -19,6 +19,7 @@ from factory.oci.digest import Digest
 from factory.publish.publish import Origin, publish
 from factory.records.release import Release
 from factory.registry.protocol import Registry
+from tests import preloaded
 from tests.factory_project import ROOT, Done
 from tests.unit.parts import SIF_START, candidate, report_of, sif_of, write_recipe
 
@@ -107,6 +108,16 @@ class User:
     def start(self, *arguments: str, umask: int = -1) -> subprocess.Popen[str]:
         """Start a command in a new process group."""
         self.home.mkdir(exist_ok=True)
+        if self.program == PROGRAM and umask == -1:
+            return preloaded.start(
+                arguments,
+                cwd=self.home,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         return subprocess.Popen(
             [*self.program, *arguments],
             cwd=self.home,

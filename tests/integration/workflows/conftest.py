@@ -113,7 +113,7 @@ def new_repository(
 
     def make(like: Repository | None = None) -> Repository:
         folder = tmp_path_factory.mktemp("factory")
-        project = make_project(folder / "cluster", engine, registry.host)
+        project = make_project(folder / "cluster", engine, registry.host, tmp_path_factory.getbasetemp() / "proofs")
         named = f"http://{registry.host}/factory{next(_NUMBERS)}"
         env = {**project.env, "SINGFACTORY_CA": str(site.authority), "NO_PROXY": "127.0.0.1"}
         env["SINGFACTORY_REGISTRY"] = like.variables["SINGFACTORY_REGISTRY"] if like else named

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from factory.publish.publish import Origin, publish
 from factory.registry.layout import LayoutRegistry
 from factory.store.store import Store
+from tests import preloaded
 from tests.factory_project import Done
 from tests.unit.parts import QUIET, SIF_START, candidate, folder_registry, report_of, sif_of, write_recipe
 
@@ -51,14 +51,13 @@ class Cluster:
         publish(recipe, made, report_of(made), registry=self.registry, origin=Origin(), progress=QUIET)
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "factory.cli", *arguments],
+        return preloaded.start(
+            arguments,
             cwd=self.folder,
             env={**self.env, **env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     def run(self, *arguments: str, **env: str) -> Done:
