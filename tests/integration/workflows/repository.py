@@ -104,6 +104,9 @@ class Repository:
         """Start a workflow for an event. origin: what a checkout of the branch as it is now finds."""
         place = self.scratch / f"run{len(list(self.scratch.glob('run*')))}"
         place.mkdir()
+        known = Path(self.project.env["HOME"], ".cache/singfactory")  # what other builds know of the engine
+        if known.is_dir():
+            shutil.copytree(known, place / ".cache/singfactory", symlinks=True)
         (place / "event.json").write_text(json.dumps({"repository": {"default_branch": "main"}, **payload}))
         command = [str(Path(sys.executable).with_name("act")), event, "--json", "--insecure-secrets"]
         command += ["--workflows", f".github/workflows/{workflow}", "--eventpath", str(place / "event.json")]
