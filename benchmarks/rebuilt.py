@@ -64,14 +64,13 @@ class Case:
 
 _FIRST = Line("first")
 _AGAIN = Line("again")
-_UPGRADED = Line("upgraded", (("image.def", "    apt-get clean\n", f"{_UPGRADE}    apt-get clean\n"),))
+_UPGRADED = Line("upgraded", (("image.def", "\n%environment", f"{_UPGRADE}\n%environment"),))
 _PLAIN = Line("plain", quiet=False)
-_ADDED = (("image.def", "numpy==2.2.6", "numpy==2.2.6 tqdm==4.67.1"),)
-_OLD_NUMPY = (("image.def", "numpy==2.2.6", "numpy==2.2.5"),)
-_OLD_SCIENCE = (
-    ("files/requirements.txt", "pandas==2.2.3", "pandas==2.2.2"),
-    ("files/requirements.txt", "matplotlib==3.10.0", "matplotlib==3.9.4"),
-)
+_PIP = "    /opt/python/bin/pip install --no-cache-dir --no-deps"
+_END = "\n%runscript"
+_ADDED = (("image.def", _END, f"{_PIP} tqdm==4.67.1\n{_END}"),)
+_OLD_NUMPY = (("image.def", _END, f"{_PIP} numpy==2.2.5\n{_END}"),)
+_OLD_SCIENCE = (("image.def", "\n%environment", f"{_PIP} pandas==2.2.2 matplotlib==3.9.4\n\n%environment"),)
 
 IMAGES = (
     Made("torch", _TORCH, _FIRST),

@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from factory.io.progress import Silent
@@ -75,27 +76,39 @@ stdout = "made"
 """
 
 
-def push_base(host: str, *, tag: str = "1", text: str = "base", registry: Registry | None = None) -> str:
-    """Push a Docker image of busybox to a registry process; returns what `build.base` names it."""
-    layer = _layer(text)
+def push_base(
+    host: str,
+    *,
+    tag: str = "1",
+    text: str = "base",
+    registry: Registry | None = None,
+    repository: str = "busybox",
+    programs: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Push a Docker image of busybox to a registry process; returns what `build.base` names it.
+
+    programs: further shell scripts in it, by path; their folders are at the front of its PATH.
+    """
+    layer = _layer(text, programs)
+    path = ":".join([*dict.fromkeys(f"/{name.rpartition('/')[0]}" for name in programs), "/bin"])
     diff = Descriptor.of("", gzip.decompress(layer)).digest
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "config": {"Env": [f"PATH={path}"], "Cmd": ["/bin/sh"]},
             "rootfs": {"type": "layers", "diff_ids": [str(diff)]},
         }
     ).encode()
     registry = registry or open_registry(RegistryAddress(host, "base", plain_http=True))
     blobs = {content: Descriptor.of(kind, content) for kind, content in ((_OCI_CONFIG, config), (_OCI_LAYER, layer))}
     for content, descriptor in blobs.items():
-        registry.push_blob("busybox", content, descriptor, Silent())
-    registry.push_manifest("busybox", Manifest(blobs[config], (blobs[layer],)).raw(), tag)
-    return f"docker://{host}/base/busybox:{tag}"
+        registry.push_blob(repository, content, descriptor, Silent())
+    registry.push_manifest(repository, Manifest(blobs[config], (blobs[layer],)).raw(), tag)
+    return f"docker://{host}/base/{repository}:{tag}"
 
 
-def _layer(text: str) -> bytes:
+def _layer(text: str, programs: Mapping[str, str]) -> bytes:
     """A root folder with busybox, as a layer."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -118,6 +131,10 @@ def _layer(text: str) -> bytes:
         }.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content.encode()))
+        for name, content in programs.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content.encode()))
     return gzip.compress(packed.getvalue(), mtime=0)
 
@@ -159,6 +176,20 @@ class Project:
         folder.mkdir(parents=True)
         (folder / "recipe.toml").write_text(RECIPE.format(name=name, base=base or self.base, disk=disk) + more)
         (folder / "image.def").write_text(definition)
+        return folder
+
+    def dockerfile(
+        self, name: str, text: str, files: Mapping[str, str] | None = None, *, build: str = "", more: str = TEST
+    ) -> Path:
+        """Write a recipe with a Dockerfile, in which BASE is the base image; returns its folder."""
+        folder = self.recipe(name, more="")
+        (folder / "image.def").unlink()
+        written = (folder / "recipe.toml").read_text().replace(f'base = "{self.base}"', 'dockerfile = "Dockerfile"')
+        (folder / "recipe.toml").write_text(written.replace('timeout = "2m"', f'timeout = "2m"\n{build}') + more)
+        (folder / "Dockerfile").write_text(text.replace("BASE", self.base.removeprefix("docker://")))
+        for path, content in (files or {}).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content)
         return folder
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:

@@ -65,7 +65,7 @@ def fetched(
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() != "docker":
             continue
-        base = _fetch(_image_of(stage), arch, place, progress)
+        base = fetch(_image_of(stage), arch, place, progress)
         bases.append(base)
         headers = {"Bootstrap": "oci", "From": base.name, "Registry": None, "Namespace": None}
         definition = definition.with_headers(index, headers)
@@ -105,7 +105,8 @@ def _image_of(stage: Stage) -> str:
     return "/".join(part.strip("/") for part in parts if part)
 
 
-def _fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
+def fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
+    """Fetch an image, if needed. image: as for docker pull. Raises as ``fetched`` does."""
     host, repository, tag = docker_reference(image)
     registry = place.open_host(host)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 
-from factory.build import base_layout, space
+from factory.build import base_layout, dockerfile, space
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
 from factory.build.space import Use
+from factory.engine.builder import Builder
 from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement, owner
 from factory.engine.scratch import require_usable
@@ -24,6 +25,7 @@ from factory.io.http.relay import relays
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
 from factory.recipes.definition.definition import Definition
+from factory.recipes.dockerfile.build import SOURCES
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -43,7 +45,7 @@ class BuildPlace:
     """The environment of builds: candidates is kept; scratch holds temporary files and should be on a local disk.
 
     find_sources reads this machine's package sources; it takes a folder for mount points and that folder's path inside
-    builds. sandbox_required: refuse to build without a sandbox.
+    builds. find_builder finds the program that builds Dockerfiles. sandbox_required: refuse to build without a sandbox.
     """
 
     engine: Engine
@@ -51,6 +53,7 @@ class BuildPlace:
     scratch: Path
     find_sources: Callable[[Path, Path], PackageSources]
     bases: BasePlace
+    find_builder: Callable[[], Builder]
     sandbox_required: bool = False
 
 
@@ -93,6 +96,7 @@ def build(job: Job, *, base_image: Path | None, place: BuildPlace, progress: Pro
                 base_digest=inputs.base_digest,
                 fingerprint=seen.fingerprint,
                 disk=use.peak(seen.sif.size),
+                needs=seen.needs,
             )
             candidates.require_within(made, recipe.build.disk)
         _keep(seen, made)
@@ -134,64 +138,151 @@ def _require_unchanged(job: Job, engine: Engine) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What the engine builds, and what it can see. folder: where it starts. log: of the steps before.
+
+    before, kept: bytes on disk that those took at most, and that their result takes.
+    """
+
+    definition: Definition
+    folder: Path
+    reads: tuple[Path, ...]
+    missing: tuple[str, ...]
+    sources: PackageSources = field(default_factory=PackageSources)
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    log: Path | None = None
+    before: int = 0
+    kept: int = 0
+
+
 def _run(job: Job, image: Path, *, base_image: Path | None, place: BuildPlace, progress: Progress) -> Use:
     """Have the engine build the image, and write the log next to it. Return how much disk space it used."""
     recipe, arch = job.recipe, job.arch
     confined = place.engine.confinement
     if not confined.kind:
         _without_sandbox(recipe, confined, place, progress)
+    log = image.with_name("build.log")
+    files.remove_file(log)
     with (
         files.temporary_folder(place.scratch, "build") as work,
         _mount_points(work / "tmp", confined=bool(confined.kind)) as (mounts, seen_as),
         ExitStack() as stack,
     ):
-        sources = place.find_sources(mounts, seen_as)
-        proxies = stack.enter_context(relays(dict(sources.relayed)))
-        if needs_mirror(recipe) and not sources.debian_mirror:
-            raise UsageError(
-                "no Debian mirror is known on this machine",
-                why=f"{recipe.definition_path} uses debian_mirror",
-                fix='set it in factory.toml: debian_mirror = "http://…/debian"',
-            )
         epoch = epoch_of(recipe, place.engine.base_env)
-        definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, epoch)
-        missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
-        for note in missing:
-            progress.note(note)
-        require_usable(work, devices=_makes_devices(definition, place.engine))
-        definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
-        if base_image is not None:
-            base_image = _readable(base_image.resolve(), owner(confined.kind), work)
-        context = _context(work, recipe, base_image)
-        base_layout.put_into(context, bases)
-        log = image.with_name("build.log")
-        files.remove_file(log)
+        if recipe.build.dockerfile:
+            found = _dockerfile_prepared(job, place, _Room(work, log, epoch, stack, progress))
+        else:
+            sources = place.find_sources(mounts, seen_as)
+            room = _Room(work, log, epoch, stack, progress)
+            found = _definition_prepared(job, base_image, sources, place, room)
+        definition, sources = found.definition, found.sources
         order = BuildOrder(
             definition=_write_definition(work, definition.text()),
-            folder=context,
+            folder=found.folder,
             image=image,
             scratch=work / "tmp",
             log=log,
             timeout=recipe.build.timeout,
             arch=arch,
             binds=sources.binds,
-            env=dict(sources.env) | proxies,
+            env=dict(sources.env) | dict(found.proxies),
             epoch=epoch if quiet.clamps_times(recipe.quiet, definition) else None,
             mksquashfs_options=quiet.mksquashfs_options(recipe.quiet),
             confined=confined.kind,
-            reads=(*(base.layout.resolve() for base in bases), *([base_image] if base_image else [])),
+            reads=found.reads,
             authorities=sources.authorities,
+            log_begins=found.log,
         )
-        progress.note(f"building {recipe.name}; the log is {log}")
-        use = Use(order.scratch, progress.line)
+        if found.log is None:
+            progress.note(f"building {recipe.name}; the log is {log}")
+        use = Use(order.scratch, progress.line, before=found.before, kept=found.kept)
         last = candidates.last_seconds(place.candidates, recipe.name, arch)
         try:
             with step(progress, f"build {recipe.name}", expected=last):
                 place.engine.build(order, use.line)
         except BuildFailed as error:
-            error.detail = (*error.detail, *missing)
+            error.detail = (*error.detail, *found.missing)
             raise
         return use
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where and when a build happens. work: its folder. stack: closes what ends with it."""
+
+    work: Path
+    log: Path
+    epoch: int
+    stack: ExitStack
+    progress: Progress
+
+
+def _definition_prepared(
+    job: Job, base_image: Path | None, sources: PackageSources, place: BuildPlace, room: _Room
+) -> _Prepared:
+    work, progress = room.work, room.progress
+    recipe, arch = job.recipe, job.arch
+    proxies = room.stack.enter_context(relays(dict(sources.relayed)))
+    if needs_mirror(recipe) and not sources.debian_mirror:
+        raise UsageError(
+            "no Debian mirror is known on this machine",
+            why=f"{recipe.definition_path} uses debian_mirror",
+            fix='set it in factory.toml: debian_mirror = "http://…/debian"',
+        )
+    definition = definition_for(recipe, arch, job.inputs.base_digest, sources.debian_mirror, room.epoch)
+    missing = tuple(filter(None, (sources.missing(), base_layout.left_to_engine(definition))))
+    for note in missing:
+        progress.note(note)
+    require_usable(work, devices=_makes_devices(definition, place.engine))
+    definition, bases = base_layout.fetched(definition, arch, place.bases, progress)
+    if base_image is not None:
+        base_image = _readable(base_image.resolve(), owner(place.engine.confinement.kind), work)
+    context = _context(work, recipe, base_image)
+    base_layout.put_into(context, bases)
+    reads = (*(base.layout.resolve() for base in bases), *([base_image] if base_image else []))
+    return _Prepared(definition, context, reads, missing, sources, proxies)
+
+
+def _dockerfile_prepared(job: Job, place: BuildPlace, room: _Room) -> _Prepared:
+    """Build the Dockerfile. The engine only makes the SIF from the result, and needs nothing of this machine."""
+    work, log, progress = room.work, room.log, room.progress
+    mounts = files.make_folder(work / "sources", exact=True)
+    sources = place.find_sources(mounts, Path(SOURCES))
+    missing = tuple(filter(None, (sources.missing(),)))
+    for note in missing:
+        progress.note(note)
+    require_usable(work)
+    task = dockerfile.Task(
+        recipe=job.recipe,
+        arch=job.arch,
+        builder=place.find_builder(),
+        engine=place.engine,
+        bases=place.bases,
+        work=work,
+        log=log,
+        sources=sources,
+        mounts=mounts,
+        proxies=room.stack.enter_context(relays(dict(sources.relayed))),
+        epoch=room.epoch,
+        progress=progress,
+        seconds=candidates.last_seconds(place.candidates, job.recipe.name, job.arch),
+    )
+    try:
+        made = dockerfile.prepared(task)
+    except BuildFailed as error:
+        error.detail = (*error.detail, *missing)
+        raise
+    files.rename_into_place(log, work / "builder.log")
+    return _Prepared(
+        definition=made.definition,
+        folder=made.folder,
+        reads=(made.layout,),
+        missing=missing,
+        log=work / "builder.log",
+        before=made.disk,
+        kept=trees.disk_use(made.layout),
+    )
 
 
 def _makes_devices(definition: Definition, engine: Engine) -> bool:
@@ -240,7 +331,9 @@ def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path
     """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
     files.make_folder(scratch, exact=True)
     if confined:
-        mounts = files.make_folder(Places.below(scratch).tmp / _SOURCES, exact=True)
+        # open to every user of the build: apt gives up root, and then makes temporary files
+        temporary = files.make_folder(Places.below(scratch).tmp, 0o1777, exact=True)
+        mounts = files.make_folder(temporary / _SOURCES, exact=True)
         yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - the build's
     else:
         with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds

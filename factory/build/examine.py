@@ -1,4 +1,4 @@
-"""Examine a newly built image: its digest, chunk index, content fingerprint and packages.
+"""Examine a newly built image: its digest, chunk index, content fingerprint, packages and the GPU driver it needs.
 
 Nothing in the image is run. Later stages use these facts to say what a rebuild changed, whether it changed anything,
 and which bytes clients already have.
@@ -6,7 +6,7 @@ and which bytes clients already have.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import SEEK_END
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from factory.io import plain
 from factory.io.progress import Progress, step
 from factory.oci.digest import Descriptor
 from factory.registry.protocol import SIF_LAYER
+from factory.sif.cuda import needs_of
 from factory.sif.fingerprint import content_size, fingerprint_of
 from factory.sif.header import read_sif_header
+from factory.sif.needs import Needs
 from factory.sif.packages import Packages, installed
 from factory.sif.squashfs import BlocksUnknown
 from factory.sif.tree import open_tree
@@ -25,12 +27,13 @@ from factory.sif.tree import open_tree
 
 @dataclass(frozen=True)
 class Examined:
-    """Facts about an image. chunks: its chunk index. fingerprint, packages: of its files; empty if unreadable."""
+    """Facts about an image. chunks: its chunk index. The rest is from its files, and empty if they are unreadable."""
 
     sif: Descriptor
     chunks: bytes
     fingerprint: str = ""
     packages: Packages | None = None
+    needs: Needs = field(default_factory=Needs)
 
 
 def examine(image: Path, progress: Progress) -> Examined:
@@ -45,7 +48,7 @@ def examine(image: Path, progress: Progress) -> Examined:
         with open_tree(image) as tree:
             with step(progress, "examine the image", content_size(tree)) as advance:
                 found = str(fingerprint_of(tree, advance))
-            return Examined(sif, index.encode(), found, installed(tree))
+            return Examined(sif, index.encode(), found, installed(tree), needs_of(tree))
     except (BlocksUnknown, IntegrityFailure) as error:
         progress.note(f"it is published without a fingerprint: {error}")
         return Examined(sif, index.encode())

@@ -47,8 +47,10 @@ def advice(recipe: Recipe) -> Iterator[None]:
 class Use:
     """Estimates the most space that a build takes, from its root file system before the last step and its image."""
 
-    def __init__(self, scratch: Path, on_line: Callable[[str], None]) -> None:
+    def __init__(self, scratch: Path, on_line: Callable[[str], None], *, before: int = 0, kept: int = 0) -> None:
+        """Watch a build. scratch: its folder. before: bytes of an earlier step; kept: those of its result."""
         self._scratch = scratch
+        self._before, self._kept = before, kept
         self._on_line = on_line
         self._before_last_step = 0
 
@@ -60,4 +62,6 @@ class Use:
 
     def peak(self, image_size: int) -> int:
         """Return the bytes that the build took at most; 0 if the engine did not show its last step."""
-        return self._before_last_step and self._before_last_step + _COPIES * image_size
+        if not self._before_last_step:
+            return 0
+        return max(self._before, self._kept + self._before_last_step + _COPIES * image_size)

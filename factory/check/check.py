@@ -5,11 +5,14 @@ Tests run unprivileged, on the read-only SIF, with time limits.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from factory.check.readiness import readiness
+from factory.check.readiness.running import Running
+from factory.check.tail import Tail
 from factory.engine.engine import HOME_INSIDE, Bind, Command, Engine
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.io import files, plain, search
@@ -17,12 +20,13 @@ from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
 from factory.recipes.inside import LeavesFolderError, folder_inside
 from factory.recipes.model import Place, Problem, ProblemError, Recipe, TestSpec
+from factory.records.findings import Finding
 from factory.records.report import TestReport, TestResult
 from factory.sif.own_test import has_own_test
 
-_KEPT = 64 * 1024  # bytes kept from the end of each output
 _OWN_TEST = TestSpec(name="%test", run="")
 _SHOWN_LINES = 8
+_PLAIN = re.compile(r"[/$][A-Za-z0-9/._+-]+", re.ASCII)
 _LEAST_SECONDS = 1.0  # minimum for matching the output of a test that used up its time
 
 
@@ -60,7 +64,8 @@ def check(
         )
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     with step(progress, f"check the files in {image.name}"):
-        findings = readiness.examine(recipe, image)
+        running = Running(image, place.engine, place.scratch)
+        findings = readiness.examine(recipe, image, (running.check,))
     wanted = recipe.tests
     if has_own_test(image):
         wanted = (_OWN_TEST, *wanted)
@@ -94,9 +99,14 @@ def _require_ready(report: TestReport) -> None:
         raise TestsFailed(
             f"{report.recipe} will not work on a cluster: {first}",
             why=first.effect,
-            fix=f'{first.remedy}; or, in recipe.toml: [checks] ignore = {{ {first.code} = "why it does not matter" }}',
+            fix=f'{first.remedy}; or, in recipe.toml: [checks] ignore = {{ {_key(first)} = "why it does not matter" }}',
             detail=[str(finding) for finding in report.blocking[1:_SHOWN_LINES]],
         )
+
+
+def _key(finding: Finding) -> str:
+    """Return the key under ``ignore`` for one finding: with its place, where that needs no escapes in TOML."""
+    return f'"{finding.code}:{finding.place}"' if _PLAIN.fullmatch(finding.place) else finding.code
 
 
 def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> TestResult:
@@ -105,7 +115,7 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
     if test.gpu and host.gpu != gpu:
         why = f"no {gpu} GPU on this machine" if host.gpu else "no GPU on this machine"
         return TestResult(test.name, "failed" if place.require_gpu else "untested", 0.0, why)
-    stdout, stderr = _Tail(), _Tail()
+    stdout, stderr = Tail(), Tail()
     with files.temporary_folder(place.scratch, "test") as folder:
         home, scratch = files.make_folder(folder / "home"), files.make_folder(folder / "tmp")
         if host.is_root:
@@ -158,23 +168,3 @@ def _wrong_output(test: TestSpec, out: str, seconds: float) -> str:
     if matches is None:
         return f"matching its output against {test.stdout_regex!r} took longer than {test.timeout}: simplify it"
     return "" if matches else f"its output does not match {test.stdout_regex!r}"
-
-
-class _Tail:
-    """Keeps the end of a stream in bounded memory."""
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-        self._cut = False
-
-    def take(self, block: bytes) -> None:
-        """Append the next block."""
-        self._kept += block
-        if len(self._kept) > 2 * _KEPT:
-            del self._kept[:-_KEPT]
-            self._cut = True
-
-    def text(self) -> str:
-        """Return the kept end as text, with a mark if the start was dropped."""
-        text = bytes(self._kept).decode("utf-8", "replace")
-        return f"[…]\n{text}" if self._cut else text

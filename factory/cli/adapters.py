@@ -91,6 +91,7 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
                 context.env, folder, context.settings.text("debian_mirror"), seen_as, context.settings.path("ca")
             ),
             bases=BasePlace(open_host, context.work / "bases"),
+            find_builder=lambda: context.builder,
             sandbox_required=context.settings.sandbox_required,
         )
 

@@ -18,6 +18,7 @@ from factory.errors import FactoryError, UsageError
 from factory.oci.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
+    from factory.engine.builder import Builder
     from factory.engine.engine import Engine
     from factory.recipes.collection import Recipes
     from factory.registry.protocol import Access, Registry
@@ -230,6 +231,13 @@ class Context:
         from factory.engine import engine, host  # noqa: PLC0415
 
         return engine.find(self.settings.text("engine"), self.env, host.probe(self.env))
+
+    @cached_property
+    def builder(self) -> Builder:
+        """The program that builds Dockerfiles. Raises NotFound."""
+        from factory.engine import builder  # noqa: PLC0415
+
+        return builder.find(self.settings.text("dockerfile_builder"), self.env)
 
     @cached_property
     def build_obstacle(self) -> FactoryError | None:

@@ -15,6 +15,7 @@ from factory.cli.options import CommonOptions
 from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
 from factory.engine import host, sources
+from factory.engine.driver import nvidia_driver
 from factory.engine.engine import Engine
 from factory.errors import FactoryError, PlaceUnusable
 from factory.io.files import readable_space
@@ -75,6 +76,10 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
             yield topic, "sandbox", engine.confinement.in_words()
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
+    try:
+        yield topic, "Dockerfiles", f"{context.builder.label}, {context.builder.path}"
+    except FactoryError as error:
+        yield topic, "Dockerfiles", f"not built here: {error.why}; {error.fix}"
     yield topic, "architecture", facts.arch
     yield topic, "user", "root" if facts.is_root else f"{facts.user_id}"
     if facts.is_root:
@@ -86,7 +91,8 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         "mounts SIF",
         "yes" if facts.mounts_images else "no (/dev/fuse is not accessible): images are unpacked for each run",
     )
-    yield topic, "GPU", facts.gpu or "none"
+    driver = nvidia_driver()
+    yield topic, "GPU", (facts.gpu or "none") + (f", NVIDIA driver {driver}" if driver else "")
     for tool, path in facts.tools.items():
         yield topic, tool, path or "-"
     with tempfile.TemporaryDirectory() as folder:

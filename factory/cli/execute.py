@@ -14,7 +14,7 @@ from pathlib import Path
 from factory.cli import stage
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.engine import container
+from factory.engine import container, driver
 from factory.engine.host import gpu_present
 from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
 from factory.io import files
@@ -34,6 +34,7 @@ class RunOptions(CommonOptions):
     bind: Sequence[str]
     engine_option: Sequence[str]
     no_gpu: bool
+    ignore_driver: bool
     record: Path | None
     arguments: Sequence[str] = ()
 
@@ -100,6 +101,7 @@ def declare(parser: argparse.ArgumentParser, words: str = "") -> None:
         help="option of the engine, as --opt=value",
     )
     parser.add_argument("--no-gpu", action="store_true", help="run without a GPU even if the recipe asks for one")
+    stage.driver_argument(parser)
     parser.add_argument("--record", type=Path, metavar="FILE", help="append the image and the command to FILE, as JSON")
     common_arguments(parser, RunOptions, registry=True, store=True)
 
@@ -112,12 +114,13 @@ def execute(verb: str, options: RunOptions) -> int:
         raise UsageError("exec needs a program", fix=f"singfactory exec {options.ref} python train.py")
     engine = context.engine  # first: without an engine there is no point in fetching the image
     image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
+    engine_options = _engine_options(context, image, options)
     path = _near(context, image)
     start = container.start(
         engine,
         env=context.env,
         recipe_env=image.env,
-        options=_engine_options(context, image, options),
+        options=engine_options,
         cwd=Path.cwd(),
         messages=container.message_options(context.env, quiet=options.quiet, verbose=options.verbose),
     )
@@ -218,9 +221,13 @@ def _engine_options(context: Context, image: StoredImage, options: RunOptions) -
     wanted = "" if options.no_gpu else image.gpu
     if wanted in GPU_OPTIONS:
         if gpu_present() == wanted:
+            if not options.ignore_driver:
+                otherwise = f"run it without the GPU (--no-gpu), or try it: {stage.IGNORE_DRIVER}"
+                driver.require_driver(image.recipe, image.needs, driver.nvidia_driver(), otherwise)
             chosen.append(GPU_OPTIONS[wanted])
         else:
-            context.progress.note(f"{image.recipe} asks for a GPU ({wanted}), but this machine has none")
+            asked = "; ask for one: sbatch --gpus=1" if context.job.number else ""
+            context.progress.note(f"{image.recipe} asks for a GPU ({wanted}), but this machine has none{asked}")
     for bind in options.bind:
         chosen += ["--bind", bind]
     return [*chosen, *options.engine_option]

@@ -11,6 +11,7 @@ from pathlib import Path
 from factory.cli.context import Context, absolute, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path
+from factory.engine import driver
 from factory.errors import UsageError
 from factory.io.files import readable_size
 from factory.oci.names import Reference, RegistryAddress
@@ -62,10 +63,19 @@ def run(options: PullOptions) -> int:
         if not options.json:
             say_path(copied or done.path, f" {done.image.digest}")
             context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {_fetched(done)}")
+            _note_driver(context, done.image)
         _note_name(context, done.image)
     if options.json:
         emit(rows[0] if len(rows) == 1 else rows)
     return 0
+
+
+def _note_driver(context: Context, image: StoredImage) -> None:
+    """Say which driver the image needs, and whether this machine has an older one."""
+    if image.gpu == "nvidia" and image.needs.driver:
+        here = driver.nvidia_driver()
+        old = f"; this machine has {here}" if driver.too_old(image.needs, here) else ""
+        context.progress.note(f"{image.recipe} needs {image.needs.in_words()}{old}")
 
 
 def _note_name(context: Context, image: StoredImage) -> None:

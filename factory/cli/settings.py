@@ -45,6 +45,7 @@ KEYS = (
     Key("trusted_owners", "list", "users whose images in shared stores, and whose factory.toml, may be used"),
     Key("stage", "path", "folder on the node's local disk for staged copies"),
     Key("engine", "text", "the apptainer or singularity program"),
+    Key("dockerfile_builder", "text", "the program that builds Dockerfiles: buildah, podman, or a path of one"),
     Key("tmpdir", "path", "folder on a local disk for builds and tests"),
     Key("sandbox", "text", "wanted (default), or required: refuse to build without a sandbox"),
     Key("work", "path", "folder for candidates between build, test and publish"),

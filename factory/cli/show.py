@@ -17,6 +17,7 @@ from factory.pull.resolve import resolve
 from factory.records import report as reports
 from factory.records.findings import summary
 from factory.records.release import TEST_REPORT
+from factory.sif.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def run(options: ShowOptions) -> int:
     if not release.inputs:
         facts["tag"] = facts["inputs"] = "unknown: not built by singfactory"
     facts["run"] = _in_words(facts["run"])
+    facts["needs"] = _needs(release.needs)
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
@@ -81,6 +83,13 @@ def _in_words(run: Mapping[str, Any]) -> str:
         "env": " ".join(f"{name}={value}" for name, value in run["env"].items()),
     }
     return ", ".join(f"{name} {text}" for name, text in said.items() if text)
+
+
+def _needs(needs: Needs) -> str:
+    rocm = f"ROCm {needs.rocm}" if needs.rocm else ""
+    gpus = f"code for {' '.join(needs.architectures)}" if needs.architectures else ""
+    cuda = needs.in_words() or (f"CUDA {needs.cuda}" if needs.cuda else "")
+    return "; ".join(filter(None, (cuda, rocm, gpus)))
 
 
 def _builds(context: Context, reference: Reference) -> tuple[Any, ...]:

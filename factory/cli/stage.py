@@ -10,12 +10,16 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say_path
+from factory.engine import driver
+from factory.engine.host import gpu_present
 from factory.errors import PlaceUnusable, UsageError
 from factory.io.ancestors import private_folder
 from factory.io.files import readable_size
 from factory.pull.stage import stage
 from factory.store import leases
 from factory.store.refs import StoredImage
+
+IGNORE_DRIVER = "--ignore-driver"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class StageOptions(CommonOptions):
 
     ref: str
     to: Path | None
+    ignore_driver: bool
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +37,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="a folder on a local disk (default: the setting stage, or $SLURM_TMPDIR)"
     )
+    driver_argument(parser)
     common_arguments(parser, StageOptions, registry=True, store=True)
+
+
+def driver_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--ignore-driver`."""
+    parser.add_argument(
+        IGNORE_DRIVER,
+        action="store_true",
+        help="go on even if the image needs a newer NVIDIA driver than this machine's",
+    )
 
 
 def run(options: StageOptions) -> int:
@@ -46,6 +61,10 @@ def run(options: StageOptions) -> int:
             fix="singfactory stage REF --to DIR, where DIR is on a local disk",
         )
     image = context.store.find(context.qualified(context.reference(options.ref)))
+    if image.gpu == "nvidia" == gpu_present() and not options.ignore_driver:
+        driver.require_driver(
+            image.recipe, image.needs, driver.nvidia_driver(), f"copy it all the same: {IGNORE_DRIVER}"
+        )
     context.store.lease(image.sif_digest, context.job, process=False)
     leases.take(local, image.sif_digest, context.job, process=False)
     say_path(copy(context, image, local))

@@ -16,7 +16,7 @@ from factory.engine import environment, sandbox
 from factory.engine.host import Host
 from factory.engine.output import Log, Output
 from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable, UsageError
-from factory.io import files, process, trees
+from factory.io import files, plain, process, trees
 
 APPTAINER = "apptainer"
 SINGULARITY = "singularity-ce"
@@ -61,7 +61,7 @@ class BuildOrder:
     scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
     file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
     none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
-    the engine's own connections; '' for the usual ones.
+    the engine's own connections; '' for the usual ones. log_begins: the log of earlier steps.
     """
 
     definition: Path
@@ -78,6 +78,7 @@ class BuildOrder:
     confined: str = ""
     reads: tuple[Path, ...] = ()
     authorities: str = ""
+    log_begins: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Command:
     """A test command: it runs unprivileged and contained, on the read-only SIF.
 
     Without arguments it is the image's %test. home: becomes HOME and the working directory. scratch: holds the folders
-    tmp and var_tmp, which are empty and writable for the user who runs the command.
+    tmp and var_tmp, which are empty and writable for the user who runs the command. network: False for none.
     """
 
     image: Path
@@ -111,6 +112,7 @@ class Command:
     binds: tuple[Bind, ...] = ()
     gpu: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,8 @@ class Engine:
             try:
                 self._make(order, files.make_folder(closed / "made") / "image.sif", output)
             finally:
-                self._clean(closed)
-                self._clean(order.scratch)
+                self.clean(closed)
+                self.clean(order.scratch)
 
     def _make(self, order: BuildOrder, partial: Path, output: Output) -> None:
         done = self._build(order, partial, output)
@@ -188,6 +190,8 @@ class Engine:
     def _build(self, order: BuildOrder, image: Path, output: Output) -> process.Finished:
         with files.create(order.log) as file:
             log = Log(file)
+            for block in plain.blocks_of(order.log_begins) if order.log_begins else ():
+                log.write(block)
             if order.mksquashfs_options and not self.takes_mksquashfs_options:
                 left_out = " ".join(order.mksquashfs_options)
                 log.write(f"{self.label} has no option for mksquashfs arguments; ignored: {left_out}\n".encode())
@@ -299,6 +303,7 @@ class Engine:
         for bind in (Bind(command.home, HOME_INSIDE, writable=True), *command.binds, *groups):
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
+        options += [] if command.network else ["--net", "--network", "none"]
         return options + self.unpack_options()
 
     def unpack_options(self) -> list[str]:
@@ -306,7 +311,7 @@ class Engine:
         unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
         return ["--unsquash"] if unpacks else []
 
-    def _clean(self, folder: Path) -> None:
+    def clean(self, folder: Path) -> None:
         """Remove a build's leftovers, including files that belong to the user's subordinate ids."""
         if trees.remove_tree(folder) or self.host.is_root:
             return

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from factory.engine import certificates
 from factory.engine.authorities import site_bundle
@@ -25,6 +25,14 @@ from factory.io.http.proxies import Proxy, plain_no_proxy
 
 _PIP_OPTIONS = ("index-url", "extra-index-url", "find-links", "trusted-host", "retries")
 _INDEXES = ("index-url", "extra-index-url")
+# A variable of uv, that of pip with the same meaning, and what separates its values.
+_UV_OF_PIP = (
+    ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", " "),
+    ("UV_INDEX", "PIP_EXTRA_INDEX_URL", " "),
+    ("UV_FIND_LINKS", "PIP_FIND_LINKS", ","),
+    ("UV_INSECURE_HOST", "PIP_TRUSTED_HOST", " "),
+)
+_NAMED = re.compile(r"[A-Za-z0-9_-]+=")  # uv: NAME=URL
 _PIP_LIMIT = 1024 * 1024  # bytes of a configuration file
 _PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
@@ -90,6 +98,7 @@ def find(
             collected.left_out.append(name)
         if shown := [part for part in kept if part]:
             collected.set(name, " ".join(shown))
+    _set_for_uv(collected, env, home)
     return PackageSources(
         configured_mirror or debian_mirror(),
         tuple(sorted(collected.env.items())),
@@ -180,6 +189,32 @@ def _http_proxy(address: str) -> Proxy | None:
     except UsageError:
         return None
     return proxy if proxy.scheme == "http" and "?" not in address else None
+
+
+def _set_for_uv(collected: _Collected, env: Mapping[str, str], home: Path) -> None:
+    """Set uv's variables: the user's own, else those of pip, with pip's rule: the best version of all indexes.
+
+    Reference: https://docs.astral.sh/uv/reference/environment/
+    """
+    for name, pip, separator in _UV_OF_PIP:
+        given = env.get(name, "")
+        if not given:
+            text = collected.env.get(pip, "")
+            if text and all(re.match(r"[a-z]+://|/", part) or name == "UV_INSECURE_HOST" for part in text.split()):
+                collected.env[name] = separator.join(map(_as_url, text.split()) if "INDEX" in name else text.split())
+            continue
+        parts = [part.partition("=")[2] if _NAMED.match(part) else part for part in re.split(r"[\s,]+", given) if part]
+        kept = [collected.localised(part, home, index="INDEX" in name) for part in parts]
+        if None in kept:
+            collected.left_out.append(name)
+        if shown := [part for part in kept if part]:
+            collected.set(name, separator.join(shown))
+    if "UV_INDEX" in collected.env:
+        collected.env["UV_INDEX_STRATEGY"] = env.get("UV_INDEX_STRATEGY") or "unsafe-best-match"
+
+
+def _as_url(place: str) -> str:
+    return f"file://{quote(place)}" if place.startswith("/") else place
 
 
 class _Collected:

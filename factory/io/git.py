@@ -68,6 +68,21 @@ class Repository:
         commit = self._last_commit([folder])[1]
         return f"{commit}-dirty" if commit and self._differs(folder) else commit
 
+    def head(self) -> str:
+        """Return the commit that is checked out; '' if there is none."""
+        return _text(self._ask("rev-list", "--max-count=1", "HEAD"))
+
+    def differs(self, path: Path) -> bool:
+        """Return whether a file, or a folder's files, differ from what is committed, or are not."""
+        return self._differs(path)
+
+    def files(self, folder: Path) -> frozenset[str]:
+        """Return the files below a folder that are tracked or new, but not ignored; relative to it."""
+        listed = self._ask("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", self._path(folder))
+        place = self.place(folder)
+        names = (os.fsdecode(name) for name in (listed or b"").split(b"\0") if name)
+        return frozenset(name[len(place) :] for name in names if name.startswith(place))
+
     def committed(self, folders: Sequence[Path]) -> int:
         """Return when the folders were last changed, by the committer's clock, in seconds since 1970.
 

@@ -116,11 +116,12 @@ def publish_set(
 
 
 def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bool:
-    """Return True if a rebuild equals a release: same files, same `[run]`, same version, same architecture."""
+    """Return True if a rebuild equals a release: same files, `[run]`, `[project]`, version and architecture."""
     return (
         release is not None
         and release.fingerprint == made.fingerprint != ""
         and (release.tag.version, release.arch, release.run) == (recipe.version, made.arch, recipe.run)
+        and release.project == recipe.project.facts()
     )
 
 
@@ -286,9 +287,11 @@ def _push_image(
         engine=made.engine,
         tested=report.summary(),
         run=recipe.run,
+        project=recipe.project.facts(),
         fingerprint=made.fingerprint,
         chunks=Descriptor.of(CHUNK_INDEX, chunks) if chunks else None,
         update=_update(recipe, made, chunks, registry),
+        needs=made.needs,
     )
     raw = to_manifest(release, _about(recipe, made, origin), beside_others=len(recipe.build.arch) > 1).raw()
     release = replace(release, digest=raw.descriptor.digest)

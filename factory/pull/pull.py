@@ -21,6 +21,7 @@ from factory.pull.resolve import confirm, resolve
 from factory.recipes.model import RunSpec
 from factory.records.release import Release
 from factory.registry.protocol import Registry
+from factory.sif.needs import Needs
 from factory.store.fetch.partial import open_partial
 from factory.store.fetch.pool import Source
 from factory.store.fetch.transfer import SLEPT, transfer
@@ -55,6 +56,8 @@ class Pulled:
             "reused": self.reused,
             "seconds": round(self.seconds, 3),
             "registry": self.image.registry,
+            "cuda": self.image.needs.cuda,
+            "driver": self.image.needs.driver,
         }
 
 
@@ -87,8 +90,11 @@ def pull(
         progress.note(found.notice)
     if found.from_catalog:
         before = _known(release, store)
-        run = RunSpec(before.gpu, before.env, before.binds) if before else confirm(release, registry).run
-        release = replace(release, run=run)  # the catalog is not trusted for what `exec` adds
+        # The catalog is not trusted for what `exec` adds or refuses.
+        run, needs = (
+            (RunSpec(before.gpu, before.env, before.binds), before.needs) if before else _said(release, registry)
+        )
+        release = replace(release, run=run, needs=needs)
     store.lease(release.sif.digest)
 
     indexes = {other.sif.digest: other.chunks for other in found.others if other.chunks is not None}
@@ -104,6 +110,7 @@ def pull(
         gpu=release.run.gpu,
         env=release.run.env,
         binds=release.run.binds,
+        needs=release.needs,
     )
     before = store.known(image.recipe).of(image.registry).get(image.tag)
     if before is not None and before.sif_digest != image.sif_digest:
@@ -141,6 +148,12 @@ def _bring(
         if path is not None:
             return path, fetched, overhead
         progress.note(SLEPT)
+
+
+def _said(release: Release, registry: Registry) -> tuple[RunSpec, Needs]:
+    """Return what the manifest of a release says about running it."""
+    confirmed = confirm(release, registry)
+    return confirmed.run, confirmed.needs
 
 
 def _known(release: Release, store: Store) -> StoredImage | None:

@@ -29,6 +29,7 @@ from factory.recipes.model import (
     RunSpec,
     TestSpec,
 )
+from factory.recipes.project_table import project_of
 from factory.recipes.toml.lines import KeyPath
 from factory.recipes.toml.table import Report, Table
 
@@ -90,6 +91,7 @@ def _recipe(folder: Path, top: Table) -> Recipe:
         quiet=_quiet(top.table("quiet")),
         checks=_checks(top.table("checks")),
         lifecycle=_lifecycle(top.table("lifecycle")),
+        project=project_of(top.table("project")),
     )
     about.refuse_unknown()
     top.refuse_unknown()
@@ -122,19 +124,18 @@ def _homepage(table: Table) -> str:
 
 def _build(table: Table, folder: Path) -> BuildSpec:
     default = BuildSpec()
-    if table.has("dockerfile"):
-        table.complain(
-            "dockerfile", "Dockerfiles are not supported yet", "write image.def, and remove the key dockerfile"
-        )
+    dockerfile = _dockerfile(table, folder)
     args = table.mapping("args", name=NAME, what="an argument's name")
-    for name in sorted(BUILT_IN & args.keys()):
+    for name in () if dockerfile else sorted(BUILT_IN & args.keys()):
         table.table("args").complain(name, f"the argument {name} is set by the factory", "use another name")
     arch = table.choices("arch", default.arch, ARCHITECTURES)
     if not arch:
         table.complain("arch", "arch is empty", 'write arch = ["amd64"]')
     spec = BuildSpec(
-        definition=_definition(table, folder, default.definition),
-        base=_base(table),
+        definition="" if dockerfile else _definition(table, folder, default.definition),
+        dockerfile=dockerfile,
+        target=table.text("target"),
+        base="" if dockerfile else _base(table),
         arch=arch or default.arch,
         args=args,
         disk=table.size("disk", default.disk),
@@ -145,13 +146,38 @@ def _build(table: Table, folder: Path) -> BuildSpec:
     return spec
 
 
+def _dockerfile(table: Table, folder: Path) -> str:
+    """Return the Dockerfile's path, '' for a recipe with a definition file."""
+    if not table.has("dockerfile"):
+        if table.has("target"):
+            table.complain("target", "target is a stage of a Dockerfile, and there is none", "remove it")
+        return ""
+    name = table.text("dockerfile")
+    if not name or ".." in Path(name).parts or not _stays_inside(folder, name):
+        message = f"dockerfile is {shown(name)}, which is not in the recipe's folder"
+        table.complain("dockerfile", message, "name an ordinary file in the folder, such as Dockerfile")
+        return "Dockerfile"
+    if not (folder / name).is_file():
+        what = f"{name} is not an ordinary file" if os.path.lexists(folder / name) else f"there is no file {name}"
+        table.complain("dockerfile", what, "write a Dockerfile there, or name another one")
+    if table.text("definition"):
+        message = "the recipe has both a definition and a dockerfile"
+        table.complain("definition", message, "remove one of the two")
+    if table.has("base"):
+        remedy = "remove base: FROM in the Dockerfile names the image, and singfactory update pins it"
+        if table.text("base").startswith("recipe://"):
+            remedy = "write a definition file, which can start from another recipe: singfactory convert begins one"
+        table.complain("base", "a recipe with a Dockerfile has no base", remedy)
+    return name
+
+
 def _definition(table: Table, folder: Path, default: str) -> str:
     definition = table.text("definition", default)
     if not definition or ".." in Path(definition).parts or not _stays_inside(folder, definition):
         message = f"definition is {shown(definition)}, which is not in the recipe's folder"
         table.complain("definition", message, "name an ordinary file in the folder, such as image.def")
         return default
-    if not (folder / definition).is_file() and not table.has("dockerfile"):
+    if not (folder / definition).is_file():
         there = os.path.lexists(folder / definition)
         message = f"{definition} is not an ordinary file" if there else f"there is no file {definition}"
         table.complain("definition", message, "write a definition file there, or name another one")
@@ -261,7 +287,7 @@ def _checks(table: Table) -> ChecksSpec:
             near = get_close_matches(code, CODES, n=1)
             remedy = f"did you mean {near[0]}?" if near else "docs/checks.md lists the codes"
             below.complain(key, f"there is no readiness check {shown(code)}", remedy)
-        elif colon and not place.startswith("/"):
+        elif colon and not place.startswith(("/", "$")):
             below.complain(key, f"{shown(place)} is not a path in the image", f'write "{code}:/PATH", or {code} alone')
         if not reason.strip():
             below.complain(key, f"no reason is given to ignore {shown(code)}", f'write why, as in {code} = "…"')

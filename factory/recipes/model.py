@@ -64,9 +64,14 @@ class ProblemError(RecipeError):
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://)."""
+    """`[build]`: how the image is built. disk: bytes; base: '', or with a scheme (docker://, recipe://).
+
+    dockerfile: built instead of a definition file, which is then ''. target: its stage, '' for the last.
+    """
 
     definition: str = "image.def"
+    dockerfile: str = ""
+    target: str = ""
     base: str = ""
     arch: tuple[str, ...] = ("amd64",)
     args: Mapping[str, str] = field(default_factory=dict)
@@ -121,8 +126,34 @@ class QuietSpec:
 
 
 @dataclass(frozen=True)
+class ProjectSpec:
+    """`[project]`: the project whose locked packages the image has. An empty source means that there is none.
+
+    source: its web address without a login, or its folder's name; path: the folder in its repository, '' for the top.
+    commit: of the lock, '' if it is in no repository; dirty: whether the lock differed from it. lock: the file's name.
+    python, extras, groups, include_code: what `singfactory new` was called with, for `--update`.
+    """
+
+    source: str = ""
+    path: str = ""
+    commit: str = ""
+    dirty: bool = False
+    lock: str = ""
+    python: str = ""
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    include_code: bool = False
+
+    def facts(self) -> dict[str, str]:
+        """Return what a release says about the project, without empty values."""
+        commit = f"{self.commit}-dirty" if self.commit and self.dirty else self.commit
+        facts = {"source": self.source, "path": self.path, "commit": commit, "lock": self.lock}
+        return {name: text for name, text in facts.items() if text}
+
+
+@dataclass(frozen=True)
 class ChecksSpec:
-    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:/PATH`` for a path and all below it."""
+    """`[checks]`: reasons to ignore readiness findings, by code, or by ``CODE:PLACE`` for a path and all below it."""
 
     ignore: Mapping[str, str] = field(default_factory=dict)
 
@@ -153,11 +184,12 @@ class Recipe:
     quiet: QuietSpec = field(default_factory=QuietSpec)
     checks: ChecksSpec = field(default_factory=ChecksSpec)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    project: ProjectSpec = field(default_factory=ProjectSpec)
 
     @property
     def definition_path(self) -> Path:
-        """The path of the definition file."""
-        return self.folder / self.build.definition
+        """The path of the definition file, or of the Dockerfile."""
+        return self.folder / (self.build.dockerfile or self.build.definition)
 
     @property
     def base_recipe(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from factory.errors import UsageError
@@ -79,8 +80,16 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
     base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as for docker pull. The folder is created
     atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
     """
-    folder = root / recipe_name(name)
     base, version = _base_and_version(base)
+    return create(root, name, _files(name, base, version, maintainer))
+
+
+def create(root: Path, name: str, content: Mapping[str, str | bytes]) -> Path:
+    """Create the folder of a recipe with these files, by their paths in it, and return it.
+
+    It is created atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
+    """
+    folder = root / recipe_name(name)
     if folder.exists() or folder.is_symlink():
         raise UsageError(
             f"the recipe {name} exists already",
@@ -90,8 +99,9 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
     make_folder(root)
     temporary = make_folder(root / f".{name}.{secrets.token_hex(8)}")
     try:
-        for file, content in _files(name, base, version, maintainer).items():
-            atomic_write(temporary / file, content)
+        for file, text in content.items():
+            make_folder((temporary / file).parent)
+            atomic_write(temporary / file, text)
         rename_into_place(temporary, folder)
     finally:
         remove_tree(temporary)

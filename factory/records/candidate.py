@@ -28,6 +28,7 @@ from factory.oci.names import version_name
 from factory.records.inputs import Inputs
 from factory.records.record import Record
 from factory.registry.protocol import SIF_LAYER
+from factory.sif.needs import Needs
 
 _FORMAT = 1
 _LIMIT = 64 * 1024  # bytes of a build record
@@ -40,7 +41,7 @@ FILES = frozenset(
 )
 _KEYS = frozenset(
     {"format", "recipe", "version", "arch", "sif_digest", "size", "created", "seconds", "engine", "inputs", "parts"}
-    | {"base", "base_digest", "fingerprint", "disk"}
+    | {"base", "base_digest", "fingerprint", "disk", "needs"}
 )
 
 
@@ -49,7 +50,7 @@ class Candidate:
     """The result of one build. created: ISO 8601, UTC. seconds: wall time of the build. key: the input key.
 
     fingerprint: of the contents (factory.sif.fingerprint); '' if they could not be read. disk: bytes that the build
-    took on disk at most; 0 if unknown.
+    took on disk at most; 0 if unknown. needs: of the machine's GPU driver.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Candidate:
     base_digest: str = ""
     fingerprint: str = ""
     disk: int = 0
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def image(self) -> Path:
@@ -105,6 +107,7 @@ class Candidate:
             "base_digest": self.base_digest,
             "fingerprint": self.fingerprint,
             "disk": self.disk,
+            "needs": self.needs.to_json(),
         }
 
     def save(self) -> None:
@@ -190,7 +193,16 @@ def _read(folder: Path, record: Record) -> Candidate:
         base_digest=base_digest,
         fingerprint=record.text("fingerprint", _TEXT_LIMIT, _FINGERPRINT) if record.has("fingerprint") else "",
         disk=record.size("disk") if record.has("disk") else 0,
+        needs=_needs(record.value("needs")) if record.has("needs") else Needs(),
     )
+
+
+def _needs(value: object) -> Needs:
+    """Return what the image needs. Raises ValueError for anything that singfactory does not write."""
+    found = Needs.from_json(value)
+    if found.to_json() != value:
+        raise ValueError("needs is malformed")
+    return found
 
 
 def require_image(candidate: Candidate) -> None:

@@ -12,6 +12,7 @@ from factory.recipes.definition import parser as definition_parser
 from factory.recipes.definition.agents import refuse_host
 from factory.recipes.definition.arguments import argument_values, base_address
 from factory.recipes.definition.definition import Definition
+from factory.recipes.dockerfile import build as dockerfile_build
 from factory.recipes.model import Recipe
 from factory.recipes.quiet import quiet
 from factory.records.release import run_to_json
@@ -50,21 +51,28 @@ class Inputs:
 
 def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
     """Read and hash the inputs of an image. base_digest: '' without a base. Raises RecipeError."""
+    parts = dockerfile_build.inputs(recipe, arch) if recipe.build.dockerfile else _definition_inputs(recipe, arch)
+    return Inputs(
+        {
+            "recipe": f"{recipe.name} {recipe.version} {arch}",
+            **parts,
+            "base": base_digest,
+            "run": Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex,
+            "engine": engine,
+        }
+    )
+
+
+def _definition_inputs(recipe: Recipe, arch: str) -> dict[str, str]:
     # The base's digest and the rules are separate parts, so that a moved base is not reported as an edited definition.
     # The mirror is left out: it changes where packages come from, not which ones.
     definition = definition_for(replace(recipe, quiet=quiet.NO_RULES), arch, base_digest="", debian_mirror="")
     copied = json.dumps(build_inputs(recipe, definition))
-    return Inputs(
-        {
-            "recipe": f"{recipe.name} {recipe.version} {arch}",
-            "definition": Digest.of(definition.text().encode()).hex,
-            "files": Digest.of(copied.encode()).hex,
-            "base": base_digest,
-            "run": Digest.of(json.dumps(run_to_json(recipe.run), sort_keys=True).encode()).hex,
-            "engine": engine,
-            "rules": quiet.record(recipe.quiet),
-        }
-    )
+    return {
+        "definition": Digest.of(definition.text().encode()).hex,
+        "files": Digest.of(copied.encode()).hex,
+        "rules": quiet.record(recipe.quiet),
+    }
 
 
 GatherInputs = Callable[[Recipe, str, str, str], Inputs]  # recipe, architecture, base's digest, engine: see `gather`
@@ -99,13 +107,16 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
+    definition = quiet.labelled(
+        definition, {f"io.singfactory.project.{n}": t for n, t in recipe.project.facts().items()}
+    )
     first = quiet.mount_points(recipe.run.binds)
     return definition_parser.require_same(quiet.with_rules(definition, recipe.quiet, epoch, first))
 
 
 def needs_mirror(recipe: Recipe) -> bool:
     """Return whether the definition uses `{{ debian_mirror }}`."""
-    return any(use.name == "debian_mirror" for use in _read(recipe).variables())
+    return not recipe.build.dockerfile and any(use.name == "debian_mirror" for use in _read(recipe).variables())
 
 
 def _read(recipe: Recipe) -> Definition:

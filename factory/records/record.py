@@ -97,6 +97,11 @@ class Record:
             raise ValueError(f"{name} is not a list")  # noqa: TRY004 - as above
         return tuple(Record(one) for one in found)
 
+    def value(self, name: str) -> object:
+        """Return a value of any kind, which the caller must check."""
+        found: object = self._get(name)
+        return found
+
     def has(self, name: str) -> bool:
         """Return whether the record has this key."""
         return name in self._value

@@ -14,6 +14,7 @@ from factory.oci.names import BuildTag, tag_name, version_name
 from factory.recipes.model import RunSpec
 from factory.registry.image_index import ARCH, ImageIndex, Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
+from factory.sif.needs import Needs
 
 TEST_REPORT = "application/vnd.singfactory.test-report.v1+json"
 CHUNK_INDEX = "application/vnd.singfactory.chunk-index.v1"
@@ -23,6 +24,7 @@ _PACKED = ("gzip", "zstd")  # ends of media types that say how the content is pa
 _CONTAINERS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 _OCI = "org.opencontainers.image."
 _OURS = "io.singfactory."
+_ARCHITECTURES = "gpu-architectures"
 _MOST_PARTS = 200  # input parts of an image; ours have seven
 
 
@@ -50,7 +52,7 @@ class Release:
     digest: of the manifest. sif: its only layer. created: ISO 8601, UTC. inputs: the input key. parts: the input
     digests by name. tested: the test results in words. fingerprint: of the contents (factory.sif.fingerprint), or ''.
     chunks: the blob of its chunk index (factory.delta.index), if any. update: from the previous release. repeat: in
-    the catalog only.
+    the catalog only. needs: of the machine's GPU driver. project: the project whose packages it has (`[project]`).
     """
 
     recipe: str
@@ -68,6 +70,8 @@ class Release:
     chunks: Descriptor | None = None
     update: Update | None = None
     repeat: Repeat | None = None
+    needs: Needs = field(default_factory=Needs)
+    project: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the release's catalog entry."""
@@ -92,6 +96,10 @@ class Release:
             entry["update"] = asdict(self.update)
         if self.repeat is not None:
             entry["repeat"] = asdict(self.repeat)
+        if needs := self.needs.to_json():
+            entry["needs"] = needs
+        if self.project:
+            entry["project"] = dict(self.project)
         return entry
 
     @classmethod
@@ -127,6 +135,8 @@ def _from_json(recipe: str, value: dict[str, Any]) -> Release:
         chunks=_chunks_from_json(value.get("chunks")),
         update=_update_from_json(value.get("update")),
         repeat=_repeat_from_json(value.get("repeat")),
+        needs=Needs.from_json(value.get("needs")),
+        project=_texts(value.get("project")),
     )
 
 
@@ -200,6 +210,9 @@ def to_manifest(release: Release, about: Mapping[str, str], *, beside_others: bo
         annotations[_OURS + "chunks"] = json.dumps(_chunks_to_json(release.chunks), sort_keys=True)
     if release.update is not None:
         annotations[_OURS + "update"] = json.dumps(asdict(release.update), sort_keys=True)
+    annotations |= _needs_to_annotations(release.needs)
+    if release.project:
+        annotations[_OURS + "project"] = json.dumps(dict(release.project), sort_keys=True)
     layer = Descriptor(
         SIF_LAYER, release.sif.digest, release.sif.size, {_OCI + "title": f"{release.recipe}-{release.tag}{suffix}.sif"}
     )
@@ -236,7 +249,23 @@ def from_manifest(recipe: str, manifest: Manifest, digest: Digest) -> Release:
         fingerprint=text(_OURS + "fingerprint"),
         chunks=_chunks_from_json(document("chunks")),
         update=_update_from_json(document("update")),
+        needs=Needs.from_json(
+            {name: text(_OURS + name) for name in ("cuda", "driver", "rocm")}
+            | {"architectures": text(_OURS + _ARCHITECTURES).split()}
+        ),
+        project=_texts(document("project")),
     )
+
+
+def _needs_to_annotations(needs: Needs) -> dict[str, str]:
+    """Return one plain annotation for each known need: other tools can show them."""
+    known = {
+        "cuda": needs.cuda,
+        "driver": needs.driver,
+        "rocm": needs.rocm,
+        _ARCHITECTURES: " ".join(needs.architectures),
+    }
+    return {_OURS + name: text for name, text in known.items() if text}
 
 
 def _version(text: str) -> str:

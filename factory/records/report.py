@@ -222,17 +222,21 @@ def _short(text: str) -> str:
 
 
 def junit(report: TestReport) -> bytes:
-    """Return the report as JUnit XML for CI services; untested tests are ``skipped``."""
+    """Return the report as JUnit XML: untested tests are ``skipped``, errors of the readiness checks are failures."""
     suite = ET.Element(
         "testsuite",
         name=report.recipe,
-        tests=str(len(report.results)),
-        failures=str(len(report.failed)),
+        tests=str(len(report.results) + len(report.blocking)),
+        failures=str(len(report.failed) + len(report.blocking)),
         errors="0",
         skipped=str(len(report.untested)),
         time=f"{sum(result.seconds for result in report.results):.3f}",
         timestamp=report.started.removesuffix("Z"),
     )
+    for finding in report.blocking:
+        name = f"readiness: {finding.code} {finding.place}".rstrip()
+        case = ET.SubElement(suite, "testcase", classname=report.recipe, name=name, time="0.000")
+        ET.SubElement(case, "failure", message=f"{finding.message}; {finding.effect}").text = finding.remedy
     for result in report.results:
         case = ET.SubElement(suite, "testcase", classname=report.recipe, name=result.name, time=f"{result.seconds:.3f}")
         if result.outcome == "failed":

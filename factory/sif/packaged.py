@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from factory.sif.tree import Tree
 
+_LINE = re.compile(rb"^(/[^\n]+)$", re.MULTILINE)
+_ENTRY = re.compile(rb"^(?:F:([^\n]*)|R:([^\n]+))$", re.MULTILINE)
 _DPKG = re.compile(r"/var/lib/dpkg/info/[^/]+\.list")
 _APK = re.compile(r"/(?:usr/)?lib/apk/db/installed")
 _MERGED = re.compile(r"/(?:bin|sbin|lib|lib32|lib64|libx32)/")  # links into /usr in most images of today
@@ -30,7 +32,8 @@ def packaged_files(tree: Tree) -> frozenset[str]:
         left -= max(entry.inode.size, _LEAST_READ)
         if left < 0:
             break
-        for owned in read(tree.head(entry, entry.inode.size).decode("utf-8", "surrogateescape")):
+        for raw in read(tree.head(entry, entry.inode.size)):
+            owned = raw.decode("utf-8", "surrogateescape")
             if owned in tree.entries:
                 found.add(owned)
             elif _MERGED.match(owned) and f"/usr{owned}" in tree.entries:
@@ -38,15 +41,15 @@ def packaged_files(tree: Tree) -> frozenset[str]:
     return frozenset(found)
 
 
-def _of_dpkg(text: str) -> Iterator[str]:
-    yield from (line for line in text.split("\n") if line.startswith("/") and line != "/.")
+def _of_dpkg(content: bytes) -> Iterator[bytes]:
+    return (match[1] for match in _LINE.finditer(content))
 
 
-def _of_apk(text: str) -> Iterator[str]:
+def _of_apk(content: bytes) -> Iterator[bytes]:
     """Yield the files of apk's database: ``F:`` names a folder, the ``R:`` lines after it the files in it."""
-    folder = ""
-    for line in text.split("\n"):
-        if line.startswith("F:"):
-            folder = line[2:]
-        elif line.startswith("R:"):
-            yield f"/{folder}/{line[2:]}"
+    folder = b""
+    for match in _ENTRY.finditer(content):
+        if match[2] is None:
+            folder = match[1]
+        else:
+            yield b"/" + folder + b"/" + match[2]

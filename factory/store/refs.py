@@ -11,6 +11,7 @@ from factory import strict
 from factory.errors import NotFound
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
+from factory.sif.needs import Needs
 
 GPUS = ("none", "nvidia", "rocm")
 _TIME_LIMIT = 40  # characters of a timestamp
@@ -18,7 +19,10 @@ _TIME_LIMIT = 40  # characters of a timestamp
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A verified image in a store. digest: of the manifest; sif_digest: of the file; times: ISO 8601, UTC."""
+    """A verified image in a store. digest: of the manifest; sif_digest: of the file; times: ISO 8601, UTC.
+
+    needs: of the machine's GPU driver; empty if the release does not say.
+    """
 
     recipe: str
     tag: str
@@ -30,6 +34,7 @@ class StoredImage:
     gpu: str = "none"
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[str, ...] = ()
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def sif(self) -> Descriptor:
@@ -51,6 +56,7 @@ class StoredImage:
             "size": self.size,
             "pulled": self.pulled,
             "run": {"gpu": self.gpu, "env": dict(self.env), "binds": list(self.binds)},
+            **({"needs": needs} if (needs := self.needs.to_json()) else {}),
         }
 
     @classmethod
@@ -76,6 +82,7 @@ class StoredImage:
             gpu=gpu,
             env=env,
             binds=tuple(strict.text(bind) for bind in binds),
+            needs=Needs.from_json(image.get("needs")),
         )
 
 

@@ -67,6 +67,13 @@ def test_a_proxy_that_cannot_be_relayed_is_named_before_the_build_and_with_its_f
     assert files_with(PASSWORD, project.folder) == []
 
 
+def test_programs_that_give_up_root_in_a_post_can_write_temporary_files(project: Project) -> None:
+    project.recipe("tool", definition=DEFINITION + "    ls -ld /tmp /var/tmp > /modes\n")
+    project.ok("make")
+    modes = project.ok("exec", "tool", "--", "cat", "/modes").out.split("\n")
+    assert [line[:10] for line in modes if line] == ["drwxrwxrwt"] * 2, modes  # apt-get update fails without
+
+
 @pytest.fixture
 def own_registry(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     """A registry with TLS, and the authority that it belongs to."""

@@ -1,1 +1,1 @@
-"""Readiness checks: what in an image will not work on a cluster. Nothing is run."""
+"""Readiness checks: what in an image will not work on a cluster, by reading it and by running it as users do."""

@@ -6,11 +6,24 @@ A check is a function that takes a Subject and yields findings. To add one: list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from os import SEEK_END
 from pathlib import Path
 
-from factory.check.readiness import rights
+from factory.check.readiness import (
+    binaries,
+    environment,
+    gpus,
+    hidden,
+    languages,
+    links,
+    mounts,
+    mpi,
+    rights,
+    secrets,
+    sizes,
+)
 from factory.check.readiness.ignoring import Ignoring
 from factory.check.readiness.subject import Subject
 from factory.errors import IntegrityFailure
@@ -22,21 +35,38 @@ from factory.sif.squashfs import BlocksUnknown
 from factory.sif.tree import open_tree
 
 Check = Callable[[Subject], Iterator[Finding]]
-CHECKS: tuple[Check, ...] = (*rights.CHECKS,)
+CHECKS: tuple[Check, ...] = (
+    *mounts.CHECKS,
+    *binaries.CHECKS,
+    *rights.CHECKS,
+    *hidden.CHECKS,
+    *environment.CHECKS,
+    *languages.CHECKS,
+    *secrets.CHECKS,
+    *links.CHECKS,
+    *sizes.CHECKS,
+    *gpus.CHECKS,
+    *mpi.CHECKS,
+)
+_MOST_OF_A_CHECK = 20_000  # findings; all but ten of a kind are only counted
 _ORDER = ("error", "warning", "information")
 
 
-def examine(recipe: Recipe, image: Path) -> tuple[Finding, ...]:
+def examine(recipe: Recipe, image: Path, more: Sequence[Check] = ()) -> tuple[Finding, ...]:
     """Return the findings on an image, errors first; those that the recipe ignores carry its reason.
 
-    Nothing in the image is run. An image whose files cannot be read gives one finding that says so. Raises OSError.
+    more: checks besides those that only read the image's files; without them nothing in it is run. An image whose
+    files cannot be read gives one finding that says so. Raises OSError.
     """
     try:
         with plain.reading(image) as file:
             arch = read_sif_header(file, file.seek(0, SEEK_END), image.name).arch
         with open_tree(image) as tree:
             subject = Subject(recipe, tree, arch)
-            return settled(recipe, (finding for check in CHECKS for finding in check(subject)))
+            checks = (*CHECKS, *more)
+            return settled(
+                recipe, (finding for check in checks for finding in islice(check(subject), _MOST_OF_A_CHECK))
+            )
     except (BlocksUnknown, IntegrityFailure) as error:
         return settled(recipe, [unreadable(str(error))])
 

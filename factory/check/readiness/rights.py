@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 
 from factory.check.readiness.subject import Subject
+from factory.recipes.codes import Severity
 from factory.records.findings import Finding
 from factory.sif.tree import Entry
 
@@ -39,7 +40,16 @@ def _root_only(subject: Subject) -> Iterator[Finding]:
         if entry.inode.kind == "folder":
             closed = path.rstrip("/") + "/"
         mode = f"mode {entry.inode.mode & 0o777:03o}, owner {entry.inode.uid}"
-        yield subject.finding("root-only-file", path, f"{wrong} ({mode})")
+        severity: Severity = "error" if _is_needed(subject, path) else "warning"
+        yield subject.finding("root-only-file", path, f"{wrong} ({mode})", severity=severity)
+
+
+def _is_needed(subject: Subject, path: str) -> bool:
+    """Return whether programs on PATH are behind a path, or it is one of them."""
+    prefix = path.rstrip("/") + "/"
+    return path.rpartition("/")[0] in subject.path_folders or any(
+        f"{folder}/".startswith(prefix) for folder in subject.path_folders
+    )
 
 
 def _closed(entry: Entry) -> str:

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import posixpath
-import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from factory.recipes.codes import CODES, Severity
 from factory.recipes.model import Recipe
 from factory.records.findings import Finding
 from factory.sif.packaged import packaged_files
-from factory.sif.tree import Entry, Tree
+from factory.sif.tree import Entry, FilesUnknown, Tree
+from factory.sif.variables import USUAL_PATH, Variable, variables
 
 _MOST_LINKS = 40  # the limit of Linux
-_ENVIRONMENT = re.compile(r"/\.singularity\.d/env/[^/]+\.sh")
-_LARGEST_SCRIPT = 1 << 20  # bytes
-_MOST_SCRIPTS = 100
-_LONGEST_LINE = 1 << 14  # characters
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_DEFAULT = re.compile(r'\$\{[A-Za-z_][A-Za-z0-9_]*:?-"?([^"{}]*)"?\}')
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable that the image's own environment sets, as written. script: the path of the script that sets it."""
-
-    name: str
-    value: str
-    script: str
+_MOST_LETTERS = 500_000_000  # of all paths that are resolved; an image with 300,000 links takes a fifth
+_STEP = 16  # letters that a step on the way counts for
+_MOST_FOLDERS = 100  # of PATH
+_LARGEST_SCRIPT = 1 << 18  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +28,7 @@ class Subject:
     recipe: Recipe
     tree: Tree
     arch: str
+    _spent: list[int] = field(default_factory=lambda: [0], repr=False)
 
     @staticmethod
     def finding(code: str, place: str, message: str, *, remedy: str = "", severity: Severity | None = None) -> Finding:
@@ -48,29 +37,42 @@ class Subject:
         return Finding(code, severity or known.severity, place, message, known.effect, remedy or known.remedy)
 
     def resolve(self, path: str) -> Entry | None:
-        """Return the entry at an absolute path with all links followed inside the image; None if there is none."""
-        waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        done: list[str] = []
+        """Return the entry at an absolute path with all links followed inside the image; None if there is none.
+
+        Raises FilesUnknown if the image makes this take too long.
+        """
+        waiting = self._parts(path)
+        place = ""  # what has been reached, '' for the root
         links = 0
         while waiting:
             part = waiting.pop()
+            self._spend(_STEP + len(place) // 8)
             if part == "..":
-                del done[-1:]
+                place = place.rpartition("/")[0]
                 continue
-            entry = self.tree.get("/" + "/".join([*done, part]))
+            entry = self.tree.get(f"{place}/{part}")
             if entry is None:
                 return None
             if entry.inode.kind != "symlink":
-                done.append(part)
+                place = entry.path
                 continue
             links += 1
             if links > _MOST_LINKS:
                 return None
             target = entry.inode.target
-            if target.startswith("/"):
-                done = []
-            waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-        return self.tree.get("/" + "/".join(done))
+            place = "" if target.startswith("/") else place
+            waiting += self._parts(target)
+        return self.tree.get(place or "/")
+
+    def _parts(self, path: str) -> list[str]:
+        """Return the parts of a path, the last one first."""
+        self._spend(len(path))
+        return [part for part in reversed(path.split("/")) if part not in ("", ".")]
+
+    def _spend(self, letters: int) -> None:
+        self._spent[0] += letters
+        if self._spent[0] > _MOST_LETTERS:
+            raise FilesUnknown("the links in the image cannot be followed", why="they take too long")
 
     def text(self, path: str, most: int = _LARGEST_SCRIPT) -> str:
         """Return the beginning of a file as text, links followed; '' if there is none."""
@@ -81,14 +83,9 @@ class Subject:
     def variables(self) -> Mapping[str, Variable]:
         """The variables of the image's environment, in the order in which the engine sets them; the last value counts.
 
-        Only plain assignments are understood: a value that depends on other variables keeps its ``$``.
+        Only plain assignments are understood; what a value takes from variables that are not the image's keeps its $.
         """
-        found: dict[str, Variable] = {}
-        scripts = [path for path in self.tree.entries if _ENVIRONMENT.fullmatch(path)]
-        for path in scripts[:_MOST_SCRIPTS]:
-            for name, value in assignments(self.text(path)):
-                found[name] = Variable(name, value, path)
-        return found
+        return variables(self.tree)
 
     @cached_property
     def packaged(self) -> Collection[str]:
@@ -100,33 +97,17 @@ class Subject:
         """The folders of the image's PATH that are known, in order."""
         variable = self.variables.get("PATH")
         parts = variable.value.split(":") if variable else []
-        folders = [part for part in parts if part.startswith("/") and "$" not in part]
-        return tuple(dict.fromkeys(folders)) or _USUAL_PATH
+        known = [part for part in dict.fromkeys(parts) if part.startswith("/") and "$" not in part]
+        return tuple(known[:_MOST_FOLDERS]) or USUAL_PATH
+
+    @cached_property
+    def path_folders(self) -> tuple[str, ...]:
+        """The folders that PATH leads to, with links followed."""
+        found = (self.resolve(folder) for folder in self.search_path)
+        return tuple(dict.fromkeys(entry.path for entry in found if entry is not None))
 
     def program(self, name: str) -> Entry | None:
         """Return the file that a command names, by PATH or as an absolute path; None if there is none."""
         places = [name] if name.startswith("/") else [posixpath.join(folder, name) for folder in self.search_path]
         found = (self.resolve(place) for place in places)
         return next((entry for entry in found if entry is not None and entry.inode.kind == "file"), None)
-
-
-_USUAL_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-
-
-def assignments(script: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that a shell script assigns on lines of their own, ``export A=b C="d"`` included.
-
-    ``${NAME:-default}`` becomes the default, which is how engines write the variables of Docker images.
-    """
-    for line in script.splitlines():
-        if "=" not in line or len(line) > _LONGEST_LINE:
-            continue
-        try:
-            words = shlex.split(_DEFAULT.sub(r"\1", line), comments=True)
-        except ValueError:  # a string that goes on in the next line
-            continue
-        if words and words[0] == "export":
-            words = words[1:]
-        pairs = [_ASSIGNMENT.fullmatch(word) for word in words]
-        if all(pairs):  # else they are the variables of one command
-            yield from ((pair[1], pair[2]) for pair in pairs if pair)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from factory.recipes.definition.templates import shown
 from factory.recipes.dockerfile.model import Dockerfile, Instruction
-from factory.recipes.dockerfile.words import WordError, Work, expand, split, unset
+from factory.recipes.dockerfile.words import OPEN, WordError, Work, expand, split, unset
 from factory.recipes.model import Problem, ProblemError
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -30,13 +30,15 @@ class Scope:
     """The variables at one point of a stage, updated instruction by instruction.
 
     variables: what instructions see. environment: what the image keeps (ENV). arguments: the names that ARG has
-    declared in this stage. given: ``--build-arg``. shared: the arguments before the first FROM.
+    declared in this stage. given: ``--build-arg``. shared: the arguments before the first FROM. refers: names without a
+    value can be variables of the base image, and become references (words.expand).
     """
 
     dockerfile: Dockerfile
     given: Mapping[str, str]
     shared: Mapping[str, str]
     work: Work
+    refers: bool = False
     variables: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
@@ -44,11 +46,11 @@ class Scope:
     def inherited(self) -> Scope:
         """Return the scope of a stage that is based on this one."""
         copies = dict(self.variables), dict(self.environment), dict(self.arguments)
-        return Scope(self.dockerfile, self.given, self.shared, self.work, *copies)
+        return Scope(self.dockerfile, self.given, self.shared, self.work, self.refers, *copies)
 
     def expand(self, text: str, line: int, *, quotes: bool = True) -> str:
         """Return text with its variables replaced. Raises ProblemError."""
-        return _expanded(self.dockerfile, text, self.variables, line, self.work, quotes=quotes)
+        return _expanded(self.dockerfile, text, self.variables, line, self.work, quotes=quotes, refer=self.refers)
 
     def split(self, text: str, line: int) -> tuple[str, ...]:
         """Return the words of a text with its variables replaced. Raises ProblemError."""
@@ -61,7 +63,8 @@ class Scope:
         """Apply ENV and return its values. All of them see the values before the instruction. Raises ProblemError."""
         values = {self.expand(pair.name, found.line): self.expand(pair.value or "", found.line) for pair in found.pairs}
         self.environment.update(values)
-        self.variables.update(values)
+        for name, value in values.items():
+            self._set(name, value)
         return values
 
     def declare(self, found: Instruction) -> dict[str, str]:
@@ -72,8 +75,16 @@ class Scope:
             if value is None:
                 value = self.shared.get(pair.name) if pair.value is None else self.expand(pair.value, found.line)
             if value is not None:
-                values[pair.name] = self.variables[pair.name] = self.arguments[pair.name] = value
+                values[pair.name] = self.arguments[pair.name] = value
+                self._set(pair.name, value)
         return values
+
+    def _set(self, name: str, value: str) -> None:
+        """A value that is known only during the build is referred to by the variable's name."""
+        if OPEN in value:
+            self.variables.pop(name, None)
+        else:
+            self.variables[name] = value
 
 
 def shared_arguments(dockerfile: Dockerfile, given: Mapping[str, str], arch: str, work: Work) -> dict[str, str]:
@@ -110,11 +121,18 @@ def _declared(instructions: Sequence[Instruction]) -> dict[str, int]:
 
 
 def _expanded(
-    dockerfile: Dockerfile, text: str, values: Mapping[str, str], line: int, work: Work, *, quotes: bool = True
+    dockerfile: Dockerfile,
+    text: str,
+    values: Mapping[str, str],
+    line: int,
+    work: Work,
+    *,
+    quotes: bool = True,
+    refer: bool = False,
 ) -> str:
     try:
         escape = dockerfile.escape if quotes else "\\"
-        return expand(text, values, escape, quotes=quotes, work=work)
+        return expand(text, values, escape, quotes=quotes, work=work, refer=refer)
     except WordError as error:
         raise _cannot(dockerfile, line, text, error) from error
 

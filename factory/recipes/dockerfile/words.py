@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 _LONGEST = 64 * 1024  # characters of an expanded text
 _LONGEST_MATCHED = 4096  # characters of a value in ${name#pattern}
 _DEEPEST = 50  # ${a:-${b:-…}}
+OPEN, CLOSE = "\ue000", "\ue001"  # around a reference to a variable whose value is known only during a build
 _SPECIAL = "@*#?-$!0"
 _NO_VARIABLES: Mapping[str, str] = {}
 
@@ -36,14 +37,24 @@ class Work:
 
 
 def expand(
-    text: str, values: Mapping[str, str], escape: str = "\\", *, quotes: bool = True, work: Work | None = None
+    text: str,
+    values: Mapping[str, str],
+    escape: str = "\\",
+    *,
+    quotes: bool = True,
+    work: Work | None = None,
+    refer: bool = False,
 ) -> str:
     r"""Return text with its variables replaced and its quotes and escapes removed. Raises WordError.
 
     quotes: False for the body of a here-document, in which quotes are ordinary characters. A name without a value
-    becomes ''. work: shared by the expansions of a file. Text and values can be untrusted: time and size are bounded.
+    becomes '' or, with refer, a reference between OPEN and CLOSE, such as OPEN + ``NAME:-default`` + CLOSE. work:
+    shared by the expansions of a file. Text and values can be untrusted: time and size are bounded.
     """
-    return _Lexer(text, values, escape, quotes=quotes, work=work).everything()[0]
+    lexer = _Lexer(text, values, escape, quotes=quotes, work=work, keep_unset=refer)
+    if refer:
+        lexer.around = OPEN, CLOSE
+    return lexer.everything()[0]
 
 
 def split(text: str, values: Mapping[str, str], escape: str = "\\", *, work: Work | None = None) -> tuple[str, ...]:
@@ -133,6 +144,7 @@ class _Lexer:
         self._keep_escapes = keep
         self._keep_unset = keep or keep_unset
         self._work = work or Work()
+        self.around = "${", "}"
         self.missing: dict[str, None] = {}
         self._special: dict[str, Callable[[], str]] = {"$": self._dollar, "<": self._here_document}
         if quotes:
@@ -225,7 +237,9 @@ class _Lexer:
             if not name:
                 return "$"
             found = self._value(name)
-            return f"${name}" if found is None and self._keep_unset else self._counted(found or "")
+            if found is not None or not self._keep_unset:
+                return self._counted(found or "")
+            return self._kept(name) if self.around[0] == OPEN else f"${name}"
         self._at += 1
         if not self._peek():
             raise WordError("${ without }")
@@ -237,6 +251,9 @@ class _Lexer:
         value = self._counted(self._substituted(self._name()))
         self._depth -= 1
         return value
+
+    def _kept(self, inner: str) -> str:
+        return f"{self.around[0]}{inner}{self.around[1]}"
 
     def _value(self, name: str) -> str | None:
         value = self._values.get(name)
@@ -256,7 +273,7 @@ class _Lexer:
         kind = self._next()
         value = self._value(name)
         if kind == "}":
-            return f"${{{name}}}" if self._keep_unset and value is None else value or ""
+            return self._kept(name) if self._keep_unset and value is None else value or ""
         if kind == "/":
             return self._with_replacement(name, value)
         empty_counts = kind == ":"
@@ -268,7 +285,7 @@ class _Lexer:
             raise WordError(f"${{{name}{shown}…}} is not a substitution that Docker knows")
         word = self._until("}", _Words(), keep_escapes=operator in "#%")
         if value is None and self._keep_unset:
-            return f"${{{name}{':' if empty_counts else ''}{operator}{word}}}"
+            return self._kept(f"{name}{':' if empty_counts else ''}{operator}{word}")
         if operator in "-+?":
             return _chosen(name, operator, word, None if empty_counts and not value else value)
         greedy = word.startswith(operator)
@@ -281,7 +298,9 @@ class _Lexer:
         pattern = self._until("/", _Words(), keep_escapes=True)
         replacement = self._until("}", _Words(), keep_escapes=True)
         if value is None and self._keep_unset:
-            return f"${{{name}/{pattern}/{replacement}}}"
+            if self.around[0] == OPEN:
+                raise WordError(f"${{{name}/…}} needs the value of {name}, which this file does not set")
+            return self._kept(f"{name}/{pattern}/{replacement}")
         return _Matcher(value or "", self._work).replaced(pattern, replacement, every=every)
 
     def _name(self) -> str:

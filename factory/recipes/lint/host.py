@@ -60,4 +60,5 @@ def _host_scripts(subject: Subject) -> Iterator[Problem]:
                     yield subject.warning(command.line, message, remedy)
 
 
-CHECKS = (_host, _host_scripts, _sources, _links)
+FOLDER_CHECKS = (_links,)
+CHECKS = (_host, _host_scripts, _sources, *FOLDER_CHECKS)

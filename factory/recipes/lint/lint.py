@@ -20,6 +20,9 @@ from factory.recipes.lint import (
     definition as lint_definition,
 )
 from factory.recipes.lint import (
+    dockerfile as lint_dockerfile,
+)
+from factory.recipes.lint import (
     host as lint_host,
 )
 from factory.recipes.lint import (
@@ -71,7 +74,9 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
     """Return every problem of one recipe, by file and line. all_recipes: the possible `recipe://` bases."""
     recipe, problems = read_leniently(folder)
     found = [*problems, *lint_repository.check_folder(folder)]
-    if recipe is not None:
+    if recipe is not None and recipe.build.dockerfile:
+        found += _of_dockerfile(recipe, all_recipes)
+    elif recipe is not None:
         definition, unread = scan_file(folder, recipe.build.definition)
         # A missing file is reported once, at the key that names it.
         found += unread if recipe.definition_path.is_file() else ()
@@ -82,11 +87,27 @@ def lint(folder: Path, all_recipes: Iterable[Recipe]) -> tuple[Problem, ...]:
     return _first(folder, dict.fromkeys(found))
 
 
+def _of_dockerfile(recipe: Recipe, all_recipes: Iterable[Recipe]) -> Iterator[Problem]:
+    dockerfile, definition, unread = lint_dockerfile.read(recipe.folder, recipe.build.dockerfile)
+    if unread:
+        yield from unread if recipe.definition_path.is_file() else ()
+        return
+    others = {other.name: other for other in all_recipes} | {recipe.name: recipe}
+    subject = Subject(recipe, definition, (definition,), others, lines_of(recipe.folder), is_sound=True)
+    yield from lint_dockerfile.problems_of(recipe, dockerfile, subject)
+    for check in lint_dockerfile.CHECKS:
+        for problem in check(subject):
+            yield replace(lint_dockerfile.reworded(problem), rule=rule_of(check))
+
+
 def scripts(folder: Path) -> tuple[Script, ...]:
     """Return the shell scripts of a recipe's definition, for shellcheck; none if it has syntax errors."""
     recipe, _ = read_leniently(folder)
     if recipe is None:
         return ()
+    if recipe.build.dockerfile:
+        _, definition, unread = lint_dockerfile.read(folder, recipe.build.dockerfile)
+        return () if unread else tuple(scripts_of(definition))
     definition, unread = scan_file(folder, recipe.build.definition)
     return () if unread else tuple(scripts_of(_bound(recipe, definition)[0]))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -138,11 +138,21 @@ def mount_points(binds: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"mkdir -p -- {shlex.join(group)} || exit" for group in groups)
 
 
+def labelled(definition: Definition, labels: Mapping[str, str]) -> Definition:
+    """Return the definition with labels, of one line each, for its image; labels in the recipe take precedence."""
+    *earlier, last = definition.stages
+    body = "".join(f"    {name} {text}\n" for name, text in labels.items())
+    return replace(definition, stages=(*earlier, _with_labels(last, body))) if body else definition
+
+
 def _labelled(stage: Stage, epoch: int) -> Stage:
     """Return the stage with the build-date label set to the epoch; a label in the recipe takes precedence."""
     time = datetime.fromtimestamp(epoch, timezone.utc)
-    label = Section("labels", "", f"    {_DATE.format(time, day=time.day)}\n", stage.line)
-    return replace(stage, sections=(label, *stage.sections))
+    return _with_labels(stage, f"    {_DATE.format(time, day=time.day)}\n")
+
+
+def _with_labels(stage: Stage, body: str) -> Stage:
+    return replace(stage, sections=(Section("labels", "", body, stage.line), *stage.sections))
 
 
 def _is_scripted(stage: Stage) -> bool:

@@ -21,6 +21,7 @@ from factory.recipes.toml.lines import KeyPath, TooDeepError, key_lines, nearest
 _T = TypeVar("_T")
 _TOML_LINE = re.compile(r" ?\(at line ([0-9]+), column [0-9]+\)")
 _MOST = 1000  # entries of a list or table
+_MOST_REASONS = 100
 _REPORTED = 20  # unknown keys per table
 _TYPES = {str: "a string", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
 
@@ -172,8 +173,8 @@ class Table:
     def reasons(self, key: str) -> dict[str, str]:
         """Return a table of one-line strings, whatever their names."""
         content = self._typed(key, dict, {})
-        if len(content) > _MOST:
-            self.complain(key, f"{key} has {len(content)} entries", f"keep at most {_MOST}")
+        if len(content) > _MOST_REASONS:
+            self.complain(key, f"{key} has {len(content)} entries", f"keep at most {_MOST_REASONS}")
             return {}
         below = Table(self._report, content, (*self._path, key))
         found = {entry: below.text(entry) for entry in content}

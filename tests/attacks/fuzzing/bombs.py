@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.attacks.fuzzing.hostile_squashfs import (
     FILE,
     FOLDER,
+    LINK,
     PIPE,
     FileSystem,
     file,
@@ -122,6 +123,20 @@ def _many_entries() -> bytes:
         runs.append(struct.pack("<III", 255, 0, 1) + b"".join(entries))
     raw = b"".join(runs)
     return FileSystem(metadata(folder(len(raw)) + file(0), packed=False), metadata(raw)).build()
+
+
+def _many_links() -> bytes:
+    """A million names for a link whose target has two thousand parts."""
+    target = b"./" * 2040 + b"../gone"
+    link = inode(LINK, struct.pack("<II", 1, len(target)) + target)
+    runs = []
+    for at in range(0, (1 << 20) - 256, 256):
+        entries = (
+            struct.pack("<HhHH", len(folder(0)), 0, LINK, 5) + b"%06d" % number for number in range(at, at + 256)
+        )
+        runs.append(struct.pack("<III", 255, 0, 1) + b"".join(entries))
+    raw = b"".join(runs)
+    return FileSystem(metadata(folder(len(raw)) + link, packed=False), metadata(raw)).build()
 
 
 def _many_inodes() -> bytes:
@@ -246,6 +261,7 @@ def _descriptors(offset: int | None = None, size: int | None = None) -> Callable
 
 
 _DPKG = (b"var", b"lib", b"dpkg")
+_ENVIRONMENT = (b".singularity.d", b"env")
 BOMBS = (
     Bomb("four million lists of attributes in 70 KB", "tree-of-squashfs", _lists_of_attributes),
     Bomb("two million attributes of a file", "tree-of-squashfs", _attributes),
@@ -275,6 +291,17 @@ BOMBS = (
         lambda: _status(b"a:\n", (*_DPKG, b"status.d"), files=200),
         20.0,
     ),
+    Bomb("a million names for a link with a long way", "readiness", _many_links, 60.0, 1024 * MIB),
+    Bomb(
+        "a list of packaged files without end",
+        "readiness",
+        lambda: _status(b"/a\n", (*_DPKG, b"info"), name=b"x.list"),
+        20.0,
+    ),
+    Bomb(
+        "variables without end", "readiness", lambda: _status(b"A=$A$A\n", _ENVIRONMENT, files=60, name=b"9.sh"), 20.0
+    ),
+    Bomb("a runscript without end", "readiness", lambda: _status(b"exec a\n", _ENVIRONMENT[:1], name=b"runscript")),
     Bomb("objects that overlap", "sif-header", _descriptors(offset=40_000)),
     Bomb("objects outside of the file", "sif-header", _descriptors(offset=2**62)),
     Bomb("objects of more bytes than there are", "sif-header", _descriptors(size=2**63 - 1)),

@@ -12,10 +12,13 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
+from factory.check.readiness.readiness import examine
 from factory.delta.cuts import known_edges
 from factory.delta.index import LONGEST_CHUNK, ChunkIndex, index_image
 from factory.delta.match import coalesced, compare, match
 from factory.oci.digest import Digest
+from factory.recipes.model import Recipe, RunSpec
+from factory.sif.elf import read_elf
 from factory.sif.fingerprint import fingerprint_of
 from factory.sif.header import read_sif_header
 from factory.sif.own_test import has_own_test
@@ -23,6 +26,7 @@ from factory.sif.packages import installed
 from factory.sif.tree import open_tree
 from tests.attacks.fuzzing.hostile_squashfs import FILE, FileSystem, file, folder, listing, metadata
 from tests.attacks.fuzzing.target import MIB, Target
+from tests.unit.check.readiness.images import AARCH64, elf
 from tests.unit.delta import images
 from tests.unit.delta.images import noise
 from tests.unit.sif.packing import PLAIN, image, write
@@ -54,6 +58,11 @@ def root(made: Path) -> Path:
     write(made, "opt/conda/conda-meta/numpy-1.26-py311_0.json", "{}")
     write(made, "usr/lib/R/library/abc/DESCRIPTION", "Package: abc\nVersion: 2\nBuilt: R 4\n")
     os.mkfifo(made / "pipe")
+    write(made, ".singularity.d/env/90-environment.sh", "export PATH=/opt/bin:$PATH A=${B:-x} TOKEN='abcdefgh'\n")
+    write(made, ".singularity.d/runscript", '#!/bin/sh\nOCI_CMD=\'"sh" "-c"\'\nexec one "$@"\n', mode=0o755)
+    write(made, "root/.netrc", "machine a login b password abcdefgh\n", mode=0o600)
+    write(made, "var/lib/dpkg/info/libc6.list", "/.\n/bin\n/bin/sh\n")
+    (made / "opt/lost").symlink_to("../../gone/x")
     write(made, ".singularity.d/labels.json", '{"org.label-schema.build-date": "now", "a": "b"}')
     return made
 
@@ -130,6 +139,23 @@ def _fingerprint(data: bytes, place: Path) -> None:
         fingerprint_of(tree)
 
 
+def _readiness(data: bytes, place: Path) -> None:
+    path = place / "image.sif"
+    path.write_bytes(data)
+    folder = place / "recipe"
+    for finding in examine(Recipe(folder, "tool", "1", "", run=RunSpec(binds=("/dataset",))), path):
+        assert str(finding).isprintable()
+
+
+def _program(data: bytes, _place: Path) -> None:
+    found = read_elf(data)
+    assert found is None or found.interpreter == "" or found.interpreter.startswith("/")
+
+
+def _programs(_place: Path) -> Sequence[bytes]:
+    return [elf(interpreter="/lib64/ld-linux-x86-64.so.2"), elf(bits=32), elf(AARCH64)]
+
+
 def _told(_place: Path) -> Sequence[bytes]:
     """Images that tell by a JSON object of their own what their %test is."""
     scripts: Sequence[dict[str, object]] = (
@@ -176,5 +202,7 @@ TARGETS = (
     Target("blocks-of-squashfs", _edges, lambda place: [*_small(place), *_sifs(place)], "sif", inputs=300),
     Target("tree-of-squashfs", _tree, _sifs, "sif", inputs=400),
     Target("fingerprint", _fingerprint, _sifs, "sif", inputs=60, seconds=60.0),
+    Target("readiness", _readiness, _sifs, "sif", inputs=200),
+    Target("elf", _program, _programs, "sif", inputs=500),
     Target("chunk-index", _index, _chunks, "chunks", inputs=1000),
 )

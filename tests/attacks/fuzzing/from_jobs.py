@@ -18,6 +18,7 @@ from factory.records import artifacts
 from factory.records import candidate as candidates
 from factory.records import report as reports
 from factory.records.candidate import Candidate
+from factory.records.findings import Finding
 from factory.report import summary
 from factory.report.markdown import markdown
 from factory.report.summary import Row
@@ -60,7 +61,11 @@ def _reports(place: Path) -> Sequence[bytes]:
         reports.TestResult("cuda", "untested", 0.0, "no GPU"),
         reports.TestResult("wrong", "failed", 2.0, "exit status 1"),
     )
-    return [report_of(made, *results).content()]
+    findings = (
+        Finding("setuid", "warning", "/opt/x", "is setuid", "it has no effect", "chmod u-s"),
+        Finding("secret", "error", "/root/.netrc", "it has a login", "all read it", "remove it", "a test's"),
+    )
+    return [replace(report_of(made, *results), findings=findings).content()]
 
 
 def _report(data: bytes, place: Path) -> None:
@@ -69,6 +74,7 @@ def _report(data: bytes, place: Path) -> None:
     found.save(place)
     again = reports.load(place, "tool")
     assert [result.outcome for result in again.results] == [result.outcome for result in found.results]
+    assert again.findings == found.findings
     found.summary()
     ET.fromstring(place.joinpath("junit.xml").read_bytes())  # what a CI service reads
 

@@ -10,6 +10,7 @@ from factory.check.check import CheckPlace, check, require_passed
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.oci.digest import Digest
 from factory.recipes.model import Recipe, TestSpec
+from factory.records.findings import Finding
 from factory.records.report import TestReport, TestResult
 from tests.unit.delta.images import with_metadata
 from tests.unit.parts import CREATED, ENGINE, QUIET, Recorded, stand_in_engine, write_recipe
@@ -159,6 +160,21 @@ def test_failures_are_reported_with_the_end_of_the_first_ones_output() -> None:
     )
     assert caught.value.detail == (*(f"line {number}" for number in range(5, 12)), "Traceback")
     assert caught.value.exit_code == 7
+
+
+def test_an_image_that_will_not_work_on_a_cluster_is_reported_like_a_failed_test() -> None:
+    first = Finding("no-shell", "error", "/bin/sh", "there is no shell /bin/sh", "nothing starts", "add one")
+    second = replace(first, code="missing-bind", place="/dataset")
+    findings = (replace(first, ignored="why"), replace(first, severity="warning"), first, second)
+    with pytest.raises(TestsFailed) as caught:
+        require_passed(replace(report(result("a", "passed")), findings=findings), Path("/candidates/tool-amd64"))
+    assert caught.value.lines() == (
+        "tool will not work on a cluster: no-shell: /bin/sh: there is no shell /bin/sh",
+        "nothing starts",
+        'add one; or, in recipe.toml: [checks] ignore = { "no-shell:/bin/sh" = "why it does not matter" }',
+    )
+    assert caught.value.detail == (str(second),)
+    require_passed(replace(report(), findings=findings[:2]), Path())
 
 
 def test_nothing_is_raised_when_nothing_failed() -> None:

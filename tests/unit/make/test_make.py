@@ -82,6 +82,7 @@ class Factory:
             scratch=self.root / "scratch",
             find_sources=lambda *_: PackageSources(),
             bases=BasePlace(lambda _: self.bases.registry(), self.root / "bases"),
+            find_builder=lambda: find_builder("", {}),
         )
         return Adapters(
             registry=registry or self.registry,

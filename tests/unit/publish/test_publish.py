@@ -17,8 +17,9 @@ from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import catalog as catalogs
 from factory.records.candidate import Candidate
+from factory.records.findings import Finding
 from factory.records.release import PROVENANCE, TEST_REPORT, Release
-from factory.records.report import TestResult
+from factory.records.report import TestResult, of_release
 from factory.registry.layout import LayoutRegistry
 from factory.registry.protocol import INDEX, RawManifest, Registry
 from tests.unit.parts import (
@@ -603,3 +604,23 @@ def test_a_recipe_that_was_edited_after_the_build_is_refused(
     with pytest.raises(UsageError, match="changed since the build: definition"):
         put(recipe, made, registry)
     assert registry.tags("tool") == []
+
+
+def test_an_image_that_will_not_work_on_a_cluster_is_refused_unless_its_recipe_says_why_it_will(
+    recipe: Recipe, made: Candidate, registry: LayoutRegistry
+) -> None:
+    error = Finding("no-shell", "error", "/bin/sh", "there is no shell /bin/sh", "nothing starts", "add one")
+    report = replace(report_of(made), findings=(error,))
+    with pytest.raises(TestsFailed) as caught:
+        publish(recipe, made, report, registry=registry, origin=ORIGIN, progress=QUIET)
+    assert caught.value.lines() == (
+        "tool is not published: it will not work on a cluster",
+        "no-shell: /bin/sh: there is no shell /bin/sh",
+        "add one, then: singfactory make tool",
+    )
+    assert registry.tags("tool") == []
+    ignored = replace(report, findings=(replace(error, ignored="it is static"), replace(error, severity="warning")))
+    release = publish(recipe, made, ignored, registry=registry, origin=ORIGIN, progress=QUIET)
+    read = of_release(release, registry)
+    assert read is not None
+    assert read.findings == ignored.findings

@@ -101,6 +101,8 @@ def test_the_json_of_a_pull_has_what_the_format_names(registry: LayoutRegistry, 
         "transferred": len(CONTENT),
         "reused": 0,
         "registry": registry.describe(),
+        "cuda": "",
+        "driver": "",
     }
 
 

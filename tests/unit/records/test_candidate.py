@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from factory.errors import IntegrityFailure, NotFound
 from factory.records.candidate import Candidate, load, load_if_intact
+from factory.sif.needs import Needs
 from tests.unit.parts import candidate, write_recipe
 
 
@@ -23,6 +25,15 @@ def record(made: Candidate) -> Path:
 def test_a_candidate_survives_its_record(tmp_path: Path, made: Candidate) -> None:
     assert load(tmp_path / "candidates", "tool", "amd64") == made
     assert (made.image, made.log) == (made.folder / "image.sif", made.folder / "build.log")
+
+
+def test_what_an_image_needs_survives_its_record_and_nothing_else_is_taken(tmp_path: Path, made: Candidate) -> None:
+    needing = replace(made, needs=Needs("12.1", "525.60.13", architectures=("sm_90",)))
+    needing.save()
+    assert load(tmp_path / "candidates", "tool", "amd64") == needing
+    record(made).write_bytes(changed(made, needs={"driver": "525; rm"}))
+    with pytest.raises(IntegrityFailure, match="needs is malformed"):
+        load(tmp_path / "candidates", "tool", "amd64")
 
 
 def test_without_a_record_there_is_no_candidate(tmp_path: Path, made: Candidate) -> None:

@@ -13,6 +13,7 @@ from factory.oci.names import BuildTag
 from factory.recipes.model import RunSpec
 from factory.records.release import Release, from_manifest, run_from_json, run_to_json, sif_layer, to_manifest
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
+from factory.sif.needs import Needs
 from tests.unit.parts import release_of, write_recipe
 
 LAYER = Descriptor.of(SIF_LAYER, b"sif")
@@ -21,7 +22,8 @@ CONFIG = Descriptor.of(SIF_CONFIG, EMPTY_JSON)
 
 def release(tmp_path: Path) -> Release:
     more = '[run]\ngpu = "nvidia"\nbinds = ["/a"]\nenv = { A = "1 ä" }'
-    return release_of(write_recipe(tmp_path, more=more), "1.0-12")
+    needs = Needs("12.1", "525.60.13", "6.0", ("sm_80", "compute_90"))
+    return replace(release_of(write_recipe(tmp_path, more=more), "1.0-12"), needs=needs)
 
 
 def test_a_release_survives_its_manifest(tmp_path: Path) -> None:
@@ -34,6 +36,12 @@ def test_a_release_survives_its_manifest(tmp_path: Path) -> None:
 def test_a_release_survives_the_catalog(tmp_path: Path) -> None:
     before = release(tmp_path)
     assert Release.from_json("tool", json.loads(json.dumps(before.to_json()))) == before
+
+
+def test_other_tools_can_show_what_a_release_needs(tmp_path: Path) -> None:
+    told = to_manifest(release(tmp_path), {}).annotations
+    assert (told["io.singfactory.cuda"], told["io.singfactory.driver"]) == ("12.1", "525.60.13")
+    assert told["io.singfactory.gpu-architectures"] == "sm_80 compute_90"
 
 
 def test_empty_annotations_are_left_out(tmp_path: Path) -> None:

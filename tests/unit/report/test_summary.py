@@ -16,6 +16,7 @@ from factory.publish.publish import Origin, publish
 from factory.recipes.load import load_usable
 from factory.recipes.model import Recipe
 from factory.records import catalog as catalogs
+from factory.records.findings import Finding
 from factory.records.inputs import gather
 from factory.records.job import Plan, Stuck
 from factory.records.release import Repeat
@@ -24,6 +25,8 @@ from factory.registry.layout import LayoutRegistry
 from factory.report.markdown import markdown, plain
 from factory.report.summary import Row, RunResult, from_json, lasting, rows, to_json
 from tests.unit.parts import BASE_DIGEST, ENGINE, NOW, QUIET, candidate, folder_registry, report_of, write_recipe
+
+WARNING = Finding("setuid", "warning", "/opt/x", "the program is setuid", "it has no effect", "chmod u-s")
 
 
 @pytest.fixture
@@ -338,5 +341,35 @@ def test_changes_are_serialized_and_too_many_are_refused() -> None:
     for wrong in (["x"] * 1001, "x", [1], None):
         value = json.loads(to_json([row]))
         value["rows"][0]["changes"] = wrong
+        with pytest.raises(IntegrityFailure):
+            from_json(json.dumps(value).encode())
+
+
+def test_findings_of_the_readiness_checks_are_in_the_row_and_an_error_is_a_failed_test(
+    tmp_path: Path, registry: LayoutRegistry
+) -> None:
+    root, work = tmp_path / "recipes", tmp_path / "work"
+    recipes = {name: write_recipe(root, name) for name in ("open", "closed")}
+    made = {name: candidate(work, recipe, name.encode()) for name, recipe in recipes.items()}
+    note = replace(WARNING, severity="information")
+    ignored = replace(WARNING, ignored="the vendor needs it")
+    replace(report_of(made["open"]), findings=(WARNING, note, ignored)).save(made["open"].folder)
+    replace(report_of(made["closed"]), findings=(replace(WARNING, severity="error"),)).save(made["closed"].folder)
+    result = RunResult(tuple(made.values()))
+    found = {row.recipe: row for row in rows(planned([*recipes.values()], registry), result, catalogs.read(registry))}
+    assert (found["open"].outcome, found["closed"].outcome) == ("tested", "tests failed")
+    assert found["open"].tests == "1 passed; readiness: 1 warning, 1 ignored"
+    assert found["open"].findings == ("warning: setuid: /opt/x: the program is setuid; chmod u-s",)
+    assert found["closed"].findings[0].startswith("error: setuid")
+    assert from_json(to_json(list(found.values())).encode()) == tuple(found.values())
+    text = markdown(list(found.values()), where="x")
+    assert "<details open><summary>closed (amd64): what will not work on a cluster</summary>" in text
+    assert "- warning&#58; setuid&#58; /opt/x&#58; the program is setuid; chmod u&#45;s" in text
+
+
+def test_too_many_findings_and_other_types_are_refused() -> None:
+    for wrong in (["x"] * 201, "x", [1], None, ["x" * 501]):
+        value = json.loads(to_json([UPDATED]))
+        value["rows"][0]["findings"] = wrong
         with pytest.raises(IntegrityFailure):
             from_json(json.dumps(value).encode())

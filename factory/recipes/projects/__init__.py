@@ -1,0 +1,1 @@
+"""Read what a Python or conda project has locked, for a recipe that installs exactly that."""

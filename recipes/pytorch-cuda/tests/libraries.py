@@ -1,0 +1,19 @@
+"""Load the CUDA libraries that PyTorch brings. None of them needs a GPU or a driver for this."""
+
+import ctypes
+from importlib import metadata
+
+import torch
+
+assert torch.backends.cudnn.version(), "no cuDNN"
+loaded = []
+for package in metadata.distributions():
+    if package.name.startswith("nvidia-"):
+        for path in package.files or []:
+            # plugins of NVSHMEM are for MPI and for networks, of which the image has one kind only
+            if ".so." in path.name and "stubs" not in path.parts and not path.name.startswith("nvshmem_"):
+                ctypes.CDLL(str(package.locate_file(path)))
+                loaded.append(path.name)
+assert any(name.startswith("libcublas.so") for name in loaded), loaded
+assert any(name.startswith("libnccl.so") for name in loaded), loaded
+print("loaded", len(loaded), "libraries; cuDNN", torch.backends.cudnn.version())
