@@ -114,7 +114,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     factory = Factory(options.folder.absolute())
     factory.run("make", "python-3.11")
-    print(f"{'project':16} {'packages':>8} {'new':>5} {'lint':>5} {'make':>6} {'pull':>5} {'exec':>5} {'MB':>6}  prints")
+    print(
+        f"{'project':16} {'packages':>8} {'new':>5} {'lint':>5} {'make':>6} {'pull':>5} {'exec':>5} {'MB':>6}  prints"
+    )
     failed = 0
     for name in options.names or sorted(PROGRAMS):
         row = measure(factory, name)

@@ -7,6 +7,7 @@ image-layout.md). Its definition names it the same on every machine: ``From: .ba
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.errors import BuildFailed, IntegrityFailure, NotFound
+from factory.errors import BuildFailed, IntegrityFailure, NotFound, RegistryFailure
 from factory.io import files, plain, threads, trees
 from factory.io.progress import Advance, Progress, ignore, step
 from factory.oci.digest import Descriptor, Digest
@@ -55,17 +56,18 @@ class Base:
 
 
 def fetched(
-    definition: Definition, arch: str, place: BasePlace, progress: Progress
+    definition: Definition, arch: str, place: BasePlace, progress: Progress, known: Mapping[str, str] | None = None
 ) -> tuple[Definition, tuple[Base, ...]]:
     """Return the definition with each docker:// image replaced by a folder, and these images, fetched if needed.
 
+    known: the digest of the image for this architecture by the digest of its index, from base.lock.
     Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, PlaceUnusable, BuildFailed (no image for arch).
     """
     bases = []
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() != "docker":
             continue
-        base = fetch(_image_of(stage), arch, place, progress)
+        base = fetch(_image_of(stage), arch, place, progress, known)
         bases.append(base)
         headers = {"Bootstrap": "oci", "From": base.name, "Registry": None, "Namespace": None}
         definition = definition.with_headers(index, headers)
@@ -87,7 +89,7 @@ def left_to_engine(definition: Definition) -> str:
     )
 
 
-def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
+def put_into(folder: Path, bases: tuple[Base, ...], seen: Callable[[Path], Path]) -> None:
     """Link the images under the names used by ``fetched``, for a build that starts in this folder.
 
     A recipe's own file of that name is removed from the copy of its folder: it could be a link to anywhere.
@@ -97,7 +99,7 @@ def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
     for base in bases:
         link = folder / base.name
         files.make_folder(link.parent)
-        files.link_atomically(link, str(base.layout))
+        files.link_atomically(link, str(seen(base.layout.resolve())))
 
 
 def _image_of(stage: Stage) -> str:
@@ -105,8 +107,8 @@ def _image_of(stage: Stage) -> str:
     return "/".join(part.strip("/") for part in parts if part)
 
 
-def fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
-    """Fetch an image, if needed. image: as for docker pull. Raises as ``fetched`` does."""
+def fetch(image: str, arch: str, place: BasePlace, progress: Progress, known: Mapping[str, str] | None = None) -> Base:
+    """Return one image as a folder, fetched if needed. image: as for docker pull. The rest is as for ``fetched``."""
     host, repository, tag = docker_reference(image)
     registry = place.open_host(host)
 
@@ -114,7 +116,7 @@ def fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
         return registry.blob(repository, blob)
 
     shown = f"{host}/{repository}{'@' if ':' in tag else ':'}{tag}"
-    raw = _for_arch(registry, repository, tag, arch, shown)
+    raw = _for_arch(_Wanted(registry, repository, tag, shown, (known or {}).get(tag, "")), arch)
     layout = place.kept / raw.descriptor.digest.hex
     # No colon and no @: the engine would parse the rest as a tag or a digest.
     name = f"{FOLDER}/{host.replace(':', '_')}/{repository}={tag.replace(':', '-')}"
@@ -137,18 +139,42 @@ def fetch(image: str, arch: str, place: BasePlace, progress: Progress) -> Base:
     return Base(layout, name)
 
 
-def _for_arch(registry: ImageReader, repository: str, tag: str, arch: str, shown: str) -> RawManifest:
-    """Return the image manifest for an architecture."""
+@dataclass(frozen=True)
+class _Wanted:
+    """An image in a registry. tag: or digest. known: the digest for the architecture in base.lock, '' for none."""
+
+    registry: ImageReader
+    repository: str
+    tag: str
+    shown: str
+    known: str
+
+
+def _for_arch(wanted: _Wanted, arch: str) -> RawManifest:
+    """Return the image manifest for an architecture.
+
+    A copy of a single architecture lacks the index that the tag named. The image is then found by its own digest.
+    """
+    registry, repository, shown, known = wanted.registry, wanted.repository, wanted.shown, wanted.known
     try:
-        raw = registry.manifest(repository, tag)
-    except NotFound as error:
+        raw = registry.manifest(repository, wanted.tag)
+    except (NotFound, RegistryFailure) as error:
+        if known not in ("", wanted.tag):
+            with contextlib.suppress(NotFound, RegistryFailure):
+                return registry.manifest(repository, known)
+        if not isinstance(error, NotFound):
+            raise
         fix = "check build.base in recipe.toml, or From: in the definition; a private image needs a login"
         raise NotFound(f"the base image {shown} does not exist", why=error.why or error.what, fix=fix) from error
     if raw.descriptor.media_type not in (INDEX, DOCKER_LIST):
         return raw
     for offered, entry in platforms(raw):
         if offered == arch:
-            return registry.manifest(repository, str(Descriptor.from_json(entry).digest))
+            digest = str(Descriptor.from_json(entry).digest)
+            if known not in ("", digest):
+                why = f"for {arch} it is {digest}, but base.lock says {known}"
+                raise IntegrityFailure(f"base.lock contradicts {shown}", why=why, fix="run singfactory update")
+            return registry.manifest(repository, digest)
     offers = ", ".join(sorted({offered for offered, _ in platforms(raw)})) or "none for Linux"
     raise BuildFailed(f"the base image {shown} does not exist for {arch}", why=f"it is available for: {offers}")
 

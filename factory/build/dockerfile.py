@@ -11,6 +11,7 @@ from pathlib import Path
 from factory import strict
 from factory.build import base_layout
 from factory.build.base_layout import BasePlace
+from factory.engine import sandbox
 from factory.engine.builder import Builder, ImageOrder, StepFailed, build_image
 from factory.engine.engine import Bind, Engine
 from factory.engine.environment import PROXIES
@@ -25,6 +26,8 @@ from factory.recipes.dockerfile.build import Plan, Settings
 from factory.recipes.dockerfile.context import FILE, FOLDER, Entry
 from factory.recipes.dockerfile.rewrite import Rewritten, rewritten
 from factory.recipes.model import Place, Recipe
+from factory.recipes.pins import read_pins
+from factory.records.inputs import pinned_name
 
 _LARGEST = 4 << 20  # bytes of a manifest or a configuration
 _USER = re.compile(r"[A-Za-z0-9_.-]{0,64}(?::[A-Za-z0-9_.-]{0,64})?", re.ASCII)
@@ -49,13 +52,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Task:
-    """A build of a Dockerfile. work: a new folder on a local disk. sources: with its files in mounts."""
+    """A build of a Dockerfile. images: the digests that tags stand for, by ``docker://`` name.
+
+    work: a new folder on a local disk. sources: with its files in mounts.
+    """
 
     recipe: Recipe
     arch: str
     builder: Builder
     engine: Engine
     bases: BasePlace
+    images: Mapping[str, str]
     work: Path
     log: Path
     sources: PackageSources
@@ -98,7 +105,8 @@ def prepared(task: Task) -> Prepared:
         task.progress.note(f"{task.recipe.name} has no /bin/sh: {_without_shell(task.recipe)}")
     folder = files.make_folder(task.work / "last", exact=True)
     files.atomic_write(folder / plans.RUN, plans.run_script(settings), 0o755, exact=True)
-    files.link_atomically(folder / plans.LAYOUT, str(built.layout))
+    layout = sandbox.seen(built.layout, task.engine.confinement.kind)
+    files.link_atomically(folder / plans.LAYOUT, str(layout))
     definition = plans.last_step(task.recipe, settings, task.epoch, has_shell=built.has_shell)
     return Prepared(definition, folder, built.layout, built.disk)
 
@@ -131,7 +139,9 @@ def _arguments(task: Task, planned: Plan) -> dict[str, str]:
 def _base(image: str, task: Task, planned: Plan) -> Path:
     """Fetch a base image. Raises NotFound, AccessDenied, RegistryFailure, IntegrityFailure, BuildFailed."""
     try:
-        return base_layout.fetch(image, task.arch, task.bases, task.progress).layout
+        known = read_pins(task.recipe).known(task.arch)
+        name = pinned_name(image, task.images)
+        return base_layout.fetch(name, task.arch, task.bases, task.progress, known).layout
     except (NotFound, RegistryFailure, BuildFailed) as error:
         place = Place(task.recipe.definition_path, _line_of(image, planned))
         fix = error.fix.replace("build.base in recipe.toml, or From: in the definition", "the name")

@@ -65,7 +65,7 @@ def run(options: ConvertOptions) -> int:
     translation = translate(
         dockerfile,
         BuildContext(folder, path.name),
-        _build_args(options.build_arg),
+        build_arguments(options.build_arg),
         target=options.target,
         arch=options.arch,
     )
@@ -86,7 +86,8 @@ def run(options: ConvertOptions) -> int:
     return LOSSY if translation.losses else 0
 
 
-def _build_args(texts: Sequence[str]) -> dict[str, str]:
+def build_arguments(texts: Sequence[str]) -> dict[str, str]:
+    """Parse the values of --build-arg. Raises UsageError."""
     for text in texts:
         if not text.partition("=")[0] or "=" not in text:
             raise UsageError(f"--build-arg {text}: not NAME=VALUE", fix="write --build-arg VERSION=1.2")

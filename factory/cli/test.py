@@ -19,7 +19,7 @@ from factory.recipes.model import Recipe
 from factory.records import candidate
 from factory.records import report as reports
 from factory.records.findings import summary
-from factory.records.inputs import gather
+from factory.records.inputs import Inputs, gather
 from factory.records.report import TestReport
 
 
@@ -72,7 +72,8 @@ def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | Non
         image = _image(context, named)
         return check.check(recipe, image, None, adapters.check_place(), adapters.progress)
     made = candidate.load(adapters.candidates, recipe.name, context.arch)
-    if changed := gather(recipe, made.arch, made.base_digest, made.engine).changed(made.parts):
+    now = gather(recipe, made.arch, made.base_digest, made.engine, Inputs(made.parts).images)
+    if changed := now.changed(made.parts):
         adapters.progress.note(f"{recipe.name} has changed since it was built: {', '.join(changed)}")
     last = reports.last_seconds(made.folder, recipe.name)
     found = check.check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress, seconds=last)

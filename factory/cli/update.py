@@ -19,7 +19,7 @@ from factory.io import git
 from factory.plan import bases
 from factory.plan.bases import Pinned
 from factory.recipes.model import Recipe
-from factory.recipes.pins import FILE, content, read_pin
+from factory.recipes.pins import FILE, content, read_pins
 from factory.report.markdown import plain
 
 if TYPE_CHECKING:  # needs PyGithub, which only the factory side installs
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # needs PyGithub, which only the factory side installs
 
 _BRANCH = "singfactory/base-images"
 _NOTHING_LEFT = "This is no longer needed: every base image still has the digest in its `base.lock`."
+_Done = tuple[Recipe, tuple[Pinned, ...]]  # a recipe, and all its images
 
 
 @dataclass(frozen=True)
@@ -48,47 +49,47 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: UpdateOptions) -> int:
-    """Pin the base of every recipe. A failure does not stop the others; returns the exit code of the first."""
+    """Pin the images of every recipe. A failure does not stop the others; returns the exit code of the first."""
     context = Context(options)
     open_host = host_opener(context.settings, context.env, context.progress.note)
-    pin = bases.pin_now if options.propose else bases.update
-    done: list[tuple[Recipe, Pinned]] = []
+    pin = bases.pins_now if options.propose else bases.update
+    done: list[_Done] = []
     recipes, broken = context.recipes.select(options.names)
     codes = [fail(one.error) for one in broken]
     for recipe in recipes:
         try:
-            if options.propose and read_pin(recipe) is None:
+            if options.propose and not read_pins(recipe).pins:
                 continue  # not pinned: it follows its base
-            pinned = pin(recipe, open_host)
+            done.append((recipe, pin(recipe, open_host)))
         except FactoryError as error:
             codes.append(fail(error))
-        else:
-            done += [(recipe, pinned)] if pinned is not None else []
-    moved = [(recipe, one) for recipe, one in done if _moved(one)]
+    moved = [(recipe, pinned) for recipe, pinned in done if any(one.moved for one in pinned)]
     url = _propose(context, moved, complete=not (codes or options.names)) if options.propose else ""
-    _show(options, [one for _, one in done], url)
+    _show(options, [one for _, pinned in done for one in pinned], url)
     return codes[0] if codes else 0
 
 
 def _show(options: UpdateOptions, done: Sequence[Pinned], url: str) -> None:
     if options.json:
         rows = [
-            {"recipe": one.recipe, "base": one.pin.base, "digest": one.pin.digest, "changed": _moved(one)}
+            {
+                "recipe": one.recipe,
+                "base": one.pin.base,
+                "digest": one.pin.digest,
+                "platforms": dict(one.pin.platforms),
+                "changed": one.moved,
+            }
             for one in done
         ]
         emit({"bases": rows, "proposal": url} if options.propose else rows)
         return
     for one in done:
-        say(f"{one.recipe}: {one.pin.base} {'is now' if _moved(one) else 'is still'} {one.pin.digest}")
+        say(f"{one.recipe}: {one.pin.base} {'is now' if one.moved else 'is still'} {one.pin.digest}")
     if url:
         say(url)
 
 
-def _moved(one: Pinned) -> bool:
-    return one.before != one.pin.digest
-
-
-def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, complete: bool) -> str:
+def _propose(context: Context, moved: Sequence[_Done], *, complete: bool) -> str:
     """Open or update the pull request with these pins. Returns its address, '' if the branch already has them.
 
     complete: every base was checked, so a pull request that is no longer needed is closed.
@@ -103,18 +104,19 @@ def _propose(context: Context, moved: Sequence[tuple[Recipe, Pinned]], *, comple
     return url
 
 
-def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned]]) -> str:
-    names = ", ".join(one.recipe for _, one in moved)
-    lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for _, one in moved]
+def _keep(context: Context, remote: GitHub, moved: Sequence[_Done]) -> str:
+    names = ", ".join(recipe.name for recipe, _ in moved)
+    new = [one for _, pinned in moved for one in pinned if one.moved]
+    lines = [f"- {plain(one.recipe)}: {plain(one.pin.base)} is now `{one.pin.digest}`" for one in new]
     why = "Merging this rebuilds, tests and publishes the recipes based on these images."
     proposal = remote.propose(
         _BRANCH,
         default_branch(context),
         title=f"Update base images: {names}",
         body="\n".join([why, "", *lines]),
-        files=dict(_file(context, recipe, one) for recipe, one in moved),
+        files=dict(_file(context, recipe, pinned) for recipe, pinned in moved),
         message=f"Update the base images of {names}",
-        key="bases: " + " ".join(f"{one.recipe} {one.pin.base} {one.pin.digest}" for _, one in moved),
+        key="bases: " + " ".join(f"{one.recipe} {one.pin.base} {one.pin.digest}" for one in new),
     )
     if proposal is None:
         return ""
@@ -124,7 +126,7 @@ def _keep(context: Context, remote: GitHub, moved: Sequence[tuple[Recipe, Pinned
     return proposal.url
 
 
-def _file(context: Context, recipe: Recipe, moved: Pinned) -> tuple[str, bytes]:
+def _file(context: Context, recipe: Recipe, pinned: Sequence[Pinned]) -> tuple[str, bytes]:
     """Return the path of a base.lock in the repository, and its new content.
 
     If only the time of the check differs from our branch, the branch's content is kept: reviewers get no notification.
@@ -137,7 +139,7 @@ def _file(context: Context, recipe: Recipe, moved: Pinned) -> tuple[str, bytes]:
             why="a pull request needs the files' paths in the repository",
             fix="run this in a clone that belongs to you",
         )
-    path, wanted = f"{place}{FILE}", content(moved.pin).encode()
+    path, wanted = f"{place}{FILE}", content([one.pin for one in pinned]).encode()
     there = content_of(context, _BRANCH, path)
     same = there is not None and _but_time(there) == _but_time(wanted)
     return path, there if there is not None and same else wanted

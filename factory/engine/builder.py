@@ -36,9 +36,10 @@ _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}\n'  # the images ar
 _REGISTRIES = 'unqualified-search-registries = []\nshort-name-mode = "disabled"\n'
 _CONTAINERS = '[containers]\nlabel = false\n[engine]\nevents_logger = "none"\ncgroup_manager = "cgroupfs"\n'
 # A shell of the image answers: the question is whether it has one that runs.
+_ASK = 'chroot "$top" /bin/sh -c : 2>/dev/null'
 _HAS_SHELL = {
-    BUILDAH: 'found=$("$1" from --pull-never "$2") && top=$("$1" mount "$found") && chroot "$top" /bin/sh -c : 2>/dev/null',
-    PODMAN: 'top=$("$1" image mount "$2") && chroot "$top" /bin/sh -c : 2>/dev/null',
+    BUILDAH: 'found=$("$1" from --pull-never "$2") && top=$("$1" mount "$found") && ' + _ASK,
+    PODMAN: 'top=$("$1" image mount "$2") && ' + _ASK,
 }
 _MOST_SAID = 64 * 1024  # bytes of an answer
 _INSTALL = (
@@ -142,10 +143,13 @@ def _has_docker(env: Mapping[str, str]) -> bool:
 
 
 def _identify(path: Path, env: Mapping[str, str]) -> Builder | None:
-    try:
-        status, out, _ = process.output_of([str(path), "--version"], env=env)
-    except FactoryError:
-        return None
+    # podman makes folders there even for --version
+    with files.temporary_folder(Path(env.get("TMPDIR") or "/tmp"), "builder") as folder:  # noqa: S108 - removed again
+        places = dict.fromkeys(("TMPDIR", "XDG_RUNTIME_DIR"), str(folder))
+        try:
+            status, out, _ = process.output_of([str(path), "--version"], env={**env, **places})
+        except FactoryError:
+            return None
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     return Builder(path.resolve(), match[1], match[2]) if match else None
 

@@ -22,7 +22,7 @@ from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import report as reports
 from factory.records.candidate import Candidate
-from factory.records.inputs import gather
+from factory.records.inputs import gather, is_base
 from factory.records.job import Base, Job
 from factory.records.release import Release
 from factory.registry.protocol import Registry
@@ -243,7 +243,8 @@ def _collect(job: Job, folder: Path, digest: Digest) -> Candidate:
     made = candidates.load(folder, name, job.arch)
     if made.sif.digest != digest or made.image.stat().st_size != made.sif.size:
         raise NotFound(f"{made.folder} does not contain {digest} yet")
-    other = set(job.inputs.changed(made.parts)) - {"engine", "base"}
+    bases = {name for name in {*job.inputs.parts, *made.parts} if is_base(name)}
+    other = set(job.inputs.changed(made.parts)) - {"engine", *bases}
     if other:
         raise BuildFailed(
             f"{name} was built from other files than the ones here",

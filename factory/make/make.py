@@ -56,11 +56,13 @@ class Made:
 def take_snapshot(recipes: Sequence[Recipe], adapters: Adapters) -> Snapshot:
     """Fetch the state that planning starts from: the catalog and the digests of base images."""
     with step(adapters.progress, "read the catalog and the digests of base images"):
+        catalog, digests = catalogs.read(adapters.registry), bases.look_up(recipes, adapters.open_host)
         return Snapshot(
-            catalog=catalogs.read(adapters.registry),
-            bases=bases.look_up(recipes, adapters.open_host),
+            catalog=catalog,
+            bases=digests.bases,
             engine=adapters.engine_label,
             now=datetime.now(timezone.utc),
+            images=digests.images,
         )
 
 

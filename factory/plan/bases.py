@@ -1,16 +1,19 @@
-"""Base images: look up the current digest of docker:// bases, and update the pins in base.lock."""
+"""Base images: look up the current digests of a recipe's docker:// images, and update the pins in base.lock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from factory.errors import FactoryError, NotFound, NotVisible
+from factory.errors import FactoryError, NotFound, NotVisible, RecipeError
 from factory.io import threads
 from factory.oci.names import docker_base, docker_name, is_docker_base
+from factory.recipes.bases import Image, images_of, others
+from factory.recipes.document import ARCHITECTURES
 from factory.recipes.model import BasePin, Recipe
-from factory.recipes.pins import read_pin, write_pin
+from factory.recipes.pins import Pins, read_pins, write_pins
+from factory.registry.images import platforms_of
 from factory.registry.protocol import ImageReader
 
 OpenHost = Callable[[str], ImageReader]
@@ -20,40 +23,68 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
+class Digests:
+    """What is known of the images of several recipes.
+
+    bases: by recipe, the digest of its docker:// base, or the error of a lookup. images: by recipe, the digests of its
+    other images by name.
+    """
+
+    bases: Mapping[str, str | FactoryError] = field(default_factory=dict)
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Pinned:
-    """The result of `update` for a recipe: the new pin, and the previous digest ('' for none)."""
+    """The result of `update` for one image of a recipe: the new pin, and the previous digest ('' for none)."""
 
     recipe: str
     pin: BasePin
     before: str
 
+    @property
+    def moved(self) -> bool:
+        """Whether the digest is new."""
+        return self.before != self.pin.digest
 
-def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> dict[str, str | FactoryError]:
-    """Return the digest of each recipe's docker:// base, by recipe: from its base.lock, else from the registry.
 
-    Registries are asked in parallel. For a base that cannot be looked up, the value is the error.
+def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> Digests:
+    """Return the digests of the recipes' docker:// images: from base.lock, else from the registry.
+
+    Registries are asked in parallel. If one image of a recipe cannot be looked up, its base is the error.
     """
-    found: dict[str, str | FactoryError] = {}
-    unpinned: dict[str, str] = {}
+    recipes = tuple(recipes)
+    wanted: dict[str, dict[str, str]] = {}
+    broken: dict[str, FactoryError] = {}
     for recipe in recipes:
-        if not is_docker_base(recipe.build.base):
-            continue
         try:
-            pin = read_pin(recipe)
+            pins = read_pins(recipe)
+            names = [recipe.build.base] if is_docker_base(recipe.build.base) else []
+            names += [image.name for image in others(recipe)]
+            found = {name: pins.of(name) for name in names}
         except FactoryError as error:
-            found[recipe.name] = error
+            broken[recipe.name] = error
             continue
-        if pin is not None:
-            found[recipe.name] = pin.digest
-        else:
-            unpinned[recipe.name] = recipe.build.base
-    wanted = sorted(set(unpinned.values()))
-    answers = dict(zip(wanted, threads.mapped(lambda base: _ask(base, open_host), wanted, _AT_ONCE)))
-    return found | {name: answers[base] for name, base in unpinned.items()}
+        wanted[recipe.name] = {name: pin.digest if pin else "" for name, pin in found.items()}
+    unpinned = sorted({name for found in wanted.values() for name, digest in found.items() if not digest})
+    answers = dict(zip(unpinned, threads.mapped(lambda image: _ask(image, open_host), unpinned, _AT_ONCE)))
+    bases: dict[str, str | FactoryError] = dict(broken)
+    images: dict[str, dict[str, str]] = {}
+    for recipe in recipes:
+        if recipe.name not in wanted:
+            continue
+        known = {name: digest or answers[name] for name, digest in wanted[recipe.name].items()}
+        own = known.pop(recipe.build.base, None)
+        failed = [answer for answer in known.values() if isinstance(answer, FactoryError)]
+        if failed or own is not None:
+            bases[recipe.name] = own if isinstance(own, FactoryError) else failed[0] if failed else own or ""
+        if known and not failed:
+            images[recipe.name] = {name: str(digest) for name, digest in known.items()}
+    return Digests(bases, images)
 
 
 def digest_now(base: str, open_host: OpenHost) -> str:
-    """Return the current digest of a docker:// base in its registry. Raises NotFound, NotVisible, RegistryFailure."""
+    """Return the current digest of a docker:// image in its registry. Raises NotFound, NotVisible, RegistryFailure."""
     host, repository, tag = docker_base(base)
     try:
         there = open_host(host).head(repository, tag)
@@ -69,24 +100,62 @@ def digest_now(base: str, open_host: OpenHost) -> str:
     return str(there.digest)
 
 
-def pin_now(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
-    """Return the current pin, or None if the recipe has no docker:// base. Raises NotFound, RegistryFailure."""
-    if not is_docker_base(recipe.build.base):
-        return None
-    before = read_pin(recipe)
-    digest = digest_now(recipe.build.base, open_host)
-    if before is not None and before.digest == digest:
+def pins_now(recipe: Recipe, open_host: OpenHost) -> tuple[Pinned, ...]:
+    """Return the current pin of each docker:// image of a recipe; none if it has no such image.
+
+    A digest that moved only for architectures that the recipe is not built for stays. Raises NotFound, RegistryFailure,
+    RecipeError.
+    """
+    before = read_pins(recipe)
+    return tuple(_pin_now(recipe, image, before, open_host) for image in _pinnable(recipe))
+
+
+def update(recipe: Recipe, open_host: OpenHost) -> tuple[Pinned, ...]:
+    """Write the current digests of the recipe's images to base.lock. Raises as ``pins_now``."""
+    done = pins_now(recipe, open_host)
+    pins = tuple(one.pin for one in done)
+    if pins != read_pins(recipe).pins:
+        write_pins(recipe, pins)
+    return done
+
+
+def _pinnable(recipe: Recipe) -> tuple[Image, ...]:
+    """Return the images to pin. The base is pinned also if it is a digest, because base.lock then says for what."""
+    own = recipe.build.base
+    return tuple(image for image in images_of(recipe) if image.name == own or not image.is_fixed)
+
+
+def _pin_now(recipe: Recipe, image: Image, pins: Pins, open_host: OpenHost) -> Pinned:
+    before = pins.of(image.name)
+    digest = digest_now(image.name, open_host)
+    if before is not None and before.digest == digest and before.platforms:
+        _require_platforms(image, before.platforms)
         return Pinned(recipe.name, before, digest)
-    pin = BasePin(recipe.build.base, digest, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    host, repository, _ = image.reference
+    registry = open_host(host)
+    found = platforms_of(registry.manifest(repository, digest), repository, registry)
+    _require_platforms(image, found)
+    if before is not None and before.platforms and _same(before.platforms, found, image.arch):
+        return Pinned(recipe.name, before, before.digest)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    resolved = before.resolved if before is not None and before.digest == digest else now
+    pin = BasePin(image.name, digest, resolved, {arch: found[arch] for arch in ARCHITECTURES if arch in found})
     return Pinned(recipe.name, pin, before.digest if before else "")
 
 
-def update(recipe: Recipe, open_host: OpenHost) -> Pinned | None:
-    """Write the base's current digest to base.lock. Return None if the recipe has no docker:// base."""
-    done = pin_now(recipe, open_host)
-    if done is not None and done.before != done.pin.digest:
-        write_pin(recipe, done.pin)
-    return done
+def _same(before: Mapping[str, str], now: Mapping[str, str], wanted: Collection[str]) -> bool:
+    return all(arch in before and before[arch] == now.get(arch) for arch in wanted)
+
+
+def _require_platforms(image: Image, found: Mapping[str, str]) -> None:
+    """Raise RecipeError for an image that does not exist for an architecture of the recipe. {}: it is not known."""
+    missing = [arch for arch in image.arch if arch not in found] if found else []
+    if missing:
+        raise RecipeError(
+            f"{image.place}: the base image {docker_name(image.name)} does not exist for {', '.join(missing)}",
+            why=f"it is available for: {', '.join(sorted(found))}",
+            fix="choose another image or tag, or change arch under [build] in recipe.toml",
+        )
 
 
 def _ask(base: str, open_host: OpenHost) -> str | FactoryError:

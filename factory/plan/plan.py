@@ -11,7 +11,7 @@ from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.records.candidate import Candidate
 from factory.records.catalog import Catalog
-from factory.records.inputs import GatherInputs, Inputs
+from factory.records.inputs import GatherInputs, Inputs, is_base
 from factory.records.job import Base, Job, Kept, Plan, Stuck
 from factory.records.release import Release
 
@@ -20,7 +20,8 @@ from factory.records.release import Release
 class Snapshot:
     """The state that a plan is based on.
 
-    bases: by recipe, the digest of its docker:// base, or the error of the lookup. engine: name and version of the
+    bases: by recipe, the digest of its docker:// base, or the error of a lookup. images: by recipe, the digests of its
+    other docker:// images by name. engine: name and version of the
     engine that would build, '' without one. built: complete candidates of the recipes' current inputs, by recipe and
     architecture; as bases they take precedence over published images.
     """
@@ -30,6 +31,7 @@ class Snapshot:
     engine: str
     now: datetime
     built: Mapping[tuple[str, str], Candidate] = field(default_factory=dict)
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def with_built(self, made: Candidate) -> Snapshot:
         """Return the snapshot with one more candidate."""
@@ -85,7 +87,7 @@ def job_for(
 ) -> Job:
     """Return the job of building a recipe, published or not. Raises FactoryError if its base is not available."""
     base = base_of(recipe, arch, snapshot)
-    return Job(recipe, arch, reasons, gather(recipe, arch, base.digest, _engine(recipe, arch, snapshot)), base)
+    return Job(recipe, arch, reasons, _inputs(recipe, arch, base, snapshot, gather), base)
 
 
 def settled(job: Job, snapshot: Snapshot, *, force: bool = False) -> Job | Kept:
@@ -115,7 +117,7 @@ def _decide(result: Plan, recipe: Recipe, arch: str, snapshot: Snapshot, gather:
     follows = first is not None and (release is None or force or "base-changed" in recipe.rebuild.when)
     try:
         base = Base() if follows else base_of(recipe, arch, snapshot)
-        inputs = gather(recipe, arch, base.digest, _engine(recipe, arch, snapshot))
+        inputs = _inputs(recipe, arch, base, snapshot, gather)
     except FactoryError as error:
         return replace(result, stuck=(*result.stuck, Stuck(recipe, arch, error)))
     reasons: tuple[str, ...] = (f"its base {waits_for} is built first",)
@@ -134,13 +136,18 @@ def base_of(recipe: Recipe, arch: str, snapshot: Snapshot) -> Base:
 
     For a recipe, the candidate takes precedence over the published image.
     """
-    if recipe.base_recipe:
-        image = snapshot.built.get((recipe.base_recipe, arch)) or _base_release(recipe, arch, snapshot)
-        return Base(str(image.sif.digest), image)
     found = snapshot.bases.get(recipe.name, "")
     if isinstance(found, FactoryError):
         raise found
-    return Base(found)
+    others = snapshot.images.get(recipe.name, {})
+    if recipe.base_recipe:
+        image = snapshot.built.get((recipe.base_recipe, arch)) or _base_release(recipe, arch, snapshot)
+        return Base(str(image.sif.digest), image, others)
+    return Base(found, others=others)
+
+
+def _inputs(recipe: Recipe, arch: str, base: Base, snapshot: Snapshot, gather: GatherInputs) -> Inputs:
+    return gather(recipe, arch, base.digest, _engine(recipe, arch, snapshot), base.others)
 
 
 def _base_release(recipe: Recipe, arch: str, snapshot: Snapshot) -> Release:
@@ -174,6 +181,7 @@ def _reasons(recipe: Recipe, release: Release | None, inputs: Inputs, now: datet
         return ("new: nothing is published",)
     reasons = []
     latest = release.repeat or release
+    inputs = inputs.recorded_in(latest.parts)
     if str(inputs.key) not in (release.inputs, latest.inputs):
         changed = inputs.changed(latest.parts)
         kinds = {_kind_of(part) for part in changed} or {"inputs-changed"}
@@ -192,9 +200,10 @@ def _reasons(recipe: Recipe, release: Release | None, inputs: Inputs, now: datet
 def _why_kept(release: Release | None, inputs: Inputs) -> str:
     if release is None:
         return ""
+    latest = release.repeat or release
+    inputs = inputs.recorded_in(latest.parts)
     if str(inputs.key) == release.inputs:
         return f"{release.tag} has these inputs"
-    latest = release.repeat or release
     if str(inputs.key) == latest.inputs:
         return f"{release.tag} has the same contents"
     changed = ", ".join(inputs.changed(latest.parts)) or "inputs"
@@ -202,7 +211,7 @@ def _why_kept(release: Release | None, inputs: Inputs) -> str:
 
 
 def _kind_of(part: str) -> str:
-    return {"base": "base-changed", "engine": "engine-changed"}.get(part, "inputs-changed")
+    return "base-changed" if is_base(part) else "engine-changed" if part == "engine" else "inputs-changed"
 
 
 def _time(text: str, otherwise: datetime) -> datetime:

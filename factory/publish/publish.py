@@ -27,7 +27,7 @@ from factory.records import catalog as catalogs
 from factory.records import sbom
 from factory.records.candidate import Candidate
 from factory.records.compare import index_of
-from factory.records.inputs import GatherInputs, gather
+from factory.records.inputs import GatherInputs, Inputs, gather
 from factory.records.release import (
     CHUNK_INDEX,
     PROVENANCE,
@@ -173,7 +173,7 @@ def require_publishable(
     recipe: Recipe, made: Candidate, report: TestReport, gather_inputs: GatherInputs = gather
 ) -> None:
     """Raise TestsFailed or UsageError unless the candidate matches the current recipe and passed its tests."""
-    now = gather_inputs(recipe, made.arch, made.base_digest, made.engine)
+    now = gather_inputs(recipe, made.arch, made.base_digest, made.engine, Inputs(made.parts).images)
     if changed := now.changed(made.parts):
         raise UsageError(
             f"{recipe.name} was changed after it was built",
@@ -376,6 +376,8 @@ def provenance(release: Release, made: Candidate, origin: Origin) -> dict[str, A
     materials: list[dict[str, Any]] = []
     if made.base_digest:
         materials.append({"uri": made.base, "digest": _digest_set(Digest.parse(made.base_digest))})
+    for name, digest in Inputs(made.parts).images.items():
+        materials.append({"uri": name, "digest": _digest_set(Digest.parse(digest))})
     if origin.revision:
         materials.append({"uri": origin.source, "digest": {"gitCommit": origin.revision}})
     return {

@@ -199,8 +199,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class BasePin:
-    """`base.lock`: the digest of a base image, and when it was resolved (ISO 8601)."""
+    """`base.lock`: an image (``docker://NAME:TAG``), and when it was resolved (ISO 8601).
+
+    digest: of what the tag named, an index or an image manifest. platforms: the image manifest's, by architecture.
+    """
 
     base: str
     digest: str
     resolved: str
+    platforms: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from factory.errors import UsageError
-from factory.io.files import atomic_write, make_folder, rename_into_place
+from factory.io.files import atomic_write, link_atomically, make_folder, rename_into_place
 from factory.io.trees import remove_tree
 from factory.oci.names import docker_name, docker_reference, recipe_name, version_name
 from factory.recipes.languages import PYTHON, of_image
@@ -84,10 +84,19 @@ def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name"
     return create(root, name, _files(name, base, version, maintainer))
 
 
-def create(root: Path, name: str, content: Mapping[str, str | bytes]) -> Path:
+def create(
+    root: Path,
+    name: str,
+    content: Mapping[str, str | bytes],
+    *,
+    executable: frozenset[str] = frozenset(),
+    links: Mapping[str, str] | None = None,
+) -> Path:
     """Create the folder of a recipe with these files, by their paths in it, and return it.
 
-    It is created atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
+    executable: the paths of programs. links: the targets of links, by path. It is created atomically.
+
+    Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
     """
     folder = root / recipe_name(name)
     if folder.exists() or folder.is_symlink():
@@ -101,7 +110,10 @@ def create(root: Path, name: str, content: Mapping[str, str | bytes]) -> Path:
     try:
         for file, text in content.items():
             make_folder((temporary / file).parent)
-            atomic_write(temporary / file, text)
+            atomic_write(temporary / file, text, 0o755 if file in executable else 0o644)
+        for link, target in (links or {}).items():
+            make_folder((temporary / link).parent)
+            link_atomically(temporary / link, target)
         rename_into_place(temporary, folder)
     finally:
         remove_tree(temporary)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from factory.oci.digest import Digest
+from factory.oci.names import docker_base, docker_reference
+from factory.recipes.bases import others
 from factory.recipes.content import build_inputs, refuse_moving
 from factory.recipes.definition import parser as definition_parser
 from factory.recipes.definition.agents import refuse_host
@@ -17,7 +20,13 @@ from factory.recipes.model import Recipe
 from factory.recipes.quiet import quiet
 from factory.records.release import run_to_json
 
+_IMAGE = "image "  # begins the names of the parts for images besides the base
 BASE_FILE = "base.sif"  # the file name of a recipe:// base's image during a build
+
+
+def is_base(part: str) -> bool:
+    """Return whether a part of the inputs is a base image: the recipe's own, or that of another stage."""
+    return part == "base" or part.startswith(_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,24 @@ class Inputs:
         """The digest of the base image; '' if there is none."""
         return self.parts.get("base", "")
 
+    @property
+    def images(self) -> dict[str, str]:
+        """The digests of the docker:// images besides the base, by name."""
+        return {name[len(_IMAGE) :]: text for name, text in self.parts.items() if name.startswith(_IMAGE)}
+
+    def recorded_in(self, before: Mapping[str, str]) -> Inputs:
+        """Return the inputs without the images that earlier parts do not mention.
+
+        An image that was built before such images counted must not be rebuilt only because they do now.
+        """
+        kept = {name: text for name, text in self.parts.items() if not name.startswith(_IMAGE) or name in before}
+        return Inputs(kept)
+
+    def with_images(self, images: Mapping[str, str]) -> Inputs:
+        """Return the same inputs with the digests of other images."""
+        kept = {name: text for name, text in self.parts.items() if not name.startswith(_IMAGE)}
+        return Inputs(kept | {_IMAGE + name: digest for name, digest in images.items()})
+
     def with_base(self, base_digest: str) -> Inputs:
         """Return the same inputs with another base."""
         return Inputs({**self.parts, "base": base_digest})
@@ -49,10 +76,14 @@ class Inputs:
         return tuple(sorted(name for name in {*self.parts, *before} if self.parts.get(name) != before.get(name)))
 
 
-def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
-    """Read and hash the inputs of an image. base_digest: '' without a base. Raises RecipeError."""
+def gather(recipe: Recipe, arch: str, base_digest: str, engine: str, images: Mapping[str, str] | None = None) -> Inputs:
+    """Read and hash the inputs of an image. Raises RecipeError.
+
+    base_digest: '' without a base. images: the digests of the docker:// images besides the base, by name; a name that
+    the recipe does not have is left out.
+    """
     parts = dockerfile_build.inputs(recipe, arch) if recipe.build.dockerfile else _definition_inputs(recipe, arch)
-    return Inputs(
+    inputs = Inputs(
         {
             "recipe": f"{recipe.name} {recipe.version} {arch}",
             **parts,
@@ -61,6 +92,8 @@ def gather(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
             "engine": engine,
         }
     )
+    names = {image.name for image in others(recipe)} if images else set()
+    return inputs.with_images({name: digest for name, digest in (images or {}).items() if name in names})
 
 
 def _definition_inputs(recipe: Recipe, arch: str) -> dict[str, str]:
@@ -75,28 +108,44 @@ def _definition_inputs(recipe: Recipe, arch: str) -> dict[str, str]:
     }
 
 
-GatherInputs = Callable[[Recipe, str, str, str], Inputs]  # recipe, architecture, base's digest, engine: see `gather`
+class GatherInputs(Protocol):
+    """Reads the inputs of an image, as ``gather`` does."""
+
+    def __call__(
+        self, recipe: Recipe, arch: str, base_digest: str, engine: str, images: Mapping[str, str] | None = None
+    ) -> Inputs:
+        """Return the inputs. Raises RecipeError."""
 
 
 def gather_once() -> GatherInputs:
     """Return a `gather` that reads each recipe once per architecture, for all steps of one run."""
-    read: dict[tuple[str, str], Inputs] = {}
+    read: dict[tuple[str, str, frozenset[tuple[str, str]]], Inputs] = {}
 
-    def gather_inputs(recipe: Recipe, arch: str, base_digest: str, engine: str) -> Inputs:
-        target = (recipe.name, arch)
+    def gather_inputs(
+        recipe: Recipe, arch: str, base_digest: str, engine: str, images: Mapping[str, str] | None = None
+    ) -> Inputs:
+        target = (recipe.name, arch, frozenset((images or {}).items()))
         if target not in read:
-            read[target] = gather(recipe, arch, base_digest, engine)
+            read[target] = gather(recipe, arch, base_digest, engine, images)
         return read[target].with_base(base_digest).with_engine(engine)
 
     return gather_inputs
 
 
-def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: str, epoch: int = 0) -> Definition:
+def definition_for(
+    recipe: Recipe,
+    arch: str,
+    base_digest: str,
+    debian_mirror: str,
+    *,
+    epoch: int = 0,
+    images: Mapping[str, str] | None = None,
+) -> Definition:
     """Return the recipe's definition with its arguments filled in and the factory's rules applied.
 
     The rules create the mount points of `[run] binds` and make builds quiet. epoch: the build's time, in seconds since
-    1970. Raises RecipeError. The checks apply to exactly what the engine gets: its text parses as this definition, and
-    nothing in it touches the build host.
+    1970. images: the digests that replace the tags of docker:// images besides the base. Raises RecipeError. The checks
+    apply to exactly what the engine gets: its text parses as this definition, and nothing in it touches the build host.
     """
     base = base_address(recipe, base_digest)
     values = argument_values(recipe, arch=arch, base=base, debian_mirror=debian_mirror)
@@ -107,11 +156,25 @@ def definition_for(recipe: Recipe, arch: str, base_digest: str, debian_mirror: s
     for index, stage in enumerate(definition.stages):
         if stage.value("Bootstrap").lower() == "recipe":
             definition = definition.with_headers(index, {"Bootstrap": "localimage", "From": BASE_FILE})
+        elif images and stage.value("Bootstrap").lower() == "docker":
+            definition = definition.with_headers(index, {"From": pinned_name(stage.value("From"), images)})
     definition = quiet.labelled(
         definition, {f"io.singfactory.project.{n}": t for n, t in recipe.project.facts().items()}
     )
     first = quiet.mount_points(recipe.run.binds)
     return definition_parser.require_same(quiet.with_rules(definition, recipe.quiet, epoch, first))
+
+
+def pinned_name(image: str, digests: Mapping[str, str]) -> str:
+    """Return the name of a Docker image with the digest that its tag stands for; unchanged if there is none.
+
+    digests: by ``docker://`` name.
+    """
+    host, repository, tag = docker_reference(image)
+    for name, digest in digests.items():
+        if docker_base(name) == (host, repository, tag):
+            return f"{host}/{repository}@{digest}"
+    return image
 
 
 def needs_mirror(recipe: Recipe) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from factory.errors import FactoryError
 from factory.recipes.model import Recipe
@@ -18,11 +19,13 @@ Target = tuple[str, str]
 class Base:
     """A job's base image. digest: of a pinned image or of another recipe's SIF; '' for a recipe without a base.
 
-    image: the image of a recipe:// base, built here or published; None for other bases.
+    image: the image of a recipe:// base, built here or published; None for other bases. others: the digests of the
+    recipe's other docker:// images, by name.
     """
 
     digest: str = ""
     image: Candidate | Release | None = None
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Job:
 
     def with_base(self, base: Base) -> Job:
         """Return the same job with its base, now that it is known; the recipe's files are not read again."""
-        return replace(self, base=base, inputs=self.inputs.with_base(base.digest))
+        return replace(self, base=base, inputs=self.inputs.with_base(base.digest).with_images(base.others))
 
 
 @dataclass(frozen=True)

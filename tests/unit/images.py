@@ -39,6 +39,10 @@ class Images:
         document = {"schemaVersion": 2, "mediaType": kind, "config": self.put_blob(config, b"{}"), "layers": made}
         return self.put(tag, document)
 
+    def head(self, _: str, tag: str) -> Descriptor | None:
+        found = self.documents.get(tag)
+        return found.descriptor if found is not None else None
+
     def manifest(self, repository: str, tag_or_digest: str) -> RawManifest:
         found = self.documents.get(tag_or_digest)
         if found is None:

@@ -56,10 +56,13 @@ def is_remote(source: str) -> bool:
 class Context:
     """A recipe's folder as the context of a build."""
 
-    def __init__(self, folder: Path, dockerfile: str) -> None:
-        """Read `.dockerignore`. dockerfile: the path of the Dockerfile in the folder. Raises ProblemError."""
+    def __init__(self, folder: Path, dockerfile: str, path: Path | None = None) -> None:
+        """Read `.dockerignore`. dockerfile: the path of the Dockerfile in the folder. Raises ProblemError.
+
+        path: of a Dockerfile that is elsewhere, for messages.
+        """
         self._folder = folder
-        self._path = folder / dockerfile
+        self._path = path or folder / dockerfile
         self._ignore: Ignore = ignore.read(folder, dockerfile)
         self._left = _MOST_STEPS
         self._listed: dict[str, tuple[str, ...]] = {}

@@ -83,6 +83,8 @@ class _Writer:
         for found in stage.instructions:
             if found.name == "SHELL":
                 self.shells[stage.index] = found.words
+            elif found.name == "HEALTHCHECK" or (found.name == "ONBUILD" and stage is self.target.stages[-1]):
+                continue  # nothing checks the health of an image on a cluster, or builds from it
             yield self._instruction(found, stage), found.line
 
     def _base(self, image: str) -> str:
@@ -159,8 +161,8 @@ class _Writer:
                 continue
             document = next(documents)
             if document.expands and "$" in document.content:
-                what = f"{self.target.dockerfile.path.name} uses variables in a here-document of {found.name}"
-                self._refuse(found.line, f"{what}, which this builder cannot do", f"{_BUILDER}, or quote: <<'EOF'")
+                what = f"{found.name} has a here-document with variables, which this builder does not read"
+                self._refuse(found.line, what, f"{_BUILDER}, or quote the delimiter: <<'EOF'")
             words.append(self._document(document.content, executable=False, name=document.name))
         return json.dumps(words)
 

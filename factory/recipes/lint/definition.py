@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from factory.errors import UsageError
-from factory.oci.names import LATEST, docker_reference
 from factory.recipes.content import refuse_moving
-from factory.recipes.definition.arguments import BUILT_IN, base_address, values_by_arch
+from factory.recipes.definition.arguments import BUILT_IN, values_by_arch
 from factory.recipes.definition.parser import bind
 from factory.recipes.definition.templates import TEMPLATE, undefined, uses
 from factory.recipes.lint.subject import Subject
@@ -70,21 +68,6 @@ def _bootstrap(subject: Subject) -> Iterator[Problem]:
             yield subject.error(agent.line, "Bootstrap: recipe works only with From: {{ base }}", remedy)
 
 
-def _moving_tags(subject: Subject) -> Iterator[Problem]:
-    own = base_address(subject.recipe)
-    for stage in subject.stages():
-        source = stage.header("From")
-        if source is None or stage.value("Bootstrap").lower() != "docker" or source.value == own:
-            continue
-        try:
-            _, _, tag = docker_reference(source.value)
-        except UsageError:  # reported by lint_host
-            continue
-        if tag == LATEST:
-            remedy = "write a version tag, or use {{ base }}, which base.lock pins"
-            yield subject.warning(source.line, f"From: {source.value} is a moving tag", remedy)
-
-
 def _stages(subject: Subject) -> Iterator[Problem]:
     for definition in subject.bound:
         earlier: set[str] = set()
@@ -104,4 +87,4 @@ def _sizes(subject: Subject) -> Iterator[Problem]:
             yield problem
 
 
-CHECKS = (_arguments, _values, _base, _bootstrap, _moving_tags, _stages, _sizes)
+CHECKS = (_arguments, _values, _base, _bootstrap, _stages, _sizes)

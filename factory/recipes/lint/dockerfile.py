@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from factory.oci.names import LATEST, docker_reference
 from factory.recipes.definition.definition import Definition, Header, Section, Stage
 from factory.recipes.dockerfile import parser, refused
-from factory.recipes.dockerfile.bases import images
 from factory.recipes.dockerfile.context import Context, is_remote
 from factory.recipes.dockerfile.model import Dockerfile, Instruction
 from factory.recipes.inside import UnusableError, read_inside
@@ -88,9 +86,7 @@ def problems_of(one: Recipe, dockerfile: Dockerfile, subject: Subject) -> Iterat
                 yield replace(_about_arguments(problem, subject), rule="dockerfile")
             else:
                 yield replace(problem, rule="dockerfile")
-    for check in (_moving, _remote):
-        for problem in check(one, dockerfile):
-            yield replace(problem, rule=check.__name__.strip("_"))
+    yield from (replace(problem, rule="remote") for problem in _remote(dockerfile))
 
 
 def reworded(problem: Problem) -> Problem:
@@ -105,22 +101,7 @@ def _about_arguments(problem: Problem, subject: Subject) -> Problem:
     return subject.about_recipe(("build", "args"), problem.message, problem.remedy, warning=False)
 
 
-def _moving(one: Recipe, dockerfile: Dockerfile) -> Iterator[Problem]:
-    try:
-        found = images(dockerfile, one.build.args, one.build.target, one.build.arch[0])
-    except ProblemError:  # reported by refused
-        return
-    for base in found:
-        _, _, tag = docker_reference(base.image)
-        if ":" in tag:
-            continue
-        message = f"the image {base.image} is not pinned to a digest"
-        if tag == LATEST:
-            message = f"the image {base.image} is a moving tag"
-        yield Problem(dockerfile.at(base.line), message, "write a version tag, or NAME@sha256:DIGEST", warning=True)
-
-
-def _remote(_: Recipe, dockerfile: Dockerfile) -> Iterator[Problem]:
+def _remote(dockerfile: Dockerfile) -> Iterator[Problem]:
     for stage in dockerfile.stages:
         for found in stage.instructions:
             for source in found.words[:-1] if found.name == "ADD" else ():

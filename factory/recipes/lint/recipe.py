@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from factory.oci.names import LATEST, docker_base, is_docker_base
-from factory.recipes import pins
+from factory.oci.names import LATEST, docker_base
+from factory.recipes.bases import Image, images_of
 from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Place, Problem, ProblemError
+from factory.recipes.pins import FILE, read_pins
 
 
 def _description(subject: Subject) -> Iterator[Problem]:
@@ -68,26 +69,41 @@ def _base_recipe(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def _pin(subject: Subject) -> Iterator[Problem]:
+def _pins(subject: Subject) -> Iterator[Problem]:
+    """Report images that no digest pins, and pins that are broken, incomplete, or of no use."""
     recipe = subject.recipe
-    if not is_docker_base(recipe.build.base):
-        return
-    place = Place(recipe.folder / pins.FILE)
     remedy = f"run: singfactory update {recipe.name}"
     try:
-        pinned = pins.read_pin(recipe) is not None
-        stale = pins.is_stale(recipe)
+        images = images_of(recipe)
+    except ProblemError:  # in the definition or the Dockerfile; their own checks report it
+        return
+    try:
+        pins = read_pins(recipe)
     except ProblemError as error:
         yield error.problem
         return
-    _, _, tag = docker_base(recipe.build.base)
-    if stale:
-        yield Problem(place, f"{pins.FILE} pins another base than {recipe.build.base}", remedy, warning=True)
-    elif not pinned and ":" not in tag:
-        moving = "is a moving tag and" if tag == LATEST else "is"
-        yield subject.about_recipe(
-            ("build", "base"), f"the base {recipe.build.base} {moving} not pinned to a digest", remedy
-        )
+    lock = recipe.folder / FILE
+    for image in images:
+        pin = pins.of(image.name)
+        missing = [arch for arch in image.arch if arch not in pin.platforms] if pin and pin.platforms else []
+        if missing:
+            message = f"{FILE} has no digest of {image.name} for {', '.join(missing)}"
+            yield Problem(Place(lock), message, remedy, warning=True)
+        elif pin is None and not image.is_fixed:
+            yield _unpinned(subject, image, remedy)
+    used = {image.reference for image in images}
+    for pin, line in zip(pins.pins, pins.lines):
+        if docker_base(pin.base) not in used:
+            message = f"{FILE} pins {pin.base}, which the recipe does not use"
+            yield Problem(Place(lock, line), message, remedy, warning=True)
 
 
-CHECKS = (_description, _tests, _base_recipe, _pin)
+def _unpinned(subject: Subject, image: Image, remedy: str) -> Problem:
+    moving = "is a moving tag and" if image.reference[2] == LATEST else "is"
+    message = f"{image.name} {moving} not pinned to a digest"
+    if image.name == subject.recipe.build.base:
+        return subject.about_recipe(("build", "base"), f"the base {message}", remedy)
+    return Problem(image.place, f"the image {message}", remedy, warning=True)
+
+
+CHECKS = (_description, _tests, _base_recipe, _pins)

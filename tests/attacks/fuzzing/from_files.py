@@ -71,17 +71,16 @@ def _definition(data: bytes, place: Path) -> None:
 
 
 def _pins(_place: Path) -> Sequence[bytes]:
-    return [pins.content(BasePin("docker://debian:12", BASE_DIGEST, CREATED)).encode()]
+    return [pins.content([BasePin("docker://debian:12", BASE_DIGEST, CREATED)]).encode()]
 
 
 def _pin(data: bytes, place: Path) -> None:
     recipe = write_recipe(place, "tool")
     (recipe.folder / pins.FILE).write_bytes(data)
-    pins.is_stale(recipe)
-    found = pins.read_pin(recipe)
-    if found is not None:
-        pins.write_pin(recipe, found)
-        assert pins.read_pin(recipe) == found
+    found = pins.read_pins(recipe).pins
+    if found:
+        pins.write_pins(recipe, found)
+        assert pins.read_pins(recipe).pins == found
 
 
 _SETTINGS = b"""\

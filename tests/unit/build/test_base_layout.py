@@ -158,3 +158,24 @@ def test_a_recipes_link_in_place_of_the_base_folder_is_not_followed(
     put_into(context, bases)
     assert list(elsewhere.iterdir()) == []
     assert (context / bases[0].name / "index.json").is_file()
+
+
+def test_a_copy_without_the_index_is_found_by_the_architecture_s_own_digest(
+    images: Images, place: BasePlace, tmp_path: Path
+) -> None:
+    index, own = "sha256:" + "1" * 64, str(images.put_image("1", b"layer").digest)
+    wanted = definition(tmp_path, f"Bootstrap: docker\nFrom: x@{index}\n")
+    with pytest.raises(NotFound):
+        fetched(wanted, "amd64", place, Silent())
+    _, (base,) = fetched(wanted, "amd64", place, Silent(), {index: own})
+    assert b"layer" in {path.read_bytes() for path in (base.layout / "blobs/sha256").iterdir()}
+
+
+def test_a_lock_that_contradicts_the_index_is_refused(images: Images, place: BasePlace, tmp_path: Path) -> None:
+    entry = images.put_image("of", b"1").to_json() | {"platform": {"os": "linux", "architecture": "amd64"}}
+    index = str(images.put("1", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).digest)
+    wanted = definition(tmp_path, f"Bootstrap: docker\nFrom: x@{index}\n")
+    with pytest.raises(IntegrityFailure, match=r"base\.lock contradicts docker\.io/library/x@sha256:") as caught:
+        fetched(wanted, "amd64", place, Silent(), {index: "sha256:" + "2" * 64})
+    assert caught.value.fix == "run singfactory update"
+    assert images.fetched == []

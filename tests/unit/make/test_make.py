@@ -13,6 +13,7 @@ import pytest
 from factory.build.base_layout import BasePlace
 from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
+from factory.engine.builder import find as find_builder
 from factory.engine.sources import PackageSources
 from factory.errors import (
     BuildFailed,

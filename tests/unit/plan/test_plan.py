@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -355,9 +355,11 @@ def counted() -> tuple[list[str], GatherInputs]:
     """Reads inputs, and records the names of the recipes."""
     read: list[str] = []
 
-    def counting(recipe: Recipe, arch: str, base: str, engine: str) -> Inputs:
+    def counting(
+        recipe: Recipe, arch: str, base_digest: str, engine: str, images: Mapping[str, str] | None = None
+    ) -> Inputs:
         read.append(recipe.name)
-        return gather(recipe, arch, base, engine)
+        return gather(recipe, arch, base_digest, engine, images)
 
     return read, counting
 
@@ -467,3 +469,42 @@ def test_a_thousand_published_recipes_are_planned(tmp_path: Path) -> None:
     print(f"1000 recipes planned in {monotonic() - started:.2f} s")  # noqa: T201 - a figure to look at, not a promise
     assert (len(result.kept), len(result.jobs), len(result.stuck)) == (1000, 0, 0)
     assert len(plan(recipes, replace(seen, catalog=Catalog()), gather).jobs) == 1000
+
+
+# --- images of other stages
+
+GO = "docker://golang:1.22"
+TWO_STAGES = "Bootstrap: docker\nFrom: golang:1.22\nStage: build\n\nBootstrap: docker\nFrom: {{ base }}\n"
+
+
+def released(recipe: Recipe, images: Mapping[str, str]) -> Release:
+    inputs = gather(recipe, "amd64", BASE_DIGEST, ENGINE, images)
+    return replace(release_of(recipe), inputs=str(inputs.key), parts=inputs.parts)
+
+
+def test_a_moved_image_of_another_stage_rebuilds_and_is_named(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, definition=TWO_STAGES)
+    seen = known(released(recipe, {GO: BASE_DIGEST}))
+    same = replace(seen, images={"tool": {GO: BASE_DIGEST}})
+    assert len(decided(recipe, same).kept) == 1
+    moved = replace(seen, images={"tool": {GO: OTHER_DIGEST}})
+    (job,) = decided(recipe, moved).jobs
+    assert job.reasons == ("changed: image docker://golang:1.22",)
+    assert job.inputs.images == {GO: OTHER_DIGEST}
+    careless = write_recipe(tmp_path, definition=TWO_STAGES, more='[rebuild]\nwhen = ["inputs-changed"]')
+    assert len(decided(careless, moved).kept) == 1
+
+
+def test_a_release_from_before_such_images_counted_is_kept(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, definition=TWO_STAGES)
+    seen = replace(known(release_of(recipe)), images={"tool": {GO: OTHER_DIGEST}})
+    (kept,) = decided(recipe, seen).kept
+    assert kept.why == "1.0-1 has these inputs"
+
+
+def test_an_image_that_cannot_be_looked_up_stops_also_a_recipe_upon_another(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "top", base="recipe://base")
+    error = RecipeError("no such image")
+    seen = replace(known(release_of(write_recipe(tmp_path, "base"))), bases={"top": error})
+    (stuck,) = plan([recipe], seen, gather).stuck
+    assert stuck.error is error

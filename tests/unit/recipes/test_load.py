@@ -171,7 +171,7 @@ def test_each_rule_of_quiet_builds_has_a_switch_and_other_keys_are_errors(make: 
         ),
         (
             "[build]\ndockerfile = 'Dockerfile'",
-            "5: error: Dockerfiles are not supported yet; write image.def, and remove the key dockerfile",
+            "5: error: there is no file Dockerfile; write a Dockerfile there, or name another one",
         ),
         (
             "[build]\ndefinition = 'other.def'",

@@ -92,7 +92,7 @@ def test_the_epoch_and_silenced_hints_do_not_change_the_key(tmp_path: Path) -> N
     for path in recipe.folder.iterdir():
         os.utime(path, (1_700_000_000, 1_700_000_000))
     assert inputs(recipe) == before
-    assert "SOURCE_DATE_EPOCH=7\n" in definition_for(recipe, "amd64", BASE_DIGEST, "", 7).text()
+    assert "SOURCE_DATE_EPOCH=7\n" in definition_for(recipe, "amd64", BASE_DIGEST, "", epoch=7).text()
     assert inputs(write(tmp_path, run="[quiet]\nhints = false")) == before
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from factory.records.findings import Finding
 from tests.unit.check.readiness.images import findings, places, unchanged
 
 
-def without(*paths: str) -> object:
+def without(*paths: str) -> Callable[[Path], object]:
     """A change that removes files and folders."""
 
     def make(folder: Path) -> None:
@@ -60,7 +61,9 @@ def test_an_image_without_a_time_zone_is_fine(tmp_path: Path) -> None:
         (lambda folder: (folder / "dataset").mkdir(), ""),
     ],
 )  # fmt: skip
-def test_a_mount_point_that_the_recipe_promises_is_a_folder(tmp_path: Path, make: object, message: str) -> None:
+def test_a_mount_point_that_the_recipe_promises_is_a_folder(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
     found = [one for one in findings(tmp_path, make, '[run]\nbinds = ["/dataset"]') if one.code == "missing-bind"]
     assert bool(found) is bool(message)
     assert all(message in one.message and one.blocks for one in found)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def write_all(folder: Path, contents: dict[str, str]) -> None:
 
 def test_each_kind_of_file_with_a_login_is_found_and_what_it_holds_is_never_shown(tmp_path: Path) -> None:
     for number, part in enumerate([dict(list(FILES.items())[at : at + 9]) for at in range(0, len(FILES), 9)]):
-        found = findings(tmp_path / str(number), lambda folder, part=part: write_all(folder, part))
+        found = findings(tmp_path / str(number), partial(write_all, contents=part))
         assert {one.place for one in found if one.code == "secret"} == set(part)
         assert all(one.blocks for one in found if one.code == "secret")
         assert SECRET not in str([one.to_json() for one in found])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from factory.recipes.lint.lint import lint, lint_all
 from factory.recipes.load import load_recipe
 from factory.recipes.model import BasePin
-from factory.recipes.pins import write_pin
+from factory.recipes.pins import write_pins
 
 MakeRecipe = Callable[..., Path]
 DIGEST = "sha256:" + "a" * 64
@@ -32,7 +33,7 @@ def test_a_sound_recipe_has_no_problems(make: MakeRecipe) -> None:
 
 def test_problems_of_both_files_are_reported_together(make: MakeRecipe) -> None:
     folder = make(
-        "one", toml=ABOUT + "[run]\ngpu = 'x'\n" + TEST, definition="Bootstrap: docker\nFrom: a:1\n%setup\n x\n"
+        "one", toml=ABOUT + "[run]\ngpu = 'x'\n" + TEST, definition=f"Bootstrap: docker\nFrom: a@{DIGEST}\n%setup\n x\n"
     )
     assert [problem.partition(": ")[0] for problem in _lint(folder)] == ["image.def:3", "image.def:4", "recipe.toml:8"]
 
@@ -75,14 +76,38 @@ def test_an_unpinned_base_is_a_warning_until_update_has_run(make: MakeRecipe) ->
         "recipe.toml:8: warning: the base docker://debian:12 is not pinned to a digest; run: singfactory update one"
     ]
     recipe = load_recipe(folder)
-    write_pin(recipe, BasePin("docker://debian:12", DIGEST, "2024-05-01T12:00:00Z"))
+    write_pins(recipe, [BasePin("docker://debian:12", DIGEST, "2024-05-01T12:00:00Z")])
     assert _lint(folder) == []
-    write_pin(recipe, BasePin("docker://debian:11", DIGEST, "2024-05-01T12:00:00Z"))
+    write_pins(recipe, [BasePin("docker://debian:11", DIGEST, "2024-05-01T12:00:00Z")])
     assert _lint(folder) == [
-        "base.lock: warning: base.lock pins another base than docker://debian:12; run: singfactory update one"
+        (
+            "base.lock:3: warning: base.lock pins docker://debian:11, which the recipe does not use; "
+            "run: singfactory update one"
+        ),
+        "recipe.toml:8: warning: the base docker://debian:12 is not pinned to a digest; run: singfactory update one",
     ]
     (folder / "base.lock").write_text("x")
     assert _lint(folder)[0].startswith("base.lock:1: error: not TOML")
+
+
+def test_the_images_of_other_stages_are_pinned_as_the_base_is(make: MakeRecipe) -> None:
+    text = "Bootstrap: docker\nFrom: golang:1.22\nStage: build\n\n" + HEAD
+    folder = make(
+        "one", definition=text, toml=ABOUT + '[build]\nbase = "docker://debian:12"\narch = ["amd64", "arm64"]\n' + TEST
+    )
+    recipe = load_recipe(folder)
+    base = BasePin("docker://debian:12", DIGEST, "2024-05-01T12:00:00Z")
+    write_pins(recipe, [base])
+    assert _lint(folder) == [
+        "image.def:2: warning: the image docker://golang:1.22 is not pinned to a digest; run: singfactory update one"
+    ]
+    other = BasePin("docker://docker.io/library/golang:1.22", DIGEST, "2024-05-01T12:00:00Z", {"amd64": DIGEST})
+    write_pins(recipe, [base, other])
+    assert _lint(folder) == [
+        "base.lock: warning: base.lock has no digest of docker://golang:1.22 for arm64; run: singfactory update one"
+    ]
+    write_pins(recipe, [base, replace(other, platforms={"amd64": DIGEST, "arm64": DIGEST})])
+    assert _lint(folder) == []
 
 
 def test_a_base_with_a_moving_tag_is_a_warning(make: MakeRecipe) -> None:
@@ -307,7 +332,7 @@ def test_requirements_that_the_recipe_brings_are_read(make: MakeRecipe, target: 
 
 
 def test_a_source_that_runs_on_the_host_is_an_error_even_from_a_stage(make: MakeRecipe) -> None:
-    text = "Bootstrap: docker\nFrom: go:1\nStage: a\n" + HEAD + '%files from a\n "$(id)" /x\n'
+    text = f"Bootstrap: docker\nFrom: go@{DIGEST}\nStage: a\n" + HEAD + '%files from a\n "$(id)" /x\n'
     (problem,) = _of_definition(make, text)
     assert problem.startswith(
         "image.def:7: error: %files: '$(id)' contains a character that the build host's shell would interpret; "
@@ -354,7 +379,9 @@ def test_base_is_set_if_and_only_if_it_is_used(make: MakeRecipe) -> None:
     (problem, *_) = _of_definition(make, HEAD, ABOUT + TEST)
     assert problem.startswith("image.def:2: error: {{ base }} is used, but the recipe has no base; ")
     other = make(
-        "two", toml=(ABOUT + PINNED + TEST).replace('"one"', '"two"'), definition="Bootstrap: docker\nFrom: a:1\n"
+        "two",
+        toml=(ABOUT + PINNED + TEST).replace('"one"', '"two"'),
+        definition=f"Bootstrap: docker\nFrom: a@{DIGEST}\n",
     )
     (problem,) = _lint(other)
     assert problem.startswith("recipe.toml:8: error: base is docker://debian:12@")
@@ -383,18 +410,14 @@ def test_bootstrap_recipe_needs_base(make: MakeRecipe) -> None:
 
 
 @pytest.mark.parametrize(("source", "moves"), [("debian", True), ("debian:latest", True), ("debian:12", False)])
-def test_a_stage_from_a_moving_tag_is_a_warning(make: MakeRecipe, source: str, moves: bool) -> None:  # noqa: FBT001
+def test_a_stage_from_a_tag_is_a_warning(make: MakeRecipe, source: str, moves: bool) -> None:  # noqa: FBT001
     problems = _of_definition(make, f"Bootstrap: docker\nFrom: {source}\n" + HEAD)
-    assert problems == (
-        [
-            (
-                f"image.def:2: warning: From: {source} is a moving tag; "
-                "write a version tag, or use {{ base }}, which base.lock pins"
-            )
-        ]
-        if moves
-        else []
-    )
+    assert problems == [
+        (
+            f"image.def:2: warning: the image docker://{source} {'is a moving tag and' if moves else 'is'} "
+            "not pinned to a digest; run: singfactory update one"
+        )
+    ]
 
 
 def test_a_from_that_is_no_image_is_an_error(make: MakeRecipe) -> None:

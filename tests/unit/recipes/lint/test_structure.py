@@ -19,7 +19,7 @@ ABOUT = (
 
 def found(make: MakeRecipe, text: str) -> list[str]:
     folder = make("one", toml=ABOUT, definition=HEAD + text)
-    return [str(problem).removeprefix(f"{folder}/") for problem in lint(folder, ())]
+    return [str(problem).removeprefix(f"{folder}/") for problem in lint(folder, ()) if problem.rule != "pins"]
 
 
 @pytest.mark.parametrize(
