@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from factory import strict
 from factory.errors import FactoryError
 from factory.io.http.failures import Answer, retry_after
 from factory.io.http.settings import redacted
@@ -37,12 +36,14 @@ from factory.records.release import (
 from factory.registry.challenge import parse_challenges
 from factory.registry.documents import as_referrer, named, read_manifest, referrer_index, referrer_list, subject_of
 from factory.registry.image_index import ImageIndex, Member, platforms
+from factory.registry.images import look
 from factory.registry.layout import LayoutRegistry
 from factory.registry.layout_index import LayoutIndex
 from factory.registry.paging import next_link
 from factory.registry.protocol import INDEX, MANIFEST, SIF_LAYER, Manifest, artifact
 from factory.sif.packages import Package, Packages, package_changes
 from tests.attacks.fuzzing.target import Target
+from tests.unit.images import CONFIG, Images
 from tests.unit.parts import BASE_DIGEST, CREATED, ENGINE, NOW, QUIET, folder_registry, write_recipe
 
 
@@ -269,7 +270,11 @@ def _configurations(_place: Path) -> Sequence[bytes]:
 
 def _configuration(data: bytes, place: Path) -> None:
     """Whatever an image says about itself, the recipe from it loads, and lint finds no error."""
-    found = read_config("org/tool:1", strict.json_object(data), ("amd64", "arm64"))
+    images = Images()
+    config = images.put_blob(CONFIG, data)
+    images.put("1", {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []})
+    looked = look(images.registry(), "org.example/tool:1", ("amd64", "arm64"))
+    found = read_config("org/tool:1", looked.config, tuple(looked.platforms))
     folder = scaffold(place, "new", found.name, seen=found)
     recipe, problems = check_recipe(folder)
     assert recipe is not None, problems
