@@ -89,11 +89,8 @@ def test_a_dockerfile_is_built_tested_published_and_run(project: Project) -> Non
     assert project.ok("run", "app", "mine", **plain).out == "in /app/data:\n<--fixed $HOME>\n<mine>\n"
     shown = project.ok("exec", "app", "sh", "-c", 'pwd; echo "$SALUTE|$OLD|$TZ|$WHO"; cat /app/TEXT', **plain).out
     assert shown == f"{project.folder}\nhello you|/bin|||\na text with $NO variables\n".replace("|||", "||"), shown
-    assert project.ok("exec", "app", "ls", "/var/cache", "/run", **plain).out.split() == [
-        "/run:",
-        "/var/cache:",
-        "tool",
-    ]
+    left = project.ok("exec", "app", "sh", "-c", "ls /run; ls /var/cache/tool || true", **plain).out
+    assert left == ""
 
     again = project.ok("make", "app")
     assert "unchanged  app" in again.out

@@ -25,7 +25,7 @@ from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import Place, Problem, ProblemError
 
 _REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@|[^/\s]+@[^/\s]+:", re.IGNORECASE)
-_MOST_STEPS = 100_000
+_MOST_STEPS = 200_000  # a file counts when it is checked, and again when it is listed
 FILE, FOLDER, LINK = "file", "folder", "link"
 
 
@@ -189,7 +189,7 @@ class Context:
         self._left -= 1
         if self._left < 0:
             remedy = "copy fewer files, or hide those that the image does not need in .dockerignore"
-            self._refuse(source, f"is one too many: the Dockerfile names more than {_MOST_STEPS} files", remedy)
+            self._refuse(source, "is one too many: the Dockerfile names too many files", remedy)
 
     def _refuse_missing(self, source: Source, path: str) -> NoReturn:
         if not MAGIC.search(path) and os.path.lexists(self._folder / path):

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 MAGIC = re.compile(r"[*?\[\\]")
 ANY_FOLDERS = "**"
+_LONGEST = 1000  # characters; a file name has at most 255
 
 
 class PatternError(ValueError):
@@ -23,6 +24,8 @@ def part(pattern: str) -> re.Pattern[str]:
     Between two stars, the first place that matches is the right one, so nothing is tried twice: each piece is in a
     lookahead, into which Python does not return (as in fnmatch.translate).
     """
+    if len(pattern) > _LONGEST:
+        raise PatternError(f"has more than {_LONGEST} characters between two slashes")
     pieces: list[list[str]] = [[]]
     at = 0
     while at < len(pattern):

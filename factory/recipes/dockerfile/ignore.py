@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory.recipes.definition.templates import shown
 from factory.recipes.dockerfile.globs import ANY_FOLDERS, PatternError, part
 from factory.recipes.inside import UnusableError, read_inside
 from factory.recipes.model import Place, Problem, ProblemError
@@ -19,6 +20,7 @@ FILE = ".dockerignore"
 OWN = ("recipe.toml", "base.lock")  # the factory's own files are part of an image only where `!` says so
 _MOST_PATTERNS = 500
 _MOST_PARTS = 50
+_MOST_INNER = 3  # parts such as a**b in one pattern
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def patterns(text: str, place: Place) -> list[Pattern]:
                     part(each)
                 found.append(Pattern(one, exception))
         except PatternError as error:
-            raise ProblemError(Problem(_at(place, number), f"the pattern {written!a} {error}", "correct it")) from error
+            raise ProblemError(
+                Problem(_at(place, number), f"the pattern {shown(written)} {error}", "correct it")
+            ) from error
         if len(found) > _MOST_PATTERNS or len(parts) > _MOST_PARTS:
             remedy = f"write at most {_MOST_PATTERNS} patterns of at most {_MOST_PARTS} parts"
             raise ProblemError(Problem(_at(place, number), "the file has too many patterns", remedy))
@@ -125,6 +129,9 @@ def _variants(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
 
     ``a**b`` is ``a*b`` or ``a*/**/*b``.
     """
+    inner = [one for one in parts if ANY_FOLDERS in one and one != ANY_FOLDERS]
+    if len(inner) > _MOST_INNER:  # each doubles the number of patterns
+        raise PatternError("has ** inside of too many parts")
     for index, one in enumerate(parts):
         if ANY_FOLDERS in one and one != ANY_FOLDERS:
             before, _, after = one.partition(ANY_FOLDERS)

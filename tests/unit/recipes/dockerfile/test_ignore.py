@@ -64,6 +64,8 @@ def test_the_file_next_to_the_dockerfile_comes_first(tmp_path: Path) -> None:
         ("[]a]", ":1: error: the pattern '[]a]' has a wrong character class; correct it"),
         ("a\\", ":1: error: the pattern 'a\\\\' ends with a backslash; correct it"),
         ("a**b**c", ":1: error: the pattern 'a**b**c' has ** twice in one part; correct it"),
+        ("a**b/" * 40, " has ** inside of too many parts; correct it"),
+        ("*a" * 5000, " has more than 1000 characters between two slashes; correct it"),
         ("x\n" * 600, ": error: the file has too many patterns; write at most 500 patterns of at most 50 parts"),
     ],
 )

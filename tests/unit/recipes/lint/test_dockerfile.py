@@ -49,7 +49,7 @@ def test_a_sound_dockerfile_has_no_problems(tmp_path: Path) -> None:
         ("RUN --mount=type=secret,id=a true", "Dockerfile:2: error: RUN --mount=type=secret would give a secret"),
         ("COPY missing /", "Dockerfile:2: error: COPY: 'missing' does not exist in the recipe's folder"),
         ("FORM x", "Dockerfile:2: error: there is no instruction 'FORM'; did you mean FROM?"),
-        ("FROM debian:12", "Dockerfile:2: warning: the image docker://debian:12 is not pinned to a digest"),
+        ("FROM debian:12", "Dockerfile:2: warning: the image debian:12 is not pinned to a digest"),
     ],
 )
 def test_each_problem_is_reported_with_its_line(tmp_path: Path, line: str, found: str) -> None:
