@@ -89,7 +89,7 @@ def left_to_engine(definition: Definition) -> str:
     )
 
 
-def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
+def put_into(folder: Path, bases: tuple[Base, ...], seen: Callable[[Path], Path]) -> None:
     """Link the images under the names used by ``fetched``, for a build that starts in this folder.
 
     A recipe's own file of that name is removed from the copy of its folder: it could be a link to anywhere.
@@ -99,7 +99,7 @@ def put_into(folder: Path, bases: tuple[Base, ...]) -> None:
     for base in bases:
         link = folder / base.name
         files.make_folder(link.parent)
-        files.link_atomically(link, str(base.layout))
+        files.link_atomically(link, str(seen(base.layout.resolve())))
 
 
 def _image_of(stage: Stage) -> str:

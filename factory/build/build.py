@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -14,8 +15,9 @@ from factory.build import base_layout, dockerfile, space
 from factory.build.base_layout import BasePlace
 from factory.build.examine import Examined, examine
 from factory.build.space import Use
+from factory.engine import sandbox
 from factory.engine.builder import Builder
-from factory.engine.engine import BuildOrder, Engine, Places, cannot_build_for
+from factory.engine.engine import SOURCES, BuildOrder, Engine, Places, cannot_build_for
 from factory.engine.sandbox import Confinement, owner
 from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources
@@ -25,7 +27,7 @@ from factory.io.http.relay import relays
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
 from factory.recipes.definition.definition import Definition
-from factory.recipes.dockerfile.build import SOURCES
+from factory.recipes.dockerfile.build import SOURCES as SOURCES_OF_STEPS
 from factory.recipes.epoch import epoch_of
 from factory.recipes.inside import leaves
 from factory.recipes.model import Recipe
@@ -37,7 +39,6 @@ from factory.records.candidate import Candidate
 from factory.records.inputs import BASE_FILE, definition_for, gather, needs_mirror
 from factory.records.job import Job
 
-_SOURCES = "singfactory-sources"
 _LOCK_TIMEOUT = 6 * 3600.0  # seconds to wait for another build of the same recipe
 
 
@@ -241,8 +242,9 @@ def _definition_prepared(
     definition, bases = base_layout.fetched(definition, arch, place.bases, progress, read_pins(recipe).known(arch))
     if base_image is not None:
         base_image = _readable(base_image.resolve(), owner(place.engine.confinement.kind), work)
-    context = _context(work, recipe, base_image)
-    base_layout.put_into(context, bases)
+    seen = partial(sandbox.seen, kind=place.engine.confinement.kind)
+    context = _context(work, recipe, seen(base_image) if base_image else None)
+    base_layout.put_into(context, bases, seen)
     reads = (*(base.layout.resolve() for base in bases), *([base_image] if base_image else []))
     return _Prepared(definition, context, reads, missing, sources, proxies)
 
@@ -251,7 +253,7 @@ def _dockerfile_prepared(job: Job, place: BuildPlace, room: _Room) -> _Prepared:
     """Build the Dockerfile. The engine only makes the SIF from the result, and needs nothing of this machine."""
     work, log, progress = room.work, room.log, room.progress
     mounts = files.make_folder(work / "sources", exact=True)
-    sources = place.find_sources(mounts, Path(SOURCES))
+    sources = place.find_sources(mounts, Path(SOURCES_OF_STEPS))
     missing = tuple(filter(None, (sources.missing(),)))
     for note in missing:
         progress.note(note)
@@ -332,15 +334,14 @@ def _context(work: Path, recipe: Recipe, base_image: Path | None) -> Path:
 
 @contextmanager
 def _mount_points(scratch: Path, *, confined: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield a folder below the builds' /tmp: its path on this machine, and its path in the build."""
+    """Yield a folder that builds see: its path on this machine, and its path in the build."""
     files.make_folder(scratch, exact=True)
     if confined:
         # open to every user of the build: apt gives up root, and then makes temporary files
-        temporary = files.make_folder(Places.below(scratch).tmp, 0o1777, exact=True)
-        mounts = files.make_folder(temporary / _SOURCES, exact=True)
-        yield mounts, Path("/tmp", _SOURCES)  # noqa: S108 - the build's
+        files.make_folder(Places.below(scratch).tmp, 0o1777, exact=True)
+        yield files.make_folder(Places.below(scratch).sources, exact=True), SOURCES
     else:
-        with files.temporary_folder(Path("/tmp"), _SOURCES) as shared:  # noqa: S108 - shared with unconfined builds
+        with files.temporary_folder(Path("/tmp"), SOURCES.name) as shared:  # noqa: S108 - shared with unconfined builds
             yield shared, shared
 
 

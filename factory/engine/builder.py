@@ -18,6 +18,7 @@ from time import monotonic
 
 from factory.engine import environment, sandbox
 from factory.engine.engine import Bind, Engine, Places
+from factory.engine.host import Host
 from factory.engine.output import Log
 from factory.engine.steps import Steps
 from factory.errors import BuildFailed, FactoryError, NoRoom, NotFound, PlaceUnusable
@@ -147,12 +148,20 @@ def _has_docker(env: Mapping[str, str]) -> bool:
 
 
 def _identify(path: Path, env: Mapping[str, str]) -> Builder | None:
-    try:
-        status, out, _ = process.output_of([str(path), "--version"], env=env)
-    except FactoryError:
-        return None
+    # podman makes folders there even for --version
+    with files.temporary_folder(Path(env.get("TMPDIR") or "/tmp"), "builder") as folder:  # noqa: S108 - removed again
+        places = dict.fromkeys(("TMPDIR", "XDG_RUNTIME_DIR"), str(folder))
+        try:
+            status, out, _ = process.output_of([str(path), "--version"], env={**env, **places})
+        except FactoryError:
+            return None
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     return Builder(path.resolve(), match[1], match[2]) if match else None
+
+
+def runs_commands(host: Host) -> bool:
+    """Return whether RUN works here: as root, or with a range of user IDs. Builders do not do without one."""
+    return host.is_root or bool(host.subordinate_ids and host.tools.get("newuidmap"))
 
 
 def build_image(builder: Builder, engine: Engine, order: ImageOrder, on_line: Callable[[str], None]) -> Built:
@@ -243,8 +252,8 @@ class _Run:
             self._log.write(f"{note}\n".encode())
 
     def _storage(self, driver: str) -> str:
-        # With one user id, a base's other owners become that one, as the engine does it.
-        single = self._order.confined == sandbox.SINGLE
+        # With one user ID, a base's other owners become that one, as the engine does it.
+        single = not runs_commands(self._engine.host)
         options = f'[storage.options]\nignore_chown_errors = "{str(single).lower()}"\n'
         store = self._places.engine
         return f'[storage]\ndriver = "{driver}"\ngraphroot = "{store}/images"\nrunroot = "{store}/run"\n{options}'

@@ -24,6 +24,8 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
+# Engines bind the whole /dev into builds. Nothing empties it, as `rm -rf /tmp/*` does with /tmp.
+SOURCES = Path("/dev/singfactory-sources")
 # What Go programs print when they cannot have another thread, process or page.
 _NO_RESOURCES = re.compile(
     r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
@@ -80,20 +82,28 @@ class BuildOrder:
     authorities: str = ""
     log_begins: Path | None = None
 
+    def seen(self, path: Path) -> Path:
+        """Return the path at which the build sees one of its own files."""
+        return sandbox.seen(path, self.confined)
+
 
 @dataclass(frozen=True)
 class Places:
-    """A sandboxed build's folders below its scratch folder: for the engine, and for its /tmp, /var/tmp and home."""
+    """A sandboxed build's folders below its scratch folder: for the engine, and for its /tmp, /var/tmp and home.
+
+    sources: what builds see as SOURCES, where the binds of a build are mounted.
+    """
 
     engine: Path
     tmp: Path
     var_tmp: Path
     home: Path
+    sources: Path
 
     @classmethod
     def below(cls, scratch: Path) -> Places:
         """Return the places below a scratch folder."""
-        return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home")
+        return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home", scratch / "sources")
 
 
 @dataclass(frozen=True)
@@ -229,14 +239,19 @@ class Engine:
         owner = sandbox.owner(order.confined)
         for path in (*folders.all(), order.folder, order.definition):
             files.hand_over(path, owner)
+        bound = _bound(order)
+        reads = [(path, order.seen(path)) for path in (order.folder, order.definition, *order.reads)]
+        reads += [(places.sources, SOURCES)] if places.sources.is_dir() else []
+        reads += [(bind.source, Path(bind.target)) for bind in order.binds if bind not in bound]
         return sandbox.for_build(
             order.confined,
             self.path,
             self.host,
             self.environment({}),
-            reads=(order.folder, order.definition, *order.reads, *(bind.source for bind in order.binds)),
+            reads=(*reads, *(bind.source for bind in bound)),
             folders=folders,
             cwd=order.folder,
+            inside=order.seen,
         )
 
     def run(
@@ -271,16 +286,16 @@ class Engine:
             options.append("--fakeroot")
         if order.arch != self.host.arch:
             options += ["--arch", order.arch]
-        for bind in order.binds:
+        for bind in _bound(order):
             options += ["--bind", str(bind)]
         if order.mksquashfs_options and self.takes_mksquashfs_options:
             options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
         program = self.path.resolve() if order.confined else self.path  # the sandbox does not have links to it
-        return [str(program), "build", *options, str(image), str(order.definition)]
+        return [str(program), "build", *options, str(order.seen(image)), str(order.seen(order.definition))]
 
     def _build_environment(self, order: BuildOrder) -> dict[str, str]:
         places = Places.below(order.scratch)
-        env = self.environment(order.env, places.engine if order.confined else order.scratch)
+        env = self.environment(order.env, order.seen(places.engine) if order.confined else order.scratch)
         env |= {name: text for name, text in order.env.items() if name in environment.PROXIES}
         if order.authorities:
             env |= dict.fromkeys(environment.CERTIFICATES, order.authorities)
@@ -317,6 +332,11 @@ class Engine:
             return
         arguments = ["rm", "-rf", "--", str(folder)]
         process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)
+
+
+def _bound(order: BuildOrder) -> tuple[Bind, ...]:
+    """Return the binds that the engine makes: the sandbox mounts those below SOURCES itself."""
+    return tuple(bind for bind in order.binds if not (order.confined and Path(bind.target).is_relative_to(SOURCES)))
 
 
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from factory.io.process import Sandbox
 
 SHIFTED, SUBUID, SINGLE = "shifted", "subuid", "single"
 HOME = Path("/root")  # an engine started by root uses it, whatever HOME says
+_OWN = "/singfactory"
 _FEWEST_IDS = 1000  # system users of distributions need these
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/sys"),
@@ -106,20 +107,44 @@ def _no_room(why: str) -> BuildFailed:
 
 
 def for_build(
-    kind: str, engine: Path, host: Host, env: Mapping[str, str], *, reads: tuple[Path, ...], folders: Folders, cwd: Path
+    kind: str,
+    engine: Path,
+    host: Host,
+    env: Mapping[str, str],
+    *,
+    reads: tuple[Path | tuple[Path, Path], ...],
+    folders: Folders,
+    cwd: Path,
+    inside: Callable[[Path], Path] = lambda path: path,
 ) -> Sandbox:
-    """Return the sandbox of a build. reads: files and folders shown read-only under their own paths."""
+    """Return the sandbox of a build.
+
+    reads: files and folders shown read-only, under their own paths, or as a pair with the path inside. inside: returns
+    the path of the build's own folders and of cwd in the sandbox.
+    """
     places = [*system(), *_of_engine(engine, host, env)]
-    seen = [path if isinstance(path, Path) else path[1] for path in places]
-    places += [path for path in dict.fromkeys(reads) if not any(path.is_relative_to(one) for one in seen)]
+    known = [path if isinstance(path, Path) else path[1] for path in places]
+    places += [
+        path
+        for path in dict.fromkeys(reads)
+        if isinstance(path, tuple) or not any(path.is_relative_to(one) for one in known)
+    ]
     writable = (
-        folders.engine,
-        folders.output,
+        (folders.engine, inside(folders.engine)),
+        (folders.output, inside(folders.output)),
         (folders.tmp, Path("/tmp")),  # noqa: S108 - in the sandbox
         (folders.var_tmp, Path("/var/tmp")),  # noqa: S108 - in the sandbox
         (folders.home, HOME),
     )
-    return Sandbox(kind, tuple(places), writable, _links(), _empty(env), cwd)
+    return Sandbox(kind, tuple(places), writable, _links(), _empty(env), inside(cwd))
+
+
+def seen(path: Path, kind: str) -> Path:
+    """Return the path at which a build sees one of its own files; the same path without a sandbox.
+
+    It is never below /tmp or /var/tmp, where the file itself often is: a build may empty these folders.
+    """
+    return Path(f"{_OWN}{path}") if kind else path
 
 
 def owner(kind: str) -> int:

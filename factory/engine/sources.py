@@ -2,7 +2,8 @@
 
 Sites configure their proxy, mirror or authority on their machines, not in every recipe. These settings decide where
 bytes come from, not which bytes: they are no part of an image's input key, and are not written into the definition.
-They reach builds as environment variables and as read-only binds below /tmp, which builds share with the host.
+They reach builds as environment variables and as read-only binds below /dev, which nothing empties; without a sandbox,
+below /tmp, which builds then share with the host.
 """
 
 from __future__ import annotations

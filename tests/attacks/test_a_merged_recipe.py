@@ -130,7 +130,7 @@ def test_where_pip_finds_packages_shows_no_post_the_victim_s_home(builder: Victi
         (builder.folder / place / name).touch()
     order = [*places][first:] + [*places][:first]
     given = {name: f"file://{builder.folder / place}" for name, place in zip(PIP_VARIABLES, order, strict=True)}
-    sources = "/tmp/singfactory-sources"
+    sources = "/dev/singfactory-sources"
     script = f"    ls -a {sources}/*; cat {sources}/*/.ssh/id_ed25519 {sources}/*/*/.ssh/id_ed25519; echo has tried"
     done = replace(builder, env={**builder.env, **given}).attack(post(script))
     assert done.code == 0, done.err
@@ -145,7 +145,7 @@ def test_where_pip_finds_packages_shows_no_post_the_victim_s_home(builder: Victi
 def test_a_key_behind_the_site_s_certificate_is_not_read_by_a_post(builder: Victim, variable: str) -> None:
     path = builder.home / "client.pem"
     path.write_text(f"-----BEGIN CERTIFICATE-----\n-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n")
-    script = f"    cat {path} /proc/*/root/{path} /tmp/singfactory-sources/*; echo has tried"
+    script = f"    cat {path} /proc/*/root/{path} /dev/singfactory-sources/*; echo has tried"
     try:
         replace(builder, env={**builder.env, variable: str(path)}).attack(post(script))
     finally:

@@ -242,11 +242,11 @@ def test_gpu_tests_fail_where_a_gpu_was_demanded(project: Project) -> None:
 
 
 def test_the_environment_of_the_user_does_not_reach_a_build(project: Project) -> None:
-    project.recipe("tool", definition=DEFINITION + "    env > /environment\n")
+    project.recipe("tool", definition=DEFINITION + "    env > /variables\n")
     project.ok("build", "tool", APPTAINERENV_SECRET="s3cret", SECRET="s3cret", SINGULARITYENV_SECRET="s3cret")
     image = project.folder / ".singfactory/candidates/tool-amd64/image.sif"
     project.ok("make")
-    assert "s3cret" not in project.ok("exec", "tool", "--", "cat", "/environment").out
+    assert "s3cret" not in project.ok("exec", "tool", "--", "cat", "/variables").out
     assert image.is_file()
 
 

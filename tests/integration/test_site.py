@@ -18,7 +18,7 @@ from tests.integration.workflows.tls import certificate
 from tests.login_proxy import ANSWER, PASSWORD, LoginProxy, login_proxy
 from tests.servers import Server, docker_registry
 
-FETCH = DEFINITION + "    /bin/busybox wget -q -O /fetched http://files.invalid/data\n    env > /environment\n"
+FETCH = DEFINITION + "    /bin/busybox wget -q -O /fetched http://files.invalid/data\n    env > /variables\n"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 
@@ -48,7 +48,7 @@ def test_a_proxy_with_a_login_is_used_by_a_build_that_never_sees_the_login(
     done = project.ok("make", "-v", **{name: proxy.address})
     assert proxy.asked == ["GET http://files.invalid/data"]
     assert project.ok("exec", "tool", "--", "cat", "/fetched").out.encode() == ANSWER
-    inside = project.ok("exec", "tool", "--", "cat", "/environment").out
+    inside = project.ok("exec", "tool", "--", "cat", "/variables").out
     assert "http_proxy=http://build:" in inside
     assert PASSWORD not in f"{inside} {done.out} {done.err}"
     assert "do not get" not in done.err
@@ -74,6 +74,18 @@ def test_programs_that_give_up_root_in_a_post_can_write_temporary_files(project:
     assert [line[:10] for line in modes if line] == ["drwxrwxrwt"] * 2, modes  # apt-get update fails without
 
 
+def test_a_post_may_empty_its_temporary_folders_and_still_reaches_the_site_s_packages(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/tool.whl").write_text("a wheel")
+    project.recipe(
+        "tool", definition=DEFINITION + '    rm -rf /tmp/* /var/tmp/*\n    cat "$PIP_FIND_LINKS/tool.whl" >/seen\n'
+    )
+    project.ok("make", "tool", PIP_FIND_LINKS=str(tmp_path / "wheels"))
+    assert project.ok("exec", "tool", "--", "cat", "/seen").out == "a wheel"
+
+
 @pytest.fixture
 def own_registry(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     """A registry with TLS, and the authority that it belongs to."""
@@ -97,7 +109,7 @@ def test_the_setting_ca_reaches_the_base_image_the_engine_and_post(
     start = lines.index("-----BEGIN CERTIFICATE-----")
     inside = project.ok("exec", "tool", "--", "cat", "/authority").out
     assert inside.splitlines() == lines[start : start + 2]
-    assert project.ok("exec", "tool", "--", "cat", "/variable").out == "/tmp/singfactory-sources/certificates.pem\n"
+    assert project.ok("exec", "tool", "--", "cat", "/variable").out == "/dev/singfactory-sources/certificates.pem\n"
     image = project.folder / ".singfactory/candidates/tool-amd64/image.sif"
     sif = push_sif(image, there)
     upon = f"Bootstrap: oras\nFrom: {server.host}/base/{sif}\n%post\n    echo made > /made\n"
