@@ -267,7 +267,20 @@ def _by_buildah(bench: Bench, work: Path, options: Sequence[str], given: Sequenc
     file = file if file.exists() else work / "Dockerfile"
     name = f"localhost/{work.name}"
     (work.parent / f"{work.name}.judge").mkdir()
-    build = ["bud", "-q", "--tls-verify=false", "--layers=false", "-t", name, "-f", str(file), *options, str(work)]
+    build = [
+        "bud",
+        "-q",
+        "--format",
+        "docker",
+        "--tls-verify=false",
+        "--layers=false",
+        "-t",
+        name,
+        "-f",
+        str(file),
+        *options,
+        str(work),
+    ]
     bench.buildah(*build)
     container = bench.buildah("from", name).strip()
     mounted = Path(bench.buildah("mount", container).strip())

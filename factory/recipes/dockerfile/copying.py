@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from factory.recipes.definition.copies import Copy, parse_copy
 from factory.recipes.definition.templates import TEMPLATE
-from factory.recipes.dockerfile.archives import is_archive
+from factory.recipes.dockerfile.archives import unpacking
 from factory.recipes.dockerfile.globs import MAGIC
 from factory.recipes.dockerfile.ignore import Ignore, patterns
 from factory.recipes.dockerfile.instructions import here_document
@@ -146,10 +146,10 @@ class Copier:
         flags = found.all_flags("exclude")
         return Ignore(tuple(patterns("\n".join(flags), self._state.place(found.line))) if flags else ())
 
-    def _unpacks(self, found: Instruction, entry: Entry) -> bool:
+    def _unpacks(self, found: Instruction, entry: Entry) -> str:
         if found.name != "ADD" or entry.is_folder or (found.flag("unpack") or "").lower() == "false":
-            return False
-        return is_archive(self._state.context.folder, entry.path)
+            return ""
+        return unpacking(self._state.context.folder, entry.path)
 
     def _in_place(
         self, found: Instruction, plain: Sequence[tuple[str, Entry]], destination: str, exclude: Ignore
@@ -327,7 +327,8 @@ class Copier:
             raise state.refuse(line, f"ADD {entry.path} unpacks an archive, and this base has no shell", remedy)
         path = f"{COPIED}/{line}/{entry.name}"
         self._add(entry.path, path, line)
-        state.run(f"mkdir -p {value(destination)}\ntar -xf {quote(path)} -C {value(destination)}")
+        option = unpacking(state.context.folder, entry.path)
+        state.run(f"mkdir -p {value(destination)}\ntar {option} {quote(path)} -C {value(destination)}")
         state.is_early = False
 
 
