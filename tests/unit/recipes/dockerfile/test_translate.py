@@ -244,6 +244,7 @@ def test_what_only_the_base_can_tell_is_noted(tmp_path: Path) -> None:
     assert note.place.line == 1
 
 
+@pytest.mark.slow
 def test_a_large_context_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
