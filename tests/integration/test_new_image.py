@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tomllib
+import tomli
 
 from tests.factory_project import Project, push_base
 from tests.servers import Server, free_port
@@ -19,7 +19,7 @@ def test_a_recipe_from_an_image_lints_clean_builds_and_runs_as_docker_does(
     assert f"{base.removeprefix('docker://')}: for amd64; pinned in base.lock" in done.err
     folder = project.folder / "recipes" / "tool"
     assert "# USER 1000: on a cluster everybody runs as themselves." in (folder / "image.def").read_text()
-    assert tomllib.loads((folder / "recipe.toml").read_text())["recipe"]["version"] == "2.5"
+    assert tomli.loads((folder / "recipe.toml").read_text())["recipe"]["version"] == "2.5"
     assert project.ok("lint", "tool").out == ""
     assert "is still sha256:" in project.ok("update", "tool").out
     project.ok("make", "tool")

@@ -104,9 +104,9 @@ def wheel(folder: Path, name: str, version: str, code: str) -> str:
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
-    for path, text in files.items():
+    for place, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(text)}\n"
+        record += f"{place},sha256={digest},{len(text)}\n"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inside, text in {**files, f"{about}/RECORD": f"{record}{about}/RECORD,,\n"}.items():

@@ -143,14 +143,16 @@ _NO_SECRETS = "fetch what needs a login before the build, put it in the recipe's
         (
             "RUN --mount=type=secret,id=x true",
             (
-                "RUN --mount=type=secret would give a secret of this machine to the recipe's commands, which anybody may "
+                "RUN --mount=type=secret would give a secret of this machine to the "
+                "recipe's commands, which anybody may "
                 f"have written; {_NO_SECRETS}"
             ),
         ),
         (
             "ONBUILD RUN --mount=type=ssh true",
             (
-                "RUN --mount=type=ssh would let the recipe's commands, which anybody may have written, use your SSH keys; "
+                "RUN --mount=type=ssh would let the recipe's commands, which anybody "
+                "may have written, use your SSH keys; "
                 f"{_NO_SECRETS}"
             ),
         ),
