@@ -120,10 +120,10 @@ class Bench:
         command = ["buildah", *store, "--storage-driver", "vfs", *arguments]
         return self._run(command, env | {"_CONTAINERS_USERNS_CONFIGURED": "done"}, check=check)
 
-    def apptainer(self, *arguments: str) -> str:
-        """Run Apptainer, likewise."""
+    def apptainer(self, *arguments: str, there: Path) -> str:
+        """Run Apptainer in a folder, likewise."""
         env = {"APPTAINER_CACHEDIR": str(self.folder / "cache"), "APPTAINER_TMPDIR": str(self.folder)}
-        return self._run([self.engine, *arguments], env | {"HOME": str(self.folder)}).stdout
+        return self._run([self.engine, *arguments], env | {"HOME": str(self.folder)}, there=there).stdout
 
     def started(self, *arguments: str) -> str:
         """Run Apptainer, and return output and exit status."""
@@ -131,14 +131,14 @@ class Bench:
         return f"{done.stdout}[{done.returncode}]"
 
     def _run(
-        self, command: Sequence[str], env: Mapping[str, str], *, check: bool = True
+        self, command: Sequence[str], env: Mapping[str, str], *, check: bool = True, there: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         if os.geteuid() == 0:
             command = [sys.executable, "-I", str(_LAUNCH), "--map", "identity", "--", *command]
         done = subprocess.run(
             command,
             env={"PATH": os.environ["PATH"], **env},
-            cwd=self.folder,
+            cwd=there or self.folder,
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -307,8 +307,7 @@ def _by_apptainer(bench: Bench, work: Path, definition: str, given: Sequence[str
     file, image = work.parent / f"{work.name}.def", work.parent / f"{work.name}.image"
     file.write_text(definition, encoding="utf-8")
     # Sources in %files are relative to the folder in which the engine starts.
-    there = dataclasses.replace(bench, folder=work)
-    there.apptainer("build", "--sandbox", "--force", "--no-https", str(image), str(file))
+    bench.apptainer("build", "--sandbox", "--force", "--no-https", str(image), str(file), there=work)
     contained = ["--cleanenv", "--contain", "--no-home", "--pwd", "/", "--no-eval"]
     printed = bench.started("exec", *contained, str(image), *_printer(image))
     environment = dict(line.partition("=")[::2] for line in printed.splitlines() if "=" in line)
