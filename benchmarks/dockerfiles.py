@@ -37,6 +37,7 @@ CASES = ROOT / "tests/dockerfiles"
 HOST = "base.example"  # in the cases; replaced by the registry's address
 _LAUNCH = ROOT / "factory/io/launch.py"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHOWN = 12  # differences of a case
 _LIMIT = 120  # seconds for one build or run
 _MADE_BY_ENGINES = frozenset(
     {
@@ -55,6 +56,7 @@ _MADE_BY_ENGINES = frozenset(
         *(".singularity.d", ".exec", ".run", ".shell", ".test", "environment", "singularity"),
     }
 )
+_MADE_FOR_SCRATCH = frozenset({"home", "root", "var"})
 _OF_THE_ENGINE = (
     "APPTAINER_",
     "SINGULARITY_",
@@ -118,10 +120,10 @@ class Bench:
         command = ["buildah", *store, "--storage-driver", "vfs", *arguments]
         return self._run(command, env | {"_CONTAINERS_USERNS_CONFIGURED": "done"}, check=check)
 
-    def apptainer(self, *arguments: str) -> str:
-        """Run Apptainer, likewise."""
+    def apptainer(self, *arguments: str, there: Path) -> str:
+        """Run Apptainer in a folder, likewise."""
         env = {"APPTAINER_CACHEDIR": str(self.folder / "cache"), "APPTAINER_TMPDIR": str(self.folder)}
-        return self._run([self.engine, *arguments], env | {"HOME": str(self.folder)}).stdout
+        return self._run([self.engine, *arguments], env | {"HOME": str(self.folder)}, there=there).stdout
 
     def started(self, *arguments: str) -> str:
         """Run Apptainer, and return output and exit status."""
@@ -129,14 +131,14 @@ class Bench:
         return f"{done.stdout}[{done.returncode}]"
 
     def _run(
-        self, command: Sequence[str], env: Mapping[str, str], *, check: bool = True
+        self, command: Sequence[str], env: Mapping[str, str], *, check: bool = True, there: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         if os.geteuid() == 0:
             command = [sys.executable, "-I", str(_LAUNCH), "--map", "identity", "--", *command]
         done = subprocess.run(
             command,
             env={"PATH": os.environ["PATH"], **env},
-            cwd=self.folder,
+            cwd=there or self.folder,
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -265,7 +267,20 @@ def _by_buildah(bench: Bench, work: Path, options: Sequence[str], given: Sequenc
     file = file if file.exists() else work / "Dockerfile"
     name = f"localhost/{work.name}"
     (work.parent / f"{work.name}.judge").mkdir()
-    build = ["bud", "-q", "--tls-verify=false", "--layers=false", "-t", name, "-f", str(file), *options, str(work)]
+    build = [
+        "bud",
+        "-q",
+        "--format",
+        "docker",
+        "--tls-verify=false",
+        "--layers=false",
+        "-t",
+        name,
+        "-f",
+        str(file),
+        *options,
+        str(work),
+    ]
     bench.buildah(*build)
     container = bench.buildah("from", name).strip()
     mounted = Path(bench.buildah("mount", container).strip())
@@ -280,7 +295,7 @@ def _by_buildah(bench: Bench, work: Path, options: Sequence[str], given: Sequenc
 def _ran(bench: Bench, container: str, config: Mapping[str, Any], words: Sequence[str]) -> str:
     """Run the program of an image as root, as on a cluster its user is not the one of the file either."""
     folder = config.get("WorkingDir") or "/"
-    options = ("--isolation", "chroot", "--user", "root", "--workingdir", folder)
+    options = ("--isolation", "chroot", "--user", "0", "--workingdir", folder)
     for _ in range(3):  # with this isolation, buildah sometimes loses all output
         done = bench.buildah_run("run", *options, container, "--", *words, check=False)
         if done.stdout:
@@ -292,8 +307,7 @@ def _by_apptainer(bench: Bench, work: Path, definition: str, given: Sequence[str
     file, image = work.parent / f"{work.name}.def", work.parent / f"{work.name}.image"
     file.write_text(definition, encoding="utf-8")
     # Sources in %files are relative to the folder in which the engine starts.
-    there = dataclasses.replace(bench, folder=work)
-    there.apptainer("build", "--sandbox", "--force", "--no-https", str(image), str(file))
+    bench.apptainer("build", "--sandbox", "--force", "--no-https", str(image), str(file), there=work)
     contained = ["--cleanenv", "--contain", "--no-home", "--pwd", "/", "--no-eval"]
     printed = bench.started("exec", *contained, str(image), *_printer(image))
     environment = dict(line.partition("=")[::2] for line in printed.splitlines() if "=" in line)
@@ -339,7 +353,7 @@ def _walk(folder: Path, above: str) -> Iterator[tuple[Path, str]]:
 def _differences(wanted: Image, got: Image) -> Iterator[str]:
     for path in sorted(wanted.tree.keys() | got.tree.keys()):
         one, other = wanted.tree.get(path, "missing"), got.tree.get(path, "missing")
-        if one != other:
+        if one != other and not (one == "missing" and path in _MADE_FOR_SCRATCH):
             yield f"/{path}: {one} | {other}"
     for name in sorted(wanted.environment.keys() | got.environment.keys()):
         one, other = wanted.environment.get(name, "unset"), got.environment.get(name, "unset")
@@ -389,7 +403,7 @@ def main() -> int:
             one, other = outcome.seconds
             peer = f" {outcome.peer} |" if options.spython else ""
             print(f"| {outcome.name} | {outcome.verdict} | {one:.1f} s | {other:.1f} s |{peer}", flush=True)
-            for text in outcome.differences:
+            for text in outcome.differences[:_SHOWN]:
                 print(f"    {text}", file=sys.stderr, flush=True)
             for text in outcome.losses if outcome.differences else ():
                 print(f"    said: {text}", file=sys.stderr, flush=True)

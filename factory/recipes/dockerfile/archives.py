@@ -14,20 +14,23 @@ _READ = 64 * 1024  # bytes of the file
 _HEADER = 512  # bytes of a tar header
 _MAGIC = 257  # where it says that it is one
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_OPTIONS = {b"\x1f\x8b": "-xzf", b"BZh": "-xjf", b"\xfd7zXZ\x00": "-xJf"}
 
 
-def is_archive(folder: Path, path: str) -> bool:
-    """Return whether a file of the build context is a tar archive (gzip, bzip2, xz, Zstandard, or not compressed).
+def unpacking(folder: Path, path: str) -> str:
+    """Return tar's option for a file of the build context if it is a tar archive, '' if it is not.
 
-    Zstandard is not decompressed here: the name decides.
+    The archive can be compressed with gzip, bzip2, xz or Zstandard: not every tar finds that out by itself. Zstandard
+    is not decompressed here: the name decides.
     """
     try:
         content, _ = read_start(resolve_inside(folder, path), _READ)
     except (OSError, NotPlainError, UnusableError):
-        return False
+        return ""
     if content.startswith(_ZSTANDARD):
-        return path.endswith((".tar.zst", ".tzst"))
-    return _header(content)[_MAGIC : _MAGIC + 5] == b"ustar"
+        return "--zstd -xf" if path.endswith((".tar.zst", ".tzst")) else ""
+    option = next((option for magic, option in _OPTIONS.items() if content.startswith(magic)), "-xf")
+    return option if _header(content)[_MAGIC : _MAGIC + 5] == b"ustar" else ""
 
 
 def _header(content: bytes) -> bytes:

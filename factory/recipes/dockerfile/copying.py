@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from factory.recipes.definition.copies import Copy, parse_copy
 from factory.recipes.definition.templates import TEMPLATE
-from factory.recipes.dockerfile.archives import is_archive
+from factory.recipes.dockerfile.archives import unpacking
 from factory.recipes.dockerfile.globs import MAGIC
 from factory.recipes.dockerfile.ignore import Ignore, patterns
 from factory.recipes.dockerfile.instructions import here_document
@@ -30,7 +30,7 @@ _GLOB = re.compile(r"(?!-)[\w ./@+,:=*?!-]+")
 _STAGED_GLOB = re.compile(r"[\w ./@+,:=*?\[\]!^-]+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _PIECE = 30 * 1024  # bytes of a printf
-_MOST_LINES = 500  # of %files for one source
+_MOST_LINES = 2000  # of %files for one source
 _USUAL_MODE = 0o755
 _SET_ID = 0o6000  # of a mode; builders differ in whether COPY keeps them
 _GIT = re.compile(r"(?:git@|git://|ssh://)|https?://[^#?]*\.git(?:[#?].*)?$")
@@ -113,10 +113,10 @@ class Copier:
         line = found.line
         folder = f"{COPIED}/{line}.{index}"
         if source is not None:
-            return [self._take(source, posixpath.normpath("/" + path), folder, 0, line)]
+            return [self._take(source, posixpath.normpath("/" + self._source(path, line)), folder, 0, line)]
         state = self._state
         staged: list[str] = []
-        for entry in state.context.find(path or ".", state.place(line)):
+        for entry in state.context.find(self._source(path or ".", line), state.place(line)):
             staged += self._stage(found, path, entry, folder, NOTHING)
         return staged
 
@@ -146,10 +146,10 @@ class Copier:
         flags = found.all_flags("exclude")
         return Ignore(tuple(patterns("\n".join(flags), self._state.place(found.line))) if flags else ())
 
-    def _unpacks(self, found: Instruction, entry: Entry) -> bool:
+    def _unpacks(self, found: Instruction, entry: Entry) -> str:
         if found.name != "ADD" or entry.is_folder or (found.flag("unpack") or "").lower() == "false":
-            return False
-        return is_archive(self._state.context.folder, entry.path)
+            return ""
+        return unpacking(self._state.context.folder, entry.path)
 
     def _in_place(
         self, found: Instruction, plain: Sequence[tuple[str, Entry]], destination: str, exclude: Ignore
@@ -260,10 +260,14 @@ class Copier:
             return
         words = " ".join(_unquoted(path) for path in paths)
         source.sections.run(f"put {quote(root + destination)} {words}", "put")
-        source.sections.run(f"chown -R {_owner(found.flag('chown') or '0:0')} {root}")
-        if found.flag("chmod"):
-            source.sections.run(f"chmod -R {quote(found.flag('chmod') or '')} {quote(root + destination)}")
-        self._add(f"{root}/.", "/", line, source.name)
+        owner = self._source(found.flag("chown") or "0:0", line)
+        source.sections.run(f"chown -R {_owner(owner)} {root}")
+        if mode := self._source(found.flag("chmod") or "", line):
+            source.sections.run(f"chmod -R {quote(mode)} {quote(root + destination)}")
+        top = destination.split("/")[1]
+        if not top:  # a pattern finds no hidden files, so there must be none
+            source.sections.run(f"if ls -d {root}/.[!.]* 2>/dev/null; then exit 1; fi")
+        self._add(f"{root}/{top or '*'}", "/", line, source.name)
 
     def _put(self, found: Instruction, destination: str, staged: Sequence[str], folder: str) -> None:
         state = self._state
@@ -272,7 +276,7 @@ class Copier:
             state.run(f"chown -R {_owner(state.scope.expand(chown, found.line))} {folder}")
         if chmod:
             paths = " ".join(_pattern(path) for path in staged)
-            state.run(f"chmod -R {quote(state.scope.expand(chmod, found.line))} {paths}")
+            state.run(f"chmod -R {value(state.scope.expand(chmod, found.line))} {paths}")
         state.run(f"put {value(destination)} {' '.join(_pattern(path) for path in staged)}", "put")
         state.is_early = False
 
@@ -305,7 +309,7 @@ class Copier:
         state.run(f"mkdir -p {quote(posixpath.dirname(path))}\nfetch {quote(url)} {quote(path)}", "fetch")
         checksum = found.flag("checksum") or ""
         if checksum:
-            digest = state.scope.expand(checksum, line).rpartition(":")[2]
+            digest = self._source(checksum, line).rpartition(":")[2]
             state.run(f"echo {quote(f'{digest}  {path}')} | sha256sum -c -")
         if found.is_set("unpack"):
             state.run(f"mkdir -p {value(destination)}\ntar -xf {quote(path)} -C {value(destination)}")
@@ -323,7 +327,8 @@ class Copier:
             raise state.refuse(line, f"ADD {entry.path} unpacks an archive, and this base has no shell", remedy)
         path = f"{COPIED}/{line}/{entry.name}"
         self._add(entry.path, path, line)
-        state.run(f"mkdir -p {value(destination)}\ntar -xf {quote(path)} -C {value(destination)}")
+        option = unpacking(state.context.folder, entry.path)
+        state.run(f"mkdir -p {value(destination)}\ntar {option} {quote(path)} -C {value(destination)}")
         state.is_early = False
 
 
@@ -346,8 +351,8 @@ def _owner(text: str) -> str:
     """Return the argument of chown. Docker's default for a number's group is the same number."""
     owner, colon, group = text.partition(":")
     if not colon:
-        return quote(f"{owner}:{owner}" if owner.isdecimal() else f"{owner}:")
-    return quote(f"{owner}:{group}")
+        return value(f"{owner}:{owner}" if owner.isdecimal() else f"{owner}:")
+    return value(f"{owner}:{group}")
 
 
 def _pattern(path: str) -> str:

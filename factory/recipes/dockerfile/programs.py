@@ -30,11 +30,12 @@ def _add_program(state: StageState, line: int) -> None:
     if entrypoint is None and command is None and folder in ("", "/"):
         return  # the base image's own program, in the caller's folder
     if not state.has_shell:
-        if entrypoint or command:
-            words = join([*(entrypoint or ()), *(command or ())])
-            message = "the image has no /bin/sh, so singfactory run cannot start its program"
-            state.report.lose(line, message, f"start it with: singfactory exec IMAGE {words}")
-        return
+        if not (entrypoint or command):
+            return
+        words = join([*(entrypoint or ()), *(command or ())])
+        message = "singfactory run needs /bin/sh, which this image may not have"
+        state.report.lose(line, message, f"start the program with: singfactory exec IMAGE {words}")
+        entrypoint = entrypoint or ()
     script = state.out.runscript
     if folder not in ("", "/"):
         script.append(f"cd {value(folder)} || exit")

@@ -105,6 +105,10 @@ class Runner:
         user, _, group = self._state.user.partition(":")
         if not user:
             return ""
+        if OPEN in user:
+            message = f"USER {self._state.user}: RUN runs as root here, as only the base image knows the user"
+            self._state.report.lose(line, message, "write the user's name")
+            return ""
         if user.isdecimal():
             message = f"USER {self._state.user}: RUN runs as root here, as only a named user has a group and a home"
             self._state.report.lose(line, message, f"create the user: useradd -m -u {user} NAME, and write USER NAME")

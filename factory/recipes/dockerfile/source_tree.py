@@ -95,11 +95,11 @@ class Tree:
             found.whole.append(entry)
             found.odd += [entry] if entry.mode & _LOST_BITS else []
             return found
-        self._walk(entry, place, exclude, found)
+        self._walk(entry, place, exclude, found, entry.path)
         return found
 
-    def _walk(self, entry: Entry, place: Place, exclude: Ignore, found: Content) -> bool:
-        """Add the content of a folder. Returns whether all of it is copied, and as it is."""
+    def _walk(self, entry: Entry, place: Place, exclude: Ignore, found: Content, top: str) -> bool:
+        """Add a folder's content. Returns whether all of it is copied, as it is. top: exclude is relative to it."""
         mine = Content()
         complete = True
         for name in sorted(os.listdir(self.folder / entry.path)):  # noqa: PTH208 - names, not paths
@@ -107,11 +107,11 @@ class Tree:
             path = name if entry.path == "." else f"{entry.path}/{name}"
             target = self.folder / path
             info = target.lstat()
-            left_out = self._ignored.hides(path) or exclude.hides(path)
+            left_out = self._ignored.hides(path) or exclude.hides(_inner(path, top))
             if stat.S_ISDIR(info.st_mode):
                 child = Entry(path, is_folder=True, mode=stat.S_IMODE(info.st_mode))
                 inner = Content()
-                whole = self._walk(child, place, exclude, inner)
+                whole = self._walk(child, place, exclude, inner, top)
                 if left_out and not _has_any(inner, child, target):
                     complete = False
                     continue
@@ -183,12 +183,14 @@ class Tree:
             yield name if path == "." else f"{path}/{name}"
 
     def _is_left_out(self, entry: Entry, exclude: Ignore, place: Place) -> bool:
-        if entry.path == "." or not (self._ignored.hides(entry.path) or exclude.hides(entry.path)):
+        if not entry.is_folder and exclude.hides(entry.name):
+            return True
+        if entry.path == "." or not self._ignored.hides(entry.path):
             return False
         if not entry.is_folder:
             return True
         inner = Content()
-        self._walk(entry, place, exclude, inner)
+        self._walk(entry, place, exclude, inner, entry.path)
         return not _has_any(inner, entry, self.folder / entry.path)
 
 
@@ -197,6 +199,11 @@ def _has_any(content: Content, entry: Entry, path: Path) -> bool:
     if content.whole == [entry]:
         return any(path.iterdir())
     return bool(content.whole or content.links or content.folders)
+
+
+def _inner(path: str, top: str) -> str:
+    """Return a path relative to a folder above it."""
+    return path if top == "." else path[len(top) + 1 :]
 
 
 def _name(path: str) -> str:

@@ -12,7 +12,7 @@ from factory.recipes.dockerfile.sections import Sections
 from factory.recipes.dockerfile.shell import names_in, value
 from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.variables import Scope
-from factory.recipes.dockerfile.words import OPEN
+from factory.recipes.dockerfile.words import CLOSE, OPEN
 from factory.recipes.model import Place, Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -32,11 +32,16 @@ class Report:
 
     def lose(self, line: int, what: str, remedy: str) -> None:
         """Report that the definition differs from the Dockerfile."""
-        self.losses.append(Problem(self.dockerfile.at(line), what, remedy, warning=True))
+        self.losses.append(Problem(self.dockerfile.at(line), _readable(what), _readable(remedy), warning=True))
 
     def note(self, line: int, what: str, remedy: str) -> None:
         """Report what only the base image can tell."""
         self.notes.append(Problem(self.dockerfile.at(line), what, remedy, warning=True))
+
+
+def _readable(text: str) -> str:
+    """Return a text with references to variables as a shell writes them."""
+    return text.replace(OPEN, "${").replace(CLOSE, "}")
 
 
 @dataclass
@@ -73,7 +78,7 @@ class StageState:
 
     def refuse(self, line: int, what: str, remedy: str) -> ProblemError:
         """Return the error of an instruction that cannot be translated at all."""
-        return ProblemError(Problem(self.place(line), what, remedy))
+        return ProblemError(Problem(self.place(line), _readable(what), _readable(remedy)))
 
     def run(self, statement: str, *helpers: str) -> None:
         """Add a statement to `%post`, after the variables that it may use."""
@@ -164,8 +169,6 @@ def arguments(state: StageState, found: Instruction) -> None:
 def user(state: StageState, found: Instruction) -> None:
     """Remember USER, for RUN."""
     name = state.scope.expand(found.text, found.line)
-    if OPEN in name:
-        raise state.refuse(found.line, f"USER {found.text} is set by the base image", "write the user's name")
     state.user = "" if name in ("root", "0", "root:root", "0:0") else name
     if state.is_final and state.user:
         message = f"USER {name}: on a cluster, an image runs as the user who starts it"
@@ -196,8 +199,7 @@ def volumes(state: StageState, found: Instruction) -> None:
     if state.has_shell:
         state.run("mkdir -p " + " ".join(value(folder) for folder in folders))
     if state.is_final:
-        shown = " ".join(folders).replace(OPEN, "$")
-        message = f"VOLUME {shown}: an image is read-only, and nothing is mounted there by itself"
+        message = f"VOLUME {' '.join(folders)}: an image is read-only, and nothing is mounted there by itself"
         state.report.lose(found.line, message, f"bind a folder: --bind MINE:{folders[0]}, or binds in recipe.toml")
 
 

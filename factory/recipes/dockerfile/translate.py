@@ -7,6 +7,7 @@ with another stage. User documentation: docs/dockerfiles.md.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
 from factory.recipes.dockerfile.copying import Copier, Source
-from factory.recipes.dockerfile.matching import Work
+from factory.recipes.dockerfile.matching import WordError, Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
 from factory.recipes.dockerfile.programs import finish
@@ -22,8 +23,8 @@ from factory.recipes.dockerfile.running import Runner
 from factory.recipes.dockerfile.sections import Sections
 from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState
-from factory.recipes.dockerfile.variables import Scope
-from factory.recipes.dockerfile.words import CLOSE, OPEN
+from factory.recipes.dockerfile.variables import OF_THE_ENGINE, Scope
+from factory.recipes.dockerfile.words import CLOSE, OPEN, unset
 from factory.recipes.model import Problem, ProblemError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's, for an image without one
@@ -119,6 +120,7 @@ class _Translator:
     def _instructions(self, state: StageState, stage: Stage) -> None:
         has_command = False
         for found in stage.instructions:
+            self._report_variables(state, found)
             if found.name in ("COPY", "ADD"):
                 self._copy(state, stage, found)
             elif found.name == "RUN":
@@ -128,6 +130,16 @@ class _Translator:
             has_command = has_command or found.name == "CMD"
             if found.name == "ENTRYPOINT" and not has_command:
                 state.command = ()
+
+    def _report_variables(self, state: StageState, found: Instruction) -> None:
+        """Report variables that Docker has not, and the engine has: HOME, above all."""
+        if "$" not in found.text or found.name in ("RUN", "CMD", "ENTRYPOINT", "HEALTHCHECK", "SHELL", "ONBUILD"):
+            return
+        with contextlib.suppress(WordError):  # has a message of its own
+            names = unset(found.text, state.scope.variables, self._file.escape)
+            for name in (name for name in names if name in OF_THE_ENGINE):
+                message = f"{found.name}: ${name} is empty, as in Docker if the base image does not set it"
+                self._report.lose(found.line, message, f"write ENV {name}=VALUE above, or the value itself")
 
     def _copy(self, state: StageState, stage: Stage, found: Instruction) -> None:
         name = found.flag("from") if found.name == "COPY" else None
@@ -142,8 +154,7 @@ class _Translator:
         for index, mount in enumerate(mounts_of(found)):
             if mount.kind == "bind":
                 source = self._source(stage, mount.stage, found.line) if mount.stage else None
-                path = state.scope.expand(mount.source, found.line)
-                bound[index] = copier.bind(found, source, path, index)
+                bound[index] = copier.bind(found, source, mount.source, index)
         Runner(state).run(found, bound)
 
     def _source(self, stage: Stage, name: str, line: int) -> Source:

@@ -17,7 +17,10 @@ from factory.recipes.model import Problem, ProblemError
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 # A build has them without ARG, and no image keeps them.
 PREDEFINED = frozenset({*_PROXIES, *(name.lower() for name in _PROXIES)})
-_LONGEST = 64 * 1024  # characters
+# Set by an engine while %post runs, and by Docker only if the base image sets them, which is rare.
+OF_THE_ENGINE = frozenset(
+    {"HOME", "HOSTNAME", "LANG", "LOGNAME", "OLDPWD", "PS1", "PWD", "SHELL", "SHLVL", "TERM", "USER"}
+)
 
 
 def platform_arguments(arch: str) -> dict[str, str]:
@@ -133,7 +136,7 @@ def _expanded(
 ) -> str:
     try:
         escape = dockerfile.escape if quotes else "\\"
-        return expand(text, values, escape, quotes=quotes, work=work, refer=refer)
+        return expand(text, values, escape, quotes=quotes, work=work, refer=refer, absent=OF_THE_ENGINE)
     except WordError as error:
         raise _cannot(dockerfile, line, text, error) from error
 

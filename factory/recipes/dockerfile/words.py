@@ -26,16 +26,17 @@ def expand(
     quotes: bool = True,
     work: Work | None = None,
     refer: bool = False,
+    absent: frozenset[str] = frozenset(),
 ) -> str:
     r"""Return text with its variables replaced and its quotes and escapes removed. Raises WordError.
 
     quotes: False for the body of a here-document, in which quotes are ordinary characters. A name without a value
-    becomes '' or, with refer, a reference between OPEN and CLOSE, such as OPEN + ``NAME:-default`` + CLOSE. work:
-    shared by the expansions of a file. Text and values can be untrusted: time and size are bounded.
+    becomes '' or, with refer, a reference between OPEN and CLOSE, such as OPEN + ``NAME:-default`` + CLOSE, unless it
+    is in absent. work: shared by the expansions of a file. Text and values can be untrusted: time and size are bounded.
     """
     lexer = _Lexer(text, values, escape, quotes=quotes, work=work, keep_unset=refer)
     if refer:
-        lexer.around = OPEN, CLOSE
+        lexer.around, lexer.absent = (OPEN, CLOSE), absent
     return lexer.everything()[0]
 
 
@@ -127,6 +128,7 @@ class _Lexer:
         self._keep_unset = keep or keep_unset
         self._work = work or Work()
         self.around = "${", "}"
+        self.absent: frozenset[str] = frozenset()
         self.missing: dict[str, None] = {}
         self._special: dict[str, Callable[[], str]] = {"$": self._dollar, "<": self._here_document}
         if quotes:
@@ -219,7 +221,7 @@ class _Lexer:
             if not name:
                 return "$"
             found = self._value(name)
-            if found is not None or not self._keep_unset:
+            if not self._is_kept(name, found):
                 return self._counted(found or "")
             return self._kept(name) if self.around[0] == OPEN else f"${name}"
         self._at += 1
@@ -233,6 +235,9 @@ class _Lexer:
         value = self._counted(self._substituted(self._name()))
         self._depth -= 1
         return value
+
+    def _is_kept(self, name: str, value: str | None) -> bool:
+        return self._keep_unset and value is None and name not in self.absent
 
     def _kept(self, inner: str) -> str:
         return f"{self.around[0]}{inner}{self.around[1]}"
@@ -255,7 +260,7 @@ class _Lexer:
         kind = self._next()
         value = self._value(name)
         if kind == "}":
-            return self._kept(name) if self._keep_unset and value is None else value or ""
+            return self._kept(name) if self._is_kept(name, value) else value or ""
         if kind == "/":
             return self._with_replacement(name, value)
         empty_counts = kind == ":"
@@ -266,7 +271,7 @@ class _Lexer:
             shown = kind + operator if empty_counts else kind
             raise WordError(f"${{{name}{shown}…}} is not a substitution that Docker knows")
         word = self._until("}", _Words(), keep_escapes=operator in "#%")
-        if value is None and self._keep_unset:
+        if self._is_kept(name, value):
             return self._kept(f"{name}{':' if empty_counts else ''}{operator}{word}")
         if operator in "-+?":
             return _chosen(name, operator, word, None if empty_counts and not value else value)
@@ -279,7 +284,7 @@ class _Lexer:
         self._at += every
         pattern = self._until("/", _Words(), keep_escapes=True)
         replacement = self._until("}", _Words(), keep_escapes=True)
-        if value is None and self._keep_unset:
+        if self._is_kept(name, value):
             if self.around[0] == OPEN:
                 raise WordError(f"${{{name}/…}} needs the value of {name}, which this file does not set")
             return self._kept(f"{name}/{pattern}/{replacement}")

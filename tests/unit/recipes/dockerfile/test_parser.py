@@ -214,6 +214,7 @@ def test_a_file_outside_of_the_folder_is_not_read(tmp_path: Path) -> None:
         read(folder, "bad")
 
 
+@pytest.mark.slow
 def test_large_and_deep_files_are_refused_quickly() -> None:
     started = time.monotonic()
     for text in (

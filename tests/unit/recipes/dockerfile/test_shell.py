@@ -22,6 +22,7 @@ def printed(script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @given(TEXT)
 def test_a_quoted_text_is_the_text_itself(text: str) -> None:
     quoted = quote(text)
@@ -30,6 +31,7 @@ def test_a_quoted_text_is_the_text_itself(text: str) -> None:
     assert not any(begins_structure(line) for line in quoted.split("\n")[1:])
 
 
+@pytest.mark.slow
 @given(TEXT)
 def test_a_value_with_a_reference_is_the_text_and_the_variable(text: str) -> None:
     literal = text.replace("\\", "\\\\").replace("$", "\\$").replace('"', '\\"')
@@ -115,6 +117,7 @@ SCRIPTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_a_script_in_post_does_what_a_shell_of_its_own_does(script: str, shell: str) -> None:

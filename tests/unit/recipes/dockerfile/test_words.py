@@ -131,6 +131,7 @@ def test_a_delimiter_in_quotes_turns_expansion_off(word: str, expected: object) 
     assert delimiter(word) == expected
 
 
+@pytest.mark.slow
 def test_nested_and_repeated_substitutions_cannot_exhaust_the_machine() -> None:
     with pytest.raises(WordError, match="in each other"):
         expand("${a:-" * 5000 + "}" * 5000, {})
