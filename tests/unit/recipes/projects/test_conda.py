@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,13 @@ def test_conda_lock_and_pixi_give_exact_archives_with_sums_and_hashed_wheels(tmp
 
 def refused(folder: Path, name: str, text: str) -> list[str]:
     path = path_of(folder, name, text)
-    read = {
+    read: dict[str, Callable[[], conda.CondaNeeds]] = {
         "environment.yml": lambda: conda.environment(path),
         "pixi.lock": lambda: conda.pixi_lock(path, "amd64", ""),
         "conda-lock.yml": lambda: conda.conda_lock(path, "amd64"),
-    }[name]
+    }
     with pytest.raises(FactoryError) as caught:
-        read()
+        read[name]()
     return [line.replace(f"{folder}/", "") for line in caught.value.lines()]
 
 

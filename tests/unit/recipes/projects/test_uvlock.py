@@ -33,7 +33,7 @@ def export(project: Path, options: tuple[str, ...]) -> str:
 
 def exported(project: Path, target: Target, *options: str) -> dict[str, tuple[str, frozenset[str]]]:
     """Version and hashes of all that uv itself would install from the lock."""
-    found = {}
+    found: dict[str, tuple[str, frozenset[str]]] = {}
     for line, hashes in _EXPORTED.findall(export(project, options)):
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate(dict(target.environment())):
@@ -46,7 +46,7 @@ def ours(project: Path, target: Target, chosen: Chosen) -> dict[str, tuple[str, 
     lock = UvLock(project / "uv.lock", project, chosen)
     needs = from_lock(lock, target)
     names = {canonicalize_name(name) for name, _, _ in needs.distributions}
-    found = {}
+    found: dict[str, tuple[str, frozenset[str]]] = {}
     for entry in needs.requirements:
         line, *hashes = entry.split(" \\\n")
         requirement = Requirement(line)
