@@ -235,6 +235,14 @@ def test_a_wheel_in_the_project_is_copied_and_checked_by_its_hash(tmp_path: Path
             {"project": PROJECT + '[dependency-groups]\ndev = ["pytest"]\n'},
             ["pyproject.toml:9: uv.lock was made before 'pytest' was written here"],
         ),
+        (
+            {"project": PROJECT.replace('">=3.10"', '">=3.12"')},
+            ["pyproject.toml:4: uv.lock was made for Python >=3.10, not for >=3.12"],
+        ),
+        (
+            {"project": PROJECT + '[[tool.uv.index]]\nname = "lab"\nurl = "https://me:secret@x.org/simple"\n'},
+            ["pyproject.toml:10: the index lab has a login in its address"],
+        ),
         ({"project": "[project\n"}, ["pyproject.toml:1: not TOML: Expected ']' at the end of a table declaration"]),
         ({"lock": "version = 1\n[[package]]\nname = \n"}, ["uv.lock:3: not TOML: Invalid value", "run: uv lock"]),
         ({"lock": "version = 2\n"}, ["uv.lock:1: uv.lock has format 2"]),
