@@ -104,15 +104,9 @@ def wheel(folder: Path, name: str, version: str, code: str) -> str:
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
-<<<<<<< HEAD
     for name_inside, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
         record += f"{name_inside},sha256={digest},{len(text)}\n"
-=======
-    for place, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{place},sha256={digest},{len(text)}\n"
->>>>>>> 7407df2a064a5133ebaec97fd627ddfef7f25e05
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inside, text in {**files, f"{about}/RECORD": f"{record}{about}/RECORD,,\n"}.items():
