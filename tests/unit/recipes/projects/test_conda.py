@@ -98,6 +98,11 @@ def test_an_environment_is_read_without_its_name_and_prefix(tmp_path: Path) -> N
     assert "uv pip install --requirement requirements.txt" in text
 
 
+def test_packages_of_pip_bring_pip(tmp_path: Path) -> None:
+    text = ENVIRONMENT.replace("  - pip\n", "")
+    assert '  - "pip"\n' in conda.environment(path_of(tmp_path, "environment.yml", text)).files["environment.yml"]
+
+
 def test_conda_lock_and_pixi_give_exact_archives_with_sums_and_hashed_wheels(tmp_path: Path) -> None:
     for found in (
         conda.conda_lock(path_of(tmp_path, "conda-lock.yml", LOCK), "amd64"),

@@ -58,6 +58,7 @@ def ours(project: Path, target: Target, chosen: Chosen) -> dict[str, tuple[str, 
     return found
 
 
+@pytest.mark.slow  # large locks, for eight platforms each
 @pytest.mark.parametrize("name", LOCKS)
 def test_what_an_image_gets_is_what_uv_itself_would_install(name: str) -> None:
     project = PROJECTS / name
