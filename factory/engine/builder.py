@@ -17,8 +17,9 @@ from pathlib import Path
 from time import monotonic
 
 from factory.engine import environment, sandbox
-from factory.engine.engine import Bind, Engine, Places
+from factory.engine.engine import Engine
 from factory.engine.host import Host
+from factory.engine.orders import Bind, Places
 from factory.engine.output import Log
 from factory.engine.steps import Steps
 from factory.errors import BuildFailed, FactoryError, NoRoom, NotFound, PlaceUnusable
