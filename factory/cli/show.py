@@ -66,6 +66,7 @@ def run(options: ShowOptions) -> int:
         facts["tag"] = facts["inputs"] = "unknown: not built by singfactory"
     facts["run"] = _in_words(facts["run"])
     facts["needs"] = _needs(release.needs)
+    facts["project"] = " ".join(release.project.get(name, "") for name in ("source", "path", "commit")).strip()
     for name, value in facts.items():
         if value not in (None, "", [], {}) and name != "parts":
             text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)

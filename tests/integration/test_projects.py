@@ -104,9 +104,9 @@ def wheel(folder: Path, name: str, version: str, code: str) -> str:
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
-    for place, text in files.items():
+    for name_inside, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{place},sha256={digest},{len(text)}\n"
+        record += f"{name_inside},sha256={digest},{len(text)}\n"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inside, text in {**files, f"{about}/RECORD": f"{record}{about}/RECORD,,\n"}.items():
@@ -166,7 +166,8 @@ def test_a_lock_becomes_a_running_image_from_the_wheels_that_the_site_has(
 
     # Another file under the same name and version: no index can bring it into the image.
     wheel(wheels, "below", "1.0", "VALUE = 'evil'\n")
-    (project.folder / "recipes/measure/image.def").open("a").write("    # changed\n")
+    definition = project.folder / "recipes/measure/image.def"
+    definition.write_text(definition.read_text() + "    # changed\n")
     failed = project.run("make", "measure", PIP_FIND_LINKS=links)
     assert failed.code == 6
     assert "hash" in failed.err.lower()

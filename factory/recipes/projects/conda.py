@@ -88,6 +88,8 @@ def environment(path: Path) -> CondaNeeds:
         raise refused(path, file.line("pip:"), "packages of pip need a Python", "add python=3.12 to the dependencies")
     # Without the pip section, which is installed by itself; and without name and prefix, which are the author's.
     specs = [item for item in dependencies if isinstance(item, str)]
+    if pip and not any(name == "pip" for name, _ in packages):
+        specs.append("pip")  # uv comes with it
     text = "channels:\n" + "".join(f"  - {name}\n" for name in channels)
     text += "dependencies:\n" + "".join(f'  - "{spec}"\n' for spec in specs)
     lock = "conda-lock --platform linux-64 --platform linux-aarch64, then --project …/conda-lock.yml"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.errors import NotFound, UsageError
+from factory.recipes.projects.documents import text_of
 from factory.recipes.projects.model import refused
 
 UV, PYLOCK, REQUIREMENTS, CONDA_LOCK, PIXI, ENVIRONMENT = (
@@ -92,7 +93,9 @@ def _workspace(folder: Path) -> Path | None:
     real = folder.resolve()
     for above in (real, *real.parents):
         if (above / UV).is_file():
-            return above / UV
+            inside = real.relative_to(above).as_posix()
+            # A folder below that is no member of the workspace is a project of its own.
+            return above / UV if above == real or f'= "{inside}" }}' in text_of(above / UV) else None
         if (above / ".git").exists():
             return None
     return None
@@ -113,6 +116,12 @@ def _nothing(folder: Path) -> UsageError:
     for name in _OTHERS:
         if (folder / name).is_file():
             return _other(folder / name)
+    if several := sorted((folder / "requirements").glob("*.txt")):
+        return UsageError(
+            f"{folder} has several lists of packages",
+            why=", ".join(f"requirements/{path.name}" for path in several[:5]),
+            fix=f"name the one that the image is for: --project {several[0]}",
+        )
     return UsageError(
         f"{folder} has nothing that says which packages to install",
         why=f"singfactory reads {', '.join(_NAMES)}",

@@ -97,7 +97,8 @@ def _python(asked: Asked, found: Found, root: Path, tracked: Tracked) -> tuple[R
         version = lock.version if isinstance(lock, UvLock) else _version_in(found.folder)
     if not needs.own:
         needs = replace(needs, own=(own_code(top, "."),))
-    ours = f"recipe://python-{target.name}" if target.python in own else f"docker://python:{target.name}-slim-bookworm"
+    bases = (f"recipe://python-{target.name}", f"docker://python:{target.name}-slim-bookworm")
+    ours = bases[0] if target.python in own else bases[1]
     code = {name: top / name for name in files_of(top, tracked)} if asked.include_code else {}
     project = ProjectSpec(
         source=top.name,
@@ -106,7 +107,9 @@ def _python(asked: Asked, found: Found, root: Path, tracked: Tracked) -> tuple[R
         groups=asked.groups,
         include_code=asked.include_code,
     )
-    recipe = Recipe(asked.name, version_of(version), base or ours, project, needs, foreign=bool(base), code=code)
+    recipe = Recipe(
+        asked.name, version_of(version), base or ours, project, needs, foreign=base not in ("", *bases), code=code
+    )
     return recipe, [*needs.notes, *_said(asked, recipe, needs, target, top)], top
 
 

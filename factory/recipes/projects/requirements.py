@@ -60,6 +60,8 @@ class Requirements:
                 (direct if hashed else lines).append(address)
                 distributions += [(name, "", True)] if name else []
                 continue
+            if text.startswith(("pkg-resources==0.0.0", "pkg_resources==0.0.0")):
+                continue  # what Debian's pip freeze writes: there is no such package
             requirement = self._requirement(line, text, files)
             if hashed and not hashes and self._applies(line, requirement, target):
                 raise line.refused(
@@ -129,7 +131,10 @@ class Requirements:
         url = requirement.url or ""
         if url and not url.startswith("file:///opt/project/") and (has_login(url) or not is_web_address(url)):
             what = "holds a login" if has_login(url) else "is none that builds can reach"
-            raise line.refused(f"the address of {requirement.name} {what}", "use an https:// address without a login")
+            fix = "use an https:// address without a login"
+            if url.startswith("file:"):  # what pip freeze writes in a conda environment
+                fix = f"write {requirement.name}==VERSION; pip list --format=freeze lists all of them so"
+            raise line.refused(f"the address of {requirement.name} {what}", fix)
         return requirement
 
     def _wheel(self, line: Line, text: str, files: dict[str, Path]) -> str:

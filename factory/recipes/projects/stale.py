@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.recipes.projects.documents import Toml
-from factory.recipes.projects.model import normalized, refused
+from factory.recipes.projects.model import RequiresPython, Target, normalized, refused, requires_python
 
 _EXTRA = re.compile(r"extra == '([^']*)'")
 _Wanted = tuple[str, str, frozenset[str], str]
@@ -48,6 +48,24 @@ def require_current(project: Toml, entries: Sequence[Mapping[str, Any]], lock: P
                 project.line("project", "dependencies"),
                 f"{lock.name} was made when {gone[0]} was still among the dependencies",
                 f"run: uv lock --project {lock.parent}",
+            )
+
+
+def require_same_pythons(project: Toml, locked: RequiresPython) -> None:
+    """Raise ProblemError if the lock is for a version of Python that `pyproject.toml` does not allow."""
+    text = project.at("project", "requires-python")
+    if not isinstance(text, str):
+        return
+    line = project.line("project", "requires-python")
+    wanted = requires_python(text, project.path, line)
+    for minor in range(8, 16):
+        target = Target("amd64", (3, minor))
+        if locked.allows(target) and not wanted.allows(target):
+            raise refused(
+                project.path,
+                line,
+                f"{locked.path.name} was made for Python {locked.text}, not for {text}",
+                f"run: uv lock --project {locked.path.parent}",
             )
 
 

@@ -67,6 +67,8 @@ class UvLock:
         self.roots = self._find_roots(member)
         self._check_chosen()
         stale.require_current(self._project, [self._packages[root] for root in self.roots[:1]], lock)
+        stale.require_same_pythons(self._project, self.requires_python)
+        self._refuse_logins()
 
     @cached_property
     def requires_python(self) -> RequiresPython:
@@ -178,6 +180,18 @@ class UvLock:
                         why=f"{self.path.name} has {', '.join(sorted(there)) or 'none'}",
                         fix=f"correct --{kind}, or add it to pyproject.toml and run: uv lock",
                     )
+
+    def _refuse_logins(self) -> None:
+        """Refuse an index with a login in `pyproject.toml`. uv leaves the login out of the lock, but needs it."""
+        indexes = self._project.at("tool", "uv", "index")
+        for index in indexes if isinstance(indexes, list) else ():
+            address = index.get("url") if isinstance(index, dict) else None
+            if isinstance(address, str) and has_login(address):
+                at = self._project.text.find(address)
+                name = index.get("name") or "without a name"
+                self._address(
+                    f"the index {name}", address, self._project.text.count("\n", 0, at) + 1, self._project.path
+                )
 
     def _active(self) -> frozenset[str]:
         found = set()
@@ -297,12 +311,13 @@ class UvLock:
             )
         return (File(posixpath.basename(inside), digest, path=inside),)
 
-    def _address(self, name: str, address: str, line: int) -> str:
+    def _address(self, name: str, address: str, line: int, path: Path | None = None) -> str:
         if has_login(address):
+            what = "has a login in its address" if path else "comes from an index whose address holds a login"
             raise refused(
-                self.path,
+                path or self.path,
                 line,
-                f"{name} comes from an index whose address holds a login",
+                f"{name} {what}",
                 "name the index without it; on the build machine, set PIP_INDEX_URL to a mirror that needs none",
                 "builds and images must not see logins",
             )

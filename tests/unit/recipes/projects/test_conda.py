@@ -98,6 +98,11 @@ def test_an_environment_is_read_without_its_name_and_prefix(tmp_path: Path) -> N
     assert "uv pip install --requirement requirements.txt" in text
 
 
+def test_packages_of_pip_bring_pip(tmp_path: Path) -> None:
+    text = ENVIRONMENT.replace("  - pip\n", "")
+    assert '  - "pip"\n' in conda.environment(path_of(tmp_path, "environment.yml", text)).files["environment.yml"]
+
+
 def test_conda_lock_and_pixi_give_exact_archives_with_sums_and_hashed_wheels(tmp_path: Path) -> None:
     for found in (
         conda.conda_lock(path_of(tmp_path, "conda-lock.yml", LOCK), "amd64"),
@@ -112,13 +117,13 @@ def test_conda_lock_and_pixi_give_exact_archives_with_sums_and_hashed_wheels(tmp
 
 def refused(folder: Path, name: str, text: str) -> list[str]:
     path = path_of(folder, name, text)
-    read: Callable[[], object] = {
+    read: dict[str, Callable[[], conda.CondaNeeds]] = {
         "environment.yml": lambda: conda.environment(path),
         "pixi.lock": lambda: conda.pixi_lock(path, "amd64", ""),
         "conda-lock.yml": lambda: conda.conda_lock(path, "amd64"),
-    }[name]
+    }
     with pytest.raises(FactoryError) as caught:
-        read()
+        read[name]()
     return [line.replace(f"{folder}/", "") for line in caught.value.lines()]
 
 

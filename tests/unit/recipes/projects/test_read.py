@@ -216,6 +216,7 @@ def test_only_the_table_of_the_project_changes_in_recipe_toml() -> None:
             {},
             ["{}/setup.cfg is no lock", "in {}, run: uv pip compile setup.cfg --generate-hashes -o requirements.txt"],
         ),
+        (("requirements/base.txt",), {}, ["{} has several lists of packages"]),
         (("uv.lock",), {}, ["{}/uv.lock: the pyproject.toml that it belongs to is missing"]),
         (("requirements.txt",), {"extras": ("gpu",)}, ["requirements.txt has no extras"]),
         (("requirements.txt",), {"python": "4"}, ["--python is '4', which is no version of Python"]),
@@ -228,6 +229,7 @@ def test_a_folder_without_a_usable_lock_gets_the_way_out(
     place = tmp_path / "project"
     place.mkdir()
     for name in files:
+        (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text("one==1\n" if name.endswith(".txt") else "")
     with pytest.raises(FactoryError) as caught:
         reading(recipes, place, **asked)
@@ -256,3 +258,14 @@ def test_a_member_of_a_workspace_is_found_from_its_own_folder(recipes: Path) -> 
     found = reading(recipes, PROJECTS / "workspace/packages/core")
     names = {name for name, _, _ in found.recipe.needs.distributions}  # type: ignore[union-attr]
     assert names == {"networkx", "numpy"}
+
+
+def test_a_folder_in_a_workspace_that_is_no_member_of_it_is_a_project_of_its_own(recipes: Path, tmp_path: Path) -> None:
+    shutil.copytree(PROJECTS / "workspace", tmp_path / "w")
+    place = tmp_path / "w/tools"
+    place.mkdir()
+    (place / "pyproject.toml").write_text('[project]\nname = "tools"\nversion = "1"\n')
+    (place / "requirements.txt").write_text("idna==3.10\npkg-resources==0.0.0\n")
+    found = reading(recipes, place).recipe
+    assert [name for name, _, _ in found.needs.distributions] == ["idna"]  # type: ignore[union-attr]
+    assert found.project.lock == "requirements.txt"

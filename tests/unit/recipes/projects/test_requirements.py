@@ -122,7 +122,11 @@ def test_a_wheel_in_the_project_is_copied(tmp_path: Path) -> None:
         ("--extra-index-url /srv/pypi\n", "requirements.txt:1: '/srv/pypi' is no index that builds can reach", ""),
         ("--extra-index-url https://${TOKEN}@x.org\n", "requirements.txt:1: the line uses the variable ${TOKEN}", ""),
         ("one @ https://me:secret@x.org/one.whl\n", "requirements.txt:1: the address of one holds a login", ""),
-        ("one @ file:///etc/passwd\n", "requirements.txt:1: the address of one is none that builds can reach", ""),
+        (
+            "one @ file:///croot/one_1/work\n",
+            "requirements.txt:1: the address of one is none that builds can reach",
+            "write one==VERSION; pip list --format=freeze lists all of them so",
+        ),
         ("git+ssh://git@github.com/x/one@main\n", "requirements.txt:1: git+ssh", ""),
         ("hg+https://x.org/one\n", "requirements.txt:1: hg repositories are not supported", ""),
         (

@@ -58,6 +58,7 @@ def ours(project: Path, target: Target, chosen: Chosen) -> dict[str, tuple[str, 
     return found
 
 
+@pytest.mark.slow  # large locks, for eight platforms each
 @pytest.mark.parametrize("name", LOCKS)
 def test_what_an_image_gets_is_what_uv_itself_would_install(name: str) -> None:
     project = PROJECTS / name
@@ -234,6 +235,14 @@ def test_a_wheel_in_the_project_is_copied_and_checked_by_its_hash(tmp_path: Path
         (
             {"project": PROJECT + '[dependency-groups]\ndev = ["pytest"]\n'},
             ["pyproject.toml:9: uv.lock was made before 'pytest' was written here"],
+        ),
+        (
+            {"project": PROJECT.replace('">=3.10"', '">=3.12"')},
+            ["pyproject.toml:4: uv.lock was made for Python >=3.10, not for >=3.12"],
+        ),
+        (
+            {"project": PROJECT + '[[tool.uv.index]]\nname = "lab"\nurl = "https://me:secret@x.org/simple"\n'},
+            ["pyproject.toml:10: the index lab has a login in its address"],
         ),
         ({"project": "[project\n"}, ["pyproject.toml:1: not TOML: Expected ']' at the end of a table declaration"]),
         ({"lock": "version = 1\n[[package]]\nname = \n"}, ["uv.lock:3: not TOML: Invalid value", "run: uv lock"]),
