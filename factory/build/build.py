@@ -17,7 +17,8 @@ from factory.build.examine import Examined, examine
 from factory.build.space import Use
 from factory.engine import sandbox
 from factory.engine.builder import Builder
-from factory.engine.engine import SOURCES, BuildOrder, Engine, Places, cannot_build_for
+from factory.engine.engine import Engine, cannot_build_for
+from factory.engine.orders import SOURCES, BuildOrder, Places
 from factory.engine.sandbox import Confinement, owner
 from factory.engine.scratch import require_usable
 from factory.engine.sources import PackageSources

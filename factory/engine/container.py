@@ -11,7 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
-from factory.engine.engine import APPTAINER, Bind, Engine, require_utf8
+from factory.engine.engine import APPTAINER, Engine, require_utf8
+from factory.engine.orders import Bind
 from factory.errors import UsageError
 from factory.io import process
 

@@ -7,15 +7,15 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from factory.engine import environment, sandbox
 from factory.engine.host import Host
+from factory.engine.orders import SOURCES, Bind, BuildOrder, Command, Places
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable, UsageError
+from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable
 from factory.io import files, plain, process, trees
 
 APPTAINER = "apptainer"
@@ -24,105 +24,11 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
-# Engines bind the whole /dev into builds. Nothing empties it, as `rm -rf /tmp/*` does with /tmp.
-SOURCES = Path("/dev/singfactory-sources")
 # What Go programs print when they cannot have another thread, process or page.
 _NO_RESOURCES = re.compile(
     r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
 )
 _OWN_TEST = "/.singularity.d/test"  # both engines store %test there
-
-
-@dataclass(frozen=True)
-class Bind:
-    """A host path that is bound into the container."""
-
-    source: Path
-    target: str
-    writable: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a path that the engine would parse as several binds or as options. Recipes choose some paths."""
-        for path in (str(self.source), self.target):
-            if any(letter in path for letter in ',:\\"') or not path.isprintable():
-                raise UsageError(
-                    f"{path!a} cannot be bound into an image",
-                    why="the engine does not accept , : \\ quotes and unprintable characters in the path of a bind",
-                    fix="rename the file or its folder",
-                )
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.target}:{'rw' if self.writable else 'ro'}"
-
-
-@dataclass(frozen=True)
-class BuildOrder:
-    """Everything that the engine needs to build one image.
-
-    definition: a definition file without templates; folder: the base of its relative paths; image: the SIF to make;
-    scratch: a folder on a local disk for temporary files; log: the file for all output. epoch: the latest time that a
-    file of the image may have, in seconds since 1970; None leaves times alone. confined: the kind of sandbox, '' for
-    none. reads: paths that the sandbox shows in addition, such as base images. authorities: a file of certificates for
-    the engine's own connections; '' for the usual ones. log_begins: the log of earlier steps.
-    """
-
-    definition: Path
-    folder: Path
-    image: Path
-    scratch: Path
-    log: Path
-    timeout: timedelta
-    arch: str
-    binds: tuple[Bind, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    epoch: int | None = None
-    mksquashfs_options: tuple[str, ...] = ()
-    confined: str = ""
-    reads: tuple[Path, ...] = ()
-    authorities: str = ""
-    log_begins: Path | None = None
-
-    def seen(self, path: Path) -> Path:
-        """Return the path at which the build sees one of its own files."""
-        return sandbox.seen(path, self.confined)
-
-
-@dataclass(frozen=True)
-class Places:
-    """A sandboxed build's folders below its scratch folder: for the engine, and for its /tmp, /var/tmp and home.
-
-    sources: what builds see as SOURCES, where the binds of a build are mounted.
-    """
-
-    engine: Path
-    tmp: Path
-    var_tmp: Path
-    home: Path
-    sources: Path
-
-    @classmethod
-    def below(cls, scratch: Path) -> Places:
-        """Return the places below a scratch folder."""
-        return cls(scratch / "engine", scratch / "tmp", scratch / "var-tmp", scratch / "home", scratch / "sources")
-
-
-@dataclass(frozen=True)
-class Command:
-    """A test command: it runs unprivileged and contained, on the read-only SIF.
-
-    Without arguments it is the image's %test. home: becomes HOME and the working directory. scratch: holds the folders
-    tmp and var_tmp, which are empty and writable for the user who runs the command. network: False for none.
-    """
-
-    image: Path
-    arguments: tuple[str, ...]
-    home: Path
-    scratch: Path
-    timeout: timedelta
-    binds: tuple[Bind, ...] = ()
-    gpu: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-    network: bool = True
 
 
 @dataclass(frozen=True)
@@ -239,7 +145,7 @@ class Engine:
         owner = sandbox.owner(order.confined)
         for path in (*folders.all(), order.folder, order.definition):
             files.hand_over(path, owner)
-        bound = _bound(order)
+        bound = order.bound()
         reads = [(path, order.seen(path)) for path in (order.folder, order.definition, *order.reads)]
         reads += [(places.sources, SOURCES)] if places.sources.is_dir() else []
         reads += [(bind.source, Path(bind.target)) for bind in order.binds if bind not in bound]
@@ -286,7 +192,7 @@ class Engine:
             options.append("--fakeroot")
         if order.arch != self.host.arch:
             options += ["--arch", order.arch]
-        for bind in _bound(order):
+        for bind in order.bound():
             options += ["--bind", str(bind)]
         if order.mksquashfs_options and self.takes_mksquashfs_options:
             options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
@@ -332,11 +238,6 @@ class Engine:
             return
         arguments = ["rm", "-rf", "--", str(folder)]
         process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)
-
-
-def _bound(order: BuildOrder) -> tuple[Bind, ...]:
-    """Return the binds that the engine makes: the sandbox mounts those below SOURCES itself."""
-    return tuple(bind for bind in order.binds if not (order.confined and Path(bind.target).is_relative_to(SOURCES)))
 
 
 def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:

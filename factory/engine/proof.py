@@ -18,7 +18,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from factory.engine import sandbox
-from factory.engine.engine import BuildOrder, Engine
+from factory.engine.engine import Engine
+from factory.engine.orders import BuildOrder
 from factory.engine.scratch import require_usable
 from factory.errors import BuildFailed, FactoryError
 from factory.io import files, owned

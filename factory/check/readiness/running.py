@@ -20,7 +20,8 @@ from factory.check.readiness.mpi import mpis
 from factory.check.readiness.subject import Subject
 from factory.check.tail import Tail
 from factory.engine.driver import driver_glibc
-from factory.engine.engine import HOME_INSIDE, Command, Engine
+from factory.engine.engine import HOME_INSIDE, Engine
+from factory.engine.orders import Command
 from factory.io import files, process
 from factory.recipes.languages import LANGUAGES
 from factory.records.findings import Finding

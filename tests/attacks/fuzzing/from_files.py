@@ -71,7 +71,10 @@ def _definition(data: bytes, place: Path) -> None:
 
 
 def _pins(_place: Path) -> Sequence[bytes]:
-    return [pins.content([BasePin("docker://debian:12", BASE_DIGEST, CREATED)]).encode()]
+    old = f'base = "docker://debian:12"\ndigest = "{BASE_DIGEST}"\nresolved = "{CREATED}"\n'
+    platforms = {"amd64": BASE_DIGEST, "arm64": BASE_DIGEST}
+    images = [BasePin(f"docker://{name}", BASE_DIGEST, CREATED, platforms) for name in ("debian:12", "golang:1.22")]
+    return [old.encode(), pins.content(images).encode()]
 
 
 def _pin(data: bytes, place: Path) -> None:
@@ -93,6 +96,9 @@ idle_timeout = 5.5
 connections = 4
 limit_rate = "20MB/s"
 slurm_options = ["--mem=1G"]
+[mirrors]
+"docker.io" = ["http://mirror:5000/hub", "b.example"]
+ghcr.io = "a.example/x"
 """
 
 
@@ -103,6 +109,7 @@ def _setting(data: bytes, place: Path) -> None:
     found.connections(4)
     found.rate()
     found.paths("shared_stores")
+    assert not any(one.chosen for one in found.mirrors().values())
     for value in found.values.values():
         f"{value.text} {value.origin}".encode()
 

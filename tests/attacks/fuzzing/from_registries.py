@@ -13,7 +13,11 @@ from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import BuildTag, Reference, RegistryAddress, docker_reference
 from factory.plan.plan import Snapshot, plan
 from factory.pull.resolve import resolve
+from factory.recipes.lint.lint import lint
+from factory.recipes.load import check_recipe
 from factory.recipes.model import RunSpec
+from factory.recipes.scaffold import scaffold
+from factory.recipes.seen import read_config
 from factory.records import sbom
 from factory.records.catalog import Catalog, Entry
 from factory.records.catalog import read as read_catalog
@@ -32,12 +36,14 @@ from factory.records.release import (
 from factory.registry.challenge import parse_challenges
 from factory.registry.documents import as_referrer, named, read_manifest, referrer_index, referrer_list, subject_of
 from factory.registry.image_index import ImageIndex, Member, platforms
+from factory.registry.images import look
 from factory.registry.layout import LayoutRegistry
 from factory.registry.layout_index import LayoutIndex
 from factory.registry.paging import next_link
 from factory.registry.protocol import INDEX, MANIFEST, SIF_LAYER, Manifest, artifact
 from factory.sif.packages import Package, Packages, package_changes
 from tests.attacks.fuzzing.target import Target
+from tests.unit.images import CONFIG, Images
 from tests.unit.parts import BASE_DIGEST, CREATED, ENGINE, NOW, QUIET, folder_registry, write_recipe
 
 
@@ -249,6 +255,32 @@ def _refusals(_place: Path) -> Sequence[bytes]:
     return [json.dumps({"errors": [{"code": "DENIED", "message": "no", "detail": {"x": [1]}}]}).encode()]
 
 
+def _configurations(_place: Path) -> Sequence[bytes]:
+    inner = {
+        "Env": ["PATH=/opt/conda/bin:/bin", "PYTHON_VERSION=3.12.4", "CUDA_VERSION=12.4.1"],
+        "Entrypoint": ["/entrypoint.sh", "it's"],
+        "Cmd": ["python3"],
+        "User": "jovyan",
+        "WorkingDir": "/work",
+        "Labels": {"org.opencontainers.image.licenses": "MIT", "org.opencontainers.image.url": "https://x.example"},
+        "OnBuild": ["RUN x"],
+    }
+    return [json.dumps({"architecture": "amd64", "os": "linux", "config": inner}).encode()]
+
+
+def _configuration(data: bytes, place: Path) -> None:
+    """Whatever an image says about itself, the recipe from it loads, and lint finds no error."""
+    images = Images()
+    config = images.put_blob(CONFIG, data)
+    images.put("1", {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []})
+    looked = look(images.registry(), "org.example/tool:1", ("amd64", "arm64"))
+    found = read_config("org/tool:1", looked.config, tuple(looked.platforms))
+    folder = scaffold(place, "new", found.name, seen=found)
+    recipe, problems = check_recipe(folder)
+    assert recipe is not None, problems
+    assert [problem.rule for problem in lint(folder, [])] == ["pins"]
+
+
 _CHALLENGES = (
     b'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:org/tool:pull"',
     b'Basic realm="a \\"quoted\\" one", Bearer realm=https://r.example/token , service=x',
@@ -262,6 +294,7 @@ TARGETS = (
     Target("referrers", _referrers, _indexes, "json"),
     Target("catalog", _catalog, _catalogs, "json"),
     Target("catalog-in-its-manifest", _inline, _inlined, "json", inputs=120),
+    Target("image-configuration", _configuration, _configurations, "json", inputs=120),
     Target("image-layout", _layout, _layouts, "json", inputs=120),
     Target("bill-of-materials", _bom, _boms, "json"),
     Target("www-authenticate", _challenge, lambda _: _CHALLENGES, "text", words=_WORDS),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.engine.engine import Bind, BuildOrder, Command, Engine, cannot_build_for, find
+from factory.engine.engine import Engine, cannot_build_for, find
 from factory.engine.host import Host
+from factory.engine.orders import Bind, BuildOrder, Command
 from factory.errors import BuildFailed, NotFound
 
 HOST = Host(

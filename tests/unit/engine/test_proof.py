@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from factory.engine import proof, sandbox
-from factory.engine.engine import BuildOrder, Engine
+from factory.engine.engine import Engine
+from factory.engine.orders import BuildOrder
 from factory.engine.sandbox import Confinement
 from factory.errors import BuildFailed, FactoryError, PlaceUnusable
 from tests.unit.engine.test_engine import HOST, program

@@ -77,7 +77,7 @@ def test_bad_names_leave_nothing_behind(tmp_path: Path, name: str, image: str) -
 
 
 def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_path: Path, _content: str) -> None:
+    def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "atomic_write", fail)
