@@ -8,10 +8,15 @@ from factory.cli.terminal import say
 from factory.records.findings import Finding
 
 
-def show(recipe: str, findings: Sequence[Finding]) -> None:
-    """Print each finding on a line, and after the first of each code what goes wrong and what to do."""
+def show(recipe: str, findings: Sequence[Finding], *, notes: bool = False) -> None:
+    """Print each finding on a line, and after the first of each code what goes wrong and what to do.
+
+    notes: print also those that are only information.
+    """
     explained: set[str] = set()
     for finding in findings:
+        if finding.severity == "information" and not notes:
+            continue
         level = "ignored" if finding.ignored else "note" if finding.severity == "information" else finding.severity
         say(f"{level:9} {recipe} / {finding}")
         if finding.ignored:

@@ -47,7 +47,7 @@ def run(options: MakeOptions) -> int:
         for kept in decided.kept:
             say(f"unchanged  {kept.recipe.name} ({kept.arch}): {kept.why}")
         for made in done:
-            _show(made, where)
+            _show(made, where, notes=options.verbose)
     errors = [stuck.error for stuck in decided.stuck] + [made.error for made in done if made.error]
     for error in errors:
         fail(error)
@@ -69,7 +69,7 @@ def to_json(made: Made) -> dict[str, Any]:
     }
 
 
-def _show(made: Made, where: str) -> None:
+def _show(made: Made, where: str, *, notes: bool) -> None:
     seconds = ", ".join(f"{stage} {span:.1f} s" for stage, span in made.seconds.items())
     reasons = "; ".join(made.job.reasons)
     if made.release is not None and made.unchanged:
@@ -77,7 +77,7 @@ def _show(made: Made, where: str) -> None:
         why = f"rebuilt with the contents of {tag}" if made.candidate else f"{tag} already uses it"
         say(f"unchanged  {made.job.title}: {reasons}; {why}" + (f" ({seconds})" if seconds else ""))
         return
-    show_findings(made.job.recipe.name, made.report.findings if made.report else ())
+    show_findings(made.job.recipe.name, made.report.findings if made.report else (), notes=notes)
     if made.release is None or made.report is None:
         say(f"failed     {made.job.title}: {'; '.join(made.job.reasons)} ({seconds or 'not started'})")
         return

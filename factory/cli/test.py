@@ -61,7 +61,7 @@ def run(options: TestOptions) -> int:
         reports.append(report)
         code = code or (TestsFailed.exit_code if report.failed or report.blocking else 0)
         if not options.json:
-            show(report)
+            show(report, notes=options.verbose)
     if options.json:
         emit([report.to_json() for report in reports])
     return code
@@ -81,9 +81,9 @@ def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | Non
     return found
 
 
-def show(report: TestReport) -> None:
+def show(report: TestReport, *, notes: bool = False) -> None:
     """Print the findings, then one line per test; the last lines of its output if it failed."""
-    show_findings(report.recipe, report.findings)
+    show_findings(report.recipe, report.findings, notes=notes)
     for result in report.results:
         why = f": {result.why}" if result.why else ""
         say(f"{result.outcome:9} {report.recipe} / {result.name} ({result.seconds:.1f} s){why}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from factory.delta.index import ChunkIndex, largest_index
 from factory.delta.match import compare
@@ -21,6 +20,7 @@ from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, BuildTag
 from factory.publish import published
 from factory.publish.announce import finish
+from factory.publish.provenance import provenance
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
 from factory.records import catalog as catalogs
@@ -295,7 +295,7 @@ def _push_image(
     registry.push_manifest(recipe.name, raw)
     documents = {
         TEST_REPORT: report.content(),
-        PROVENANCE: json.dumps(provenance(release, made, origin), indent=1).encode(),
+        PROVENANCE: json.dumps(provenance(release, made, origin.revision, origin.source), indent=1).encode(),
         CHUNK_INDEX: chunks,
         sbom.MEDIA_TYPE: _sbom_of(made),
     }
@@ -366,35 +366,3 @@ def _about(recipe: Recipe, made: Candidate, origin: Origin) -> dict[str, str]:
         "base.name": made.base.removeprefix("docker://"),
         "base.digest": made.base_digest,
     }
-
-
-def provenance(release: Release, made: Candidate, origin: Origin) -> dict[str, Any]:
-    """Return the image's provenance: an in-toto statement (v1) with SLSA provenance (v1)."""
-    materials: list[dict[str, Any]] = []
-    if made.base_digest:
-        materials.append({"uri": made.base, "digest": _digest_set(Digest.parse(made.base_digest))})
-    for name, digest in Inputs(made.parts).images.items():
-        materials.append({"uri": name, "digest": _digest_set(Digest.parse(digest))})
-    if origin.revision:
-        materials.append({"uri": origin.source, "digest": {"gitCommit": origin.revision}})
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": f"{release.recipe}-{release.tag}.sif", "digest": _digest_set(release.sif.digest)}],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": {
-                "buildType": "https://singfactory.io/recipe/v1",
-                "externalParameters": {"recipe": release.recipe, "arch": release.arch},
-                "internalParameters": dict(release.parts),
-                "resolvedDependencies": materials,
-            },
-            "runDetails": {
-                "builder": {"id": f"https://singfactory.io/engine/{release.engine.replace(' ', '/')}"},
-                "metadata": {"invocationId": release.inputs, "finishedOn": made.created},
-            },
-        },
-    }
-
-
-def _digest_set(digest: Digest) -> dict[str, str]:
-    return {digest.algorithm: digest.hex}

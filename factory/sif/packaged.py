@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from factory.sif.tree import Tree
 
@@ -13,15 +14,16 @@ _DPKG = re.compile(r"/var/lib/dpkg/info/[^/]+\.list")
 _APK = re.compile(r"/(?:usr/)?lib/apk/db/installed")
 _MERGED = re.compile(r"/(?:bin|sbin|lib|lib32|lib64|libx32)/")  # links into /usr in most images of today
 _ALL_READ = 64 << 20  # bytes of all lists; a desktop has 20 MB
+_MOST_LINES = 2_000_000  # of all lists; a desktop has 300,000
 _LEAST_READ = 8 << 10  # bytes that each list counts for
 
 
 def packaged_files(tree: Tree) -> frozenset[str]:
-    """Return the paths that installed packages own; those that lists of at most 64 MiB name.
+    """Return the paths that installed packages own; those that lists of at most 64 MiB and two million lines name.
 
     Raises FilesUnknown if the image is damaged.
     """
-    left = _ALL_READ
+    left, lines = _ALL_READ, _MOST_LINES
     found: set[str] = set()
     seen: set[int] = set()
     for path, entry in tree.entries.items():
@@ -32,7 +34,8 @@ def packaged_files(tree: Tree) -> frozenset[str]:
         left -= max(entry.inode.size, _LEAST_READ)
         if left < 0:
             break
-        for raw in read(tree.head(entry, entry.inode.size)):
+        for raw in islice(read(tree.head(entry, entry.inode.size)), lines):
+            lines -= 1
             owned = raw.decode("utf-8", "surrogateescape")
             if owned in tree.entries:
                 found.add(owned)

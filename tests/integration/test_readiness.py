@@ -75,6 +75,8 @@ def test_a_mended_image_has_no_findings_and_an_ignored_code_that_is_not_needed_i
     (report,) = project.ok("test", "tool", "--json").json()
     assert places(report["findings"]) == {("no-bash", "/bin/bash"), ("unused-ignore", _line(project, "ignore ="))}
     assert "tool: 1 passed; readiness: 1 warning, 1 ignored" in done.out
+    assert "largest-folders" not in done.out
+    assert "note      tool / largest-folders: /: " in project.ok("test", "tool", "-v").out
 
 
 def _line(project: Project, text: str) -> str:
