@@ -84,27 +84,29 @@ def push_base(
     registry: Registry | None = None,
     repository: str = "busybox",
     programs: Mapping[str, str] = MappingProxyType({}),
+    config: Mapping[str, Any] | None = None,
+    arch: str = "amd64",
 ) -> str:
     """Push a Docker image of busybox to a registry process; returns what `build.base` names it.
 
-    programs: further shell scripts in it, by path; their folders are at the front of its PATH.
+    programs: further shell scripts in it, by path; their folders are at the front of its PATH. config: how it is run.
     """
     layer = _layer(text, programs)
     path = ":".join([*dict.fromkeys(f"/{name.rpartition('/')[0]}" for name in programs), "/bin"])
     diff = Descriptor.of("", gzip.decompress(layer)).digest
-    config = json.dumps(
+    about = json.dumps(
         {
-            "architecture": "amd64",
+            "architecture": arch,
             "os": "linux",
-            "config": {"Env": [f"PATH={path}"], "Cmd": ["/bin/sh"]},
+            "config": dict(config or {"Env": [f"PATH={path}"], "Cmd": ["/bin/sh"]}),
             "rootfs": {"type": "layers", "diff_ids": [str(diff)]},
         }
     ).encode()
     registry = registry or open_registry(RegistryAddress(host, "base", plain_http=True))
-    blobs = {content: Descriptor.of(kind, content) for kind, content in ((_OCI_CONFIG, config), (_OCI_LAYER, layer))}
+    blobs = {content: Descriptor.of(kind, content) for kind, content in ((_OCI_CONFIG, about), (_OCI_LAYER, layer))}
     for content, descriptor in blobs.items():
         registry.push_blob(repository, content, descriptor, Silent())
-    registry.push_manifest(repository, Manifest(blobs[config], (blobs[layer],)).raw(), tag)
+    registry.push_manifest(repository, Manifest(blobs[about], (blobs[layer],)).raw(), tag)
     return f"docker://{host}/base/{repository}:{tag}"
 
 

@@ -12,7 +12,7 @@ from factory import strict
 from factory.build import base_layout
 from factory.build.base_layout import BasePlace
 from factory.engine import sandbox
-from factory.engine.builder import Builder, ImageOrder, StepFailed, build_image
+from factory.engine.builder import Builder, ImageOrder, StepFailed, build_image, runs_commands
 from factory.engine.engine import Bind, Engine
 from factory.engine.environment import PROXIES
 from factory.engine.sources import PackageSources
@@ -76,6 +76,7 @@ class Task:
 def prepared(task: Task) -> Prepared:
     """Build the image. Raises BuildFailed with the line of the Dockerfile, RegistryFailure, NotFound, ProblemError."""
     planned = plans.plan(task.recipe, task.arch)
+    _require_range(task, planned)
     added = _arguments(task, planned)
     text = rewritten(planned.target, tuple(added), here_documents=task.builder.takes_here_documents)
     bases = {name: _base(image, task, planned) for name, image in text.bases.items()}
@@ -109,6 +110,18 @@ def prepared(task: Task) -> Prepared:
     files.link_atomically(folder / plans.LAYOUT, str(layout))
     definition = plans.last_step(task.recipe, settings, task.epoch, has_shell=built.has_shell)
     return Prepared(definition, folder, built.layout, built.disk)
+
+
+def _require_range(task: Task, planned: Plan) -> None:
+    """Raise BuildFailed for a Dockerfile with RUN, where this user cannot run commands as several users."""
+    lines = [one.line for stage in planned.target.stages for one in stage.instructions if one.name == "RUN"]
+    if lines and not runs_commands(task.engine.host):
+        raise BuildFailed(
+            f"{Place(task.recipe.definition_path, lines[0])}: RUN cannot be built here",
+            why=f"{task.builder.label} needs a range of user ids, and this user has none in /etc/subuid",
+            fix="ask an administrator for a range (usermod --add-subuids), build in a pull request, or build a "
+            "definition file, which needs none: singfactory convert",
+        )
 
 
 def _without_shell(recipe: Recipe) -> str:

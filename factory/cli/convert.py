@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path, tell
-from factory.errors import NotFound, UsageError
+from factory.errors import NotFound, PlaceUnusable, UsageError
 from factory.io.files import create
 from factory.recipes.dockerfile.parser import scan_file
-from factory.recipes.dockerfile.source_tree import Context as BuildContext
+from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.translate import Translation, translate
 from factory.recipes.model import Problem, ProblemError
 
@@ -51,7 +52,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: ConvertOptions) -> int:
     """Print or write the definition; explain each loss on stderr. Returns LOSSY if there is one."""
     context = Context(options)
+    translation = _translated(options)
+    if options.output:
+        with create(Path(options.output)) as file:
+            file.write(translation.text.encode())
+    if options.json:
+        emit(_document(translation, options.output))
+        return LOSSY if translation.losses else 0
+    for problem in translation.losses:
+        _explain(problem)
+    for note in translation.notes:
+        context.progress.note(f"{_shown(note)}: note: {note.message}")
+    if options.output:
+        say_path(Path(options.output))
+    else:
+        sys.stdout.write(translation.text)
+    return LOSSY if translation.losses else 0
+
+
+def _translated(options: ConvertOptions) -> Translation:
+    """Read and translate the Dockerfile; show all of its mistakes but the first, which is raised."""
     path = Path(options.dockerfile)
+    if options.output and os.path.lexists(options.output):
+        raise PlaceUnusable(f"{options.output} is in the way", why="it exists", fix="name another file, or move it")
     if not path.is_file():
         raise NotFound(f"there is no file {path}", fix="name the Dockerfile: singfactory convert path/to/Dockerfile")
     folder = Path(options.context) if options.context else path.parent
@@ -62,28 +85,8 @@ def run(options: ConvertOptions) -> int:
         for problem in problems[1:]:
             _explain(problem)
         raise ProblemError(problems[0])
-    translation = translate(
-        dockerfile,
-        BuildContext(folder, path.name),
-        build_arguments(options.build_arg),
-        target=options.target,
-        arch=options.arch,
-    )
-    if options.output:
-        with create(Path(options.output)) as file:
-            file.write(translation.text.encode())
-    if options.json:
-        emit(_document(translation, options.output))
-    else:
-        for problem in translation.losses:
-            _explain(problem)
-        for note in translation.notes:
-            context.progress.note(f"{_shown(note)}: note: {note.message}")
-        if options.output:
-            say_path(Path(options.output))
-        else:
-            sys.stdout.write(translation.text)
-    return LOSSY if translation.losses else 0
+    args = build_arguments(options.build_arg)
+    return translate(dockerfile, Tree(folder, path.name), args, target=options.target, arch=options.arch)
 
 
 def build_arguments(texts: Sequence[str]) -> dict[str, str]:

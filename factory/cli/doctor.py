@@ -14,7 +14,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
-from factory.engine import host, sources
+from factory.engine import builder, host, sources
 from factory.engine.driver import nvidia_driver
 from factory.engine.engine import Engine
 from factory.errors import FactoryError, PlaceUnusable
@@ -77,7 +77,8 @@ def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
         except FactoryError as error:
             yield topic, "sandbox", f"not available: {error.why}"
     try:
-        yield topic, "Dockerfiles", f"{context.builder.label}, {context.builder.path}"
+        note = "" if builder.runs_commands(facts) else ", without RUN: this user has no range in /etc/subuid"
+        yield topic, "Dockerfiles", f"{context.builder.label}, {context.builder.path}{note}"
     except FactoryError as error:
         yield topic, "Dockerfiles", f"not built here: {error.why}; {error.fix}"
     yield topic, "architecture", facts.arch

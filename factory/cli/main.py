@@ -32,7 +32,7 @@ class Command(Protocol):
 
 # Name, module, one line of help. Only the chosen module is imported: scripts call `path` often, so it must start fast.
 COMMANDS = (
-    ("new", "new", "create a recipe from a Docker image"),
+    ("new", "new", "create a recipe from a Docker image or a project"),
     ("convert", "convert", "translate a Dockerfile into a definition file; explain what is lost"),
     ("lint", "lint", "check recipes; show each problem with its file and line"),
     ("update", "update", "pin the current digests of base images in base.lock"),

@@ -11,7 +11,7 @@ from factory.cli.convert import build_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say_path
 from factory.errors import NotFound, UsageError
-from factory.recipes.scaffold import create, scaffold
+from factory.recipes.scaffold import create
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ def run(options: NewOptions) -> int:
             "new needs something to start from",
             fix=f"singfactory new {options.name} --from IMAGE, --dockerfile FILE, or --project DIR (Python or conda)",
         )
-    folder = scaffold(context.recipes_root, options.name, options.base)
+    from factory.cli import new_image  # noqa: PLC0415 - the rest starts faster without
+
+    folder = new_image.create_recipe(context, options.name, options.base)
     say_path(folder)
     context.progress.note(
         f"edit {folder / 'recipe.toml'} and {folder / 'image.def'}, then: singfactory make {options.name}"

@@ -18,6 +18,7 @@ from time import monotonic
 
 from factory.engine import environment, sandbox
 from factory.engine.engine import Bind, Engine, Places
+from factory.engine.host import Host
 from factory.engine.output import Log
 from factory.engine.steps import Steps
 from factory.errors import BuildFailed, FactoryError, NoRoom, NotFound, PlaceUnusable
@@ -27,7 +28,7 @@ BUILDAH, PODMAN = "buildah", "podman"
 KINDS = (BUILDAH, PODMAN)  # in this order
 LAYOUT = "image"  # in the output folder
 IMAGE = "localhost/singfactory/image"
-_OLDEST = (1, 28)
+_OLDEST = {BUILDAH: (1, 28), PODMAN: (4, 0)}
 _HERE_DOCUMENTS = {BUILDAH: (1, 33), PODMAN: (4, 8)}
 _VERSION = re.compile(r"(buildah|podman) version v?((\d{1,6})\.(\d{1,6})[\w.+-]*)", re.ASCII)
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
@@ -64,10 +65,11 @@ class Builder:
     @property
     def takes_here_documents(self) -> bool:
         """Whether it reads here-documents in a Dockerfile: buildah 1.33, podman 4.8, and later."""
-        return self._numbers >= _HERE_DOCUMENTS[self.kind]
+        return self.numbers >= _HERE_DOCUMENTS[self.kind]
 
     @property
-    def _numbers(self) -> tuple[int, ...]:
+    def numbers(self) -> tuple[int, ...]:
+        """The first two numbers of the version."""
         return tuple(int(number) for number in re.findall(r"\d+", self.version)[:2])
 
 
@@ -120,9 +122,12 @@ def find(wanted: str, env: Mapping[str, str]) -> Builder:
         if path is None:
             continue
         found = _identify(Path(path), env)
-        if found is not None and found._numbers >= (_OLDEST if found.kind == BUILDAH else (4, 0)):  # noqa: SLF001
+        if found is None:
+            unusable.append(f"{path} is neither buildah nor podman")
+        elif found.numbers < _OLDEST[found.kind]:
+            unusable.append(f"{path} is {found.label}, which is too old")
+        else:
             return found
-        unusable.append(f"{path} is {found.label if found else 'neither buildah nor podman'}")
     if wanted:
         raise NotFound(
             f"the configured builder of Dockerfiles, {wanted}, cannot be used",
@@ -152,6 +157,11 @@ def _identify(path: Path, env: Mapping[str, str]) -> Builder | None:
             return None
     match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
     return Builder(path.resolve(), match[1], match[2]) if match else None
+
+
+def runs_commands(host: Host) -> bool:
+    """Return whether RUN works here: as root, or with a range of user IDs. Builders do not do without one."""
+    return host.is_root or bool(host.subordinate_ids and host.tools.get("newuidmap"))
 
 
 def build_image(builder: Builder, engine: Engine, order: ImageOrder, on_line: Callable[[str], None]) -> Built:
@@ -194,7 +204,8 @@ class _Run:
             self._load(name)
         self._build()
         has_shell = self._has_shell()
-        self._must("push", "--quiet", "--disable-compression", IMAGE, f"oci:{LAYOUT}:latest", cwd=self._output)
+        plain = ["--disable-compression"] if self._builder.kind == BUILDAH else []  # the engine unpacks it at once
+        self._must("push", "--quiet", *plain, IMAGE, f"oci:{LAYOUT}:latest", cwd=self._output)
         return Built(self._output / LAYOUT, has_shell, trees.disk_use(self._order.work))
 
     def end(self) -> None:
@@ -241,8 +252,8 @@ class _Run:
             self._log.write(f"{note}\n".encode())
 
     def _storage(self, driver: str) -> str:
-        # With one user id, a base's other owners become that one, as the engine does it.
-        single = self._order.confined == sandbox.SINGLE
+        # With one user ID, a base's other owners become that one, as the engine does it.
+        single = not runs_commands(self._engine.host)
         options = f'[storage.options]\nignore_chown_errors = "{str(single).lower()}"\n'
         store = self._places.engine
         return f'[storage]\ndriver = "{driver}"\ngraphroot = "{store}/images"\nrunroot = "{store}/run"\n{options}'
@@ -291,7 +302,8 @@ class _Run:
                 detail=steps.tail(),
             )
         fix = f"the whole log is {order.log}"
-        raise StepFailed(steps.stage, steps.step, why=why, fix=fix, detail=steps.tail())
+        at = (steps.stage, steps.step) if verb == "build" else (0, 0)
+        raise StepFailed(*at, why=why, fix=fix, detail=steps.tail())
 
     def _run(self, command: list[str], cwd: Path, *, shown: bool) -> tuple[process.Finished, bytes]:
         """Run a command. shown: pass its output on; otherwise only errors are, and standard output is returned."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from factory.errors import FactoryError, NotFound, NotVisible, RecipeError
+from factory.errors import AccessDenied, FactoryError, NotFound, NotVisible, RecipeError, RegistryFailure
 from factory.io import threads
-from factory.oci.names import docker_base, docker_name, is_docker_base
-from factory.recipes.bases import Image, images_of, others
-from factory.recipes.document import ARCHITECTURES
-from factory.recipes.model import BasePin, Recipe
+from factory.oci.names import docker_base, docker_name
+from factory.recipes.bases import Image, images_of
+from factory.recipes.document import ARCHITECTURES, lines_of
+from factory.recipes.model import BasePin, Place, Recipe
 from factory.recipes.pins import Pins, read_pins, write_pins
+from factory.recipes.toml.lines import nearest_line
 from factory.registry.images import platforms_of
 from factory.registry.protocol import ImageReader
 
@@ -54,33 +55,40 @@ def look_up(recipes: Iterable[Recipe], open_host: OpenHost) -> Digests:
     Registries are asked in parallel. If one image of a recipe cannot be looked up, its base is the error.
     """
     recipes = tuple(recipes)
-    wanted: dict[str, dict[str, str]] = {}
-    broken: dict[str, FactoryError] = {}
+    wanted: dict[str, dict[Image, str]] = {}
+    bases: dict[str, str | FactoryError] = {}
     for recipe in recipes:
-        try:
-            pins = read_pins(recipe)
-            names = [recipe.build.base] if is_docker_base(recipe.build.base) else []
-            names += [image.name for image in others(recipe)]
-            found = {name: pins.of(name) for name in names}
-        except FactoryError as error:
-            broken[recipe.name] = error
-            continue
-        wanted[recipe.name] = {name: pin.digest if pin else "" for name, pin in found.items()}
-    unpinned = sorted({name for found in wanted.values() for name, digest in found.items() if not digest})
-    answers = dict(zip(unpinned, threads.mapped(lambda image: _ask(image, open_host), unpinned, _AT_ONCE)))
-    bases: dict[str, str | FactoryError] = dict(broken)
+        found = _pinned(recipe)
+        if isinstance(found, FactoryError):
+            bases[recipe.name] = found
+        else:
+            wanted[recipe.name] = found
+    unpinned = sorted({image.name for found in wanted.values() for image, digest in found.items() if not digest})
+    answers = dict(zip(unpinned, threads.mapped(lambda name: _ask(name, open_host), unpinned, _AT_ONCE)))
     images: dict[str, dict[str, str]] = {}
     for recipe in recipes:
-        if recipe.name not in wanted:
-            continue
-        known = {name: digest or answers[name] for name, digest in wanted[recipe.name].items()}
-        own = known.pop(recipe.build.base, None)
-        failed = [answer for answer in known.values() if isinstance(answer, FactoryError)]
-        if failed or own is not None:
-            bases[recipe.name] = own if isinstance(own, FactoryError) else failed[0] if failed else own or ""
-        if known and not failed:
-            images[recipe.name] = {name: str(digest) for name, digest in known.items()}
+        known: dict[str, str] = {}
+        for image, digest in wanted.get(recipe.name, {}).items():
+            answer = digest or answers[image.name]
+            if isinstance(answer, FactoryError):
+                bases.setdefault(recipe.name, _placed(answer, image, recipe))
+            else:
+                known[image.name] = answer
+        if recipe.name in wanted and recipe.name not in bases:
+            own = known.pop(recipe.build.base, None)
+            bases |= {recipe.name: own} if own is not None else {}
+            images |= {recipe.name: known} if known else {}
     return Digests(bases, images)
+
+
+def _pinned(recipe: Recipe) -> dict[Image, str] | FactoryError:
+    """Return the recipe's images with the digests in base.lock, '' for none; or what is wrong with a file."""
+    try:
+        pins = read_pins(recipe)
+        found = {image: pins.of(image.name) for image in _pinnable(recipe)}
+    except FactoryError as error:
+        return error
+    return {image: pin.digest if pin else "" for image, pin in found.items()}
 
 
 def digest_now(base: str, open_host: OpenHost) -> str:
@@ -127,7 +135,10 @@ def _pinnable(recipe: Recipe) -> tuple[Image, ...]:
 
 def _pin_now(recipe: Recipe, image: Image, pins: Pins, open_host: OpenHost) -> Pinned:
     before = pins.of(image.name)
-    digest = digest_now(image.name, open_host)
+    try:
+        digest = digest_now(image.name, open_host)
+    except FactoryError as error:
+        raise _placed(error, image, recipe) from error
     if before is not None and before.digest == digest and before.platforms:
         _require_platforms(image, before.platforms)
         return Pinned(recipe.name, before, digest)
@@ -162,7 +173,19 @@ def _ask(base: str, open_host: OpenHost) -> str | FactoryError:
     try:
         return digest_now(base, open_host)
     except FactoryError as error:
-        name = docker_name(base)
-        if name in error.what:
-            return error
-        return type(error)(f"the base image {name} could not be looked up", why=str(error), fix=error.fix)
+        return error
+
+
+def _placed(error: FactoryError, image: Image, recipe: Recipe) -> FactoryError:
+    """Return the error of a lookup with the place that names the image, and the ways to reach it."""
+    place, name = image.place, docker_name(image.name)
+    if not place.line:
+        place = Place(place.path, nearest_line(lines_of(recipe.folder), ("build", "base")))
+    fix = error.fix
+    if isinstance(error, NotFound):
+        fix = f"correct the name, or the tag, in {place.path.name}"
+    elif isinstance(error, RegistryFailure) and not isinstance(error, AccessDenied) and "[mirrors]" not in fix:
+        fix = f'check the network, or name a mirror: "{image.reference[0]}" under [mirrors] in factory.toml'
+    if name in error.what:
+        return type(error)(f"{place}: {error.what}", why=error.why, fix=fix)
+    return type(error)(f"{place}: the base image {name} could not be looked up", why=str(error), fix=fix)

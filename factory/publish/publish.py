@@ -74,14 +74,13 @@ def publish_set(
 ) -> tuple[Release, ...]:
     """Publish a recipe's tested candidates, one for each architecture, under one build number.
 
-    Returns their releases in the same order. It returns the existing release if these bytes are published, or if the
-    newest release has the same contents (``is_unchanged``); then the catalog records that the new inputs give it, too.
-    For a recipe with several architectures the tag names an image index, which also lists the newest images of the
-    architectures that were not built. read_back: must read the release before it is announced.
+    Returns their releases, in order: the existing one if these bytes are published, or if the newest has the same
+    contents (``is_unchanged``); then the catalog records that the new inputs give it, too. For several architectures
+    the tag names an image index, which also lists the newest images of those that were not built. read_back: must read
+    the release before it is announced.
 
-    Raises ReadBackFailed if that fails; the release stays in the registry, and the next attempt announces it.
-    Raises TestsFailed if a test failed or these bytes were not tested, UsageError if the recipe has changed since the
-    build, IntegrityFailure if a file has changed, RegistryFailure or a subclass. Safe to repeat at any time.
+    Raises ReadBackFailed if that fails (the next attempt announces the release), TestsFailed if a test failed or these
+    bytes were not tested, UsageError if the recipe and IntegrityFailure if a file has changed, RegistryFailure.
     """
     for made, report in built:
         require_publishable(recipe, made, report, gather_inputs)
@@ -117,12 +116,10 @@ def publish_set(
 
 def is_unchanged(release: Release | None, recipe: Recipe, made: Candidate) -> bool:
     """Return True if a rebuild equals a release: same files, `[run]`, `[project]`, version and architecture."""
-    return (
-        release is not None
-        and release.fingerprint == made.fingerprint != ""
-        and (release.tag.version, release.arch, release.run) == (recipe.version, made.arch, recipe.run)
-        and release.project == recipe.project.facts()
-    )
+    if release is None or not release.fingerprint == made.fingerprint != "":
+        return False
+    now = (recipe.version, made.arch, recipe.run, recipe.project.facts())
+    return (release.tag.version, release.arch, release.run, release.project) == now
 
 
 def _published(recipe: Recipe, made: Candidate, registry: Registry) -> Release | None:

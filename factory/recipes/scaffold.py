@@ -12,7 +12,12 @@ from factory.errors import UsageError
 from factory.io.files import atomic_write, link_atomically, make_folder, rename_into_place
 from factory.io.trees import remove_tree
 from factory.oci.names import docker_name, docker_reference, recipe_name, version_name
-from factory.recipes.languages import PYTHON, of_image
+from factory.recipes.document import ARCHITECTURES
+from factory.recipes.languages import PYTHON
+from factory.recipes.model import BasePin
+from factory.recipes.pins import FILE as LOCK
+from factory.recipes.pins import content
+from factory.recipes.seen import Seen
 
 _VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)", re.ASCII)
 
@@ -23,27 +28,24 @@ _RECIPE = """\
 name = "{name}"
 version = "{version}"  # of the software in the image; the factory appends a build number
 summary = {summary}
-license = "NOASSERTION"  # of the software in the image: an SPDX identifier such as MIT or BSD-3-Clause
-maintainers = [{maintainer}]
+license = {license}  # of the software in the image: an SPDX identifier such as MIT or BSD-3-Clause
+{homepage}maintainers = [{maintainer}]
 
 [build]
 definition = "image.def"
 base = "{base}"  # {{{{ base }}}} in image.def; singfactory update pins it in base.lock
-arch = ["amd64"]
+arch = ["{arch}"]{more_arch}
 # args = {{ cuda = "12.1" }}  # {{{{ cuda }}}} in image.def
 # disk = "10GB"  # free disk space that the build needs
 # timeout = "2h"
 
 [run]  # options of singfactory exec on the cluster
-gpu = "none"  # or nvidia, rocm
+gpu = "{gpu}"  # none, nvidia or rocm
 # binds = ["/dataset", "/final_log"]  # empty folders to create in the image as mount points
 # env = {{ OMP_NUM_THREADS = "8" }}
 
-[[test]]
-name = "starts"
-run = "echo ok"
-stdout = "ok"  # or stdout_regex; exit = 0; timeout = "2m"; gpu = true
-
+# stdout: text that the output contains; or stdout_regex; exit = 0; timeout = "2m"; gpu = true
+{tests}
 [rebuild]
 when = ["base-changed", "inputs-changed"]
 # max_age = "30d"
@@ -55,7 +57,7 @@ when = ["base-changed", "inputs-changed"]
 _DEFINITION = """\
 Bootstrap: {agent}
 From: {{{{ base }}}}
-
+{remarks}
 # Files to copy from this folder into the image: a source and a destination on each line.
 # %files
 #     files/app /opt/app
@@ -70,24 +72,34 @@ From: {{{{ base }}}}
     # Keep users' own packages out: those in their home folders, and those in variables of the cluster.
 {exports}
 %runscript
-    exec "$@"
-"""
+{run}"""
 
 
-def scaffold(root: Path, name: str, base: str, *, maintainer: str = "@your-name") -> Path:
+def scaffold(
+    root: Path,
+    name: str,
+    base: str,
+    *,
+    maintainer: str = "@your-name",
+    seen: Seen | None = None,
+    pin: BasePin | None = None,
+) -> Path:
     """Create the recipe NAME in the folder `recipes/` and return its folder.
 
-    base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as for docker pull. The folder is created
-    atomically. Raises UsageError for a bad name or an existing recipe, PlaceUnusable.
+    base: ``docker://NAME:TAG``, ``recipe://NAME``, or an image name as for docker pull. seen: what the image says about
+    itself, None if nobody looked. pin: for `base.lock`. The folder is created atomically. Raises UsageError for a bad
+    name or an existing recipe, PlaceUnusable.
     """
     base, version = _base_and_version(base)
-    return create(root, name, _files(name, base, version, maintainer))
+    found = seen or Seen(docker_name(base).removeprefix("recipe://"))
+    made = _files(name, base, found.version(version) or "1.0", maintainer, found)
+    return create(root, name, {**made, LOCK: content([pin])} if pin is not None else made)
 
 
 def create(
     root: Path,
     name: str,
-    content: Mapping[str, str | bytes],
+    files: Mapping[str, str | bytes],
     *,
     executable: frozenset[str] = frozenset(),
     links: Mapping[str, str] | None = None,
@@ -108,7 +120,7 @@ def create(
     make_folder(root)
     temporary = make_folder(root / f".{name}.{secrets.token_hex(8)}")
     try:
-        for file, text in content.items():
+        for file, text in files.items():
             make_folder((temporary / file).parent)
             atomic_write(temporary / file, text, 0o755 if file in executable else 0o644)
         for link, target in (links or {}).items():
@@ -120,31 +132,40 @@ def create(
     return folder
 
 
-def _files(name: str, base: str, version: str, maintainer: str) -> dict[str, str]:
-    base_name = docker_name(base).removeprefix("recipe://")
+def _files(name: str, base: str, version: str, maintainer: str, seen: Seen) -> dict[str, str]:
+    first = next((arch for arch in ARCHITECTURES if arch in seen.arch), ARCHITECTURES[0])
+    others = [arch for arch in seen.arch if arch != first and arch in ARCHITECTURES]
+    remarks = [f"# {line}" for line in seen.remarks()]
+    if remarks:
+        remarks = ["", f"# What {docker_name(base)} says, and what becomes of it on a cluster:", *remarks]
     return {
         "recipe.toml": _RECIPE.format(
             name=name,
-            version=version,
-            summary=json.dumps(f"{name}, based on {base_name}"),
+            version=version_name(version),
+            summary=json.dumps(f"{name}, based on {seen.name}"),
+            license=json.dumps(seen.license or "NOASSERTION"),
+            homepage=f"homepage = {json.dumps(seen.homepage)}\n" if seen.homepage else "",
             maintainer=json.dumps(maintainer),
             base=base,
+            arch=first,
+            more_arch=f"  # the base exists for {', '.join(others)}, too" if others else "",
+            gpu=seen.gpu,
+            tests="\n".join(test.toml() for test in seen.tests()),
         ),
-        "image.def": _DEFINITION.format(agent=base.partition("://")[0], exports=_exports(base_name)),
+        "image.def": _DEFINITION.format(
+            agent=base.partition("://")[0],
+            remarks="".join(f"{line}\n" for line in remarks),
+            exports="".join(f"    export {language.assignments()}\n" for language in seen.languages() or (PYTHON,)),
+            run="".join(f"    {line}\n" for line in seen.run_lines()),
+        ),
     }
 
 
-def _exports(image: str) -> str:
-    """Return the lines of `%environment` for the image's languages; for Python if its name says nothing."""
-    languages = of_image(image) or (PYTHON,)
-    return "".join(f"    export {language.assignments()}\n" for language in languages)
-
-
 def _base_and_version(base: str) -> tuple[str, str]:
-    """Return the base with its scheme, and a guess at the version: the leading digits of its tag."""
+    """Return the base with its scheme, and the leading digits of its tag, which may be a version, or ''."""
     if base.startswith("recipe://"):
-        return f"recipe://{recipe_name(base.removeprefix('recipe://'))}", "1.0"
+        return f"recipe://{recipe_name(base.removeprefix('recipe://'))}", ""
     image = docker_name(base)
     _, _, tag = docker_reference(image)
     match = None if ":" in tag else _VERSION.match(tag)
-    return f"docker://{image}", version_name(match[1]) if match else "1.0"
+    return f"docker://{image}", version_name(match[1]) if match else ""

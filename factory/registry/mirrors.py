@@ -143,16 +143,18 @@ class MirroredRegistry:
         return (*sorted(mirrors, key=lambda source: source.name != first), self._origin)
 
     def _next(self, source: Mirror, shown: str, error: FactoryError | None) -> str:
-        """Note that a mirror did not help, and return that in words."""
-        missing = error is None or isinstance(error, NotFound)
-        text = f"has no {shown}" if missing else f"failed ({' '.join(str(error).split())[:_SHOWN]})"
-        if not missing and not isinstance(error, AccessDenied):
-            with self._lock:
-                self._down.add(source.name)
-            self._say(source.name, f"the mirror {source.name} {text}; it is not asked again in this run")
-        else:
-            self._say(f"{source.name} {shown}", f"the mirror {source.name} {text}; asking the next source")
-        return f"the mirror {source.name} {text}"
+        """Note that a mirror did not help, and return that in a few words."""
+        if error is None or isinstance(error, NotFound):
+            self._say(f"{source.name} {shown}", f"the mirror {source.name} has no {shown}; asking the next source")
+            return f"its mirror {source.name} has no such image"
+        if isinstance(error, AccessDenied):
+            self._say(f"{source.name} {shown}", f"the mirror {source.name} denies access to {shown}; {error.fix}")
+            return f"its mirror {source.name} denies access"
+        with self._lock:
+            self._down.add(source.name)
+        said = " ".join(str(error).split())[:_SHOWN]
+        self._say(source.name, f"the mirror {source.name} failed ({said}); it is not asked again in this run")
+        return f"its mirror {source.name} failed"
 
     def _note_resolved(self, source: Mirror, shown: str, tag: str, found: Descriptor) -> None:
         """Say what a tag means to a mirror that the user did not choose."""

@@ -43,7 +43,7 @@ _MOST_READ = 50  # files
 _WORTH_A_LOOK = re.compile(r"cuda|cupy|jax|version|build_info|libtorch_python")  # in the name, before anything slower
 _TORCH = re.compile(r".*/torch/version\.py", re.DOTALL)
 _TORCH_CUDA = re.compile(rb"^cuda(?:: Optional\[str\])? = '(\d+\.\d+)'", re.MULTILINE)
-_TORCH_HIP = re.compile(rb"^hip(?:: Optional\[str\])? = '(\d+\.\d+(?:\.\d+)?)", re.MULTILINE)
+_TORCH_HIP = re.compile(rb"^(?:hip|rocm)(?:: Optional\[str\])? = '(\d+\.\d+(?:\.\d+)?)", re.MULTILINE)
 _TENSORFLOW = re.compile(r".*/tensorflow/python/platform/build_info\.py", re.DOTALL)
 _TENSORFLOW_CUDA = re.compile(rb"'cuda_version', '(\d+(?:\.\d+)?)")
 _TENSORFLOW_GPUS = re.compile(rb"'cuda_compute_capabilities', \[([^\]]{0,500})\]")

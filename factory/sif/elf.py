@@ -56,7 +56,10 @@ def _interpreter(head: bytes, *, wide: bool) -> str:
     try:
         _entry, table, _sections, _flags, _size, each, count, *_rest = body.unpack_from(head, _AT)
         for number in range(min(count, _MOST_SEGMENTS)):
-            fields = segment.unpack_from(head, table + number * each)
+            place = table + number * each
+            if place > len(head):  # also what is too large for an offset
+                break
+            fields = segment.unpack_from(head, place)
             if fields[0] == _INTERPRETER:
                 start, size = (fields[2], fields[5]) if wide else (fields[1], fields[4])
                 name = head[start : start + min(size, _LONGEST)].rstrip(b"\0")

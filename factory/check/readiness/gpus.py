@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from factory.check.readiness.subject import Subject
 from factory.records.findings import Finding
@@ -25,11 +26,13 @@ _STUB_FOLDER = re.compile(r"/stubs(?:/|$)")
 _COMPAT = re.compile(r"(?:^|/)compat(?:/|$)")
 _LINKER = re.compile(r"/etc/ld\.so\.conf(?:\.d/[^/]+)?")
 _GRAPHICS = re.compile(r".*/lib(?:GLX?|EGL|vulkan|OpenCL|OpenGL)\.so[0-9.]*", re.DOTALL)
-_GLIBC = re.compile(r".*/(?:libc\.so\.6|libc-(?P<version>2\.[0-9]{1,3})\.so)", re.DOTALL)
+_LIBC_FOLDERS = ("/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib", "/lib")
 _MUSL = re.compile(r"(?:/usr)?/lib/ld-musl-[^/]*\.so\.1")
 _GLIBC_VERSION = re.compile(rb"GNU C Library [^\n]{0,200}release version (2\.[0-9]{1,3})")
 _LARGEST_LIBC = 8 << 20  # bytes
 _LARGEST_CONFIGURATION = 64 << 10
+_MOST_CONFIGURATIONS = 50
+_MOST_FOLDERS = 200  # of a search path
 # What NVIDIA's driver libraries of the last years are linked against: the libc of RHEL 7.
 _OLDEST_GLIBC = "2.17"
 _LIB_PATH = "LD_LIBRARY_PATH"
@@ -39,13 +42,12 @@ def _shadowed(subject: Subject) -> Iterator[Finding]:
     """Driver libraries in the image's LD_LIBRARY_PATH, which are found before those of the machine."""
     if subject.recipe.run.gpu != "nvidia":
         return
-    for folder in folders(_library_path(subject)):
+    libraries = dict(reversed(list(_libraries(subject))))  # the first one of each folder
+    for folder in _searched(subject):
         below = subject.resolve(folder)
-        if below is None or _STUB_FOLDER.search(below.path):
+        if below is None or below.path not in libraries or _STUB_FOLDER.search(below.path):
             continue
-        found = next(_libraries(subject, below.path), None)
-        if found is None:
-            continue
+        found = libraries[below.path]
         compat = bool(_COMPAT.search(folder) or _COMPAT.search(below.path))
         remedy = (
             "leave that folder out of LD_LIBRARY_PATH unless all nodes have data-center GPUs and old drivers"
@@ -60,25 +62,23 @@ def _shadowed(subject: Subject) -> Iterator[Finding]:
 
 def _bundled(subject: Subject) -> Iterator[Finding]:
     """Driver libraries in the folders that the linker searches anyway."""
-    searched = set(folders(_library_path(subject)))
-    for path, entry in subject.tree.entries.items():
-        folder, _, name = path.rpartition("/")
-        if not name.startswith("lib") or not _DRIVER.fullmatch(name) or entry.inode.kind != "file":
-            continue
-        if not (folder in searched or _STUB_FOLDER.search(folder) or _COMPAT.search(folder)):
-            yield subject.finding("bundled-driver", path, "it is a part of an NVIDIA driver")
+    searched = set(_searched(subject))
+    for folder, entry in _libraries(subject):
+        elsewhere = folder in searched or _STUB_FOLDER.search(folder) or _COMPAT.search(folder)
+        if entry.inode.kind == "file" and not elsewhere:
+            yield subject.finding("bundled-driver", entry.path, "it is a part of an NVIDIA driver")
 
 
 def _stubs(subject: Subject) -> Iterator[Finding]:
     """Folders of stubs, which are for linking only, where programs search for libraries when they start."""
-    for folder in folders(_library_path(subject)):
+    for folder in _searched(subject):
         if _is_stub(subject, folder):
             yield subject.finding("cuda-stubs", folder, f"{_LIB_PATH} names this folder of stub libraries")
-    for path in subject.tree.entries:
-        if _LINKER.fullmatch(path):
-            for line in subject.text(path, _LARGEST_CONFIGURATION).splitlines():
-                if line.startswith("/") and _is_stub(subject, line.strip()):
-                    yield subject.finding("cuda-stubs", path, f"it names {line.strip()}, a folder of stub libraries")
+    configurations = (path for path in subject.tree.entries if _LINKER.fullmatch(path))
+    for path in islice(configurations, _MOST_CONFIGURATIONS):
+        for line in subject.text(path, _LARGEST_CONFIGURATION).splitlines()[:_MOST_FOLDERS]:
+            if line.startswith("/") and _is_stub(subject, line.strip()):
+                yield subject.finding("cuda-stubs", path, f"it names {line.strip()}, a folder of stub libraries")
 
 
 def _matching(subject: Subject) -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def _matching(subject: Subject) -> Iterator[Finding]:
 def _libc(subject: Subject) -> Iterator[Finding]:
     if subject.recipe.run.gpu == "none":
         return
-    version, path = _glibc(subject)
+    version, path = glibc(subject)
     if not path and any(_MUSL.fullmatch(one) for one in subject.tree.entries):
         yield subject.finding("old-libc", "/lib", "the image has musl, and no GNU C library")
     elif is_older(version, _OLDEST_GLIBC):
@@ -110,26 +110,22 @@ def _libc(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _glibc(subject: Subject) -> tuple[str, str]:
+def glibc(subject: Subject) -> tuple[str, str]:
     """Return the version of the GNU C library and its path; '' for what is unknown or missing."""
-    for path, entry in subject.tree.entries.items():
-        match = _GLIBC.fullmatch(path) if "/libc" in path else None
-        if match is None or path.startswith("/opt/"):
-            continue
-        if match["version"]:
-            return match["version"], path
-        if entry.inode.kind == "file":
+    for folder in _LIBC_FOLDERS:
+        entry = subject.resolve(f"{folder}/libc.so.6")
+        if entry is not None:
             said = _GLIBC_VERSION.search(subject.tree.head(entry, _LARGEST_LIBC))
-            return (said[1].decode() if said else ""), path
+            return (said[1].decode() if said else ""), entry.path
     return "", ""
 
 
-def _libraries(subject: Subject, folder: str) -> Iterator[Entry]:
-    """Yield the driver libraries directly in a folder."""
-    prefix = folder.rstrip("/") + "/"
+def _libraries(subject: Subject) -> Iterator[tuple[str, Entry]]:
+    """Yield the driver libraries of the image, each with its folder."""
     for path, entry in subject.tree.entries.items():
-        if path.startswith(prefix) and _DRIVER.fullmatch(path, len(prefix)):
-            yield entry
+        folder, _, name = path.rpartition("/")
+        if name.startswith("lib") and _DRIVER.fullmatch(name):
+            yield folder, entry
 
 
 def _is_stub(subject: Subject, folder: str) -> bool:
@@ -137,9 +133,11 @@ def _is_stub(subject: Subject, folder: str) -> bool:
     return entry is not None and (_STUB_FOLDER.search(folder) or _STUB_FOLDER.search(entry.path)) is not None
 
 
-def _library_path(subject: Subject) -> str:
+def _searched(subject: Subject) -> tuple[str, ...]:
+    """Return the folders of LD_LIBRARY_PATH, which the recipe's value replaces."""
     variable = subject.variables.get(_LIB_PATH)
-    return subject.recipe.run.env.get(_LIB_PATH, variable.value if variable else "")
+    value = subject.recipe.run.env.get(_LIB_PATH, variable.value if variable else "")
+    return folders(value)[:_MOST_FOLDERS]
 
 
 CHECKS = (_shadowed, _bundled, _stubs, _matching, _libc)

@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from factory.check.readiness.gpus import glibc
+from factory.check.readiness.mpi import mpis
 from factory.check.readiness.subject import Subject
 from factory.check.tail import Tail
+from factory.engine.driver import driver_glibc
 from factory.engine.engine import HOME_INSIDE, Command, Engine
 from factory.io import files, process
 from factory.recipes.languages import LANGUAGES
 from factory.records.findings import Finding
+from factory.runners.mpi import mpi_types
+from factory.sif.needs import is_older
 
 _RUNSCRIPT = "/.singularity.d/runscript"
 _LARGEST_SCRIPT = 1 << 20  # bytes
 _PROBE_LIMIT = timedelta(seconds=20)
 _ENTRY_LIMIT = timedelta(seconds=5)
 _LONGEST_LINE = 400  # characters of the program's output that are looked at in each line
-_MOST_LINES = 2000
+_MOST_LINES = 500  # the last ones
 
 # --- The entry point
 
@@ -37,6 +42,7 @@ _NEEDS_ROOT = re.compile(
     r"(?:must|needs? to|has to|have to|should|required to)\b.{0,40}\b(?:as|by|be)\s+(?:the\s+)?root\b"
     r"|are you root|requires? (?:to be )?root|root privileges|superuser|(?:you are|running as) not root"
     r"|\b(?:chown|chgrp|set(?:re|res)?[ug]id|setgroups|initgroups|gosu|su-exec|setpriv)\b.{0,200}not permitted"
+    r"|\b(?:chown|chgrp)\b.{0,200}invalid argument"  # in a user namespace that lacks the other user
     r"|failed switching to|must be suid|cannot set groups|unable to (?:switch|change) (?:to )?user"
     r"|\bbind\b.{0,100}permission denied",
     re.IGNORECASE,
@@ -82,13 +88,33 @@ class Running:
     scratch: Path
 
     def check(self, subject: Subject) -> Iterator[Finding]:
-        """Yield the findings. Nothing if the image has no shell: then it cannot be run like this at all."""
+        """Yield the findings. An image without a shell cannot be run like this at all."""
+        yield from self._mpi(subject)
+        yield from self._libc(subject)
         if subject.resolve("/bin/sh") is None:
             return
         yield from self._user_packages(subject)
         if is_worth_starting(subject.text(_RUNSCRIPT, _LARGEST_SCRIPT)):
             finished, text = self._run(subject, (_RUNSCRIPT,), _ENTRY_LIMIT)
             yield from judged(text, failed=not finished.timed_out and finished.status != 0)
+
+    def _mpi(self, subject: Subject) -> Iterator[Finding]:
+        """An MPI that SLURM on this machine cannot start."""
+        found = [mpi for mpi in mpis(subject) if mpi.interfaces]
+        offered = mpi_types(self.engine.base_env) if found else frozenset()
+        for mpi in found:
+            if offered and not offered & set(mpi.interfaces):
+                has, needs = ", ".join(sorted(offered)), " or ".join(mpi.interfaces)
+                message = f"{mpi.name} needs {needs}, and srun --mpi=list on this machine names {has}"
+                yield subject.finding("mpi-without-pmi", mpi.path, message)
+
+    def _libc(self, subject: Subject) -> Iterator[Finding]:
+        """A GNU C library that is too old for the driver libraries of this machine."""
+        if subject.recipe.run.gpu == "nvidia" == self.engine.host.gpu:
+            (version, path), needed = glibc(subject), driver_glibc()
+            if is_older(version, needed):
+                message = f"it is version {version}, and this machine's driver libraries need {needed}"
+                yield subject.finding("old-libc", path, message)
 
     def _user_packages(self, subject: Subject) -> Iterator[Finding]:
         """Languages that load packages from the home although a variable should keep them from it."""
@@ -147,7 +173,7 @@ def _is_shell(command: str) -> bool:
 
 def judged(text: str, *, failed: bool) -> Iterator[Finding]:
     """Yield what an entry point's output says about it, at most one finding. failed: it ended with an error."""
-    lines = [line[:_LONGEST_LINE] for line in text.splitlines()[:_MOST_LINES]]
+    lines = [line[:_LONGEST_LINE] for line in text.splitlines()[-_MOST_LINES:]]
     read_only = [line for line in lines if _READ_ONLY.search(line)]
     if read_only:
         where = next((path for line in read_only for path in _PATH.findall(line) if not path.startswith(_OWN)), "")

@@ -24,7 +24,8 @@ _LEAST_DUPLICATE = 1_000_000
 _LEAST_DUPLICATES = 10_000_000  # bytes of all copies that are worth a line
 _MOST_HASHED = 2 << 30  # bytes
 _LARGEST = 10  # folders
-_MOSTLY = 0.8  # a folder is left out if one folder in it has this share
+_MOSTLY = 0.6  # of a folder, in the folders in it
+_SMALL = 0.25  # of the image: such a folder is not looked into
 _LEAST_FOLDER = 1_000_000
 
 
@@ -69,25 +70,22 @@ def _digest(subject: Subject, entry: Entry) -> bytes:
 
 
 def _folders(subject: Subject) -> Iterator[Finding]:
+    """The ten largest folders that say where the size is: one that mostly consists of folders is replaced by them."""
     sizes = _sizes(subject)
-    largest: dict[str, int] = defaultdict(int)  # the largest folder directly in each
+    inside: dict[str, list[str]] = defaultdict(list)
     for folder, size in sizes.items():
-        if folder != "/":
-            above = folder.rpartition("/")[0] or "/"
-            largest[above] = max(largest[above], size)
-    told = [
-        (size, folder)
-        for folder, size in sizes.items()
-        if folder != "/" and size >= _LEAST_FOLDER and largest[folder] < _MOSTLY * size
-    ]
-    chosen: list[tuple[int, str]] = []
-    for size, folder in sorted(told, key=lambda one: (-one[0], one[1])):
-        if not any(folder.startswith(f"{other}/") for _, other in chosen):
-            chosen.append((size, folder))
-        if len(chosen) == _LARGEST:
+        if folder != "/" and size >= _LEAST_FOLDER:
+            inside[folder.rpartition("/")[0] or "/"].append(folder)
+    chosen = inside["/"]
+    while True:
+        chosen = sorted(chosen, key=lambda folder: (-sizes[folder], folder))[:_LARGEST]
+        mostly = (one for one in chosen if sum(sizes[part] for part in inside[one]) >= _MOSTLY * sizes[one])
+        folder = next(mostly, "")
+        if not folder or sizes[folder] < _SMALL * sizes["/"]:
             break
+        chosen = [*(one for one in chosen if one != folder), *inside[folder]]
     if chosen:
-        listed = ", ".join(f"{folder} {readable_size(size)}" for size, folder in chosen)
+        listed = ", ".join(f"{folder} {readable_size(sizes[folder])}" for folder in chosen)
         yield subject.finding("largest-folders", "/", f"{readable_size(sizes['/'])} of files: {listed}")
 
 

@@ -11,10 +11,10 @@ from factory.errors import UsageError
 from factory.oci.names import docker_reference
 from factory.recipes.definition.templates import shown
 from factory.recipes.dockerfile.instructions import SyntaxProblem
+from factory.recipes.dockerfile.matching import Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
 from factory.recipes.dockerfile.variables import expand_from, shared_arguments
-from factory.recipes.dockerfile.words import Work
 from factory.recipes.model import Problem, ProblemError
 
 SCRATCH = "scratch"

@@ -15,12 +15,13 @@ from pathlib import PurePosixPath
 from factory.recipes.definition.copies import Copy, parse_copy
 from factory.recipes.definition.templates import TEMPLATE
 from factory.recipes.dockerfile.archives import is_archive
+from factory.recipes.dockerfile.globs import MAGIC
+from factory.recipes.dockerfile.ignore import Ignore, patterns
 from factory.recipes.dockerfile.instructions import here_document
 from factory.recipes.dockerfile.model import HereDocument, Instruction
-from factory.recipes.dockerfile.patterns import Ignore, PatternError, has_wildcards, ignore
 from factory.recipes.dockerfile.sections import COPIED, Sections
 from factory.recipes.dockerfile.shell import quote, value
-from factory.recipes.dockerfile.source_tree import Content, Entry
+from factory.recipes.dockerfile.source_tree import NOTHING, Content, Entry
 from factory.recipes.dockerfile.stage import StageState, in_host_folder
 from factory.recipes.dockerfile.words import OPEN
 
@@ -31,7 +32,7 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _PIECE = 30 * 1024  # bytes of a printf
 _MOST_LINES = 500  # of %files for one source
 _USUAL_MODE = 0o755
-_LOCAL_TAR = "ADD unpacks archives"
+_SET_ID = 0o6000  # of a mode; builders differ in whether COPY keeps them
 _GIT = re.compile(r"(?:git@|git://|ssh://)|https?://[^#?]*\.git(?:[#?].*)?$")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -75,8 +76,6 @@ class Copier:
         folder = f"{COPIED}/{line}"
         for source, index, entry in ((source, index, entry) for index, (source, entry) in enumerate(plain)):
             staged += self._stage(found, source, entry, folder if len(plain) == 1 else f"{folder}/{index}", exclude)
-        if any(has_wildcards(source) for source, _ in plain) and not found.is_set("parents"):
-            staged = self._with_globs(plain, staged, folder)
         staged += [self._write(document, folder, line) for document in found.here_documents]
         if staged:
             self._put(found, destination, staged, folder)
@@ -109,15 +108,16 @@ class Copier:
             state.run(f"chown -R 0:0 {COPIED}/{line}")
         self._put(found, destination, staged, f"{COPIED}/{line}")
 
-    def bind(self, source: Source | None, path: str, line: int, index: int) -> list[str]:
-        """Stage what a bind mount shows. source: None for the context. Returns the staged paths. Raises ProblemError."""
+    def bind(self, found: Instruction, source: Source | None, path: str, index: int) -> list[str]:
+        """Stage what a bind mount shows, and return the paths. source: None for the context. Raises ProblemError."""
+        line = found.line
         folder = f"{COPIED}/{line}.{index}"
         if source is not None:
             return [self._take(source, posixpath.normpath("/" + path), folder, 0, line)]
         state = self._state
         staged: list[str] = []
         for entry in state.context.find(path or ".", state.place(line)):
-            staged += self._stage(None, path, entry, folder, Ignore(), line)
+            staged += self._stage(found, path, entry, folder, NOTHING)
         return staged
 
     def _destination(self, found: Instruction) -> str:
@@ -143,10 +143,8 @@ class Copier:
         return source
 
     def _exclude(self, found: Instruction) -> Ignore:
-        try:
-            return ignore("\n".join(found.all_flags("exclude")))
-        except PatternError as error:
-            raise self._state.refuse(found.line, f"--exclude: {error}", "correct the pattern") from error
+        flags = found.all_flags("exclude")
+        return Ignore(tuple(patterns("\n".join(flags), self._state.place(found.line))) if flags else ())
 
     def _unpacks(self, found: Instruction, entry: Entry) -> bool:
         if found.name != "ADD" or entry.is_folder or (found.flag("unpack") or "").lower() == "false":
@@ -162,16 +160,14 @@ class Copier:
         if not state.is_early or (state.has_shell and (changed or in_host_folder(destination))) or OPEN in destination:
             return False
         lines: list[tuple[str, str]] = []
-        for source, entry in plain:
+        for _, entry in plain:
             content = state.context.content(entry, state.place(found.line), exclude)
             usual = content.whole == [entry] and not (content.links or content.odd or content.folders)
             if entry.is_folder:
                 usual = usual and entry.mode == _USUAL_MODE
                 lines.append((f"{entry.path}/." if entry.path != "." else ".", f"{destination.rstrip('/')}/"))
             else:
-                lines.append(
-                    (entry.path, f"{destination}{_name(source, entry)}" if destination[-1] == "/" else destination)
-                )
+                lines.append((entry.path, f"{destination}{entry.name}" if destination[-1] == "/" else destination))
             if not usual and state.has_shell:
                 return False
             if not usual:
@@ -207,16 +203,13 @@ class Copier:
             raise self._state.refuse(line, f"{source!a} is not a name that %files can have", remedy)
         self._state.out.copy(source, destination, stage)
 
-    def _stage(
-        self, found: Instruction | None, source: str, entry: Entry, folder: str, exclude: Ignore, line: int = 0
-    ) -> list[str]:
+    def _stage(self, found: Instruction, source: str, entry: Entry, folder: str, exclude: Ignore) -> list[str]:
         """Copy a file or folder of the context to a folder for `%post`, links and modes as they are."""
-        state = self._state
-        line = found.line if found else line
+        state, line = self._state, found.line
         content = state.context.content(entry, state.place(line), exclude)
-        top = f"{folder}/{_parents(source, entry)}" if found and found.is_set("parents") else folder
+        top = f"{folder}/{_parents(source, entry)}" if found.is_set("parents") else folder
         top = top.rstrip("/") if entry.path != "." else f"{top.rstrip('/')}/context"
-        place = f"{top}/{_name(source, entry)}" if entry.path != "." else top
+        place = f"{top}/{entry.name}" if entry.path != "." else top
         if len(content.whole) > _MOST_LINES:
             remedy = "leave out whole folders in .dockerignore, or replace links by their targets"
             raise state.refuse(line, f"{entry.path} needs more than {_MOST_LINES} lines in %files", remedy)
@@ -228,18 +221,18 @@ class Copier:
         for link in content.links:
             state.run(f"ln -s {quote(link.target)} {quote(_below(place, link.path, entry))}")
         self._set_modes(content.odd, place, entry)
-        return [f"{folder}" if found and found.is_set("parents") else place]
+        if with_id := [one.path for one in content.odd if one.mode & _SET_ID]:
+            message = f"{with_id[0]} loses its setuid or setgid bit, which has no effect on a cluster"
+            state.report.lose(line, message, f"chmod ug-s {with_id[0]}")
+        return [f"{folder}" if found.is_set("parents") else place]
 
     def _set_modes(self, odd: Sequence[Entry], place: str, entry: Entry) -> None:
         by_mode: dict[int, list[str]] = {}
         for one in odd:
-            by_mode.setdefault(one.mode, []).append(quote(_below(place, one.path, entry)))
+            by_mode.setdefault(one.mode & ~_SET_ID, []).append(quote(_below(place, one.path, entry)))
         for mode, paths in by_mode.items():
             for at in range(0, len(paths), 50):
                 self._state.run(f"chmod {mode:04o} {' '.join(paths[at : at + 50])}")
-
-    def _with_globs(self, plain: Sequence[tuple[str, Entry]], staged: list[str], folder: str) -> list[str]:
-        return [f"{folder}/*/*"] if len(plain) > 20 and len(staged) == len(plain) else staged  # noqa: PLR2004
 
     def _take(self, source: Source, path: str, folder: str, index: int, line: int) -> str:
         """Copy from a stage to a folder for `%post`; returns what to put in place, a pattern if it is one."""
@@ -248,7 +241,7 @@ class Copier:
             kept = f"/.kept/{line}.{index}"
             source.sections.run(f"mkdir -p {kept}\ncp -a {_unquoted(path)} {kept}/")
             path = f"{kept}/{name}"
-        pattern = has_wildcards(name) or has_wildcards(path)
+        pattern = MAGIC.search(path) is not None
         place = f"{folder}/{index}/" if pattern else f"{folder}/{index}/{name}"
         self._add(path.replace("[^", "[!"), place, line, source.name)
         return f"{place}*" if pattern else place
@@ -338,12 +331,6 @@ def _below(place: str, path: str, top: Entry) -> str:
     """Return where a part of an entry goes if the entry goes to place."""
     inner = "" if path == top.path else path if top.path == "." else path[len(top.path) + 1 :]
     return f"{place}/{inner}".rstrip("/")
-
-
-def _name(source: str, entry: Entry) -> str:
-    """Return the name that a copied entry has."""
-    del source
-    return entry.name
 
 
 def _parents(source: str, entry: Entry) -> str:

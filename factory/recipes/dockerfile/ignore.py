@@ -85,11 +85,12 @@ def read(folder: Path, dockerfile: str) -> Ignore:
             ) from error
         except UnicodeDecodeError as error:
             raise ProblemError(Problem(Place(path), f"{name} is not UTF-8", "save it as UTF-8 text")) from error
-        return Ignore((*own, *_patterns(text, path)), path)
+        return Ignore((*own, *patterns(text, Place(path))), path)
     return Ignore(own)
 
 
-def _patterns(text: str, path: Path) -> list[Pattern]:
+def patterns(text: str, place: Place) -> list[Pattern]:
+    """Parse patterns, one a line. place: their file or, for those of ``--exclude``, a line. Raises ProblemError."""
     found: list[Pattern] = []
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         written = line.strip()
@@ -108,13 +109,15 @@ def _patterns(text: str, path: Path) -> list[Pattern]:
                     part(each)
                 found.append(Pattern(one, exception))
         except PatternError as error:
-            raise ProblemError(
-                Problem(Place(path, number), f"the pattern {written!a} {error}", "correct it")
-            ) from error
+            raise ProblemError(Problem(_at(place, number), f"the pattern {written!a} {error}", "correct it")) from error
         if len(found) > _MOST_PATTERNS or len(parts) > _MOST_PARTS:
             remedy = f"write at most {_MOST_PATTERNS} patterns of at most {_MOST_PARTS} parts"
-            raise ProblemError(Problem(Place(path, number), "the file has too many patterns", remedy))
+            raise ProblemError(Problem(_at(place, number), "the file has too many patterns", remedy))
     return found
+
+
+def _at(place: Place, number: int) -> Place:
+    return place if place.line else Place(place.path, number)
 
 
 def _variants(parts: tuple[str, ...]) -> list[tuple[str, ...]]:

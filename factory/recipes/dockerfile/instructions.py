@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from factory.recipes.definition.templates import shown
+from factory.recipes.dockerfile.matching import WordError
 from factory.recipes.dockerfile.model import Flag, HereDocument, Instruction, Pair, Stage
-from factory.recipes.dockerfile.words import WordError, delimiter, here_words
+from factory.recipes.dockerfile.words import delimiter, here_words
 from factory.strict import Malformed, json_value
 
 _ONCE, _OFTEN, _SWITCH = "once", "often", "switch"

@@ -1,4 +1,4 @@
-"""`%runscript` from ENTRYPOINT, CMD and WORKDIR.
+"""What an image keeps: its environment, its labels, and `%runscript` from ENTRYPOINT, CMD and WORKDIR.
 
 Docker's rules (Dockerfile reference, "Understand how CMD and ENTRYPOINT interact"): the arguments of a run replace CMD;
 ENTRYPOINT comes before them. What a Dockerfile does not set is the base image's, and ENTRYPOINT drops the base's CMD.
@@ -6,19 +6,26 @@ ENTRYPOINT comes before them. What a Dockerfile does not set is the base image's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from factory.recipes.dockerfile.shell import join, value
-
-if TYPE_CHECKING:
-    from factory.recipes.dockerfile.stage import StageState
+from factory.recipes.dockerfile.shell import join, quote, value
+from factory.recipes.dockerfile.stage import StageState
 
 _BASE = "/.singularity.d/runscript"  # made by the engine from the base image's ENTRYPOINT and CMD
 _KEPT = "/.singularity.d/runscript.base"
 
 
-def add(state: StageState, line: int) -> None:
-    """Add `%runscript`, and what it needs in `%post`. line: of the stage, for messages."""
+def finish(state: StageState, line: int) -> None:
+    """Add what the image keeps. line: of the stage, for messages."""
+    constants = [f"export {name}={quote(text)}" for name, text in state.constants.items()]
+    state.out.environment[:0] = constants
+    for name, text in state.labels.items():
+        if state.has_shell:
+            state.run(f'echo {value(f"{name} {text}".strip())} >>"$APPTAINER_LABELS"')
+        else:
+            state.out.labels.append(f"{name} {text}")
+    _add_program(state, line)
+
+
+def _add_program(state: StageState, line: int) -> None:
     entrypoint, command, folder = state.entrypoint, state.command, state.workdir
     if entrypoint is None and command is None and folder in ("", "/"):
         return  # the base image's own program, in the caller's folder

@@ -89,8 +89,10 @@ class Runner:
             return made + (self._as_user(user, path) if user else path)
         if self._state.shell == ("/bin/sh", "-c") and not user:
             return inline(script)
+        if user and self._state.shell == ("/bin/sh", "-c"):
+            return self._as_user(user, script)
         words = join([*self._state.shell, script])
-        return self._as_user(user, script if self._state.shell == ("/bin/sh", "-c") else words) if user else words
+        return self._as_user(user, words) if user else words
 
     def _script(self, found: Instruction) -> tuple[str, bool]:
         """Return what the shell gets, and whether it is a program with an interpreter of its own instead."""
@@ -119,7 +121,7 @@ class Runner:
 
 
 def inline(script: str) -> str:
-    """Return a script of /bin/sh as a statement of `%post`, which runs with -e and -x, and goes on in the same shell."""
+    """Return a script of /bin/sh as a statement of `%post`, whose own shell has -e and -x and stays as it is."""
     parts = commands(script) if "\n" not in script else None
     if parts and len(parts) == 1 and is_plain(parts[0]) and is_safe(parts[0]):
         return parts[0]

@@ -72,7 +72,8 @@ class Sections:
 
     def run(self, statement: str, *helpers: str) -> None:
         """Add a statement to `%post`."""
-        self.statements.append(statement)
+        # Lines that are commands by themselves are indented one by one.
+        self.statements += statement.split("\n") if _is_flat(statement) else [statement]
         self.helpers.update(dict.fromkeys(helpers))
 
     def export(self, name: str, text: str) -> None:
@@ -102,10 +103,15 @@ class Sections:
             yield f"    cd /\n    rm -rf {COPIED}\n"
 
 
+def _is_flat(statement: str) -> bool:
+    """Return whether each line of a statement is a whole command, without quotes or groups over several lines."""
+    return not set(statement) & set("'\"(<`")
+
+
 def _indented(text: str) -> str:
     """Return a statement with an indentation, unless a quoted text or a here-document has several lines."""
     lines = text.splitlines(keepends=True)
-    free = len(lines) == 1 or text.startswith(("(\n", "put()", "cover()", "keep()", "fetch()"))
+    free = len(lines) == 1 or text.startswith("(\n") or text in HELPERS.values()
     return "".join(f"    {line}" for line in lines) if free else text
 
 

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from factory.recipes.dockerfile.patterns import Ignore, Pattern, PatternError, has_wildcards, ignore
-from factory.recipes.inside import UnusableError, read_inside, resolve_inside
+from factory.recipes.dockerfile.globs import MAGIC, PatternError, part
+from factory.recipes.dockerfile.ignore import FILE as IGNORE
+from factory.recipes.dockerfile.ignore import Ignore
+from factory.recipes.dockerfile.ignore import read as read_ignore
+from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import Place, Problem, ProblemError
 
-IGNORE = ".dockerignore"
+NOTHING = Ignore(())
 _MOST_FILES = 100_000
 _LOST_BITS = 0o7002  # of a mode; the engine copies without them
 
@@ -57,7 +60,7 @@ class Content:
     odd: list[Entry] = field(default_factory=list)
 
 
-class Context:
+class Tree:
     """The build context: a folder, and its `.dockerignore`.
 
     dockerfile: its name, for the file NAME.dockerignore, which comes first. Raises ProblemError for an unusable one.
@@ -65,45 +68,34 @@ class Context:
 
     def __init__(self, folder: Path, dockerfile: str = "Dockerfile") -> None:
         self.folder = folder
-        self.ignore_file = ""
-        self._ignored = Ignore()
+        self._ignored = read_ignore(folder, dockerfile)
         self._left = _MOST_FILES
-        for name in (f"{dockerfile}{IGNORE}", IGNORE):
-            try:
-                text = read_inside(folder, name).decode("utf-8")
-                self._ignored = ignore(text)
-            except FileNotFoundError:
-                continue
-            except (UnusableError, UnicodeDecodeError, PatternError) as error:
-                problem = Problem(Place(folder / name), f"{name} cannot be used: {error}", "correct it, or remove it")
-                raise ProblemError(problem) from error
-            self.ignore_file = name
-            break
 
-    def find(self, source: str, place: Place, exclude: Ignore | None = None) -> tuple[Entry, ...]:
+    def find(self, source: str, place: Place, exclude: Ignore = NOTHING) -> tuple[Entry, ...]:
         """Return what a source of COPY or ADD matches, sorted. Raises ProblemError if there is nothing."""
         wanted = str(PurePosixPath(source.lstrip("/") or "."))
         if ".." in PurePosixPath(wanted).parts:
             raise ProblemError(Problem(place, f"{source} leaves the build context", "copy the file into the context"))
-        if has_wildcards(wanted):
+        if MAGIC.search(wanted):
             found = self._matching(wanted, place)
         else:
             found = [entry] if (entry := self._entry(wanted, place)) else []
-        kept = [entry for entry in found if not self._is_left_out(entry, exclude or Ignore(), place)]
+        kept = [entry for entry in found if not self._is_left_out(entry, exclude, place)]
         if not kept:
-            why = f"{self.ignore_file} leaves it out" if found and self.ignore_file else f"it is not in {self.folder}"
+            ignored = f"{self._ignored.path.name if self._ignored.path else IGNORE} leaves it out"
+            why = ignored if found else f"it is not in {self.folder}"
             remedy = "create it, correct its name, or name the build context: --context FOLDER"
             raise ProblemError(Problem(place, f"there is no {source} to copy: {why}", remedy))
         return tuple(sorted(kept, key=lambda entry: entry.path))
 
-    def content(self, entry: Entry, place: Place, exclude: Ignore | None = None) -> Content:
+    def content(self, entry: Entry, place: Place, exclude: Ignore = NOTHING) -> Content:
         """Return what COPY takes of a file or folder. Raises ProblemError for a pipe, a socket or a device."""
         found = Content()
         if not entry.is_folder:
             found.whole.append(entry)
             found.odd += [entry] if entry.mode & _LOST_BITS else []
             return found
-        self._walk(entry, place, exclude or Ignore(), found)
+        self._walk(entry, place, exclude, found)
         return found
 
     def _walk(self, entry: Entry, place: Place, exclude: Ignore, found: Content) -> bool:
@@ -115,7 +107,7 @@ class Context:
             path = name if entry.path == "." else f"{entry.path}/{name}"
             target = self.folder / path
             info = target.lstat()
-            left_out = self._ignored.leaves_out(path) or exclude.leaves_out(path)
+            left_out = self._ignored.hides(path) or exclude.hides(path)
             if stat.S_ISDIR(info.st_mode):
                 child = Entry(path, is_folder=True, mode=stat.S_IMODE(info.st_mode))
                 inner = Content()
@@ -174,12 +166,12 @@ class Context:
         """Return the entries that match a pattern, part by part."""
         found = ["."]
         parts = PurePosixPath(source).parts
-        for part in parts:
+        for one in parts:
             try:
-                pattern = Pattern(part, folders=False)
+                pattern = part(one)
             except PatternError as error:
-                raise ProblemError(Problem(place, f"{source}: {error}", "correct the pattern")) from error
-            found = [path for above in found for path in self._children(above, place) if pattern.matches(_name(path))]
+                raise ProblemError(Problem(place, f"{source} {error}", "correct the pattern")) from error
+            found = [path for above in found for path in self._children(above, place) if pattern.match(_name(path))]
         return [entry for path in found if (entry := self._entry(path, place))]
 
     def _children(self, path: str, place: Place) -> Iterator[str]:
@@ -191,7 +183,7 @@ class Context:
             yield name if path == "." else f"{path}/{name}"
 
     def _is_left_out(self, entry: Entry, exclude: Ignore, place: Place) -> bool:
-        if entry.path == "." or not (self._ignored.leaves_out(entry.path) or exclude.leaves_out(entry.path)):
+        if entry.path == "." or not (self._ignored.hides(entry.path) or exclude.hides(entry.path)):
             return False
         if not entry.is_folder:
             return True

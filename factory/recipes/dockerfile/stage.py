@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from factory.recipes.dockerfile import programs
-from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
+from factory.recipes.dockerfile.model import Dockerfile, Instruction
 from factory.recipes.dockerfile.sections import Sections
-from factory.recipes.dockerfile.shell import names_in, quote, value
-from factory.recipes.dockerfile.source_tree import Context
+from factory.recipes.dockerfile.shell import names_in, value
+from factory.recipes.dockerfile.source_tree import Tree
 from factory.recipes.dockerfile.variables import Scope
 from factory.recipes.dockerfile.words import OPEN
 from factory.recipes.model import Place, Problem, ProblemError
@@ -52,7 +51,7 @@ class StageState:
     out: Sections
     scope: Scope
     report: Report
-    context: Context
+    context: Tree
     is_final: bool
     has_shell: bool
     workdir: str = ""
@@ -121,13 +120,11 @@ def in_host_folder(path: str) -> bool:
 
 def environment(state: StageState, found: Instruction) -> None:
     """Set ENV: for the rest of `%post`, and in the image."""
-    before = set(state.scope.arguments) if state.scope.given else set()
     values = state.scope.set_environment(found)
     for name in [name for name in values if _NAME.fullmatch(name) is None]:
         state.report.lose(found.line, f"ENV {name}: a shell cannot set this name", "use letters, digits and _")
         del values[name]
         state.scope.environment.pop(name, None)
-    del before
     # All values see the variables before this line: those that refer to others go first.
     for name in sorted(values, key=lambda name: not (names_in(values[name]) - {name}) & values.keys()):
         text = values[name]
@@ -264,17 +261,3 @@ SIMPLE: Mapping[str, Callable[[StageState, Instruction], None]] = {
     "VOLUME": volumes,
     "WORKDIR": workdir,
 }
-
-
-def finish(state: StageState, stages: Sequence[Stage]) -> None:
-    """Add what the image keeps: environment, labels, and the program that it runs."""
-    if not state.is_final:
-        return
-    constants = [f"export {name}={quote(text)}" for name, text in state.constants.items()]
-    state.out.environment[:0] = constants
-    for name, text in state.labels.items():
-        if state.has_shell:
-            state.run(f'echo {value(f"{name} {text}".strip())} >>"$APPTAINER_LABELS"')
-        else:
-            state.out.labels.append(f"{name} {text}")
-    programs.add(state, stages[-1].line)

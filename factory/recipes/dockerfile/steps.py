@@ -9,10 +9,11 @@ from factory.recipes.definition.templates import shown
 from factory.recipes.dockerfile.bases import Graph
 from factory.recipes.dockerfile.context import Source, is_remote
 from factory.recipes.dockerfile.instructions import SyntaxProblem, here_document
+from factory.recipes.dockerfile.matching import WordError, Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
 from factory.recipes.dockerfile.variables import Scope
-from factory.recipes.dockerfile.words import WordError, Work, unset
+from factory.recipes.dockerfile.words import unset
 from factory.recipes.model import Problem, ProblemError
 
 

@@ -14,14 +14,16 @@ from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
 from factory.recipes.dockerfile.copying import Copier, Source
+from factory.recipes.dockerfile.matching import Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
+from factory.recipes.dockerfile.programs import finish
 from factory.recipes.dockerfile.running import Runner
 from factory.recipes.dockerfile.sections import Sections
-from factory.recipes.dockerfile.source_tree import Context
-from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState, finish
+from factory.recipes.dockerfile.source_tree import Tree
+from factory.recipes.dockerfile.stage import SIMPLE, Report, StageState
 from factory.recipes.dockerfile.variables import Scope
-from factory.recipes.dockerfile.words import CLOSE, OPEN, Work
+from factory.recipes.dockerfile.words import CLOSE, OPEN
 from factory.recipes.model import Problem, ProblemError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's, for an image without one
@@ -38,16 +40,14 @@ class Translation:
 
 
 def translate(
-    dockerfile: Dockerfile, context: Context, args: Mapping[str, str], *, target: str = "", arch: str = "amd64"
+    dockerfile: Dockerfile, context: Tree, args: Mapping[str, str], *, target: str = "", arch: str = "amd64"
 ) -> Translation:
     """Translate the stages that the target needs. args, target, arch: as for bases.images(). Raises ProblemError."""
     return _Translator(dockerfile, context, args, target, arch).translation()
 
 
 class _Translator:
-    def __init__(
-        self, dockerfile: Dockerfile, context: Context, args: Mapping[str, str], target: str, arch: str
-    ) -> None:
+    def __init__(self, dockerfile: Dockerfile, context: Tree, args: Mapping[str, str], target: str, arch: str) -> None:
         self._file = dockerfile
         self._context = context
         self._args = args
@@ -101,8 +101,9 @@ class _Translator:
         self._begin(state, chain[0], origin.image, origin.arch)
         for one in chain:
             self._instructions(state, one)
-        finish(state, chain)
-        if not is_final:
+        if is_final:
+            finish(state, stage.line)
+        else:
             self._done[out.name] = (out, has_shell)
         return out
 
@@ -142,7 +143,7 @@ class _Translator:
             if mount.kind == "bind":
                 source = self._source(stage, mount.stage, found.line) if mount.stage else None
                 path = state.scope.expand(mount.source, found.line)
-                bound[index] = copier.bind(source, path, found.line, index)
+                bound[index] = copier.bind(found, source, path, index)
         Runner(state).run(found, bound)
 
     def _source(self, stage: Stage, name: str, line: int) -> Source:

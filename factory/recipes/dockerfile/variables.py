@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from factory.recipes.definition.templates import shown
+from factory.recipes.dockerfile.matching import WordError, Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction
-from factory.recipes.dockerfile.words import OPEN, WordError, Work, expand, split, unset
+from factory.recipes.dockerfile.words import OPEN, expand, split, unset
 from factory.recipes.model import Problem, ProblemError
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")

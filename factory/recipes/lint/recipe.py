@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from factory.oci.names import LATEST, docker_base
+from factory.oci.names import LATEST, docker_base, docker_name
 from factory.recipes.bases import Image, images_of
 from factory.recipes.lint.subject import Subject
 from factory.recipes.model import Place, Problem, ProblemError
@@ -103,7 +103,7 @@ def _unpinned(subject: Subject, image: Image, remedy: str) -> Problem:
     message = f"{image.name} {moving} not pinned to a digest"
     if image.name == subject.recipe.build.base:
         return subject.about_recipe(("build", "base"), f"the base {message}", remedy)
-    return Problem(image.place, f"the image {message}", remedy, warning=True)
+    return Problem(image.place, f"the image {docker_name(message)}", remedy, warning=True)
 
 
 CHECKS = (_description, _tests, _base_recipe, _pins)

@@ -253,7 +253,7 @@ def _require_channel(file: Yaml, channel: str) -> None:
 
 
 def _channel(file: Yaml, channel: str, what: str, remedy: str) -> ProblemError:
-    shown = re.sub(r"(://)[^/]*@", r"\1…@", channel)[:80]
+    shown = re.sub(r"(://)[^/]*@|/t/.*", r"\1…", channel)[:80]
     return refused(file.path, file.line(channel), f"the channel {shown} {what}", remedy)
 
 

@@ -99,31 +99,37 @@ class RequirementFiles:
         if option in _INCLUDES or option in _CONSTRAINTS:
             self._read(self._included(line, value), constraint=constraint or option in _CONSTRAINTS)
         elif option in _EDITABLE:
-            if VCS.fullmatch(value):
-                name = re.search(r"[#&]egg=([A-Za-z0-9._-]+)", value)
-                text = value if "@ " in value or not name else f"{name[1]} @ {value.partition('#')[0]}"
-                self.found.requirements.append(Line(line.path, line.number, text, line.comment))
-            else:
-                self.found.own.append((line, value))
+            self._editable(line, value)
         elif option in _INDEXES:
             self._index(line, value)
-        elif option in _FIND_LINKS:
+        elif option in (*_FIND_LINKS, *_KEPT):
+            self._kept(line, option, value)
+        elif option in _IGNORED:
+            self.found.all_hashed |= option == "--require-hashes"
+        elif option == "--no-index":
+            raise line.refused("--no-index leaves no source", "remove the line; set PIP_NO_INDEX on the build machine")
+        else:
+            raise line.refused(f"the option {option[:40]} is unknown", "remove it, or correct it as pip knows it")
+
+    def _editable(self, line: Line, value: str) -> None:
+        if VCS.fullmatch(value):
+            name = re.search(r"[#&]egg=([A-Za-z0-9._-]+)", value)
+            text = value if "@ " in value or not name else f"{name[1]} @ {value.partition('#')[0]}"
+            self.found.requirements.append(Line(line.path, line.number, text, line.comment))
+        else:
+            self.found.own.append((line, value))
+
+    def _kept(self, line: Line, option: str, value: str) -> None:
+        if option in _FIND_LINKS:
             if has_login(value) or not is_web_address(value):
                 raise line.refused(
                     f"--find-links {'holds a login' if has_login(value) else 'names a folder of this machine'}",
                     "remove the line; on the build machine, set PIP_FIND_LINKS: builds see that folder",
                 )
-            self.found.options.append(f"--find-links {value}")
-        elif option in _KEPT:
-            if value and re.fullmatch(r"[A-Za-z0-9._:, -]+", value) is None:
-                raise line.refused(f"{value[:80]!r} is no list of packages", f"write {option} NAME,NAME")
-            self.found.options.append(f"{option} {value}".strip())
-        elif option == "--no-index":
-            raise line.refused("--no-index leaves no source", "remove the line; set PIP_NO_INDEX on the build machine")
-        elif option in _IGNORED:
-            self.found.all_hashed |= option == "--require-hashes"
-        else:
-            raise line.refused(f"the option {option[:40]} is unknown", "remove it, or correct it as pip knows it")
+            option = "--find-links"
+        elif value and re.fullmatch(r"[A-Za-z0-9._:, -]+", value) is None:
+            raise line.refused(f"{value[:80]!r} is no list of packages", f"write {option} NAME,NAME")
+        self.found.options.append(f"{option} {value}".strip())
 
     def _included(self, line: Line, value: str) -> Path:
         if is_web_address(value):

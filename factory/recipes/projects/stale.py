@@ -65,31 +65,31 @@ def _locked(entries: object) -> Iterator[_Wanted]:
 
 
 def _asked(project: Toml, dynamic: Iterable[str]) -> Iterator[tuple[_Wanted, int, str]]:
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
-
-    def read(text: str, group: str, *place: str) -> tuple[_Wanted, int, str]:
-        line = _line_of(project, text, *place)
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            raise refused(
-                project.path, line, f"{text[:80]!r} is no requirement", "write it as NAME>=VERSION"
-            ) from error
-        extras = frozenset(map(normalized, requirement.extras))
-        specifier = "" if requirement.url else _specifier(str(requirement.specifier))
-        return (group, normalized(requirement.name), extras, specifier), line, text
-
+    """Yield each requirement of `pyproject.toml`, its line and its text."""
     if "dependencies" not in dynamic:
         for text in project.texts("project", "dependencies"):
-            yield read(text, "", "project", "dependencies")
+            yield _read(project, text, "", "project", "dependencies")
     if "optional-dependencies" not in dynamic:
         for extra in project.at("project", "optional-dependencies") or {}:
             for text in project.texts("project", "optional-dependencies", extra):
-                yield read(text, normalized(extra), "project", "optional-dependencies", extra)
+                yield _read(project, text, normalized(extra), "project", "optional-dependencies", extra)
     for group, items in (project.at("dependency-groups") or {}).items():
         for text in items if isinstance(items, list) else ():
-            if isinstance(text, str):
-                yield read(text, f"group {normalized(group)}", "dependency-groups", group)
+            if isinstance(text, str):  # else a group that it includes
+                yield _read(project, text, f"group {normalized(group)}", "dependency-groups", group)
+
+
+def _read(project: Toml, text: str, group: str, *place: str) -> tuple[_Wanted, int, str]:
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+
+    line = _line_of(project, text, *place)
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise refused(project.path, line, f"{text[:80]!r} is no requirement", "write it as NAME>=VERSION") from error
+    extras = frozenset(map(normalized, requirement.extras))
+    specifier = "" if requirement.url else _specifier(str(requirement.specifier))
+    return (group, normalized(requirement.name), extras, specifier), line, text
 
 
 def _line_of(project: Toml, text: str, *place: str) -> int:

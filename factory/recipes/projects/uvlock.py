@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class UvLock:
         self.path = lock
         self._chosen = chosen
         self._packages = self._read()
+        self._made: dict[int, Package] = {}
         self._by_name: dict[str, list[int]] = {}
         for index, package in enumerate(self._packages):
             self._by_name.setdefault(normalized(package["name"]), []).append(index)
@@ -117,12 +118,12 @@ class UvLock:
             package = self._packages[index]
             entries = _table(package, "optional-dependencies").get(extra) if extra else package.get("dependencies")
             follow(entries, root=self._own(package) is not None)
-        found = {index: self._package(index, asked=index in asked) for index, _ in seen}
+        found = {index: replace(self._package(index), asked=index in asked) for index, _ in seen}
         return tuple(sorted(found.values(), key=lambda package: (package.name, package.version)))
 
     def line_of(self, index: int) -> int:
-        """Return the line of the package with this index."""
-        return self._lines[index] if index < len(self._lines) else 0
+        """Return the line of the package with this index; 0 if there is none."""
+        return self._lines[index] if 0 <= index < len(self._lines) else 0
 
     @cached_property
     def _lines(self) -> list[int]:
@@ -193,7 +194,7 @@ class UvLock:
         try:
             return isinstance(marker, str) and holds(_EXTRA.sub(constant, marker), environment)
         except ValueError as error:
-            raise self._damaged(0, f"{marker!a} is no marker") from error
+            raise self._damaged(-1, f"{marker!a} is no marker") from error
 
     def _entries(self, entries: object) -> Iterator[dict[str, Any]]:
         for entry in entries if isinstance(entries, list) else ():
@@ -221,7 +222,7 @@ class UvLock:
             ]
             found = here or found
         if not found:
-            raise self._damaged(0, f"{entry['name']!a} is needed, but not among the packages")
+            raise self._damaged(-1, f"{entry['name']!a} is needed, but not among the packages")
         return found[0]
 
     def _damaged(self, index: int, why: str) -> ProblemError:
@@ -235,7 +236,12 @@ class UvLock:
                 return posixpath.normpath(place)
         return None
 
-    def _package(self, index: int, *, asked: bool) -> Package:
+    def _package(self, index: int) -> Package:
+        if index not in self._made:
+            self._made[index] = self._make(index)
+        return self._made[index]
+
+    def _make(self, index: int) -> Package:
         package = self._packages[index]
         name, version, line = package["name"], package.get("version", ""), self.line_of(index)
         if (own := self._own(package)) is not None:
@@ -258,12 +264,12 @@ class UvLock:
         elif "url" in source:
             direct = self._address(name, str(source["url"]), line)
         elif "path" in source:
-            return Package(name, version, wheels=self._local(index, str(source["path"])), line=line, asked=asked)
+            return Package(name, version, wheels=self._local(index, str(source["path"])), line=line)
         elif registry:
             self._address(name, registry, line)
         else:
             raise self._damaged(index, f"{name} comes from an unknown kind of source")
-        return Package(name, version, registry, wheels, sdist, direct, None, line, asked)
+        return Package(name, version, registry, wheels, sdist, direct, None, line)
 
     def _entries_of_files(self, value: object) -> Sequence[dict[str, Any]]:
         return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else ()

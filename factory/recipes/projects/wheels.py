@@ -6,6 +6,7 @@ Specification: https://packaging.python.org/en/latest/specifications/platform-co
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from factory.recipes.projects.model import MACHINES, File, Package, Target
 
@@ -21,6 +22,7 @@ def wheels_for(package: Package, target: Target) -> tuple[File, ...]:
     return tuple(wheel for wheel in package.wheels if fits(wheel.name, target))
 
 
+@lru_cache(maxsize=65536)
 def fits(name: str, target: Target) -> bool:
     """Return whether a target takes a wheel, by the wheel's file name."""
     parts = name.removesuffix(".whl").split("-")

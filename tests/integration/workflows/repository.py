@@ -104,6 +104,9 @@ class Repository:
         """Start a workflow for an event. origin: what a checkout of the branch as it is now finds."""
         place = self.scratch / f"run{len(list(self.scratch.glob('run*')))}"
         place.mkdir()
+        known = Path(self.project.env["HOME"], ".cache/singfactory")  # what other builds know of the engine
+        if known.is_dir():
+            shutil.copytree(known, place / ".cache/singfactory", symlinks=True)
         (place / "event.json").write_text(json.dumps({"repository": {"default_branch": "main"}, **payload}))
         command = [str(Path(sys.executable).with_name("act")), event, "--json", "--insecure-secrets"]
         command += ["--workflows", f".github/workflows/{workflow}", "--eventpath", str(place / "event.json")]
@@ -203,10 +206,14 @@ def make_repository(
 def job_environment(project: Project, wheels: Path, programs: Path) -> dict[str, str]:
     """What jobs find: this machine's, without the project's own settings; the Python that runs the tests, with its pip.
 
-    pip asks no index. programs: a folder of our own on PATH.
+    pip asks no index, and installs the same packages only once. programs: a folder of our own on PATH.
     """
     programs.mkdir()
-    (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    installed = wheels.parent / "installed"
+    installed.mkdir(exist_ok=True)
+    once = f'"-m pip --python "*" install "*) set -- {_HERE / "pip_once.py"} {installed} "$@" ;;'
+    script = f'#!/bin/sh\ncase "$*" in {once} esac\nexec {sys.executable} "$@"\n'
+    (programs / "python3").write_text(script)
     (programs / "python3").chmod(0o755)
     strange = ("GITHUB_", "PYTHON", "PIP_", *(f"SINGFACTORY_{name}" for name in ("REGISTRY", "STORE", "TMPDIR")))
     kept = {name: text for name, text in project.env.items() if not name.startswith(strange)}

@@ -55,7 +55,7 @@ def test_each_docker_stage_becomes_a_folder_and_the_others_stay(
         "From": ".base/example.org/a/b=12",
     }
     assert second.value("From") == "base.sif"
-    put_into(tmp_path, (base,))
+    put_into(tmp_path, (base,), Path)
     assert (tmp_path / ".base/example.org/a/b=12/oci-layout").is_file()
     blobs = {path.read_bytes() for path in (base.layout / "blobs/sha256").iterdir()}
     assert {b"layer", b"{}"} < blobs
@@ -155,7 +155,7 @@ def test_a_recipes_link_in_place_of_the_base_folder_is_not_followed(
     for folder in (elsewhere, context):
         folder.mkdir()
     (context / base_layout.FOLDER).symlink_to(elsewhere)
-    put_into(context, bases)
+    put_into(context, bases, Path)
     assert list(elsewhere.iterdir()) == []
     assert (context / bases[0].name / "index.json").is_file()
 

@@ -16,6 +16,8 @@ from factory.sif.needs import Needs
 from tests.unit.cli.cluster import Cluster
 from tests.unit.parts import QUIET, candidate, report_of, sif_of, write_recipe
 
+pytestmark = pytest.mark.slow  # each test starts several processes
+
 VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Wed Nov 30 06:39:21 UTC 2022\n"
 NEEDS = Needs("12.1", "525.60.13", "", ("sm_80", "sm_90"))
 # A machine whose /dev has the devices, and whose /proc has the driver.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.engine.driver import nvidia_driver, require_driver
+from factory.engine.driver import driver_glibc, nvidia_driver, require_driver
 from factory.errors import MachineFailure
 from factory.sif.needs import Needs
 
@@ -55,3 +55,12 @@ def test_a_driver_that_is_too_old_is_refused_with_both_versions() -> None:
 )
 def test_a_driver_that_is_new_enough_or_unknown_is_not_refused(needs: Needs, driver: str) -> None:
     require_driver("tool", needs, driver, "")
+
+
+def test_the_libc_that_the_driver_needs_is_the_newest_that_its_libraries_name(tmp_path: Path) -> None:
+    assert driver_glibc((tmp_path / "missing", tmp_path)) == ""
+    (tmp_path / "libcuda.so.1").write_bytes(
+        b"\x7fELF\0GLIBC_2.2.5\0GLIBC_2.9\0GLIBC_2.28\0GLIBC_PRIVATE\0xGLIBC_2.40\0"
+    )
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(b"\0GLIBC_2.27\0")
+    assert driver_glibc((tmp_path / "missing", tmp_path)) == "2.28"

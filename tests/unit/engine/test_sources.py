@@ -99,7 +99,9 @@ def test_a_source_that_contains_the_home_is_left_out_and_named(
     (tmp_path / "wheels").mkdir()
     found = find({"HOME": str(home), "PIP_FIND_LINKS": f"{tmp_path}/wheels {tmp_path}/{place}"}, mounts)
     assert [bind.source for bind in found.binds] == [tmp_path / "wheels"]
-    assert (dict(found.env), found.left_out) == ({"PIP_FIND_LINKS": f"{mounts}/0-wheels"}, ("PIP_FIND_LINKS",))
+    there = f"{mounts}/0-wheels"
+    assert dict(found.env) == {"PIP_FIND_LINKS": there, "UV_FIND_LINKS": there}
+    assert found.left_out == ("PIP_FIND_LINKS",)
 
 
 def test_an_index_in_the_home_is_bound_without_the_home(home: Path, mounts: Path) -> None:
@@ -210,8 +212,45 @@ def test_addresses_without_a_login_reach_builds(home: Path, mounts: Path) -> Non
         "HTTP_PROXY": env["http_proxy"],
         "https_proxy": env["HTTPS_PROXY"],
         "NO_PROXY": env["no_proxy"],
+        "UV_DEFAULT_INDEX": env["PIP_INDEX_URL"],
+        "UV_INDEX": env["PIP_EXTRA_INDEX_URL"],
+        "UV_INDEX_STRATEGY": "unsafe-best-match",  # as pip does it
+        "UV_INSECURE_HOST": env["PIP_TRUSTED_HOST"],
     }
     assert (found.binds, found.left_out) == ((), ())
+
+
+def test_uv_gets_the_sources_of_pip_in_its_own_form(tmp_path: Path, home: Path, mounts: Path) -> None:
+    for name in ("wheels", "more", "pypi/simple"):
+        (tmp_path / name).mkdir(parents=True)
+    env = {
+        "HOME": str(home),
+        "PIP_FIND_LINKS": f"{tmp_path}/wheels {tmp_path}/more",
+        "PIP_EXTRA_INDEX_URL": f"file://{tmp_path}/pypi/simple {tmp_path}/pypi/simple",
+    }
+    found = dict(find(env, mounts).env)
+    links = found["PIP_FIND_LINKS"].split()
+    assert found["UV_FIND_LINKS"] == ",".join(links)
+    index = next(part for part in found["PIP_EXTRA_INDEX_URL"].split() if part.startswith("/"))
+    assert found["UV_INDEX"] == f"file://{index} file://{index}"
+
+
+def test_uvs_own_settings_win_over_those_of_pip_and_logins_stay_here(tmp_path: Path, home: Path, mounts: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    env = {
+        "HOME": str(home),
+        "PIP_INDEX_URL": "https://pip.example/simple",
+        "UV_DEFAULT_INDEX": "https://uv.example/simple",
+        "UV_INDEX": "lab=https://lab.example/simple https://me:secret@x.example/simple",
+        "UV_FIND_LINKS": f"{tmp_path}/wheels",
+    }
+    found = find(env, mounts)
+    assert dict(found.env) == {
+        "PIP_INDEX_URL": "https://pip.example/simple",
+        "UV_DEFAULT_INDEX": "https://uv.example/simple",
+        "UV_FIND_LINKS": f"{mounts}/0-wheels",
+    }
+    assert found.left_out == ("UV_INDEX",)
 
 
 def test_a_site_certificate_is_bound_once_for_all_variables(tmp_path: Path, home: Path, mounts: Path) -> None:

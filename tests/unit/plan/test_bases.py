@@ -98,9 +98,9 @@ def test_a_missing_base_is_reported_by_name(tmp_path: Path, hub: LayoutRegistry)
     error = look_up([unpinned(tmp_path, "one")], opener(hub)).bases["one"]
     assert isinstance(error, NotFound)
     assert error.lines() == (
-        "the base image hub.example/debian:12 does not exist",
+        f"{tmp_path}/recipes/one/recipe.toml:10: the base image hub.example/debian:12 does not exist",
         "hub.example has no debian:12",
-        "check build.base in recipe.toml",
+        "correct the name, or the tag, in recipe.toml",
     )
 
 
@@ -112,8 +112,11 @@ def test_a_failing_registry_is_reported_with_the_base(tmp_path: Path, hub: Layou
 
     found = look_up([unpinned(tmp_path, "one")], opener(Watched(hub, fail))).bases["one"]
     assert isinstance(found, type(error))
-    assert (found.what, found.why) == ("the base image hub.example/debian:12 could not be looked up", str(error))
-    assert (found.fix, found.retryable) == (error.fix, error.retryable)
+    place = f"{tmp_path}/recipes/one/recipe.toml:10"
+    what = f"{place}: the base image hub.example/debian:12 could not be looked up"
+    assert (found.what, found.why, found.retryable) == (what, str(error), error.retryable)
+    mirror = 'check the network, or name a mirror: "hub.example" under [mirrors] in factory.toml'
+    assert found.fix == (error.fix if isinstance(error, AccessDenied) else mirror)
 
 
 def test_a_base_by_digest_is_looked_up_by_digest(hub: LayoutRegistry) -> None:

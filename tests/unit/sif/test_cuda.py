@@ -92,6 +92,9 @@ def test_rocm_is_found_without_a_driver(tmp_path: Path) -> None:
     write(tmp_path / "root", "opt/rocm-6.0.2/.info/version", "6.0.2-115\n")
     write(tmp_path / "root", f"{SITE}/torch/version.py", "cuda = None\nhip = '6.0.32830-d62f6a171'\n")
     assert needs(tmp_path / "root") == Needs(rocm="6.0.32830")
+    newer = "cuda: Optional[str] = None\nhip: Optional[str] = '7.0.5-x'\nrocm: Optional[str] = '7.1.0'\n"
+    write(tmp_path / "root", f"{SITE}/torch/version.py", newer)
+    assert needs(tmp_path / "root") == Needs(rocm="7.1.0")
 
 
 def test_the_architectures_of_pytorch_are_those_in_its_library(tmp_path: Path) -> None:

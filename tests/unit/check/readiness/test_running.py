@@ -20,6 +20,7 @@ DOCKER = "#!/bin/sh\nOCI_ENTRYPOINT='{}'\nOCI_CMD='{}'\n\n# When SINGULARITY_NO_
         ("Error: EROFS: read-only file system, mkdir '/usr/src/app'", True, "entry-point-writes", "/usr/src/app"),
         ("/.singularity.d/runscript: 3: cannot create /x: Read-only file system", True, "entry-point-writes", "/x"),
         ("Read-only file system", True, "entry-point-writes", "/.singularity.d/runscript"),
+        ("chown: /home/test: Invalid argument", False, "entry-point-needs-root", "/.singularity.d/runscript"),
         ("chown: /data: Operation not permitted", False, "entry-point-needs-root", "/.singularity.d/runscript"),
         ('error: failed switching to "www": operation not permitted', True, "entry-point-needs-root", None),
         ("This script must be run as root", True, "entry-point-needs-root", None),

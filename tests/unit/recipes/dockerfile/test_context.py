@@ -83,8 +83,10 @@ def test_digests_depend_on_content_and_on_the_executable_bit_alone(folder: Path)
         ("*.none", "COPY: '*.none' does not exist in the recipe's folder; put it there, or correct the path"),
         (
             "/etc/passwd",
-            "COPY: '/etc/passwd' does not exist in the recipe's folder; "
-            "in a Dockerfile, / is the recipe's folder; put it there, or correct the path",
+            (
+                "COPY: '/etc/passwd' does not exist in the recipe's folder; "
+                "in a Dockerfile, / is the recipe's folder; put it there, or correct the path"
+            ),
         ),
         (
             "src/skip.pyc",

@@ -101,8 +101,10 @@ b.txt
         'RUN ["/bin/sh", "-c", "echo one\\necho \\"$two\\"\\n"]',
         'SHELL ["/bin/bash", "-c"]',
         'RUN ["/bin/bash", "-c", "python3 <<-EOF\\n\\tprint(1)\\nEOF\\n"]',
-        "RUN --mount=type=tmpfs,target=/t --mount=type=bind,source=.singfactory-here/singfactory-0,"
-        'target=/run/singfactory-0 ["/run/singfactory-0"]',
+        (
+            "RUN --mount=type=tmpfs,target=/t --mount=type=bind,source=.singfactory-here/singfactory-0,"
+            'target=/run/singfactory-0 ["/run/singfactory-0"]'
+        ),
         'COPY [".singfactory-here/1/a.txt", ".singfactory-here/2/b.txt", "there", "/dst/"]',
     ]
     assert found.documents == {
@@ -140,13 +142,19 @@ _NO_SECRETS = "fetch what needs a login before the build, put it in the recipe's
     [
         (
             "RUN --mount=type=secret,id=x true",
-            "RUN --mount=type=secret would give a secret of this machine to the recipe's commands, which anybody may "
-            f"have written; {_NO_SECRETS}",
+            (
+                "RUN --mount=type=secret would give a secret of this machine to the "
+                "recipe's commands, which anybody may "
+                f"have written; {_NO_SECRETS}"
+            ),
         ),
         (
             "ONBUILD RUN --mount=type=ssh true",
-            "RUN --mount=type=ssh would let the recipe's commands, which anybody may have written, use your SSH keys; "
-            f"{_NO_SECRETS}",
+            (
+                "RUN --mount=type=ssh would let the recipe's commands, which anybody "
+                "may have written, use your SSH keys; "
+                f"{_NO_SECRETS}"
+            ),
         ),
         ("RUN --security=insecure id", "RUN --security='insecure' is not allowed: builds are contained; remove it"),
         (
@@ -159,15 +167,19 @@ _NO_SECRETS = "fetch what needs a login before the build, put it in the recipe's
         ),
         (
             "ADD https://github.com/a/b.git#main /x",
-            "ADD 'https://github.com/a/b.git#main' fetches a repository; "
-            "clone it with RUN git clone, at a full commit hash",
+            (
+                "ADD 'https://github.com/a/b.git#main' fetches a repository; "
+                "clone it with RUN git clone, at a full commit hash"
+            ),
         ),
         ("COPY --chmod=u+x a /b", "COPY --chmod='u+x' is not a number; write an octal mode, as in --chmod=755"),
         ("COPY --parents a /b", "COPY --parents is not supported here; write one COPY for each folder"),
         (
             "COPY $HOME/x /b",
-            "COPY '$HOME/x': neither ARG nor ENV above gives HOME a value; "
-            "write the path, or ARG with a default: the files of a build must be known before it starts",
+            (
+                "COPY '$HOME/x': neither ARG nor ENV above gives HOME a value; "
+                "write the path, or ARG with a default: the files of a build must be known before it starts"
+            ),
         ),
     ],
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from factory.recipes.dockerfile.words import WordError, Work, delimiter, expand, split, unset
+from factory.recipes.dockerfile.matching import WordError, Work
+from factory.recipes.dockerfile.words import delimiter, expand, split, unset
 
 VALUES = {"a": "foo.tar.gz", "empty": "", "path": "/usr/bin:/bin", "two": "x y", "ünit": "u", "same": "aaaa"}
 

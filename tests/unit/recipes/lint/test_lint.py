@@ -99,7 +99,7 @@ def test_the_images_of_other_stages_are_pinned_as_the_base_is(make: MakeRecipe) 
     base = BasePin("docker://debian:12", DIGEST, "2024-05-01T12:00:00Z")
     write_pins(recipe, [base])
     assert _lint(folder) == [
-        "image.def:2: warning: the image docker://golang:1.22 is not pinned to a digest; run: singfactory update one"
+        "image.def:2: warning: the image golang:1.22 is not pinned to a digest; run: singfactory update one"
     ]
     other = BasePin("docker://docker.io/library/golang:1.22", DIGEST, "2024-05-01T12:00:00Z", {"amd64": DIGEST})
     write_pins(recipe, [base, other])
@@ -414,7 +414,7 @@ def test_a_stage_from_a_tag_is_a_warning(make: MakeRecipe, source: str, moves: b
     problems = _of_definition(make, f"Bootstrap: docker\nFrom: {source}\n" + HEAD)
     assert problems == [
         (
-            f"image.def:2: warning: the image docker://{source} {'is a moving tag and' if moves else 'is'} "
+            f"image.def:2: warning: the image {source} {'is a moving tag and' if moves else 'is'} "
             "not pinned to a digest; run: singfactory update one"
         )
     ]

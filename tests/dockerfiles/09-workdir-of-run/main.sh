@@ -1,0 +1,2 @@
+#!/bin/sh
+pwd; ls; echo "$@"
