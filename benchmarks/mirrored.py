@@ -194,6 +194,9 @@ class Site:
         unpack = [tool("unsquashfs"), "-quiet", "-no-progress", "-offset", offset, "-dest", str(root), str(image)]
         subprocess.run(unpack, check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(root / ".singularity.d")
+        for path in root.iterdir():
+            if path.is_symlink() and str(path.readlink()).startswith(".singularity.d/"):
+                path.unlink()
         stand_in.fill(root)
         with tarfile.open(layer, "w", format=tarfile.PAX_FORMAT) as archive:
             archive.add(root, ".")
