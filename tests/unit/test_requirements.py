@@ -78,5 +78,5 @@ def test_the_lock_has_what_its_packages_need() -> None:
 def test_the_jobs_install_nothing_but_the_lock() -> None:
     for path in (ROOT / ".github").rglob("*.yml"):
         for line in path.read_text().replace("\\\n", " ").splitlines():
-            if re.search(r"\bpip\b.* install|\binstall --", line) and "$@" not in line:
+            if re.search(r"\bpip\b.* install|\binstall --", line) and not re.search(r"\$@|apt-get", line):
                 assert "--require-hashes" in line or "--no-index" in line, f"{path.name}: {line}"

@@ -51,5 +51,5 @@ def test_sarif_and_json_name_the_check_of_each_problem(capsys: pytest.CaptureFix
     assert main(["lint", "--json"]) == 2
     rows = json.loads(capsys.readouterr().out)
     assert [one["ruleId"] for one in run["results"]] == [row["rule"] for row in rows]
-    assert {"SC2046", "asks", "host", "pin"} <= {row["rule"] for row in rows}
+    assert {"SC2046", "asks", "host", "pins"} <= {row["rule"] for row in rows}
     assert {"warning", "error"} == {row["level"] for row in rows}

@@ -14,6 +14,7 @@ from factory.cli.store_gc import GcOptions
 WITH_VALUES = {
     "new": ["x", "--from", "y"],
     "build": ["x"],
+    "convert": ["x"],
     "test": ["x"],
     "rebuild": ["x"],
     "search": ["x"],

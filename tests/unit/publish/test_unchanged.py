@@ -21,6 +21,7 @@ from factory.records.candidate import Candidate
 from factory.records.candidate import load as load_candidate
 from factory.records.compare import index_of, packages_of
 from factory.records.release import CHUNK_INDEX, Release, Repeat
+from tests.unit.check.readiness.images import clean
 from tests.unit.delta.images import DEFINITION, Part, sif
 from tests.unit.make.test_make import Factory
 from tests.unit.parts import QUIET, build_now, candidate, folder_registry, report_of, write_recipe
@@ -38,6 +39,8 @@ def factory(tmp_path: Path) -> Factory:
 def builds(factory: Factory, content: str = "one", *, created: int = 1700000000) -> None:
     """Make the engine build an image with this file content."""
     root = factory.root / "rootfs"
+    if not root.exists():
+        clean(root)
     write(root, "file", content)
     write(root, "var/lib/dpkg/status", "Package: tool\nStatus: install ok installed\nVersion: 1.0\n")
     packed = image(root, created=created)
