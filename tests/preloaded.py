@@ -26,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections import Counter
@@ -43,6 +44,7 @@ _OTHERS = ("requests", "oras.provider", "oras.container", "oras.auth.token", "pa
 
 _servers: dict[str, _Server] = {}
 _seen: Counter[str] = Counter()
+_starting = threading.Lock()
 
 
 class Preloaded(subprocess.Popen[str]):
@@ -100,8 +102,9 @@ def start(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], **opti
     size = sum(len(name) + len(text) for name, text in env.items()) + sum(map(len, arguments))
     # In other locales singfactory starts itself again, with the command line of its process.
     plain = size > _MOST // 4 or any("UTF-8" not in env[name].upper() for name in _LOCALE if name in env)
-    if not plain and key not in _servers and _seen[key] > 1 and len(_servers) < _SERVERS:
-        _servers[key] = _Server(env)
+    with _starting:
+        if not plain and key not in _servers and _seen[key] > 1 and len(_servers) < _SERVERS:
+            _servers[key] = _Server(env)
     if not plain and key in _servers:
         return Preloaded(arguments, _servers[key], env, cwd=cwd, **{"text": True, **options})
     return subprocess.Popen([sys.executable, "-m", MODULE, *arguments], cwd=cwd, env=env, **{"text": True, **options})
@@ -142,12 +145,14 @@ class _Server:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
+        self._one_at_a_time = threading.Lock()
         weakref.finalize(self, _end, self._socket, self._process)  # at the latest when Python ends
 
     def fork(self, order: Mapping[str, Any], descriptors: list[int]) -> int:
         """Start a command with these descriptors; returns its process id."""
-        socket.send_fds(self._socket, [json.dumps(order).encode()], descriptors)
-        return int(self._socket.recv(16))
+        with self._one_at_a_time:  # tests start commands in several threads
+            socket.send_fds(self._socket, [json.dumps(order).encode()], descriptors)
+            return int(self._socket.recv(16))
 
 
 def _end(connection: socket.socket, server: subprocess.Popen[bytes]) -> None:

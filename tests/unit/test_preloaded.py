@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,18 @@ def test_nothing_that_a_command_leaves_open_or_set_reaches_the_next(env: dict[st
     while time.monotonic() < deadline and Path(f"/proc/{first.pid}").exists():
         time.sleep(0.01)
     assert not Path(f"/proc/{first.pid}").exists(), "the server has waited for it"
+
+
+def test_commands_of_several_threads_are_told_apart(env: dict[str, str], tmp_path: Path) -> None:
+    def run(number: int) -> tuple[str, bool]:
+        process = start(["path", f"image-{number}"], env, tmp_path)
+        _, said = process.communicate(timeout=60)
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return said.split()[1], True
+        return said.split()[1], False
+
+    start(["--version"], env, tmp_path).communicate()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, range(24))) == [(f"image-{number}", True) for number in range(24)]
