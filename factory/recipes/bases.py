@@ -69,6 +69,8 @@ def _of_definition(recipe: Recipe) -> Iterator[Image]:
             header, agent = stage.header("From"), stage.value("Bootstrap").lower()
             if header is None or agent != "docker" or header.value == own or not _is_name(header.value):
                 continue
+            if stage.header("Registry") or stage.header("Namespace"):  # refused by lint, and by builds
+                continue
             yield Image(f"docker://{docker_name(header.value)}", Place(written.path, header.line), (arch,))
 
 

@@ -64,7 +64,7 @@ def post(script: str) -> str:
 LOOK_AROUND = post("""
     for file in /proc/*/environ; do $B tr '\\0' '\\n' < $file; done 2>/dev/null
     $B tr '\\0' ' ' 2>/dev/null < /proc/self/cmdline; cat /proc/*/cmdline | $B tr '\\0' ' '
-    for root in / /proc/*/root /proc/*/cwd/../../..; do
+    for root in / /singfactory /proc/*/root /proc/*/root/singfactory /proc/*/cwd/../../..; do
         for file in home/.ssh/id_ed25519 home/.docker/config.json; do
             cat "$root/@folder@/$file" 2>/dev/null
         done
@@ -156,7 +156,7 @@ def test_a_key_behind_the_site_s_certificate_is_not_read_by_a_post(builder: Vict
 
 
 WRITE_AROUND = post("""
-    for root in / /proc/*/root /proc/*/cwd/../../..; do
+    for root in / /singfactory /proc/*/root /proc/*/root/singfactory /proc/*/cwd/../../..; do
         echo hacked >> "$root/@folder@/home/.bashrc"
         for file in store/planted recipes/planted .git/planted home/.ssh/authorized_keys factory.toml; do
             echo hacked > "$root/@folder@/$file"
@@ -268,7 +268,8 @@ def test_sockets_and_terminals_of_the_victim_are_not_in_reach_of_a_post(builder:
 
 
 LINKED = post("""
-    for work in /proc/1/root/@folder@/.singfactory/candidates/hostile-amd64 /proc/*/root/@folder@/scratch/.build.*; do
+    there=/proc/1/root/singfactory@folder@
+    for work in $there/.singfactory/candidates/hostile-amd64 $there/scratch/.build.*; do
         for folder in $work $work/* $work/.*; do
             for file in $folder/image.sif $folder/candidate.json $folder/build.log; do
                 $B rm -rf $file; $B ln -s @folder@/home/.ssh/id_ed25519 $file
@@ -526,7 +527,7 @@ def test_sockets_without_a_file_are_not_in_reach_of_a_test(root: bool) -> None: 
 
 
 OPENED = post("""
-    for made in /proc/[0-9]*/root/@folder@/.singfactory/candidates/hostile-amd64/.image.sif.*/made; do
+    for made in /proc/[0-9]*/root/singfactory@folder@/.singfactory/candidates/hostile-amd64/.image.sif.*/made; do
         [ -d $made ] || continue
         $B mkdir $made/open; $B cp $B $made/open/su; $B chown 1000:1000 $made/open
         $B chmod 4755 $made/open/su; $B chmod 777 $made $made/.. $made/open; echo has tried

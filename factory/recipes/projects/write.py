@@ -155,9 +155,7 @@ class Recipe:
         return _RECIPE.format(
             name=self.name,
             version=self.version,
-            summary=json.dumps(
-                f"The packages of {self.project.source.rpartition('/')[2]}, as its {self.project.lock} has them"
-            ),
+            summary=json.dumps(f"The packages of {self.name}, as its {self.project.lock} has them"),
             base=self.base,
             arch_comment='  # the lock has all packages for "arm64", too' if both else "",
             disk=self.disk,
