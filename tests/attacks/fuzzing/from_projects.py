@@ -28,7 +28,7 @@ more = ["three"]
 dev = ["four", { include-group = "test" }]
 test = []
 """
-_UV = f"""\
+_UV = """\
 version = 1
 requires-python = ">=3.10"
 resolution-markers = ["sys_platform == 'linux'"]
@@ -36,22 +36,22 @@ resolution-markers = ["sys_platform == 'linux'"]
 [[package]]
 name = "demo"
 version = "2.5"
-source = {{ virtual = "." }}
+source = { virtual = "." }
 dependencies = [
-    {{ name = "one" }},
-    {{ name = "two", extra = ["x"], marker = "sys_platform == 'linux'" }},
+    { name = "one" },
+    { name = "two", extra = ["x"], marker = "sys_platform == 'linux'" },
 ]
-optional-dependencies = {{ more = [{{ name = "three" }}] }}
-dev-dependencies = {{ dev = [{{ name = "four" }}], test = [] }}
+optional-dependencies = { more = [{ name = "three" }] }
+dev-dependencies = { dev = [{ name = "four" }], test = [] }
 
 [package.metadata]
 requires-dist = [
-    {{ name = "one", specifier = ">=1" }},
-    {{ name = "three", marker = "extra == 'more'" }},
-    {{ name = "two", extras = ["x"], marker = "sys_platform == 'linux'" }},
+    { name = "one", specifier = ">=1" },
+    { name = "three", marker = "extra == 'more'" },
+    { name = "two", extras = ["x"], marker = "sys_platform == 'linux'" },
 ]
 provides-extras = ["more"]
-requires-dev = {{ dev = [{{ name = "four" }}], test = [] }}
+requires-dev = { dev = [{ name = "four" }], test = [] }
 """
 _PACKAGE = """
 [[package]]

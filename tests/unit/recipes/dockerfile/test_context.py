@@ -119,7 +119,7 @@ def test_pipes_are_refused(folder: Path) -> None:
     assert refusal(folder, "src").startswith("COPY: 'src/pipe' is neither a file nor a folder; ")
 
 
-def test_remote_sources_of_add_are_told_from_files_in_linear_time() -> None:
+def test_remote_sources_of_add_are_distinguished_in_linear_time() -> None:
     remote = ("https://x.org/a", "git@x.org:a/b", "user@x.org:a/b", "ssh://x.org/a")
     assert [is_remote(source) for source in (*remote, "a@b", "a@b@c:d", "a/b@c:d")] == [True] * 4 + [False] * 3
     before = time.process_time()

@@ -203,7 +203,7 @@ def test_a_wheel_in_the_project_is_copied_and_checked_by_its_hash(tmp_path: Path
         ),
         (
             {"source": '{ path = "../a-1-py3-none-any.whl" }'},
-            ["uv.lock:14: thing is the file ../a-1-py3-none-any.whl, which is outside of the project or has no hash"],
+            ["uv.lock:14: thing is the file '../a-1-py3-none-any.whl', which is outside of the project or has no hash"],
         ),
         (
             {
