@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from factory.build.dockerfile import read_settings
+from factory.check.readiness.running import is_worth_starting, judged
 from factory.oci.digest import Descriptor
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile import build, ignore, scaffold
@@ -183,6 +184,24 @@ def _layout_index(data: bytes, place: Path) -> None:
     read_settings(layout)
 
 
+def _runscript(data: bytes, _place: Path) -> None:
+    text = data.decode("utf-8", "replace")
+    assert is_worth_starting(text) in (True, False)
+    for failed in (True, False):
+        for finding in judged(text, failed=failed):
+            assert str(finding).isprintable()
+
+
+def _runscripts(_place: Path) -> Sequence[bytes]:
+    settings = build.Settings(("/bin/sh", "-c"), ("exec app 'x y'",), "/opt/x")
+    return [
+        build.run_script(settings).encode(),
+        b'#!/bin/sh\nOCI_ENTRYPOINT=\'"/bin/sh"\'\nOCI_CMD=\'"-c" "x"\'\n',
+        b'#!/bin/sh\nexec /bin/bash --login "$@"\n',
+        b"touch: /opt/x: Read-only file system\nbind() to 0.0.0.0:80 failed: Permission denied\nmust be run as root\n",
+    ]
+
+
 def _recipe(place: Path) -> Recipe:
     folder = place / "recipes/tool"
     folder.mkdir(parents=True)
@@ -243,6 +262,10 @@ _WORDS = (
     b"\xee\x80\x80",
 )
 _IGNORE_WORDS = (b"**", b"*", b"!", b"!**/x", b"[", b"[a-", b"[^a]", b"?", b"/", b"..", b"a**b/", b"**/**/", b"\\")
+_RUN_WORDS = (
+    *(b"exec sh\n", b"exec 'x\n", b"OCI_CMD='a'\n", b"OCI_ENTRYPOINT=''\n", b"Read-only file system", b"/tmp/x"),
+    *(b"permission denied", b"must be run as root", b"chown /x not permitted", b"EROFS", b"bind ", b"# x\n", b"\\\n"),
+)
 
 TARGETS = (
     Target("dockerfile", _dockerfile, _dockerfiles, "text", inputs=100, words=_WORDS),
@@ -251,5 +274,6 @@ TARGETS = (
     Target("dockerignore", _ignored, _ignoring, "text", inputs=80, words=_IGNORE_WORDS),
     Target("archive-of-add", _archive, _archives, "sif", inputs=100),
     Target("configuration-of-a-built-image", _configuration, _configurations, "json", inputs=120),
+    Target("runscript", _runscript, _runscripts, "text", inputs=120, words=_RUN_WORDS),
     Target("index-of-a-built-image", _layout_index, lambda _: [b'{"manifests": [{}]}'], "json", inputs=60),
 )
