@@ -33,7 +33,7 @@ _UV_OF_PIP = (
     ("UV_FIND_LINKS", "PIP_FIND_LINKS", ","),
     ("UV_INSECURE_HOST", "PIP_TRUSTED_HOST", " "),
 )
-_NAMED = re.compile(r"[A-Za-z0-9_-]+=")  # uv: NAME=URL
+_INDEX_NAME = re.compile(r"[A-Za-z0-9_-]+=")  # uv: NAME=URL
 _PIP_LIMIT = 1024 * 1024  # bytes of a configuration file
 _PIP_OF_ALL = Path("/etc/pip.conf")
 _ONE_LINE = re.compile(r"deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)")
@@ -204,7 +204,9 @@ def _set_for_uv(collected: _Collected, env: Mapping[str, str], home: Path) -> No
             if text and all(re.match(r"[a-z]+://|/", part) or name == "UV_INSECURE_HOST" for part in text.split()):
                 collected.env[name] = separator.join(map(_as_url, text.split()) if "INDEX" in name else text.split())
             continue
-        parts = [part.partition("=")[2] if _NAMED.match(part) else part for part in re.split(r"[\s,]+", given) if part]
+        parts = [
+            part.partition("=")[2] if _INDEX_NAME.match(part) else part for part in re.split(r"[\s,]+", given) if part
+        ]
         kept = [collected.localised(part, home, index="INDEX" in name) for part in parts]
         if None in kept:
             collected.left_out.append(name)

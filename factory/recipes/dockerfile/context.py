@@ -24,7 +24,7 @@ from factory.recipes.dockerfile.ignore import Ignore
 from factory.recipes.inside import UnusableError, resolve_inside
 from factory.recipes.model import Place, Problem, ProblemError
 
-_REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@|[^/\s]+@[^/\s]+:", re.IGNORECASE)
+_REMOTE = re.compile(r"(?:https?|ftp|git|ssh)://|git@|[^/\s@]+@[^/\s@]+:", re.IGNORECASE)  # linear: no @ twice
 _MOST_STEPS = 200_000  # a file counts when it is checked, and again when it is listed
 FILE, FOLDER, LINK = "file", "folder", "link"
 

@@ -15,6 +15,7 @@ from factory.oci.names import docker_reference
 from factory.recipes.definition.parser import scan
 from factory.recipes.dockerfile.bases import SCRATCH, Graph
 from factory.recipes.dockerfile.copying import Copier, Source
+from factory.recipes.dockerfile.instructions import SyntaxProblem
 from factory.recipes.dockerfile.matching import WordError, Work
 from factory.recipes.dockerfile.model import Dockerfile, Instruction, Stage
 from factory.recipes.dockerfile.mounts import mounts_of
@@ -151,7 +152,11 @@ class _Translator:
     def _run(self, state: StageState, stage: Stage, found: Instruction) -> None:
         bound: dict[int, list[str]] = {}
         copier = Copier(state)
-        for index, mount in enumerate(mounts_of(found)):
+        try:
+            mounts = mounts_of(found)
+        except SyntaxProblem as error:
+            raise ProblemError(Problem(self._file.at(found.line), str(error), error.remedy)) from error
+        for index, mount in enumerate(mounts):
             if mount.kind == "bind":
                 source = self._source(stage, mount.stage, found.line) if mount.stage else None
                 bound[index] = copier.bind(found, source, mount.source, index)

@@ -12,17 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from factory.errors import UsageError
 from factory.recipes.model import ProblemError
 from factory.recipes.projects.documents import Yaml
-from factory.recipes.projects.model import HASH, NAME, VERSION, has_login, is_web_address, refused
+from factory.recipes.projects.model import HASH, NAME, VERSION, has_login, host_of, is_web_address, refused
 
 PLATFORMS = {"amd64": "linux-64", "arm64": "linux-aarch64"}
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,198}", re.ASCII)
 _SPEC = re.compile(r"(?:[A-Za-z0-9._/:-]+::)?([A-Za-z0-9_][A-Za-z0-9._-]*)((?:[ =<>!~].*)?)", re.ASCII)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f;&`$\\\"']")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,198}", re.ASCII)
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,198}", re.ASCII)
 _EXACT = re.compile(r"==?\s*([A-Za-z0-9._+!]+)(?:=.*)?", re.ASCII)
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -60,9 +61,7 @@ def environment(path: Path) -> CondaNeeds:
         key for key in content if key not in ("name", "channels", "dependencies", "prefix", "variables", "platforms")
     ]
     if unknown:
-        raise refused(
-            path, file.line(str(unknown[0])), f"{str(unknown[0])[:40]!r} is no key of an environment.yml", "remove it"
-        )
+        raise refused(path, file.line(unknown[0]), f"{unknown[0][:40]!r} is no key of an environment.yml", "remove it")
     if content.get("variables"):
         raise refused(
             path,
@@ -83,7 +82,7 @@ def environment(path: Path) -> CondaNeeds:
         elif isinstance(item, str):
             packages.append(_spec(file, item))
         else:
-            raise refused(path, file.line("dependencies"), f"{str(item)[:60]!r} is no package", "write NAME=VERSION")
+            raise refused(path, file.line("dependencies"), f"{_text(item)[:60]!r} is no package", "write NAME=VERSION")
     if not any(name == "python" for name, _ in packages) and pip:
         raise refused(path, file.line("pip:"), "packages of pip need a Python", "add python=3.12 to the dependencies")
     # Without the pip section, which is installed by itself; and without name and prefix, which are the author's.
@@ -99,7 +98,7 @@ def environment(path: Path) -> CondaNeeds:
         explicit=False,
         packages=tuple(packages),
         pip=tuple(pip),
-        hosts=tuple(dict.fromkeys(urlsplit(name).hostname or "conda.anaconda.org" for name in channels)),
+        hosts=tuple(dict.fromkeys(host_of(name) or "conda.anaconda.org" for name in channels)),
         notes=tuple(notes),
     )
 
@@ -108,13 +107,13 @@ def conda_lock(path: Path, arch: str) -> CondaNeeds:
     """Read a `conda-lock.yml`, version 1. Raises ProblemError."""
     file = Yaml(path)
     content = _mapping(file, file.content)
-    if content.get("version") != 1 or not isinstance(content.get("package"), list):
+    if content.get("version") != "1" or not isinstance(content.get("package"), list):
         raise refused(
             path, file.line("version:"), "this is no conda-lock.yml of version 1", "write it with conda-lock 1 or later"
         )
     here = PLATFORMS[arch]
     entries = [entry for entry in content["package"] if isinstance(entry, dict)]
-    there = sorted({str(entry.get("platform")) for entry in entries})
+    there = sorted({_text(entry.get("platform"))[:40] for entry in entries})[:5]
     mine = [entry for entry in entries if entry.get("platform") == here and entry.get("category", "main") == "main"]
     if not mine:
         raise refused(
@@ -127,11 +126,12 @@ def conda_lock(path: Path, arch: str) -> CondaNeeds:
     for entry in mine:
         hashes = entry.get("hash")
         found = hashes if isinstance(hashes, dict) else {}
-        name, version, url = str(entry.get("name")), str(entry.get("version")), str(entry.get("url"))
+        name, version, url = (_text(entry.get(key)) for key in ("name", "version", "url"))
         if entry.get("manager") == "pip":
-            pip.append(_pinned(file, name, version, url, str(found.get("sha256"))))
+            pip.append(_pinned(file, name, version, url, _text(found.get("sha256"))))
         else:
-            conda.append((name, version, _archive(file, url, str(found.get("md5"))), str(found.get("sha256", "")), 0))
+            _require_names(file, url, name, version)
+            conda.append((name, version, _archive(file, url, _text(found.get("md5"))), _text(found.get("sha256")), 0))
     return _explicit(file, conda, pip)
 
 
@@ -140,7 +140,7 @@ def pixi_lock(path: Path, arch: str, environment_name: str) -> CondaNeeds:
     file = Yaml(path)
     content = _mapping(file, file.content)
     environments, packages = content.get("environments"), content.get("packages")
-    if content.get("version") != 6 or not isinstance(environments, dict) or not isinstance(packages, list):  # noqa: PLR2004
+    if content.get("version") != "6" or not isinstance(environments, dict) or not isinstance(packages, list):
         raise refused(
             path, file.line("version:"), "this is no pixi.lock of version 6", "run: pixi lock, with a current pixi"
         )
@@ -149,23 +149,25 @@ def pixi_lock(path: Path, arch: str, environment_name: str) -> CondaNeeds:
     if not isinstance(chosen, dict):
         raise UsageError(
             f"{path} has no environment {wanted!r}",
-            why=f"it has {', '.join(map(str, environments))}",
+            why=f"it has {', '.join(environments)[:200]}",
             fix="correct --group",
         )
     here = PLATFORMS[arch]
-    listed = (chosen.get("packages") or {}).get(here)
+    by_platform = chosen.get("packages")
+    by_platform = by_platform if isinstance(by_platform, dict) else {}
+    listed = by_platform.get(here)
     if not isinstance(listed, list):
-        there = ", ".join(map(str, chosen.get("packages") or {}))
+        there = ", ".join(by_platform)[:200]
         remedy = f'add "{here}" to platforms in pixi.toml, then run: pixi lock'
         raise refused(
             path, file.line(f"{wanted}:"), f"the lock is for {there or 'no platform'}, not for {here}", remedy
         )
     by_url = {
-        str(package.get("conda") or package.get("pypi")): package for package in packages if isinstance(package, dict)
+        _text(package.get("conda") or package.get("pypi")): package for package in packages if isinstance(package, dict)
     }
     conda, pip = list[tuple[str, str, str, str, int]](), list[str]()
     for item in listed:
-        url = str(item.get("conda") or item.get("pypi")) if isinstance(item, dict) else ""
+        url = _text(item.get("conda") or item.get("pypi")) if isinstance(item, dict) else ""
         package = by_url.get(url)
         if package is None:
             raise refused(
@@ -173,12 +175,12 @@ def pixi_lock(path: Path, arch: str, environment_name: str) -> CondaNeeds:
             )
         if "conda" in package:
             name, version = _of_archive(url)
-            size = package.get("size")
-            archive = _archive(file, url, str(package.get("md5")))
-            conda.append((name, version, archive, str(package.get("sha256", "")), size if isinstance(size, int) else 0))
+            _require_names(file, url, name, version)
+            archive = _archive(file, url, _text(package.get("md5")))
+            conda.append((name, version, archive, _text(package.get("sha256")), _size(package.get("size"))))
         elif is_web_address(url):
-            name, version = str(package.get("name")), str(package.get("version"))
-            pip.append(_pinned(file, name, version, url, str(package.get("sha256"))))
+            name, version = _text(package.get("name")), _text(package.get("version"))
+            pip.append(_pinned(file, name, version, url, _text(package.get("sha256"))))
         # A path: the project itself, which stays outside.
     return _explicit(file, conda, pip)
 
@@ -201,13 +203,13 @@ def _explicit(file: Yaml, conda: Iterable[tuple[str, str, str, str, int]], pip: 
         pip=tuple(pip),
         hashed=True,
         size=sum(size for *_, size in conda),
-        hosts=tuple(dict.fromkeys(urlsplit(archive).hostname or "" for _, _, archive, _, _ in conda)),
+        hosts=tuple(dict.fromkeys(host_of(archive) for _, _, archive, _, _ in conda)),
     )
 
 
 def _archive(file: Yaml, url: str, md5: str) -> str:
     """Return a line of an explicit list."""
-    if has_login(url) or "/t/" in urlsplit(url).path:
+    if has_login(url) or "/t/" in url:
         raise refused(
             file.path,
             file.line(url),
@@ -220,12 +222,28 @@ def _archive(file: Yaml, url: str, md5: str) -> str:
     return f"{url}#{md5}" if _MD5.fullmatch(md5) else url
 
 
+def _require_names(file: Yaml, url: str, name: str, version: str) -> None:
+    """Raise ProblemError for a name or version that no list of packages can have."""
+    if _NAME.fullmatch(name) is None or (version and _VERSION.fullmatch(version) is None):
+        raise refused(file.path, file.line(url), f"{name[:60]!r} has no name or version", "lock the project again")
+
+
 def _pinned(file: Yaml, name: str, version: str, url: str, digest: str) -> str:
     """Return a line of a requirements file for a package of pip."""
     hashed = f"sha256:{digest}"
     if NAME.fullmatch(name) is None or VERSION.fullmatch(version) is None or HASH.fullmatch(hashed) is None:
         raise refused(file.path, file.line(url), f"{name[:60]!r} has no version or no hash", "lock the project again")
     return f"{name}=={version} \\\n    --hash={hashed}"
+
+
+def _text(value: object) -> str:
+    """Return a text, '' for a list or table: a table that repeats parts of the file may be endless as text."""
+    return value if isinstance(value, str) else ""
+
+
+def _size(value: object) -> int:
+    text = _text(value)
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
 
 
 def _of_archive(url: str) -> tuple[str, str]:
@@ -270,7 +288,7 @@ def _spec(file: Yaml, text: str) -> tuple[str, str]:
 
 def _pip(file: Yaml, items: object) -> Iterator[str]:
     for item in items if isinstance(items, list) else ():
-        text = str(item).strip()
+        text = _text(item).strip()
         if text.startswith(("-", ".", "/", "file:")):
             raise refused(
                 file.path,
@@ -278,6 +296,11 @@ def _pip(file: Yaml, items: object) -> Iterator[str]:
                 f"{text[:60]!r} under pip is not supported",
                 "list the packages there themselves",
             )
-        if _UNSAFE.search(text.partition(";")[0]) or has_login(text.partition("@ ")[2].strip()):
+        if (
+            not text
+            or not text.isprintable()
+            or _UNSAFE.search(text.partition(";")[0])
+            or has_login(text.partition("@ ")[2].strip())
+        ):
             raise refused(file.path, file.line(text), f"{text[:60]!r} is no requirement", "write NAME==VERSION")
         yield text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,11 @@ class Toml:
 
     def line(self, *path: str | int) -> int:
         """Return the line of a key, or of the nearest table around it."""
-        return nearest_line(key_lines(self.text), tuple(path))
+        return nearest_line(self._lines, tuple(path))
+
+    @cached_property
+    def _lines(self) -> Mapping[KeyPath, int]:
+        return key_lines(self.text)
 
     def at(self, *keys: str) -> Any:  # noqa: ANN401 - TOML values are of any type
         """Return a nested value, None if there is none."""
@@ -71,16 +77,16 @@ class Toml:
 
 
 class Yaml:
-    """A YAML file."""
+    """A YAML file. Each scalar is the text as it stands: ``3.10`` is no number, and nothing is merged or computed."""
 
     def __init__(self, path: Path) -> None:
         import yaml  # noqa: PLC0415 - only conda projects need it
 
         self.path = path
         self.text = text_of(path)
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
         try:
-            self.content: Any = yaml.load(self.text, Loader=loader)  # noqa: S506 - a safe loader
+            self.content: Any = yaml.load(self.text, Loader=loader)  # noqa: S506 - it makes only text, lists and tables
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             what = getattr(error, "problem", None) or "it cannot be parsed"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from factory.errors import NotFound
 from factory.recipes.model import Place, Problem, ProblemError
 
 if TYPE_CHECKING:
     from packaging.markers import Marker
+    from packaging.requirements import Requirement
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 LIMIT = 64 * 1024 * 1024  # bytes of a lock file; the largest in public have some 10 MB
@@ -148,6 +151,19 @@ def is_web_address(address: str) -> bool:
     return _URL.fullmatch(address) is not None
 
 
+def file_name(address: str) -> str:
+    """Return the name of the file at the end of a URL or path."""
+    return unquote(posixpath.basename(re.split(r"[?#]", address, maxsplit=1)[0]))
+
+
+def host_of(address: str) -> str:
+    """Return the host of a web address, '' for anything else."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:  # brackets around what is no IPv6 address
+        return ""
+
+
 def python_version(text: str) -> tuple[int, int] | None:
     """Parse ``3.11`` or ``3.11.4``; None for anything else."""
     match = _PYTHON.fullmatch(text.strip())
@@ -156,14 +172,30 @@ def python_version(text: str) -> tuple[int, int] | None:
 
 def holds(marker: str, environment: Mapping[str, str]) -> bool:
     """Evaluate an environment marker; '' is true. Raises ValueError if it is not one."""
-    return not marker or _marker(marker).evaluate(dict(environment))
+    try:
+        return not marker or _marker(marker).evaluate(dict(environment))
+    except RecursionError as error:
+        raise ValueError("it has too many parentheses") from error
 
 
 @lru_cache(maxsize=8192)
 def _marker(text: str) -> Marker:
     from packaging.markers import Marker  # noqa: PLC0415 - only `new --project` needs it
 
-    return Marker(text)
+    try:
+        return Marker(text)
+    except RecursionError as error:
+        raise ValueError("it has too many parentheses") from error
+
+
+def requirement_of(text: str) -> Requirement:
+    """Parse a requirement (PEP 508). Raises packaging's InvalidRequirement."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - as above
+
+    try:
+        return Requirement(text)
+    except RecursionError as error:
+        raise InvalidRequirement("its marker has too many parentheses") from error
 
 
 def require_packages() -> None:

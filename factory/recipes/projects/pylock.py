@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from factory.errors import UsageError
 from factory.recipes.model import ProblemError
@@ -24,6 +23,7 @@ from factory.recipes.projects.model import (
     Package,
     RequiresPython,
     Target,
+    file_name,
     has_login,
     holds,
     is_web_address,
@@ -114,9 +114,11 @@ class PyLock:
                 remedy = "move it into the project, or depend on a git commit of it; then lock again"
                 raise self._refused(index, f"{name} is the folder {place}, outside of the project", remedy)
             return Package(name, version, own=place, line=line)
-        wheels = tuple(self._file(index, item) for item in package.get("wheels", ()) if isinstance(item, dict))
+        listed = package.get("wheels")
+        listed = listed if isinstance(listed, list) else ()
+        wheels = tuple(self._file(index, item) for item in listed if isinstance(item, dict))
         sdist = self._file(index, package["sdist"]) if isinstance(package.get("sdist"), dict) else None
-        registry = package.get("index", "")
+        registry = str(package.get("index", ""))
         direct = ""
         if isinstance(package.get("vcs"), dict):
             vcs = {key: str(value) for key, value in package["vcs"].items()}
@@ -144,4 +146,4 @@ class PyLock:
         if HASH.fullmatch(digest) is None:
             raise self._refused(index, f"{address[-60:]!a} has no usable hash", "lock the project again")
         size = item.get("size", 0)
-        return File(unquote(posixpath.basename(urlsplit(address).path)), digest, size if isinstance(size, int) else 0)
+        return File(file_name(address), digest, size if isinstance(size, int) else 0)

@@ -28,6 +28,8 @@ _VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")
 _PATH = re.compile(r"(?:file:|\.{0,2}/|\.{1,2}(?:\[|$)|~)|[^:@]*\.(?:whl|zip|tar\.gz)(?:\[|$)")
 LIMIT = 4 * 1024 * 1024  # bytes of a file
 _MOST_FILES = 50
+_MOST_PLACES = 2000  # that lines name: included files, folders of the project, wheels
+LONGEST = 2000  # characters of a line without its hashes, and of a comment
 VCS = re.compile(r"(?:([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*@\s*)?(git|hg|svn|bzr)\+(\S+)")
 
 
@@ -65,6 +67,7 @@ class RequirementFiles:
         """Read them. Raises ProblemError."""
         self._root = path.parent.resolve()
         self._files: list[Path] = []
+        self._places = 0
         self.found = Collected()
         self._read(path, constraint=False)
 
@@ -135,11 +138,26 @@ class RequirementFiles:
         if is_web_address(value):
             raise line.refused("a file on the web is included, which may change", "download it into the project")
         path = line.path.parent / value
-        if not path.is_file():
-            raise line.refused(f"there is no file {value}", "correct its name")
-        if not path.resolve().is_relative_to(self.top()):
-            raise line.refused(f"{value} is outside of the project", "copy it into the project")
+        if (real := self.real(line, path)) is None or not real.is_file():
+            raise line.refused(f"there is no file {value[:100]}", "correct its name")
+        if not real.is_relative_to(self.top()):
+            raise line.refused(f"{value[:100]} is outside of the project", "copy it into the project")
         return path
+
+    def real(self, line: Line, path: Path) -> Path | None:
+        """Return a path that a line names, with its links followed; None if nothing can be there. Raises ProblemError.
+
+        A file may name only so many: each costs a look at the disk.
+        """
+        self._places += 1
+        if self._places > _MOST_PLACES:
+            raise line.refused(f"more than {_MOST_PLACES} files and folders are named", "remove those that are twice")
+        try:
+            real = path.resolve()
+            real.lstat()
+        except (OSError, ValueError, RuntimeError):  # missing, too long, a link to itself
+            return None
+        return real
 
     def top(self) -> Path:
         """Return the folder that included files may be in: the nearest one with a project's mark, or the file's."""
@@ -171,7 +189,8 @@ def _logical(path: Path) -> Iterator[Line]:
     for number, raw in enumerate(text.splitlines(), 1):
         if waiting and raw.lstrip().startswith("#") and raw[:1].isspace():
             last = waiting.pop()
-            waiting.append(Line(last.path, last.number, last.text, f"{last.comment} {raw.strip()} "))
+            more = last.comment if len(last.comment) > LONGEST else f"{last.comment} {raw.strip()} "
+            waiting.append(Line(last.path, last.number, last.text, more))
             continue
         if not joined:
             first = number

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 from factory.recipes.projects.documents import Toml, text_of
 from factory.recipes.projects.model import (
     HASH,
+    NAME,
     Needs,
     OwnCode,
     Target,
     has_login,
     holds,
     is_web_address,
+    requirement_of,
 )
 from factory.recipes.projects.needs import WHEELS
 from factory.recipes.projects.owncode import own_code
-from factory.recipes.projects.requirement_files import LIMIT, VCS, Line, RequirementFiles
+from factory.recipes.projects.requirement_files import LIMIT, LONGEST, VCS, Line, RequirementFiles
 from factory.recipes.projects.uvlock import git_url
 
 if TYPE_CHECKING:
@@ -112,22 +114,26 @@ class Requirements:
         text = _HASHES.sub("", line.text).strip()
         if wrong := [digest for digest in hashes if HASH.fullmatch(digest) is None]:
             raise line.refused(f"{wrong[0][:90]!r} is no hash", "write --hash=sha256:… with 64 digits")
+        if len(text) > LONGEST:
+            raise line.refused(f"the line {text[:60]!r} is longer than {LONGEST} characters", "split or correct it")
         if option := re.search(r"\s(--[a-z-]+)", text):
             raise line.refused(f"the option {option[1]} of a requirement is not supported", "remove it")
         return text, hashes
 
     def _requirement(self, line: Line, text: str, files: dict[str, Path]) -> Requirement:
-        from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+        from packaging.requirements import InvalidRequirement  # noqa: PLC0415
 
         if text.partition(";")[0].strip().endswith(".whl") and "@" not in text:
             text = self._wheel(line, text, files)
         elif is_web_address(text):
             text = f"{text.rpartition('/')[2].partition('-')[0]} @ {text}"
         try:
-            requirement = Requirement(text)
+            requirement = requirement_of(text)
         except InvalidRequirement as error:
             reason = str(error).splitlines()[0]
             raise line.refused(f"{text[:80]!r} is no requirement: {reason}", "write it as NAME==VERSION") from error
+        if NAME.fullmatch(requirement.name) is None:
+            raise line.refused(f"{requirement.name[:80]!r} is no name of a package", "write it as NAME==VERSION")
         url = requirement.url or ""
         if url and not url.startswith("file:///opt/project/") and (has_login(url) or not is_web_address(url)):
             what = "holds a login" if has_login(url) else "is none that builds can reach"
@@ -139,9 +145,11 @@ class Requirements:
 
     def _wheel(self, line: Line, text: str, files: dict[str, Path]) -> str:
         place, _, marker = text.partition(";")
-        path = (line.path.parent / place.strip().removeprefix("file:")).resolve()
-        if not path.is_relative_to(self._files.top()) or not path.is_file():
-            raise line.refused(f"there is no file {place.strip()} in the project", "copy it there, or remove the line")
+        path = self._files.real(line, line.path.parent / place.strip().removeprefix("file:"))
+        if path is None or not path.is_relative_to(self._files.top()) or not path.is_file():
+            raise line.refused(
+                f"there is no file {place.strip()[:100]} in the project", "copy it there, or remove the line"
+            )
         files[path.name] = path
         name = path.name.partition("-")[0]
         return f"{name} @ file:///opt/project/{WHEELS}/{path.name}" + (f" ; {marker.strip()}" if marker else "")
@@ -186,12 +194,12 @@ class Requirements:
         found, more = [], list[str]()
         for line, text in self._found.own:
             place, _, extras = text.removeprefix("file:").partition("[")
-            path = (line.path.parent / place.strip()).resolve()
-            if not path.is_dir():
-                raise line.refused(f"there is no folder {place.strip()}", "correct its name, or remove the line")
+            path = self._files.real(line, line.path.parent / place.strip())
+            if path is None or not path.is_dir():
+                raise line.refused(f"there is no folder {place.strip()[:100]}", "correct its name, or remove the line")
             if not path.is_relative_to(folder.resolve()):
                 raise line.refused(
-                    f"{place.strip()} is outside of the project, and its content is not locked",
+                    f"{place.strip()[:100]} is outside of the project, and its content is not locked",
                     "move it into the project, or name a commit of its git repository",
                 )
             found.append(own_code(folder, path.relative_to(folder.resolve()).as_posix()))

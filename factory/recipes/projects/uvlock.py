@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from factory.errors import UsageError
 from factory.recipes.model import ProblemError
@@ -26,6 +26,7 @@ from factory.recipes.projects.model import (
     Package,
     RequiresPython,
     Target,
+    file_name,
     has_login,
     holds,
     is_web_address,
@@ -39,6 +40,7 @@ _FORMAT = 1
 _OWN = ("editable", "virtual", "directory")
 # How uv writes which of the conflicting extras and groups are on.
 _EXTRA = re.compile(r"extra (==|!=) '([^']*)'")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!~-]{0,198}", re.ASCII)
 _SCP = re.compile(r"^(?:ssh://|git@|git\+ssh)")
 
 
@@ -293,8 +295,7 @@ class UvLock:
         digest, size = item.get("hash", ""), item.get("size", 0)
         if digest and (not isinstance(digest, str) or HASH.fullmatch(digest) is None):
             raise self._damaged(index, f"{digest!a} is no hash")
-        name = unquote(posixpath.basename(urlsplit(address).path))
-        return File(name, digest, size if isinstance(size, int) else 0)
+        return File(file_name(address), digest, size if isinstance(size, int) else 0)
 
     def _local(self, index: int, place: str) -> tuple[File, ...]:
         """Return the wheel or archive in the project that a package is."""
@@ -302,14 +303,23 @@ class UvLock:
         items = [*self._entries_of_files(package.get("wheels")), package.get("sdist", {})]
         digest = next((item["hash"] for item in items if isinstance(item, dict) and "hash" in item), "")
         inside = posixpath.normpath(place)
-        if inside.startswith(("../", "/")) or HASH.fullmatch(str(digest)) is None:
+        if not self._is_inside(inside) or HASH.fullmatch(str(digest)) is None:
             raise refused(
                 self.path,
                 self.line_of(index),
-                f"{package['name']} is the file {place}, which is outside of the project or has no hash",
+                f"{package['name']} is the file {place[:100]!r}, which is outside of the project or has no hash",
                 "put the file into the project's folder, then run: uv lock",
             )
         return (File(posixpath.basename(inside), digest, path=inside),)
+
+    def _is_inside(self, place: str) -> bool:
+        """Return whether a path has a plain name at its end, and leads to no file outside of the lock's folder."""
+        if place.startswith(("../", "/")) or _FILE.fullmatch(posixpath.basename(place)) is None:
+            return False
+        try:
+            return (self.path.parent / place).resolve().is_relative_to(self.path.parent.resolve())
+        except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a link to itself
+            return False
 
     def _address(self, name: str, address: str, line: int, path: Path | None = None) -> str:
         if has_login(address):

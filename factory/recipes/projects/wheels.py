@@ -12,8 +12,8 @@ from factory.recipes.projects.model import MACHINES, File, Package, Target
 
 GLIBC = 36  # 2.36, of Debian 12: the oldest base that `new --project` chooses
 _OLD = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}  # minor versions of glibc
-_MANYLINUX = re.compile(r"(?:(manylinux(?:1|2010|2014))|manylinux_2_([0-9]+))_(.+)", re.ASCII)
-_INTERPRETER = re.compile(r"(cp|py)([0-9])([0-9]*)", re.ASCII)
+_MANYLINUX = re.compile(r"(?:(manylinux(?:1|2010|2014))|manylinux_2_([0-9]{1,4}))_(.+)", re.ASCII)
+_INTERPRETER = re.compile(r"(cp|py)([0-9])([0-9]{0,4})", re.ASCII)
 _PARTS = 5  # name, version, and the three tags; six with a build tag
 
 

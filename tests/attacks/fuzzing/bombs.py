@@ -36,6 +36,19 @@ class Bomb:
     memory: int = 0
 
 
+def _dependencies() -> bytes:
+    text = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = [\n'
+    return (text + '"one>=1",\n' * 20_000 + "]\n").encode()
+
+
+def _repeated_lists() -> bytes:
+    """Three hundred million names of a package, if they are written out."""
+    lists = [b"a0: &a0 [x, x, x, x]"]
+    lists += [b"a%d: &a%d [%s]" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 4)) for n in range(1, 15)]
+    entry = b"package:\n- name: *a14\n  platform: linux-64\n  manager: conda\n  version: *a14\n  url: *a14\n"
+    return b"\n".join((b"version: 1", *lists, entry))
+
+
 def _lists_of_attributes() -> bytes:
     """Four million lists of extended attributes, all in one block of zeros; 70 KB."""
     root = folder(0) + bytes(64)
@@ -311,4 +324,10 @@ BOMBS = (
     Bomb("beginnings of a document without end", "document-of-slurm", lambda: b"[\n" * 100_000 + b"]\n" * 100),
     Bomb("a document that is nested without end", "document-of-slurm", lambda: b"[\n" + b"[" * 100_000 + b"\n]\n"),
     Bomb("17,000 unknown keys", "recipe.toml", _unknown_keys),
+    Bomb("80,000 included files", "requirements.txt", lambda: b"-r more.txt\n" * 80_000),
+    Bomb("comments without end below a requirement", "requirements.txt", lambda: b"one==1\n" + b" #\n" * 1_000_000),
+    Bomb("20,000 dependencies", "pyproject.toml", _dependencies, 10.0),
+    Bomb("lists of lists of lists that are all the same", "conda-lock.yml", _repeated_lists),
+    Bomb("a number of 200,000 parts", "conda-lock.yml", lambda: b"version: 1" + b":1" * 200_000 + b".5\n"),
+    Bomb("an address of only @", "dockerfile", lambda: b"FROM scratch\nADD " + b"@" * 100_000 + b" /x\n"),
 )

@@ -12,6 +12,7 @@ from factory.errors import FactoryError
 from factory.github.actions import Actions
 from factory.github.texts import carries, key_of, marked
 from factory.io.progress import Silent
+from factory.oci.digest import Descriptor
 from factory.oci.names import BuildTag
 from factory.plan.waves import planned
 from factory.records import artifacts
@@ -19,13 +20,16 @@ from factory.records import candidate as candidates
 from factory.records import report as reports
 from factory.records.candidate import Candidate
 from factory.records.findings import Finding
+from factory.records.release import TEST_REPORT
+from factory.registry.protocol import MANIFEST, artifact
 from factory.report import summary
 from factory.report.markdown import markdown
 from factory.report.summary import Row
 from factory.runners.slurm import _result as result_of_slurm
 from factory.runners.slurm_output import SlurmOutput
+from tests.attacks.fuzzing.from_registries import release
 from tests.attacks.fuzzing.target import Target
-from tests.unit.parts import candidate, report_of, write_recipe
+from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
 
 
 def _made(place: Path) -> Candidate:
@@ -77,6 +81,24 @@ def _report(data: bytes, place: Path) -> None:
     assert again.findings == found.findings
     found.summary()
     ET.fromstring(place.joinpath("junit.xml").read_bytes())  # what a CI service reads
+
+
+def _attached(place: Path) -> Sequence[bytes]:
+    (content,) = _reports(place)
+    return [content.replace(str(_made(place).sif.digest).encode(), str(release().sif.digest).encode())]
+
+
+def _of_release(data: bytes, place: Path) -> None:
+    """What `show` reads of a report that lies beside a release, in whatever registry."""
+    registry, there = folder_registry(place), release()
+    manifest, blobs = artifact(TEST_REPORT, data, Descriptor(MANIFEST, there.digest, 700))
+    for content, blob in blobs:
+        registry.push_blob(there.recipe, content, blob, QUIET)
+    registry.push_referrer(there.recipe, manifest)
+    found = reports.of_release(there, registry)
+    for finding in found.findings if found else ():
+        assert str(finding).isprintable()
+        f"{finding.effect} {finding.remedy}".encode()
 
 
 def _rows(_place: Path) -> Sequence[bytes]:
@@ -216,6 +238,7 @@ _COMMENTS = (b"<!-- singfactory: report -->\n### singfactory: 1 published\n\nall
 TARGETS = (
     Target("candidate.json", _candidate, _candidates, "json"),
     Target("report.json", _report, _reports, "json"),
+    Target("report-of-a-release", _of_release, _attached, "json", inputs=60),
     Target("report-rows", _row, _rows, "json"),
     Target("matrices", lambda data, _: planned(data.decode("utf-8", "replace")), _matrices, "json"),
     Target("event-of-github", _event, _events, "json"),

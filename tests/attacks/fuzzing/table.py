@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.attacks.fuzzing import from_answers, from_files, from_images, from_jobs, from_registries
+from tests.attacks.fuzzing import (
+    from_answers,
+    from_dockerfiles,
+    from_files,
+    from_images,
+    from_jobs,
+    from_projects,
+    from_registries,
+)
 
 TARGETS = (
     *from_registries.TARGETS,
@@ -10,5 +18,7 @@ TARGETS = (
     *from_jobs.TARGETS,
     *from_files.TARGETS,
     *from_images.TARGETS,
+    *from_dockerfiles.TARGETS,
+    *from_projects.TARGETS,
 )
 BY_NAME = {target.name: target for target in TARGETS}

@@ -35,6 +35,8 @@ OWN = {
     "factory/github/calls.py:check_address": "the address of GitHub's API in one's own environment",
     "factory/io/confine.py:run": "what the same program has written for its own process in the sandbox",
     "factory/io/search_program.py:main": "the same, for the process that searches",
+    "factory/recipes/lint/shellcheck.py:_checked": "the answer of shellcheck, which the factory starts itself",
+    "factory/recipes/lint/shellcheck.py:_problem": "the same",
     "factory/io/bytecode.py:settle": "our own installation",
 }
 

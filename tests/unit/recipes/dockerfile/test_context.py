@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from factory.recipes.dockerfile.context import Context, Source
+from factory.recipes.dockerfile.context import Context, Source, is_remote
 from factory.recipes.model import ProblemError
 
 
@@ -116,3 +117,12 @@ def test_a_folder_that_contains_itself_ends(folder: Path) -> None:
 def test_pipes_are_refused(folder: Path) -> None:
     os.mkfifo(folder / "src/pipe")
     assert refusal(folder, "src").startswith("COPY: 'src/pipe' is neither a file nor a folder; ")
+
+
+def test_remote_sources_of_add_are_distinguished_in_linear_time() -> None:
+    remote = ("https://x.org/a", "git@x.org:a/b", "user@x.org:a/b", "ssh://x.org/a")
+    assert [is_remote(source) for source in (*remote, "a@b", "a@b@c:d", "a/b@c:d")] == [True] * 4 + [False] * 3
+    before = time.process_time()
+    assert not is_remote("@" * 100_000)
+    assert not is_remote("x@" * 100_000)
+    assert time.process_time() - before < 1

@@ -158,6 +158,8 @@ REFUSED = [
     ("ENV A='\n", 2, "no closing single quote", "quotes"),
     ("RUN --mount=type=bind,source=none,target=/x y\n", 2, "there is no none", "--context"),
     ("RUN --mount=type=cache,target=/ y\n", 2, "cannot be covered", "folder"),
+    ("RUN --mount=type=secrt,id=t y\n", 2, "no type 'secrt'", "did you mean type=secret?"),
+    ("RUN --mount=type=cache,targt=/x y\n", 2, "no key 'targt'", "did you mean target?"),
 ]
 
 

@@ -166,6 +166,20 @@ def refused(folder: Path, name: str, text: str) -> list[str]:
             "https://x.org/t/secret/linux-64",
             "conda-lock.yml:7: the channel's address holds a login",
         ),
+        (
+            "environment.yml",
+            "xarray==2024.9.0",
+            "\"xarray ; python_version > '3'\\n--index-url https://x.org\"",
+            "environment.yml: \"xarray ; python_version > '3'",
+        ),
+        ("conda-lock.yml", "name: python\n  version: 3.11.9", "name: a b\n  version: 3", "conda-lock.yml:7: 'a b' has"),
+        ("conda-lock.yml", "name: python", "name: [x, x]", "conda-lock.yml:7: '' has no name or version"),
+        (
+            "pixi.lock",
+            "      linux-64:\n",
+            "      - linux-64\n      - x:\n",
+            "pixi.lock:3: the lock is for no platform",
+        ),
         ("pixi.lock", "version: 6", "version: 1", "pixi.lock:1: this is no pixi.lock of version 6"),
         ("pixi.lock", "linux-64:", "osx-64:", "pixi.lock:3: the lock is for osx-64, not for linux-64"),
     ],
@@ -179,3 +193,18 @@ def test_what_a_conda_file_cannot_give_is_refused(
     assert lines[0].startswith(first)
     assert 2 <= len(lines) <= 3
     assert "secret" not in "".join(lines)
+
+
+def test_versions_are_text_as_they_stand_and_an_address_with_a_bracket_has_no_host(tmp_path: Path) -> None:
+    text = LOCK.replace("version: 3.11.9", "version: 3.10")
+    assert ("python", "3.10") in conda.conda_lock(path_of(tmp_path, "conda-lock.yml", text), "amd64").packages
+    odd = ENVIRONMENT.replace("https://conda.example.org/lab", "https://[x/lab")
+    assert conda.environment(path_of(tmp_path, "environment.yml", odd)).hosts == ("conda.anaconda.org",)
+
+
+def test_a_file_that_repeats_its_parts_is_not_written_out(tmp_path: Path) -> None:
+    lists = "a0: &a0 [x, x, x, x]\n" + "".join(
+        f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 4)}]\n" for number in range(1, 30)
+    )
+    text = f"{lists}version: 1\npackage:\n- {{name: *a29, version: *a29, url: *a29, platform: linux-64}}\n"
+    assert refused(tmp_path, "conda-lock.yml", text)[0].startswith("conda-lock.yml")

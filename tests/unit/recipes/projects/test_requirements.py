@@ -160,3 +160,22 @@ def test_what_cannot_be_installed_is_refused_with_its_line(tmp_path: Path, text:
     assert last in lines[-1]
     assert len(lines) >= 2
     assert "secret" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"-r {'x' * 300}\n", "requirements.txt:1: there is no file xxx"),
+        (f"-e {'x' * 300}\n", "requirements.txt:1: there is no folder xxx"),
+        (f"./{'x' * 300}.whl\n", "requirements.txt:1: there is no file ./xxx"),
+        (f"{'x' * 300}==1\n", "requirements.txt:1: 'xxx"),
+        (f"{'x' * 3000}==1\n", "requirements.txt:1: the line 'xxx"),
+        ("-r requirements.txt\n" * 3000, "requirements.txt:2001: more than 2000 files and folders are named"),
+    ],
+)
+def test_what_is_too_long_or_too_much_is_refused_in_one_short_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FactoryError) as caught:
+        needs(tmp_path, text)
+    lines = caught.value.lines()
+    assert lines[0].replace(f"{tmp_path}/", "").startswith(message)
+    assert max(map(len, lines)) < 300

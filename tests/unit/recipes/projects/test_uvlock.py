@@ -182,6 +182,34 @@ def test_a_wheel_in_the_project_is_copied_and_checked_by_its_hash(tmp_path: Path
     )
 
 
+@pytest.mark.parametrize("name", ["vendor/a-1-py3-none-any.whl", "vendor/a b.whl", "loop.whl", f"{'x' * 300}.whl"])
+def test_a_wheel_that_leads_out_of_the_project_or_has_no_plain_name_is_refused(tmp_path: Path, name: str) -> None:
+    project = tmp_path / "project"
+    (project / "vendor").mkdir(parents=True)
+    (tmp_path / "secret").touch()
+    (project / "vendor/a-1-py3-none-any.whl").symlink_to("../../secret")
+    (project / "vendor/a b.whl").touch()
+    (project / "loop.whl").symlink_to("loop.whl")
+    files = f'wheels = [{{ filename = "a-1-py3-none-any.whl", hash = "sha256:{SHA}" }}]'
+    found = refused(project, source=f'{{ path = "{name}" }}', files=files)
+    assert found[0].startswith(f"uv.lock:14: thing is the file '{name[:90]}")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("dependencies = [\n", "optional-dependencies = 7\ndependencies = [\n"),
+        ("[project]\n", "[[dependency-groups]]\nx = 1\n[project]\n"),
+        ("[project]\n", "[tool.uv]\nsources = 7\n[project]\n"),
+    ],
+)
+def test_tables_that_are_none_are_taken_for_empty_ones(tmp_path: Path, before: str, after: str) -> None:
+    assert written(tmp_path, project=PROJECT.replace(before, after)).name == "demo"
+    damaged = LOCK.format(source=PYPI, files=SDIST)
+    damaged = damaged.replace("requires-dist = [", "requires-dev = 7\nrequires-dist = [[], {name = \"thing\", extras = 1}, ")
+    assert written(tmp_path, lock=damaged).name == "demo"
+
+
 @pytest.mark.parametrize(
     ("parts", "lines"),
     [
@@ -203,7 +231,7 @@ def test_a_wheel_in_the_project_is_copied_and_checked_by_its_hash(tmp_path: Path
         ),
         (
             {"source": '{ path = "../a-1-py3-none-any.whl" }'},
-            ["uv.lock:14: thing is the file ../a-1-py3-none-any.whl, which is outside of the project or has no hash"],
+            ["uv.lock:14: thing is the file '../a-1-py3-none-any.whl', which is outside of the project or has no hash"],
         ),
         (
             {

@@ -36,3 +36,5 @@ def test_a_wheel_fits_by_its_tags(tags: str, python: tuple[int, int], arch: str,
 def test_other_files_fit_nowhere() -> None:
     assert not fits("thing-1.0.tar.gz", Target("amd64", (3, 11)))
     assert not fits("thing.whl", Target("amd64", (3, 11)))
+    assert not fits(f"thing-1.0-cp3{'1' * 5000}-none-any.whl", Target("amd64", (3, 11)))
+    assert not fits(f"thing-1.0-py3-none-manylinux_2_{'1' * 5000}_x86_64.whl", Target("amd64", (3, 11)))
