@@ -27,6 +27,7 @@ PYTHON = (
 """
 )
 # A recipe that is large enough for an update to fetch changed bytes only. README.md publishes it.
+WITH_BASH = {"bin/bash": '#!/bin/sh\nexec /bin/sh "$@"\n'}  # the images of documents have one
 LARGE_RECIPE, LARGE = "python-science", hashlib.shake_256().hexdigest(5_000_000)
 MORE_TESTS = "".join(f'\n[[test]]\nname = "{name}"\nrun = "true"\n' for name in ("linear algebra", "table and plot"))
 # A maintainer's editor: fills in a new recipe.toml, adds a line to a definition file.
@@ -69,7 +70,7 @@ def _reader(empty: Project, host: str, space: str) -> Reader:
     folder = project.recipe(RECIPE, definition=PYTHON)
     set_version(folder, "2.1.2")
     project.ok("make", RECIPE)
-    large = push_base(host, tag="large", text=LARGE)
+    large = push_base(host, tag="large", text=LARGE, programs=WITH_BASH)
     set_version(
         project.recipe(LARGE_RECIPE, definition=PYTHON, base=large, disk="50MB", more=TEST + MORE_TESTS), "2026.1"
     )
@@ -79,7 +80,9 @@ def _reader(empty: Project, host: str, space: str) -> Reader:
         project,
         {
             "ghcr.io/your-org/images": namespace,
-            "ghcr.io/nvidia/jax:jax-2024-10": push_base(host, tag="jax-2024-10").removeprefix("docker://"),
+            "ghcr.io/nvidia/jax:jax-2024-10": push_base(host, tag="jax-2024-10", programs=WITH_BASH).removeprefix(
+                "docker://"
+            ),
             "/projects/paper": str(project.folder / "paper"),
         },
     )
