@@ -206,7 +206,9 @@ def test_a_wheel_that_leads_out_of_the_project_or_has_no_plain_name_is_refused(t
 def test_tables_that_are_none_are_taken_for_empty_ones(tmp_path: Path, before: str, after: str) -> None:
     assert written(tmp_path, project=PROJECT.replace(before, after)).name == "demo"
     damaged = LOCK.format(source=PYPI, files=SDIST)
-    damaged = damaged.replace("requires-dist = [", "requires-dev = 7\nrequires-dist = [[], {name = \"thing\", extras = 1}, ")
+    damaged = damaged.replace(
+        "requires-dist = [", 'requires-dev = 7\nrequires-dist = [[], {name = "thing", extras = 1}, '
+    )
     assert written(tmp_path, lock=damaged).name == "demo"
 
 
