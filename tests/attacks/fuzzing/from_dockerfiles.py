@@ -153,7 +153,7 @@ def _archive(data: bytes, place: Path) -> None:
 
 
 def _configurations(_place: Path) -> Sequence[bytes]:
-    whole = {
+    whole: dict[str, object] = {
         "Entrypoint": ["/bin/sh", "-c", "exec app"],
         "Cmd": ["--help", ""],
         "WorkingDir": "/opt/app",
