@@ -6,8 +6,8 @@ import bz2
 import gzip
 import json
 import lzma
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from factory.build.dockerfile import read_settings
@@ -41,10 +41,19 @@ _ARCHIVE = "archive.tar.gz"
 def _context(place: Path) -> Path:
     """A recipe's folder with the files that all seeds copy."""
     folder = place / "recipes/tool"
-    for name in _SEEDS:
-        shutil.copytree(_CASES / name, folder, symlinks=True, dirs_exist_ok=True)
-    (folder / "recipe.toml").write_text(_TOML)
+    for path, content in _files().items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
     return folder
+
+
+@lru_cache
+def _files() -> Mapping[str, bytes]:
+    found = {"recipe.toml": _TOML.encode()}
+    for name in _SEEDS:
+        paths = (path for path in (_CASES / name).rglob("*") if path.is_file() and "Dockerfile" not in path.name)
+        found |= {path.relative_to(_CASES / name).as_posix(): path.read_bytes() for path in paths}
+    return found
 
 
 def _dockerfiles(_place: Path) -> Sequence[bytes]:
