@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +21,8 @@ from factory.recipes.projects.model import (
 )
 from factory.recipes.projects.wheels import wheels_for
 
-PYPI = ("https://pip.test/simple", "https://pip.python.test/simple")
+# The Python Package Index, which needs no mention: the build machine knows it, or an index in its place.
+USUAL_INDEX = re.compile(r"https://pypi\.(?:python\.)?org/simple/?")
 WHEELS = "wheels"  # the folder of wheels that a recipe brings itself
 
 
@@ -86,7 +89,6 @@ def from_lock(lock: Lock, target: Target, own: Sequence[OwnCode] = (), notes: Se
             sets[arch] = there
     lines, direct, files = _lines(lock, sets, target)
     source = from_source(packages, target)
-    indexes = sorted({package.index for package in packages if package.index and package.index not in PYPI})
     return Needs(
         requirements=lines,
         direct=direct,
@@ -98,10 +100,17 @@ def from_lock(lock: Lock, target: Target, own: Sequence[OwnCode] = (), notes: Se
         source_only=tuple(package.name for package in source),
         size=sum(_size(package, target) for package in packages),
         files=files,
-        indexes=tuple(indexes),
+        indexes=_indexes(packages),
         own=tuple(own),
         notes=(*notes, *([] if len(sets) > 1 else [f"only {target.arch} can have all packages of the lock"])),
     )
+
+
+def _indexes(packages: Sequence[Package]) -> tuple[str, ...]:
+    """Return the indexes besides the one that most packages come from, in whose place is the build machine's own."""
+    named = Counter(package.index for package in packages if package.index)
+    (main, _), *_ = named.most_common(1) or [("", 0)]
+    return tuple(sorted(index for index in named if index != main and not USUAL_INDEX.fullmatch(index)))
 
 
 def _size(package: Package, target: Target) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from factory.recipes.model import ProblemError
 from factory.recipes.projects.documents import text_of
 from factory.recipes.projects.model import has_login, is_web_address, refused
-from factory.recipes.projects.needs import PYPI
+from factory.recipes.projects.needs import USUAL_INDEX
 
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _OPTION = re.compile(r"(-[a-zA-Z]|--[a-z][a-z-]*)(?:\s*=\s*|\s+|(?<=^-[a-zA-Z]))?(.*)")
@@ -178,7 +178,7 @@ class RequirementFiles:
                 f"{value[:80]!r} is no index that builds can reach",
                 "remove the line; on the build machine, set PIP_INDEX_URL: builds see a folder that it names",
             )
-        if value.rstrip("/") not in PYPI:
+        if not USUAL_INDEX.fullmatch(value):
             self.found.indexes.append(value.rstrip("/"))
 
 

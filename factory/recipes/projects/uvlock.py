@@ -35,7 +35,6 @@ from factory.recipes.projects.model import (
     requires_python,
 )
 
-PYPI = ("https://pip.test/simple", "https://pip.python.test/simple")
 _FORMAT = 1
 _OWN = ("editable", "virtual", "directory")
 # How uv writes which of the conflicting extras and groups are on.
