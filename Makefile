@@ -18,7 +18,7 @@ test:
 	$(PARALLEL) lint types
 	$(MAKE) --no-print-directory unit integration
 
-# Under a minute on two cores: all checks without an engine or a registry, except unit tests marked slow.
+# Two minutes on two cores: all checks without an engine or a registry, except unit tests marked slow.
 quick: $(VENV)/.ready
 	$(PARALLEL) lint types quick-unit
 
