@@ -32,6 +32,8 @@ _NETWORK = re.compile(
     re.IGNORECASE,
 )
 
+_LONGEST_PART = 1 << 16  # bytes of a line without an end, such as a progress bar
+
 
 class Log:
     """The log of a build: the first and last part of the output, since a %post can print without end."""
@@ -59,21 +61,17 @@ class Log:
         self._file.write(self._tail)
 
 
-class Output:
-    """Collects the output of a build in bounded memory."""
+class Lines:
+    """Splits a program's output, which comes in blocks, into lines, and passes each to ``_line``."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
         self._rest = b""
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._section: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._fatal: deque[str] = deque(maxlen=_KEPT_LINES)  # a %post may print such lines without end
-        self.section = ""
 
     def take(self, block: bytes) -> None:
         """Process the next block of output."""
         *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > 1 << 16:  # a progress bar without newlines
+        if len(self._rest) > _LONGEST_PART:
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
             self._line(line.decode("utf-8", "replace"))
@@ -83,6 +81,20 @@ class Output:
         if self._rest:
             self._line(self._rest.decode("utf-8", "replace"))
             self._rest = b""
+
+    def _line(self, raw: str) -> None:
+        raise NotImplementedError
+
+
+class Output(Lines):
+    """Collects the output of a build in bounded memory."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        super().__init__(on_line)
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._section: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._fatal: deque[str] = deque(maxlen=_KEPT_LINES)  # a %post may print such lines without end
+        self.section = ""
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines of the current section's output, or of all output if no section ran."""

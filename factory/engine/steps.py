@@ -6,6 +6,8 @@ import re
 from collections import deque
 from collections.abc import Callable
 
+from factory.engine.output import Lines
+
 _STEP = re.compile(r"(?:\[(\d{1,4})/\d{1,4}\] )?STEP (\d{1,5})/\d{1,5}: ", re.ASCII)
 _ERROR = re.compile(r'(?:Error: |time="[^"]{0,40}" level=(?:error|fatal) msg=)(.*)')
 _STATUS = re.compile(r"exit status \d{1,3}", re.ASCII)
@@ -15,10 +17,9 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _KEPT_LINES = 200
 _SHOWN_LINES = 15
 _LONGEST_LINE = 400  # characters shown of a line
-_LONGEST_PART = 1 << 16  # bytes of a line without an end, such as a progress bar
 
 
-class Steps:
+class Steps(Lines):
     """Collects the output of buildah or podman in bounded memory.
 
     stage, step: of the last step that began, both from 1; 0 before the first. The output of a RUN can contain anything,
@@ -26,26 +27,11 @@ class Steps:
     """
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-        self._rest = b""
+        super().__init__(on_line)
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._error = ""
         self.stage = 0
         self.step = 0
-
-    def take(self, block: bytes) -> None:
-        """Process the next block of output."""
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > _LONGEST_PART:
-            lines, self._rest = [*lines, self._rest], b""
-        for line in lines:
-            self._line(line.decode("utf-8", "replace"))
-
-    def end(self) -> None:
-        """Process an unfinished last line. No output follows."""
-        if self._rest:
-            self._line(self._rest.decode("utf-8", "replace"))
-            self._rest = b""
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines that the current step printed."""
