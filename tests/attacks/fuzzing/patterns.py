@@ -1,8 +1,8 @@
 """Matches long, dull texts against all patterns of ours, and says which pattern takes long over which text.
 
 Each text is tried in a short form first. A pattern that goes through it once needs some microseconds, and one that goes
-back and forth needs milliseconds. Only after milliseconds the long form is tried. It alone decides: a busy machine tries
-more long forms, and none takes more processor time there.
+back and forth needs milliseconds. Only after milliseconds the long form is tried. It alone decides: on a busy machine,
+more long forms are tried.
 """
 
 from __future__ import annotations
