@@ -108,7 +108,7 @@ def dial(name: str, addresses: Sequence[str], port: int, secret: bytes, request:
         _prepare(opened)
         connection = Connection(opened, name)
         try:
-            _introduce(connection, secret, request)
+            introduce(connection, secret, request)
         except BaseException:
             connection.close()
             raise
@@ -116,18 +116,20 @@ def dial(name: str, addresses: Sequence[str], port: int, secret: bytes, request:
     raise PeerLost(f"{name} cannot be reached", why=str(failure or "it has no address"))
 
 
-def _introduce(connection: Connection, secret: bytes, request: bytes) -> None:
+def introduce(connection: Connection, secret: bytes, request: bytes) -> None:
+    """Prove to a listener that this process knows the secret, and check that the listener does. Raises PeerLost."""
     hello = bytes(connection.receive(len(_HELLO) + _NONCE))
     if hello[: len(_HELLO)] != _HELLO:
         raise PeerLost(f"{connection.name} is another program")
     mine = secrets.token_bytes(_NONCE)
     told = bytes([len(request)]) + request
-    connection.send(mine + _proof(secret, b"client", hello, mine, told) + told)
-    if not hmac.compare_digest(connection.receive(_PROOF), _proof(secret, b"server", hello, mine, told)):
+    connection.send(mine + proof(secret, b"client", hello, mine, told) + told)
+    if not hmac.compare_digest(connection.receive(_PROOF), proof(secret, b"server", hello, mine, told)):
         raise PeerLost(f"{connection.name} does not know the job's secret")
 
 
-def _proof(secret: bytes, *parts: bytes) -> bytes:
+def proof(secret: bytes, *parts: bytes) -> bytes:
+    """Return what only those who know the secret can compute from these parts."""
     return hmac.new(secret, b"\0".join(parts), hashlib.sha256).digest()
 
 
@@ -212,14 +214,14 @@ class Listener:
     def _welcome(self, connection: Connection) -> bytes:
         hello = _HELLO + secrets.token_bytes(_NONCE)
         connection.send(hello)
-        theirs, proof = bytes(connection.receive(_NONCE)), connection.receive(_PROOF)
+        theirs, shown = bytes(connection.receive(_NONCE)), connection.receive(_PROOF)
         size = connection.receive(1)
         if size[0] > _REQUEST:
             raise PeerLost("the request is too long")
         told = bytes(size) + bytes(connection.receive(size[0]))
-        if not hmac.compare_digest(proof, _proof(self._secret, b"client", hello, theirs, told)):
+        if not hmac.compare_digest(shown, proof(self._secret, b"client", hello, theirs, told)):
             raise PeerLost("the peer does not know the job's secret")
-        connection.send(_proof(self._secret, b"server", hello, theirs, told))
+        connection.send(proof(self._secret, b"server", hello, theirs, told))
         return told[1:]
 
     def _forget(self, thread: threading.Thread, connection: Connection) -> None:

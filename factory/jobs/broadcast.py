@@ -15,32 +15,22 @@ none. A node whose upstream is slow looks for another one that is ahead, or trie
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import struct
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from factory.errors import FactoryError, PlaceUnusable
 from factory.io import peers, plain
 from factory.io.peers import Connection, Listener, PeerLost
+from factory.jobs.pace import Backoff, Pace
+from factory.jobs.pieces import DATA, DONE, FRAME, LEAVE, PIECE, REQUEST, STATE, STATUS, STREAM, Pieces, State
 from factory.jobs.rendezvous import Peer, Rendezvous, Step
 from factory.oci.digest import Descriptor
 from factory.store.store import Store
 
-PIECE = 1 << 20  # bytes
-_REQUEST = struct.Struct("!BII")  # what, this node, first piece
-_FRAME = struct.Struct("!BIBI32s")  # what, number of the piece or of the next one, reads the store, first, tag
-_STREAM, _STATUS, _LEAVE = 1, 2, 3
-_DATA, _STATE, _AGAIN, _END = 1, 2, 3, 4
-_DONE = b"\1"
-_BEAT = 0.5  # seconds between two signs of life of a node that has nothing to send
 _ARRIVAL = 2.0  # seconds to wait for the node before this one to appear
 _POLL = 0.1
-_WINDOW = 2.0  # seconds over which the speed of an upstream is measured
 _LEAD = 32  # pieces, and
 _LEAD_TIME = 4.0  # seconds that another node must be ahead to be preferred
 _SAMPLE = 2  # pieces that are read from the store to measure it
@@ -48,136 +38,10 @@ _FASTER = 3.0  # how much faster the store must be to be preferred
 _ASKED = 4  # nodes to ask on either side
 _QUIET = 3.0  # seconds without a reader after which a node that has everything leaves
 _LONGEST = 600.0  # seconds that a node stays for others at most
-_TAG = 32
 
 
 class WrongPieceError(PeerLost):
     """A peer sent bytes that do not match their tag."""
-
-
-class Pieces:
-    """The part of an image that this node has, for others to read. Safe for any number of threads."""
-
-    def __init__(self, wanted: Descriptor, secret: bytes) -> None:
-        self.wanted = wanted
-        self._key = hashlib.blake2b(wanted.digest.hex.encode(), key=secret, digest_size=_TAG).digest()
-        self.count = -(-wanted.size // PIECE)
-        self.changed = threading.Condition()
-        # Guarded by changed.
-        self.first = 0  # the first piece that has a tag here
-        self.tags: list[bytes] = []  # of the pieces from ``first`` on
-        self.reads_store = False
-        self.whole = False
-        self.done: set[int] = set()  # nodes that have everything
-        self.readers = 0
-        self.left = time.monotonic()  # when the last reader left
-        self._descriptor = -1
-
-    @property
-    def next(self) -> int:
-        """The number of the first piece after those that are here."""
-        return self.count if self.whole else self.first + len(self.tags)
-
-    def length(self, number: int) -> int:
-        """Return the length of a piece in bytes."""
-        return min(PIECE, self.wanted.size - number * PIECE)
-
-    def tag(self, number: int, data: bytes | bytearray) -> bytes:
-        """Return the tag of a piece."""
-        hasher = hashlib.blake2b(number.to_bytes(8, "big"), key=self._key, digest_size=_TAG)
-        hasher.update(data)
-        return hasher.digest()
-
-    def open(self, path: str) -> None:
-        """Read pieces from this file from now on."""
-        before, self._descriptor = self._descriptor, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if before >= 0:
-            os.close(before)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
-
-    def begin(self, first: int, *, reads_store: bool) -> None:
-        """Set the number of the next piece that is added, if it is another one than expected."""
-        with self.changed:
-            if first != self.next:
-                self.first, self.tags = first, []
-            self.reads_store = reads_store
-
-    def reset(self) -> None:
-        """Forget everything: the file begins again."""
-        self.begin(self.count, reads_store=True)
-
-    def add(self, tag: bytes) -> None:
-        """Add the next piece, which is in the file."""
-        with self.changed:
-            self.tags.append(tag)
-            self.changed.notify_all()
-
-    def complete(self) -> None:
-        """Everything is in the file, and verified."""
-        with self.changed:
-            self.whole = True
-            self.changed.notify_all()
-
-    def has(self, number: int) -> bool:
-        """Return whether a piece can be read here."""
-        return self.whole or self.first <= number < self.first + len(self.tags)
-
-    def read(self, number: int) -> tuple[bytes, bytes]:
-        """Return a piece and its tag."""
-        data = os.pread(self._descriptor, self.length(number), number * PIECE)
-        with self.changed:
-            known = self.first <= number < self.first + len(self.tags)
-            tag = self.tags[number - self.first] if known else b""
-        return data, tag or self.tag(number, data)
-
-    def serve(self, connection: Connection, request: bytes) -> None:
-        """Answer another node: where this node is, or all pieces from one on as they arrive."""
-        if len(request) != _REQUEST.size:
-            return
-        what, node, number = _REQUEST.unpack(request)
-        if what == _LEAVE:
-            self._is_done(node)
-        if what != _STREAM:
-            connection.send(self._state())
-            return
-        with self.changed:
-            self.readers += 1
-        try:
-            self._stream(connection, number)
-            connection.send(_FRAME.pack(_END, 0, 0, 0, b""))
-            if connection.receive(1) == _DONE:
-                self._is_done(node)
-        finally:
-            with self.changed:
-                self.readers -= 1
-                self.left = time.monotonic()
-                self.changed.notify_all()
-
-    def _is_done(self, node: int) -> None:
-        with self.changed:
-            self.done.add(node)
-            self.changed.notify_all()
-
-    def _stream(self, connection: Connection, number: int) -> None:
-        while number < self.count:
-            with self.changed:
-                if not self.has(number):
-                    self.changed.wait(_BEAT)  # any piece that arrives ends it
-                ready, state = self.has(number), self._state()
-            if not ready:
-                connection.send(state)
-                continue
-            data, tag = self.read(number)
-            connection.send(_FRAME.pack(_DATA, number, self.reads_store, 0, tag), data)
-            number += 1
-
-    def _state(self) -> bytes:
-        return _FRAME.pack(_STATE, self.next, self.reads_store, 0 if self.whole else self.first, b"")
 
 
 class Chain:
@@ -193,7 +57,7 @@ class Chain:
         self._wanted = wanted
         self._rendezvous = rendezvous
         self._blocks = blocks
-        self._pieces = Pieces(wanted, rendezvous.secret)
+        self.pieces = Pieces(wanted, rendezvous.secret)
         self._listener: Listener | None = None
         self._lost: set[int] = set()
         self._started = time.monotonic()
@@ -209,20 +73,23 @@ class Chain:
 
     def close(self) -> None:
         """Leave the chain: nobody is served any more."""
+        if self._end is not None:
+            self._end.close()
+            self._end = None
         if self._listener is not None:
             self._rendezvous.retract(self._step.node)
             self._listener.close()
             self._listener = None
-        self._pieces.close()
+        self.pieces.close()
 
     def join(self, descriptor: int) -> None:
         """Let other nodes read the file of this descriptor as it grows. Without a free port, this node only reads."""
-        self._pieces.open(f"/proc/self/fd/{descriptor}")
+        self.pieces.open(f"/proc/self/fd/{descriptor}")
         if self._listener is not None:
             return
         found = peers.addresses(self._step.near)
         try:
-            self._listener = Listener("", self._rendezvous.secret, self._pieces.serve)
+            self._listener = Listener("", self._rendezvous.secret, self.pieces.serve)
             self._serving = self._listener.start()
             if self._serving:
                 me = Peer(self._step.node, os.uname().nodename, found, self._listener.port)
@@ -236,21 +103,21 @@ class Chain:
         If the digest of the first attempt is wrong, the second one reads the store.
         """
         if self._again:
-            self._pieces.reset()
+            self.pieces.reset()
             yield from self._counted(self._blocks(offset))
             return
         self._again = True
         number, skip = divmod(offset, PIECE)
-        while number < self._pieces.count:
+        while number < self.pieces.count:
             peer = self._upstream(number)
             source = self._from_store(number) if peer is None else self._from_peer(peer, number)
-            self._pieces.begin(number if not skip else number + 1, reads_store=peer is None)
+            self.pieces.begin(number if not skip else number + 1, reads_store=peer is None)
             try:
                 with contextlib.closing(source):
                     for data, tag in source:
                         yield bytes(memoryview(data)[skip:])
                         if not skip:
-                            self._pieces.add(tag)
+                            self.pieces.add(tag)
                         number, skip = number + 1, 0
             except PeerLost as error:
                 if peer is None:
@@ -301,14 +168,14 @@ class Chain:
         behind = sorted(node for node in others if node > mine)
         return before[:_ASKED] + behind[:_ASKED]
 
-    def _ask(self, peer: Peer) -> _State | None:
+    def _ask(self, peer: Peer) -> State | None:
         try:
-            with peer.dial(self._rendezvous.secret, _REQUEST.pack(_STATUS, self._step.node, 0)) as connection:
-                what, following, reads_store, first, _ = _FRAME.unpack(bytes(connection.receive(_FRAME.size)))
+            with peer.dial(self._rendezvous.secret, REQUEST.pack(STATUS, self._step.node, 0)) as connection:
+                what, following, reads_store, first, _ = FRAME.unpack(bytes(connection.receive(FRAME.size)))
         except PeerLost:
             self._lost.add(peer.node)
             return None
-        return _State(following, first, bool(reads_store)) if what == _STATE else None
+        return State(following, first, bool(reads_store)) if what == STATE else None
 
     def _is_ahead(self, number: int, speed: float, *, of: Peer | None) -> bool:
         """Look for a node, other than the present source, that is far ahead, and choose it as the next source."""
@@ -327,18 +194,18 @@ class Chain:
 
     def _from_store(self, number: int) -> Generator[tuple[bytes | bytearray, bytes], None, None]:
         """Yield pieces of the store's file, until the end or until another node is ahead."""
-        look = _Backoff()
+        look = Backoff()
         blocks = iter(self._blocks(number * PIECE))
         rest = bytearray()
         with contextlib.closing(blocks) if isinstance(blocks, Generator) else contextlib.nullcontext():
-            while number < self._pieces.count:
-                length = self._pieces.length(number)
+            while number < self.pieces.count:
+                length = self.pieces.length(number)
                 while len(rest) < length and (block := next(blocks, b"")):
                     rest += block
                 data = bytes(rest[:length])
                 del rest[:length]
                 self.from_store += len(data)
-                yield data, self._pieces.tag(number, data)
+                yield data, self.pieces.tag(number, data)
                 if len(data) < length:
                     return
                 number += 1
@@ -347,21 +214,21 @@ class Chain:
 
     def _from_peer(self, peer: Peer, number: int) -> Generator[tuple[bytes | bytearray, bytes], None, None]:
         """Yield pieces that a peer sends, until the end or until another source is faster. Raises PeerLost."""
-        request = _REQUEST.pack(_STREAM, self._step.node, number)
-        pace = _Pace()
+        request = REQUEST.pack(STREAM, self._step.node, number)
+        pace = Pace()
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(peer.dial(self._rendezvous.secret, request))
-            while number < self._pieces.count:
-                what, at, reads_store, _, tag = _FRAME.unpack(bytes(connection.receive(_FRAME.size)))
-                if what == _DATA and at == number:
-                    data = connection.receive(self._pieces.length(number))
-                    if self._pieces.tag(number, data) != tag:
+            while number < self.pieces.count:
+                what, at, reads_store, _, tag = FRAME.unpack(bytes(connection.receive(FRAME.size)))
+                if what == DATA and at == number:
+                    data = connection.receive(self.pieces.length(number))
+                    if self.pieces.tag(number, data) != tag:
                         raise WrongPieceError(f"{peer.name} sent wrong bytes", why=f"piece {number} was changed")
                     pace.arrived(len(data))
                     yield data, tag
                     self.from_nodes += len(data)
                     number += 1
-                elif what != _STATE:
+                elif what != STATE:
                     raise PeerLost(f"{peer.name} sent something else than was asked for")
                 if pace.due() and self._is_slow(peer, number, pace, reads_store=bool(reads_store)):
                     self._lost.add(peer.node)
@@ -370,9 +237,9 @@ class Chain:
             self._end, self._sender = connection, peer.node
             stack.pop_all()
 
-    def _is_slow(self, peer: Peer, number: int, pace: _Pace, *, reads_store: bool) -> bool:
+    def _is_slow(self, peer: Peer, number: int, pace: Pace, *, reads_store: bool) -> bool:
         """Return whether another source is faster than a peer. The store is only tried behind a node that reads it."""
-        if number == self._pieces.count:
+        if number == self.pieces.count:
             return False
         if self._is_ahead(number, pace.speed, of=peer):
             return True
@@ -394,21 +261,21 @@ class Chain:
 
     def finish(self) -> None:
         """Serve the verified file from now on, and let the node before this one go."""
-        self._pieces.complete()
+        self.pieces.complete()
         if self._end is not None:
             with self._end as connection, contextlib.suppress(PeerLost):
-                connection.receive(_FRAME.size)
-                connection.send(_DONE)
+                connection.receive(FRAME.size)
+                connection.send(DONE)
             self._end = None
         before = self._candidates().get(self._step.node - 1) if self._sender != self._step.node - 1 else None
         if before is not None:
             with contextlib.suppress(PeerLost):
-                before.dial(self._rendezvous.secret, _REQUEST.pack(_LEAVE, self._step.node, 0)).close()
+                before.dial(self._rendezvous.secret, REQUEST.pack(LEAVE, self._step.node, 0)).close()
 
     @property
     def is_over(self) -> bool:
         """Whether no other node needs this one, as far as it is known."""
-        pieces = self._pieces
+        pieces = self.pieces
         with pieces.changed:
             if pieces.readers or not self._serving:
                 return not self._serving
@@ -418,11 +285,11 @@ class Chain:
 
     def stay(self) -> None:
         """Serve the other nodes until none needs this one."""
-        self._pieces.left = time.monotonic()
+        self.pieces.left = time.monotonic()
         deadline = time.monotonic() + _LONGEST
         while not self.is_over and time.monotonic() < deadline:
-            with self._pieces.changed:
-                self._pieces.changed.wait(_POLL)
+            with self.pieces.changed:
+                self.pieces.changed.wait(_POLL)
 
     def pause(self) -> None:
         """End all threads, so that this process can fork. Readers come back, and wait until ``resume``."""
@@ -432,56 +299,6 @@ class Chain:
     def resume(self) -> None:
         """Serve again after ``pause``."""
         self._serving = self._listener is not None and self._listener.start()
-
-
-@dataclass(frozen=True)
-class _State:
-    """What another node has: the pieces from first to next - 1."""
-
-    next: int
-    first: int
-    reads_store: bool
-
-
-class _Backoff:
-    """Says when to look around: after one second, then two, four, and so on."""
-
-    def __init__(self) -> None:
-        self._wait = 1.0
-        self._at = time.monotonic() + self._wait
-
-    def due(self) -> bool:
-        """Return whether it is time to look again."""
-        if time.monotonic() < self._at:
-            return False
-        self._wait *= 2
-        self._at = time.monotonic() + self._wait
-        return True
-
-
-class _Pace:
-    """The speed of a source over the last seconds, in bytes per second."""
-
-    def __init__(self) -> None:
-        self.speed = 0.0
-        self.periods = 0
-        self._began = time.monotonic()
-        self._size = 0
-        self._wait = _WINDOW
-
-    def arrived(self, size: int) -> None:
-        """Count bytes."""
-        self._size += size
-
-    def due(self) -> bool:
-        """Return whether a period has ended, whose speed is now known; the next one is longer."""
-        passed = time.monotonic() - self._began
-        if passed < self._wait:
-            return False
-        self.speed = self._size / passed
-        self.periods += 1
-        self._began, self._size, self._wait = time.monotonic(), 0, min(2 * self._wait, 60.0)
-        return True
 
 
 def chain(store: Store, step: Step, wanted: Descriptor) -> Chain:
