@@ -44,6 +44,7 @@ KEYS = (
     Key("shared_stores", "paths", "read-only stores, PATH:PATH, searched before an image is downloaded"),
     Key("trusted_owners", "list", "users whose images in shared stores, and whose factory.toml, may be used"),
     Key("stage", "path", "folder on the node's local disk for staged copies"),
+    Key("broadcast", "text", "how the nodes of a job get an image: auto (default), pieces, sbcast, or off"),
     Key("engine", "text", "the apptainer or singularity program"),
     Key("dockerfile_builder", "text", "the program that builds Dockerfiles: buildah, podman, or a path of one"),
     Key("tmpdir", "path", "folder on a local disk for builds and tests"),

@@ -1,0 +1,1 @@
+"""What runs in a cluster's job: images passed from node to node."""
