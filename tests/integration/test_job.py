@@ -132,8 +132,9 @@ def test_a_job_that_is_requeued_starts_again_and_adds_to_its_log(user: Project, 
     cluster.ask("scontrol", "requeue", number)
     wait_for(lambda: "PENDING" in cluster.jobs()[0], 30, lambda: str(cluster.jobs()))
     cluster.ask("scontrol", "update", f"JobId={number}", "StartTime=now")  # SLURM lets it wait for two minutes
-    log = log_of(user, cluster, f"tool-{number}.out")
-    assert log.count("begun") == 2, log
+    path = user.folder / f"tool-{number}.out"
+    wait_for(lambda: path.read_text().count("begun") == 2, 60, lambda: f"{cluster.jobs()} {path.read_text()}")
+    cluster.wait_until_empty(60)
 
 
 def test_the_job_holds_its_image_until_it_has_ended(user: Project, cluster: Cluster) -> None:
@@ -149,7 +150,6 @@ def test_the_job_holds_its_image_until_it_has_ended(user: Project, cluster: Clus
         (("--partition=nowhere", "tool", "--", "true"), 2, "invalid partition"),
         (("--time=2h", "tool", "--", "true"), 2, "--time '2h'"),
         (("--nodes=0", "tool", "--", "true"), 2, "'0' is not a number"),
-        (("--nodes=50", "tool", "--", "true"), 2, "SLURM refuses the job"),
         (("--array=0-9", "--torchrun", "tool", "--", "train.py"), 2, "--array and --torchrun"),
         (("tool",), 2, "job needs a program"),
         (("tol", "--", "true"), 3, "tol"),

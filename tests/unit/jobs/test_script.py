@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def test_a_script_is_short_and_shellcheck_has_nothing_to_say(shape: str, tmp_pat
     assert max(map(len, text.splitlines())) <= 200
     path = tmp_path / "script"
     path.write_text(text)
-    done = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "shellcheck", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + text
 
 
