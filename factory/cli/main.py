@@ -54,6 +54,7 @@ COMMANDS = (
     ("exec", "exec", "run a command in an image"),
     ("run", "run", "run an image's default program"),
     ("shell", "shell", "start a shell in an image"),
+    ("job", "job", "write or submit a SLURM batch script that runs a program in an image"),
     ("lock", "lock", "record images by digest, to repeat an experiment"),
     ("store", "store", "manage the store: list, verify, gc, adopt"),
     ("login", "login", "log in to a registry"),
