@@ -190,13 +190,13 @@ class SlurmRunner:
     def _found(self, request: BuildRequest) -> bool:
         """Look for a job that builds the same: a running one, or one whose result nobody has seen."""
         with self._errors_kept([request]):
-            return self._found_same(request)
-        return True
+            self._look_for(request)
+        return self.queued(request.target)
 
-    def _found_same(self, request: BuildRequest) -> bool:
+    def _look_for(self, request: BuildRequest) -> None:
         found = self._known(request)
         if found is None:
-            return False
+            return
         end = found.end()
         running = end is None and not self._state(found).ended
         if running and found.key != request.key:
@@ -206,11 +206,9 @@ class SlurmRunner:
                 fix=f"cancel it: scancel {found.job}, or wait for it: singfactory build {request.recipe} --attach",
             )
         unseen = end is not None and end.status == 0 and not found.collected and not request.fresh
-        if found.key != request.key or not (running or unseen):
-            return False
-        self._tell_attached(found)
-        self._jobs[request.target] = found
-        return True
+        if found.key == request.key and (running or unseen):
+            self._tell_attached(found)
+            self._jobs[request.target] = found
 
     def _tell_attached(self, found: JobRecord) -> None:
         ago = max(0.0, time.time() - found.submitted)
