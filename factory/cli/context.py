@@ -263,7 +263,7 @@ class Context:
         """Where builds run."""
         from factory.cli.runners import Runners  # noqa: PLC0415
 
-        return Runners(self)
+        return Runners(self.options, self.settings, self.env, self.progress, lambda: self.scratch)
 
     @cached_property
     def recipes(self) -> Recipes:

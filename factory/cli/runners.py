@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from factory.cli.settings import PREFIX
+from factory.cli.options import CommonOptions
+from factory.cli.settings import PREFIX, Settings
 from factory.cli.where import job_here, on_login_node
 from factory.errors import Disconnected, UsageError
 from factory.io import files, process
+from factory.io.progress import Progress
+from factory.recipes.model import Recipe
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
 from factory.runners.slurm_script import JobOptions
-
-if TYPE_CHECKING:
-    from factory.cli.context import Context
-    from factory.recipes.model import Recipe
 
 AT_ONCE = 8  # builds of an array at the same time, unless the settings say otherwise
 _CONFIGURED_BY = ("slurm_partition", "slurm_account", "slurm_options", "login_nodes")
@@ -35,14 +33,26 @@ _START = (
 class Runners:
     """Chooses the runner of each recipe. There is one of each kind: SLURM's knows all jobs of this command."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self,
+        options: CommonOptions,
+        settings: Settings,
+        env: Mapping[str, str],
+        progress: Progress,
+        scratch: Callable[[], Path],
+    ) -> None:
+        """Take what a command knows. scratch: the folder for temporary files of builds here."""
+        self._options = options
+        self._settings = settings
+        self._env = env
+        self._progress = progress
+        self._scratch = scratch
         self._local = LocalRunner()
         self._told: set[str] = set()
 
     def of(self, recipe: Recipe) -> Runner:
         """Return the runner of a recipe. Raises UsageError for a build on a login node."""
-        asked = self._context.options.runner
+        asked = self._options.runner
         name = asked or recipe.build.runner
         if name == "slurm":
             if self._in_job:
@@ -61,7 +71,7 @@ class Runners:
     @cached_property
     def slurm(self) -> SlurmRunner:
         """The SLURM runner. Options given here reach the job as environment variables."""
-        context, settings = self._context, self._context.settings
+        settings = self._settings
         given = {
             PREFIX + name.upper(): value.text
             for name, value in settings.values.items()
@@ -70,15 +80,15 @@ class Runners:
         return SlurmRunner(
             program=(sys.executable, "-c", _START, str(Path(__file__).parents[2])),
             folder=Path.cwd(),
-            env=context.env | given,
-            progress=context.progress,
+            env={**self._env, **given},
+            progress=self._progress,
             options=JobOptions(
                 partition=settings.text("slurm_partition"),
                 account=settings.text("slurm_account"),
                 options=settings.listed("slurm_options"),
                 at_once=settings.count("slurm_at_once", AT_ONCE),
-                require_gpu=context.options.gpu,
-                own_scratch=context.options.tmpdir is not None,
+                require_gpu=self._options.gpu,
+                own_scratch=self._options.tmpdir is not None,
             ),
         )
 
@@ -89,7 +99,7 @@ class Runners:
             yield
         except Disconnected:
             for job in self.slurm.open_jobs if "slurm" in vars(self) else ():
-                self._context.progress.note(
+                self._progress.note(
                     f"{job.recipe}: SLURM job {job.job} goes on; to follow it: singfactory build {job.recipe} --attach"
                 )
             raise
@@ -101,22 +111,22 @@ class Runners:
     @cached_property
     def on_login_node(self) -> bool:
         """Whether this is a login node, by its name."""
-        return on_login_node(self._context.settings, self._context.env)
+        return on_login_node(self._settings, self._env)
 
     @property
     def _in_job(self) -> str:
         """The ID of the job that runs this process on one of its nodes; ''."""
-        return job_here(self._context.env)
+        return job_here(self._env)
 
     @property
     def _has_slurm(self) -> bool:
-        path = process.absolute_searches(self._context.env).get("PATH", os.defpath)
+        path = process.absolute_searches(self._env).get("PATH", os.defpath)
         return shutil.which("sbatch", path=path) is not None
 
     @property
     def _builds_allowed(self) -> bool:
         """Whether the site allows builds on its login nodes. Raises UsageError for another word."""
-        found = self._context.settings.values.get("login_builds")
+        found = self._settings.values.get("login_builds")
         if found is None or found.text in ("refused", "allowed"):
             return found is not None and found.text == "allowed"
         raise UsageError(
@@ -127,16 +137,16 @@ class Runners:
         command = f"singfactory build {recipe} --runner slurm"
         return UsageError(
             f"{recipe} is not built here: this is a login node",
-            why=f"its name matches login_nodes ({self._context.settings.values['login_nodes'].origin})",
+            why=f"its name matches login_nodes ({self._settings.values['login_nodes'].origin})",
             fix=command if self._has_slurm else f"in a job on a compute node: singfactory build {recipe}",
         )
 
     def _wants_more_disk(self, recipe: Recipe) -> bool:
         """Whether a recipe needs more disk than there is here, and SLURM is set up to build it."""
-        settings = self._context.settings
+        settings = self._settings
         if self._in_job or not any(settings.text(name) for name in _CONFIGURED_BY) or not self._has_slurm:
             return False
-        free = files.free_space(self._context.scratch)
+        free = files.free_space(self._scratch())
         if free is None or free >= recipe.build.disk:
             return False
         needs, there = files.readable_size(recipe.build.disk), files.readable_size(free)
@@ -146,4 +156,4 @@ class Runners:
     def _tell(self, recipe: str, text: str) -> None:
         if recipe not in self._told:
             self._told.add(recipe)
-            self._context.progress.note(f"{recipe} {text}")
+            self._progress.note(f"{recipe} {text}")

@@ -20,7 +20,7 @@ from secrets import token_hex
 from typing import Any
 
 from factory import strict
-from factory.errors import BuildFailed, Busy, FactoryError, NotFound, UsageError
+from factory.errors import BuildFailed, Busy, Disconnected, FactoryError, NotFound, UsageError
 from factory.io import files, process
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
@@ -77,7 +77,11 @@ class SlurmRunner:
         """
         if not requests:
             return
-        self._require_slurm(requests[0].recipe)
+        with self._errors_kept(requests):
+            self._require_slurm(requests[0].recipe)
+            self._queue(requests)
+
+    def _queue(self, requests: Sequence[BuildRequest]) -> None:
         folder = files.make_folder(requests[0].candidates)
         with lock(folder / ".locks/slurm.lock", _LOCK_TIMEOUT, self._progress):
             for group in _groups([one for one in requests if not self._found(one)]):
@@ -190,13 +194,13 @@ class SlurmRunner:
     def _found(self, request: BuildRequest) -> bool:
         """Look for a job that builds the same: a running one, or one whose result nobody has seen."""
         with self._errors_kept([request]):
-            return self._found_same(request)
-        return True
+            self._look_for(request)
+        return self.queued(request.target)
 
-    def _found_same(self, request: BuildRequest) -> bool:
+    def _look_for(self, request: BuildRequest) -> None:
         found = self._known(request)
         if found is None:
-            return False
+            return
         end = found.end()
         running = end is None and not self._state(found).ended
         if running and found.key != request.key:
@@ -206,11 +210,9 @@ class SlurmRunner:
                 fix=f"cancel it: scancel {found.job}, or wait for it: singfactory build {request.recipe} --attach",
             )
         unseen = end is not None and end.status == 0 and not found.collected and not request.fresh
-        if found.key != request.key or not (running or unseen):
-            return False
-        self._tell_attached(found)
-        self._jobs[request.target] = found
-        return True
+        if found.key == request.key and (running or unseen):
+            self._tell_attached(found)
+            self._jobs[request.target] = found
 
     def _tell_attached(self, found: JobRecord) -> None:
         ago = max(0.0, time.time() - found.submitted)
@@ -242,6 +244,8 @@ class SlurmRunner:
             job, cluster = self._slurm.submit(
                 arguments, folder / SCRIPT, subject=named, waiting=lambda text: self._progress.note(f"{named}: {text}")
             )
+        except Disconnected:  # the job is found by its script
+            raise
         except BaseException:  # Ctrl-C, too: SLURM may have taken it
             if taken := self._slurm.find(folder / SCRIPT):
                 self._slurm.cancel([taken])
@@ -274,9 +278,10 @@ class SlurmRunner:
                 why=f"{output.node or 'the node'} has another architecture",
                 fix='choose nodes in factory.toml: slurm_partition, or slurm_options = ["--constraint=…"]',
             )
-        return _visible(
-            lambda: task.collect(Digest.parse(row["sif_digest"])), lambda: output.unseen(request.candidates)
-        )
+        digest = Digest.parse(row["sif_digest"])
+        if record.collected:  # long ago, perhaps: then there may be a newer image
+            return task.collect(digest)
+        return _visible(lambda: task.collect(digest), lambda: output.unseen(request.candidates))
 
 
 def _groups(requests: Sequence[BuildRequest]) -> list[list[BuildRequest]]:

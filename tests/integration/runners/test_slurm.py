@@ -222,13 +222,10 @@ def test_waiting_in_the_queue_is_reported_and_sigterm_cancels_the_job(project: P
     cluster.wait_until_empty(5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_is_ended_on_the_node_and_nothing_is_left(
-    project: Project, cluster: Cluster, number: signal.Signals
-) -> None:
+def test_an_interrupted_build_is_ended_on_the_node_and_nothing_is_left(project: Project, cluster: Cluster) -> None:
     process = begin(project, cluster)
     assert len(cluster.jobs()) == 1
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     done = end_of(process)
     assert (done.code, "slow: ending the build on the cluster" in done.err) == (130, True), done.err
     cluster.wait_until_empty(5)
@@ -250,7 +247,7 @@ def test_a_second_interrupt_ends_the_job_at_once(project: Project, cluster: Clus
     cluster.wait_until_empty(30)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_a_build_survives_its_client_and_can_be_followed_to_its_result(
     project: Project, cluster: Cluster, number: signal.Signals
 ) -> None:
@@ -260,7 +257,7 @@ def test_a_build_survives_its_client_and_can_be_followed_to_its_result(
     (job,) = cluster.jobs()
     if number != signal.SIGKILL:
         assert f"slow: SLURM job {job.split()[0]} goes on; to follow it: singfactory build slow --attach\n" in err
-    if number == signal.SIGQUIT:
+    if number == signal.SIGKILL:
         cluster.wait_until_empty()  # nobody watched when it ended
     done = project.ok("build", "slow", "--attach", "-v")
     image = project.folder / ".singfactory/candidates/slow-amd64/image.sif"
@@ -282,7 +279,7 @@ def test_a_build_that_failed_while_nobody_watched_is_reported_later(project: Pro
 def test_a_running_build_of_the_same_inputs_is_followed_and_another_is_named(
     project: Project, cluster: Cluster
 ) -> None:
-    first = begin(project, cluster, SHORT.replace("4", "12"))
+    first = begin(project, cluster, SHORT.replace("4", "9"))
     (job,) = cluster.jobs()
     number = job.split()[0]
     recipe = project.folder / "recipes/slow/image.def"
@@ -350,7 +347,10 @@ def test_independent_recipes_are_one_job_array_whose_members_can_be_cancelled(
     assert [Path(line).parent.name for line in done.out.splitlines()] == ["first-amd64", "third-amd64"]
 
 
-def test_a_controller_that_does_not_answer_loses_no_build(project: Project, cluster: Cluster) -> None:
+def test_a_controller_that_does_not_answer_loses_no_build(project: Project, cluster: Cluster, tmp_path: Path) -> None:
+    impatient = tmp_path / "slurm.conf"  # of the client alone: so that it waits less for each answer
+    impatient.write_text(Path(cluster.env["SLURM_CONF"]).read_text() + "MessageTimeout=2\n")
+    project.env["SLURM_CONF"] = str(impatient)  # type: ignore[index]
     process = begin(project, cluster, SHORT)
     controller = int((cluster.folder / "slurmctld.pid").read_text())
     os.kill(controller, signal.SIGSTOP)

@@ -322,3 +322,19 @@ def test_sandbox_is_either_wanted_or_required(places: Places) -> None:
     assert places.load(SINGFACTORY_SANDBOX="required").sandbox_required
     with pytest.raises(UsageError, match="sandbox is 'requierd'"):
         _ = places.load(SINGFACTORY_SANDBOX="requierd").sandbox_required
+
+
+def test_a_site_that_names_its_login_nodes_decides_alone_about_builds_there(places: Places) -> None:
+    own = {"SINGFACTORY_LOGIN_NODES": "none", "SINGFACTORY_LOGIN_BUILDS": "allowed"}
+    assert places.load({}, **own).text("login_builds") == "allowed"
+    places.site.write_text('login_nodes = ["login*", "head"]')
+    found = places.load({}, **own)
+    assert (found.listed("login_nodes"), found.text("login_builds")) == (("login*", "head"), "")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1001", "two", "1.5"])
+def test_an_invalid_number_is_an_error_that_names_its_origin(places: Places, text: str) -> None:
+    with pytest.raises(UsageError, match="slurm_at_once is") as caught:
+        places.load(SINGFACTORY_SLURM_AT_ONCE=text).count("slurm_at_once", 8)
+    assert caught.value.lines()[1:] == ("set in SINGFACTORY_SLURM_AT_ONCE", "write 1 to 1000")
+    assert places.load().count("slurm_at_once", 8) == 8
