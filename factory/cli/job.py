@@ -101,14 +101,20 @@ def run(options: JobOptions) -> int:
     if options.output is not None:
         keep(text, options.output.absolute(), force=options.force)
     if options.submit:
-        return _submit(context, request, text, image)
-    if options.json:
-        emit({"script": text, "image": request.image, "job": None})
-    elif options.output is None:
-        print(text, end="")
+        return _submit(context, options, request, text, image)
+    if options.output is None or options.json:
+        _show(options, request, text)
     else:
         context.progress.note(f"to submit it: sbatch {options.output}")
     return 0
+
+
+def _show(options: JobOptions, request: Request, text: str) -> None:
+    """Print the script, which holds the user's own words: no byte is changed."""
+    if options.json:
+        emit({"script": text, "image": request.image, "job": None})
+    else:
+        print(text, end="", flush=True)
 
 
 def _request(context: Context, options: JobOptions) -> Request:
@@ -238,20 +244,17 @@ def _found_by_checks(context: Context, image: StoredImage) -> tuple[str, str]:
     return _PMIS[0], "It is not known which MPI the image has: change --mpi if ranks think that they are alone."
 
 
-def _submit(context: Context, request: Request, text: str, image: StoredImage) -> int:
+def _submit(context: Context, options: JobOptions, request: Request, text: str, image: StoredImage) -> int:
     folder = Path.cwd()
     try:
         number, kept = submit(text, folder, request.name, context.env)
     except MachineFailure:
-        if context.options.json:
-            emit({"script": text, "image": request.image, "job": None})
-        else:
-            print(text, end="")
+        _show(options, request, text)
         raise
     context.store.lease(image.sif_digest, Job.parse(number, ""), process=False)  # until the job has ended
     log = str(folder / request.log.replace("%x", request.name).replace("%j", number).replace("%A", number))
     log = log.replace("%a", "*")
-    if context.options.json:
+    if options.json:
         emit({"script": text, "image": request.image, "job": number, "log": log, "path": str(kept)})
         return 0
     say(f"submitted job {number}: {request.label} ({image.digest})")

@@ -25,6 +25,7 @@ WITH_VALUES = {
     "exec": ["x"],
     "run": ["x"],
     "shell": ["x"],
+    "job": ["x"],
     "lock": ["x"],
     "login": ["x", "-u", "y"],
     "logout": ["x"],

@@ -306,7 +306,7 @@ def test_the_users_own_values_are_kept_apart_from_options_and_projects(places: P
 
 @pytest.mark.parametrize("name", [key.name for key in settings.KEYS if key.personal])
 def test_a_project_must_not_set_personal_settings(places: Places, name: str) -> None:
-    line = f'{name} = "x"' if name == "ca" else f'{name} = ["x.example"]'
+    line = f'{name} = "x"' if name in ("ca", "job_setup") else f'{name} = ["x.example"]'
     for path in (places.site, places.user):
         path.write_text(line)
     assert name in places.load().values

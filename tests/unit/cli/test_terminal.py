@@ -78,6 +78,7 @@ def test_json_keeps_any_text_and_contains_no_control_characters(text: str) -> No
 def test_only_terminal_prints_except_for_our_own_paths_and_documents() -> None:
     """What is not said through ``say`` or ``tell`` has no text of a stranger, or is escaped where it is made."""
     exact = {
+        "job.py": 1,  # a script with the user's own words, byte by byte
         "plan.py": 2,  # JSON in ASCII; a workflow command
         "report.py": 1,  # a document that factory.github.texts has escaped
     }

@@ -50,7 +50,7 @@ def test_the_smallest_limit_counts(tmp_path: Path, groups: str, files: Mapping[s
 
 
 def test_the_engine_that_builds_gets_the_limit_and_the_users_own_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits.os, "cpu_count", lambda: MANY + 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: MANY + 1)
     assert environment.allowed({})["GOMAXPROCS"] == str(allowed_cpus())
     assert environment.allowed({"GOMAXPROCS": "7"})["GOMAXPROCS"] == "7"
     assert environment.mksquashfs_limits() == ("-processors", str(allowed_cpus()))
