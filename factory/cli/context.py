@@ -18,6 +18,7 @@ from factory.errors import FactoryError, UsageError
 from factory.oci.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
+    from factory.cli.runners import Runners
     from factory.engine.builder import Builder
     from factory.engine.engine import Engine
     from factory.recipes.collection import Recipes
@@ -256,6 +257,13 @@ class Context:
         except FactoryError as error:
             return error
         return None
+
+    @cached_property
+    def runners(self) -> Runners:
+        """Where builds run."""
+        from factory.cli.runners import Runners  # noqa: PLC0415
+
+        return Runners(self)
 
     @cached_property
     def recipes(self) -> Recipes:

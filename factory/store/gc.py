@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,6 +104,30 @@ def collect(
             return tuple(collector.carry_out(verdict) for verdict in collector.plan())
 
 
+def make_room(store: Store, needed: int, *, idle: float, queue: Callable[[], Queue | None], progress: Progress) -> None:
+    """Remove images that nobody uses from a folder of staged copies, which no tag names.
+
+    First those that were not used for ``idle`` seconds; then, the least recently used first, until ``needed`` bytes are
+    free. queue: asks SLURM which jobs there are; called only if space is short. Raises like ``collect``.
+    """
+    collect(store, Rules(grace=idle, patience=_DAY), queue=None, dry_run=False, progress=progress)
+    if _has_room(store, needed):
+        return
+    with store.opened() as root, root.make("locks") as locks, lock_in(locks, "gc.lock", _WAIT, progress):
+        rules = Rules(grace=0, patience=_DAY)
+        collector = _Collector(store, rules, queue(), leases.refresh(store.root), progress)
+        for blob in sorted(collector.blobs.values(), key=lambda blob: blob.used):
+            if not collector.protected(blob):
+                collector.carry_out(blob.verdict("its space is needed", keep=False))
+            if _has_room(store, needed):
+                return
+
+
+def _has_room(store: Store, needed: int) -> bool:
+    free = files.free_space(store.root)
+    return free is None or free >= needed
+
+
 class _Collector:
     """One collection: the state of the store at its start, and the decisions based on it."""
 
@@ -134,7 +158,7 @@ class _Collector:
 
     def plan(self) -> Iterator[Verdict]:
         """Yield a verdict for every file, in the order they are carried out."""
-        kept = {blob.path: why for blob in self.blobs.values() if (why := self._protected(blob))}
+        kept = {blob.path: why for blob in self.blobs.values() if (why := self.protected(blob))}
         free = [blob for path, blob in self.blobs.items() if path not in kept]
         doomed = {blob.path: "no tag names it" for blob in free if not blob.names}
         chosen = [blob for blob in free if blob.names]
@@ -147,7 +171,7 @@ class _Collector:
                 yield blob.verdict(kept.get(path) or f"tagged {blob.shown}", keep=True)
         yield from self._leftovers()
 
-    def _protected(self, blob: _Blob) -> str:
+    def protected(self, blob: _Blob) -> str:
         """Return why an image stays regardless of the size and age rules, or ''."""
         lease = self._lease(blob.digest, self.leases)
         if lease is not None:
