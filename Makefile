@@ -82,6 +82,7 @@ LOCK := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-versio
 requirements: $(VENV)/.ready
 	$(LOCK) --extra factory pyproject.toml requirements/build.in -o requirements/factory.txt >/dev/null
 	$(LOCK) requirements/audit.in -o requirements/audit.txt >/dev/null
+	$(subst 3.10,3.11,$(filter-out --no-build,$(LOCK))) requirements/front-doors.in -o requirements/front-doors.txt >/dev/null
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	scripts/setup $(VENV)

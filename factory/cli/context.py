@@ -162,7 +162,7 @@ class Context:
 
         Raises UsageError, and NotFound for a path that no stored image has.
         """
-        if text.startswith(("/", "./", "../")):  # no reference begins like this
+        if text.startswith(("/", "./", "../")) and (text.endswith(".sif") or os.path.lexists(text)):
             from factory.store.by_path import reference_of  # noqa: PLC0415
 
             return reference_of(self.store, Path(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: ModulesOptions) -> int:
     """Write or remove a module for each image; print NAME/VERSION."""
     context = Context(options)
-    if options.force and not options.default:
-        raise UsageError("--force says how --default works", fix="add --default")
-    for name in options.program:
-        if not is_program(name):
-            raise UsageError(f"{name!r} is not the name of a program", fix="--program python3, without a folder")
+    _check(options)
     kind = TCL if options.tcl else LUA
     modules = Modules(options.to.absolute(), kind, launcher(context), context.store, context.progress)
     if options.remove:
@@ -74,14 +71,27 @@ def run(options: ModulesOptions) -> int:
         rows.append(_row(done, image))
         if not options.json:
             say(f"{done.name}/{done.version}")
-        _explain(context, done, options)
+        _explain(context, done, image, options)
         if done.lacks:
-            kept.append(_kept(done, options))
+            kept.append(_kept(done, image, options))
     if options.json:
         emit(rows)
     if kept:
         raise kept[0]
     return 0
+
+
+def _check(options: ModulesOptions) -> None:
+    """Raise UsageError for options that make no sense."""
+    if options.force and not options.default:
+        raise UsageError("--force says how --default works", fix="add --default")
+    for name in options.program:
+        if not is_program(name):
+            raise UsageError(f"{name!r} is not the name of a program", fix="--program python3, without a folder")
+    if ":" in str(options.to.absolute()) or not str(options.to.absolute()).isprintable():
+        raise UsageError(
+            f"modules in {options.to} could not be used", why="a colon ends a folder in PATH", fix="name another folder"
+        )
 
 
 def _remove(context: Context, modules: Modules, options: ModulesOptions) -> int:
@@ -125,7 +135,7 @@ def _programs(context: Context, image: StoredImage, named: Sequence[str]) -> Seq
     return found.found
 
 
-def _explain(context: Context, done: Written, options: ModulesOptions) -> None:
+def _explain(context: Context, done: Written, image: StoredImage, options: ModulesOptions) -> None:
     note = context.progress.note
     if done.lost:
         note(f"{done.name}/{done.version} no longer has {', '.join(done.lost)}")
@@ -134,15 +144,23 @@ def _explain(context: Context, done: Written, options: ModulesOptions) -> None:
             f"{context.store.root} cannot be written: store gc may remove the image, and its first use fetches it again"
         )
     if done.default and done.default != done.version and not done.lacks:
-        this = f"singfactory modules {done.name}:{done.version} --to {options.to} --default"
-        note(f"module load {done.name} still means {done.default}; to move it: {this}")
+        note(f"module load {done.name} still means {done.default}; to move it: {_move(image, options)}")
 
 
-def _kept(done: Written, options: ModulesOptions) -> FactoryError:
+def _move(image: StoredImage, options: ModulesOptions) -> str:
+    """The command that makes the version of an image the default."""
+    words = ["singfactory", "modules", f"{image.recipe}:{image.tag}", "--to", str(options.to)]
+    for name, value in (("--registry", options.registry), ("--store", options.store)):
+        words += [name, value] if value else []
+    words += [word for program in options.program for word in ("--program", program)]
+    return shlex.join([*words, *(["--tcl"] if options.tcl else []), "--default"])
+
+
+def _kept(done: Written, image: StoredImage, options: ModulesOptions) -> FactoryError:
     return UsageError(
         f"module load {done.name} still means {done.default}",
         why=f"{done.version} lacks {', '.join(done.lacks)}, which that version has",
-        fix=f"load {done.name}/{done.version} by its version, or add --force to: --to {options.to} --default",
+        fix=f"load {done.name}/{done.version} by its version, or: {_move(image, options)} --force",
     )
 
 

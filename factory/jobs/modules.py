@@ -112,8 +112,11 @@ class Modules:
                     why=f"without it, module load {name} would mean another version",
                     fix=f"first: singfactory modules {name}:{others[-1]} --to {self.folder} --default",
                 )
+            known = _read(home / f".{version}" / _RECORD)
             for path in there:
                 files.remove_file(path)
+                if known is not None:
+                    pins.unpin(self.store, known.image.sif_digest, path)
             trees.remove_tree(home / f".{version}")
             if default == version:
                 files.remove_file(home / _DEFAULT)

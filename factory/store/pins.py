@@ -64,7 +64,7 @@ def pin(store: Store, digest: Digest, file: Path) -> bool:
 
     Call this after the file has been written, while a lease protects the image.
     """
-    name = f"{digest.hex}.{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}.json"
+    name = _name(digest, file)
     value = {"format": _FORMAT, "sif_digest": str(digest), "file": os.fsencode(file).decode("latin-1")}
     done = False
     for root in (store.root, *store.shared):
@@ -74,6 +74,17 @@ def pin(store: Store, digest: Digest, file: Path) -> bool:
                     folder.write(name, json.dumps(value) + "\n")
                     done = True
     return done
+
+
+def unpin(store: Store, digest: Digest, file: Path) -> None:
+    """Remove the pin of a file that has been removed, wherever this user may."""
+    for root in (store.root, *store.shared):
+        with contextlib.suppress(OSError, FactoryError), Folder.at(root) as top, top.below(FOLDER) as folder:
+            folder.remove(_name(digest, file))
+
+
+def _name(digest: Digest, file: Path) -> str:
+    return f"{digest.hex}.{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}.json"
 
 
 def read(root: Path) -> tuple[Pin, ...]:

@@ -26,13 +26,19 @@ WITH_VALUES = {
     "run": ["x"],
     "shell": ["x"],
     "job": ["x"],
+    "modules": ["x", "--to", "y"],
     "lock": ["x"],
     "login": ["x", "-u", "y"],
     "logout": ["x"],
 }
+ACTIONS = {
+    "store": (["list"], ["verify"], ["gc"], ["adopt", "x"]),
+    "export": (["jupyter", "x"], ["snakemake", "x", "--to", "y"], ["nextflow", "x", "--to", "y"], ["edf", "x"]),
+    "pyxis": (["get", "docker://x"], ["release"]),
+}
 LINES = [
-    *([name, *WITH_VALUES.get(name, [])] for name, _, _ in COMMANDS if name != "store"),
-    *(["store", *words] for words in (["list"], ["verify"], ["gc"], ["adopt", "x"])),
+    *([name, *WITH_VALUES.get(name, [])] for name, _, _ in COMMANDS if name not in ACTIONS),
+    *([name, *words] for name, actions in ACTIONS.items() for words in actions),
 ]
 
 

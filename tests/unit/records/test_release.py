@@ -103,6 +103,7 @@ def test_run_survives_its_json(gpu: str) -> None:
             RunSpec(env={f"A{number}": "" for number in range(100)}),
         ),
         ({"binds": ["/a\nb", "/c", 7, None]}, RunSpec(binds=("/c",))),
+        ({"programs": ["a/b", "-x", "python3", 7, "$(id)"]}, RunSpec(programs=("python3",))),
     ],
 )
 def test_of_run_only_what_is_understood_is_taken(value: Any, expected: RunSpec) -> None:
