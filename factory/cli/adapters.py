@@ -30,7 +30,7 @@ from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
 
 # Starts this same package on another node. '' is removed from sys.path: the working folder could shadow our modules.
-_START = (
+START = (
     "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
 )
 
@@ -96,7 +96,8 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
         )
 
     def check_place() -> CheckPlace:
-        return CheckPlace(context.engine, context.scratch, require_gpu=context.options.gpu)
+        site = context.settings.text("test_site")
+        return CheckPlace(context.engine, context.scratch, require_gpu=context.options.gpu, site=site)
 
     def origin(recipe: Recipe) -> Origin:
         project = git.find(context.recipes_root, context.env)
@@ -131,7 +132,7 @@ def slurm_runner(context: Context) -> SlurmRunner:
         if value.origin.startswith("--")
     }
     return SlurmRunner(
-        program=(sys.executable, "-c", _START, str(Path(__file__).parents[2])),
+        program=(sys.executable, "-c", START, str(Path(__file__).parents[2])),
         folder=Path.cwd(),
         env=context.env | given,
         progress=context.progress,
