@@ -13,6 +13,7 @@ from pathlib import Path
 from factory.check.readiness import readiness
 from factory.check.readiness.running import Running
 from factory.check.tail import Tail
+from factory.engine import gpus
 from factory.engine.engine import HOME_INSIDE, Engine
 from factory.engine.orders import Bind, Command
 from factory.errors import IntegrityFailure, TestsFailed
@@ -33,11 +34,15 @@ _LEAST_SECONDS = 1.0  # minimum for matching the output of a test that used up i
 
 @dataclass(frozen=True)
 class CheckPlace:
-    """The environment of tests. scratch: on a local disk; require_gpu: a GPU test fails if there is no GPU."""
+    """The environment of tests. scratch: on a local disk; require_gpu: a GPU test fails if there is no GPU.
+
+    site: the cluster's name for reports, '' to leave it out.
+    """
 
     engine: Engine
     scratch: Path
     require_gpu: bool = False
+    site: str = ""
 
 
 def check(
@@ -75,7 +80,19 @@ def check(
         for test in wanted:
             progress.line(f"test {test.name}")
             results.append(_run(recipe, image, test, place))
-    return TestReport(recipe.name, digest, place.engine.label, place.engine.host.gpu, started, tuple(results), findings)
+    gpu = gpus.describe(place.engine.host.gpu, place.engine.base_env)
+    return TestReport(
+        recipe.name,
+        digest,
+        place.engine.label,
+        place.engine.host.gpu,
+        started,
+        tuple(results),
+        findings,
+        gpu_model=gpu.model,
+        driver=gpu.driver,
+        site=place.site if gpu.kind else "",
+    )
 
 
 def require_passed(report: TestReport, folder: Path) -> None:

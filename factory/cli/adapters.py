@@ -87,7 +87,8 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
         )
 
     def check_place() -> CheckPlace:
-        return CheckPlace(context.engine, context.scratch, require_gpu=context.options.gpu)
+        site = context.settings.text("test_site")
+        return CheckPlace(context.engine, context.scratch, require_gpu=context.options.gpu, site=site)
 
     def origin(recipe: Recipe) -> Origin:
         project = git.find(context.recipes_root, context.env)

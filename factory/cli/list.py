@@ -11,6 +11,8 @@ from factory.cli.terminal import emit, say
 from factory.io.files import readable_size
 from factory.records import catalog
 from factory.records.catalog import Catalog, Entry
+from factory.records.gpu_tests import UNTESTED
+from factory.records.release import Release
 from factory.registry.protocol import Access
 
 
@@ -63,4 +65,14 @@ def _row(context: Context, entry: Entry) -> tuple[str, str, str, str]:
     tag = str(newest.tag) if newest else "-"
     size = readable_size(newest.sif.size) if newest else f"not for {context.arch}"
     status = "" if entry.status == "active" else f"[{entry.status}] {entry.note} "
-    return entry.name, tag, size, status + entry.summary
+    return entry.name, tag, size, status + entry.summary + (_gpu(newest) if newest else "")
+
+
+def _gpu(release: Release) -> str:
+    """Return on which GPUs a release was tested; '' for an image without a GPU."""
+    if release.run.gpu == "none" and not release.gpu_tests:
+        return ""
+    passed = ", ".join(test.model for test in release.gpu_tests if not test.failed)
+    failed = ", ".join(test.model for test in release.gpu_tests if test.failed)
+    words = filter(None, (passed and f"tested on {passed}", failed and f"failed on {failed}"))
+    return f" [{'; '.join(words) or UNTESTED}]"

@@ -6,14 +6,17 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from factory.cli import gpu_tests
 from factory.cli import plan as plan_command
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments, verify_argument
 from factory.cli.findings import show as show_findings
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, fail, say
+from factory.errors import FactoryError, TestsFailed
 from factory.io.files import readable_size
 from factory.make.make import Made, make
+from factory.make.release_tests import Tested
 from factory.recipes.document import RUNNERS
 
 
@@ -43,17 +46,25 @@ def run(options: MakeOptions) -> int:
     with context.runners.ended_with_us():
         decided, done = make(recipes, adapters, force=options.force, broken=broken)
     where = context.registry.describe()
+    late = list(gpu_tests.catch_up(context, adapters, [*decided.kept, *done])) if options.gpu else []
+    tested = [one for one in late if isinstance(one, Tested)]
     if options.json:
-        emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})
+        rows = {"registry": where, "made": [to_json(made) for made in done]}
+        more = {"tested": [one.to_json() for one in tested]} if options.gpu else {}
+        emit({**plan_command.to_json(decided), **rows, **more})
     else:
         for kept in decided.kept:
             say(f"unchanged  {kept.recipe.name} ({kept.arch}): {kept.why}")
         for made in done:
             _show(made, where, notes=options.verbose)
+        for one in tested:
+            say(f"tested     {one}")
     errors = [stuck.error for stuck in decided.stuck] + [made.error for made in done if made.error]
+    errors += [one for one in late if isinstance(one, FactoryError)]
     for error in errors:
         fail(error)
-    return errors[0].exit_code if errors else 0
+    failed = TestsFailed.exit_code if any(one.report.failed for one in tested) else 0
+    return errors[0].exit_code if errors else failed
 
 
 def to_json(made: Made) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from factory.io.files import readable_size
 from factory.oci.names import Reference, RegistryAddress
 from factory.pull.locked import pull_locked
 from factory.pull.pull import Pulled, copy_out, pull
-from factory.records import lockfile
+from factory.records import gpu_tests, lockfile
 from factory.store.refs import StoredImage
 
 
@@ -65,19 +65,22 @@ def run(options: PullOptions) -> int:
         if not options.json:
             say_path(copied or done.path, f" {done.image.digest}")
             context.progress.note(f"{done.image.recipe}:{done.image.tag} ({done.image.sif_digest}): {_fetched(done)}")
-            _note_driver(context, done.image)
+            _note_driver(context, done)
         _note_name(context, done.image)
     if options.json:
         emit(rows[0] if len(rows) == 1 else rows)
     return 0
 
 
-def _note_driver(context: Context, image: StoredImage) -> None:
-    """Say which driver the image needs, and whether this machine has an older one."""
+def _note_driver(context: Context, done: Pulled) -> None:
+    """Say which driver the image needs, whether this machine has an older one, and on which GPUs it was tested."""
+    image = done.image
     if image.gpu == "nvidia" and image.needs.driver:
         here = driver.nvidia_driver()
         old = f"; this machine has {here}" if driver.too_old(image.needs, here) else ""
         context.progress.note(f"{image.recipe} needs {image.needs.in_words()}{old}")
+    if image.gpu != "none":
+        context.progress.note(f"{image.recipe}:{image.tag}: {gpu_tests.summary(done.gpu_tests)}")
 
 
 def _note_name(context: Context, image: StoredImage) -> None:

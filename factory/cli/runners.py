@@ -25,7 +25,7 @@ from factory.runners.slurm_script import JobOptions
 AT_ONCE = 8  # builds of an array at the same time, unless the settings say otherwise
 _CONFIGURED_BY = ("slurm_partition", "slurm_account", "slurm_options", "login_nodes")
 # Starts this same package on another node. '' is removed from sys.path: the working folder could shadow our modules.
-_START = (
+START = (
     "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
 )
 
@@ -78,7 +78,7 @@ class Runners:
             if value.origin.startswith("--")
         }
         return SlurmRunner(
-            program=(sys.executable, "-c", _START, str(Path(__file__).parents[2])),
+            program=(sys.executable, "-c", START, str(Path(__file__).parents[2])),
             folder=Path.cwd(),
             env={**self._env, **given},
             progress=self._progress,

@@ -14,6 +14,7 @@ from factory.io.files import readable_size
 from factory.oci.names import Reference
 from factory.publish.published import builds
 from factory.pull.resolve import resolve
+from factory.records import gpu_tests
 from factory.records import report as reports
 from factory.records.findings import summary
 from factory.records.release import TEST_REPORT
@@ -42,8 +43,9 @@ def run(options: ShowOptions) -> int:
     release = found.release
     stored = context.store.where(release.sif)
     attached = registry.referrers(release.recipe, release.digest, TEST_REPORT)
-    report = reports.of_release(release, registry) if attached else None
-    findings = report.findings if report is not None else ()
+    read = reports.of_release(release, registry, attached)
+    on_gpus = gpu_tests.newest(test for test in (report.gpu_test() for report in read) if test is not None)
+    findings = read[0].findings if read else ()
     facts: dict[str, Any] = {
         "name": release.recipe,
         "registry": registry.describe(),
@@ -51,6 +53,7 @@ def run(options: ShowOptions) -> int:
         "path": str(stored) if stored else None,
         "builds": [str(tag) for tag in _builds(context, reference)],
         "test_reports": [str(report.digest) for report in attached],
+        "gpu_tests": [test.to_json() for test in on_gpus],
         "findings": [finding.to_json() for finding in findings],
     }
     if found.notice:
@@ -62,6 +65,8 @@ def run(options: ShowOptions) -> int:
     facts["update"] = f"{readable_size(release.update.size)} from {release.update.tag}" if release.update else ""
     facts["chunks"] = facts["repeat"] = facts["findings"] = ""
     facts["readiness"] = summary(findings)
+    facts["gpu_tests"] = ""
+    facts["gpu"] = gpu_tests.summary(on_gpus) if on_gpus or release.run.gpu != "none" else ""
     if not release.inputs:
         facts["tag"] = facts["inputs"] = "unknown: not built by singfactory"
     facts["run"] = _in_words(facts["run"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.check import check
+from factory.cli import gpu_tests
 from factory.cli.adapters import open_adapters
 from factory.cli.context import Context, common_arguments
 from factory.cli.findings import show as show_findings
@@ -14,7 +15,9 @@ from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
 from factory.make.adapters import Adapters
+from factory.make.release_tests import Tested
 from factory.pull.pull import pull
+from factory.recipes.document import RUNNERS
 from factory.recipes.model import Recipe
 from factory.records import candidate
 from factory.records import report as reports
@@ -25,16 +28,27 @@ from factory.records.report import TestReport
 
 @dataclass(frozen=True)
 class TestOptions(CommonOptions):
-    """Options of `singfactory test`."""
+    """Options of `singfactory test`. untested: words of a GPU's model, '' for any; None if it is not given."""
 
     image: str | None
+    untested: str | None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="recipes")
+    parser.add_argument("names", metavar="NAME|REF", nargs="*", help="recipes; with --gpu also published images")
     parser.add_argument("--image", metavar="REF|FILE", help="test this image, not the candidate")
-    parser.add_argument("--gpu", action="store_true", help="fail GPU tests on a machine without a GPU")
+    parser.add_argument(
+        "--gpu", action="store_true", help="run the GPU tests, or fail; attach the report to a published image"
+    )
+    parser.add_argument("--runner", choices=RUNNERS, help="with --gpu: slurm tests the published image on a GPU node")
+    parser.add_argument(
+        "--untested",
+        metavar="MODEL",
+        nargs="?",
+        const="",
+        help="with --gpu: all newest releases that were never tested on a GPU (of this model, such as H100)",
+    )
     parser.add_argument("--tmpdir", metavar="DIR", help="folder for temporary files, on a local disk")
     common_arguments(parser, TestOptions, registry=True, store=True, json=True)
 
@@ -45,26 +59,75 @@ def run(options: TestOptions) -> int:
     A recipe that cannot be tested does not stop the others. Returns the exit code of the first failure.
     """
     context = Context(options)
-    if options.image and len(options.names) > 1:
-        raise UsageError("--image takes one recipe", fix="name one recipe: its tests run on the image")
+    _require_fitting(options)
     adapters = open_adapters(context)
-    reports, code = [], 0
-    for recipe in context.recipes.with_bases(options.names):
-        if recipe.name not in options.names:
-            continue
+    names = [context.reference(text).name for text in options.names]
+    recipes = {recipe.name: recipe for recipe in context.recipes.with_bases(names)}
+    texts = options.names
+    if options.untested is not None:
+        texts = list(gpu_tests.untested(context, adapters, names, options.untested))
+        if not texts:
+            context.progress.note("every GPU recipe's newest release has been tested on such a GPU")
+    rows, code = [], 0
+    for text in sorted(set(texts)):
+        name = context.reference(text).name
+        recipe = recipes.get(name) or context.recipes.named(name)
         try:
-            report = _test(recipe, context, adapters, options.image)
+            report, tested = _report(recipe, text, context, adapters)
         except FactoryError as error:
             failed = fail(error)
             code = code or failed
             continue
-        reports.append(report)
+        rows.append(_row(report, tested))
         code = code or (TestsFailed.exit_code if report.failed or report.blocking else 0)
         if not options.json:
             show(report, notes=options.verbose)
+            if tested is not None:
+                say(f"{tested}; report attached")
     if options.json:
-        emit([report.to_json() for report in reports])
+        emit(rows)
     return code
+
+
+def _require_fitting(options: TestOptions) -> None:
+    """Raise UsageError for options that do not go together."""
+    if options.image and len(options.names) != 1:
+        raise UsageError("--image takes one recipe", fix="name one recipe: its tests run on the image")
+    if not options.gpu and (options.runner or options.untested is not None):
+        option = "--runner" if options.runner else "--untested"
+        raise UsageError(f"{option} is for tests on a GPU", fix=f"singfactory test --gpu {option} …")
+    if options.image and (options.runner or options.untested is not None):
+        raise UsageError(
+            "--image cannot be tested through SLURM",
+            why="only published images run there, and their reports are attached to them",
+            fix="name the published image: singfactory test NAME:TAG --gpu --runner slurm",
+        )
+    if not options.names and options.untested is None:
+        raise UsageError("test needs a recipe", fix="singfactory test NAME")
+
+
+def _report(recipe: Recipe, text: str, context: Context, adapters: Adapters) -> tuple[TestReport, Tested | None]:
+    """Test a candidate or the image of --image; with --gpu, a published image."""
+    options = context.options
+    assert isinstance(options, TestOptions)  # noqa: S101 - for the type checker
+    reference = context.reference(text)
+    if not options.gpu and (reference.tag or reference.digest):
+        fix = f"singfactory test {reference.name} --image {text}"
+        raise UsageError(f"{text} is not a recipe", why="without --gpu, candidates are tested", fix=fix)
+    if options.gpu and not options.image:
+        published = options.runner == "slurm" or options.untested is not None
+        release = gpu_tests.release_to_test(context, adapters, text, published=published)
+        if release is not None:
+            tests = gpu_tests.GpuTests(context, adapters, slurm=options.runner == "slurm")
+            tested = tests.test(recipe, release)
+            return tested.report, tested
+    return _test(recipe, context, adapters, options.image), None
+
+
+def _row(report: TestReport, tested: Tested | None) -> dict[str, object]:
+    if tested is None:
+        return report.to_json()
+    return {**report.to_json(), "release": f"{tested.release.recipe}@{tested.release.digest}"}
 
 
 def _test(recipe: Recipe, context: Context, adapters: Adapters, named: str | None) -> TestReport:

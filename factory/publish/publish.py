@@ -20,6 +20,7 @@ from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, BuildTag
 from factory.publish import published
 from factory.publish.announce import finish
+from factory.publish.attach import TESTS
 from factory.publish.provenance import provenance
 from factory.publish.readback import ReadBack
 from factory.recipes.model import Recipe
@@ -27,7 +28,7 @@ from factory.records import catalog as catalogs
 from factory.records import sbom
 from factory.records.candidate import Candidate
 from factory.records.compare import index_of
-from factory.records.inputs import GatherInputs, Inputs, gather
+from factory.records.inputs import GatherInputs, Inputs, gather, tests_of
 from factory.records.release import (
     CHUNK_INDEX,
     PROVENANCE,
@@ -38,7 +39,7 @@ from factory.records.release import (
     to_index,
     to_manifest,
 )
-from factory.records.report import TestReport
+from factory.records.report import CREATED, TestReport
 from factory.registry.image_index import Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, RawManifest, Registry, artifact
 
@@ -289,6 +290,7 @@ def _push_image(
         chunks=Descriptor.of(CHUNK_INDEX, chunks) if chunks else None,
         update=_update(recipe, made, chunks, registry),
         needs=made.needs,
+        gpu_tests=tuple(filter(None, (report.gpu_test(),))),
     )
     raw = to_manifest(release, _about(recipe, made, origin), beside_others=len(recipe.build.arch) > 1).raw()
     release = replace(release, digest=raw.descriptor.digest)
@@ -299,9 +301,9 @@ def _push_image(
         CHUNK_INDEX: chunks,
         sbom.MEDIA_TYPE: _sbom_of(made),
     }
-    attached = _push_referrers(
-        recipe.name, raw, documents, created=report.started, registry=registry, progress=progress
-    )
+    annotations: dict[str, Mapping[str, str]] = {kind: {CREATED: report.started} for kind in documents}
+    annotations[TEST_REPORT] = {**report.annotations(), TESTS: str(tests_of(recipe))}
+    attached = _push_referrers(recipe.name, raw, documents, annotations, registry=registry, progress=progress)
     return raw, release, attached
 
 
@@ -337,18 +339,17 @@ def _push_referrers(
     recipe: str,
     subject: RawManifest,
     documents: Mapping[str, bytes],
+    annotations: Mapping[str, Mapping[str, str]],
     *,
-    created: str,
     registry: Registry,
     progress: Progress,
 ) -> Sequence[Descriptor]:
-    """Push documents about an image, by media type, skipping empty ones. created: ISO 8601."""
-    annotations = {"org.opencontainers.image.created": created}
+    """Push documents about an image, by media type, skipping empty ones. annotations: of each one's manifest."""
     attached = []
     for artifact_type, content in documents.items():
         if not content:
             continue
-        manifest, blobs = artifact(artifact_type, content, subject.descriptor, annotations)
+        manifest, blobs = artifact(artifact_type, content, subject.descriptor, annotations[artifact_type])
         for blob, descriptor in blobs:
             registry.push_blob(recipe, blob, descriptor, progress)
         attached.append(registry.push_referrer(recipe, manifest))

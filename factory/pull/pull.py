@@ -19,6 +19,7 @@ from factory.oci.names import Reference
 from factory.pull.plan import forget_indexes, make_plan
 from factory.pull.resolve import confirm, resolve
 from factory.recipes.model import RunSpec
+from factory.records.gpu_tests import GpuTest
 from factory.records.release import Release
 from factory.registry.protocol import Registry
 from factory.sif.needs import Needs
@@ -34,7 +35,7 @@ class Pulled:
     """The result of a pull.
 
     transferred: bytes fetched from the registry, chunk indexes included. reused: bytes of the image that were on this
-    machine before, in a partial download of it or in other images.
+    machine before, in a partial download of it or in other images. gpu_tests: what the catalog says of it.
     """
 
     image: StoredImage
@@ -42,6 +43,7 @@ class Pulled:
     transferred: int
     reused: int
     seconds: float
+    gpu_tests: tuple[GpuTest, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `pull --json` prints."""
@@ -58,6 +60,7 @@ class Pulled:
             "registry": self.image.registry,
             "cuda": self.image.needs.cuda,
             "driver": self.image.needs.driver,
+            "gpu_tests": [test.to_json() for test in self.gpu_tests],
         }
 
 
@@ -122,7 +125,10 @@ def pull(
         )
     store.record(image, found.tags, asked=locked is None)
     reused = max(0, release.sif.size - transferred)
-    return Pulled(image, path, transferred + overhead, reused, monotonic() - started)
+    tests = next(
+        (one.gpu_tests for one in (release, *found.others) if one.digest == release.digest and one.gpu_tests), ()
+    )
+    return Pulled(image, path, transferred + overhead, reused, monotonic() - started, tests)
 
 
 def _bring(

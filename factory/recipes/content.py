@@ -116,9 +116,22 @@ def build_inputs(recipe: Recipe, definition: Definition) -> tuple[tuple[str, str
                 for relative, path, mode in copied_files(walk, copy, place):
                     if path not in digests:
                         digests[path] = _digest(relative, path, place)
-                    executable = 0o755 if mode & stat.S_IXUSR else 0o644
-                    found[relative] = f"{executable:04o}:{digests[path]}"
+                    found[relative] = _marked(mode, digests[path])
     return tuple(sorted(found.items()))
+
+
+def files_of_tests(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """Return every file below the recipe's folder `tests`, like ``build_inputs``; none if there is no such folder."""
+    if not (recipe.folder / "tests").is_dir():
+        return ()
+    place = Place(recipe.folder / "tests")
+    files = copied_files(Walk(recipe.folder), Copy("tests", "", 0), place)
+    return tuple(sorted((relative, _marked(mode, _digest(relative, path, place))) for relative, path, mode in files))
+
+
+def _marked(mode: int, digest: Digest) -> str:
+    executable = 0o755 if mode & stat.S_IXUSR else 0o644
+    return f"{executable:04o}:{digest}"
 
 
 def refuse_moving(written: Definition, values: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from factory.io.progress import Progress
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, BuildTag, recipe_name, tag_name
 from factory.recipes.model import Recipe
+from factory.records.gpu_tests import GpuTest, newest
 from factory.records.release import Release
 from factory.registry.protocol import Manifest, RawManifest, Registry, artifact, read_all
 
@@ -63,15 +64,26 @@ class Entry:
         A build number has at most one release per architecture. A release that is added late, after an interrupted
         run, may be older than known ones.
         """
-        same = (one for one in self.releases if (one.arch, one.digest) == (release.arch, release.digest))
-        repeats = [one.repeat for one in (*same, release) if one.repeat is not None]  # kept in the catalog only
-        release = replace(release, repeat=max(repeats, key=lambda one: one.created, default=None))
+        same = [one for one in self.releases if (one.arch, one.digest) == (release.arch, release.digest)]
+        repeats = [one.repeat for one in (*same, release) if one.repeat is not None]  # known to the catalog only
+        tests = (test for one in (*same, release) for test in one.gpu_tests)
+        release = replace(
+            release, repeat=max(repeats, key=lambda one: one.created, default=None), gpu_tests=newest(tests)
+        )
         if release in self.releases:
             return self
         others = [known for known in self.releases if (known.tag, known.arch) != (release.tag, release.arch)]
         own = [release, *(known for known in others if known.tag.version == release.tag.version)]
         before = (known for known in others if known.tag.version != release.tag.version)
         return replace(self, releases=(*before, *sorted(own, key=lambda one: (one.tag, one.arch))))
+
+    def with_gpu_test(self, digest: Digest, test: GpuTest) -> Entry:
+        """Return the entry with the result of a release's tests on a GPU. digest: of the release's manifest."""
+        releases = (
+            replace(one, gpu_tests=newest((*one.gpu_tests, test))) if one.digest == digest else one
+            for one in self.releases
+        )
+        return replace(self, releases=tuple(releases))
 
     def described_by(self, recipe: Recipe) -> Entry:
         """Return the entry with the recipe's current texts, status and note."""

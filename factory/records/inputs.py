@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from factory.oci.digest import Digest
 from factory.oci.names import docker_base, docker_reference
 from factory.recipes.bases import others
-from factory.recipes.content import build_inputs, refuse_moving
+from factory.recipes.content import build_inputs, files_of_tests, refuse_moving
 from factory.recipes.definition import parser as definition_parser
 from factory.recipes.definition.agents import refuse_host
 from factory.recipes.definition.arguments import argument_values, base_address
@@ -106,6 +106,17 @@ def _definition_inputs(recipe: Recipe, arch: str) -> dict[str, str]:
         "files": Digest.of(copied.encode()).hex,
         "rules": quiet.record(recipe.quiet),
     }
+
+
+def tests_of(recipe: Recipe) -> Digest:
+    """Return the digest of a recipe's tests: each `[[test]]`, the files in `tests`, and `[run]`, which they run with.
+
+    The image does not depend on them, so they are not part of its inputs. Raises ProblemError for a file that cannot
+    be read, or a link out of the recipe's folder.
+    """
+    specs = [{**asdict(test), "timeout": test.timeout.total_seconds()} for test in recipe.tests]
+    document = {"tests": specs, "files": files_of_tests(recipe), "run": run_to_json(recipe.run)}
+    return Digest.of(json.dumps(document, sort_keys=True).encode())
 
 
 class GatherInputs(Protocol):

@@ -12,6 +12,8 @@ from factory.errors import IntegrityFailure, UsageError
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import BuildTag, is_program, tag_name, version_name
 from factory.recipes.model import RunSpec
+from factory.records import gpu_tests
+from factory.records.gpu_tests import GpuTest
 from factory.registry.image_index import ARCH, ImageIndex, Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
 from factory.sif.needs import Needs
@@ -53,6 +55,7 @@ class Release:
     digests by name. tested: the test results in words. fingerprint: of the contents (factory.sif.fingerprint), or ''.
     chunks: the blob of its chunk index (factory.delta.index), if any. update: from the previous release. repeat: in
     the catalog only. needs: of the machine's GPU driver. project: the project whose packages it has (`[project]`).
+    gpu_tests: of later tests on GPUs, in the catalog only; the reports themselves are referrers.
     """
 
     recipe: str
@@ -72,6 +75,7 @@ class Release:
     repeat: Repeat | None = None
     needs: Needs = field(default_factory=Needs)
     project: Mapping[str, str] = field(default_factory=dict)
+    gpu_tests: tuple[GpuTest, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the release's catalog entry."""
@@ -100,6 +104,8 @@ class Release:
             entry["needs"] = needs
         if self.project:
             entry["project"] = dict(self.project)
+        if self.gpu_tests:
+            entry["gpu_tests"] = [test.to_json() for test in self.gpu_tests]
         return entry
 
     @classmethod
@@ -137,6 +143,7 @@ def _from_json(recipe: str, value: dict[str, Any]) -> Release:
         repeat=_repeat_from_json(value.get("repeat")),
         needs=Needs.from_json(value.get("needs")),
         project=_texts(value.get("project")),
+        gpu_tests=gpu_tests.from_json(value.get("gpu_tests")),
     )
 
 

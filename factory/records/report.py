@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,22 +12,26 @@ from typing import Any, Literal, get_args
 from factory import strict
 from factory.errors import FactoryError, IntegrityFailure, NotFound
 from factory.io import files
-from factory.oci.digest import Digest
+from factory.oci.digest import Descriptor, Digest
 from factory.records.findings import Finding, from_records
+from factory.records.gpu_tests import GpuTest
 from factory.records.record import Record
 from factory.records.release import TEST_REPORT, Release
 from factory.registry.protocol import Manifest, Registry, read_all
 
 Outcome = Literal["passed", "failed", "untested"]
+CREATED = "org.opencontainers.image.created"  # annotation of an attached report: when its tests started
+_OURS = "io.singfactory."
 OWN_TEST = "%test"  # the name of the definition's test section in reports
 _FORMAT = 1
 _LIMIT = 16 * 1024 * 1024  # bytes of a report; longer outputs are cut
-_MOST_REPORTS = 10  # attached to one release
+_MOST_REPORTS = 20  # that are read of one release
 _TEXT_LIMIT = 1000  # characters of a short text in it
 _OUTPUT_LIMIT = 200_000  # characters of one output; factory.check.check keeps fewer
 _WIDEST = 6  # most bytes of a character in JSON: \u001b
 _CUT = "[…]\n"
 _KEYS = frozenset({"format", "recipe", "sif_digest", "engine", "gpu", "started", "summary", "tests", "findings"})
+_GPU_KEYS = frozenset({"gpu_model", "driver", "site"})  # of machines with a GPU only
 _TEST_KEYS = frozenset({"name", "outcome", "seconds", "why", "stdout", "stderr"})
 _XML_FORBIDDEN = {
     code: "\N{REPLACEMENT CHARACTER}"
@@ -53,7 +58,8 @@ class TestResult:
 class TestReport:
     """All tests of one image. sif_digest: of the bytes that were tested. started: ISO 8601, UTC.
 
-    findings: of the readiness checks, errors first; reports of older versions have none.
+    findings: of the readiness checks, errors first; reports of older versions have none. gpu: nvidia, rocm, or '' for
+    a machine without a GPU. gpu_model, driver: as the driver reports them. site: the cluster's name, or ''.
     """
 
     __test__ = False  # the name looks like a test class to pytest
@@ -65,6 +71,9 @@ class TestReport:
     started: str
     results: tuple[TestResult, ...]
     findings: tuple[Finding, ...] = ()
+    gpu_model: str = ""
+    driver: str = ""
+    site: str = ""
 
     @property
     def failed(self) -> tuple[TestResult, ...]:
@@ -80,6 +89,19 @@ class TestReport:
     def untested(self) -> tuple[TestResult, ...]:
         """The tests that could not be run here."""
         return tuple(result for result in self.results if result.outcome == "untested")
+
+    def gpu_test(self) -> GpuTest | None:
+        """Return what this says of the image on a GPU; None if its tests, or some of them, did not run on one."""
+        if not self.gpu or not self.gpu_model or self.untested or not self.results:
+            return None
+        failed = tuple(result.name for result in self.failed)
+        return GpuTest(self.gpu_model, self.driver, self.started, len(self.results) - len(failed), failed, self.site)
+
+    def annotations(self) -> dict[str, str]:
+        """Return the annotations of its manifest when it is attached to a release: lists of referrers show them."""
+        facts = {"gpu": self.gpu, "gpu-model": self.gpu_model, "driver": self.driver, "site": self.site}
+        known = {_OURS + name: text for name, text in facts.items() if text}
+        return {CREATED: self.started, **known}
 
     def summary(self) -> str:
         """Return the results in words: ``3 passed; untested: cuda (no GPU)``, or ``no tests``."""
@@ -101,6 +123,7 @@ class TestReport:
             "sif_digest": str(self.sif_digest),
             "engine": self.engine,
             "gpu": self.gpu,
+            **{name: text for name in sorted(_GPU_KEYS) if (text := getattr(self, name))},
             "started": self.started,
             "summary": self.summary(),
             "tests": [
@@ -149,19 +172,44 @@ def load(folder: Path, recipe: str) -> TestReport:
     return report
 
 
-def of_release(release: Release, registry: Registry) -> TestReport | None:
-    """Return the newest test report attached to a release; None if it has none that can be fetched and read."""
-    found: list[TestReport] = []
+def of_release(
+    release: Release, registry: Registry, attached: Iterable[Descriptor] | None = None
+) -> tuple[TestReport, ...]:
+    """Return the test reports of a release, newest first, without those that cannot be fetched and read.
+
+    attached: the referrers that are test reports, if they are known. Of many, only the newest are read.
+    """
+    if attached is None:
+        attached = registry.referrers(release.recipe, release.digest, TEST_REPORT)
+    newest = sorted(attached, key=lambda one: one.annotations.get(CREATED, "9"), reverse=True)[:_MOST_REPORTS]
+    found = filter(None, (_attached(release, one, registry) for one in newest))
+    return tuple(sorted(found, key=lambda report: report.started, reverse=True))
+
+
+def _attached(release: Release, referrer: Descriptor, registry: Registry) -> TestReport | None:
     try:
-        for referrer in registry.referrers(release.recipe, release.digest, TEST_REPORT)[:_MOST_REPORTS]:
-            (layer,) = Manifest.read(registry.manifest(release.recipe, str(referrer.digest))).layers
-            content = read_all(registry.blob(release.recipe, layer), _LIMIT)
-            report = _read(Record(strict.json_value(content, _LIMIT)))
-            if (report.recipe, report.sif_digest) == (release.recipe, release.sif.digest):
-                found.append(report)
+        (layer,) = Manifest.read(registry.manifest(release.recipe, str(referrer.digest))).layers
+        report = _parsed(read_all(registry.blob(release.recipe, layer), _LIMIT))
     except (FactoryError, ValueError):
-        pass
-    return max(found, key=lambda report: report.started, default=None)
+        return None
+    return report if (report.recipe, report.sif_digest) == (release.recipe, release.sif.digest) else None
+
+
+def from_job(content: bytes, recipe: str, image: Digest) -> TestReport:
+    """Read the report that `singfactory test --json` printed on another machine. Raises IntegrityFailure."""
+    try:
+        (value,) = strict.array(strict.json_value(content, _LIMIT), 1)
+        report = _read(Record(value))
+    except (ValueError, FactoryError) as error:
+        raise IntegrityFailure(f"the test report of {recipe} is broken", why=str(error)[:200]) from error
+    if (report.recipe, report.sif_digest) != (recipe, image):
+        why = f"it is about {ascii(report.recipe)[:100]} {report.sif_digest}"
+        raise IntegrityFailure(f"the test report of {recipe} is about another image", why=why)
+    return report
+
+
+def _parsed(content: bytes) -> TestReport:
+    return _read(Record(strict.json_value(content, _LIMIT)))
 
 
 def last_seconds(folder: Path, recipe: str) -> float | None:
@@ -174,7 +222,8 @@ def last_seconds(folder: Path, recipe: str) -> float | None:
 
 def _read(record: Record) -> TestReport:
     record.format(_FORMAT)
-    record.only(_KEYS)
+    record.only(_KEYS | _GPU_KEYS)
+    facts = {name: record.text(name, _TEXT_LIMIT) for name in _GPU_KEYS if record.has(name)}
     return TestReport(
         recipe=record.text("recipe", _TEXT_LIMIT),
         sif_digest=record.digest("sif_digest"),
@@ -183,6 +232,7 @@ def _read(record: Record) -> TestReport:
         started=record.time("started"),
         results=tuple(_result(test) for test in record.records("tests")),
         findings=from_records(record.records("findings")) if record.has("findings") else (),
+        **facts,
     )
 
 

@@ -22,6 +22,7 @@ def test_the_cuda_of_a_build_reaches_the_users_who_pull_it(project: Project) -> 
     needs = {"cuda": "12.1", "driver": "525.60.13"}
     assert json.loads(project.ok("show", "tool", "--json").out)["needs"] == needs
     pulled = project.ok("pull", "tool")
-    assert pulled.err.endswith("tool needs NVIDIA driver 525.60.13 or later (CUDA 12.1)\n")
+    said = "tool needs NVIDIA driver 525.60.13 or later (CUDA 12.1)\ntool:1.0-1: untested on GPU\n"
+    assert pulled.err.endswith(said)
     assert {name: json.loads(project.ok("pull", "tool", "--json").out)[name] for name in needs} == needs
     assert "this machine has none" in project.ok("exec", "tool", "true").err

@@ -97,7 +97,8 @@ def _of_release(data: bytes, place: Path) -> None:
         registry.push_blob(there.recipe, content, blob, QUIET)
     registry.push_referrer(there.recipe, manifest)
     found = reports.of_release(there, registry)
-    for finding in found.findings if found else ():
+    assert all((report.gpu_model + report.driver + report.site).isprintable() for report in found)
+    for finding in (finding for report in found for finding in report.findings):
         assert str(finding).isprintable()
         f"{finding.effect} {finding.remedy}".encode()
 

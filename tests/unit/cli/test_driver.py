@@ -59,7 +59,8 @@ def on_gpu(cluster: Cluster, driver: str, *arguments: str, **env: str) -> tuple[
 
 
 def test_pull_and_show_say_which_driver_an_image_needs(cluster: Cluster) -> None:
-    assert cluster.ok("pull", "tool").err.endswith("\ntool needs NVIDIA driver 525.60.13 or later (CUDA 12.1)\n")
+    said = "\ntool needs NVIDIA driver 525.60.13 or later (CUDA 12.1)\ntool:1.0-1: untested on GPU\n"
+    assert cluster.ok("pull", "tool").err.endswith(said)
     pulled = json.loads(cluster.ok("pull", "tool", "--json").out)
     assert (pulled["cuda"], pulled["driver"]) == ("12.1", "525.60.13")
     line = "needs        NVIDIA driver 525.60.13 or later (CUDA 12.1); code for sm_80 sm_90\n"

@@ -621,6 +621,5 @@ def test_an_image_that_will_not_work_on_a_cluster_is_refused_unless_its_recipe_s
     assert registry.tags("tool") == []
     ignored = replace(report, findings=(replace(error, ignored="it is static"), replace(error, severity="warning")))
     release = publish(recipe, made, ignored, registry=registry, origin=ORIGIN, progress=QUIET)
-    read = of_release(release, registry)
-    assert read is not None
+    (read,) = of_release(release, registry)
     assert read.findings == ignored.findings
