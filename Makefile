@@ -23,7 +23,7 @@ quick: $(VENV)/.ready
 	$(PARALLEL) lint types quick-unit
 
 quick-unit: $(VENV)/.ready
-	$(PYTHON) -m pytest -q -n auto --dist worksteal -m "not slow" tests/unit tests/test_architecture.py
+	scripts/in-memory $(PYTHON) -m pytest -q -n auto --dist worksteal -m "not slow" tests/unit tests/test_architecture.py
 
 # Installs the engine, and then what tests need: both may use the system's package manager.
 engine:
@@ -38,7 +38,7 @@ fix: $(VENV)/.ready
 lint: $(VENV)/.ready workflows
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/shellcheck -x scripts/install-apptainer scripts/install-test-tools scripts/setup .ci/run
+	$(VENV)/bin/shellcheck -x scripts/in-memory scripts/install-apptainer scripts/install-test-tools scripts/setup .ci/run
 	$(VENV)/bin/singfactory lint
 
 # Checks the GitHub workflow files: security (zizmor), published schemas, syntax and expressions (actionlint).
@@ -54,14 +54,14 @@ types: $(VENV)/.ready
 # These tests pack images with mksquashfs. If the machine has none, the engine brings it.
 unit: $(VENV)/.ready
 	PATH="$$PATH:/usr/sbin:/sbin" command -v mksquashfs >/dev/null || scripts/install-apptainer >/dev/null
-	$(PYTHON) -m pytest -n auto --dist worksteal tests/unit tests/test_architecture.py
+	scripts/in-memory $(PYTHON) -m pytest -n auto --dist worksteal tests/unit tests/test_architecture.py
 
 # Uses a real engine and real registries; the scripts install what is missing. One worker per core. All tests of a file run
 # in the same worker and share its engine, registry and fixtures. Attacks go first: one of their files takes longest.
 integration: $(VENV)/.ready
 	engine=$$(scripts/install-apptainer) && tools=$$(scripts/install-test-tools) && \
 	  PATH="$$tools:$$PATH" SINGFACTORY_ENGINE="$$engine" \
-	  $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 tests/attacks tests/integration
+	  scripts/in-memory $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10 tests/attacks tests/integration
 
 # Fuzzes the parsers of untrusted input for MINUTES. `make integration` includes one minute of it.
 TARGET ?= all

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,9 +45,12 @@ def new_project(
 
 
 @pytest.fixture
-def project(new_project: Callable[[], Project]) -> Project:
-    """An empty factory."""
-    return new_project()
+def project(new_project: Callable[[], Project], request: pytest.FixtureRequest) -> Iterator[Project]:
+    """An empty factory. Its folder goes with the test, unless that fails."""
+    made, failed = new_project(), request.session.testsfailed
+    yield made
+    if request.session.testsfailed == failed:
+        shutil.rmtree(made.folder, ignore_errors=True)
 
 
 @pytest.fixture
