@@ -127,7 +127,7 @@ def digest_in(text: str) -> str:
     """The digest of the SIF in whose image a program ran, from the engine's variable APPTAINER_CONTAINER."""
     found = set(re.findall(r"/([0-9a-f]{64})\.sif", text))
     assert len(found) == 1, text
-    return found.pop()
+    return str(found.pop())
 
 
 def _python() -> bytes:

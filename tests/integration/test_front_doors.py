@@ -125,11 +125,13 @@ manager.shutdown_kernel()
 def test_a_jupyter_kernel_runs_in_the_image(science: Project, sif: str, tmp_path: Path, outside: Path) -> None:
     """The connection file is in a folder that images do not see, as /run/user/1000 on many clusters."""
     (tmp_path / "kernel.py").write_text(KERNEL)
-    env = {"JUPYTER_DATA_DIR": str(tmp_path / "jupyter"), "JUPYTER_RUNTIME_DIR": str(outside)}
+    data, runtime = str(tmp_path / "jupyter"), str(outside)
+    env = {"JUPYTER_DATA_DIR": data, "JUPYTER_RUNTIME_DIR": runtime}
     file = Path(science.ok("export", "jupyter", "science", "--name", "ada", **env).out.strip())
     assert file == tmp_path / "jupyter/kernels/ada/kernel.json"
     assert json.loads(file.read_text())["display_name"].startswith("science 1.0-1 (")
-    out = run(science, str(tools() / "bin/python"), str(tmp_path / "kernel.py"), "ada", WHERE, **env)
+    command = (str(tools() / "bin/python"), str(tmp_path / "kernel.py"), "ada", WHERE)
+    out = run(science, *command, JUPYTER_DATA_DIR=data, JUPYTER_RUNTIME_DIR=runtime)
     ran("Jupyter", "singfactory export jupyter science", out, sif)
     assert "still there" in out
     again = science.ok("export", "jupyter", "science", "--name", "ada", **env)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.factory_project import DEFINITION, Project
 from tests.integration.front_doors import as_user, digest_in, run
-from tests.servers import Server
+from tests.servers import Server, tool
 
 LMOD = Path("/usr/share/lmod/lmod/init/bash")
 
@@ -72,6 +72,17 @@ def test_a_loaded_module_runs_its_programs_in_the_image(factory: Project, tmp_pa
     assert f"Image: {factory.ok('path', '--pinned', 'tool:1.0-1').out.strip()}" in shown
     assert "plot, solve" in module(factory, tmp_path, "module help tool")
     assert "solve" not in module(factory, tmp_path, "module load tool; module unload tool; command -v solve || true")
+
+
+def test_environment_modules_reads_tcl(factory: Project, tmp_path: Path) -> None:
+    for build in (1, 3):
+        factory.ok("modules", f"tool:1.0-{build}", "--to", str(tmp_path), "--tcl")
+    for name, build in (("tool", 1), ("tool/1.0-3", 3)):
+        script = f'eval "$({tool("modulecmd")} bash load {name})" && solve a'
+        out = run(factory, "bash", "-c", script, MODULEPATH=str(tmp_path))
+        assert (out.startswith("solve a /"), digest_in(out)) == (True, sif(factory, build))
+    shown = run(factory, "bash", "-c", f"{tool('modulecmd')} bash help tool 2>&1", MODULEPATH=str(tmp_path))
+    assert "plot, solve" in shown
 
 
 def test_a_new_version_becomes_the_default_only_when_asked(factory: Project, tmp_path: Path) -> None:

@@ -138,7 +138,9 @@ def test_temporary_files_are_on_the_jobs_own_disk_unless_the_user_chose_a_folder
 
 @pytest.mark.slow
 def test_a_build_that_is_asked_to_end_cleans_up_and_leaves_no_result(tmp_path: Path) -> None:
-    program = f"trap 'echo cleaned >{tmp_path}/cleaned; exit 130' TERM; echo x >{tmp_path}/begun; while :; do sleep 0.1; done"
+    program = (
+        f"trap 'echo cleaned >{tmp_path}/cleaned; exit 130' TERM; echo x >{tmp_path}/begun; while :; do sleep 0.1; done"
+    )
     run = write(tmp_path, request(tmp_path), program=program)
     job = subprocess.Popen(["/bin/sh", str(run / "job.sh")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 20
