@@ -1,4 +1,4 @@
-"""Prints each front door, its command, and the digest that ran: python -m benchmarks.front_doors
+"""Prints each front door, its command, and the digest that ran: python -m benchmarks.front_doors.
 
 Runs the tests of docs/front-doors.md with the real tools, which scripts/install-test-tools installs.
 """

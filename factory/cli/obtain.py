@@ -22,6 +22,8 @@ def obtain(context: Context, text: str) -> StoredImage:
         if context.store.holds(image):
             return image
     except Purged as gone:
+        if not gone.image.registry:
+            raise
         reference = gone.image.pinned
     except NotFound:
         pass
