@@ -11,7 +11,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import say_path
 from factory.engine import driver
-from factory.engine.host import gpu_present
+from factory.engine.machine import gpu_present
 from factory.errors import PlaceUnusable, UsageError
 from factory.io.ancestors import private_folder
 from factory.io.files import readable_size

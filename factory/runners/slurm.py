@@ -21,6 +21,7 @@ from typing import Any
 from factory import strict
 from factory.errors import BuildFailed, FactoryError, NotFound, UsageError
 from factory.io import files, process
+from factory.io.become import absolute_searches
 from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
 from factory.runners.protocol import BuildTask, Made
@@ -96,7 +97,7 @@ class SlurmRunner:
 
     def build(self, task: BuildTask[Made]) -> Made:
         """Build on a node. Raises the error of the build there, UsageError, BuildFailed, ClusterFailure."""
-        if shutil.which("srun", path=process.absolute_searches(self.env).get("PATH", os.defpath)) is None:
+        if shutil.which("srun", path=absolute_searches(self.env).get("PATH", os.defpath)) is None:
             raise BuildFailed(
                 f"cannot build {task.recipe} with SLURM: srun was not found",
                 why="SLURM's programs are not on PATH",

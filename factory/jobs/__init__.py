@@ -1,0 +1,1 @@
+"""What runs in a cluster's job: scripts, broadcast, module files."""
