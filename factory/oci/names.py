@@ -21,6 +21,7 @@ _REPOSITORY = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|
 _HOST = r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?"
 # An escaped byte of a folder's name, upper case; or the escape of a percent sign before what looks like one.
 _ESCAPE = r"%(?:[01][0-9A-F]|7F|[89A-F][0-9A-F]|25(?=(?:25)*(?:[01][0-9A-F]|7F|[89A-F][0-9A-F])))"
+_PROGRAM = r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}"
 NAME_LIMIT = 100
 RESERVED_NAMES = frozenset({"catalog"})
 _DOCKER = "docker://"
@@ -68,6 +69,11 @@ def version_name(text: str) -> str:
             fix="write 2.1.2 or 2.1.2_rc1",
         )
     return text
+
+
+def is_program(name: object) -> bool:
+    """Return whether this can be the name of a program in an image: safe as a file's name and in a shell."""
+    return isinstance(name, str) and re.fullmatch(_PROGRAM, name, re.ASCII) is not None
 
 
 @dataclass(frozen=True, order=True)
