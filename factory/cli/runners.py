@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from factory.cli.settings import PREFIX
 from factory.cli.where import job_here, on_login_node
 from factory.errors import Disconnected, UsageError
-from factory.io import files, process
+from factory.io import files
+from factory.io.become import absolute_searches
 from factory.runners.local import LocalRunner
 from factory.runners.protocol import Runner
 from factory.runners.slurm import SlurmRunner
@@ -110,7 +111,7 @@ class Runners:
 
     @property
     def _has_slurm(self) -> bool:
-        path = process.absolute_searches(self._context.env).get("PATH", os.defpath)
+        path = absolute_searches(self._context.env).get("PATH", os.defpath)
         return shutil.which("sbatch", path=path) is not None
 
     @property
