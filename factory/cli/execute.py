@@ -84,10 +84,10 @@ def execute(verb: str, options: RunOptions) -> int:
         raise UsageError("exec needs a program", fix=f"singfactory exec {options.ref} python train.py")
     engine = context.program  # first: without an engine there is no point in fetching the image
     reference = context.qualified(context.reference(options.ref))
-    image = context.store.find(reference) if options.explain else _stored(context, reference)
+    image = context.store.find(reference) if options.explain else stored(context, reference)
     parts = run_options.collect(context, image, options)  # its errors come before anything is fetched or copied
     if not options.explain:
-        image = _in_use(context, image)
+        image = in_use(context, image)
     run_options.require_fit(image, context.store.file(image, hashed=False))
     file, stays = _near(context, image, copies=not options.explain)
     start = container.start(
@@ -143,7 +143,7 @@ def _near(context: Context, image: StoredImage, *, copies: bool) -> tuple[Path, 
     return context.store.file(image), "no local disk is named"
 
 
-def _in_use(context: Context, image: StoredImage) -> StoredImage:
+def in_use(context: Context, image: StoredImage) -> StoredImage:
     """Lease the image, then fetch it again if it is missing. The lease stays valid when the engine takes over."""
     context.store.lease(image.sif_digest, context.job)
     return image if context.store.holds(image) else _fetch_again(context, image)
@@ -170,7 +170,8 @@ def _fetch_again(context: Context, image: StoredImage) -> StoredImage:
     return image
 
 
-def _stored(context: Context, reference: Reference) -> StoredImage:
+def stored(context: Context, reference: Reference) -> StoredImage:
+    """Return the image that a reference means; it is pulled if the store has no record of it."""
     try:
         return context.store.find(reference)
     except Purged as gone:

@@ -230,7 +230,7 @@ def _home(context: Context, options: RunOptions) -> Iterator[Part]:
 def _binds(context: Context, image: StoredImage, options: RunOptions) -> Iterator[Part]:
     """Yield the binds: those of every run, those of presets, those of the command line. The last of a target counts."""
     own = [(Part(("--bind", text), "option --bind"), text.partition(":")[2].partition(":")[0]) for text in options.bind]
-    chosen = [one for name in _names(options.presets) for one in _preset(context, image, name)]
+    chosen = [one for name in preset_names(options.presets) for one in preset_binds(context, image, name)]
     taken = [target or part.words[1] for part, target in own]
     kept = [(bind, origin) for bind, origin in chosen if bind.target not in taken]
     taken += [bind.target for bind, _ in kept]
@@ -241,11 +241,13 @@ def _binds(context: Context, image: StoredImage, options: RunOptions) -> Iterato
     yield from (part for part, _ in own)
 
 
-def _names(presets: Sequence[str]) -> list[str]:
+def preset_names(presets: Sequence[str]) -> list[str]:
+    """Return the names of presets in the texts of ``--with``, each once."""
     return list(dict.fromkeys(name.strip() for text in presets for name in text.split(",") if name.strip()))
 
 
-def _preset(context: Context, image: StoredImage, name: str) -> Iterator[tuple[Wanted, str]]:
+def preset_binds(context: Context, image: StoredImage, name: str) -> Iterator[tuple[Wanted, str]]:
+    """Yield the binds of a preset, and where each comes from. Raises UsageError, and NotFound for a missing folder."""
     found = context.settings.values.get(binds.setting(name))
     if found is None:
         prefix = binds.setting("")

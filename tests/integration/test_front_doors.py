@@ -276,12 +276,11 @@ def test_another_image_of_pyxis_goes_to_enroot(science: Project, tmp_path: Path)
 
 def test_an_edf_names_the_squashfs_and_the_variables_of_the_image(science: Project, sif: str, tmp_path: Path) -> None:
     file = tmp_path / "edf/science.toml"
-    done = science.ok(
-        "export", "edf", "science", "-B", "/data", "-B", "/a:/b:ro", "--workdir", "/data", "--to", str(file)
-    )
+    options = ("-B", "/data", "-B", "/a:/b:ro", "--workdir", "/data", "--with", "dataset", "--to", str(file))
+    done = science.ok("export", "edf", "science", *options, SINGFACTORY_BINDS=f"dataset={tmp_path}:/dataset:ro")
     assert done.out == f"{file}\n"
     found = tomllib.loads(file.read_text())
-    assert (found["mounts"], found["workdir"]) == (["/data:/data", "/a:/b:ro"], "/data")
+    assert (found["mounts"], found["workdir"]) == ([f"{tmp_path}:/dataset:ro", "/data:/data", "/a:/b:ro"], "/data")
     assert found["env"] == {**dict(one.split("=") for one in ENV), "GREETING": "hello"}
     assert Path(found["image"]).stem == sif
     assert run(science, "apptainer", "--silent", "exec", found["image"], "cat", "/made") == "made\n"
