@@ -20,7 +20,7 @@ from factory.sif.programs import programs_of
 from factory.sif.tree import FilesUnknown, open_tree
 from factory.store.refs import StoredImage
 
-_FOLDER = re.compile(r"[\w./+@=~,-]+")
+_FOLDER = re.compile(r"[\w./+@=~,-]+", re.ASCII)
 _MANY = 100  # programs, above which a user may want to name some
 
 
@@ -93,7 +93,7 @@ def _check(options: ModulesOptions) -> None:
     if _FOLDER.fullmatch(str(options.to.absolute())) is None:
         raise UsageError(
             f"modules in {options.to} could not be loaded",
-            why="a colon ends a folder in PATH, and Lmod cannot read defaults in folders with blanks or quotes",
+            why="a colon ends a folder in PATH, and Lmod cannot read defaults in folders with such names",
             fix="name another folder: letters, digits and . _ + @ = ~ , - /",
         )
 
