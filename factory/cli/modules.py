@@ -93,7 +93,7 @@ def _check(options: ModulesOptions) -> None:
     if _FOLDER.fullmatch(str(options.to.absolute())) is None:
         raise UsageError(
             f"modules in {options.to} could not be loaded",
-            why="a colon ends a folder in PATH, and Lmod cannot read defaults in folders with such names",
+            why="a colon ends a folder in PATH, and Lmod cannot read defaults below blanks, quotes or other letters",
             fix="name another folder: letters, digits and . _ + @ = ~ , - /",
         )
 
