@@ -13,6 +13,7 @@ from typing import NoReturn
 from factory.errors import NotFound
 from factory.io import launch
 
+_HELPER = (sys.executable, "-X", "utf8", "-I", launch.__file__)
 _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB")  # search paths for programs and what they load
 
 
@@ -25,7 +26,9 @@ def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -
     require_program(arguments[0], env)
     sys.stdout.flush()
     sys.stderr.flush()
-    if mapped:
+    if mapped and len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - threads of a copy that was just made
+        arguments = [*_HELPER, "--map", mapped, "--or-not", "--", *arguments]  # only a process without threads can
+    elif mapped:
         launch.enter_namespace(mapped)
     launch.restore_signals()
     os.execvpe(arguments[0], list(arguments), launch.with_locale_at_start(env))  # noqa: S606 - the point

@@ -1,14 +1,15 @@
 """Run as a script: prepare this process, then exec a program (same process ID).
 
-    python -I launch.py [--die-with-parent PID] [--map MAP] [--new-keyring] [--no-abstract-sockets] [--sandbox PLAN]
-                        -- PROGRAM [ARGUMENT...]
+    python -I launch.py [--die-with-parent PID] [--map MAP [--or-not]] [--new-keyring] [--no-abstract-sockets]
+                        [--sandbox PLAN] -- PROGRAM [ARGUMENT...]
 
 --die-with-parent asks the kernel to send SIGTERM when the parent ends, even by SIGKILL, so that no child survives.
 
 --map creates a user namespace first. ``identity`` maps IDs 0-65535 to themselves, for a root that lacks a capability:
 inside the namespace it has all of them. ``subuid`` maps this user to root, and its /etc/subuid range to the IDs above,
 with newuidmap, so that it can remove files left by a build of the same user. ``single`` maps only this user, to root.
-``shifted`` is for root: IDs from 0 up inside are unused IDs outside.
+``shifted`` is for root: IDs from 0 up inside are unused IDs outside. With --or-not, the program starts without a
+namespace where the kernel allows none, and says itself what it lacks.
 
 --new-keyring joins a new session keyring: otherwise every process inherits the session's keys, such as a Kerberos
 ticket, even inside an image. --no-abstract-sockets blocks other programs' abstract Unix sockets, if the kernel can, and
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
         if kind == "shifted":
             _chown_pipes(shifted_range()[0])
         return int(_sibling("confine").run(plan, program, lambda pid: _write_maps(pid, uid, gid, kind), parent))
-    if kind and (problem := enter_namespace(kind)):
+    if kind and (problem := enter_namespace(kind)) and "--or-not" not in options:
         sys.stderr.write(f"{problem}\n")
         return _CANNOT
     if "--no-abstract-sockets" in options:
