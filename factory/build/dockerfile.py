@@ -12,10 +12,10 @@ from factory import strict
 from factory.build import base_layout
 from factory.build.base_layout import BasePlace
 from factory.engine import sandbox
+from factory.engine.binds import Bind
 from factory.engine.builder import Builder, ImageOrder, StepFailed, build_image, runs_commands
 from factory.engine.engine import Engine
 from factory.engine.environment import PROXIES
-from factory.engine.orders import Bind
 from factory.engine.sources import PackageSources
 from factory.errors import BuildFailed, IntegrityFailure, NotFound, RegistryFailure
 from factory.io import files, plain

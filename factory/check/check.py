@@ -14,8 +14,9 @@ from factory.check.readiness import readiness
 from factory.check.readiness.running import Running
 from factory.check.tail import Tail
 from factory.engine import gpus
+from factory.engine.binds import Bind
 from factory.engine.engine import HOME_INSIDE, Engine
-from factory.engine.orders import Bind, Command
+from factory.engine.orders import Command
 from factory.errors import IntegrityFailure, TestsFailed
 from factory.io import files, plain, search
 from factory.io.progress import Progress, step

@@ -69,9 +69,7 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
     registry = context.registry_for(Access.PUBLISH if publishes else Access.SURVEY)
     open_host = host_opener(context.settings, context.env, context.progress.note)
 
-    home = context.env.get("HOME", "")
-    cache = context.env.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
-    proofs = Path(cache) / "singfactory/engines" if cache and Path(cache).is_absolute() else None
+    proofs = context.cache / "engines" if context.cache is not None else None
 
     def build_place() -> BuildPlace:
         return BuildPlace(

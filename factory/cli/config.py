@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from factory.cli import mirrors, settings
+from factory.cli import binds, mirrors, settings
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
@@ -33,7 +33,8 @@ def run(options: ConfigOptions) -> int:
     if "registry" in values:
         values["registry"] = str(RegistryAddress.parse(values["registry"]))
     if options.name:
-        text = mirrors.words(values) if options.name == mirrors.NAME else values.get(options.name, "")
+        tables = {mirrors.NAME: mirrors.words, binds.NAME: binds.words}
+        text = tables[options.name](values) if options.name in tables else values.get(options.name, "")
         if options.json:
             emit(text)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none o
     from factory.cli.runners import Runners
     from factory.engine.builder import Builder
     from factory.engine.engine import Engine
+    from factory.engine.program import Program
     from factory.recipes.collection import Recipes
     from factory.registry.protocol import Access, Registry
     from factory.store.leases import Job
@@ -124,6 +124,8 @@ class Context:
 
         Everything that runs during a build is assembled there, so other users must not be able to change it.
         """
+        import tempfile  # noqa: PLC0415
+
         from factory.io.ancestors import safe_folder  # noqa: PLC0415
 
         named = self.settings.path("tmpdir")
@@ -133,7 +135,7 @@ class Context:
     @property
     def arch(self) -> str:
         """This machine's architecture, by its OCI name."""
-        from factory.engine.host import architecture  # noqa: PLC0415
+        from factory.engine.machine import architecture  # noqa: PLC0415
 
         return architecture()
 
@@ -235,10 +237,28 @@ class Context:
 
     @cached_property
     def engine(self) -> Engine:
-        """Apptainer or Singularity. Raises NotFound."""
+        """Apptainer or Singularity, for builds and tests. Raises NotFound."""
         from factory.engine import engine, host  # noqa: PLC0415
 
-        return engine.find(self.settings.text("engine"), self.env, host.probe(self.env))
+        return engine.find(self.settings.text("engine"), self.env, host.probe(self.env), self._known_programs)
+
+    @cached_property
+    def program(self) -> Program:
+        """The same engine, for who only starts it. Raises NotFound."""
+        from factory.engine import program  # noqa: PLC0415
+
+        return program.find(self.settings.text("engine"), self.env, self._known_programs)
+
+    @property
+    def cache(self) -> Path | None:
+        """This user's folder for what can be found out again; None if the environment names none."""
+        home = self.env.get("HOME", "")
+        cache = Path(self.env.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else ""))
+        return cache / "singfactory" if cache.is_absolute() else None
+
+    @property
+    def _known_programs(self) -> Path | None:
+        return self.cache / "programs" if self.cache is not None else None
 
     @cached_property
     def builder(self) -> Builder:

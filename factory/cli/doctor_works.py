@@ -17,7 +17,7 @@ from factory.engine.engine import Engine
 from factory.engine.holes import known_holes
 from factory.engine.host import Host
 from factory.errors import FactoryError
-from factory.io import process
+from factory.io.become import absolute_searches
 
 Row = tuple[str, str, str]
 LOGIN, COMPUTE, OWN = "login node", "compute node", "no cluster's node"
@@ -46,7 +46,7 @@ class Here:
     @property
     def has_slurm(self) -> bool:
         """Whether jobs can be submitted from here."""
-        path = process.absolute_searches(self.context.env).get("PATH", os.defpath)
+        path = absolute_searches(self.context.env).get("PATH", os.defpath)
         return shutil.which("sbatch", path=path) is not None
 
     @property

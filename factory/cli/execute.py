@@ -1,42 +1,24 @@
-"""Shared by `singfactory exec`, `run` and `shell`: start the engine with the recipe's GPU option and environment."""
+"""Shared by `singfactory exec`, `run` and `shell`: start the engine with the recipe's GPU option and environment.
+
+Every task of every job goes this way. So it starts no process before the engine, and imports what most runs do not
+need only where they do. A test counts the starts.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import pwd
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import replace
 from pathlib import Path
 
-from factory.cli import stage
-from factory.cli.context import Context, common_arguments
-from factory.cli.options import CommonOptions
-from factory.engine import container, driver
-from factory.engine.host import gpu_present
+from factory.cli import run_options
+from factory.cli.context import Context
+from factory.cli.run_options import Run, RunOptions
+from factory.engine import container
+from factory.engine.machine import rights
 from factory.errors import IntegrityFailure, NotFound, PlaceUnusable, UsageError
-from factory.io import files
 from factory.oci.names import Reference, RegistryAddress
-from factory.store import leases
 from factory.store.refs import Purged, StoredImage
-
-_RECORD_BEGINS = b'{"time": "'  # the first key of a record: a file that begins otherwise has no records
-GPU_OPTIONS = {"nvidia": "--nv", "rocm": "--rocm"}
-
-
-@dataclass(frozen=True)
-class RunOptions(CommonOptions):
-    """Options of `singfactory exec`, `run` and `shell`. arguments: everything after REF."""
-
-    ref: str
-    bind: Sequence[str]
-    engine_option: Sequence[str]
-    no_gpu: bool
-    ignore_driver: bool
-    record: Path | None
-    arguments: Sequence[str] = ()
 
 
 class _Program(argparse.Action):
@@ -90,45 +72,45 @@ def declare(parser: argparse.ArgumentParser, words: str = "") -> None:
             action=_Command if words == "PROGRAM" else _Program,
             help="everything after REF belongs to the program in the image",
         )
-    parser.add_argument(
-        "-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="bind a path, as in apptainer exec"
-    )
-    parser.add_argument(
-        "--engine-option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="option of the engine, as --opt=value",
-    )
-    parser.add_argument("--no-gpu", action="store_true", help="run without a GPU even if the recipe asks for one")
-    stage.driver_argument(parser)
-    parser.add_argument("--record", type=Path, metavar="FILE", help="append the image and the command to FILE, as JSON")
-    common_arguments(parser, RunOptions, registry=True, store=True)
+    run_options.declare(parser)
 
 
 def execute(verb: str, options: RunOptions) -> int:
-    """Replace this process by the engine. Returns only by raising an error."""
+    """Replace this process by the engine. Returns only after --explain; raises an error otherwise."""
+    if options.json and not options.explain:
+        raise UsageError("--json needs --explain", fix=f"singfactory {verb} --explain --json {options.ref} ...")
     context = Context(options)
-    arguments = list(options.arguments)
-    if verb == "exec" and not arguments:
+    if verb == "exec" and not options.arguments:
         raise UsageError("exec needs a program", fix=f"singfactory exec {options.ref} python train.py")
-    engine = context.engine  # first: without an engine there is no point in fetching the image
-    image = _in_use(context, _stored(context, context.qualified(context.reference(options.ref))))
-    engine_options = _engine_options(context, image, options)
-    path = _near(context, image)
+    engine = context.program  # first: without an engine there is no point in fetching the image
+    reference = context.qualified(context.reference(options.ref))
+    image = context.store.find(reference) if options.explain else stored(context, reference)
+    parts = run_options.collect(context, image, options)  # its errors come before anything is fetched or copied
+    if not options.explain:
+        image = in_use(context, image)
+    run_options.require_fit(image, context.store.file(image, hashed=False))
+    file, stays = _near(context, image, copies=not options.explain)
     start = container.start(
         engine,
         env=context.env,
         recipe_env=image.env,
-        options=engine_options,
+        options=[word for part in parts for word in part.words],
         cwd=Path.cwd(),
         messages=container.message_options(context.env, quiet=options.quiet, verbose=options.verbose),
     )
+    record = options.record or context.settings.path("record")
+    run = Run(verb, options.arguments, image, file, stays, engine, rights(), parts, start, record)
+    if options.explain:
+        from factory.cli.explain import explain  # noqa: PLC0415 - most runs start the engine
+
+        explain(context, run, reference)
+        return 0
     _note_left_out(context, start)
-    if options.record is not None:
-        line = json.dumps(_record(context, image, path, [verb, *arguments]))
-        files.append_line(options.record, line, begins=_RECORD_BEGINS)
-    container.become(engine, verb, path, arguments, start)
+    if record is not None or context.settings.switch("job_comment"):
+        from factory.cli import run_record  # noqa: PLC0415 - as above
+
+        run_record.keep(context, image, file, [verb, *options.arguments], record)
+    return container.become(engine, verb, file, options.arguments, start=start, rights=run.rights)
 
 
 def _note_left_out(context: Context, start: container.Start) -> None:
@@ -138,19 +120,30 @@ def _note_left_out(context: Context, start: container.Start) -> None:
             context.progress.note(f"{name}={context.env[name]} is not passed on: {why}")
 
 
-def _near(context: Context, image: StoredImage) -> Path:
-    """Return the copy on the node's local disk in a job, or the store's file outside of jobs and if staging fails."""
+def _near(context: Context, image: StoredImage, *, copies: bool) -> tuple[Path, str]:
+    """Return the copy on the node's local disk in a job, or the store's file and why it stays there.
+
+    copies: False to say only where the copy would be.
+    """
+    if context.settings.path("stage") is None and not context.env.get("SLURM_TMPDIR"):
+        return context.store.file(image), "no local disk is named: no SLURM_TMPDIR, and no setting stage"
+    from factory.cli import stage  # noqa: PLC0415 - outside of jobs nothing is copied
+    from factory.store import leases  # noqa: PLC0415
+
     try:
         local = stage.local_disk(context)
+        if local is not None and not copies:
+            return replace(context.store, root=local, shared=()).blob(image.sif_digest), ""
         if local is not None:
             leases.take(local, image.sif_digest, context.job)
-            return stage.copy(context, image, local)
+            return stage.copy(context, image, local), ""
     except (PlaceUnusable, IntegrityFailure) as error:
         context.progress.note(f"not staged ({error}); running from {context.store.root}; {error.fix}")
-    return context.store.file(image)
+        return context.store.file(image), str(error)
+    return context.store.file(image), "no local disk is named"
 
 
-def _in_use(context: Context, image: StoredImage) -> StoredImage:
+def in_use(context: Context, image: StoredImage) -> StoredImage:
     """Lease the image, then fetch it again if it is missing. The lease stays valid when the engine takes over."""
     context.store.lease(image.sif_digest, context.job)
     return image if context.store.holds(image) else _fetch_again(context, image)
@@ -177,32 +170,8 @@ def _fetch_again(context: Context, image: StoredImage) -> StoredImage:
     return image
 
 
-def _record(context: Context, image: StoredImage, path: Path, command: Sequence[str]) -> dict[str, object]:
-    """Return the document that --record appends: image, command, host, user, job and time."""
-    return {
-        "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "name": image.recipe,
-        "tag": image.tag,
-        "registry": image.registry,
-        "digest": str(image.digest),
-        "sif_digest": str(image.sif_digest),
-        "path": str(path),
-        "command": list(command),
-        "host": os.uname().nodename,
-        "user": _user(),
-        "slurm_job": context.job.number,
-    }
-
-
-def _user() -> str:
-    """Return the login name, or the user id if the system has no name for it, as in some containers."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def _stored(context: Context, reference: Reference) -> StoredImage:
+def stored(context: Context, reference: Reference) -> StoredImage:
+    """Return the image that a reference means; it is pulled if the store has no record of it."""
     try:
         return context.store.find(reference)
     except Purged as gone:
@@ -214,20 +183,3 @@ def _stored(context: Context, reference: Reference) -> StoredImage:
         return pull(
             reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress
         ).image
-
-
-def _engine_options(context: Context, image: StoredImage, options: RunOptions) -> Sequence[str]:
-    chosen = []
-    wanted = "" if options.no_gpu else image.gpu
-    if wanted in GPU_OPTIONS:
-        if gpu_present() == wanted:
-            if not options.ignore_driver:
-                otherwise = f"run it without the GPU (--no-gpu), or try it: {stage.IGNORE_DRIVER}"
-                driver.require_driver(image.recipe, image.needs, driver.nvidia_driver(), otherwise)
-            chosen.append(GPU_OPTIONS[wanted])
-        else:
-            asked = "; ask for one: sbatch --gpus=1" if context.job.number else ""
-            context.progress.note(f"{image.recipe} asks for a GPU ({wanted}), but this machine has none{asked}")
-    for bind in options.bind:
-        chosen += ["--bind", bind]
-    return [*chosen, *options.engine_option]

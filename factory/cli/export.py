@@ -12,6 +12,7 @@ from pathlib import Path
 from factory.cli.context import Context, common_arguments
 from factory.cli.obtain import launcher, obtain
 from factory.cli.options import CommonOptions
+from factory.cli.run_options import preset_binds, preset_names
 from factory.cli.terminal import say, say_path
 from factory.errors import UsageError
 from factory.jobs import exports
@@ -43,6 +44,7 @@ class KernelOptions(CommonOptions):
     to: Path | None
     name: str
     bind: Sequence[str]
+    presets: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class EdfOptions(CommonOptions):
     ref: str
     to: Path | None
     bind: Sequence[str]
+    presets: Sequence[str]
     workdir: str
 
 
@@ -82,6 +85,8 @@ def _own_arguments(tool: argparse.ArgumentParser, name: str) -> None:
         tool.add_argument("--to", type=Path, required=True, metavar="DIR", help="the tool's folder of images")
         return
     tool.add_argument("-B", "--bind", action="append", default=[], metavar="SRC[:DEST]", help="bind a path")
+    text = "bind the site's or your presets of these names (setting binds)"
+    tool.add_argument("--with", dest="presets", action="append", default=[], metavar="NAME[,NAME]", help=text)
     if name == "jupyter":
         tool.add_argument("--name", default="", metavar="NAME", help="the kernel's name (default: NAME-TAG)")
         where = "the folder of kernels (default: kernels in $JUPYTER_DATA_DIR, ~/.local/share/jupyter)"
@@ -113,7 +118,9 @@ def _kernel(context: Context, image: StoredImage, options: KernelOptions) -> int
     if _KERNEL_NAME.fullmatch(name) is None:
         raise UsageError(f"{name!r} is not the name of a kernel", fix="write --name NAME, of a-z 0-9 . _ -")
     folder = (options.to or _kernels(context.env)).absolute() / name
-    binds = [word for bind in options.bind for word in ("--bind", bind)]
+    presets = [one for preset in preset_names(options.presets) for one in preset_binds(context, image, preset)]
+    binds = [word for text in options.presets for word in ("--with", text)] if presets else []
+    binds += [word for bind in options.bind for word in ("--bind", bind)]
     exports.write_own(folder / "kernel.json", exports.kernel(image, launcher(context), binds), '"singfactory"')
     _pin(context, image.sif_digest, folder / "kernel.json")
     say_path(folder / "kernel.json")
@@ -128,7 +135,9 @@ def _kernels(env: Mapping[str, str]) -> Path:
 
 def _edf(context: Context, image: StoredImage, options: EdfOptions) -> int:
     squashfs = squashfs_of(context.store, image, context.progress)
-    mounts = [bind if ":" in bind else f"{bind}:{bind}" for bind in options.bind]
+    presets = [one for name in preset_names(options.presets) for one, _ in preset_binds(context, image, name)]
+    mounts = [":".join(filter(None, bind)) for bind in presets]
+    mounts += [bind if ":" in bind else f"{bind}:{bind}" for bind in options.bind]
     text = exports.edf(image, squashfs, env=_variables(context, image), mounts=mounts, workdir=options.workdir)
     if options.to is None:
         sys.stdout.write(text)

@@ -8,7 +8,7 @@ add one host to those of the site.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from factory.errors import UsageError
 from factory.oci.names import RegistryAddress
@@ -20,8 +20,7 @@ _HUB_NAMES = frozenset({_HUB, "index.docker.io", "registry-1.docker.io", "regist
 _EXAMPLE = '"docker.io" = "https://mirror.example.org/hub"'
 
 
-@dataclass(frozen=True)
-class Mirrors:
+class Mirrors(NamedTuple):
     """The mirrors of one host, in order. chosen: by the user or the site, not only by a project's file."""
 
     addresses: tuple[RegistryAddress, ...]

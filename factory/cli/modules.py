@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from factory.sif.programs import programs_of
 from factory.sif.tree import FilesUnknown, open_tree
 from factory.store.refs import StoredImage
 
+_FOLDER = re.compile(r"[\w./+@=~,-]+", re.ASCII)
 _MANY = 100  # programs, above which a user may want to name some
 
 
@@ -88,9 +90,11 @@ def _check(options: ModulesOptions) -> None:
     for name in options.program:
         if not is_program(name):
             raise UsageError(f"{name!r} is not the name of a program", fix="--program python3, without a folder")
-    if ":" in str(options.to.absolute()) or not str(options.to.absolute()).isprintable():
+    if _FOLDER.fullmatch(str(options.to.absolute())) is None:
         raise UsageError(
-            f"modules in {options.to} could not be used", why="a colon ends a folder in PATH", fix="name another folder"
+            f"modules in {options.to} could not be loaded",
+            why="a colon ends a folder in PATH, and Lmod cannot read defaults below blanks, quotes or other letters",
+            fix="name another folder: letters, digits and . _ + @ = ~ , - /",
         )
 
 

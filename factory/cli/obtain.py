@@ -8,29 +8,14 @@ import sys
 from pathlib import Path
 
 from factory.cli.context import Context
-from factory.errors import NotFound
+from factory.cli.execute import in_use, stored
 from factory.jobs.module_text import Launcher
-from factory.store.refs import Purged, StoredImage
+from factory.store.refs import StoredImage
 
 
 def obtain(context: Context, text: str) -> StoredImage:
-    """Return the image that a reference means, leased for this process. It is pulled if the store does not have it."""
-    reference = context.qualified(context.reference(text))
-    try:
-        image = context.store.find(reference)
-        context.store.lease(image.sif_digest, context.job)
-        if context.store.holds(image):
-            return image
-    except Purged as gone:
-        reference = gone.image.pinned
-    except NotFound:
-        pass
-    from factory.pull.pull import pull  # noqa: PLC0415 - most runs find their image in the store
-
-    registry = context.registry_of(reference)
-    done = pull(reference, registry=registry, store=context.store, arch=context.arch, progress=context.progress)
-    context.store.lease(done.image.sif_digest, context.job)
-    return done.image
+    """Return the image that a reference means, leased for this process. It is fetched if the store does not have it."""
+    return in_use(context, stored(context, context.qualified(context.reference(text))))
 
 
 def launcher(context: Context) -> Launcher:

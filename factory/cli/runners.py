@@ -14,7 +14,8 @@ from factory.cli.options import CommonOptions
 from factory.cli.settings import PREFIX, Settings
 from factory.cli.where import job_here, on_login_node
 from factory.errors import Disconnected, UsageError
-from factory.io import files, process
+from factory.io import files
+from factory.io.become import absolute_searches
 from factory.io.progress import Progress
 from factory.recipes.model import Recipe
 from factory.runners.local import LocalRunner
@@ -120,7 +121,7 @@ class Runners:
 
     @property
     def _has_slurm(self) -> bool:
-        path = process.absolute_searches(self._env).get("PATH", os.defpath)
+        path = absolute_searches(self._env).get("PATH", os.defpath)
         return shutil.which("sbatch", path=path) is not None
 
     @property

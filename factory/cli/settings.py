@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from factory.cli import mirrors
+from factory.cli import binds, mirrors
+from factory.cli.setting_paths import absolute, expanded
 from factory.errors import UsageError
 from factory.io import owned
 
@@ -24,14 +23,13 @@ _OF_SITE = ("login_nodes", "login_builds")  # where the site names its login nod
 _MOST = 1000  # of a number
 _LIMIT = 64 * 1024  # bytes of a settings file
 _SHOWN = 120  # characters of an invalid value in a message
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One setting: its name in files (SINGFACTORY_<NAME> in the environment), its kind and its meaning.
 
-    personal: it defines whom the user trusts, so a project's file, which may be untrusted, must not set it.
+    personal: it defines whom the user trusts, or what programs in images can reach, so a project's file, which may be
+    untrusted, must not set it.
     """
 
     name: str
@@ -85,9 +83,19 @@ KEYS = (
     Key("idle_timeout", "seconds", "how long a connection may stay idle, in seconds"),
     Key("retry_budget", "seconds", "how long to retry a failing registry, in seconds"),
     Key("outage", "seconds", "how long a registry may be away during a transfer, in seconds (default 60)"),
+    Key("record", "path", "file to which exec, run and shell append the image of each run, as JSON", personal=True),
+    Key("job_comment", "switch", "true: exec, run and shell add the image to the comment of their SLURM job"),
+    Key(
+        binds.NAME, "table", 'folders for --with NAME: [binds] and dataset = "$SCRATCH/data:/dataset:ro"', personal=True
+    ),
+    Key(binds.ALWAYS, "binds", "folders that every exec, run and shell binds, if they exist", personal=True),
+    Key("home", "text", "the home in an image: host (default), none, or FOLDER[:INSIDE]", personal=True),
+    Key("cleanenv", "switch", "true: programs in images do not get the environment of the shell", personal=True),
+    Key("engine_options", "list", "further options of the engine for exec, run and shell", personal=True),
     Key("connections", "count", "connections per download, 1 to 10 (default 4); the site's value is the maximum"),
     Key("limit_rate", "rate", "download limit of a process, such as 20MB/s; the site's value is the maximum"),
 )
+_REACH = frozenset({binds.NAME, binds.ALWAYS, "home", "cleanenv", "engine_options", "record"})
 _BY_NAME = {key.name: key for key in KEYS}
 _KINDS = {
     "text": "a non-empty string",
@@ -98,11 +106,12 @@ _KINDS = {
     "count": "a whole number",
     "rate": "a string, such as 20MB/s",
     "table": "a table",
+    "binds": "SOURCE[:TARGET[:OPTIONS]] as text, or a list of these",
+    "switch": "true or false",
 }
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """The value of a setting, and where it came from."""
 
     text: str
@@ -140,6 +149,20 @@ class Settings:
     def listed(self, name: str) -> tuple[str, ...]:
         """A setting of several words."""
         return tuple(self.text(name).split())
+
+    def switch(self, name: str) -> bool:
+        """A setting that is on or off; off if it is not set. Raises UsageError."""
+        found = self.values.get(name)
+        if found is None or found.text.lower() in ("true", "1", "yes", "on"):
+            return found is not None
+        if found.text.lower() in ("false", "0", "no", "off"):
+            return False
+        raise UsageError(f"{name} is {found.text[:_SHOWN]!r}", why=f"set in {found.origin}", fix="write true or false")
+
+    def origin(self, name: str) -> str:
+        """Where a setting came from, as the end of a sentence; '' if it is not set."""
+        found = self.values.get(name)
+        return f"from {found.origin}" if found else ""
 
     def seconds(self, name: str, default: float) -> float:
         """A setting as seconds. Raises UsageError."""
@@ -234,6 +257,8 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     }
     name = PREFIX + mirrors.NAME.upper()
     variables |= {host: Value(text, name) for host, text in mirrors.from_words(env.get(name, ""), name).items()}
+    name = PREFIX + binds.NAME.upper()
+    variables |= {preset: Value(text, name) for preset, text in binds.from_words(env.get(name, ""), name).items()}
     values |= variables
     for flag, text in flags.items():
         if text:
@@ -252,10 +277,10 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
 def _typed(key: Key, text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
     """Return the value of an option or variable, with absolute paths."""
     if key.kind == "paths":
-        places = (_absolute(part, folder, env, origin) for part in text.split(os.pathsep) if part)
+        places = (absolute(part, folder, env, origin) for part in text.split(os.pathsep) if part)
         return os.pathsep.join(places)
     is_path = key.kind == "path" or text.startswith("oci:")
-    return _absolute(text, folder, env, origin) if is_path else text
+    return absolute(text, folder, env, origin) if is_path else text
 
 
 def _amount(name: str, value: Value) -> int:
@@ -314,19 +339,21 @@ def _read(path: Path, owners: Collection[int] = ()) -> bytes:
 
 def _values(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str, Value]:
     found = _parse(content, path)
-    table = found.pop(mirrors.NAME, {})
+    table, presets = found.pop(mirrors.NAME, {}), found.pop(binds.NAME, {})
     values = {name: _as_text(name, raw, path, env) for name, raw in found.items()}
     values |= mirrors.from_table(table, str(path), content.decode(), _BY_NAME)
+    values |= binds.from_table(presets, str(path))
     return {name: Value(text, str(path)) for name, text in values.items()}
 
 
 def _of_project(content: bytes, path: Path, env: Mapping[str, str]) -> dict[str, Value]:
     found = _values(content, path, env)
-    for name in found:
+    for name in (full.partition(".")[0] for full in found):
         if name in _BY_NAME and _BY_NAME[name].personal:
+            reaches = _BY_NAME[name].name in _REACH
             raise UsageError(
                 f"{path} sets {name!r}, which a project must not set",
-                why="it defines whom you trust",
+                why="it decides what programs in images can reach" if reaches else "it defines whom you trust",
                 fix=f"move the line to ~/.config/singfactory/config.toml, or set {PREFIX}{name.upper()}",
             )
     return found
@@ -347,6 +374,8 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
 def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
     key = _BY_NAME.get(name)
     if key is None:
+        import difflib  # noqa: PLC0415 - only typing errors need it
+
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
         known = f"did you mean {near[0]!r}?" if near else f"the settings are: {', '.join(_BY_NAME)}"
         what = f"{path} sets {name[:_SHOWN]!r}, which is not a setting"
@@ -354,32 +383,15 @@ def _as_text(name: str, raw: object, path: Path, env: Mapping[str, str]) -> str:
     if key.kind in ("list", "paths") and isinstance(raw, list) and all(isinstance(word, str) for word in raw):
         if key.kind == "list":
             return " ".join(raw)
-        return os.pathsep.join(_expanded(part, path, env) for part in raw)
+        return os.pathsep.join(expanded(part, path, env) for part in raw)
+    entries = raw if isinstance(raw, list) else [raw]
+    if key.kind == "binds" and entries and all(isinstance(one, str) and one for one in entries):
+        return ",".join(map(str, entries))
+    if key.kind == "switch" and isinstance(raw, bool):
+        return str(raw).lower()
     numbers = {"seconds": (int, float), "count": (int,)}
     if key.kind in numbers and isinstance(raw, numbers[key.kind]) and not isinstance(raw, bool):
         return str(raw)
     if key.kind in ("text", "path", "rate") and isinstance(raw, str) and raw:
-        return _expanded(raw, path, env) if key.kind == "path" or raw.startswith("oci:") else raw
+        return expanded(raw, path, env) if key.kind == "path" or raw.startswith("oci:") else raw
     raise UsageError(f"{path}: {name} has the wrong type", why=f"it must be {_KINDS[key.kind]}", fix="fix that line")
-
-
-def _expanded(text: str, path: Path, env: Mapping[str, str]) -> str:
-    """Expand ``$NAME`` and ``~`` in a path from a file, and make it absolute from the file's folder."""
-    filled = _VARIABLE.sub(lambda match: env.get(match[1] or match[2]) or match[0], text)
-    if "$" in filled:
-        raise UsageError(
-            f"{path} uses a variable that is not set", why=text[:_SHOWN], fix="set the variable, or write the full path"
-        )
-    return _absolute(filled, path.parent, env, str(path))
-
-
-def _absolute(text: str, folder: Path, env: Mapping[str, str], origin: str) -> str:
-    """Expand ``~`` in a path, or in ``oci:`` and a path, and make it absolute from folder."""
-    prefix, rest = ("oci:", text.removeprefix("oci:")) if text.startswith("oci:") else ("", text)
-    if rest == "~" or rest.startswith("~/"):
-        if not env.get("HOME"):
-            raise UsageError(
-                f"{origin} uses a variable that is not set", why=text[:_SHOWN], fix="set HOME, or write the full path"
-            )
-        rest = env["HOME"] + rest[1:]
-    return prefix + os.path.normpath(folder / rest)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from factory.cli.execute import RunOptions, declare, execute
+from factory.cli.execute import declare, execute
+from factory.cli.run_options import RunOptions
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

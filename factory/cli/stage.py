@@ -7,28 +7,24 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path
-from factory.engine import driver
-from factory.engine.host import gpu_present
+from factory.engine.machine import gpu_present
 from factory.errors import FactoryError, PlaceUnusable
 from factory.io.ancestors import private_folder
-from factory.io.aside import aside
 from factory.io.files import readable_size
-from factory.io.progress import Silent
-from factory.pull.neighbors import Neighbors
-from factory.pull.stage import Staged, on_node, stage
 from factory.store import leases
 from factory.store.refs import StoredImage
 from factory.store.store import Store
 
 if TYPE_CHECKING:  # needed by the process that copies on one of several nodes
     from factory.jobs.broadcast import Chain
+    from factory.pull.stage import Staged
 
 NO_DISK = "not copied: the setting stage names no local disk, and SLURM_TMPDIR is not set; this is the store's file"
 MARGIN = 64 * 1024 * 1024  # bytes to leave free
@@ -70,6 +66,8 @@ def run(options: StageOptions) -> int:
     local = _asked_for(options.to.absolute()) if options.to else local_disk(context)
     image = context.store.find(context.qualified(context.reference(options.ref)))
     if image.gpu == "nvidia" == gpu_present() and not options.ignore_driver:
+        from factory.engine import driver  # noqa: PLC0415 - most images need none
+
         driver.require_driver(
             image.recipe, image.needs, driver.nvidia_driver(), f"copy it all the same: {IGNORE_DRIVER}"
         )
@@ -77,6 +75,8 @@ def run(options: StageOptions) -> int:
     began = time.monotonic()
     if local is None:
         context.progress.note(NO_DISK)
+        from factory.pull.stage import Staged  # noqa: PLC0415 - as in _copy
+
         done, chain = Staged(context.store.file(image), 0), None
     else:
         leases.take(local, image.sif_digest, context.job, process=False)
@@ -137,8 +137,12 @@ def copy(context: Context, image: StoredImage, local: Path) -> Path:
 
     If other nodes of the job still need the copy, a process of its own passes it on to them.
     """
+    if (there := replace(context.store, root=local, shared=()).usable_here(image.sif)) is not None:
+        return there  # the way of every task but the first: it imports nothing that copies
     done, chain = _copy(context, image, local)
     if chain is not None:
+        from factory.io.aside import aside  # noqa: PLC0415 - of the first task on each of several nodes
+
         chain.pause()
         if chain.is_over or not aside(lambda: _go_on(chain)):
             chain.close()
@@ -153,6 +157,9 @@ def _go_on(chain: Chain) -> None:
 
 def _copy(context: Context, image: StoredImage, local: Path) -> tuple[Staged, Chain | None]:
     """Stage an image. Returns the copy, and this node's place in the chain of nodes if it has one."""
+    from factory.pull.neighbors import Neighbors  # noqa: PLC0415 - `exec` mostly finds a copy
+    from factory.pull.stage import Staged, on_node, stage  # noqa: PLC0415
+
     here = on_node(context.store, local)
     if (path := here.usable_here(image.sif)) is not None:
         return Staged(path, 0), None
@@ -183,6 +190,7 @@ def _copy(context: Context, image: StoredImage, local: Path) -> tuple[Staged, Ch
 def _make_room(context: Context, here: Store, size: int) -> None:
     """Remove copies that nobody uses. If that is not possible, the copy may still fit."""
     from factory.cli.store_gc import queue_now  # noqa: PLC0415 - only the process that copies needs it
+    from factory.io.progress import Silent  # noqa: PLC0415
     from factory.store.gc import make_room  # noqa: PLC0415
 
     with contextlib.suppress(FactoryError, OSError):

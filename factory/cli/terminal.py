@@ -9,7 +9,6 @@ import re
 import sys
 import threading
 import time
-import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +22,7 @@ _TICK = 1.0  # seconds between redraws while nothing is reported
 _LOGGED = 60.0  # seconds between lines about a step in a log
 _WINDOW = 10.0  # seconds over which the speed of a transfer is measured
 _LONGEST = 8192  # characters of a line
-_ESCAPES = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
-)  # ECMA-48: CSI, OSC, others
+_ESCAPES = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"  # ECMA-48: CSI, OSC, others
 
 
 def emit(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -221,7 +218,7 @@ class Terminal:
 
 def _as_seen(text: str) -> str:
     """The part of a line that a terminal would show: after the last carriage return, without escape sequences."""
-    return _ESCAPES.sub("", text[-_LONGEST:].rstrip("\r\n").rpartition("\r")[2]).replace("\t", " ")
+    return re.sub(_ESCAPES, "", text[-_LONGEST:].rstrip("\r\n").rpartition("\r")[2]).replace("\t", " ")
 
 
 def _width() -> int:
@@ -237,6 +234,8 @@ def _fitting(text: str, width: int) -> str:
     """The beginning of a text that fits into so many columns."""
     if text.isascii():
         return text[:width]
+    import unicodedata  # noqa: PLC0415 - most lines are ASCII
+
     used = 0
     for index, letter in enumerate(text):
         used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1

@@ -17,13 +17,15 @@ from pathlib import Path
 from time import monotonic
 
 from factory.engine import environment, sandbox
+from factory.engine.binds import Bind
 from factory.engine.engine import Engine
 from factory.engine.host import Host
-from factory.engine.orders import Bind, Places
+from factory.engine.orders import Places
 from factory.engine.output import Log
 from factory.engine.steps import Steps
 from factory.errors import BuildFailed, FactoryError, NoRoom, NotFound, PlaceUnusable
 from factory.io import files, process, trees
+from factory.io.become import absolute_searches
 
 BUILDAH, PODMAN = "buildah", "podman"
 KINDS = (BUILDAH, PODMAN)  # in this order
@@ -116,7 +118,7 @@ class StepFailed(BuildFailed):
 
 def find(wanted: str, env: Mapping[str, str]) -> Builder:
     """Find a builder: the wanted one if set, else buildah, else podman, on PATH. Raises NotFound."""
-    env = process.absolute_searches(env)
+    env = absolute_searches(env)
     unusable = []
     for name in (wanted,) if wanted else KINDS:
         path = shutil.which(name, path=env.get("PATH"))

@@ -6,15 +6,18 @@ import os
 import pwd
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from factory.engine.engine import APPTAINER, Engine, require_utf8
-from factory.engine.orders import Bind
+from factory.engine.machine import Rights
+from factory.engine.program import APPTAINER, Program, require_utf8
 from factory.errors import UsageError
-from factory.io import process
+from factory.io.become import become as become_program
+
+if TYPE_CHECKING:
+    from factory.engine.binds import Bind
 
 _PREFIXES = ("APPTAINER", "SINGULARITY")
 _NEVER_PASSED = frozenset({"HOME", "PATH", "LD_LIBRARY_PATH"})  # the engine does not pass the host's values
@@ -31,21 +34,22 @@ _LIMITS = ("--memory", "--cpu", "--pids-limit", "--blkio", "--oom-kill", "--appl
 _MADE_ON_DEMAND = re.compile(r"XDG_[A-Z]+_HOME")
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """How the engine is started. left_out: variables that the program does not get, and why.
 
-    messages: the engine's options for its own messages.
+    messages: the engine's options for its own messages. bound: the binds that are made for variables which name
+    folders, by variable.
     """
 
     env: Mapping[str, str]
     options: tuple[str, ...]
     left_out: Mapping[str, str]
     messages: tuple[str, ...] = ()
+    bound: Mapping[str, str] = MappingProxyType({})
 
 
 def start(
-    engine: Engine,
+    engine: Program,
     *,
     env: Mapping[str, str],
     recipe_env: Mapping[str, str],
@@ -61,6 +65,7 @@ def start(
     """
     view = _View(Configuration.of(engine), env, options, cwd)
     binds: dict[str, Bind] = {}
+    bound: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for name in filter(_FOLDER.fullmatch, env):
         if any(f"{prefix}ENV_{name}" in env for prefix in _PREFIXES):
@@ -68,24 +73,33 @@ def start(
         if name == SESSION and any(option.startswith(_LIMITS) for option in options):
             continue
         found = view.look(name, env[name])
-        if isinstance(found, Bind):
+        if isinstance(found, str):
+            left_out |= {name: found} if found else {}
+        else:
             binds[found.target] = found
-        elif found:
-            left_out[name] = found
+            bound[name] = str(found)
     passed = {name: text for name, text in env.items() if name not in left_out}
     if "TMPDIR" in left_out and Path(env["TMPDIR"]).is_dir():  # the engine itself, which unpacks images there, sees it
         passed.setdefault(f"{_prefixes(engine.kind)[0]}_TMPDIR", env["TMPDIR"])
     added = [word for bind in binds.values() for word in ("--bind", str(bind))]  # before the user's, which may be below
-    return Start(_variables(engine.kind, passed, recipe_env, options), (*added, *options), left_out, messages)
+    return Start(_variables(engine.kind, passed, recipe_env, options), (*added, *options), left_out, messages, bound)
 
 
-def become(engine: Engine, verb: str, image: Path, arguments: Sequence[str], start: Start) -> NoReturn:
+def command(
+    engine: Program, verb: str, image: Path, arguments: Sequence[str], *, start: Start, rights: Rights
+) -> list[str]:
+    """Return the command that starts ``exec``, ``run`` or ``shell`` of the image."""
+    options = (*start.options, *engine.unpacking(mounts_images=rights.mounts_images))
+    return [str(engine.path), *start.messages, verb, *options, str(image), *arguments]
+
+
+def become(
+    engine: Program, verb: str, image: Path, arguments: Sequence[str], *, start: Start, rights: Rights
+) -> NoReturn:
     """Replace this process by ``exec``, ``run`` or ``shell`` of the image. Raises PlaceUnusable."""
     require_utf8(image, "use a store at another path: --store DIR, or SINGFACTORY_STORE")
     require_utf8(Path.cwd(), "run this in another folder")
-    options = (*start.options, *engine.unpack_options())
-    command = [str(engine.path), *start.messages, verb, *options, str(image), *arguments]
-    process.become(command, start.env, engine.host.mapping)
+    become_program(command(engine, verb, image, arguments, start=start, rights=rights), start.env, rights.mapping)
 
 
 def message_options(env: Mapping[str, str], *, quiet: bool, verbose: bool) -> tuple[str, ...]:
@@ -122,8 +136,7 @@ def _is_on(env: Mapping[str, str], *options: str) -> bool:
     return any(env.get(name, "").lower() in _TRUE for name in names)
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What the administrator's apptainer.conf says about mounts. The values below are the engine's defaults."""
 
     home: bool = True
@@ -132,7 +145,7 @@ class Configuration:
     binds: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, engine: Engine) -> Configuration:
+    def of(cls, engine: Program) -> Configuration:
         """Read the file that belongs to an engine; the defaults if it cannot be read."""
         name = _PREFIXES[engine.kind != APPTAINER].lower()
         prefix = engine.path.resolve().parent.parent
@@ -177,6 +190,8 @@ class _View:
             return ""
         if name == SESSION or not self._may_bind:
             return "the image does not see that folder"
+        from factory.engine.binds import Bind  # noqa: PLC0415 - most folders are visible as they are
+
         try:
             return Bind(missing, str(missing), writable=True)
         except UsageError:

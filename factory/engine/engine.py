@@ -1,66 +1,40 @@
-"""The interface to Apptainer (1.2 and later) and SingularityCE (3.11 and later): build, test, run."""
+"""The interface to Apptainer and SingularityCE on the factory side: build, test."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from factory.engine import environment, sandbox
+from factory.engine import environment, program, sandbox
+from factory.engine.binds import Bind
 from factory.engine.host import Host
-from factory.engine.orders import SOURCES, Bind, BuildOrder, Command, Places
+from factory.engine.orders import SOURCES, BuildOrder, Command, Places
 from factory.engine.output import Log, Output
-from factory.errors import BuildFailed, MachineFailure, NotFound, PlaceUnusable
+from factory.engine.program import APPTAINER, SINGULARITY, Program, require_utf8
+from factory.errors import BuildFailed
 from factory.io import files, plain, process, trees
+from factory.io.become import absolute_searches
 
-APPTAINER = "apptainer"
-SINGULARITY = "singularity-ce"
-_OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
-_VERSION = re.compile(r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)", re.ASCII)
 _MKSQUASHFS_ARGS = (1, 4)  # the first version of Apptainer with this option
 HOME_INSIDE = "/home/test"
-# What Go programs print when they cannot have another thread, process or page.
-_NO_RESOURCES = re.compile(
-    r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory", re.IGNORECASE
-)
 _OWN_TEST = "/.singularity.d/test"  # both engines store %test there
 
 
 @dataclass(frozen=True)
-class Engine:
+class Engine(Program):
     """An engine on this machine. base_env: the user's environment, of which builds and tests get an allow-list."""
 
-    path: Path
-    kind: str
-    version: str
     host: Host
     base_env: Mapping[str, str]
-
-    @property
-    def label(self) -> str:
-        """Name and version. It is part of the input key of an image."""
-        return f"{self.kind} {self.version}"
 
     @property
     def takes_mksquashfs_options(self) -> bool:
         """Whether it has the option --mksquashfs-args: Apptainer 1.4 and later."""
         numbers = tuple(int(number) for number in self.version.split(".")[:2])
         return self.kind == APPTAINER and numbers >= _MKSQUASHFS_ARGS
-
-    @property
-    def is_setuid(self) -> bool:
-        """Whether it is installed with a setuid starter."""
-        prefix = self.path.resolve().parent.parent
-        return any(
-            starter.stat().st_mode & stat.S_ISUID
-            for place in ("libexec/*", "lib*/*", "lib/*/*")  # of its Makefile, other prefixes, Debian
-            for starter in prefix.glob(f"{place}/bin/starter-suid")
-        )
 
     def environment(self, inside: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
         """Return the environment for builds and tests: an allow-list, since they can read it in /proc.
@@ -226,12 +200,7 @@ class Engine:
             options += ["--bind", str(bind)]
         options += {"nvidia": ["--nv"], "rocm": ["--rocm"]}.get(command.gpu, [])
         options += [] if command.network else ["--net", "--network", "none"]
-        return options + self.unpack_options()
-
-    def unpack_options(self) -> list[str]:
-        """Return the option that unpacks an image which cannot be mounted. SingularityCE does so without an option."""
-        unpacks = self.kind == APPTAINER and not self.host.mounts_images and not self.is_setuid
-        return ["--unsquash"] if unpacks else []
+        return options + self.unpacking(mounts_images=self.host.mounts_images)
 
     def clean(self, folder: Path) -> None:
         """Remove a build's leftovers, including files that belong to the user's subordinate ids."""
@@ -241,76 +210,10 @@ class Engine:
         process.output_of(arguments, env=self.environment({}), mapped="subuid", timeout=600)
 
 
-def find(wanted: str, env: Mapping[str, str], host: Host) -> Engine:
-    """Find the engine: the wanted one if set, else Apptainer or Singularity on PATH, else in the rootless prefix.
-
-    Raises NotFound if there is none, or none that is new enough; MachineFailure if this process may not use enough
-    processes or memory to start it.
-    """
-    env = process.absolute_searches(env)
-    too_old = []
-    for candidate in _candidates(wanted, env):
-        found = _identify(candidate, env)
-        if found is None:
-            continue
-        kind, version, number = found
-        if number >= _OLDEST[kind]:
-            return Engine(candidate, kind, version, host, env)
-        too_old.append(f"{candidate} is {kind} {version}")
-    if wanted:
-        raise NotFound(
-            f"the configured engine, {wanted}, is not a usable Apptainer or Singularity",
-            why="; ".join(too_old) or "it does not exist, or does not print a version",
-            fix="correct SINGFACTORY_ENGINE or the setting engine; singfactory doctor shows where it is set",
-        )
-    raise NotFound(
-        "no Apptainer or Singularity on this machine",
-        why="; ".join(too_old) or "searched PATH and the rootless prefix",
-        fix="on a cluster: module load apptainer (1.2 or later, or SingularityCE 3.11); elsewhere: "
-        "scripts/install-apptainer in singfactory's repository, which needs no root",
-    )
-
-
-def rootless_prefix(env: Mapping[str, str]) -> Path:
-    """Return the folder into which scripts/install-apptainer installs without root."""
-    data = env.get("XDG_DATA_HOME") or f"{env.get('HOME', '/')}/.local/share"
-    return Path(env.get("SINGFACTORY_ENGINE_PREFIX") or f"{data}/singfactory-engine")
-
-
-def _candidates(wanted: str, env: Mapping[str, str]) -> list[Path]:
-    if wanted:
-        path = shutil.which(wanted, path=env.get("PATH", os.defpath))
-        return [Path(path)] if path else []
-    on_path = (shutil.which(name, path=env.get("PATH", os.defpath)) for name in ("apptainer", "singularity"))
-    prefix = rootless_prefix(env)
-    in_prefix = (prefix / "usr/bin/apptainer", prefix / "bin/apptainer")
-    return [Path(path) for path in on_path if path] + [path for path in in_prefix if path.is_file()]
-
-
-def _identify(path: Path, env: Mapping[str, str]) -> tuple[str, str, tuple[int, int]] | None:
-    try:
-        status, out, error_output = process.output_of([str(path), "--version"], env=env)
-    except NotFound:
-        return None
-    if status != 0 and (said := _NO_RESOURCES.search(error_output.decode(errors="replace"))):
-        raise MachineFailure(
-            f"{path} cannot start within the limits of this session",
-            why=said[0],
-            fix="raise the limits (ulimit -u for processes, ulimit -v for address space), or run it in a job",
-        )
-    match = _VERSION.match(out.decode(errors="replace").strip()) if status == 0 else None
-    if match is None:
-        return None
-    kind = APPTAINER if match[1] == APPTAINER else SINGULARITY
-    return kind, match[2], (int(match[3]), int(match[4]))
-
-
-def require_utf8(path: Path, fix: str) -> None:
-    """Raise PlaceUnusable for a path that is not UTF-8: engines keep paths in JSON, which replaces its bytes."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise PlaceUnusable(f"the engine cannot open {path}", why="the path is not UTF-8", fix=fix) from error
+def find(wanted: str, env: Mapping[str, str], host: Host, known: Path | None = None) -> Engine:
+    """Find the engine for builds and tests. Arguments and errors: as in ``program.find``."""
+    found = program.find(wanted, env, known)
+    return Engine(found.path, found.kind, found.version, host, absolute_searches(env))
 
 
 def cannot_build_for(arch: str, host: Host) -> BuildFailed:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from factory.engine.engine import APPTAINER, SINGULARITY, Engine
+from factory.engine.engine import Engine
+from factory.engine.program import APPTAINER, SINGULARITY
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory.engine.machine import IDENTITY, Rights, architecture, gpu_present, rights
 from factory.errors import FactoryError
-from factory.io import process
+from factory.io.become import absolute_searches, program_on
 from factory.io.launch import subordinate_range
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-IDENTITY = "identity"
 _LIMITS = (
     ("user/max_user_namespaces", "0", "user namespaces are off"),
     ("kernel/unprivileged_userns_clone", "0", "user namespaces are off for ordinary users"),
@@ -49,7 +47,7 @@ class Host:
     @property
     def mounts_images(self) -> bool:
         """Whether a SIF can be mounted here. If not, the engine unpacks it for each run."""
-        return self.fuse or (self.is_root and self.full_capabilities)
+        return Rights(self.user_id, self.full_capabilities, self.fuse).mounts_images
 
     @property
     def build_mode(self) -> str:
@@ -66,33 +64,20 @@ class Host:
 
 def probe(env: Mapping[str, str]) -> Host:
     """Probe this machine. A program is started only for a root that lacks a capability. env: its environment."""
-    search = process.absolute_searches(env).get("PATH", os.defpath)
-    tools = {name: shutil.which(name, path=f"{search}:/usr/sbin:/sbin") or "" for name in _TOOLS}
-    full = _has_all_capabilities()
+    search = absolute_searches(env).get("PATH", os.defpath)
+    tools = {name: program_on(f"{search}:/usr/sbin:/sbin", name) for name in _TOOLS}
+    mine = rights()
     return Host(
         arch=architecture(),
-        user_id=os.geteuid(),
-        full_capabilities=full,
+        user_id=mine.user_id,
+        full_capabilities=mine.full_capabilities,
         subordinate_ids=subordinate_range(Path("/etc/subuid"), os.geteuid())[1],
-        fuse=_opens(Path("/dev/fuse")),
+        fuse=mine.fuse,
         gpu=gpu_present(),
         tools=tools,
         control_groups=_control_groups(),
-        mapping=IDENTITY if os.geteuid() == 0 and not full and _can_map_ids(env) else "",
+        mapping=mine.mapping if mine.mapping and _can_map_ids(env) else "",
     )
-
-
-def architecture() -> str:
-    """Return this machine's architecture by its OCI name (GOARCH)."""
-    machine = os.uname().machine
-    return _ARCHITECTURES.get(machine, machine)
-
-
-def gpu_present() -> str:
-    """Return 'nvidia' or 'rocm' if there is a driver with at least one device, else ''."""
-    if Path("/dev/nvidiactl").exists() and any(Path("/dev").glob("nvidia[0-9]*")):
-        return "nvidia"
-    return "rocm" if Path("/dev/kfd").exists() and any(Path("/dev/dri").glob("renderD*")) else ""
 
 
 def namespace_limit(settings: Path = Path("/proc/sys")) -> str:
@@ -107,27 +92,6 @@ def namespace_limit(settings: Path = Path("/proc/sys")) -> str:
     return ""
 
 
-def _has_all_capabilities() -> bool:
-    """Return whether the effective set holds every capability of this kernel."""
-    try:
-        last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
-        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return True  # cannot be known; the engine reports a missing one
-    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
-    wanted: int = (1 << (last + 1)) - 1
-    return int(effective, 16) & wanted == wanted
-
-
-def _opens(device: Path) -> bool:
-    """Return whether a device can be opened read-write: a control group may forbid what its mode allows."""
-    try:
-        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
-
-
 def _control_groups() -> tuple[Path, ...]:
     """Read the mount points from /proc/self/mounts (proc(5)): one for version 2, one per controller for version 1."""
     try:
@@ -140,6 +104,8 @@ def _control_groups() -> tuple[Path, ...]:
 
 def _can_map_ids(env: Mapping[str, str]) -> bool:
     """Return whether root can run a program in an identity-mapped user namespace, by running one."""
+    from factory.io import process  # noqa: PLC0415 - `exec` imports this module, and must start quickly
+
     try:
         return process.output_of(["true"], env=env, mapped=IDENTITY)[0] == 0
     except FactoryError:

@@ -18,8 +18,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from factory.engine import certificates
 from factory.engine.authorities import site_bundle
+from factory.engine.binds import Bind
 from factory.engine.environment import CERTIFICATES, PROXIES, holds_login, holds_token
-from factory.engine.orders import Bind
 from factory.errors import UsageError
 from factory.io import files, plain
 from factory.io.http.proxies import Proxy, plain_no_proxy

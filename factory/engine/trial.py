@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+from factory.engine.binds import Bind
 from factory.engine.engine import Engine
 from factory.engine.host import namespace_limit
-from factory.engine.orders import Bind, BuildOrder
+from factory.engine.orders import BuildOrder
 from factory.engine.scratch import require_usable
 from factory.errors import BuildFailed, FactoryError, PlaceUnusable
 from factory.io import files

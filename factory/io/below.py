@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from io import FileIO
@@ -224,18 +223,21 @@ class Folder:
         """See factory.io.files.create. The umask applies unless the folder is shared."""
         return files.create(self.path / _entry(name), mode, dir_fd=self.descriptor, sync=sync, exact=self.shared)
 
-    def write(self, name: str, content: bytes | str, mode: int = 0o644) -> None:
-        """See factory.io.files.atomic_write."""
+    def write(self, name: str, content: bytes | str, mode: int = 0o644, *, sync: bool = True) -> None:
+        """See factory.io.files.atomic_write. sync: False for a file that may be lost if the machine crashes."""
         data = content.encode() if isinstance(content, str) else content
         with self.temporary(name) as temporary:
-            with self.create(temporary, mode) as file:
+            with self.create(temporary, mode, sync=sync) as file:
                 file.write(data)
-            self.rename(temporary, self, name)
+            with files.explained(self.path / name):
+                self.move(temporary, name)
+            if sync:
+                self.sync()
 
     @contextlib.contextmanager
     def temporary(self, prefix: str) -> Iterator[str]:
         """Yield a unique name for a new file. A file that still has this name when the block ends is removed."""
-        name = f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
+        name = f".{prefix}.{os.getpid()}.{os.urandom(6).hex()}"
         try:
             yield name
         finally:

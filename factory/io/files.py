@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +226,8 @@ def copy_tree(source: Path, destination: Path) -> Path:
         return [name for name, mode in modes if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))]
 
     with explained(destination):
+        import shutil  # noqa: PLC0415 - builds copy trees; `path` and `exec` must start quickly
+
         shutil.copytree(source, destination, symlinks=True, ignore=special)
     return destination
 
@@ -284,7 +283,7 @@ def create(
 @contextlib.contextmanager
 def temporary_in(folder: Path, prefix: str) -> Iterator[Path]:
     """Yield a unique name for a new file in folder. A file that still has this name when the block ends is removed."""
-    path = folder / f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
+    path = folder / f".{prefix}.{os.getpid()}.{os.urandom(6).hex()}"
     try:
         yield path
     finally:
@@ -294,7 +293,7 @@ def temporary_in(folder: Path, prefix: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Create a private folder in parent, and remove it and its contents when the block ends."""
-    path = make_folder(parent) / f".{prefix}.{os.getpid()}.{secrets.token_hex(6)}"
+    path = make_folder(parent) / f".{prefix}.{os.getpid()}.{os.urandom(6).hex()}"
     with explained(path):
         path.mkdir(mode=0o700)
     try:
@@ -381,6 +380,8 @@ def remove_file(path: Path, *, dir_fd: int | None = None) -> None:
 
 def digest_of_open(descriptor: int, advance: Advance = ignore) -> Digest:
     """Return the SHA-256 digest of an open file."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and `path` and `exec` hash nothing
+
     hasher = hashlib.sha256()
     at = 0
     while block := os.pread(descriptor, BLOCK, at):

@@ -1,14 +1,15 @@
 """Run as a script: prepare this process, then exec a program (same process ID).
 
-    python -I launch.py [--die-with-parent PID] [--map MAP] [--new-keyring] [--no-abstract-sockets] [--sandbox PLAN]
-                        -- PROGRAM [ARGUMENT...]
+    python -I launch.py [--die-with-parent PID] [--map MAP [--or-not]] [--new-keyring] [--no-abstract-sockets]
+                        [--sandbox PLAN] -- PROGRAM [ARGUMENT...]
 
 --die-with-parent asks the kernel to send SIGTERM when the parent ends, even by SIGKILL, so that no child survives.
 
 --map creates a user namespace first. ``identity`` maps IDs 0-65535 to themselves, for a root that lacks a capability:
 inside the namespace it has all of them. ``subuid`` maps this user to root, and its /etc/subuid range to the IDs above,
 with newuidmap, so that it can remove files left by a build of the same user. ``single`` maps only this user, to root.
-``shifted`` is for root: IDs from 0 up inside are unused IDs outside.
+``shifted`` is for root: IDs from 0 up inside are unused IDs outside. With --or-not, the program starts without a
+namespace where the kernel allows none, and says itself what it lacks.
 
 --new-keyring joins a new session keyring: otherwise every process inherits the session's keys, such as a Kerberos
 ticket, even inside an image. --no-abstract-sockets blocks other programs' abstract Unix sockets, if the kernel can, and
@@ -21,17 +22,18 @@ Standard library only, with no imports from this package. `-I` keeps the start-u
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import pwd
 import signal
 import stat
-import subprocess
 import sys
-from collections.abc import Mapping
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -48,7 +50,6 @@ def main(arguments: list[str]) -> int:
     os.environ.clear()
     os.environ.update(env)
     options, program = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
-    libc = ctypes.CDLL(None, use_errno=True)
     kind = options[options.index("--map") + 1] if "--map" in options else ""
     if "--new-keyring" in options:
         try:
@@ -63,13 +64,14 @@ def main(arguments: list[str]) -> int:
         if kind == "shifted":
             _chown_pipes(shifted_range()[0])
         return int(_sibling("confine").run(plan, program, lambda pid: _write_maps(pid, uid, gid, kind), parent))
-    if kind:
-        _enter_namespace(libc, kind)
+    if kind and (problem := enter_namespace(kind)) and "--or-not" not in options:
+        sys.stderr.write(f"{problem}\n")
+        return _CANNOT
     if "--no-abstract-sockets" in options:
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _sibling("confine").shun_abstract_sockets()
     if "--die-with-parent" in options:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(options[options.index("--die-with-parent") + 1]):
             return _CANNOT  # the parent ended before prctl took effect
     try:
@@ -105,29 +107,86 @@ def _chown_pipes(owner: int) -> None:
 
 def _sibling(name: str) -> ModuleType:
     """Load a module next to this one by path, so that no file there can shadow the standard library."""
+    from importlib.machinery import SourceFileLoader  # noqa: PLC0415 - few programs need one
+
     module = ModuleType(name)
     SourceFileLoader(name, str(Path(__file__).with_name(f"{name}.py"))).exec_module(module)
     return module
 
 
-def _enter_namespace(libc: ctypes.CDLL, kind: str) -> None:
-    """Unshare. A forked child stays outside and writes the ID maps, which only an outside process may write."""
-    pid, uid, gid = os.getpid(), os.getuid(), os.getgid()
-    ready, go = os.pipe()
+def enter_namespace(kind: str) -> str:
+    """Move this process into new user and mount namespaces. Return why that is impossible, or ''.
+
+    A child creates the user namespace. This process is outside, so it may write the ID maps, and then joins it
+    (setns(2)): if a step fails, nothing has changed. The child ends before this returns. There must be one thread only.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    (made, makes), (waits, joined) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(go)
-        os._exit(1 if os.read(ready, 1) != b"x" else _write_maps(pid, uid, gid, kind))
-    os.close(ready)
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
-        sys.stderr.write(f"unshare: {os.strerror(ctypes.get_errno())}\n")
-        os._exit(_CANNOT)
-    os.write(go, b"x")
-    os.close(go)
-    _, status = os.waitpid(child, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.stderr.write("could not write the ID maps of a user namespace\n")
-        os._exit(_CANNOT)
+        try:
+            os.close(joined)
+            os.write(makes, bytes([_unshare(_CLONE_NEWUSER)]))
+            os.read(waits, 1)  # until the parent is in it, or has ended
+        finally:
+            os._exit(0)
+    os.close(makes)
+    os.close(waits)
+    try:
+        return _join(child, os.read(made, 1), lambda: _write_maps(child, uid, gid, kind))
+    finally:
+        os.close(made)
+        os.close(joined)
+        with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD need not wait
+            os.waitpid(child, 0)
+
+
+def _join(child: int, answer: bytes, write_maps: Callable[[], int]) -> str:
+    """Join the namespace that the child has created. answer: its errno, 0 for success. Return as enter_namespace."""
+    if answer != b"\0":
+        return f"unshare: {os.strerror(answer[0] if answer else 0)}"
+    if write_maps() != 0:
+        return "could not write the ID maps of a user namespace"
+    namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        failed = _setns(namespace, _CLONE_NEWUSER) or _unshare(_CLONE_NEWNS)
+    finally:
+        os.close(namespace)
+    return f"setns: {os.strerror(failed)}" if failed else ""
+
+
+def _unshare(flags: int) -> int:
+    """Call unshare(2); return its errno, or 0."""
+    if sys.version_info >= (3, 12):
+        return _errno_of(lambda: os.unshare(flags))
+    return _errno() if _libc().unshare(flags) != 0 else 0
+
+
+def _setns(namespace: int, flags: int) -> int:
+    """Call setns(2); return its errno, or 0."""
+    if sys.version_info >= (3, 12):
+        return _errno_of(lambda: os.setns(namespace, flags))
+    return _errno() if _libc().setns(namespace, flags) != 0 else 0
+
+
+def _errno_of(call: Callable[[], None]) -> int:
+    try:
+        call()
+    except OSError as error:
+        return error.errno or 1
+    return 0
+
+
+def _libc() -> ctypes.CDLL:
+    import ctypes  # noqa: PLC0415 - most programs are started without a namespace
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _errno() -> int:
+    import ctypes  # noqa: PLC0415 - as above
+
+    return ctypes.get_errno()
 
 
 def _write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
@@ -148,6 +207,8 @@ def _try_to_write_maps(pid: int, uid: int, gid: int, kind: str) -> int:
         Path(f"/proc/{pid}/uid_map").write_text(f"0 {uid} 1\n", encoding="ascii")
         Path(f"/proc/{pid}/gid_map").write_text(f"0 {gid} 1\n", encoding="ascii")
         return 0
+    import subprocess  # noqa: PLC0415 - `exec` imports this module, and must start quickly
+
     for program, own, ranges in (("newuidmap", uid, "/etc/subuid"), ("newgidmap", gid, "/etc/subgid")):
         first, count = subordinate_range(Path(ranges), uid)
         command = [program, str(pid), "0", str(own), "1", "1", str(first), str(count)]
@@ -181,6 +242,8 @@ def _shiftable(path: Path) -> tuple[int, int]:
 
 def subordinate_range(path: Path, uid: int) -> tuple[int, int]:
     """Return the first range of a user in /etc/subuid or /etc/subgid: (first ID, count); (0, 0) if there is none."""
+    import pwd  # noqa: PLC0415 - as above
+
     try:
         names = {str(uid), pwd.getpwuid(uid).pw_name}
     except KeyError:

@@ -12,8 +12,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -80,7 +78,7 @@ def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, in
     If a dead holder's lock cannot be removed, the block runs without the lock. instead: advice for the case that
     another user never releases it. Raises Busy on timeout.
     """
-    mine = Holder(socket.gethostname(), os.getpid(), os.getuid(), secrets.token_hex(8), processes())
+    mine = Holder(os.uname().nodename, os.getpid(), os.getuid(), os.urandom(8).hex(), processes())
     held = _acquire(folder, name, mine, _Waiting(timeout, progress, instead))
     stop = threading.Event()
     beat = threading.Thread(target=_refresh, args=(folder, name, mine, stop), daemon=True)
@@ -268,7 +266,7 @@ def _owner(folder: Folder, name: str) -> int | None:
 
 def _dead(holder: Holder) -> bool:
     """Return whether the holder has certainly ended: same host and PID namespace, but no such process."""
-    if (holder.host, holder.processes) != (socket.gethostname(), processes()) or holder.pid <= 0:
+    if (holder.host, holder.processes) != (os.uname().nodename, processes()) or holder.pid <= 0:
         return False
     return start_time(holder.pid) is None
 
@@ -281,7 +279,7 @@ def processes() -> str:
 
 def _take_away(folder: Folder, name: str, holder: Holder) -> bool:
     """Remove a holder's lock; return False if this user may not. If several processes try, one rename succeeds."""
-    grave = f".{name}.dead.{secrets.token_hex(6)}"
+    grave = f".{name}.dead.{os.urandom(6).hex()}"
     try:
         folder.move(name, grave)
     except FileNotFoundError:

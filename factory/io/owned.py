@@ -73,8 +73,7 @@ def _check_folder(descriptor: int, name: str, trusted: Collection[int], *, publi
     """
     found = os.fstat(descriptor)
     ours = _is_our_groups(found, descriptor)
-    given = not public and (ours or is_unmapped(found.st_uid))
-    if found.st_uid not in trusted and not given:
+    if found.st_uid not in trusted and (public or not (ours or is_unmapped(found.st_uid))):
         raise ForeignError(f"{name} belongs to another user")
     everybody = bool(found.st_mode & stat.S_IWOTH)
     if everybody and not found.st_mode & stat.S_ISVTX:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -20,7 +19,7 @@ def mapped_owner(folder: Path, *, dir_fd: int | None = None) -> int | None:
 
     Creates a file and removes it; None as well if that is not allowed. dir_fd: the folder, open (factory.io.below).
     """
-    name = f".owner.{os.getpid()}.{secrets.token_hex(6)}"
+    name = f".owner.{os.getpid()}.{os.urandom(6).hex()}"
     place = folder / name if dir_fd is None else name
     try:
         descriptor = os.open(place, _NEW, 0o600, dir_fd=dir_fd)

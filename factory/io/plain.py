@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -117,6 +116,8 @@ def blocks_of(path: Path, offset: int = 0) -> Iterator[bytes]:
 
 def digest_of(path: Path, advance: Advance = ignore) -> tuple[Digest, int]:
     """Return the SHA-256 digest and the size in bytes of a file of any size. Raises like ``open_plain``."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and `path` and `exec` hash nothing
+
     hasher = hashlib.sha256()
     size = 0
     for block in blocks_of(path):

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from factory.errors import NoAnswer, NotFound
+from factory.errors import NoAnswer
 from factory.io import launch
 from factory.io.alive import stat_of
+from factory.io.become import absolute_searches, require_program
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _LAUNCH = Path(launch.__file__)
 _BLOCK = 65536
-_SEARCHED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB")  # search paths for programs and what they load
 _LAST_READS = 64  # reads of _BLOCK after a program's end; more than a pipe can hold
 
 
@@ -151,38 +149,6 @@ def output_of(
     return process.returncode, out, err
 
 
-def become(arguments: Sequence[str], env: Mapping[str, str], mapped: str = "") -> NoReturn:
-    """Replace this process with the program (exec). It inherits the signals and locale this process started with."""
-    _look_for(arguments[0], env)
-    wanted = command(arguments, mapped, bound=False) if mapped else list(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    launch.restore_signals()
-    os.execvpe(wanted[0], wanted, launch.with_locale_at_start(env))
-
-
-def absolute_searches(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without relative entries in its search paths.
-
-    An empty entry means the working folder, too, as in LD_LIBRARY_PATH=$UNSET:/opt/lib.
-    During a build that is the recipe's folder, and programs or libraries in it would be used outside of the image.
-    """
-    found = dict(env)
-    for name in _SEARCHED:
-        text = found.pop(name, "")
-        entries = (text.replace(";", ":") if name == "LD_LIBRARY_PATH" else text).split(":")  # ld.so(8) takes both
-        if kept := ":".join(entry for entry in entries if entry.startswith("/")):
-            found[name] = kept
-    return found
-
-
-def _look_for(program: str, env: Mapping[str, str], cwd: Path | None = None) -> None:
-    """Raise NotFound unless the program can be run. The error of exec itself may blame an unreadable PATH folder."""
-    place = os.path.join(cwd or "", program) if "/" in program else program  # noqa: PTH118 - Path drops ./
-    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
-        raise NotFound(f"the program {program} was not found", fix="singfactory doctor lists what this machine has")
-
-
 def _start(
     arguments: list[str],
     *,
@@ -193,7 +159,7 @@ def _start(
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     env = absolute_searches(env)
-    _look_for(program, env, cwd)
+    require_program(program, env, cwd)
     return subprocess.Popen(
         arguments,
         stdin=stdin,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def _brought_up(name: str, folder: int, top: int, numbers: Iterator[int]) -> boo
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=folder)
             return True
-        new = f".{next(numbers)}.{secrets.token_hex(6)}"
+        new = f".{next(numbers)}.{os.urandom(6).hex()}"
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=top)
     except OSError:
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from factory.errors import MachineFailure, PlaceUnusable, UsageError
 from factory.io import files, process
+from factory.io.become import absolute_searches
 
 _NUMBER = re.compile(rb"^([0-9]+)(?:;[^\n]*)?\s*\Z", re.MULTILINE)
 _AWAY = ("Unable to contact slurm controller", "Connection refused", "Socket timed out", "Zero Bytes were transmitted")
@@ -21,7 +22,7 @@ def submit(script: str, folder: Path, name: str, env: Mapping[str, str]) -> tupl
     Raises UsageError with SLURM's own words if it refuses the job, MachineFailure if there is no SLURM here or it does
     not answer. No script is left then.
     """
-    path = process.absolute_searches(env).get("PATH")
+    path = absolute_searches(env).get("PATH")
     if shutil.which("sbatch", path=path) is None:
         raise MachineFailure(
             "the job is not submitted: sbatch was not found",

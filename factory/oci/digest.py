@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +36,8 @@ class Digest:
     @classmethod
     def of(cls, content: bytes) -> Digest:
         """Return the SHA-256 digest of bytes in memory."""
+        import hashlib  # noqa: PLC0415 - it loads OpenSSL, and `path` and `exec` hash nothing
+
         return cls("sha256", hashlib.sha256(content).hexdigest())
 
     @property
@@ -105,6 +106,8 @@ class Verifier:
 
     def __init__(self, wanted: Descriptor) -> None:
         self._wanted = wanted
+        import hashlib  # noqa: PLC0415 - it loads OpenSSL, and `path` and `exec` hash nothing
+
         self._hash = hashlib.new(wanted.digest.algorithm)
         self.seen = 0
 

@@ -12,22 +12,28 @@ from dataclasses import dataclass, replace
 from factory.errors import IntegrityFailure, UsageError
 from factory.oci.digest import Digest
 
+# Patterns are compiled when they are first used: `path` and `exec` need few of them.
 _RECIPE = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,99}", re.ASCII)
-_BUILD_TAG = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.]{0,99})-([1-9][0-9]{0,8})", re.ASCII)
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
-_HOST = re.compile(
-    r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?",
-    re.ASCII | re.IGNORECASE,
-)
+_VERSION = r"[A-Za-z0-9_][A-Za-z0-9_.]{0,99}"
+_BUILD_TAG = r"([A-Za-z0-9_][A-Za-z0-9_.]{0,99})-([1-9][0-9]{0,8})"
+_REPOSITORY = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+_HOST = r"(?:\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::[0-9]{1,5})?"
 # An escaped byte of a folder's name, upper case; or the escape of a percent sign before what looks like one.
-_ESCAPE = re.compile(r"%(?:[01][0-9A-F]|7F|[89A-F][0-9A-F]|25(?=(?:25)*(?:[01][0-9A-F]|7F|[89A-F][0-9A-F])))")
-_PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}", re.ASCII)
+_ESCAPE = r"%(?:[01][0-9A-F]|7F|[89A-F][0-9A-F]|25(?=(?:25)*(?:[01][0-9A-F]|7F|[89A-F][0-9A-F])))"
+_PROGRAM = r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}"
 NAME_LIMIT = 100
 RESERVED_NAMES = frozenset({"catalog"})
 _DOCKER = "docker://"
 LATEST = "latest"
+
+
+def _is_host(text: str) -> bool:
+    return re.fullmatch(_HOST, text, re.ASCII | re.IGNORECASE) is not None
+
+
+def _is_repository(text: str) -> bool:
+    return re.fullmatch(_REPOSITORY, text, re.ASCII) is not None
 
 
 def recipe_name(text: str) -> str:
@@ -56,7 +62,7 @@ def tag_name(text: str) -> str:
 
 def version_name(text: str) -> str:
     """Check an upstream version and return it: a tag without ``-``, which separates version and build number."""
-    if _VERSION.fullmatch(text) is None:
+    if re.fullmatch(_VERSION, text, re.ASCII) is None:
         raise UsageError(
             f"not a version: {_shown(text)}",
             why="a version has at most 100 characters (A-Z a-z 0-9 . _); - separates version and build number",
@@ -67,7 +73,7 @@ def version_name(text: str) -> str:
 
 def is_program(name: object) -> bool:
     """Return whether this can be the name of a program in an image: safe as a file's name and in a shell."""
-    return isinstance(name, str) and _PROGRAM.fullmatch(name) is not None
+    return isinstance(name, str) and re.fullmatch(_PROGRAM, name, re.ASCII) is not None
 
 
 @dataclass(frozen=True, order=True)
@@ -80,7 +86,7 @@ class BuildTag:
     @classmethod
     def parse(cls, text: str) -> BuildTag | None:
         """Parse a tag. Return None for any other kind of tag (``latest``, ``sha256-…``)."""
-        match = _BUILD_TAG.fullmatch(text)
+        match = re.fullmatch(_BUILD_TAG, text, re.ASCII)
         return cls(match[1], int(match[2])) if match else None
 
     def __str__(self) -> str:
@@ -116,7 +122,7 @@ class RegistryAddress:
         host, _, path = bare.rstrip("/").partition("/")
         if "@" in host:
             raise _bad_address("the address", "it contains a login; store that with: singfactory login HOST")
-        if _HOST.fullmatch(host) is None or (path and _REPOSITORY.fullmatch(path) is None):
+        if not _is_host(host) or (path and not _is_repository(path)):
             raise _bad_address(text, "expected HOST[:PORT]/NAMESPACE")
         if not ("." in host or ":" in host or host == "localhost"):
             raise _bad_address(text, f"{host!r} is not a host name")
@@ -139,7 +145,7 @@ class RegistryAddress:
 
 def _escaped(folder: str) -> str:
     """A folder's name in printable characters: other bytes, such as those that are not UTF-8, as %XX. See _ESCAPE."""
-    text = _ESCAPE.sub(lambda match: "%25" + match[0][1:], folder)
+    text = re.sub(_ESCAPE, lambda match: "%25" + match[0][1:], folder)
     return "".join(letter if letter.isprintable() else _bytes_escaped(letter) for letter in text)
 
 
@@ -154,7 +160,7 @@ def _unescaped(text: str) -> str:
         value = int(match[0][1:], 16)
         return "%" if match[0] == "%25" else chr(value if value < 128 else 0xDC00 + value)  # noqa: PLR2004 - PEP 383
 
-    found = _ESCAPE.sub(byte, text)
+    found = re.sub(_ESCAPE, byte, text)
     return found.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
@@ -207,7 +213,7 @@ def docker_reference(text: str) -> tuple[str, str, str]:
     if host in ("docker.io", "index.docker.io"):
         host, name = "docker.io", name if "/" in name else f"library/{name}"
     repository, colon, tag = name.partition(":")
-    if _HOST.fullmatch(host) is None or _REPOSITORY.fullmatch(repository) is None:
+    if not _is_host(host) or not _is_repository(repository):
         raise UsageError(f"not an image name: {_shown(text)}", fix="write [HOST/]NAME[:TAG], as for docker pull")
     if at:
         try:

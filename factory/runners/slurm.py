@@ -21,7 +21,8 @@ from typing import Any
 
 from factory import strict
 from factory.errors import BuildFailed, Busy, Disconnected, FactoryError, NotFound, UsageError
-from factory.io import files, process
+from factory.io import files
+from factory.io.become import absolute_searches
 from factory.io.locks import lock
 from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
@@ -164,7 +165,7 @@ class SlurmRunner:
         return self._slurm.state(record.job, record.cluster)
 
     def _require_slurm(self, recipe: str) -> None:
-        if shutil.which("sbatch", path=process.absolute_searches(self._env).get("PATH", os.defpath)) is None:
+        if shutil.which("sbatch", path=absolute_searches(self._env).get("PATH", os.defpath)) is None:
             raise BuildFailed(
                 f"cannot build {recipe} with SLURM: sbatch was not found",
                 why="SLURM's programs are not on PATH",

@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from factory.errors import IntegrityFailure
+from factory.sif.architecture import ARCHITECTURES, MAGIC, VERSION
 
 _HEADER = struct.Struct("<32s10s3s3s16sqqqqqqqq")
 _DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")
 _PARTITION = struct.Struct("<ii3s")  # the start of a partition's extra field
-_MAGIC = b"SIF_MAGIC\0"
-_VERSION = b"01\0"
 _SQUASHFS = b"hsqs"  # the magic number of a squashfs, little-endian
 _MOST_DESCRIPTORS = 4096  # Apptainer writes 48
-_ARCHITECTURES = {
-    "01": "386", "02": "amd64", "03": "arm", "04": "arm64", "05": "ppc64", "06": "ppc64le",
-    "07": "mips", "08": "mipsle", "09": "mips64", "10": "mips64le", "11": "s390x", "12": "riscv64",
-}  # fmt: skip
 _FILE_SYSTEMS = {1: "squashfs", 2: "ext3", 3: "archive", 4: "raw", 5: "encrypted-squashfs"}
 _PARTITION_OBJECT = 0x4004
 _PRIMARY_SYSTEM = 2
@@ -90,7 +85,7 @@ HEADER_SIZE = _HEADER.size  # bytes
 
 def begins_like_sif(start: bytes) -> bool:
     """Return whether a file that starts with these bytes, at least ``HEADER_SIZE``, can be a SIF."""
-    return start[32:42] == _MAGIC
+    return start[32:42] == MAGIC
 
 
 def require_runnable(file: BinaryIO, size: int, name: str) -> SifHeader:
@@ -123,10 +118,10 @@ def _read(file: BinaryIO, size: int) -> SifHeader:
     _launch, magic, version, arch, identity, created, modified, _free, total, start, _used, _data, _length = (
         _HEADER.unpack(raw)
     )
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise _Unsound("the SIF magic number is missing")
-    if version != _VERSION:
-        raise _Unsound(f"its version is {_text(version)!r}, and only {_text(_VERSION)!r} is supported")
+    if version != VERSION:
+        raise _Unsound(f"its version is {_text(version)!r}, and only {_text(VERSION)!r} is supported")
     if not 0 <= total <= _MOST_DESCRIPTORS:
         raise _Unsound(f"it claims {total} descriptors")
     data_start = start + total * _DESCRIPTOR.size
@@ -178,4 +173,4 @@ def _text(raw: bytes) -> str:
 
 
 def _architecture(raw: bytes) -> str:
-    return _ARCHITECTURES.get(_text(raw), "unknown")
+    return ARCHITECTURES.get(_text(raw), "unknown")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}", re.ASCII)
-_ARCHITECTURE = re.compile(r"(sm|compute)_[0-9]{2,3}[a-z]?|gfx[0-9a-f]{3,5}", re.ASCII)
+_ARCHITECTURE = r"(sm|compute)_[0-9]{2,3}[a-z]?|gfx[0-9a-f]{3,5}"
 _MOST_ARCHITECTURES = 40
 
 
@@ -43,7 +43,7 @@ class Needs:
             driver=_version(found.get("driver")),
             rocm=_version(found.get("rocm")),
             architectures=tuple(
-                one for one in named[:_MOST_ARCHITECTURES] if isinstance(one, str) and _ARCHITECTURE.fullmatch(one)
+                one for one in named[:_MOST_ARCHITECTURES] if isinstance(one, str) and _is_architecture(one)
             ),
         )
 
@@ -65,3 +65,7 @@ def is_older(version: str, floor: str) -> bool:
 
 def _version(value: object) -> str:
     return value if isinstance(value, str) and VERSION.fullmatch(value) else ""
+
+
+def _is_architecture(text: str) -> bool:
+    return re.fullmatch(_ARCHITECTURE, text, re.ASCII) is not None

@@ -253,8 +253,7 @@ class _Collector:
             yield from (one for path in hidden for one in self._leftover(path, "unfinished"))
         here = {blob.digest for blob in self.blobs.values()}
         yield from (one for path in stale_indexes(self.store) for one in self._leftover(path, "its image is gone"))
-        kept = {blob.digest.hex for blob in self.blobs.values()}
-        gone = (path for path in squashfs.files_of(root) if path.stem not in kept)
+        gone = squashfs.without_image(self.store)
         yield from (one for path in gone for one in self._leftover(path, "its image is gone"))
         for pin in self.pins:
             if not pin.holds(self.now, self.rules.patience) and self.now - pin.made > self.rules.grace:

@@ -10,15 +10,14 @@ noatime. Times are the files' mtimes, which the file server sets, so machines wi
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from factory import strict
 from factory.errors import FactoryError, PlaceUnusable
@@ -31,10 +30,11 @@ _FORMAT = 1
 _NAME = re.compile(
     r"([0-9a-f]{64}|[0-9a-f]{128})\.[0-9a-f]{12}\.[0-9]+\.(?:([0-9]+)|job-[0-9]+|use)(?:-[0-9a-f]{8})?\.json", re.ASCII
 )
-_JOB = re.compile(r"[0-9]{1,18}", re.ASCII)
-_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_JOB = r"[0-9]{1,18}"
+_WORD = r"[A-Za-z0-9_.-]{1,64}"
 _MOST_PROCESSES = 1 << 22  # Linux gives no higher numbers (proc_sys_kernel(5), pid_max)
 _LIMIT = 4096  # bytes; a lease has some 300
+_PRIME = (1 << 48) - 59  # names of machines are numbers below it; a hash would take longer to import than to compute
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Job:
     @classmethod
     def parse(cls, number: str, cluster: str) -> Job:
         """Parse SLURM_JOB_ID and SLURM_CLUSTER_NAME; an ID that is not a number counts as no job."""
-        known = _JOB.fullmatch(number) is not None
-        return cls(number if known else "", cluster if known and _WORD.fullmatch(cluster) else "")
+        known = re.fullmatch(_JOB, number, re.ASCII) is not None
+        return cls(number if known else "", cluster if known and re.fullmatch(_WORD, cluster, re.ASCII) else "")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class Lease:
         return f"{process}, SLURM job {self.job.number}" if self.job.number else process
 
 
-@dataclass(frozen=True)
-class Queue:
+class Queue(NamedTuple):
     """SLURM's current jobs. user: the user id whose jobs are visible; None: all users' jobs."""
 
     cluster: str
@@ -96,7 +95,7 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
     Call this before you look for the image's file: `store gc` does the opposite. Does nothing if the user may not write
     the store or the disk is full, because an image that is present must run.
     """
-    machine = hashlib.sha256(f"{_host()} {boot()} {namespace()}".encode()).hexdigest()[:12]
+    machine = f"{int.from_bytes(f'{_host()} {boot()} {namespace()}'.encode(), 'big') % _PRIME:012x}"
     mine = f"{digest.hex}.{machine}.{os.getuid()}"
     who = str(os.getpid()) if process else f"job-{job.number}" if job.number else "use"
     value = {
@@ -109,13 +108,13 @@ def take(root: Path, digest: Digest, job: Job = Job(), *, process: bool = True) 
         "start": (start_time(os.getpid()) or "") if process else "",
         "user": os.getuid(),
         "job": asdict(job),
-        "taken": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     with contextlib.suppress(PlaceUnusable, OSError), _folder(root) as folder:
         try:
-            folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n")
+            folder.write(f"{mine}.{who}.json", json.dumps(value) + "\n", sync=False)  # a crash ends the use, too
         except PlaceUnusable:  # in a world-writable folder another user can have taken the name
-            folder.write(f"{mine}.{who}-{secrets.token_hex(4)}.json", json.dumps(value) + "\n")
+            folder.write(f"{mine}.{who}-{os.urandom(4).hex()}.json", json.dumps(value) + "\n", sync=False)
         _forget_ended(folder, mine)
 
 

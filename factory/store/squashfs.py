@@ -9,6 +9,7 @@ store its bytes once.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from factory.io.below import Folder, entries
 from factory.io.copying import copy_range
 from factory.io.locks import lock_in
 from factory.io.progress import Progress, step
+from factory.oci.digest import Digest
 from factory.sif.header import Partition, require_runnable
 from factory.store.refs import StoredImage
 from factory.store.store import ELSEWHERE, LOCK_TIMEOUT, Store
@@ -28,9 +30,11 @@ _STEP = 64 << 20  # bytes between two reports
 _READ_ONLY = 0o444
 
 
-def files_of(root: Path) -> list[Path]:
-    """Return the squashfs files of a store, each named after its image's SIF digest."""
-    return [path for path in entries(root / FOLDER) if path.suffix == _SUFFIX and not path.name.startswith(".")]
+def without_image(store: Store) -> Iterator[Path]:
+    """Yield the squashfs files whose image is neither here nor in a shared store."""
+    for path in entries(store.root / FOLDER):
+        if path.suffix == _SUFFIX and not path.name.startswith(".") and not store.has_file(Digest("sha256", path.stem)):
+            yield path
 
 
 def squashfs_of(store: Store, image: StoredImage, progress: Progress) -> Path:

@@ -24,7 +24,6 @@ from pathlib import Path
 
 from factory.errors import FactoryError, IntegrityFailure
 from factory.io.below import Entry, Folder, entries, make_way
-from factory.io.locks import STALE, lock_in
 from factory.oci.digest import Descriptor, Digest
 from factory.oci.names import LATEST, Reference, RegistryAddress, recipe_name, tag_name
 from factory.store import leases
@@ -41,7 +40,7 @@ _GC_TIMEOUT = 5.0  # seconds to wait for a gc that looks at this image; it takes
 _POLL = 0.02
 ELSEWHERE = "use a store of your own (--store DIR)"
 _READ_ONLY = 0o444
-_RECORD = re.compile(r"[a-z0-9][a-z0-9._-]*\.json", re.ASCII)
+_RECORD = r"[a-z0-9][a-z0-9._-]*\.json"
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,8 @@ class Store:
         settled = (known.home, known.unasked) == (wanted.home, wanted.unasked)
         if same and settled and not any(wrong_links(link_of(folder), wanted.links(self.home), wanted, image, target)):
             return
+        from factory.io.locks import lock_in  # noqa: PLC0415 - `path` and `exec` write no records
+
         with (
             self.opened() as root,
             root.make("locks") as locks,
@@ -319,9 +320,12 @@ def _wait_for_gc(root: Path, digest: Digest) -> None:
 def _is_held(lock: Path) -> bool:
     """Return whether a live process may hold a lock: its holder updates it. A killed process leaves its lock behind."""
     try:
-        return abs(time.time() - lock.stat().st_mtime) < STALE
+        changed = lock.stat().st_mtime
     except OSError:
         return False
+    from factory.io.locks import STALE  # noqa: PLC0415 - as above
+
+    return abs(time.time() - changed) < STALE
 
 
 def _recipes(*roots: Path) -> list[str]:
@@ -329,7 +333,7 @@ def _recipes(*roots: Path) -> list[str]:
     found: set[str] = set()
     for root in roots:
         with contextlib.suppress(OSError):  # missing, or not readable by this user
-            found |= {path.stem for path in (root / "refs").iterdir() if _RECORD.fullmatch(path.name)}
+            found |= {path.stem for path in (root / "refs").iterdir() if re.fullmatch(_RECORD, path.name, re.ASCII)}
     return sorted(found)
 
 

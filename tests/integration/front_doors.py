@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from factory.engine.host import probe
-from tests.factory_project import DEFINITION, ROOT, TEST, Project, push_base
+from factory.io import process
+from tests.factory_project import DEFINITION, TEST, Project, push_base
 
 PACKAGES = ("ipykernel", "submitit")
 HOME, SITE = "/opt/python", "/opt/packages"
@@ -98,11 +100,8 @@ def plain_engine(project: Project) -> Path:
     engine, mapping = project.env["SINGFACTORY_ENGINE"], probe(dict(project.env)).mapping
     folder = project.folder / "engine"
     folder.mkdir()
-    (folder / "apptainer").write_text(
-        f"#!{sys.executable}\n"
-        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom factory.io import process\n"
-        f"process.become([{engine!r}, *sys.argv[1:]], os.environ, {mapping!r})\n"
-    )
+    words = process.command([engine], mapping, bound=False) if mapping else [engine]
+    (folder / "apptainer").write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     (folder / "apptainer").chmod(0o755)
     return folder
 
@@ -127,7 +126,7 @@ def digest_in(text: str) -> str:
     """The digest of the SIF in whose image a program ran, from the engine's variable APPTAINER_CONTAINER."""
     found = set(re.findall(r"/([0-9a-f]{64})\.sif", text))
     assert len(found) == 1, text
-    return found.pop()
+    return str(found.pop())
 
 
 def _python() -> bytes:

@@ -136,8 +136,8 @@ def test_a_variable_of_the_user_beats_the_recipe(pulled: Project, env: dict[str,
 def test_the_folder_of_a_job_is_there_in_the_image(pulled: Project, outside: Path) -> None:
     (outside / "mine").touch()
     names = {name: str(outside) for name in ("TMPDIR", "TMP", "XDG_CACHE_HOME")}
-    done = pulled.ok("exec", "tool", "/bin/sh", "-c", 'ls "$TMPDIR" && touch "$TMP/made"', **names)
-    assert (done.out, done.err, (outside / "made").exists()) == ("mine\n", "", True)
+    done = pulled.ok("exec", "tool", "/bin/sh", "-c", 'ls "$TMPDIR/mine" && touch "$TMP/made"', **names)
+    assert (done.out, done.err, (outside / "made").exists()) == (f"{outside}/mine\n", "", True)
 
 
 def test_a_variable_whose_folder_the_image_cannot_see_is_left_out(pulled: Project, outside: Path) -> None:

@@ -125,11 +125,13 @@ manager.shutdown_kernel()
 def test_a_jupyter_kernel_runs_in_the_image(science: Project, sif: str, tmp_path: Path, outside: Path) -> None:
     """The connection file is in a folder that images do not see, as /run/user/1000 on many clusters."""
     (tmp_path / "kernel.py").write_text(KERNEL)
-    env = {"JUPYTER_DATA_DIR": str(tmp_path / "jupyter"), "JUPYTER_RUNTIME_DIR": str(outside)}
+    data, runtime = str(tmp_path / "jupyter"), str(outside)
+    env = {"JUPYTER_DATA_DIR": data, "JUPYTER_RUNTIME_DIR": runtime}
     file = Path(science.ok("export", "jupyter", "science", "--name", "ada", **env).out.strip())
     assert file == tmp_path / "jupyter/kernels/ada/kernel.json"
     assert json.loads(file.read_text())["display_name"].startswith("science 1.0-1 (")
-    out = run(science, str(tools() / "bin/python"), str(tmp_path / "kernel.py"), "ada", WHERE, **env)
+    command = (str(tools() / "bin/python"), str(tmp_path / "kernel.py"), "ada", WHERE)
+    out = run(science, *command, JUPYTER_DATA_DIR=data, JUPYTER_RUNTIME_DIR=runtime)
     ran("Jupyter", "singfactory export jupyter science", out, sif)
     assert "still there" in out
     again = science.ok("export", "jupyter", "science", "--name", "ada", **env)
@@ -274,12 +276,11 @@ def test_another_image_of_pyxis_goes_to_enroot(science: Project, tmp_path: Path)
 
 def test_an_edf_names_the_squashfs_and_the_variables_of_the_image(science: Project, sif: str, tmp_path: Path) -> None:
     file = tmp_path / "edf/science.toml"
-    done = science.ok(
-        "export", "edf", "science", "-B", "/data", "-B", "/a:/b:ro", "--workdir", "/data", "--to", str(file)
-    )
+    options = ("-B", "/data", "-B", "/a:/b:ro", "--workdir", "/data", "--with", "dataset", "--to", str(file))
+    done = science.ok("export", "edf", "science", *options, SINGFACTORY_BINDS=f"dataset={tmp_path}:/dataset:ro")
     assert done.out == f"{file}\n"
     found = tomllib.loads(file.read_text())
-    assert (found["mounts"], found["workdir"]) == (["/data:/data", "/a:/b:ro"], "/data")
+    assert (found["mounts"], found["workdir"]) == ([f"{tmp_path}:/dataset:ro", "/data:/data", "/a:/b:ro"], "/data")
     assert found["env"] == {**dict(one.split("=") for one in ENV), "GREETING": "hello"}
     assert Path(found["image"]).stem == sif
     assert run(science, "apptainer", "--silent", "exec", found["image"], "cat", "/made") == "made\n"

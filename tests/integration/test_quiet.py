@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from factory.engine import engine as engines
+from factory.engine.binds import Bind
 from factory.engine.engine import Engine
 from factory.engine.host import probe
-from factory.engine.orders import Bind, BuildOrder, Command
+from factory.engine.orders import BuildOrder, Command
 from factory.errors import BuildFailed
 from factory.recipes.definition.parser import parse
 from factory.recipes.model import QuietSpec

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from factory.engine.engine import APPTAINER, SINGULARITY
 from factory.engine.holes import HOLES, known_holes
+from factory.engine.program import APPTAINER, SINGULARITY
 from tests.unit.cli.cluster import Cluster
 
 HOST = os.uname().nodename.partition(".")[0]

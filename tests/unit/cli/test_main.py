@@ -15,8 +15,8 @@ import pytest
 from factory import __version__
 from factory.cli import path as path_command
 from factory.cli import settings
-from factory.cli.execute import RunOptions
 from factory.cli.main import COMMANDS, main, parse
+from factory.cli.run_options import RunOptions
 from factory.cli.terminal import fail
 from factory.errors import (
     AccessDenied,
@@ -419,17 +419,17 @@ def test_options_of_exec_may_stand_between_the_image_and_two_dashes() -> None:
             ),
         ),
         (
-            ["exec", "--nv", "tool", "python", "--nv"],
+            ["exec", "--fakeroot", "tool", "python", "--fakeroot"],
             (
-                "singfactory: exec: unrecognized arguments: --nv\n"
-                "  for an option of the engine: singfactory exec --engine-option=--nv REF ...\n"
+                "singfactory: exec: unrecognized arguments: --fakeroot\n"
+                "  for an option of the engine: singfactory exec --engine-option=--fakeroot REF ...\n"
             ),
         ),
         (
-            ["exec", "tool", "--nv", "--", "python"],
+            ["exec", "tool", "--fakeroot", "--", "python"],
             (
-                "singfactory: exec: unrecognized arguments: --nv\n"
-                "  for an option of the engine: singfactory exec --engine-option=--nv REF ...\n"
+                "singfactory: exec: unrecognized arguments: --fakeroot\n"
+                "  for an option of the engine: singfactory exec --engine-option=--fakeroot REF ...\n"
             ),
         ),
     ],

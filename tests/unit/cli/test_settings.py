@@ -306,14 +306,61 @@ def test_the_users_own_values_are_kept_apart_from_options_and_projects(places: P
 
 @pytest.mark.parametrize("name", [key.name for key in settings.KEYS if key.personal])
 def test_a_project_must_not_set_personal_settings(places: Places, name: str) -> None:
-    line = f'{name} = "x"' if name in ("ca", "job_setup") else f'{name} = ["x.example"]'
+    kinds = {"path": '"x"', "text": '"x"', "switch": "true", "table": '{ x = "/x" }'}
+    kind = next(key.kind for key in settings.KEYS if key.name == name)
+    line = f"{name} = " + kinds.get(kind, '["x.example"]')
     for path in (places.site, places.user):
         path.write_text(line)
-    assert name in places.load().values
+    assert name in {one.partition(".")[0] for one in places.load().values}
     places.project.write_text(line)
     with pytest.raises(UsageError, match="which a project must not set") as told:
         places.load()
     assert f"SINGFACTORY_{name.upper()}" in told.value.fix
+
+
+def test_binds_of_a_user_are_added_to_those_of_the_site(places: Places) -> None:
+    places.site.write_text(
+        'bind = ["/a", "/b:/c:ro"]\n[binds]\ndata = "$SCRATCH/data:/data"\nlog = ["/log", "/old:/o"]\n'
+    )
+    places.user.write_text('[binds]\ndata = "/mine"\n')
+    found = places.load(SINGFACTORY_BINDS="more=/x:/y:ro")
+    assert found.text("bind") == "/a,/b:/c:ro"
+    assert {name: text for name, (text, _) in found.values.items() if name.startswith("binds.")} == {
+        "binds.data": "/mine",
+        "binds.log": "/log,/old:/o",
+        "binds.more": "/x:/y:ro",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('[binds]\n"a b" = "/x"', "'a b' is not the name of a bind preset"),
+        ("[binds]\ndata = 1", "the preset 'data' in [binds] has the wrong type"),
+        ('[binds]\ndata = ""', "the preset 'data' in [binds] has the wrong type"),
+        ("[binds]\ndata = []", "the preset 'data' in [binds] has the wrong type"),
+        ('binds = "x"', "binds is not a table"),
+        ("bind = 1", "bind has the wrong type"),
+        ('cleanenv = "yes"', "cleanenv has the wrong type"),
+    ],
+)
+def test_a_bind_or_switch_that_cannot_be_understood_names_the_file(places: Places, line: str, said: str) -> None:
+    places.site.write_text(line)
+    with pytest.raises(UsageError) as told:
+        places.load()
+    assert said in told.value.what
+    assert str(places.site) in told.value.what
+
+
+def test_a_switch_in_the_environment_is_on_or_off(places: Places) -> None:
+    assert [places.load(SINGFACTORY_CLEANENV=text).switch("cleanenv") for text in ("1", "True", "no", "off")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(UsageError, match="cleanenv is 'maybe'"):
+        places.load(SINGFACTORY_CLEANENV="maybe").switch("cleanenv")
 
 
 def test_sandbox_is_either_wanted_or_required(places: Places) -> None:

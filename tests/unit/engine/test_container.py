@@ -89,7 +89,8 @@ def engine_with(folder: Path, *lines: str) -> Path:
 @pytest.mark.parametrize("name", ["TMPDIR", "TMP", "TEMP", "TEMPDIR", "SLURM_TMPDIR", "XDG_CACHE_HOME"])
 def test_a_folder_that_the_image_does_not_see_is_bound(tmp_path: Path, job: Path, name: str) -> None:
     found = started({name: str(job)}, path=engine_with(tmp_path))
-    assert found == Start({name: str(job)}, ("--bind", f"{job}:{job}:rw"), {})
+    bind = f"{job}:{job}:rw"
+    assert found == Start({name: str(job)}, ("--bind", bind), {}, bound={name: bind})
 
 
 def test_one_folder_of_several_variables_is_bound_once_and_before_the_users_own(tmp_path: Path, job: Path) -> None:
@@ -126,7 +127,8 @@ def test_a_link_that_leads_out_of_a_visible_folder_is_followed(tmp_path: Path, j
     (tmp_path / "seen/link").symlink_to(job)
     env = {"TMPDIR": f"{tmp_path}/seen/link"}
     found = started(env, path=engine_with(tmp_path), cwd=tmp_path / "seen")
-    assert found == Start(env, ("--bind", f"{job}:{job}:rw"), {})
+    bind = f"{job}:{job}:rw"
+    assert found == Start(env, ("--bind", bind), {}, bound={"TMPDIR": bind})
 
 
 def test_the_folder_of_a_login_session_is_never_bound(tmp_path: Path, job: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from factory.engine.binds import Bind
 from factory.engine.engine import Engine, cannot_build_for, find
 from factory.engine.host import Host
-from factory.engine.orders import Bind, BuildOrder, Command
+from factory.engine.orders import BuildOrder, Command
 from factory.errors import BuildFailed, NotFound
 
 HOST = Host(

@@ -278,47 +278,6 @@ def test_an_identity_mapping_keeps_ids_and_gives_every_capability() -> None:
     assert int(capabilities.split()[1], 16) == (1 << (last + 1)) - 1
 
 
-BECOME = """
-import os, sys
-from factory.io import process
-print("before")
-process.become(sys.argv[1:], {**os.environ, "X": "inside"})
-"""
-
-
-def test_becoming_a_program_keeps_the_process_its_status_and_what_was_printed() -> None:
-    command = [sys.executable, "-c", BECOME, "sh", "-c", "echo $$ $X; exit 9"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
-        out, _ = started.communicate(timeout=20)
-    assert out == f"before\n{started.pid} inside\n"
-    assert started.returncode == 9
-
-
-def test_becoming_a_missing_program_is_a_proper_error() -> None:
-    with pytest.raises(NotFound, match="the program no-such-program was not found"):
-        process.become(["no-such-program"], ENV)
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("/usr/bin:/bin", "/usr/bin:/bin"),
-        (".:/bin", "/bin"),
-        (":/bin", "/bin"),
-        ("/bin:", "/bin"),
-        ("/bin::/sbin", "/bin:/sbin"),
-        ("bin:~/bin:../bin:/bin", "/bin"),
-        (":", None),
-        ("", None),
-    ],
-)
-def test_search_paths_have_no_relative_entries(given: str, kept: str | None) -> None:
-    for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5LIB"):
-        assert process.absolute_searches({name: given, "X": given}).get(name) == kept
-    assert process.absolute_searches({"X": given}) == {"X": given}
-    assert process.absolute_searches({"LD_LIBRARY_PATH": "/lib;.;/x"}) == {"LD_LIBRARY_PATH": "/lib:/x"}
-
-
 def test_a_program_of_the_working_folder_is_not_started_by_its_bare_name(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("#!/bin/sh\necho ran\n")
     (tmp_path / "own").chmod(0o755)

@@ -262,6 +262,12 @@ def test_binds_are_plain_absolute_paths(make: MakeRecipe, bind: str) -> None:
     assert problem.startswith("5: error: ")
 
 
+@pytest.mark.parametrize("program", ["", "a/b", "-x", "a b", "$(id)", ".hidden", "a\\u000ab", "é"])
+def test_programs_are_plain_names(make: MakeRecipe, program: str) -> None:
+    (problem,) = _problems(make, f'[run]\nprograms = ["python3.11", "g++", "{program}"]\n')
+    assert problem.startswith("5: error: ")
+
+
 @pytest.mark.parametrize("definition", ["../image.def", "/etc/passwd", "a/../../x", "out.def", "", "through/x"])
 def test_a_definition_outside_of_the_folder_is_refused(make: MakeRecipe, definition: str) -> None:
     folder = make("one", toml=f"{MINIMAL}[build]\ndefinition = '{definition}'\n")
