@@ -51,14 +51,14 @@ def submitted(cluster: Cluster, project: Project, tmp_path: Path, body: str, *op
     """Submit a job and wait for its end; returns its ID. REQUESTS: where scontrol's requests are noted."""
     script = tmp_path / "job.sh"
     exports = "".join(f"export {name}='{text}'\n" for name, text in project.env.items() if name.startswith("SINGF"))
-    run = f"{sys.executable} -m factory.cli exec tool true"
+    run = f"{sys.executable} -m factory.cli exec -q tool true"
     (tmp_path / "requests").touch()
     script.write_text(
         f"#!/bin/sh\n{exports}export HOME='{project.env['HOME']}' PATH='{project.env['PATH']}'\n"
         f"export PYTHONPATH='{project.env['PYTHONPATH']}' REQUESTS='{tmp_path}/requests'\n{body.format(run=run)}\n"
     )
-    command = ["sbatch", "--parsable", "--wait", f"--output={tmp_path}/out", *options, str(script)]
-    out = cluster.ask(*command, seconds=120)
+    command = ["sbatch", "--parsable", "--wait", f"--output={tmp_path}/out", f"--chdir={project.folder}", *options]
+    out = cluster.ask(*command, str(script), seconds=120)
     return out.strip().partition(";")[0]
 
 
