@@ -158,7 +158,14 @@ class Context:
         return RegistryAddress("", str(self.work / "registry")) if self.settings.project is not None else None
 
     def reference(self, text: str) -> Reference:
-        """Parse a reference; a relative folder registry becomes absolute. Raises UsageError."""
+        """Parse a reference, or the path of a stored image; a relative folder registry becomes absolute.
+
+        Raises UsageError, and NotFound for a path that no stored image has.
+        """
+        if text.startswith(("/", "./", "../")):  # no reference begins like this
+            from factory.store.by_path import reference_of  # noqa: PLC0415
+
+            return reference_of(self.store, Path(text))
         reference = Reference.parse(text)
         return replace(reference, registry=absolute(reference.registry)) if reference.registry else reference
 

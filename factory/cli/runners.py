@@ -7,12 +7,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
 from factory.cli.options import CommonOptions
 from factory.cli.settings import PREFIX, Settings
+from factory.cli.where import job_here, on_login_node
 from factory.errors import Disconnected, UsageError
 from factory.io import files, process
 from factory.io.progress import Progress
@@ -110,19 +110,13 @@ class Runners:
 
     @cached_property
     def on_login_node(self) -> bool:
-        """Whether this is a login node, by its name. Inside a job on its node, it is not.
-
-        SLURM_JOB_ID alone does not tell: salloc sets it in a shell on the login node.
-        """
-        full = os.uname().nodename.lower()
-        names = {full, full.partition(".")[0]}
-        patterns = [pattern.lower() for pattern in self._settings.listed("login_nodes")]
-        return not self._in_job and any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+        """Whether this is a login node, by its name."""
+        return on_login_node(self._settings, self._env)
 
     @property
     def _in_job(self) -> str:
         """The ID of the job that runs this process on one of its nodes; ''."""
-        return self._env.get("SLURM_JOB_ID", "") if self._env.get("SLURMD_NODENAME") else ""
+        return job_here(self._env)
 
     @property
     def _has_slurm(self) -> bool:
