@@ -81,7 +81,7 @@ class Runners:
         return SlurmRunner(
             program=(sys.executable, "-c", START, str(Path(__file__).parents[2])),
             folder=Path.cwd(),
-            env={**self._env, **given},
+            env={name: text for name, text in {**self._env, **given}.items() if name != "SLURM_TMPDIR"},
             progress=self._progress,
             options=JobOptions(
                 partition=settings.text("slurm_partition"),

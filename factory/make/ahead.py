@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 
 from factory.errors import FactoryError
 from factory.make.adapters import Adapters
@@ -67,13 +68,18 @@ def request_for(
         recipe=recipe.name,
         arch=adapters.arch,
         candidates=adapters.candidates,
-        timeout=recipe.build.timeout,
+        timeout=time_limit(recipe),
         force=force,
         fresh=fresh,
         key=key_of_files(recipe, snapshot, adapters) if runner.elsewhere else "",
         after=after,
         seconds=candidates.last_seconds(adapters.candidates, recipe.name, adapters.arch),
     )
+
+
+def time_limit(recipe: Recipe) -> timedelta:
+    """Return how long a recipe's build and its tests may take together."""
+    return sum((test.timeout for test in recipe.tests), recipe.build.timeout)
 
 
 def key_of_files(recipe: Recipe, snapshot: Snapshot, adapters: Adapters) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 
 from factory.errors import FactoryError
 from factory.make.adapters import Adapters
+from factory.make.ahead import time_limit
 from factory.make.builds import BuildResult, collected
 from factory.make.tested import require_no_failure
 from factory.plan.plan import in_order
@@ -43,7 +44,7 @@ def _task(recipe: Recipe, adapters: Adapters) -> BuildTask[Candidate]:
         recipe=recipe.name,
         arch=adapters.arch,
         candidates=adapters.candidates,
-        timeout=recipe.build.timeout,
+        timeout=time_limit(recipe),
         force=False,
         seconds=candidates.last_seconds(adapters.candidates, recipe.name, adapters.arch),
     )

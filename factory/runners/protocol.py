@@ -17,10 +17,10 @@ Made = TypeVar("Made")
 class BuildRequest:
     """What a runner must know to start a build.
 
-    candidates: the folder for the candidate; timeout: the recipe's time limit; force: build even if there is a
-    candidate; fresh: even if another job has just built it. key: a digest of the recipe's files and of those of its
-    bases; the same key is the same build. after: the recipe that must be built first, '' if its base is ready.
-    seconds: how long the last build took.
+    candidates: the folder for the candidate; timeout: the recipe's time limits, of the build and its tests; force:
+    build even if there is a candidate; fresh: even if another job has just built it. key: a digest of the recipe's
+    files and of those of its bases; the same key is the same build. after: the recipe that must be built first, '' if
+    its base is ready. seconds: how long the last build took.
     """
 
     recipe: str

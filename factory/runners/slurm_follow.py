@@ -39,7 +39,7 @@ class Follower:
         self._output = output
         self._progress = progress
         self._read = 0
-        self._started = time.monotonic()
+        self._waits_since: float | None = None
         self._next_note = _FIRST_NOTE
         self._pause = _ASK_FIRST
         self._next_question = 0.0
@@ -55,7 +55,9 @@ class Follower:
                 return Ended(end, JobState("COMPLETED"))
             state = self._ask()
             if state is not None and state.ended:
-                return self._without_result(state)
+                ended = self._without_result(state)
+                if ended.end is not None or not self._starts_again():
+                    return ended
             time.sleep(_POLL)
 
     def _without_result(self, state: JobState) -> Ended:
@@ -70,6 +72,13 @@ class Follower:
             time.sleep(_POLL)
         self._read_last(failed=False)
         return Ended(end, state)
+
+    def _starts_again(self) -> bool:
+        """Whether the job that seemed to have ended is in the queue again: SLURM requeues jobs of failed nodes."""
+        try:
+            return not self._slurm.state(self._record.job, self._record.cluster).ended
+        except ClusterFailure:
+            return False
 
     def _read_log(self) -> bool:
         """Pass on what is new in the log; return whether anything was."""
@@ -105,6 +114,8 @@ class Follower:
             self._silent_since = None
             if found.waits:
                 self._report_waiting(found, now)
+            else:
+                self._waits_since, self._next_note = None, _FIRST_NOTE
         self._pause = min(self._pause * _SLOWER, _ASK_LEAST)
         self._next_question = time.monotonic() + self._pause
         return state
@@ -122,7 +133,8 @@ class Follower:
             )
 
     def _report_waiting(self, state: JobState, now: float) -> None:
-        waited = now - self._started
+        self._waits_since = now if self._waits_since is None else self._waits_since
+        waited = now - self._waits_since
         if waited < self._next_note:
             return
         self._next_note = waited + _NOTES

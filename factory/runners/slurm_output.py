@@ -134,7 +134,7 @@ class SlurmOutput:
             limit = f" of {self._limit} minutes" if self._limit else ""
             return BuildFailed(
                 f"SLURM ended the build of {self.recipe}: it reached its time limit{limit}",
-                why=self._said("TIME LIMIT") or "build.timeout in recipe.toml, and ten minutes for everything else",
+                why=self._said("TIME LIMIT") or "the limits of the build and its tests, and ten minutes for the rest",
                 fix="raise build.timeout in recipe.toml, or choose a partition with a longer limit",
                 detail=self._tail(),
             )

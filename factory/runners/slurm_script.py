@@ -12,7 +12,8 @@ from factory.errors import UsageError
 from factory.runners.protocol import BuildRequest
 from factory.runners.slurm_state import SCRIPT
 
-_MARGIN = timedelta(minutes=10)  # for work outside the recipe's time limit: base images, hashing, tests
+_MARGIN = timedelta(minutes=10)  # for work outside the recipe's time limits: base images, hashing, readiness checks
+_STEP = timedelta(minutes=30)  # limits are multiples of it, so that more builds share a job array
 _SCRIPT = r"""#!/bin/sh
 # Written by singfactory: builds and tests recipes, one for each member of a job array.
 run={run} folder={folder} token={token}
@@ -79,7 +80,7 @@ class JobOptions:
 
 def minutes(request: BuildRequest) -> int:
     """Return the time limit of a build's job."""
-    return -(-(request.timeout + _MARGIN) // timedelta(minutes=1))
+    return -(-(request.timeout + _MARGIN) // _STEP) * (_STEP // timedelta(minutes=1))
 
 
 def script(

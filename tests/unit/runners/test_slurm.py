@@ -104,7 +104,9 @@ def test_a_forced_build_does_not_take_a_finished_one(tmp_path: Path, heard: Hear
 
 
 def test_an_image_that_failed_its_tests_is_collected(tmp_path: Path, heard: Heard) -> None:
-    assert slurm(tmp_path, heard, build=f"echo '{ROW}'; exit 7").build(task(tmp_path)) == str(DIGEST)
+    assert slurm(tmp_path, heard, build=f"echo singfactory: failed >&2; echo '{ROW}'; exit 7").build(
+        task(tmp_path)
+    ) == str(DIGEST)
 
 
 def test_the_error_of_the_build_is_passed_on(tmp_path: Path, heard: Heard) -> None:

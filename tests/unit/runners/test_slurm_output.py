@@ -137,7 +137,7 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             BuildFailed,
             (
                 "SLURM ended the build of tool: it reached its time limit of 12 minutes",
-                "build.timeout in recipe.toml, and ten minutes for everything else",
+                "the limits of the build and its tests, and ten minutes for the rest",
                 "raise build.timeout in recipe.toml, or choose a partition with a longer limit",
             ),
             id="time limit, and nothing in the log",

@@ -64,7 +64,7 @@ def test_a_job_is_requested_with_the_configured_options(tmp_path: Path) -> None:
         "--cpus-per-task=8",
         "--partition=cpu",
         "--account=lab",
-        "--time=100",
+        "--time=120",
         "--job-name=singfactory-tool",
         "--nodes=1",
         "--ntasks=1",
