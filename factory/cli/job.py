@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
@@ -183,19 +183,16 @@ def _image(context: Context, options: JobOptions) -> tuple[StoredImage, Referenc
     from factory.pull.pull import pull  # noqa: PLC0415 - scripts with wrong options need no network
 
     reference = context.qualified(context.reference(options.ref))
-    if options.no_pull:
+    if options.no_pull or (reference.registry is None and context.configured is None):
         image = context.store.find(reference)
     else:
-        try:
-            image = pull(
-                reference,
-                registry=context.registry_of(reference),
-                store=context.store,
-                arch=context.arch,
-                progress=context.progress,
-            ).image
-        except UsageError:  # no registry is set: the image may be in the store
-            image = context.store.find(reference)
+        image = pull(
+            reference,
+            registry=context.registry_of(reference),
+            store=context.store,
+            arch=context.arch,
+            progress=context.progress,
+        ).image
     same = Reference(image.recipe, digest=image.digest)
     if image.registry and not context.store.is_unqualified(image):
         same = same.at(RegistryAddress.parse(image.registry))
@@ -203,8 +200,6 @@ def _image(context: Context, options: JobOptions) -> tuple[StoredImage, Referenc
 
 
 def _for_image(context: Context, request: Request, options: JobOptions, image: StoredImage, same: Reference) -> Request:
-    from dataclasses import replace  # noqa: PLC0415
-
     gpus, note = options.gpus, ""
     if image.gpu in ("nvidia", "rocm") and not gpus and not options.no_gpu:
         gpus, note = 1, f"the image is made for GPUs ({image.gpu}); without one: --no-gpu"
