@@ -12,6 +12,7 @@ from factory.cli.context import Context, common_arguments
 from factory.cli.execute import _Command
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
+from factory.cli.where import be_modest
 from factory.errors import FactoryError, MachineFailure, UsageError
 from factory.jobs import script as scripts
 from factory.jobs.script import MPI, NOTEBOOK, PLAIN, TORCHRUN, Request, Site
@@ -93,6 +94,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: JobOptions) -> int:
     """Print, write or submit the script. Raises UsageError, NotFound, MachineFailure."""
     context = Context(options)
+    if not options.submit:  # some sites give jobs the priority of the process that submits them
+        be_modest(context.settings, context.env)
     request = _request(context, options)
     scripts.require_valid(request)  # before an image is pulled
     image, digest = _image(context, options)
