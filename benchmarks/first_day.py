@@ -15,15 +15,18 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory.engine import host
+from factory.io import process
 from tests import odd_file_system
 from tests.factory_project import DEFINITION, Project, make_project, push_base
 from tests.integration.runners.slurm_cluster import Cluster, missing, slurm_cluster
@@ -95,6 +98,20 @@ def shared_file_system(folder: Path) -> Iterator[tuple[Path, Path]]:
             server.terminate()
 
 
+def usual_engine(folder: Path, engine: str, env: Mapping[str, str]) -> Path:
+    """Return a folder with an `apptainer` that works when it is called plainly, as on a cluster.
+
+    This machine may be a virtual one whose root lacks a capability: then the engine is started in a user namespace, as
+    singfactory does (factory.engine.host).
+    """
+    program = folder / "bin/apptainer"
+    program.parent.mkdir()
+    command = process.command([engine], host.probe(env).mapping, bound=False)
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    program.chmod(0o755)
+    return program.parent
+
+
 def read_of(counter: Path) -> int:
     """Return how many bytes have been read from the shared file system."""
     content = counter.read_bytes() if counter.exists() else b""
@@ -144,8 +161,9 @@ def table(ways: Collection[Way], size: int) -> None:
         )
         for log in way.logs:
             if not log.rstrip().endswith("made"):
-                errors = [line for line in log.splitlines() if re.search("FATAL|rror", line)]
-                print(f"    failed: {(errors or log.splitlines() or ['no output'])[-1][:150]}")
+                lines = [re.sub(r"\x1b\[[0-9]*m", "", line).strip() for line in log.splitlines()]
+                errors = [line for line in lines if re.search("FATAL|rror|cannot", line)]
+                print(f"    failed: {(errors or lines or ['no output'])[0][:150]}")
 
 
 def main() -> None:
@@ -178,7 +196,7 @@ def main() -> None:
         env = {
             **factory.env,
             **cluster.env,
-            "PATH": f"{Path(sys.executable).parent}:{Path(engine).parent}:{factory.env['PATH']}",
+            "PATH": f"{usual_engine(folder, engine, factory.env)}:{Path(sys.executable).parent}:{factory.env['PATH']}",
             "SINGFACTORY_REGISTRY": f"http://{namespace}",
             "SINGFACTORY_STORE": str(shared / "store"),
             "SHARED": str(shared),
