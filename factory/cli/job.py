@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.execute import _Command
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say
+from factory.cli.where import be_modest
 from factory.errors import FactoryError, MachineFailure, UsageError
 from factory.jobs import script as scripts
 from factory.jobs.script import MPI, NOTEBOOK, PLAIN, TORCHRUN, Request, Site
@@ -93,6 +94,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: JobOptions) -> int:
     """Print, write or submit the script. Raises UsageError, NotFound, MachineFailure."""
     context = Context(options)
+    if not options.submit:  # some sites give jobs the priority of the process that submits them
+        be_modest(context.settings, context.env)
     request = _request(context, options)
     scripts.require_valid(request)  # before an image is pulled
     image, digest = _image(context, options)
@@ -183,19 +186,16 @@ def _image(context: Context, options: JobOptions) -> tuple[StoredImage, Referenc
     from factory.pull.pull import pull  # noqa: PLC0415 - scripts with wrong options need no network
 
     reference = context.qualified(context.reference(options.ref))
-    if options.no_pull:
+    if options.no_pull or (reference.registry is None and context.configured is None):
         image = context.store.find(reference)
     else:
-        try:
-            image = pull(
-                reference,
-                registry=context.registry_of(reference),
-                store=context.store,
-                arch=context.arch,
-                progress=context.progress,
-            ).image
-        except UsageError:  # no registry is set: the image may be in the store
-            image = context.store.find(reference)
+        image = pull(
+            reference,
+            registry=context.registry_of(reference),
+            store=context.store,
+            arch=context.arch,
+            progress=context.progress,
+        ).image
     same = Reference(image.recipe, digest=image.digest)
     if image.registry and not context.store.is_unqualified(image):
         same = same.at(RegistryAddress.parse(image.registry))
@@ -203,8 +203,6 @@ def _image(context: Context, options: JobOptions) -> tuple[StoredImage, Referenc
 
 
 def _for_image(context: Context, request: Request, options: JobOptions, image: StoredImage, same: Reference) -> Request:
-    from dataclasses import replace  # noqa: PLC0415
-
     gpus, note = options.gpus, ""
     if image.gpu in ("nvidia", "rocm") and not gpus and not options.no_gpu:
         gpus, note = 1, f"the image is made for GPUs ({image.gpu}); without one: --no-gpu"

@@ -34,6 +34,7 @@ else:
     import tomli as tomllib
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+FIRST_DAY = ROOT / "docs/first-day.md"  # needs a cluster: test_first_day.py
 _LIMIT = 300  # seconds; against hanging
 # Apptainer's notices about optional programs: which ones are missing depends on the machine.
 _ENGINE_LACKS = re.compile(r"^INFO: +\S+ not found, will not be able to .*\n", re.MULTILINE)

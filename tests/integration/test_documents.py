@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.factory_project import DEFINITION, TEST, Project, push_base
-from tests.integration.documents import DOCUMENTS, Block, Reader, blocks, matches, sessions
+from tests.integration.documents import DOCUMENTS, FIRST_DAY, Block, Reader, blocks, matches, sessions
 from tests.servers import Server
 
-BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+BLOCKS = [block for document in DOCUMENTS if document != FIRST_DAY for block in blocks(document)]
 OTHER_LANGUAGES = {"toml", "json", "singularity", "yaml", "text"}  # no commands
 COMMAND = re.compile(r"(\$ |singfactory |make |apptainer |git |pip |python3? )")
 
