@@ -10,8 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from factory.check import check
-from factory.cli.adapters import START, make_work
+from factory.cli.adapters import make_work
 from factory.cli.context import Context
+from factory.cli.runners import START
 from factory.cli.settings import PREFIX
 from factory.cli.terminal import fail
 from factory.engine import environment, gpus

@@ -43,7 +43,8 @@ def run(options: MakeOptions) -> int:
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
     adapters = open_adapters(context, publishes=True)
-    decided, done = make(recipes, adapters, force=options.force, broken=broken)
+    with context.runners.ended_with_us():
+        decided, done = make(recipes, adapters, force=options.force, broken=broken)
     where = context.registry.describe()
     late = list(gpu_tests.catch_up(context, adapters, [*decided.kept, *done])) if options.gpu else []
     tested = [one for one in late if isinstance(one, Tested)]

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
-from factory.cli.terminal import say_path
+from factory.cli.terminal import emit, say_path
 from factory.engine import driver
 from factory.engine.host import gpu_present
-from factory.errors import PlaceUnusable, UsageError
+from factory.errors import FactoryError, PlaceUnusable
 from factory.io.ancestors import private_folder
+from factory.io.aside import aside
 from factory.io.files import readable_size
-from factory.pull.stage import stage
+from factory.io.progress import Silent
+from factory.pull.neighbors import Neighbors
+from factory.pull.stage import Staged, on_node, stage
 from factory.store import leases
 from factory.store.refs import StoredImage
+from factory.store.store import Store
 
+if TYPE_CHECKING:  # needed by the process that copies on one of several nodes
+    from factory.jobs.broadcast import Chain
+
+NO_DISK = "not copied: the setting stage names no local disk, and SLURM_TMPDIR is not set; this is the store's file"
+MARGIN = 64 * 1024 * 1024  # bytes to leave free
+_IDLE = 3600.0  # seconds without use after which a copy that no process or job uses is removed
 IGNORE_DRIVER = "--ignore-driver"
 
 
@@ -38,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--to", type=Path, metavar="DIR", help="a folder on a local disk (default: the setting stage, or $SLURM_TMPDIR)"
     )
     driver_argument(parser)
-    common_arguments(parser, StageOptions, registry=True, store=True)
+    common_arguments(parser, StageOptions, registry=True, store=True, json=True)
 
 
 def driver_argument(parser: argparse.ArgumentParser) -> None:
@@ -54,21 +68,44 @@ def run(options: StageOptions) -> int:
     """Copy a stored image to the node's local disk unless a copy exists, and print the copy's path."""
     context = Context(options)
     local = _asked_for(options.to.absolute()) if options.to else local_disk(context)
-    if local is None:
-        raise UsageError(
-            "there is no local disk to copy to",
-            why="SLURM_TMPDIR is not set, and neither is stage in a config.toml",
-            fix="singfactory stage REF --to DIR, where DIR is on a local disk",
-        )
     image = context.store.find(context.qualified(context.reference(options.ref)))
     if image.gpu == "nvidia" == gpu_present() and not options.ignore_driver:
         driver.require_driver(
             image.recipe, image.needs, driver.nvidia_driver(), f"copy it all the same: {IGNORE_DRIVER}"
         )
     context.store.lease(image.sif_digest, context.job, process=False)
-    leases.take(local, image.sif_digest, context.job, process=False)
-    say_path(copy(context, image, local))
+    began = time.monotonic()
+    if local is None:
+        context.progress.note(NO_DISK)
+        done, chain = Staged(context.store.file(image), 0), None
+    else:
+        leases.take(local, image.sif_digest, context.job, process=False)
+        done, chain = _copy(context, image, local)
+    if options.json:
+        emit(_row(image, done, chain, time.monotonic() - began))
+    else:
+        say_path(done.path)
+    if chain is not None:
+        sys.stdout.flush()
+        with contextlib.closing(chain):
+            chain.stay()
     return 0
+
+
+def _row(image: StoredImage, done: Staged, chain: Chain | None, seconds: float) -> dict[str, object]:
+    return {
+        "name": image.recipe,
+        "tag": image.tag,
+        "digest": str(image.digest),
+        "sif_digest": str(image.sif_digest),
+        "path": str(done.path),
+        "size": image.size,
+        "copied": done.copied,
+        "from_store": chain.from_store if chain else done.copied,
+        "from_nodes": chain.from_nodes if chain else 0,
+        "linked": done.linked,
+        "seconds": round(seconds, 3),
+    }
 
 
 def local_disk(context: Context) -> Path | None:
@@ -96,8 +133,86 @@ def _asked_for(folder: Path) -> Path:
 
 
 def copy(context: Context, image: StoredImage, local: Path) -> Path:
-    """Stage an image, with a notice if it was copied. Returns the copy's path."""
-    done = stage(image, store=context.store, local=local, progress=context.progress)
-    if done.copied:
-        context.progress.note(f"staged {image.recipe}:{image.tag} ({readable_size(done.copied)}) to {local}")
+    """Stage an image, with a notice if it was copied. Returns the copy's path. For a process that is about to exec.
+
+    If other nodes of the job still need the copy, a process of its own passes it on to them.
+    """
+    done, chain = _copy(context, image, local)
+    if chain is not None:
+        chain.pause()
+        if chain.is_over or not aside(lambda: _go_on(chain)):
+            chain.close()
     return done.path
+
+
+def _go_on(chain: Chain) -> None:
+    chain.resume()
+    chain.stay()
+    chain.close()
+
+
+def _copy(context: Context, image: StoredImage, local: Path) -> tuple[Staged, Chain | None]:
+    """Stage an image. Returns the copy, and this node's place in the chain of nodes if it has one."""
+    here = on_node(context.store, local)
+    if (path := here.usable_here(image.sif)) is not None:
+        return Staged(path, 0), None
+    chain = _chain(context, image)
+    own = context.settings.path("stage") is None and local.parent == Path(context.env.get("SLURM_TMPDIR") or "/")
+    neighbors = Neighbors(local, context.store) if own else None
+    try:
+        done = stage(
+            image,
+            store=context.store,
+            local=local,
+            progress=context.progress,
+            relay=chain,
+            prepare=lambda: _make_room(context, here, image.size),
+            neighbors=neighbors,
+        )
+    except BaseException:
+        if chain is not None:
+            chain.close()
+        raise
+    if chain is not None and not done.copied:
+        chain.close()
+        chain = None
+    _tell(context, image, done, chain, local)
+    return done, chain
+
+
+def _make_room(context: Context, here: Store, size: int) -> None:
+    """Remove copies that nobody uses. If that is not possible, the copy may still fit."""
+    from factory.cli.store_gc import queue_now  # noqa: PLC0415 - only the process that copies needs it
+    from factory.store.gc import make_room  # noqa: PLC0415
+
+    with contextlib.suppress(FactoryError, OSError):
+        make_room(here, size + MARGIN, idle=_IDLE, queue=lambda: queue_now(context), progress=Silent())
+
+
+def _chain(context: Context, image: StoredImage) -> Chain | None:
+    """Return this node's place in the chain of nodes that pass the image on; None if it only copies for itself."""
+    if context.env.get("SLURM_STEP_NUM_NODES", "1") == "1":
+        return None
+    from factory.jobs import broadcast, ways  # noqa: PLC0415 - on several nodes only
+    from factory.jobs.rendezvous import Step  # noqa: PLC0415
+
+    step = Step.parse(context.env)
+    file = context.store.file(image, hashed=False)
+    way = ways.choose(context.settings.text("broadcast", ways.AUTO), file, image.size)
+    if step is None or way == ways.OFF:
+        return None
+    try:
+        return broadcast.chain(context.store, step, image.sif)
+    except (FactoryError, OSError) as error:
+        context.progress.note(f"every node copies for itself: {error}")
+        return None
+
+
+def _tell(context: Context, image: StoredImage, done: Staged, chain: Chain | None, local: Path) -> None:
+    if done.copied:
+        passed = f", {readable_size(chain.from_nodes)} of them from other nodes" if chain and chain.from_nodes else ""
+        context.progress.note(f"staged {image.recipe}:{image.tag} ({readable_size(done.copied)}{passed}) to {local}")
+    elif done.linked and context.options.verbose:
+        context.progress.note(f"staged {image.recipe}:{image.tag} to {local}: shared with another job on this node")
+    for text in chain.notes if chain is not None and context.options.verbose else ():
+        context.progress.note(text)

@@ -78,9 +78,7 @@ def run(context: Context, options: GcOptions) -> int:
         max_size=options.max_size,
         locked=_locked(options.lock_file),
     )
-    found = collect(
-        context.store, rules, queue=slurm_queue(context), dry_run=options.dry_run, progress=context.progress
-    )
+    found = collect(context.store, rules, queue=queue_now(context), dry_run=options.dry_run, progress=context.progress)
     removed = [verdict for verdict in found if not verdict.keep]
     kept = [verdict for verdict in found if verdict.keep]
     if options.json:
@@ -122,8 +120,8 @@ def _locked(paths: Sequence[Path]) -> dict[Digest, str]:
     return {image.sif_digest: str(path) for path in paths for image in lockfile.read(path)}
 
 
-def slurm_queue(context: Context) -> Queue | None:
-    """Return SLURM's queue; None without SLURM."""
+def queue_now(context: Context) -> Queue | None:
+    """SLURM's queue; None without SLURM."""
 
     def ask(arguments: list[str]) -> str | None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from factory.cli.context import Context
 from factory.cli.options import CommonOptions
-from factory.cli.store_gc import slurm_queue
+from factory.cli.store_gc import queue_now
 from factory.cli.terminal import emit, say
 from factory.errors import FactoryError
 from factory.oci.names import RegistryAddress
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, options: UsageOptions) -> int:
     """Print who uses each image of the store, and when it was last used."""
-    found = usage(context.store, slurm_queue(context))
+    found = usage(context.store, queue_now(context))
     known = _catalogs(context, found)
     rows = [_row(one, _status(one, known)) for one in found]
     if options.withdrawn:

@@ -9,6 +9,7 @@ duplicate work: data stays correct without them, thanks to unique temporary name
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -93,6 +94,38 @@ def lock_in(folder: Folder, name: str, timeout: float, progress: Progress, *, in
         with contextlib.suppress(OSError):  # the work is done; a lock that is left behind is taken over
             if _read(folder, name) == mine:
                 folder.remove(name)
+
+
+@contextlib.contextmanager
+def briefly(folder: Path, seconds: float) -> Iterator[bool]:
+    """Hold the kernel's lock of a folder on a local disk, which needs no right to write there (flock(2)).
+
+    Any user who can read the folder can hold it, so do only what takes milliseconds. Yields False if it was not free
+    for ``seconds``, or if there are no such locks: the block runs all the same.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        while (held := _lock_now(descriptor)) is False and time.monotonic() < deadline:
+            time.sleep(_POLL / 10)
+        yield bool(held)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_now(descriptor: int) -> bool | None:
+    """Return whether the lock is held now; None if the file system has no such locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def holder_in(folder: Folder, name: str) -> Holder | None:

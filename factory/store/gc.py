@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from factory.io.below import entries
 from factory.io.locks import STALE, holder_in, lock_in
 from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
-from factory.store import leases, tags, tried
+from factory.store import leases, pins, squashfs, tags, tried
 from factory.store.leases import Lease, Queue
 from factory.store.seeds import stale_indexes
 from factory.store.store import Store
@@ -104,6 +104,30 @@ def collect(
             return tuple(collector.carry_out(verdict) for verdict in collector.plan())
 
 
+def make_room(store: Store, needed: int, *, idle: float, queue: Callable[[], Queue | None], progress: Progress) -> None:
+    """Remove images that nobody uses from a folder of staged copies, which no tag names.
+
+    First those that were not used for ``idle`` seconds; then, the least recently used first, until ``needed`` bytes are
+    free. queue: asks SLURM which jobs there are; called only if space is short. Raises like ``collect``.
+    """
+    collect(store, Rules(grace=idle, patience=_DAY), queue=None, dry_run=False, progress=progress)
+    if _has_room(store, needed):
+        return
+    with store.opened() as root, root.make("locks") as locks, lock_in(locks, "gc.lock", _WAIT, progress):
+        rules = Rules(grace=0, patience=_DAY)
+        collector = _Collector(store, rules, queue(), leases.refresh(store.root), progress)
+        for blob in sorted(collector.blobs.values(), key=lambda blob: blob.used):
+            if not collector.protected(blob):
+                collector.carry_out(blob.verdict("its space is needed", keep=False))
+            if _has_room(store, needed):
+                return
+
+
+def _has_room(store: Store, needed: int) -> bool:
+    free = files.free_space(store.root)
+    return free is None or free >= needed
+
+
 class _Collector:
     """One collection: the state of the store at its start, and the decisions based on it."""
 
@@ -114,6 +138,7 @@ class _Collector:
         self.now = now
         self.progress = progress
         self.leases = leases.read(store.root)
+        self.pins = pins.read(store.root)
         self.blobs = {blob.path: blob for blob in self._find()}
 
     def _find(self) -> Iterator[_Blob]:
@@ -133,7 +158,7 @@ class _Collector:
 
     def plan(self) -> Iterator[Verdict]:
         """Yield a verdict for every file, in the order they are carried out."""
-        kept = {blob.path: why for blob in self.blobs.values() if (why := self._protected(blob))}
+        kept = {blob.path: why for blob in self.blobs.values() if (why := self.protected(blob))}
         free = [blob for path, blob in self.blobs.items() if path not in kept]
         doomed = {blob.path: "no tag names it" for blob in free if not blob.names}
         chosen = [blob for blob in free if blob.names]
@@ -146,7 +171,7 @@ class _Collector:
                 yield blob.verdict(kept.get(path) or f"tagged {blob.shown}", keep=True)
         yield from self._leftovers()
 
-    def _protected(self, blob: _Blob) -> str:
+    def protected(self, blob: _Blob) -> str:
         """Return why an image stays regardless of the size and age rules, or ''."""
         lease = self._lease(blob.digest, self.leases)
         if lease is not None:
@@ -154,6 +179,9 @@ class _Collector:
         named = (self.rules.locked or {}).get(blob.digest)
         if named is not None:
             return f"locked by {named}"
+        pinned = self._pin(blob.digest, self.pins)
+        if pinned is not None:
+            return f"named by {pinned.file}"
         if self.now - blob.used < self.rules.grace:
             return f"used {_age(self.now - blob.used)} ago"
         holder = self._holder(blob.digest.hex)
@@ -162,6 +190,10 @@ class _Collector:
     def _lease(self, digest: Digest, known: tuple[Lease, ...]) -> Lease | None:
         alive = (lease for lease in known if lease.sif_digest == digest and self._alive(lease))
         return next(alive, None)
+
+    def _pin(self, digest: Digest, known: tuple[pins.Pin, ...]) -> pins.Pin | None:
+        mine = (pin for pin in known if pin.sif_digest == digest)
+        return next((pin for pin in mine if pin.holds(self.now, self.rules.patience)), None)
 
     def _alive(self, lease: Lease) -> bool:
         return leases.is_alive(lease, now=self.now, patience=self.rules.patience, queue=self.queue)
@@ -209,7 +241,14 @@ class _Collector:
         root = self.store.root
         for path in (*self.store.leftovers(), *entries(root / "quarantine")):
             yield from self._leftover(path, "quarantined" if path.parent.name == "quarantine" else "unfinished")
-        for folder in (root / leases.FOLDER, root / "locks", root / "refs", *entries(root / "images")):
+        for folder in (
+            root / leases.FOLDER,
+            root / pins.FOLDER,
+            root / squashfs.FOLDER,
+            root / "locks",
+            root / "refs",
+            *entries(root / "images"),
+        ):
             hidden = (path for path in entries(folder) if path.name.startswith("."))
             yield from (one for path in hidden for one in self._leftover(path, "unfinished"))
         here = {blob.digest for blob in self.blobs.values()}
@@ -218,6 +257,12 @@ class _Collector:
             if path.stem not in in_use:
                 yield from self._leftover(path, "tried, not published")
         yield from (one for path in stale_indexes(self.store) for one in self._leftover(path, "its image is gone"))
+        kept = {blob.digest.hex for blob in self.blobs.values()}
+        gone = (path for path in squashfs.files_of(root) if path.stem not in kept)
+        yield from (one for path in gone for one in self._leftover(path, "its image is gone"))
+        for pin in self.pins:
+            if not pin.holds(self.now, self.rules.patience) and self.now - pin.made > self.rules.grace:
+                yield Verdict(pin.path, f"pin {pin.path.name[:12]}", 0, 0, f"{pin.file} no longer names it", keep=False)
         newest = {lease.sif_digest: lease.path for lease in sorted(self.leases, key=lambda lease: lease.used)}
         for lease in self.leases:
             replaced = newest[lease.sif_digest] != lease.path or lease.sif_digest not in here
@@ -321,6 +366,9 @@ class _Collector:
             return f"in use by {lease}"
         if self._last_use(blob.digest, 0, known) > blob.used and self.rules.grace:
             return "used just now"
+        pinned = self._pin(blob.digest, pins.read(self.store.root))
+        if pinned is not None:
+            return f"named by {pinned.file}"
         return ""
 
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -37,11 +37,19 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def fetch_whole(
-    store: Store, wanted: Descriptor, source: Source, progress: Progress, *, label: str = "pull", cached: bool = False
+    store: Store,
+    wanted: Descriptor,
+    source: Source,
+    progress: Progress,
+    *,
+    label: str = "pull",
+    cached: bool = False,
+    begun: Callable[[int], None] | None = None,
 ) -> tuple[Path, int]:
     """Fetch a whole blob into a store from one source; return its path and the number of bytes fetched.
 
-    cached: see ``transfer``. Raises the source's errors, IntegrityFailure, NoRoom.
+    cached: see ``transfer``. begun: called with the descriptor of the partial file, if this process fetches.
+    Raises the source's errors, IntegrityFailure, NoRoom.
     """
     fetched = 0
     while True:
@@ -51,6 +59,8 @@ def fetch_whole(
         with open_partial(store, wanted, progress) as partial:
             if partial is None:  # another process has fetched it
                 continue
+            if begun is not None:
+                begun(partial.file.fileno())
             fetched += transfer(Plan.whole(wanted), source, partial, progress, label=label, cached=cached)
             path = partial.publish()
         if path is not None:
