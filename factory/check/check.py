@@ -148,7 +148,7 @@ def _run(recipe: Recipe, image: Path, test: TestSpec, place: CheckPlace) -> Test
                 timeout=test.timeout,
                 binds=_tests_of(recipe),
                 gpu=host.gpu if test.gpu or host.gpu == recipe.run.gpu else "",
-                env=recipe.run.env,
+                env={**gpus.chosen(place.engine.base_env), **recipe.run.env},
             ),
             stdout.take,
             stderr.take,

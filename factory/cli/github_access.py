@@ -55,6 +55,12 @@ def content(context: Context, branch: str, path: str) -> bytes | None:
     return None
 
 
+def reading(context: Context) -> tuple[str, str, str]:
+    """Return the API's address, OWNER/NAME and the token, for reads that need no PyGithub. Raises UsageError."""
+    api, repository = _api(context)
+    return api, repository, _token(context)
+
+
 def where(context: Context) -> tuple[str, str]:
     """Return the server's address and OWNER/NAME. Raises UsageError."""
     actions = Actions.of(context.env)

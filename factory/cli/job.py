@@ -232,10 +232,10 @@ def _found_by_checks(context: Context, image: StoredImage) -> tuple[str, str]:
     try:
         registry = context.open_registry(RegistryAddress.parse(image.registry)) if image.registry else context.registry
         release = resolve(Reference(image.recipe, digest=image.digest), registry, context.arch).release
-        report = reports.of_release(release, registry)
+        found = reports.of_release(release, registry)
     except FactoryError:
-        report = None
-    for finding in report.findings if report else ():
+        found = ()
+    for finding in found[0].findings if found else ():
         match = re.search(r"--mpi=(pmix|pmi2)", finding.remedy)
         if finding.code == "mpi-version" and match:
             return match[1], f"{finding.message[:1].upper()}{finding.message[1:]}."

@@ -1,4 +1,4 @@
-"""`singfactory store`: list, verify, gc, adopt."""
+"""`singfactory store`: list, verify, gc, adopt, usage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from factory.cli import store_adopt, store_gc
+from factory.cli import store_adopt, store_gc, store_usage
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
@@ -35,14 +35,16 @@ class VerifyOptions(CommonOptions):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    more = {"gc": store_gc.arguments, "adopt": store_adopt.arguments}
+    more = {"gc": store_gc.arguments, "adopt": store_adopt.arguments, "usage": store_usage.arguments}
     kinds = {"verify": VerifyOptions, "list": ListOptions, "gc": store_gc.GcOptions, "adopt": store_adopt.AdoptOptions}
+    kinds["usage"] = store_usage.UsageOptions
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("verify", "check the digest of every image"),
         ("list", "list the images in the store"),
         ("gc", "remove images that no tag, job or lock file needs"),
         ("adopt", "add existing SIF files to the store"),
+        ("usage", "show who uses which image, and when each was last used"),
     ):
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         if name in more:
@@ -52,13 +54,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         common_arguments(action, kinds[name], store=True, json=True)
 
 
-def run(options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.AdoptOptions) -> int:
+def run(
+    options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.AdoptOptions | store_usage.UsageOptions,
+) -> int:
     """Run the chosen action."""
     context = Context(options)
     if isinstance(options, store_gc.GcOptions):
         return store_gc.run(context, options)
     if isinstance(options, store_adopt.AdoptOptions):
         return store_adopt.run(context, options)
+    if isinstance(options, store_usage.UsageOptions):
+        return store_usage.run(context, options)
     return _verify(context, options) if isinstance(options, VerifyOptions) else _list(context)
 
 

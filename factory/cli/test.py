@@ -67,7 +67,7 @@ def run(options: TestOptions) -> int:
     if options.untested is not None:
         texts = list(gpu_tests.untested(context, adapters, names, options.untested))
         if not texts:
-            context.progress.note("every GPU recipe's newest release has been tested on such a GPU")
+            context.progress.note("no release of a recipe with GPU tests is untested on such a GPU")
     rows, code = [], 0
     for text in sorted(set(texts)):
         name = context.reference(text).name

@@ -17,6 +17,7 @@ _LONGEST = 100  # characters of a model's name
 _MODEL = re.compile(r"^Model:\s*(.+?)\s*$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ()\[\]/.,+_-]*", re.ASCII)
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)+", re.ASCII)
+_CHOSEN = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 Ask = Callable[[list[str]], str]  # a command; returns its output, '' if it failed
 
@@ -48,6 +49,11 @@ def describe(kind: str, env: Mapping[str, str], *, proc: Path = Path("/proc"), s
     if kind == "rocm":
         return Gpu(kind, _joined("AMD", _products(sys)), _version(_text(sys / "module/amdgpu/version")))
     return Gpu()
+
+
+def chosen(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which SLURM tells programs which of the node's GPUs are theirs."""
+    return {name: env[name] for name in _CHOSEN if name in env}
 
 
 def _nvidia(ask: Ask, visible: str, proc: Path, sys: Path) -> Gpu:

@@ -23,7 +23,7 @@ from factory.io.below import entries
 from factory.io.locks import STALE, holder_in, lock_in
 from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
-from factory.store import leases, pins, squashfs, tags
+from factory.store import leases, pins, squashfs, tags, tried
 from factory.store.leases import Lease, Queue
 from factory.store.seeds import stale_indexes
 from factory.store.store import Store
@@ -252,6 +252,10 @@ class _Collector:
             hidden = (path for path in entries(folder) if path.name.startswith("."))
             yield from (one for path in hidden for one in self._leftover(path, "unfinished"))
         here = {blob.digest for blob in self.blobs.values()}
+        in_use = {lease.sif_digest.hex for lease in self.leases if self._alive(lease)}
+        for path in entries(root / tried.FOLDER):
+            if path.stem not in in_use:
+                yield from self._leftover(path, "tried, not published")
         yield from (one for path in stale_indexes(self.store) for one in self._leftover(path, "its image is gone"))
         gone = squashfs.without_image(self.store)
         yield from (one for path in gone for one in self._leftover(path, "its image is gone"))
@@ -277,6 +281,8 @@ class _Collector:
         yield Verdict(path, path.name[:12], size, 0 if keep or found.st_nlink > 1 else size, why, keep)
 
     def _grace_of(self, path: Path) -> float:
+        if path.parent.name == tried.FOLDER and not path.name.startswith("."):
+            return max(self.rules.grace, tried.KEPT)
         return max(self.rules.grace, _SHORTEST if path.name.startswith(".") else 0)
 
     def carry_out(self, verdict: Verdict) -> Verdict:

@@ -338,3 +338,29 @@ def get_content(remote: Remote, asked: Asked) -> Answer:
             "_links": {"self": here, "git": blob, "html": page},
         },
     )
+
+
+@endpoint("GET", REPO + "/pulls/{pull_number}")
+def get_pull(remote: Remote, asked: Asked) -> Answer:
+    return sent(200, remote.there(remote.pulls, asked.values["pull_number"]))
+
+
+@endpoint("GET", REPO + "/actions/runs")
+def all_runs(remote: Remote, asked: Asked) -> Answer:
+    event, sha = asked.query.get("event"), asked.query.get("head_sha")
+    found = [run for run in remote.runs if event in (None, run["event"]) and sha in (None, run["head_sha"])]
+    return page(found, asked.query, "workflow_runs")
+
+
+@endpoint("GET", REPO + "/actions/runs/{run_id}/artifacts")
+def artifacts_of(remote: Remote, asked: Asked) -> Answer:
+    found = [item for item in remote.artifacts.values() if item["workflow_run"]["id"] == int(asked.values["run_id"])]
+    return page(found, asked.query, "artifacts")
+
+
+@endpoint("GET", REPO + "/actions/artifacts/{artifact_id}/{archive_format}")
+def download_artifact(remote: Remote, asked: Asked) -> Answer:
+    artifact = remote.there(remote.artifacts, asked.values["artifact_id"])
+    if artifact["expired"]:
+        raise Refusal(410, "Artifact has expired")
+    return Answer(302, headers={"Location": f"{remote.storage}/{artifact['id']}.zip?sig=signature"})

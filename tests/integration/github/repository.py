@@ -58,6 +58,8 @@ class Remote:
         self.pulls: dict[int, dict[str, Any]] = {}
         self.workflows = {"build.yml": "disabled_inactivity"}
         self.runs: list[dict[str, Any]] = []
+        self.artifacts: dict[int, dict[str, Any]] = {}
+        self.storage = ""  # address of the server that artifacts are downloaded from
         self.dispatched: list[dict[str, Any]] = []
         self.late = 0  # number of listings that do not show a dispatched run yet
         self.renamed_from = ""
@@ -136,6 +138,19 @@ class Remote:
         }
         self.runs.insert(0, run)
         return run
+
+    def add_artifact(self, run: dict[str, Any], name: str, size: int, *, expired: bool = False) -> dict[str, Any]:
+        template = f"{REPO}/actions/runs/{{run_id}}/artifacts"
+        artifact: dict[str, Any] = self.example("GET", template, 200)["artifacts"][0]
+        number = self.next()
+        artifact |= {"id": number, "name": name, "size_in_bytes": size, "expired": expired}
+        artifact["workflow_run"] = {
+            **(artifact.get("workflow_run") or {}),
+            "id": run["id"],
+            "head_sha": run["head_sha"],
+        }
+        self.artifacts[number] = artifact
+        return artifact
 
     def comments_of(self, number: int) -> list[dict[str, Any]]:
         url = self.issues[number]["url"]
