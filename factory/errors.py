@@ -148,3 +148,7 @@ class Interrupted(FactoryError):
     """Ctrl-C or SIGTERM."""
 
     exit_code = 130
+
+
+class Disconnected(KeyboardInterrupt):
+    """The terminal is gone (SIGHUP), or the user leaves (SIGQUIT): what goes on elsewhere is not to be ended."""

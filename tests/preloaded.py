@@ -34,12 +34,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from factory.cli.encoding import require_utf8
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = "factory.cli"
 _AT_START = ("PYTHON", "LC_", "LANG", "LOCPATH", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_")
-_LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 _MOST = 100_000  # bytes of a message; a larger environment gets a new process
-_SERVERS = 4  # at most, for one test process
+_SERVERS = 8  # at most, for one test process
 _OTHERS = ("requests", "oras.provider", "oras.container", "oras.auth.token", "packageurl", "encodings.idna")
 
 _servers: dict[str, _Server] = {}
@@ -100,8 +101,7 @@ def start(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], **opti
     key = _start_state(env)
     _seen[key] += 1
     size = sum(len(name) + len(text) for name, text in env.items()) + sum(map(len, arguments))
-    # In other locales singfactory starts itself again, with the command line of its process.
-    plain = size > _MOST // 4 or any("UTF-8" not in env[name].upper() for name in _LOCALE if name in env)
+    plain = size > _MOST // 4
     with _starting:
         if not plain and key not in _servers and _seen[key] > 1 and len(_servers) < _SERVERS:
             _servers[key] = _Server(env)
@@ -232,6 +232,7 @@ def _open_standard_streams() -> None:
 
 
 def _main() -> None:
+    require_utf8()  # where singfactory would start itself again, the server does it once for all commands
     for module in pkgutil.walk_packages([str(ROOT / "factory")], "factory."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

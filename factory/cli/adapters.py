@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from factory.build.build import BuildPlace
 from factory.check.check import CheckPlace
 from factory.cli.context import WORK, Context
 from factory.cli.network import open_with_logins
-from factory.cli.settings import PREFIX, Settings
+from factory.cli.settings import Settings
 from factory.engine import proof, sources
 from factory.errors import UsageError
 from factory.io import files, git
@@ -25,14 +24,6 @@ from factory.recipes.model import Recipe
 from factory.registry.mirrors import Mirror, MirroredRegistry
 from factory.registry.open import open_reader
 from factory.registry.protocol import Access, Registry
-from factory.runners.local import LocalRunner
-from factory.runners.protocol import Runner
-from factory.runners.slurm import SlurmRunner
-
-# Starts this same package on another node. '' is removed from sys.path: the working folder could shadow our modules.
-_START = (
-    "import sys; sys.path = [*filter(None, sys.path), sys.argv.pop(1)]\nfrom factory.cli import main; sys.exit(main())"
-)
 
 
 def tracked_work(context: Context, folder: Path) -> str:
@@ -102,10 +93,6 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
         project = git.find(context.recipes_root, context.env)
         return Origin(project.revision(recipe.folder), project.remote()) if project else Origin()
 
-    def runner(recipe: Recipe) -> Runner:
-        name = context.options.runner or recipe.build.runner
-        return slurm_runner(context) if name == "slurm" else LocalRunner()
-
     return Adapters(
         registry=registry,
         store=context.store,
@@ -114,30 +101,12 @@ def open_adapters(context: Context, *, publishes: bool = False) -> Adapters:
         engine_label=context.engine_label(),
         build_place=build_place,
         check_place=check_place,
-        runner=runner,
+        runner=context.runners.of,
         open_host=open_host,
         origin=origin,
         all_recipes=lambda: context.recipes.select(context.options.names)[0],
         progress=context.progress,
         read_back=ReadBack(lambda: open_reader(registry), context.options.verify_bytes),
-    )
-
-
-def slurm_runner(context: Context) -> SlurmRunner:
-    """Return the SLURM runner. Options given here reach the job as environment variables."""
-    given = {
-        PREFIX + name.upper(): value.text
-        for name, value in context.settings.values.items()
-        if value.origin.startswith("--")
-    }
-    return SlurmRunner(
-        program=(sys.executable, "-c", _START, str(Path(__file__).parents[2])),
-        folder=Path.cwd(),
-        env=context.env | given,
-        progress=context.progress,
-        partition=context.settings.text("slurm_partition"),
-        account=context.settings.text("slurm_account"),
-        options=context.settings.listed("slurm_options"),
     )
 
 

@@ -18,6 +18,7 @@ from factory.errors import FactoryError, UsageError
 from factory.oci.names import Reference, RegistryAddress
 
 if TYPE_CHECKING:  # each of these costs time to import, and `path` needs none of them
+    from factory.cli.runners import Runners
     from factory.engine.builder import Builder
     from factory.engine.engine import Engine
     from factory.recipes.collection import Recipes
@@ -157,7 +158,14 @@ class Context:
         return RegistryAddress("", str(self.work / "registry")) if self.settings.project is not None else None
 
     def reference(self, text: str) -> Reference:
-        """Parse a reference; a relative folder registry becomes absolute. Raises UsageError."""
+        """Parse a reference, or the path of a stored image; a relative folder registry becomes absolute.
+
+        Raises UsageError, and NotFound for a path that no stored image has.
+        """
+        if text.startswith(("/", "./", "../")):  # no reference begins like this
+            from factory.store.by_path import reference_of  # noqa: PLC0415
+
+            return reference_of(self.store, Path(text))
         reference = Reference.parse(text)
         return replace(reference, registry=absolute(reference.registry)) if reference.registry else reference
 
@@ -249,6 +257,13 @@ class Context:
         except FactoryError as error:
             return error
         return None
+
+    @cached_property
+    def runners(self) -> Runners:
+        """Where builds run."""
+        from factory.cli.runners import Runners  # noqa: PLC0415
+
+        return Runners(self)
 
     @cached_property
     def recipes(self) -> Recipes:

@@ -11,14 +11,17 @@ from pathlib import Path
 from factory import __version__
 from factory.cli import settings
 from factory.cli.context import Context, common_arguments
+from factory.cli.doctor_works import Here
 from factory.cli.options import CommonOptions
 from factory.cli.settings import Settings
 from factory.cli.terminal import emit, say
 from factory.engine import builder, host, sources
 from factory.engine.driver import nvidia_driver
-from factory.engine.engine import Engine
-from factory.errors import FactoryError, PlaceUnusable
+from factory.errors import FactoryError, MachineFailure, PlaceUnusable
 from factory.io.files import readable_space
+
+WRONG = "wrong"
+IGNORED = "project"  # a factory.toml that is not used: no other command fails for it
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,20 +30,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: CommonOptions) -> int:
-    """Print what this machine can do, and every setting with its origin. Always exits 0."""
+    """Print what works on this machine, what does not, and every setting with its origin.
+
+    Returns 9 if pulling or running images is broken here.
+    """
     context = Context(options)
     wrong = list(_what_is_wrong(context))  # first: the rest needs usable settings
-    rows = [*wrong, *_machine(context), *_places(context), *_settings(context)]
+    here = _here(context)
+    rows = [*wrong, *here.rows(), *_machine(here), *_places(context), *_settings(context)]
+    broken = bool(here.cannot_run) and not here.engine_is_loaded_in_jobs
+    code = (
+        MachineFailure.exit_code if broken or any(name != IGNORED for topic, name, _ in rows if topic == WRONG) else 0
+    )
     if options.json:
         emit([{"topic": topic, "name": name, "value": text} for topic, name, text in rows])
-        return 0
+        return code
     last = ""
     for topic, name, text in rows:
         if topic != last:
             say(f"{topic}:")
             last = topic
-        say(f"  {name:19} {text}")
-    return 0
+        say(f"  {name:20} {text}")
+    return code
 
 
 def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
@@ -48,26 +59,30 @@ def _what_is_wrong(context: Context) -> Iterator[tuple[str, str, str]]:
     try:
         found = context.settings
     except FactoryError as error:
-        yield "wrong", "settings", "; ".join(error.lines())
+        yield WRONG, "settings", "; ".join(error.lines())
         found = context.settings = Settings({}, None)
     ca = found.path("ca")
     if ca is not None and not ca.is_file():
-        yield "wrong", "ca", f"no such file: {ca}"
+        yield WRONG, "ca", f"no such file: {ca}"
     if found.untrusted is not None:
-        yield "wrong", "project", f"{found.untrusted} is ignored: {found.doubt}"
+        yield WRONG, IGNORED, f"{found.untrusted} is ignored: {found.doubt}"
 
 
-def _machine(context: Context) -> Iterator[tuple[str, str, str]]:
+def _here(context: Context) -> Here:
+    try:
+        return Here(context, context.engine, context.engine.host)
+    except FactoryError:
+        return Here(context, None, host.probe(context.env))
+
+
+def _machine(here: Here) -> Iterator[tuple[str, str, str]]:
+    context, engine, facts = here.context, here.engine, here.facts
     topic = "this machine"
     yield topic, "singfactory", __version__
-    engine: Engine | None = None
     try:
-        engine = context.engine
-        facts = engine.host
-        kind = "setuid" if engine.is_setuid else "without setuid"
-        yield topic, "engine", f"{engine.label}, {kind}, {engine.path}"
+        kind = "setuid" if context.engine.is_setuid else "without setuid"
+        yield topic, "engine", f"{context.engine.label}, {kind}, {context.engine.path}"
     except FactoryError as error:
-        facts = host.probe(context.env)
         yield topic, "engine", f"none: {error.why}; {error.fix}"
     if engine is not None:
         obstacle = context.build_obstacle
@@ -123,7 +138,7 @@ def _places(context: Context) -> Iterator[tuple[str, str, str]]:
         try:
             path = find()
         except PlaceUnusable as error:
-            yield "wrong", name, f"{error}; {error.fix}"
+            yield WRONG, name, f"{error}; {error.fix}"
             continue
         note = "" if os.access(_existing(path), os.W_OK) else ", not writable"
         yield topic, name, f"{path} ({readable_space(path)}{note})"

@@ -16,7 +16,7 @@ from factory import __version__
 from factory.cli.encoding import prepare_output, require_utf8
 from factory.cli.options import CommonOptions, typed
 from factory.cli.terminal import fail
-from factory.errors import FactoryError, Interrupted, MachineFailure, NoRoom, UsageError
+from factory.errors import Disconnected, FactoryError, Interrupted, MachineFailure, NoRoom, UsageError
 from factory.io.files import NO_SPACE, storage_error, system_error
 
 
@@ -54,6 +54,10 @@ COMMANDS = (
     ("exec", "exec", "run a command in an image"),
     ("run", "run", "run an image's default program"),
     ("shell", "shell", "start a shell in an image"),
+    ("job", "job", "write or submit a SLURM batch script that runs a program in an image"),
+    ("modules", "modules", "write environment modules whose programs run in images"),
+    ("export", "export", "write what Jupyter, Snakemake, Nextflow or CSCS's engine needs"),
+    ("pyxis", "pyxis", "give images to NVIDIA's pyxis, as its importer"),
     ("lock", "lock", "record images by digest, to repeat an experiment"),
     ("store", "store", "manage the store: list, verify, gc, adopt"),
     ("login", "login", "log in to a registry"),
@@ -81,9 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     prepare_output()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    signals = {signal.SIGTERM: _interrupt, signal.SIGHUP: _disconnect}
+    if arguments[:1] in (["build"], ["make"]):
+        signals[signal.SIGQUIT] = _disconnect  # Ctrl-\
+    for number, handler in signals.items():
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, for us and for what `exec` starts
-            signal.signal(number, _interrupt)
+            signal.signal(number, handler)
     if os.environ.get("GITHUB_ACTIONS") != "true" or not _QUOTED.intersection(arguments[:1]):
         return _run(arguments)
     from factory.cli.quoting import quoted  # noqa: PLC0415
@@ -178,6 +185,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _disconnect(_number: int, _frame: object) -> NoReturn:
+    raise Disconnected
 
 
 def _drop_output() -> None:

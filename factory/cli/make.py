@@ -39,7 +39,9 @@ def run(options: MakeOptions) -> int:
     """Build, test and publish every outdated recipe. Returns the exit code of the first failure."""
     context = Context(options)
     recipes, broken = context.recipes.select(options.names)
-    decided, done = make(recipes, open_adapters(context, publishes=True), force=options.force, broken=broken)
+    adapters = open_adapters(context, publishes=True)
+    with context.runners.ended_with_us():
+        decided, done = make(recipes, adapters, force=options.force, broken=broken)
     where = context.registry.describe()
     if options.json:
         emit({**plan_command.to_json(decided), "registry": where, "made": [to_json(made) for made in done]})

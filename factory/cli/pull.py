@@ -11,6 +11,7 @@ from pathlib import Path
 from factory.cli.context import Context, absolute, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, say_path
+from factory.cli.where import be_modest
 from factory.engine import driver
 from factory.errors import UsageError
 from factory.io.files import readable_size
@@ -46,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: PullOptions) -> int:
     """Fetch each image into the store and print its path and digest."""
     context = Context(options)
+    be_modest(context.settings, context.env)
     if not options.refs and options.locked is None:
         raise UsageError("pull needs an image", fix="singfactory pull NAME, or singfactory pull --locked FILE")
     if options.output is not None and len(options.refs) != 1 and not options.output.is_dir():

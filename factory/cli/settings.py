@@ -20,6 +20,8 @@ PROJECT_FILE = "factory.toml"
 PREFIX = "SINGFACTORY_"
 MOST_CONNECTIONS = 10  # more would only slow down other users of the registry
 _CAPPED = ("connections", "limit_rate")  # the site's value is an upper limit
+_OF_SITE = ("login_nodes", "login_builds")  # where the site names its login nodes, it decides about builds on them
+_MOST = 1000  # of a number
 _LIMIT = 64 * 1024  # bytes of a settings file
 _SHOWN = 120  # characters of an invalid value in a message
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
@@ -56,7 +58,14 @@ KEYS = (
     Key(mirrors.NAME, "table", 'mirrors of base images\' registries: [mirrors] and "docker.io" = "https://HOST/PATH"'),
     Key("slurm_partition", "text", "partition for builds with --runner slurm"),
     Key("slurm_account", "text", "account for builds with --runner slurm"),
-    Key("slurm_options", "list", "further srun options for these builds, such as --cpus-per-task=8 --mem=32G"),
+    Key("slurm_options", "list", "further sbatch options for these builds, such as --cpus-per-task=8 --mem=32G"),
+    Key("slurm_at_once", "count", "builds of one job array at the same time (default 8)"),
+    Key("login_nodes", "list", "host names of login nodes, such as login*: no builds there; the site's value wins"),
+    Key("login_builds", "text", "refused (default) or allowed: builds on login nodes; the site's value wins"),
+    Key("modules", "list", "environment modules that scripts of job load, such as apptainer"),
+    Key("job_options", "list", "further sbatch options of every script of job, such as --account=NAME"),
+    Key("job_gpus", "text", "sbatch options that ask for GPUs, with {count} (default --gpus-per-node={count})"),
+    Key("job_setup", "text", "lines of shell at the beginning of every script of job", personal=True),
     Key("github_runner_amd64", "text", "label of the GitHub runners for amd64 (default ubuntu-24.04)"),
     Key("github_runner_arm64", "text", "label of the GitHub runners for arm64 (default ubuntu-24.04-arm)"),
     Key("github_runner_large", "text", "label for recipes that need more than 14 GB of disk; {arch} is filled in"),
@@ -168,6 +177,16 @@ class Settings:
         found = self.values.get("connections")
         return _connections(found) if found else default
 
+    def count(self, name: str, default: int) -> int:
+        """A setting as a number of at least 1. Raises UsageError."""
+        found = self.values.get(name)
+        if found is None:
+            return default
+        if not found.text.isascii() or not found.text.isdigit() or not 1 <= int(found.text[:9]) <= _MOST:
+            what = f"{name} is {found.text[:_SHOWN]!r}"
+            raise UsageError(what, why=f"set in {found.origin}", fix=f"write 1 to {_MOST}")
+        return int(found.text)
+
     def rate(self) -> int | None:
         """Download limit in bytes per second; None: no limit. Raises UsageError."""
         found = self.values.get("limit_rate")
@@ -220,6 +239,9 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], cwd: Path) -> 
     for name in _CAPPED:
         if name in site and _amount(name, values[name]) > _amount(name, site[name]):
             values[name] = site[name]
+    if "login_nodes" in site:
+        values = {name: value for name, value in values.items() if name not in _OF_SITE}
+        values |= {name: site[name] for name in _OF_SITE if name in site}
     own = site | users | variables
     return Settings(values, None, project, doubt, own) if doubt else Settings(values, project, own=own)
 

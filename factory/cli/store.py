@@ -10,6 +10,7 @@ from factory.cli import store_adopt, store_gc
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
 from factory.cli.terminal import emit, printable, say
+from factory.cli.where import be_modest
 from factory.errors import IntegrityFailure
 from factory.io.files import readable_size
 from factory.oci.names import RegistryAddress
@@ -63,6 +64,7 @@ def run(options: ListOptions | VerifyOptions | store_gc.GcOptions | store_adopt.
 
 def _verify(context: Context, options: VerifyOptions) -> int:
     """Verify all images. Returns 5 if one is damaged; with --repair, the exit code of the first failed repair."""
+    be_modest(context.settings, context.env)
     count, wrong = verify(context.store, context.progress)
     repaired = list(_repaired(context)) if options.repair else []
     failures = [done.error for done in repaired if done.error is not None]

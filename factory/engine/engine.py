@@ -194,8 +194,9 @@ class Engine:
             options += ["--arch", order.arch]
         for bind in order.bound():
             options += ["--bind", str(bind)]
-        if order.mksquashfs_options and self.takes_mksquashfs_options:
-            options.append(f"--mksquashfs-args={' '.join(order.mksquashfs_options)}")
+        packing = (*order.mksquashfs_options, *environment.mksquashfs_limits())
+        if packing and self.takes_mksquashfs_options:
+            options.append(f"--mksquashfs-args={' '.join(packing)}")
         program = self.path.resolve() if order.confined else self.path  # the sandbox does not have links to it
         return [str(program), "build", *options, str(order.seen(image)), str(order.seen(order.definition))]
 

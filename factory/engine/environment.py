@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from factory.io import limits
+
 PROXIES = tuple(
     spelling
     for name in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -25,7 +27,22 @@ def allowed(env: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an engine needs. A proxy whose address holds a login is left out."""
     kept = {name: env[name] for name in _PLAIN if name in env}
     kept |= {name: env[name] for name in PROXIES if name in env and not holds_login(env[name])}
-    return kept | _SAME_EVERYWHERE
+    return kept | threads(env) | _SAME_EVERYWHERE
+
+
+def threads(env: Mapping[str, str]) -> dict[str, str]:
+    """Return GOMAXPROCS for an engine where fewer CPUs may be used than it would see, unless the user has set it.
+
+    Only builds and tests get it, whose containers do not see it: `exec` passes the environment on to the program.
+    """
+    if "GOMAXPROCS" in env:
+        return {"GOMAXPROCS": env["GOMAXPROCS"]}
+    return {"GOMAXPROCS": str(limits.allowed_cpus())} if limits.is_limited() else {}
+
+
+def mksquashfs_limits() -> tuple[str, ...]:
+    """Return mksquashfs's option for the same reason. The image is the same with any number of threads."""
+    return ("-processors", str(limits.allowed_cpus())) if limits.is_limited() else ()
 
 
 def holds_login(address: str) -> bool:

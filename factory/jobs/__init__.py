@@ -1,1 +1,1 @@
-"""What runs in a cluster's job: images passed from node to node."""
+"""What runs in a cluster's job, and what other tools start it with."""

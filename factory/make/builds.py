@@ -12,6 +12,8 @@ from factory.build.build import build
 from factory.errors import BuildFailed, FactoryError, NotFound, UsageError
 from factory.io.progress import Progress
 from factory.make.adapters import Adapters
+from factory.make.ahead import drop_queued, is_known, queue_ahead, request_for
+from factory.make.tested import require_no_failure, test_one
 from factory.oci.digest import Digest
 from factory.oci.names import Reference
 from factory.plan.plan import Snapshot, in_order, is_stale, job_for
@@ -26,14 +28,13 @@ from factory.records.inputs import gather, is_base
 from factory.records.job import Base, Job
 from factory.records.release import Release
 from factory.registry.protocol import Registry
-from factory.runners.local import LocalRunner
 from factory.runners.protocol import BuildTask
 from factory.store.store import Store
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """Result of building one recipe: its candidate, or the error."""
+    """Result of building one recipe: its candidate, or the error; both if the candidate's tests failed."""
 
     recipe: Recipe
     candidate: Candidate | None = None
@@ -47,39 +48,68 @@ def build_named(
     adapters: Adapters,
     *,
     force: bool = False,
+    test: bool = False,
     handed: Path | None = None,
 ) -> Iterator[BuildResult]:
     """Build the named recipes for this machine, published or not, bases first, and yield each result.
 
     recipes: the named ones and their bases. Bases that are not named are not built: their candidates or published
-    images are used. A failure stops only the recipes based on it. handed: folder with candidates of earlier jobs of
-    the same run.
+    images are used. A failure stops only the recipes based on it. test: test each candidate, too; builds elsewhere
+    always are. handed: folder with candidates of earlier jobs of the same run.
     """
+    _queue_named(recipes, names, snapshot, adapters, force=force, handed=handed)
     failed = set()
     for recipe in in_order(recipes):
         named = recipe.name in names
+        made: Candidate | None = None
+        error: FactoryError | None = None
         try:
             if recipe.base_recipe in failed:
                 raise BuildFailed(f"{recipe.name} is not built", why=f"its base {recipe.base_recipe} failed")
             if named:
                 _require_runner_for(recipe, handed, adapters)
                 job = job_for(recipe, adapters.arch, snapshot, gather)
-                made: Candidate | None = build_one(job, snapshot, adapters, force=force)
+                made = build_one(job, snapshot, adapters, force=force)
+                if adapters.runner(recipe).elsewhere:
+                    require_no_failure(recipe, made)
+                elif test:
+                    test_one(recipe, made, adapters)
             else:
                 made = built_before(recipe, adapters.arch, snapshot, adapters, handed)
-        except FactoryError as error:
+        except FactoryError as failure:
+            error = failure
             failed.add(recipe.name)
-            yield BuildResult(recipe, error=error)
-            continue
-        if made is not None and not _is_published(made, recipe, snapshot):
+            drop_queued(recipe, adapters)
+        if made is not None and error is None and not _is_published(made, recipe, snapshot):
             snapshot = snapshot.with_built(made)
-        if named:
-            yield BuildResult(recipe, made)
+        if named or error is not None:
+            yield BuildResult(recipe, made, error)
+
+
+def _queue_named(
+    recipes: Sequence[Recipe],
+    names: Collection[str],
+    snapshot: Snapshot,
+    adapters: Adapters,
+    *,
+    force: bool,
+    handed: Path | None,
+) -> None:
+    """Start the named builds that run elsewhere. What is wrong with one is reported where its result is asked for."""
+    jobs: list[tuple[Recipe, Job | None]] = []
+    for recipe in in_order(recipes):
+        if recipe.name in names and not (handed is not None and recipe.base_recipe):
+            try:
+                job = None if recipe.base_recipe in names else job_for(recipe, adapters.arch, snapshot, gather)
+            except FactoryError:
+                job = None
+            jobs.append((recipe, job))
+    queue_ahead(jobs, snapshot, adapters, force=force, renew=False)
 
 
 def _require_runner_for(recipe: Recipe, handed: Path | None, adapters: Adapters) -> None:
     """Raise UsageError for a build on another machine from base images that exist only on this one."""
-    if handed is not None and recipe.base_recipe and not isinstance(adapters.runner(recipe), LocalRunner):
+    if handed is not None and recipe.base_recipe and adapters.runner(recipe).elsewhere:
         raise UsageError(
             f"cannot build {recipe.name} on another machine from base images in {handed}",
             why="--bases is for builds on this machine",
@@ -96,30 +126,24 @@ def build_one(
     """
     recipe = job.recipe
     refuse_broken(recipe, adapters.all_recipes())
+    runner = adapters.runner(recipe)
     ready = None
-    if snapshot.engine and not force:  # without an engine, the inputs are not fully known
+    if snapshot.engine and not force and not runner.queued(job.target):  # without an engine, the inputs are not known
         ready = candidates.load_if_intact(
             adapters.candidates, recipe.name, job.arch, str(job.inputs.key), adapters.progress
         )
-    if ready is not None and renew:
-        releases = snapshot.catalog.entry(recipe.name).releases
-        judged = {release.repeat.created for release in releases if release.repeat is not None}
-        old = ready.sif.digest in {release.sif.digest for release in releases} or ready.created in judged
-        ready = None if old else ready
-    if ready is not None:
+    if ready is not None and renew and is_known(ready, snapshot):
+        ready = None
+    if ready is not None and not (renew and runner.elsewhere):  # elsewhere, the job must still test it
         adapters.progress.note(f"{recipe.name} ({job.arch}) was already built from the same inputs; using that image")
         return ready
+    again = force or (renew and ready is None)
     task = BuildTask(
-        recipe=recipe.name,
-        arch=job.arch,
-        candidates=adapters.candidates,
-        timeout=recipe.build.timeout,
-        force=force or renew,
+        request_for(recipe, snapshot, adapters, force=again, fresh=force),
         build=partial(_build_here, job, adapters),
-        collect=partial(_collect, job, adapters.candidates),
-        seconds=candidates.last_seconds(adapters.candidates, recipe.name, job.arch),
+        collect=partial(collected, job, adapters.candidates),
     )
-    return adapters.runner(recipe).build(task)
+    return runner.build(task)
 
 
 def built_before(
@@ -234,7 +258,7 @@ def published_image(base: Release, *, made: Path, registry: Registry, store: Sto
     return pull(wanted, registry=registry, store=store, arch=base.arch, progress=progress).path
 
 
-def _collect(job: Job, folder: Path, digest: Digest) -> Candidate:
+def collected(job: Job, folder: Path, digest: Digest) -> Candidate:
     """Return the candidate of another machine, with the SIF of this digest. Raises NotFound until it is visible.
 
     The other machine has its own engine, and may have resolved the digest of the base image a little later.

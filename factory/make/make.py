@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from time import monotonic
 
-from factory.check.check import check, require_passed
 from factory.errors import BuildFailed, FactoryError
 from factory.io.progress import step
 from factory.make.adapters import Adapters
+from factory.make.ahead import drop_queued, queue_ahead
 from factory.make.builds import build_one
+from factory.make.tested import report_of, test_one
 from factory.plan import bases
 from factory.plan.plan import Snapshot, plan, settled
 from factory.publish import published
@@ -23,7 +24,6 @@ from factory.recipes.load import Broken
 from factory.recipes.model import Recipe
 from factory.records import candidate as candidates
 from factory.records import catalog as catalogs
-from factory.records import report as reports
 from factory.records.candidate import Candidate
 from factory.records.inputs import GatherInputs, gather, gather_once
 from factory.records.job import Job, Kept, Plan, Stuck, Target
@@ -109,6 +109,9 @@ def make(
     decided = replace(decided, stuck=(*decided.stuck, *unread))
     not_read = {(one.recipe.name, one.arch) for one in unread}
     done: dict[Target, Made] = {}
+    waiting = [job for job in decided.jobs if (job.recipe.base_recipe, job.arch) not in not_read]
+    jobs = [(job.recipe, None if job.waits_for else job) for job in waiting]
+    queue_ahead(jobs, snapshot, adapters, force=force, renew=True)
     for job in decided.jobs:
         if (job.recipe.base_recipe, job.arch) in not_read:
             why = f"its base {job.recipe.base_recipe} could not be read back"
@@ -118,6 +121,7 @@ def make(
         if base is not None and base.error is not None:
             error = BuildFailed(f"{job.title} is not built", why=f"its base {job.waits_for} failed")
             done[job.target] = Made(job, error=error)
+            drop_queued(job.recipe, adapters)
             continue
         made = _make_one(job, snapshot, adapters, force=force)
         if made.release is not None:
@@ -150,15 +154,6 @@ def finish_kept(decided: Plan, before: Snapshot, snapshot: Snapshot, adapters: A
             except ReadBackFailed as error:
                 unread.append(Stuck(kept.recipe, kept.arch, error))
     return tuple(unread)
-
-
-def test_one(recipe: Recipe, made: Candidate, adapters: Adapters) -> TestReport:
-    """Test a candidate and save the report next to it. Raises TestsFailed after saving it."""
-    last = reports.last_seconds(made.folder, recipe.name)
-    report = check(recipe, made.image, made.sif.digest, adapters.check_place(), adapters.progress, seconds=last)
-    report.save(made.folder)
-    require_passed(report, made.folder)
-    return report
 
 
 def publish_one(recipe: Recipe, made: Candidate, report: TestReport, adapters: Adapters) -> Release:
@@ -206,13 +201,15 @@ def _make_one(job: Job, snapshot: Snapshot, adapters: Adapters, *, force: bool) 
     try:
         decision = settled(job, snapshot, force=force) if job.waits_for else job
         if isinstance(decision, Kept):
+            drop_queued(recipe, adapters)
             return replace(made, release=decision.release)
         made = replace(made, job=decision)
         with _timed(made, "build"):
             candidate = build_one(decision, snapshot, adapters, force=force, renew=True)
         made = replace(made, candidate=candidate)
         with _timed(made, "test"):
-            report = test_one(recipe, candidate, adapters)
+            elsewhere = adapters.runner(recipe).elsewhere
+            report = report_of(recipe, candidate) if elsewhere else test_one(recipe, candidate, adapters)
         made = replace(made, report=report)
         with _timed(made, "publish"):
             release = publish_one(recipe, candidate, report, adapters)

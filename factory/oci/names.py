@@ -23,6 +23,7 @@ _HOST = re.compile(
 )
 # An escaped byte of a folder's name, upper case; or the escape of a percent sign before what looks like one.
 _ESCAPE = re.compile(r"%(?:[01][0-9A-F]|7F|[89A-F][0-9A-F]|25(?=(?:25)*(?:[01][0-9A-F]|7F|[89A-F][0-9A-F])))")
+_PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}", re.ASCII)
 NAME_LIMIT = 100
 RESERVED_NAMES = frozenset({"catalog"})
 _DOCKER = "docker://"
@@ -62,6 +63,11 @@ def version_name(text: str) -> str:
             fix="write 2.1.2 or 2.1.2_rc1",
         )
     return text
+
+
+def is_program(name: object) -> bool:
+    """Return whether this can be the name of a program in an image: safe as a file's name and in a shell."""
+    return isinstance(name, str) and _PROGRAM.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, order=True)

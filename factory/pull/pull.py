@@ -92,7 +92,9 @@ def pull(
         before = _known(release, store)
         # The catalog is not trusted for what `exec` adds or refuses.
         run, needs = (
-            (RunSpec(before.gpu, before.env, before.binds), before.needs) if before else _said(release, registry)
+            (RunSpec(before.gpu, before.env, before.binds, before.programs), before.needs)
+            if before
+            else _said(release, registry)
         )
         release = replace(release, run=run, needs=needs)
     store.lease(release.sif.digest)
@@ -110,6 +112,7 @@ def pull(
         gpu=release.run.gpu,
         env=release.run.env,
         binds=release.run.binds,
+        programs=release.run.programs,
         needs=release.needs,
     )
     before = store.known(image.recipe).of(image.registry).get(image.tag)

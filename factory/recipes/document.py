@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from factory.errors import UsageError
-from factory.oci.names import docker_base, is_docker_base, recipe_name, version_name
+from factory.oci.names import docker_base, is_docker_base, is_program, recipe_name, version_name
 from factory.recipes.codes import CODES
 from factory.recipes.definition.arguments import BUILT_IN
 from factory.recipes.definition.templates import NAME, shown
@@ -205,10 +205,16 @@ def _run(table: Table) -> RunSpec:
         if _BIND.fullmatch(bind) is None or posixpath.normpath(bind) != bind:
             remedy = "write an absolute path such as /dataset, of A-Z a-z 0-9 . _ + @ = ~ -, without . and .. as parts"
             table.complain("binds", f"{shown(bind)} is not a valid mount point", remedy)
+    programs = table.texts("programs")
+    for program in programs:
+        if not is_program(program):
+            remedy = "write the name of a program without its folder, such as python3, of A-Z a-z 0-9 . _ + @ -"
+            table.complain("programs", f"{shown(program)} is not the name of a program", remedy)
     spec = RunSpec(
         gpu=table.choice("gpu", "none", GPUS),
         env=table.mapping("env", name=NAME, what="a variable's name"),
         binds=binds,
+        programs=programs,
     )
     table.refuse_unknown()
     return spec

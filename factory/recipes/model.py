@@ -82,11 +82,15 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """`[run]`: options that `singfactory exec` adds on the cluster. binds: mount points that the image has."""
+    """`[run]`: options that `singfactory exec` adds on the cluster. binds: mount points that the image has.
+
+    programs: names of the programs that users call, for module files; empty: those that the image adds to its PATH.
+    """
 
     gpu: str = "none"
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

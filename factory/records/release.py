@@ -10,7 +10,7 @@ from typing import Any
 from factory import strict
 from factory.errors import IntegrityFailure, UsageError
 from factory.oci.digest import Descriptor, Digest
-from factory.oci.names import BuildTag, tag_name, version_name
+from factory.oci.names import BuildTag, is_program, tag_name, version_name
 from factory.recipes.model import RunSpec
 from factory.registry.image_index import ARCH, ImageIndex, Member
 from factory.registry.protocol import EMPTY_JSON, SIF_CONFIG, SIF_LAYER, Manifest
@@ -291,7 +291,8 @@ def index_tag(recipe: str, annotations: Mapping[str, object]) -> BuildTag | None
 
 def run_to_json(run: RunSpec) -> dict[str, Any]:
     """Return the JSON form of `[run]` that is published with the image."""
-    return {"gpu": run.gpu, "env": dict(run.env), "binds": list(run.binds)}
+    programs = {"programs": list(run.programs)} if run.programs else {}
+    return {"gpu": run.gpu, "env": dict(run.env), "binds": list(run.binds), **programs}
 
 
 def run_from_json(value: object) -> RunSpec:
@@ -301,10 +302,13 @@ def run_from_json(value: object) -> RunSpec:
     gpu, env, binds = value.get("gpu"), value.get("env"), value.get("binds")
     variables = env.items() if isinstance(env, dict) else ()
     lines = [bind for bind in binds if _is_line(bind)] if isinstance(binds, list) else []
+    programs = value.get("programs")
+    named = [name for name in programs if is_program(name)] if isinstance(programs, list) else []
     return RunSpec(
         gpu=gpu if gpu in ("nvidia", "rocm") else "none",
         env=dict(list(filter(lambda pair: strict.is_variable(*pair), variables))[: strict.MOST_VARIABLES]),
         binds=tuple(lines[: strict.MOST_VARIABLES]),
+        programs=tuple(named[: strict.MOST_VARIABLES]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +14,13 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class BuildTask(Generic[Made]):
-    """One build.
+class BuildRequest:
+    """What a runner must know to start a build.
 
     candidates: the folder for the candidate; timeout: the recipe's time limit; force: build even if there is a
-    candidate. build runs the build in this process. collect reads the result of another process: it takes the
-    digest of the SIF, and raises NotFound until that SIF is visible here. seconds: how long the last build took.
+    candidate; fresh: even if another job has just built it. key: a digest of the recipe's files and of those of its
+    bases; the same key is the same build. after: the recipe that must be built first, '' if its base is ready.
+    seconds: how long the last build took.
     """
 
     recipe: str
@@ -27,13 +28,45 @@ class BuildTask(Generic[Made]):
     candidates: Path
     timeout: timedelta
     force: bool
+    fresh: bool = False
+    key: str = ""
+    after: str = ""
+    seconds: float | None = None
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The recipe and architecture that it builds."""
+        return self.recipe, self.arch
+
+
+@dataclass(frozen=True)
+class BuildTask(Generic[Made]):
+    """One build, and how its result is obtained.
+
+    build runs the build in this process. collect reads the result of another process: it takes the digest of the SIF,
+    and raises NotFound until that SIF is visible here.
+    """
+
+    request: BuildRequest
     build: Callable[[], Made]
     collect: Callable[[Digest], Made]
-    seconds: float | None = None
 
 
 class Runner(Protocol):
     """Runs builds on some machine."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether builds run on another machine, which also tests them and writes the reports."""
+
+    def queue(self, requests: Sequence[BuildRequest]) -> None:
+        """Start builds whose results ``build`` is asked for later, or do nothing. Bases come first."""
+
+    def queued(self, target: tuple[str, str]) -> bool:
+        """Whether a build was queued, and neither its result was asked for nor was it dropped."""
+
+    def drop(self, target: tuple[str, str]) -> None:
+        """End a queued build whose result is not needed."""
 
     def build(self, task: BuildTask[Made]) -> Made:
         """Run a build and return its result. Raises FactoryError, from the build or from the machine."""

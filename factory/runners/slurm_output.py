@@ -1,4 +1,4 @@
-"""Parses the output of srun: its own messages, the lines of the build on the node, and how both ended."""
+"""Parses the log of a build's SLURM job: lines of our script, of SLURM and of the build, and how it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections import deque
 from itertools import islice, takewhile
 from pathlib import Path
-from time import monotonic
 
 from factory.errors import (
     BuildFailed,
@@ -17,20 +16,19 @@ from factory.errors import (
     NotFound,
     PlaceUnusable,
     RegistryFailure,
+    TestsFailed,
     UsageError,
 )
 from factory.io.progress import Progress
+from factory.runners.slurm_queue import NO_FOLDER, ClusterFailure, JobState
 
 _KEPT_LINES = 400
 _DETAIL_LINES = 20
 _LONGEST_LINE = 1 << 16
 _OURS = "singfactory: "
-_STEP = re.compile(r"singfactory-step (\d{1,18})\.(\d{1,18}) ?(\S{0,253})$", re.ASCII)
-_UNSEEN = re.compile(r"singfactory-unseen (.+)$")
+_START = re.compile(r"start (\d{1,9}) ?(\S{0,253})$", re.ASCII)
+_UNSEEN = re.compile(r"unseen (.+)$")
 _OF_SLURM = re.compile(r"(?:srun|slurmstepd[^:\s]*): (.*)")
-_QUEUED = re.compile(r"job (\d{1,18}) queued and waiting for resources", re.ASCII)
-_REFUSED = re.compile(r"error: Unable to (?:allocate resources|create step for job \d+): (.*)")
-_UNREACHABLE = re.compile(r"contact slurm controller|Socket timed out|Connection (?:refused|timed out)|_parse_file")
 _OUT_OF_MEMORY = re.compile(r"oom[-_ ]kill|Out Of Memory", re.IGNORECASE)
 _KINDS = (
     FactoryError,
@@ -39,6 +37,7 @@ _KINDS = (
     RegistryFailure,
     IntegrityFailure,
     BuildFailed,
+    TestsFailed,
     PlaceUnusable,
     MachineFailure,
     Interrupted,
@@ -46,42 +45,33 @@ _KINDS = (
 _BY_CODE = {kind.exit_code: kind for kind in _KINDS}
 
 
-class ClusterFailure(FactoryError):
-    """The cluster failed, not the build: a retry may help."""
-
-    exit_code = RegistryFailure.exit_code
-    retryable = True
-
-
 class SlurmOutput:
-    """Collects srun's standard error: its own lines, the node's, and those of the build.
+    """Collects the log of one job: SLURM's lines, and those of the build.
 
-    job, step and node are '' until they are known. Job and step IDs are accepted only before the build starts: a
-    recipe can print anything, and `scancel` would end another job.
+    token: begins the lines of our script; a recipe can print anything, but does not know it. limit: the job's time
+    limit in minutes, 0 if unknown. node is '' until the job starts; starts: how often it has started.
     """
 
-    def __init__(self, recipe: str, progress: Progress) -> None:
+    def __init__(self, recipe: str, job: str, token: str, progress: Progress, limit: int = 0) -> None:
         self.recipe = recipe
-        self.job = self.step = self.node = ""
+        self.job = job
+        self.node = ""
+        self.starts = 0
+        self._token = token
+        self._limit = limit
         self._progress = progress
         self._rest = b""
         self._build: deque[str] = deque(maxlen=_KEPT_LINES)
         self._slurm: deque[str] = deque(maxlen=_KEPT_LINES)
         self._unseen = ""
-        self._queued_at: float | None = None
 
     @property
-    def target(self) -> str:
-        """ID for `scancel`: the step once it runs, the job while it waits, '' before that."""
-        return self.step or self.job
-
-    @property
-    def seconds_waiting(self) -> float:
-        """Seconds that the job has been in the queue; 0 if it is not waiting."""
-        return 0.0 if self._queued_at is None else monotonic() - self._queued_at
+    def has_error(self) -> bool:
+        """Whether the build has reported an error, or SLURM the reason for its end."""
+        return bool(self._unseen) or any(line.startswith(_OURS) for line in self._build)
 
     def take(self, block: bytes) -> None:
-        """Process the next block of srun's output."""
+        """Process the next block of the log."""
         *lines, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
             lines, self._rest = [*lines, self._rest], b""
@@ -94,12 +84,14 @@ class SlurmOutput:
             self._line(self._rest.decode("utf-8", "replace").rstrip())
             self._rest = b""
 
-    def failure(self, status: int) -> FactoryError:
-        """Return the error for an srun that ended with this status and no result."""
+    def failure(self, status: int, state: JobState, candidates: Path) -> FactoryError:
+        """Return the error for a job without a result. status: of the build, -1 if unknown. candidates: its folder."""
+        if state.reason == NO_FOLDER and not self.starts:
+            return self.unseen(candidates)
         return (
-            self._ended_by_slurm()
+            self._ended_by_slurm(state)
             or (self.unseen(Path(self._unseen)) if self._unseen else None)
-            or (self._of_build(status) if self.step else self._refused(status))
+            or self._of_build(status)
         )
 
     def unseen(self, path: Path) -> FactoryError:
@@ -111,27 +103,9 @@ class SlurmOutput:
         )
 
     def _line(self, line: str) -> None:
-        if found := _UNSEEN.match(line):
-            self._unseen = self._unseen or ("" if self._build else found[1])
-        elif self.step:
-            self._line_of_build(line)
-        elif found := _STEP.match(line):
-            self.step, self.node = f"{found[1]}.{found[2]}", found[3]
-            self._queued_at = None
-            where = f" on {self.node}" if self.node else ""
-            self._progress.note(f"{self.recipe}: building in SLURM job {found[1]}{where}")
-        elif found := _OF_SLURM.match(line):
-            self._slurm.append(found[1])
-            if queued := _QUEUED.match(found[1]):
-                self.job, self._queued_at = queued[1], monotonic()
-            elif found[1].endswith("has been allocated resources"):
-                self._queued_at = None
-            self._progress.line(line)
-        else:
-            self._line_of_build(line)
-
-    def _line_of_build(self, line: str) -> None:
-        """Process a line after the build has started: from SLURM, which may end it, or from the build."""
+        if line.startswith(f"{self._token} "):
+            self._of_script(line[len(self._token) + 1 :])
+            return
         found = _OF_SLURM.match(line)
         if found:
             self._slurm.append(found[1])
@@ -139,44 +113,56 @@ class SlurmOutput:
             self._build.append(line)
         self._progress.line(line)
 
-    def _ended_by_slurm(self) -> FactoryError | None:
+    def _of_script(self, text: str) -> None:
+        if found := _UNSEEN.match(text):
+            self._unseen = found[1]
+        elif found := _START.match(text):
+            self.starts, self.node = self.starts + 1, found[2]
+            where = f" on {self.node}" if self.node else ""
+            if self.starts > 1:
+                why = f": {self._slurm[-1].removeprefix('error: ').strip('* ')}" if self._slurm else ""
+                self._progress.note(f"{self.recipe}: SLURM starts job {self.job} again{where}{why}")
+                self._build.clear()
+                self._slurm.clear()
+            else:
+                self._progress.note(f"{self.recipe}: building in SLURM job {self.job}{where}")
+
+    def _ended_by_slurm(self, state: JobState) -> FactoryError | None:
         """Return the error for a job that SLURM ended; None if the build failed."""
         said = "\n".join(self._slurm)
-        if "DUE TO TIME LIMIT" in said:
+        if "DUE TO TIME LIMIT" in said or state.name == "TIMEOUT":
+            limit = f" of {self._limit} minutes" if self._limit else ""
             return BuildFailed(
-                f"SLURM ended the build of {self.recipe}: it reached its time limit",
-                why=self._said("TIME LIMIT"),
+                f"SLURM ended the build of {self.recipe}: it reached its time limit{limit}",
+                why=self._said("TIME LIMIT") or "build.timeout in recipe.toml, and ten minutes for everything else",
                 fix="raise build.timeout in recipe.toml, or choose a partition with a longer limit",
                 detail=self._tail(),
             )
-        if _OUT_OF_MEMORY.search(said):
+        if _OUT_OF_MEMORY.search(said) or state.name == "OUT_OF_MEMORY":
             return BuildFailed(
                 f"the build of {self.recipe} ran out of memory on {self.node or 'the node'}",
                 why="SLURM ended a process that exceeded the job's memory",
                 fix='request more in factory.toml: slurm_options = ["--mem=32G"]',
                 detail=self._tail(),
             )
-        for sign, what in (("node failure", "its node failed"), ("preempt", "a job of higher priority took its node")):
-            if sign in said.lower():
-                why = self._said(sign)
+        for sign, names, what in (
+            ("node failure", ("NODE_FAIL", "BOOT_FAIL"), "its node failed"),
+            ("preempt", ("PREEMPTED",), "a job of higher priority took its node"),
+        ):
+            if sign in said.lower() or state.name in names:
+                why = self._said(sign) or f"its state is {state.name}"
                 return ClusterFailure(f"SLURM ended the build of {self.recipe}: {what}", why=why, fix="try again")
-        for sign in ("CANCELLED AT", "Job has been cancelled", "has been revoked"):
-            if sign in said:
-                what, why = f"the SLURM job of {self.recipe} was cancelled", self._said(sign)
-                return BuildFailed(what, why=why, fix="run the same command again, unless you cancelled it yourself")
+        if "Dependency" in state.reason and not self.starts:
+            what, why = (
+                f"{self.recipe} is not built",
+                f"the build of its base failed, and so SLURM removed job {self.job}",
+            )
+            return BuildFailed(what, why=why, fix="see why its base failed, then run the same command again")
+        if "CANCELLED AT" in said or state.name == "CANCELLED":
+            what = f"the SLURM job of {self.recipe} was cancelled"
+            why = self._said("CANCELLED AT") or f"job {self.job} was cancelled before it started"
+            return BuildFailed(what, why=why, fix="run the same command again, unless you cancelled it yourself")
         return None
-
-    def _refused(self, status: int) -> FactoryError:
-        """Return the error for a job that never started."""
-        found = [match[1] for line in self._slurm if (match := _REFUSED.match(line))]
-        why = [f"srun ended with status {status}", *self._build, *self._slurm, *found][-1]
-        if _UNREACHABLE.search("\n".join(self._slurm)):
-            return ClusterFailure("SLURM does not answer", why=why, fix="try again; sinfo shows whether it is up")
-        return UsageError(
-            f"SLURM rejects the job that builds {self.recipe}",
-            why=why,
-            fix="check slurm_partition, slurm_account and slurm_options in factory.toml, build.timeout in recipe.toml",
-        )
 
     def _of_build(self, status: int) -> FactoryError:
         """Return the error that singfactory reported on the node."""
@@ -186,7 +172,7 @@ class SlurmOutput:
             where = self.node or "the node"
             return BuildFailed(
                 f"the build of {self.recipe} on {where} ended without a result",
-                why=f"status {status}" + (" (killed: out of memory?)" if status == 137 else ""),  # noqa: PLR2004 - 128 + SIGKILL
+                why=self._how(status),
                 fix="try again; if it happens again, check the node's log",
                 detail=self._tail(),
             )
@@ -201,9 +187,14 @@ class SlurmOutput:
             detail=[line[4:] for line in islice(above, _DETAIL_LINES)][::-1],
         )
 
+    def _how(self, status: int) -> str:
+        if status < 0:
+            return f"SLURM does not know job {self.job} any more" if not self._slurm else self._slurm[-1]
+        return f"status {status}" + (" (killed: out of memory?)" if status == 137 else "")  # noqa: PLR2004 - 128 + SIGKILL
+
     def _said(self, sign: str) -> str:
-        """Return SLURM's last line with these words, without its decoration."""
-        line = next(line for line in reversed(self._slurm) if sign.lower() in line.lower())
+        """Return SLURM's last line with these words, without its decoration; '' if there is none."""
+        line = next((line for line in reversed(self._slurm) if sign.lower() in line.lower()), "")
         return line.removeprefix("error: ").strip("* ")
 
     def _tail(self) -> list[str]:

@@ -23,7 +23,7 @@ from factory.io.below import entries
 from factory.io.locks import STALE, holder_in, lock_in
 from factory.io.progress import Progress, step
 from factory.oci.digest import Digest
-from factory.store import leases, tags
+from factory.store import leases, pins, squashfs, tags
 from factory.store.leases import Lease, Queue
 from factory.store.seeds import stale_indexes
 from factory.store.store import Store
@@ -147,6 +147,7 @@ class _Collector:
         self.now = now
         self.progress = progress
         self.leases = leases.read(store.root)
+        self.pins = pins.read(store.root)
         self.blobs = {blob.path: blob for blob in self._find()}
 
     def _find(self) -> Iterator[_Blob]:
@@ -187,6 +188,9 @@ class _Collector:
         named = (self.rules.locked or {}).get(blob.digest)
         if named is not None:
             return f"locked by {named}"
+        pinned = self._pin(blob.digest, self.pins)
+        if pinned is not None:
+            return f"named by {pinned.file}"
         if self.now - blob.used < self.rules.grace:
             return f"used {_age(self.now - blob.used)} ago"
         holder = self._holder(blob.digest.hex)
@@ -195,6 +199,10 @@ class _Collector:
     def _lease(self, digest: Digest, known: tuple[Lease, ...]) -> Lease | None:
         alive = (lease for lease in known if lease.sif_digest == digest and self._alive(lease))
         return next(alive, None)
+
+    def _pin(self, digest: Digest, known: tuple[pins.Pin, ...]) -> pins.Pin | None:
+        mine = (pin for pin in known if pin.sif_digest == digest)
+        return next((pin for pin in mine if pin.holds(self.now, self.rules.patience)), None)
 
     def _alive(self, lease: Lease) -> bool:
         return leases.is_alive(lease, now=self.now, patience=self.rules.patience, queue=self.queue)
@@ -242,11 +250,24 @@ class _Collector:
         root = self.store.root
         for path in (*self.store.leftovers(), *entries(root / "quarantine")):
             yield from self._leftover(path, "quarantined" if path.parent.name == "quarantine" else "unfinished")
-        for folder in (root / leases.FOLDER, root / "locks", root / "refs", *entries(root / "images")):
+        for folder in (
+            root / leases.FOLDER,
+            root / pins.FOLDER,
+            root / squashfs.FOLDER,
+            root / "locks",
+            root / "refs",
+            *entries(root / "images"),
+        ):
             hidden = (path for path in entries(folder) if path.name.startswith("."))
             yield from (one for path in hidden for one in self._leftover(path, "unfinished"))
         here = {blob.digest for blob in self.blobs.values()}
         yield from (one for path in stale_indexes(self.store) for one in self._leftover(path, "its image is gone"))
+        kept = {blob.digest.hex for blob in self.blobs.values()}
+        gone = (path for path in squashfs.files_of(root) if path.stem not in kept)
+        yield from (one for path in gone for one in self._leftover(path, "its image is gone"))
+        for pin in self.pins:
+            if not pin.holds(self.now, self.rules.patience) and self.now - pin.made > self.rules.grace:
+                yield Verdict(pin.path, f"pin {pin.path.name[:12]}", 0, 0, f"{pin.file} no longer names it", keep=False)
         newest = {lease.sif_digest: lease.path for lease in sorted(self.leases, key=lambda lease: lease.used)}
         for lease in self.leases:
             replaced = newest[lease.sif_digest] != lease.path or lease.sif_digest not in here
@@ -348,6 +369,9 @@ class _Collector:
             return f"in use by {lease}"
         if self._last_use(blob.digest, 0, known) > blob.used and self.rules.grace:
             return "used just now"
+        pinned = self._pin(blob.digest, pins.read(self.store.root))
+        if pinned is not None:
+            return f"named by {pinned.file}"
         return ""
 
 

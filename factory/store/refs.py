@@ -10,7 +10,7 @@ from typing import Any
 from factory import strict
 from factory.errors import NotFound
 from factory.oci.digest import Descriptor, Digest
-from factory.oci.names import Reference, RegistryAddress, recipe_name, tag_name
+from factory.oci.names import Reference, RegistryAddress, is_program, recipe_name, tag_name
 from factory.sif.needs import Needs
 
 GPUS = ("none", "nvidia", "rocm")
@@ -34,12 +34,19 @@ class StoredImage:
     gpu: str = "none"
     env: Mapping[str, str] = field(default_factory=dict)
     binds: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     needs: Needs = field(default_factory=Needs)
 
     @property
     def sif(self) -> Descriptor:
         """The descriptor of the image's file; the store does not record the media type."""
         return Descriptor("", self.sif_digest, self.size)
+
+    @property
+    def pinned(self) -> Reference:
+        """The reference that means this image on every machine that can reach its registry, whatever tags move to."""
+        registry = RegistryAddress.parse(self.registry) if self.registry else None
+        return Reference(self.recipe, digest=self.digest, registry=registry)
 
     def says_the_same(self, known: StoredImage | None) -> bool:
         """Return whether the known record is the same, except for the time of the pull."""
@@ -55,7 +62,12 @@ class StoredImage:
             "sif_digest": str(self.sif_digest),
             "size": self.size,
             "pulled": self.pulled,
-            "run": {"gpu": self.gpu, "env": dict(self.env), "binds": list(self.binds)},
+            "run": {
+                "gpu": self.gpu,
+                "env": dict(self.env),
+                "binds": list(self.binds),
+                **({"programs": list(self.programs)} if self.programs else {}),
+            },
             **({"needs": needs} if (needs := self.needs.to_json()) else {}),
         }
 
@@ -68,6 +80,9 @@ class StoredImage:
         if not all(strict.is_variable(name, text) for name, text in env.items()):
             raise strict.Malformed("a variable's name is not valid in a shell")
         binds = strict.array(strict.member(run, "binds"), strict.MOST_VARIABLES)
+        programs = strict.array(run.get("programs", []), strict.MOST_VARIABLES)
+        if not all(map(is_program, programs)):
+            raise strict.Malformed("a program's name is not valid")
         gpu = strict.text(strict.member(run, "gpu"))
         if gpu not in GPUS:
             raise strict.Malformed(f"unknown GPU option: {ascii(gpu)[:40]}")
@@ -82,6 +97,7 @@ class StoredImage:
             gpu=gpu,
             env=env,
             binds=tuple(strict.text(bind) for bind in binds),
+            programs=tuple(programs),
             needs=Needs.from_json(image.get("needs")),
         )
 

@@ -55,6 +55,20 @@ def test_it_prints_and_returns_the_same(env: dict[str, str], tmp_path: Path, arg
     assert (*process.communicate(timeout=60), process.returncode) == (new.stdout, new.stderr, new.returncode)
 
 
+@pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_it_does_the_same_in_every_locale(tmp_path: Path, locale: str, utf8: str) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    env |= {"LC_ALL": locale, "PYTHONCOERCECLOCALE": utf8, "PYTHONUTF8": utf8}
+    arguments = ["path", os.fsdecode(b"caf\xe9 \xe6\x97\xa5")]
+    outputs = set()
+    for number in range(3):
+        process = preloaded.start(arguments, cwd=tmp_path, env=env, **{**PIPES, "errors": "surrogateescape"})
+        assert isinstance(process, Preloaded) is (number > 0)
+        outputs.add((*process.communicate(timeout=60), process.returncode))
+    assert len(outputs) == 1
+
+
 def test_it_leads_a_session_of_its_own_and_ends_by_a_signal(env: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/images"

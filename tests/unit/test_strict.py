@@ -173,7 +173,7 @@ READERS: dict[str, tuple[str, Reader, object]] = {
     "rows of a report": ('"format": 1, "rows": []', lambda text, _: from_json(text.encode()), IntegrityFailure),
     "row of a build": (
         '"recipe": "tool", "sif_digest": "d"',
-        lambda text, _: result_of_slurm(f"[\n{text}\n]\n".encode(), "tool"),
+        lambda text, _: result_of_slurm(f"[\n{text}\n]\n", "tool"),
         None,
     ),
     "record": ('"a": 1', lambda text, place: Record.read(written(place / "r", text), 1_000_000), ValueError),

@@ -8,7 +8,6 @@ script: it keeps its interpreter, line numbers and exit status, and the rules ru
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ from factory.recipes.quiet import scripts
 
 _USUAL_SHELL = ("/bin/sh", "-ex")  # what Apptainer and SingularityCE start %post with
 _SCRIPT = "/.post.recipe"
-_LINE = re.compile(r"[^\n]*\n")
 _AT_ONCE = 32 * 1024  # bytes of a %post; the engine reads sections of up to 64 KiB, and joins repeated ones
 # Agents that create the base during the build and leave logs and caches. Such bases have a shell.
 _MADE_HERE = frozenset({"debootstrap"})
@@ -206,7 +204,7 @@ def _cut(body: str, line: int) -> Iterator[Section]:
     """Yield `%post` sections that together have this body."""
     lines: list[str] = []
     size = 0
-    for text in _LINE.findall(body):
+    for text in (f"{bare}\n" for bare in body.split("\n")[:-1]):
         if lines and size + len(text.encode()) > _AT_ONCE:
             yield Section("post", "", "".join(lines), line)
             lines, size = [], 0

@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 
 from factory.errors import IntegrityFailure
-from factory.io import modes, private
+from factory.io import modes, private, striping
 from factory.io.below import Entry, Folder
 from factory.io.locks import Held, lock_in
 from factory.io.progress import Progress
@@ -99,6 +99,7 @@ def open_partial(store: Store, wanted: Descriptor, progress: Progress) -> Iterat
                 yield None
                 return
             mine = _continued(folder, wanted.digest, held)
+            striping.prepare(mine.path, wanted.size)
             with mine.update() as file:
                 yield Partial(wanted, file, mine, store, root)
 

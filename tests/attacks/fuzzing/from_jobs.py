@@ -27,6 +27,7 @@ from factory.report.markdown import markdown
 from factory.report.summary import Row
 from factory.runners.slurm import _result as result_of_slurm
 from factory.runners.slurm_output import SlurmOutput
+from factory.runners.slurm_queue import JobState
 from tests.attacks.fuzzing.from_registries import release
 from tests.attacks.fuzzing.target import Target
 from tests.unit.parts import QUIET, candidate, folder_registry, report_of, write_recipe
@@ -149,18 +150,17 @@ def _body(data: bytes, _place: Path) -> None:
 
 def _slurm(data: bytes, _place: Path) -> None:
     for status in (0, 1, 4, 137):
-        output = SlurmOutput("tool", Silent())
+        output = SlurmOutput("tool", "7", "token", Silent())
         for at in range(0, len(data), 4096):
             output.take(data[at : at + 4096])
         output.end()
-        error = output.failure(status)
+        error = output.failure(status, JobState("FAILED"), Path("/made"))
         "\n".join((*error.detail, *error.lines())).encode()
-        assert output.seconds_waiting >= 0
         assert len(error.detail) <= 20
 
 
 def _document(data: bytes, _place: Path) -> None:
-    result_of_slurm(data, "tool")
+    result_of_slurm(data.decode("utf-8", "replace"), "tool")
 
 
 def _engine(data: bytes, place: Path) -> None:
@@ -176,11 +176,11 @@ def _engine(data: bytes, place: Path) -> None:
 
 
 _SLURM_WORDS = (
-    b"singfactory-step 7.0 node1",
-    b"singfactory-unseen /x",
-    b"srun: ",
-    b"srun: job 7 queued and waiting for resources",
-    b"srun: error: Unable to allocate resources: x",
+    b"token start 0 node1",
+    b"token start 1 node2",
+    b"token unseen /x",
+    b"slurmstepd: ",
+    b"slurmstepd: error: *** JOB 7 ON node1 CANCELLED AT 2026-01-02T03:04:05 ***",
     b"slurmstepd-n1: error: Detected 1 oom_kill event",
     b"DUE TO TIME LIMIT",
     b"singfactory: x",
@@ -192,20 +192,18 @@ _SLURM_WORDS = (
     b"singfactory-step 9999999999999999.1 ",
 )
 _FAILED = b"""\
-srun: job 7 queued and waiting for resources
-srun: job 7 has been allocated resources
-singfactory-step 7.0 node1
+token start 0 node1
 + make
     last words
 singfactory: %post failed
   exit status 1
   the whole log is /w/build.log
-srun: error: node1: task 0: Exited with exit code 6
+slurmstepd-node1: error: x
 """
 _TOO_LONG = b"""\
-singfactory-step 7.0 node1
+token start 1 node1
 x
-slurmstepd: error: *** STEP 7.0 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***
+slurmstepd: error: *** JOB 7 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***
 """
 _POST_FAILED = b"""\
 INFO:    Starting build...

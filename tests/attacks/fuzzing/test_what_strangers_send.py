@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from tests.attacks.fuzzing import faulty
 from tests.attacks.fuzzing.bombs import BOMBS, Bomb
 from tests.attacks.fuzzing.driver import Told, fuzz
+from tests.attacks.fuzzing.patterns import patterns, slow
 from tests.attacks.fuzzing.reach import parsers
 from tests.attacks.fuzzing.table import BY_NAME, TARGETS
 from tests.attacks.fuzzing.target import Target
@@ -90,20 +92,20 @@ def test_a_parser_that_crashes_hangs_or_takes_memory_is_noticed_and_its_input_ke
 
 
 def test_no_pattern_goes_back_and_forth_over_a_long_text() -> None:
-    slow: list[str] = []
-    first = 0
-    while first >= 0:
-        first = look_at_patterns(first, slow)
-    assert slow == []
+    found = {name: slow(pattern, used) for name, pattern, used in patterns()}
+    assert {name: text for name, text in found.items() if text} == {}
 
 
-def look_at_patterns(first: int, slow: list[str]) -> int:
-    """Measure the patterns from this number on; the number to go on from, -1 at the end."""
-    command = [sys.executable, "-m", "tests.attacks.fuzzing.patterns", str(first)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
-    *_, last = done.stdout.decode().splitlines()
-    if last == "end":
-        return -1
-    number, text = last.split(" ", 1)
-    slow.append(text)
-    return int(number) + 1
+@pytest.mark.parametrize(
+    ("pattern", "way", "noticed"),
+    [
+        ("(a+)+b", "fullmatch", True),
+        ("a*a*b", "match", True),
+        ("a+b", "search", True),
+        (" +$", "sub", True),
+        ("x(a|b)*y", "search", False),
+        ("a+b", "fullmatch", False),
+    ],
+)
+def test_a_pattern_that_goes_back_and_forth_is_noticed(pattern: str, way: str, *, noticed: bool) -> None:
+    assert bool(slow(re.compile(pattern), {way})) is noticed

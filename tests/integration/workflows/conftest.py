@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -102,7 +103,8 @@ NewRepository = Callable[..., Repository]
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packages that jobs install."""
-    return make_wheels(tmp_path_factory.mktemp("wheels"))
+    mine = tmp_path_factory.getbasetemp()  # of this process, within that of the test run if there are several
+    return make_wheels((mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "wheels")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Installs packages with pip the first time; afterwards copies what the same command installed. Run as a script.
+"""Installs packages with pip the first time; afterwards takes what the same command installed. Run as a script.
 
     pip_once.py FOLDER -m pip --python VENV/bin/python install ARGUMENT...
 
@@ -45,12 +45,15 @@ def main(folder: Path, arguments: list[str]) -> int:
         _keep(kept, {name: set(place.iterdir()) - before[name] for name, place in places.items()}, venv)
         return 0
     old = (kept / "venv").read_bytes()
-    copy = shutil.copy2 if "." in arguments else os.link  # nobody changes the files of the other packages
-    for name, place in places.items():
-        shutil.copytree(kept / name, place, symlinks=True, copy_function=copy, dirs_exist_ok=True)
+    for path in (kept / "site").iterdir():
+        if "." not in arguments:  # nobody changes the files of the other packages
+            (site / path.name).symlink_to(path)
+        elif path.is_dir():
+            shutil.copytree(path, site / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, site)
     for path in (kept / "bin").iterdir():  # programs name their Python in the first line
         program = python.parent / path.name
-        program.unlink()
         shutil.copy2(path, program)
         program.write_bytes(path.read_bytes().replace(old, os.fsencode(venv)))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ _WAVE = re.compile(
 _RELEASE = re.compile(r"(\S+)/(\S+):(\S+)@(sha256:[0-9a-f]{64}) sif (sha256:[0-9a-f]{64})")
 _GIT = ("git", "-c", "user.name=Mona", "-c", "user.email=mona@example.org", "-c", "commit.gpgsign=false")
 _LIMIT = 300
+_NOT_COPIED = ("recipes/", "factory.toml", "tests/", "benchmarks/", "docs/")
 
 
 @dataclass(frozen=True)
@@ -164,21 +166,33 @@ class Started:
 
 
 def copy_checkout(target: Path) -> None:
-    """This checkout's files, tracked or new, without its own recipes and settings."""
+    """This checkout's files, tracked or new, without its own recipes and settings, and without what no job reads."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "-co", "--exclude-standard"]
     listed = subprocess.run(command, check=True, capture_output=True).stdout.decode().split("\0")
     for name in listed:
-        if name and not name.startswith(("recipes/", "factory.toml")) and (ROOT / name).is_file():
+        if name and not name.startswith(_NOT_COPIED) and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
 
 
 def make_wheels(folder: Path) -> Path:
-    """Folder for `pip --find-links` with the packages that jobs install, except singfactory; downloaded once."""
+    """Folder for `pip --find-links` with the packages that jobs install, except singfactory; downloaded once.
+
+    All processes of a test run share it.
+    """
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            _download(folder / "wheels")
+            (folder / "complete").touch()
+    return folder / "wheels"
+
+
+def _download(wheels: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "requirements/factory.txt")]
-    subprocess.run([*command, "--dest", str(folder / "wheels")], check=True, capture_output=True)
-    return folder / "wheels"
+    subprocess.run([*command, "--dest", str(wheels)], check=True, capture_output=True)
 
 
 def make_repository(

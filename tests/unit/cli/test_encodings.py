@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from factory.oci.digest import Digest
+from tests import preloaded
 from tests.factory_project import Done
 from tests.unit.cli.cluster import FIRST, SIF, Cluster
 
@@ -55,14 +56,13 @@ class Odd(Cluster):
 
     def run(self, *arguments: str, **env: str) -> Done:
         """Run a command; bytes that are not UTF-8 become surrogates, as in file names."""
-        command = [sys.executable, "-m", "factory.cli", *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env={**self.env, **env}, capture_output=True, check=False, timeout=60
-        )
-        out, err = os.fsdecode(done.stdout), os.fsdecode(done.stderr)
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        text = {"encoding": "utf-8", "errors": "surrogateescape"}
+        process = preloaded.start(arguments, cwd=self.folder, env={**self.env, **env}, **pipes, **text)
+        out, err = process.communicate(timeout=60)
         assert "a bug in singfactory" not in err, err
         assert "Traceback" not in err, err
-        return Done(done.returncode, out, err)
+        return Done(process.returncode, out, err)
 
 
 @pytest.fixture(
@@ -166,6 +166,8 @@ def test_a_locale_does_not_change_the_environment_of_the_program(tmp_path: Path,
     cluster.release(FIRST)
     engine = tmp_path / "apptainer"
     engine.write_text('#!/bin/sh\n[ "$1" != --version ] || exec echo apptainer version 1.4.0\nenv\n')
-    seen = dict(line.split("=", 1) for line in cluster.ok("exec", "tool", "--", "x").out.splitlines() if "=" in line)
+    command = [sys.executable, "-m", "factory.cli", "exec", "tool", "--", "x"]
+    done = subprocess.run(command, cwd=tmp_path, env=cluster.env, capture_output=True, text=True, check=True)
+    seen = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     assert seen["LC_ALL"] == LATIN_1
     assert not {name for name in seen if name.startswith("PYTHON")} - {"PYTHONPATH"}

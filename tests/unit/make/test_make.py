@@ -28,7 +28,7 @@ from factory.make.adapters import Adapters
 from factory.make.builds import built_before
 from factory.make.handover import publish_all
 from factory.make.make import Made, make, plan_for, publish_one, take_snapshot
-from factory.make.make import test_one as run_tests
+from factory.make.tested import test_one as run_tests
 from factory.publish import published
 from factory.publish.publish import Origin
 from factory.recipes.load import load_usable

@@ -12,7 +12,7 @@ from factory.delta.index import index_image
 from factory.io import files
 from factory.make.builds import built_before
 from factory.make.make import publish_one, take_snapshot
-from factory.make.make import test_one as run_tests
+from factory.make.tested import test_one as run_tests
 from factory.oci.digest import Digest
 from factory.publish.publish import Origin, is_unchanged, publish
 from factory.records import catalog as catalogs

@@ -1,21 +1,37 @@
-"""The output of srun in SLURM 22.05 (out-of-memory lines: from its source) and the resulting errors."""
+"""The log of a job in SLURM 22.05 (out-of-memory lines: from its source) and the resulting errors."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from factory.errors import BuildFailed, FactoryError, MachineFailure, PlaceUnusable, RegistryFailure, UsageError
+from factory.errors import (
+    BuildFailed,
+    FactoryError,
+    MachineFailure,
+    PlaceUnusable,
+    RegistryFailure,
+    TestsFailed,
+    UsageError,
+)
 from factory.io.progress import Silent
-from factory.runners.slurm_output import ClusterFailure, SlurmOutput
+from factory.runners.slurm_output import SlurmOutput
+from factory.runners.slurm_queue import ClusterFailure, JobState
 
-STARTED = "singfactory-step 7.0 node1\n"
-CANCELLED = "STEP 7.0 ON node1 CANCELLED AT 2026-01-02T03:04:05"
-QUEUED = "srun: job 7 queued and waiting for resources\n"
+TOKEN = "0123456789ab"
+STARTED = f"{TOKEN} start 0 node1\n"
+CANCELLED = "JOB 7 ON node1 CANCELLED AT 2026-01-02T03:04:05"
 INNER = (
     "    last words\n    of the build\nsingfactory: %post failed\n  exit status 1\n  the whole log is /w/build.log\n"
 )
-ENDED = "srun: error: node1: task 0: Exited with exit code 6\n"
-CHECK = "check slurm_partition, slurm_account and slurm_options in factory.toml, build.timeout in recipe.toml"
+AGAIN = "run the same command again, unless you cancelled it yourself"
+SHARED = (
+    "this machine and the compute nodes must share the project, the candidates and Python",
+    "put them on the cluster's shared file system; for candidates set work = … in factory.toml, or use -o",
+)
+MADE = Path("/w/made")
+FAILED = JobState("FAILED")
 
 
 class Recording(Silent):
@@ -31,7 +47,7 @@ class Recording(Silent):
 
 
 def after(text: str, progress: Recording | None = None) -> SlurmOutput:
-    output = SlurmOutput("tool", progress or Recording())
+    output = SlurmOutput("tool", "7", TOKEN, progress or Recording(), 12)
     output.take(text.encode())
     output.end()
     return output
@@ -42,7 +58,7 @@ def shown(error: FactoryError) -> tuple[type[FactoryError], tuple[str, ...], tup
 
 
 def test_the_builds_own_error_is_passed_on_with_its_detail() -> None:
-    error = after(f"{STARTED}+ make\n{INNER}{ENDED}").failure(6)
+    error = after(f"{STARTED}+ make\n{INNER}").failure(6, FAILED, MADE)
     assert shown(error) == (
         BuildFailed,
         ("%post failed", "exit status 1", "the whole log is /w/build.log"),
@@ -50,103 +66,94 @@ def test_the_builds_own_error_is_passed_on_with_its_detail() -> None:
     )
 
 
-def test_srun_messages_between_the_lines_do_not_break_the_error() -> None:
-    error = after(STARTED + INNER.replace("  exit", f"{ENDED}  exit")).failure(6)
+def test_messages_of_slurm_between_the_lines_do_not_break_the_error() -> None:
+    error = after(STARTED + INNER.replace("  exit", "slurmstepd: error: x\n  exit")).failure(6, FAILED, MADE)
     assert error.lines() == ("%post failed", "exit status 1", "the whole log is /w/build.log")
 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(1, FactoryError), (2, UsageError), (4, RegistryFailure), (8, PlaceUnusable), (9, MachineFailure)],
+    [
+        (1, FactoryError),
+        (2, UsageError),
+        (4, RegistryFailure),
+        (7, TestsFailed),
+        (8, PlaceUnusable),
+        (9, MachineFailure),
+    ],
 )
 def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[FactoryError]) -> None:
-    error = after(f"{STARTED}singfactory: it failed\n  do this\n").failure(status)
+    error = after(f"{STARTED}singfactory: it failed\n  do this\n").failure(status, FAILED, MADE)
     assert (type(error), error.exit_code, error.lines()) == (kind, status, ("it failed", "do this"))
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "kind", "lines"),
+    ("text", "status", "state", "kind", "lines"),
     [
         pytest.param(
-            "srun: error: invalid partition specified: nope\n"
-            "srun: error: Unable to allocate resources: Invalid partition name specified\n",
-            1,
-            UsageError,
-            ("SLURM rejects the job that builds tool", "Invalid partition name specified", CHECK),
-            id="no such partition",
-        ),
-        pytest.param(
-            "srun: unrecognized option '--bogus=1'\nTry \"srun --help\" for more information\n",
-            255,
-            UsageError,
-            ("SLURM rejects the job that builds tool", "unrecognized option '--bogus=1'", CHECK),
-            id="no such option",
-        ),
-        pytest.param(
-            "srun: error: Unable to create step for job 26: More processors requested than permitted\n",
-            1,
-            UsageError,
-            ("SLURM rejects the job that builds tool", "More processors requested than permitted", CHECK),
-            id="step too large",
-        ),
-        pytest.param(
-            "srun: error: Unable to allocate resources: Unable to contact slurm controller (connect failure)\n",
-            1,
-            ClusterFailure,
-            (
-                "SLURM does not answer",
-                "Unable to contact slurm controller (connect failure)",
-                "try again; sinfo shows whether it is up",
-            ),
-            id="controller down",
-        ),
-        pytest.param(
-            f"{QUEUED}srun: Job has been cancelled\n"
-            "srun: error: Unable to allocate resources: Job/step already completing or completed\n",
-            1,
+            f"{STARTED}slurmstepd-node1: error: *** {CANCELLED} ***\nsingfactory: interrupted\n",
+            -1,
+            JobState("CANCELLED"),
             BuildFailed,
-            (
-                "the SLURM job of tool was cancelled",
-                "Job has been cancelled",
-                "run the same command again, unless you cancelled it yourself",
-            ),
-            id="cancelled in the queue",
-        ),
-        pytest.param(
-            f"{STARTED}srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
-            f"slurmstepd-node1: error: *** {CANCELLED} ***\n"
-            "singfactory: interrupted\n  run the same command again: it goes on from what is complete\n"
-            "srun: error: node1: task 0: Exited with exit code 130\n",
-            130,
-            BuildFailed,
-            (
-                "the SLURM job of tool was cancelled",
-                CANCELLED,
-                "run the same command again, unless you cancelled it yourself",
-            ),
+            ("the SLURM job of tool was cancelled", CANCELLED, AGAIN),
             id="cancelled while it ran",
         ),
         pytest.param(
-            f"{STARTED}slurmstepd: error: *** {CANCELLED} DUE TO TIME LIMIT ***\nsingfactory: interrupted\n",
-            130,
+            "",
+            -1,
+            JobState("CANCELLED"),
+            BuildFailed,
+            ("the SLURM job of tool was cancelled", "job 7 was cancelled before it started", AGAIN),
+            id="cancelled in the queue",
+        ),
+        pytest.param(
+            "",
+            -1,
+            JobState("CANCELLED", "Dependency"),
             BuildFailed,
             (
-                "SLURM ended the build of tool: it reached its time limit",
+                "tool is not built",
+                "the build of its base failed, and so SLURM removed job 7",
+                "see why its base failed, then run the same command again",
+            ),
+            id="its base failed",
+        ),
+        pytest.param(
+            f"{STARTED}slurmstepd: error: *** {CANCELLED} DUE TO TIME LIMIT ***\nsingfactory: interrupted\n",
+            -1,
+            JobState("TIMEOUT"),
+            BuildFailed,
+            (
+                "SLURM ended the build of tool: it reached its time limit of 12 minutes",
                 f"{CANCELLED} DUE TO TIME LIMIT",
                 "raise build.timeout in recipe.toml, or choose a partition with a longer limit",
             ),
             id="time limit",
         ),
         pytest.param(
-            f"{STARTED}srun: error: Node failure on node1\nsrun: Job step aborted\n",
-            0,
+            STARTED,
+            -1,
+            JobState("TIMEOUT"),
+            BuildFailed,
+            (
+                "SLURM ended the build of tool: it reached its time limit of 12 minutes",
+                "build.timeout in recipe.toml, and ten minutes for everything else",
+                "raise build.timeout in recipe.toml, or choose a partition with a longer limit",
+            ),
+            id="time limit, and nothing in the log",
+        ),
+        pytest.param(
+            STARTED,
+            -1,
+            JobState("NODE_FAIL"),
             ClusterFailure,
-            ("SLURM ended the build of tool: its node failed", "Node failure on node1", "try again"),
-            id="node failure, told with status 0",
+            ("SLURM ended the build of tool: its node failed", "its state is NODE_FAIL", "try again"),
+            id="node failure",
         ),
         pytest.param(
             f"{STARTED}slurmstepd: error: *** {CANCELLED} DUE TO PREEMPTION ***\n",
-            143,
+            -1,
+            JobState("PREEMPTED"),
             ClusterFailure,
             (
                 "SLURM ended the build of tool: a job of higher priority took its node",
@@ -156,8 +163,9 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             id="preempted",
         ),
         pytest.param(
-            f"{STARTED}{INNER}slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0.\n",
+            f"{STARTED}{INNER}slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.batch.\n",
             6,
+            FAILED,
             BuildFailed,
             (
                 "the build of tool ran out of memory on node1",
@@ -167,19 +175,37 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             id="out of memory",
         ),
         pytest.param(
-            f"{STARTED}singfactory-unseen /opt/venv/bin/python\n",
-            125,
-            UsageError,
+            STARTED,
+            -1,
+            JobState("OUT_OF_MEMORY"),
+            BuildFailed,
             (
-                "cannot build tool on node1: it does not see /opt/venv/bin/python",
-                "this machine and the compute nodes must share the project, the candidates and Python",
-                "put them on the cluster's shared file system; for candidates set work = … in factory.toml, or use -o",
+                "the build of tool ran out of memory on node1",
+                "SLURM ended a process that exceeded the job's memory",
+                'request more in factory.toml: slurm_options = ["--mem=32G"]',
             ),
+            id="out of memory, and nothing in the log",
+        ),
+        pytest.param(
+            f"{STARTED}{TOKEN} unseen /opt/venv/bin/python\n",
+            125,
+            FAILED,
+            UsageError,
+            ("cannot build tool on node1: it does not see /opt/venv/bin/python", *SHARED),
             id="no Python there",
         ),
         pytest.param(
-            f"{STARTED}srun: error: node1: task 0: Killed\n",
+            "",
+            -1,
+            JobState("FAILED", "JobLaunchFailure"),
+            UsageError,
+            ("cannot build tool on the node: it does not see /w/made", *SHARED),
+            id="no folder for the log",
+        ),
+        pytest.param(
+            STARTED,
             137,
+            FAILED,
             BuildFailed,
             (
                 "the build of tool on node1 ended without a result",
@@ -188,51 +214,55 @@ def test_the_exit_code_of_the_build_decides_the_kind(status: int, kind: type[Fac
             ),
             id="killed",
         ),
+        pytest.param(
+            STARTED,
+            -1,
+            JobState("GONE"),
+            BuildFailed,
+            (
+                "the build of tool on node1 ended without a result",
+                "SLURM does not know job 7 any more",
+                "try again; if it happens again, check the node's log",
+            ),
+            id="forgotten by SLURM",
+        ),
     ],
 )
 def test_the_end_of_a_job_becomes_the_right_error(
-    text: str, status: int, kind: type[FactoryError], lines: tuple[str, ...]
+    text: str, status: int, state: JobState, kind: type[FactoryError], lines: tuple[str, ...]
 ) -> None:
-    error = after(text).failure(status)
+    error = after(text).failure(status, state, MADE)
     assert (type(error), error.lines()) == (kind, lines)
 
 
 def test_a_cluster_failure_is_retryable() -> None:
-    error = after(f"{STARTED}srun: error: Node failure on node1\n").failure(1)
+    error = after(STARTED).failure(1, JobState("NODE_FAIL"), MADE)
     assert (error.exit_code, error.retryable) == (4, True)
-
-
-def test_job_and_step_ids_are_known_once_reported() -> None:
-    output = SlurmOutput("tool", Silent())
-    assert output.target == ""
-    output.take(QUEUED.encode())
-    assert (output.target, output.seconds_waiting > 0) == ("7", True)
-    output.take(b"srun: job 7 has been allocated resources\n")
-    assert output.seconds_waiting == 0
-    output.take(STARTED.encode())
-    assert (output.target, output.node) == ("7.0", "node1")
 
 
 def test_lines_arrive_whole_and_the_job_is_noted_once() -> None:
     progress = Recording()
-    output = SlurmOutput("tool", progress)
-    for piece in (b"singfactory-st", b"ep 7.0 node1\n+ mak", b"e\xff\n", b"+ done"):
-        output.take(piece)
+    output = SlurmOutput("tool", "7", TOKEN, progress)
+    for piece in (TOKEN[:5], f"{TOKEN[5:]} start 0 node1\n+ mak", "e\n", "+ done"):
+        output.take(piece.encode())
+    output.take(b"\xff")
     output.end()
     assert progress.notes == ["tool: building in SLURM job 7 on node1"]
-    assert progress.lines == ["+ make\ufffd", "+ done"]
+    assert progress.lines == ["+ make", "+ done\ufffd"]
 
 
-@pytest.mark.parametrize(
-    "printed",
-    [
-        "singfactory-step 4242.0 other",
-        "srun: job 4242 queued and waiting for resources",
-        "singfactory-unseen /etc/passwd",
-    ],
-)
-def test_a_recipes_output_cannot_name_another_job(printed: str) -> None:
-    output = after(f"{QUEUED}{STARTED}+ make\n{printed}\n")
-    assert (output.job, output.step, output.node, output.target) == ("7", "7.0", "node1", "7.0")
-    assert output.seconds_waiting == 0
-    assert "does not see" not in output.failure(6).what
+def test_a_job_that_starts_again_is_noted_and_its_first_end_does_not_count() -> None:
+    progress = Recording()
+    lost = "slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO NODE FAILURE ***\n"
+    output = after(f"{STARTED}+ make\n{lost}{STARTED.replace('0 node1', '1 node2')}{INNER}", progress)
+    assert progress.notes[1] == (
+        "tool: SLURM starts job 7 again on node2: JOB 7 ON node1 CANCELLED AT 2026-01-02T03:04:05 DUE TO NODE FAILURE"
+    )
+    assert output.failure(6, FAILED, MADE).lines()[0] == "%post failed"
+
+
+@pytest.mark.parametrize("printed", ["singfactory start 5 other", "start 5 other", "unseen /etc/passwd"])
+def test_a_recipes_output_is_not_taken_for_the_scripts(printed: str) -> None:
+    output = after(f"{STARTED}+ make\n{printed}\n")
+    assert (output.node, output.starts) == ("node1", 1)
+    assert "ended without a result" in output.failure(1, FAILED, MADE).what
