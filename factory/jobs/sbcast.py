@@ -22,6 +22,7 @@ from factory.store.store import LOCK_TIMEOUT, Store
 _ENDED = "sbcast"
 _ARRIVAL = 20.0  # seconds for all nodes to be ready
 _STALLED = 30.0  # seconds in which the file does not grow
+_SETTLED = 1.0  # seconds after the last byte
 _POLL = 0.2
 
 
@@ -53,7 +54,7 @@ def spread(
                     )
                     rendezvous.write(_ENDED, why or "done")
                 else:
-                    why = _wait_for_end(rendezvous, partial.path / name)
+                    why = _wait_for_end(rendezvous, partial.path / name, wanted.size)
             if why:
                 raise PlaceUnusable("sbcast brought no image", why=why)
     return True
@@ -68,8 +69,8 @@ def _wait_for_all(step: Step, rendezvous: Rendezvous) -> str:
     return ""
 
 
-def _wait_for_end(rendezvous: Rendezvous, file: Path) -> str:
-    """Wait for word from the first node. Return why it failed; '' if it did not."""
+def _wait_for_end(rendezvous: Rendezvous, file: Path, whole: int) -> str:
+    """Wait for all bytes or for word from the first node, whichever is seen first. Return why it failed, or ''."""
     seen, since = -1, time.monotonic()
     while not (text := rendezvous.read(_ENDED)):
         size = file.stat().st_size if file.exists() else -1
@@ -77,5 +78,7 @@ def _wait_for_end(rendezvous: Rendezvous, file: Path) -> str:
             seen, since = size, time.monotonic()
         if time.monotonic() - since > _STALLED:
             return "no data came"
+        if size == whole and time.monotonic() - since > _SETTLED:
+            return ""
         time.sleep(_POLL)
     return "" if text == "done" else text
