@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,10 @@ SFTP = Path("/usr/lib/openssh/sftp-server")
 PORT = 2049
 STAGE = f"{sys.executable} -m factory.cli stage tool --json"
 _BLOCK = 1 << 20
+_KILLER = """\
+while ! file=$(find {disk} -path '*/partial/*' -size +50M 2>/dev/null | grep -m1 .); do sleep 0.02; done
+kill -9 "$(sed 's/.*"pid": \\([0-9]*\\).*/\\1/' "${{file%/partial/*}}"/locks/*.lock)"
+"""
 _SERVER = """\
 import socket, subprocess, sys
 with socket.create_server(("", {port})) as server:
@@ -83,17 +86,17 @@ def one_node(options: Options, folder: Path) -> None:
     """An array of tasks on one node, each with a SLURM_TMPDIR of its own; then the same with a task that is killed."""
     store, sif = store_with_image(folder, options.size)
     print(f"array of {options.tasks} tasks on one node, an image of {options.size} MB, SLURM_TMPDIR of each job")
-    with slurm_cluster(1, cpus=options.tasks) as cluster:
+    with slurm_cluster(1, cpus=options.tasks + 1) as cluster:
         for killed in (False, True):
             tell(cluster, store.root)
             out = folder / f"array-{killed}"
             out.mkdir()
             script = f"srun --overlap {STAGE} > {out}/$SLURM_ARRAY_TASK_ID"
+            kills = killer(cluster) if killed else None
             began = time.monotonic()
             cluster.ask("sbatch", "--output=/dev/null", f"--array=1-{options.tasks}", f"--wrap={script}")
-            if killed:
-                kill_who_copies(cluster)
             cluster.wait_until_empty(600)
+            assert kills is None or kills.wait(10) == 0, "nobody was killed"
             rows = rows_in(out)
             files = cluster.on_node(f"find {cluster.node_only} -name '*.sif' -printf '%i\\n'").split()
             print(
@@ -106,13 +109,12 @@ def one_node(options: Options, folder: Path) -> None:
             cluster.clean()
 
 
-def kill_who_copies(cluster: Cluster) -> None:
-    """Kill the process that copies, in the middle."""
-    find = f"find {cluster.node_only} -path '*/partial/*' -size +50M | head -1"
-    wait_for(lambda: bool(cluster.on_node(find).strip()), 120, lambda: "nobody copies")
-    lock = f"{cluster.on_node(find).strip().split('/partial/')[0]}/locks"
-    holder = json.loads(cluster.on_node(f"cat {lock}/*.lock"))
-    os.kill(holder["pid"], signal.SIGKILL)
+def killer(cluster: Cluster) -> subprocess.Popen[bytes]:
+    """Start a job that kills the process that copies, in the middle."""
+    script = _KILLER.format(disk=cluster.node_only)
+    return subprocess.Popen(
+        [shutil.which("srun") or "srun", "/bin/sh", "-c", script], env={**os.environ, **cluster.env}
+    )
 
 
 def many_nodes(options: Options, folder: Path) -> None:
