@@ -1,6 +1,6 @@
 """Staging on a SLURM cluster of this machine: copies on one node, and one image on many nodes.
 
-    python -m benchmarks.staging [--tasks 50] [--nodes 8] [--size 400] [--rate 160mbit] [--only one|many]
+    python -m benchmarks.staging [--tasks 50] [--nodes 8] [--size 400] [--rate 160mbit] [--only one|many] [--ways WAY,…]
 
 Needs root, SLURM and iproute2 like the tests, and for many nodes sshfs and openssh-sftp-server. Each node has a network
 interface with this bandwidth in each direction. One more node is the file server: it serves the store to all nodes with
@@ -35,6 +35,7 @@ from tests.integration.runners.slurm_cluster import Cluster, missing, slurm_clus
 ROOT = Path(__file__).resolve().parents[1]
 SFTP = Path("/usr/lib/openssh/sftp-server")
 PORT = 2049
+DIES = "dies"  # by pieces, and a node dies in the middle
 STAGE = f"{sys.executable} -m factory.cli stage tool --json"
 _BLOCK = 1 << 20
 _KILLER = """\
@@ -53,12 +54,13 @@ with socket.create_server(("", {port})) as server:
 
 @dataclass(frozen=True)
 class Options:
-    """Sizes of the run: MB, tasks, nodes; tc(8)'s name of the bandwidth."""
+    """Sizes of the run: MB, tasks, nodes; tc(8)'s name of the bandwidth; settings of broadcast, or DIES."""
 
     size: int
     tasks: int
     nodes: int
     rate: str
+    ways: tuple[str, ...]
 
 
 def store_with_image(folder: Path, size: int) -> tuple[Store, Descriptor]:
@@ -126,11 +128,12 @@ def many_nodes(options: Options, folder: Path) -> None:
         served(cluster, folder) as shared,
     ):
         alone, _ = timed(cluster, options, folder, shared, "off", nodes=1)
-        for way in ("pieces", "sbcast", "off"):
+        for way in (way for way in options.ways if way != DIES):
             seconds, read = timed(cluster, options, folder, shared, way, nodes=options.nodes)
             print_row(way, options.nodes, seconds, alone, read / sif.size)
-        seconds, read = timed(cluster, options, folder, shared, "pieces", nodes=options.nodes, dies="node3")
-        print_row("pieces, and a node dies", options.nodes - 1, seconds, alone, read / sif.size)
+        if DIES in options.ways:
+            seconds, read = timed(cluster, options, folder, shared, "pieces", nodes=options.nodes, dies="node3")
+            print_row("pieces, and a node dies", options.nodes - 1, seconds, alone, read / sif.size)
 
 
 def print_row(name: str, nodes: int, seconds: float, alone: float, read: float) -> None:
@@ -229,9 +232,10 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=400, help="MB")
     parser.add_argument("--rate", default="160mbit", help="of each node, for tc(8)")
     parser.add_argument("--only", choices=("one", "many"))
+    parser.add_argument("--ways", default=f"pieces,sbcast,off,{DIES}")
     parser.add_argument("-v", action="store_true", help="show what the tasks say")
     given = parser.parse_args()
-    options = Options(given.size, given.tasks, given.nodes, given.rate)
+    options = Options(given.size, given.tasks, given.nodes, given.rate, tuple(given.ways.split(",")))
     why = missing(options.nodes)
     if why or not (SFTP.exists() and shutil.which("sshfs")):
         sys.exit(why or "apt-get install --no-install-recommends sshfs openssh-sftp-server")
