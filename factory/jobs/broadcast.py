@@ -247,7 +247,10 @@ class Chain:
             return False
         if self._is_ahead(number, pace.speed, of=peer):
             return True
-        if reads_store and pace.periods > 1:  # the first seconds say little
+        others = self._candidates()
+        states = [self._ask(others[node]) for node in self._order(others) if node != peer.node]
+        enough = any(state.reads_store for state in states if state is not None)
+        if reads_store and not enough and pace.periods > 1:  # the first seconds say little
             self._store_is_faster = self._speed_of_store(number) > _FASTER * pace.speed
         return self._store_is_faster
 
