@@ -24,11 +24,13 @@ from factory.store.store import Store
 
 if TYPE_CHECKING:  # needed by the process that copies on one of several nodes
     from factory.jobs.broadcast import Chain
+    from factory.jobs.rendezvous import Step
     from factory.pull.stage import Staged
 
 NO_DISK = "not copied: the setting stage names no local disk, and SLURM_TMPDIR is not set; this is the store's file"
 MARGIN = 64 * 1024 * 1024  # bytes to leave free
 _IDLE = 3600.0  # seconds without use after which a copy that no process or job uses is removed
+_SBCAST_LIMIT = 1800.0  # seconds
 IGNORE_DRIVER = "--ignore-driver"
 
 
@@ -163,7 +165,7 @@ def _copy(context: Context, image: StoredImage, local: Path) -> tuple[Staged, Ch
     here = on_node(context.store, local)
     if (path := here.usable_here(image.sif)) is not None:
         return Staged(path, 0), None
-    chain = _chain(context, image)
+    chain = _chain(context, image, here)
     own = context.settings.path("stage") is None and local.parent == Path(context.env.get("SLURM_TMPDIR") or "/")
     neighbors = Neighbors(local, context.store) if own else None
     try:
@@ -197,7 +199,7 @@ def _make_room(context: Context, here: Store, size: int) -> None:
         make_room(here, size + MARGIN, idle=_IDLE, queue=lambda: queue_now(context), progress=Silent())
 
 
-def _chain(context: Context, image: StoredImage) -> Chain | None:
+def _chain(context: Context, image: StoredImage, here: Store) -> Chain | None:
     """Return this node's place in the chain of nodes that pass the image on; None if it only copies for itself."""
     if context.env.get("SLURM_STEP_NUM_NODES", "1") == "1":
         return None
@@ -210,10 +212,32 @@ def _chain(context: Context, image: StoredImage) -> Chain | None:
     if step is None or way == ways.OFF:
         return None
     try:
-        return broadcast.chain(context.store, step, image.sif)
+        if way == ways.PIECES:
+            return broadcast.chain(context.store, step, image.sif)
+        _sbcast(context, step, file, image, here)
     except (FactoryError, OSError) as error:
         context.progress.note(f"every node copies for itself: {error}")
-        return None
+    return None
+
+
+def _sbcast(context: Context, step: Step, file: Path, image: StoredImage, here: Store) -> None:
+    """Let SLURM bring the file to all nodes of the job. Raises FactoryError: then it must be copied."""
+    from factory.io import process  # noqa: PLC0415 - where a site prefers sbcast
+    from factory.jobs import sbcast  # noqa: PLC0415
+    from factory.jobs.rendezvous import Rendezvous  # noqa: PLC0415
+
+    if context.env.get("SLURM_JOB_NUM_NODES") != str(step.nodes):
+        raise PlaceUnusable("sbcast reaches all nodes of a job", why="this step is on some of them")
+
+    def ran(arguments: list[str]) -> str:
+        status, _, err = process.output_of(arguments, env=context.env, timeout=_SBCAST_LIMIT)
+        return "" if status == 0 else err.decode(errors="replace").strip() or f"exit status {status}"
+
+    with contextlib.closing(Rendezvous.at(context.store, step, image.sif_digest)) as meeting:
+        try:
+            sbcast.spread(step, image.sif, meeting, source=file, here=here, run=ran, progress=context.progress)
+        finally:
+            meeting.retract(step.node)
 
 
 def _tell(context: Context, image: StoredImage, done: Staged, chain: Chain | None, local: Path) -> None:

@@ -24,7 +24,6 @@ IDLE = 5.0  # seconds without a byte after which the other end counts as gone
 _HELLO = b"singfactory-1\n"
 _NONCE = 16
 _PROOF = 32
-_BUFFER = 1 << 20  # bytes in flight: enough for 10 Gbit/s within a cluster; more would hide who is slow
 _SLICE = 128 * 1024  # bytes
 _MOST = 64  # connections at a time, strangers included
 _REQUEST = 64  # bytes at most
@@ -136,8 +135,6 @@ def proof(secret: bytes, *parts: bytes) -> bytes:
 def _prepare(opened: socket.socket) -> None:
     opened.settimeout(IDLE)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
 class Listener:

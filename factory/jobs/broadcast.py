@@ -15,6 +15,7 @@ none. A node whose upstream is slow looks for another one that is ahead, or trie
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -24,12 +25,13 @@ from factory.errors import FactoryError, PlaceUnusable
 from factory.io import peers, plain
 from factory.io.peers import Connection, Listener, PeerLost
 from factory.jobs.pace import Backoff, Pace
-from factory.jobs.pieces import DATA, DONE, FRAME, LEAVE, PIECE, REQUEST, STATE, STATUS, STREAM, Pieces, State
+from factory.jobs.pieces import ALIVE, DATA, FRAME, LEAVE, PIECE, REQUEST, STATE, STATUS, STREAM, Pieces, State
 from factory.jobs.rendezvous import Peer, Rendezvous, Step
 from factory.oci.digest import Descriptor
 from factory.store.store import Store
 
 _ARRIVAL = 2.0  # seconds to wait for the node before this one to appear
+_PATIENCE = 6.0  # seconds to wait for any node
 _POLL = 0.1
 _LEAD = 32  # pieces, and
 _LEAD_TIME = 4.0  # seconds that another node must be ahead to be preferred
@@ -37,6 +39,7 @@ _SAMPLE = 2  # pieces that are read from the store to measure it
 _FASTER = 3.0  # how much faster the store must be to be preferred
 _ASKED = 4  # nodes to ask on either side
 _QUIET = 3.0  # seconds without a reader after which a node that has everything leaves
+_TAIL = 5.0  # seconds to stay for nodes further behind, in case that one between them dies
 _LONGEST = 600.0  # seconds that a node stays for others at most
 
 
@@ -65,14 +68,16 @@ class Chain:
         self._chosen: Peer | None = None  # a node that was found to be ahead
         self._store_is_faster = False
         self._serving = False
-        self._end: Connection | None = None  # to the node that sent the last piece, which waits for word from here
-        self._sender = -1  # that node's number
+        self._end: Connection | None = None  # to the node that sent the last piece, which stays as long as it is open
+        self._finished = False
         self.from_store = 0  # bytes
         self.from_nodes = 0
         self.notes: list[str] = []
 
     def close(self) -> None:
         """Leave the chain: nobody is served any more."""
+        if self._finished:
+            self._leave()
         if self._end is not None:
             self._end.close()
             self._end = None
@@ -142,20 +147,19 @@ class Chain:
             before = others.get(self._step.node - 1)
             if before is not None:
                 return before
-            if not self._is_late:
-                time.sleep(_POLL)
-                continue
-            for node in self._order(others):
+            for node in [] if self._waited < _ARRIVAL else self._order(others):
                 state = self._ask(others[node])
                 if state is not None and state.first <= number and (node < self._step.node or state.next > number):
                     return others[node]
-            return None
+            if self._waited > _PATIENCE:
+                return None
+            time.sleep(_POLL)
 
     @property
-    def _is_late(self) -> bool:
-        """Whether the node before this one is not worth waiting for any more."""
+    def _waited(self) -> float:
+        """How long this node has waited for others, in seconds: the first one does not, nor does who has lost one."""
         before = self._step.node - 1
-        return before < 0 or before in self._lost or time.monotonic() - self._started > _ARRIVAL
+        return math.inf if before < 0 or before in self._lost else time.monotonic() - self._started
 
     def _candidates(self) -> dict[int, Peer]:
         found = self._rendezvous.others(self._step.node)
@@ -234,7 +238,7 @@ class Chain:
                     self._lost.add(peer.node)
                     self.notes.append(f"{peer.name} is slow")
                     return
-            self._end, self._sender = connection, peer.node
+            self._end = connection
             stack.pop_all()
 
     def _is_slow(self, peer: Peer, number: int, pace: Pace, *, reads_store: bool) -> bool:
@@ -243,7 +247,10 @@ class Chain:
             return False
         if self._is_ahead(number, pace.speed, of=peer):
             return True
-        if reads_store and pace.periods > 1:  # the first seconds say little
+        others = self._candidates()
+        states = [self._ask(others[node]) for node in self._order(others) if node != peer.node]
+        enough = any(state.reads_store for state in states if state is not None)
+        if reads_store and not enough and pace.periods > 1:  # the first seconds say little
             self._store_is_faster = self._speed_of_store(number) > _FASTER * pace.speed
         return self._store_is_faster
 
@@ -260,17 +267,17 @@ class Chain:
     # The end.
 
     def finish(self) -> None:
-        """Serve the verified file from now on, and let the node before this one go."""
+        """Serve the verified file from now on."""
+        self._finished = True
         self.pieces.complete()
-        if self._end is not None:
-            with self._end as connection, contextlib.suppress(PeerLost):
-                connection.receive(FRAME.size)
-                connection.send(DONE)
-            self._end = None
-        before = self._candidates().get(self._step.node - 1) if self._sender != self._step.node - 1 else None
+
+    def _leave(self) -> None:
+        """Let the node before this one go, and the one that sent the last piece."""
+        before = self._candidates().get(self._step.node - 1)
         if before is not None:
-            with contextlib.suppress(PeerLost):
-                before.dial(self._rendezvous.secret, REQUEST.pack(LEAVE, self._step.node, 0)).close()
+            request = REQUEST.pack(LEAVE, self._step.node, 0)
+            with contextlib.suppress(PeerLost), before.dial(self._rendezvous.secret, request) as connection:
+                connection.receive(FRAME.size)
 
     @property
     def is_over(self) -> bool:
@@ -284,12 +291,18 @@ class Chain:
             return following == self._step.nodes or following in pieces.done or quiet
 
     def stay(self) -> None:
-        """Serve the other nodes until none needs this one."""
-        self.pieces.left = time.monotonic()
-        deadline = time.monotonic() + _LONGEST
-        while not self.is_over and time.monotonic() < deadline:
+        """Serve the other nodes until none needs this one. The node that this one read from stays as long."""
+        began = alive = time.monotonic()
+        self.pieces.left = began
+        while not self.is_over and time.monotonic() < began + _LONGEST:
             with self.pieces.changed:
+                if not self.pieces.hungry and time.monotonic() > max(self.pieces.fed, began) + _TAIL:
+                    return
                 self.pieces.changed.wait(_POLL)
+            if self._end is not None and time.monotonic() > alive + 1:
+                alive = time.monotonic()
+                with contextlib.suppress(PeerLost):
+                    self._end.send(ALIVE)
 
     def pause(self) -> None:
         """End all threads, so that this process can fork. Readers come back, and wait until ``resume``."""

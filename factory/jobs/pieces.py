@@ -1,8 +1,9 @@
 """The pieces of an image that a node has, and how other nodes ask for them.
 
 A request is one REQUEST. STREAM is answered by a FRAME with the bytes of a piece behind it for each piece from one on,
-as they arrive, with a STATE at least every half second, and by END. Then the other node says DONE once its file is
-verified. STATUS and LEAVE are answered by a STATE; LEAVE says that the other node has everything.
+as they arrive, with a STATE at least every half second. After the last piece, the other node keeps the connection open,
+and sends ALIVE each second, as long as others need it. STATUS and LEAVE are answered by a STATE; LEAVE says that the
+other node needs nothing any more, nor does any node that reads from it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ PIECE = 1 << 20  # bytes
 REQUEST = struct.Struct("!BII")  # what, this node, first piece
 FRAME = struct.Struct("!BIBI32s")  # what, number of the piece or of the next one, reads the store, first, tag
 STREAM, STATUS, LEAVE = 1, 2, 3
-DATA, STATE, END = 1, 2, 3
-DONE = b"\1"
+DATA, STATE = 1, 2
+ALIVE = b"\1"
 _BEAT = 0.5  # seconds between two signs of life of a node that has nothing to send
 _TAG = 32
 
@@ -41,7 +42,9 @@ class Pieces:
         self.reads_store = False
         self.whole = False
         self.done: set[int] = set()  # nodes that have everything
-        self.readers = 0
+        self.readers = 0  # nodes that are connected, and those of them that do not have everything
+        self.hungry = 0
+        self.fed = time.monotonic()  # when the last of these got everything, or left
         self.left = time.monotonic()  # when the last reader left
         self._descriptor = -1
 
@@ -119,11 +122,16 @@ class Pieces:
             return
         with self.changed:
             self.readers += 1
+            self.hungry += 1
         try:
-            self._stream(connection, number)
-            connection.send(FRAME.pack(END, 0, 0, 0, b""))
-            if connection.receive(1) == DONE:
-                self._is_done(node)
+            try:
+                self._stream(connection, number)
+            finally:
+                with self.changed:
+                    self.hungry -= 1
+                    self.fed = time.monotonic()
+            while connection.receive(1):  # it stays as long as others need it, and so does this node
+                pass
         finally:
             with self.changed:
                 self.readers -= 1

@@ -111,6 +111,17 @@ class Rendezvous:
             if not any(_NODE.fullmatch(name) for name in self._folder.names()):
                 _remove(self._folder)
 
+    def write(self, name: str, text: str) -> None:
+        """Leave word for the other nodes."""
+        self._folder.write(name, text[:_LIMIT], 0o600)
+
+    def read(self, name: str) -> str:
+        """Return what another node has left; '' if nothing."""
+        if name in self._fresh():
+            with contextlib.suppress(OSError, FactoryError):
+                return self._folder.read_whole(name, _LIMIT).decode("utf-8", "replace")
+        return ""
+
     def others(self, node: int) -> dict[int, Peer]:
         """Return the other nodes that pass pieces on, by their numbers."""
         found = {}

@@ -102,11 +102,11 @@ def _among(
         neighbors.wait(image.sif, progress)
         with contextlib.ExitStack() as turn:
             turn.enter_context(neighbors.turn())
-            linked = neighbors.link(image.sif)
-            if linked is not None:
-                return Staged(linked, 0, linked=True)
             if neighbors.is_copying_here(image.sif):
                 turn.close()  # which may take long
-            if not neighbors.is_copying(image.sif):
-                return copy(turn.close)
+            elif neighbors.is_copying(image.sif):
+                continue
+            elif (linked := neighbors.link(image.sif)) is not None:  # after the look for those who copy: one may end
+                return Staged(linked, 0, linked=True)
+            return copy(turn.close)
     return copy(lambda: None)

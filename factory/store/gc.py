@@ -104,18 +104,27 @@ def collect(
             return tuple(collector.carry_out(verdict) for verdict in collector.plan())
 
 
-def make_room(store: Store, needed: int, *, idle: float, queue: Callable[[], Queue | None], progress: Progress) -> None:
+def make_room(
+    store: Store,
+    needed: int,
+    *,
+    idle: float,
+    queue: Callable[[], Queue | None],
+    progress: Progress,
+    now: float | None = None,
+) -> None:
     """Remove images that nobody uses from a folder of staged copies, which no tag names.
 
     First those that were not used for ``idle`` seconds; then, the least recently used first, until ``needed`` bytes are
-    free. queue: asks SLURM which jobs there are; called only if space is short. Raises like ``collect``.
+    free. queue: asks SLURM which jobs there are; only if space is short. Raises like ``collect``; now: as there.
     """
-    collect(store, Rules(grace=idle, patience=_DAY), queue=None, dry_run=False, progress=progress)
+    collect(store, Rules(grace=idle, patience=_DAY), queue=None, dry_run=False, progress=progress, now=now)
     if _has_room(store, needed):
         return
     with store.opened() as root, root.make("locks") as locks, lock_in(locks, "gc.lock", _WAIT, progress):
         rules = Rules(grace=0, patience=_DAY)
-        collector = _Collector(store, rules, queue(), leases.refresh(store.root), progress)
+        clock = leases.refresh(store.root)
+        collector = _Collector(store, rules, queue(), clock if now is None else now, progress)
         for blob in sorted(collector.blobs.values(), key=lambda blob: blob.used):
             if not collector.protected(blob):
                 collector.carry_out(blob.verdict("its space is needed", keep=False))

@@ -96,7 +96,7 @@ def test_nodes_may_begin_in_any_order(store: Store) -> None:
 
 
 def test_a_node_whose_neighbors_never_come_reads_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcast, "_ARRIVAL", 0.2)
+    monkeypatch.setattr(broadcast, "_PATIENCE", 0.2)
     node = Node(store, 3, 8)
     assert node.result() == CONTENT
     assert node.chain.from_store == len(CONTENT)
