@@ -157,6 +157,7 @@ def test_a_summary_never_exceeds_the_limit_and_says_so_when_truncated(
         assert got == wanted
 
 
+@pytest.mark.slow
 def test_after_a_cut_summary_nothing_is_added(step: Actions) -> None:
     step.summary("x\n" * SUMMARY_LIMIT)
     before = written(step.summary_file)

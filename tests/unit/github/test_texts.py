@@ -21,6 +21,7 @@ def test_a_text_is_cut_after_whole_lines_and_no_earlier_than_needed(text: str, l
         assert len(kept) + len(following[0] + following[1]) > limit
 
 
+@pytest.mark.slow
 @given(LINES, st.integers(60, 300))
 def test_a_truncated_text_fits_and_says_so(text: str, limit: int) -> None:
     shown = fitting(text, limit)

@@ -21,7 +21,7 @@ ENV = {
 
 
 def run(folder: Path, *arguments: str) -> str:
-    command = ["git", "-c", "maintenance.auto=false", "-C", folder, *arguments]  # no processes that outlive it
+    command = ["git", "-c", "maintenance.auto=false", "-C", str(folder), *arguments]  # no processes that outlive it
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=ENV)
     return done.stdout.strip()
 
