@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 
-# A test run that a script started in the background (`make test &`) inherits an ignored SIGINT, and so would the
-# programs that tests interrupt.
+# A test run that a script started in the background (`make test &`) inherits that these signals are ignored, and so
+# would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

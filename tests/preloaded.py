@@ -49,17 +49,18 @@ _starting = threading.Lock()
 
 
 class Preloaded(subprocess.Popen[str]):
-    """A ``subprocess.Popen`` of ``python -m factory.cli ARGUMENT...``, whose process a server forks."""
+    """A ``subprocess.Popen`` of ``python -m MODULE ARGUMENT...``, whose process a server forks."""
 
-    def __init__(self, arguments: Sequence[str], server: _Server, env: Mapping[str, str], **options: Any) -> None:
+    def __init__(self, command: Sequence[str], server: _Server, env: Mapping[str, str], **options: Any) -> None:
         self._server = server
         self._ended = -1  # the pipe from which the exit status is read
-        super().__init__([sys.executable, "-m", MODULE, *arguments], env=env, **options)
+        super().__init__(command, env=env, **options)
 
     def _execute_child(self, *given: Any) -> None:
         """Do what ``subprocess`` does with fork and exec. given: as CPython 3.10 to 3.13 pass it."""
         arguments, env, ends, session = given[0], given[6], given[10:16], given[21]
         order = {
+            "module": arguments[2],
             "arguments": [_portable(text) for text in arguments[3:]],
             "cwd": _portable(given[5]),
             "env": {_portable(name): _portable(text) for name, text in env.items()},
@@ -96,8 +97,14 @@ class Preloaded(subprocess.Popen[str]):
         return code
 
 
-def start(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
-    """Start `singfactory ARGUMENT...`. options: stdin, stdout, stderr and start_new_session of ``subprocess.Popen``."""
+def start(
+    arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], module: str = MODULE, **options: Any
+) -> subprocess.Popen[str]:
+    """Start `singfactory ARGUMENT...`, or another module that imports it.
+
+    options: stdin, stdout, stderr, start_new_session, encoding and errors of ``subprocess.Popen``.
+    """
+    command = [sys.executable, "-m", module, *arguments]
     key = _start_state(env)
     _seen[key] += 1
     size = sum(len(name) + len(text) for name, text in env.items()) + sum(map(len, arguments))
@@ -106,8 +113,8 @@ def start(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], **opti
         if not plain and key not in _servers and _seen[key] > 1 and len(_servers) < _SERVERS:
             _servers[key] = _Server(env)
     if not plain and key in _servers:
-        return Preloaded(arguments, _servers[key], env, cwd=cwd, **{"text": True, **options})
-    return subprocess.Popen([sys.executable, "-m", MODULE, *arguments], cwd=cwd, env=env, **{"text": True, **options})
+        return Preloaded(command, _servers[key], env, cwd=cwd, **{"text": True, **options})
+    return subprocess.Popen(command, cwd=cwd, env=env, **{"text": True, **options})
 
 
 def _portable(text: str | Path) -> str:
@@ -215,8 +222,8 @@ def _become(order: Mapping[str, Any]) -> NoReturn:
     sys.argv = ["-m", *map(_local, order["arguments"])]
     sys.path[0] = str(Path.cwd())
     _open_standard_streams()
-    runpy.run_module(MODULE, run_name="__main__", alter_sys=True)  # raises SystemExit
-    raise AssertionError(f"{MODULE} did not exit")
+    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)  # raises SystemExit
+    raise AssertionError(f"{order['module']} did not exit")
 
 
 def _open_standard_streams() -> None:

@@ -1,21 +1,26 @@
 """A process that tries inputs on one target, within bounds of time and memory that the kernel keeps.
 
-What it is trying lies in a file before it is tried, so that the process may die of it.
+What it is trying lies in a file before it is tried, so that the process may die of it. With `serve` as its only
+argument it forks such a process for each line of its input: a short one would need most of its time for imports.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
+import os
 import resource
 import shutil
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from tests.attacks.fuzzing import faulty
 from tests.attacks.fuzzing.mutation import numbered
@@ -100,6 +105,35 @@ def seeds_of(target: Target, folder: Path) -> Sequence[bytes]:
     return target.seeds(place)
 
 
+def serve() -> None:
+    """Run each line of stdin, a JSON list of a file for the output and of arguments, and print how that ended."""
+    gc.freeze()
+    for line in sys.stdin:
+        output, *arguments = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(output, arguments)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _become(output: str, arguments: list[str]) -> NoReturn:
+    """Do in this process what a new one with these arguments does."""
+    for number, name in ((1, output), (2, f"{output}.errors")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    sys.argv[1:] = arguments
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:  # noqa: BLE001 - as Python does at the end of a process
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
 def main() -> None:
     """Try the numbered inputs of a target, or given ones, and print what was found, a JSON object a line."""
     known = {**BY_NAME, **{target.name: target for target in faulty.TARGETS}}
@@ -138,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve() if sys.argv[1:] == ["serve"] else main()

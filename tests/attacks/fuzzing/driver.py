@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from tests.attacks.fuzzing.child import save
@@ -55,21 +57,14 @@ def fuzz(
 def _child(
     target: Target, folder: Path, told: Told, *, first: int, last: int, seconds: float, run: int, files: Sequence[Path]
 ) -> int:
-    command = [sys.executable, "-m", "tests.attacks.fuzzing.child", target.name, str(folder), f"--first={first}"]
-    command += [
-        f"--inputs={last}",
-        f"--seconds={seconds}",
-        f"--run={run}",
-        "--bounds",
-        f"{target.seconds}",
-        f"{target.memory}",
-    ]
+    command = [target.name, str(folder), f"--first={first}", f"--inputs={last}", f"--seconds={seconds}", f"--run={run}"]
+    command += ["--bounds", f"{target.seconds}", f"{target.memory}"]
     command += ["--files", *map(str, files)] if files else []
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT)}
     (folder / "number").write_text(str(first))
     (folder / "current").write_bytes(b"")
-    done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, check=False)
-    for line in done.stdout.decode(errors="replace").splitlines():
+    output = folder / "output"
+    status = _served([str(output), *command])
+    for line in output.read_text(encoding="utf-8", errors="replace").splitlines():
         value = json.loads(line)
         if "what" in value:
             told.found[value["what"]] = f"{value['input']}, input {value['number']}: {value['said']}"
@@ -77,6 +72,28 @@ def _child(
         else:
             told.inputs += value["done"]
             told.seconds += value["seconds"]
-    if done.returncode > 0:
-        raise AssertionError(f"{target.name}: {done.stderr.decode(errors='replace')[-2000:]}")
-    return done.returncode
+    if status > 0:
+        raise AssertionError(f"{target.name}: {Path(f'{output}.errors').read_text(errors='replace')[-2000:]}")
+    return status
+
+
+def _served(order: list[str]) -> int:
+    """Have a process with these arguments forked, after the name of its output; returns its exit status."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(order) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """The process that forks; it ends with this one."""
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": str(_ROOT)}
+    command = [sys.executable, "-m", "tests.attacks.fuzzing.child", "serve"]
+    server = subprocess.Popen(
+        command, env=environment, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(server.communicate)
+    return server

@@ -25,7 +25,7 @@ from tests.unit.parts import SIF_START, candidate, report_of, sif_of, write_reci
 
 NAME = "tool"
 PROGRAM = (sys.executable, "-m", "factory.cli")
-KILL_AT = Path(__file__).with_name("kill_at.py")
+KILL_AT = (sys.executable, "-m", "tests.integration.pull.kill_at")
 _ENGINE = """\
 #!/bin/sh
 if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit 0; fi
@@ -108,9 +108,11 @@ class User:
     def start(self, *arguments: str, umask: int = -1) -> subprocess.Popen[str]:
         """Start a command in a new process group."""
         self.home.mkdir(exist_ok=True)
-        if self.program == PROGRAM and umask == -1:
+        # What --set changes has to be changed before it is imported.
+        if self.program[:2] == PROGRAM[:2] and umask == -1 and "--set" not in self.program:
             return preloaded.start(
-                arguments,
+                [*self.program[3:], *arguments],
+                module=self.program[2],
                 cwd=self.home,
                 env=self.env,
                 stdin=subprocess.DEVNULL,

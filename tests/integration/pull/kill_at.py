@@ -1,6 +1,7 @@
-"""Runs singfactory in this process, watches what it does to a store, and ends it at a chosen step. Run as a script.
+"""Runs singfactory in this process, watches what it does to a store, and ends it at a chosen step. Run as a module.
 
-    kill_at.py STORE RECORD [--at N] [--signal NAME] [--without-flock] [--set MODULE.NAME=SECONDS]... -- ARGUMENT...
+    python -m tests.integration.pull.kill_at STORE RECORD [--at N] [--signal NAME] [--without-flock]
+      [--set MODULE.NAME=SECONDS]... -- ARGUMENT...
 
 Python tells its audit hooks of each change of a file system before it makes it. Those below STORE are the steps,
 numbered from 1: step N sends this process the signal. RECORD gets a line of JSON for each step and each fsync. A step

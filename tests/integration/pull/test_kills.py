@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import stat
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,7 +27,7 @@ def watched(user: User, *options: str) -> tuple[User, Path]:
     """Return the same user under kill_at.py, and the file that it writes."""
     record = user.home.with_name(f"{user.home.name}.record")
     record.write_text("")
-    program = (sys.executable, str(KILL_AT), str(user.store), str(record), *options, "--")
+    program = (*KILL_AT, str(user.store), str(record), *options, "--")
     return replace(user, program=program), record
 
 

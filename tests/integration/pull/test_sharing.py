@@ -219,7 +219,7 @@ def test_the_lock_of_another_user_who_died_makes_no_pull_hang_where_only_owners_
     stop(died)
     waiting = second.start("pull", "large")
     try:
-        _, err = waiting.communicate(timeout=5)
+        _, err = waiting.communicate(timeout=60)
     finally:
         waiting.kill()
         waiting.communicate()

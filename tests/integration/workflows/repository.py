@@ -21,7 +21,10 @@ _WAVE = re.compile(
     r"    uses: \./\.github/workflows/build\.yml\n    with:\n      matrix: \$\{\{ (.*) \}\}\n"
 )
 _RELEASE = re.compile(r"(\S+)/(\S+):(\S+)@(sha256:[0-9a-f]{64}) sif (sha256:[0-9a-f]{64})")
-_GIT = ("git", "-c", "user.name=Mona", "-c", "user.email=mona@example.org", "-c", "commit.gpgsign=false")
+_GIT = (
+    *("git", "-c", "user.name=Mona", "-c", "user.email=mona@example.org", "-c", "commit.gpgsign=false"),
+    *("-c", "maintenance.auto=false"),  # no processes that outlive it
+)
 _LIMIT = 300
 _NOT_COPIED = ("recipes/", "factory.toml", "tests/", "benchmarks/", "docs/")
 

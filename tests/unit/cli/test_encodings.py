@@ -56,9 +56,16 @@ class Odd(Cluster):
 
     def run(self, *arguments: str, **env: str) -> Done:
         """Run a command; bytes that are not UTF-8 become surrogates, as in file names."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        text = {"encoding": "utf-8", "errors": "surrogateescape"}
-        process = preloaded.start(arguments, cwd=self.folder, env={**self.env, **env}, **pipes, **text)
+        process = preloaded.start(
+            arguments,
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
         out, err = process.communicate(timeout=60)
         assert "a bug in singfactory" not in err, err
         assert "Traceback" not in err, err

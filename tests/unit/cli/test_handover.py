@@ -326,6 +326,7 @@ print(code, sum(path.endswith("data.txt") for path in opened))
 """
 
 
+@pytest.mark.slow
 def test_each_file_of_a_recipe_is_read_once(project: Path, registry: LayoutRegistry) -> None:
     definition = "Bootstrap: docker\nFrom: {{ base }}\n%files\n    data.txt /data.txt\n"
     built(project, write_recipe(project / "recipes", definition=definition, files={"data.txt": "1"}))

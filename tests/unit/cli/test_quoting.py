@@ -10,6 +10,7 @@ from factory.github.commands import annotation
 from tests.unit.github.test_commands import UNTRUSTED, Runner
 
 
+@pytest.mark.slow
 @given(UNTRUSTED)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_runner_executes_only_our_own_commands(capsys: pytest.CaptureFixture[str], text: str) -> None:

@@ -290,6 +290,7 @@ def on_a_terminal(arguments: list[str]) -> str:
     return written.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_time_pass_although_nothing_is_reported() -> None:
     seen = on_a_terminal([sys.executable, "-c", STEP, "60", "1", "3.5"])
     drawn = [line.strip() for line in seen.split("\r\x1b[K")]
@@ -299,6 +300,7 @@ def test_a_terminal_shows_the_time_pass_although_nothing_is_reported() -> None:
     assert drawn[-1] == ""
 
 
+@pytest.mark.slow
 def test_a_log_gets_its_lines_although_nothing_is_reported() -> None:
     script = [sys.executable, "-c", STEP, "1", "0.2", "2.5"]
     done = subprocess.run(script, capture_output=True, text=True, check=True)

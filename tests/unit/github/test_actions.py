@@ -64,6 +64,7 @@ def written(path: Path | None) -> str:
     return path.read_bytes().decode()
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # fsync is slow
 @given(outputs=st.lists(st.tuples(NAMES, TEXT), max_size=4))
 def test_outputs_are_read_back_unchanged(
@@ -133,6 +134,7 @@ def test_summaries_of_a_step_add_up(step: Actions) -> None:
     assert written(step.summary_file) == "# One\nTwo\n"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 400_000), min_size=1, max_size=6), letter=st.sampled_from("aü€"))
 def test_a_summary_never_exceeds_the_limit_and_says_so_when_truncated(
@@ -155,6 +157,7 @@ def test_a_summary_never_exceeds_the_limit_and_says_so_when_truncated(
         assert got == wanted
 
 
+@pytest.mark.slow
 def test_after_a_cut_summary_nothing_is_added(step: Actions) -> None:
     step.summary("x\n" * SUMMARY_LIMIT)
     before = written(step.summary_file)

@@ -141,6 +141,7 @@ def test_a_guessable_token_or_a_command_name_is_refused(token: str) -> None:
             use(token)
 
 
+@pytest.mark.slow
 @given(HOSTILE)
 def test_groups_and_debug_messages_are_one_line_and_decode_correctly(text: str) -> None:
     for name, command in (("group", group(text)), ("debug", debug(text))):

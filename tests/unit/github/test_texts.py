@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from factory.github.texts import BODY_LIMIT, carries, cut_at_line, fitting, key_
 LINES = st.lists(st.text(alphabet="abü \n", max_size=30)).map("\n".join)
 
 
+@pytest.mark.slow
 @given(LINES, st.integers(0, 200))
 def test_a_text_is_cut_after_whole_lines_and_no_earlier_than_needed(text: str, limit: int) -> None:
     kept = cut_at_line(text, limit)
@@ -19,6 +21,7 @@ def test_a_text_is_cut_after_whole_lines_and_no_earlier_than_needed(text: str, l
         assert len(kept) + len(following[0] + following[1]) > limit
 
 
+@pytest.mark.slow
 @given(LINES, st.integers(60, 300))
 def test_a_truncated_text_fits_and_says_so(text: str, limit: int) -> None:
     shown = fitting(text, limit)

@@ -350,6 +350,7 @@ def test_removing_a_tree_says_whether_it_is_gone_and_does_not_follow_a_link(tmp_
     assert trees.remove_tree(tmp_path / "never there")
 
 
+@pytest.mark.slow
 def test_a_tree_that_is_deeper_than_any_path_is_removed_with_its_read_only_folders(tmp_path: Path) -> None:
     chain = "/".join("d" * 900)
     for name in ("1", "2", "3", "4"):  # 3,600 deep: more than a path, open files or calls can be

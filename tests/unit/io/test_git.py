@@ -21,7 +21,8 @@ ENV = {
 
 
 def run(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True, env=ENV)
+    command = ["git", "-c", "maintenance.auto=false", "-C", str(folder), *arguments]  # no processes that outlive it
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=ENV)
     return done.stdout.strip()
 
 

@@ -58,12 +58,14 @@ def _expected(stage: Stage) -> Read:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(TEXTS, VALUES)
 def test_a_whole_file_is_read_alike(text: str, values: dict[str, str]) -> None:
     differs("Bootstrap: docker\n" + text, values)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.sampled_from([" Bootstrap: docker\n", "# x\n\tbootstrap : docker\n", "From: x\n", "\ufeff", ""]), TEXTS, VALUES
@@ -72,6 +74,7 @@ def test_a_file_is_read_alike_whatever_precedes_its_first_stage(before: str, tex
     differs(before + text, values)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(LINES, VALUES)
 def test_lines_to_copy_are_read_alike(line: str, values: dict[str, str]) -> None:

@@ -132,6 +132,7 @@ def test_appfiles_are_refused(folder: Path) -> None:
         build_inputs(load_recipe(folder), definition)
 
 
+@pytest.mark.slow
 def test_a_very_deep_folder_is_walked(folder: Path) -> None:
     deep = folder / "files"
     for _ in range(800):

@@ -83,6 +83,7 @@ def test_it_is_never_before_what_zip_archives_can_tell(tmp_path: Path) -> None:
     assert epoch_of(write(tmp_path, "one", time=0), ENV) == EARLIEST
 
 
+@pytest.mark.slow
 def test_a_folder_in_a_folder_in_a_folder_may_be_as_deep_as_paths_allow(tmp_path: Path) -> None:
     recipe = write(tmp_path, "one", time=1_600_000_000)
     deep = recipe.folder

@@ -43,6 +43,7 @@ _names = st.from_regex(r"[a-z][a-z0-9_-]{0,10}", fullmatch=True)
 _values = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(_names, st.dictionaries(_names, _values, min_size=1, max_size=4)), max_size=4))
 def test_what_is_written_is_read_back(challenges: list[tuple[str, dict[str, str]]]) -> None:
     def quoted(value: str) -> str:

@@ -159,6 +159,7 @@ def test_concurrent_pushes_of_the_same_blob_do_not_interfere(folder: Path) -> No
     assert all((folder / f"tool-{number}/blobs/sha256/{LAYER.digest.hex}").exists() for number in range(20))
 
 
+@pytest.mark.slow
 def test_of_hundreds_of_referrers_each_is_read_once(registry: LayoutRegistry, folder: Path) -> None:
     push(registry, "1.0-1")
     entries = []

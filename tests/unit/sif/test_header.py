@@ -100,6 +100,7 @@ def test_a_file_that_shrinks_within_the_descriptors_is_refused() -> None:
         read_sif_header(io.BytesIO(GOOD[:20000]), len(GOOD), "image.sif")
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 127) | st.integers(4096, 4096 + 2 * 585), st.binary(min_size=1, max_size=8))))
 def test_any_damage_gives_a_header_within_the_file_or_an_integrity_failure(damage: list[tuple[int, bytes]]) -> None:
     data = GOOD

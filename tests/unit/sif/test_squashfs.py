@@ -187,6 +187,7 @@ def test_more_blocks_than_an_honest_image_has_are_given_up(monkeypatch: pytest.M
 DAMAGED = sample().build()
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.lists(

@@ -113,6 +113,7 @@ def test_a_use_without_job_and_process_is_a_record_only(tmp_path: Path) -> None:
     assert not alive(lease)
 
 
+@pytest.mark.slow
 def test_thousands_of_short_uses_leave_one_record(tmp_path: Path) -> None:
     code = BECOMES.replace("os.execvp", "0 and os.execvp")
     for _ in range(3):

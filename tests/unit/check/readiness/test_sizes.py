@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from factory.check.readiness.readiness import examine
 from tests.unit.check.readiness.images import clean, findings, places
 from tests.unit.delta.images import noise
@@ -31,6 +33,7 @@ def test_caches_are_found_with_their_size_and_how_to_remove_them(tmp_path: Path)
     assert "remove it at the end of %post: rm -rf /root/.cache/*" in {one.remedy for one in found}
 
 
+@pytest.mark.slow
 def test_equal_files_count_only_where_they_are_stored_twice(tmp_path: Path) -> None:
     folder = clean(tmp_path / "image")
     for name in ("a", "b", "c"):

@@ -99,6 +99,7 @@ def test_a_head_without_an_end_is_refused(relay: str) -> None:
         assert client.recv(4096).startswith(b"HTTP/1.1 407 ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET http://files.invalid/data HTTP/1.1", "CONNECT files.invalid:443 HTTP/1.1"])
 def test_a_download_that_takes_longer_than_the_idle_time_arrives_whole(
     monkeypatch: pytest.MonkeyPatch, method: str

@@ -70,6 +70,7 @@ def test_files_that_belong_to_every_repository_are_no_repository(tmp_path: Path)
     assert told(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_links_are_not_followed_and_depth_does_not_matter(tmp_path: Path) -> None:
     put(tmp_path / "elsewhere", "HEAD", "objects/", "refs/")
     (tmp_path / "recipe").mkdir()

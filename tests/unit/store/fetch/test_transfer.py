@@ -59,10 +59,11 @@ class Source:
 
 
 @pytest.fixture(params=[None, 2, 0], ids=["threads", "two threads", "no threads"], autouse=True)
-def few_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def few_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run every test as well where the system allows no more threads, or only some."""
     if request.param is not None:
         allow_threads(request.param, monkeypatch)
+    return request.param is not None
 
 
 @pytest.fixture(autouse=True)
@@ -259,12 +260,12 @@ def test_a_bad_sector_under_a_seed_costs_a_full_fetch(
     assert "Input/output error" in heard.notes[0]
 
 
-def test_progress_ends_at_all_of_it_although_parts_came_in_vain(store: Store, seed: Path) -> None:
+def test_progress_ends_at_all_of_it_although_parts_came_in_vain(store: Store, seed: Path, *, few_threads: bool) -> None:
     came = threading.Event()
 
     def fault(at: int) -> None:
         if at == 0:
-            came.wait(10)
+            came.wait(0.1 if few_threads else 10)  # one after the other, nothing comes meanwhile
             raise OnlyWhole("no ranges any more")
         if at == 198_000 or at >= 199_000:
             came.set()
