@@ -10,12 +10,12 @@ from pathlib import Path
 
 from factory.cli import github_access
 from factory.cli.context import Context, common_arguments
-from factory.cli.execute import GPU_OPTIONS
 from factory.cli.network import http_settings
 from factory.cli.options import CommonOptions
+from factory.cli.run_options import GPU_OPTIONS
 from factory.cli.terminal import say_path
 from factory.engine import container
-from factory.engine.host import gpu_present
+from factory.engine.machine import gpu_present, rights
 from factory.errors import IntegrityFailure, NotFound, UsageError
 from factory.github.artifacts import Artifact, Artifacts, PullRequest
 from factory.io import files, plain
@@ -95,14 +95,14 @@ def _become(context: Context, options: TryOptions, found: Tried, words: Sequence
     if not options.trust:
         context.progress.note("it does not see your home, environment or processes; --trust shows them to it")
     start = container.start(
-        context.engine,
+        context.program,
         env=context.env,
         recipe_env={},
         options=_engine_options(options, found),
         cwd=Path.cwd(),
         messages=container.message_options(context.env, quiet=options.quiet, verbose=options.verbose),
     )
-    container.become(context.engine, "exec", found.path, words, start)
+    container.become(context.program, "exec", found.path, words, start=start, rights=rights())
 
 
 def _engine_options(options: TryOptions, found: Tried) -> Sequence[str]:
