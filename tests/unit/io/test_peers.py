@@ -41,7 +41,11 @@ def test_who_knows_the_secret_is_answered() -> None:
         assert ask(listener.port) == b"hello"
 
 
-@pytest.mark.parametrize("secret", [b"", SECRET[:-1], bytes(peers.SECRET), secrets.token_bytes(peers.SECRET)])
+@pytest.mark.parametrize(
+    "secret",
+    [b"", SECRET[:-1], bytes(peers.SECRET), secrets.token_bytes(peers.SECRET)],
+    ids=["none", "short", "zeros", "another"],
+)
 def test_who_does_not_know_the_secret_gets_nothing_and_hinders_nobody(secret: bytes) -> None:
     with listening() as (listener, seen):
         with pytest.raises(PeerLost):
@@ -50,7 +54,11 @@ def test_who_does_not_know_the_secret_gets_nothing_and_hinders_nobody(secret: by
         assert ask(listener.port) == b"hello"
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(48) + b"\xff", secrets.token_bytes(5000)])
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(48) + b"\xff", secrets.token_bytes(5000)],
+    ids=["nothing", "http", "zeros", "noise"],
+)
 def test_a_stranger_learns_nothing_and_hinders_nobody(sent: bytes) -> None:
     with listening() as (listener, seen):
         strangers = [socket.create_connection((HERE, listener.port)) for _ in range(20)]
