@@ -16,6 +16,7 @@ from factory.cli.terminal import emit, fail, say
 from factory.errors import FactoryError, NotFound, TestsFailed, UsageError
 from factory.make.adapters import Adapters
 from factory.make.release_tests import Tested
+from factory.oci.names import recipe_name
 from factory.pull.pull import pull
 from factory.recipes.document import RUNNERS
 from factory.recipes.model import Recipe
@@ -61,7 +62,7 @@ def run(options: TestOptions) -> int:
     context = Context(options)
     _require_fitting(options)
     adapters = open_adapters(context)
-    names = [context.reference(text).name for text in options.names]
+    names = [_recipe(context, options, text) for text in options.names]
     recipes = {recipe.name: recipe for recipe in context.recipes.with_bases(names)}
     texts = options.names
     if options.untested is not None:
@@ -106,14 +107,22 @@ def _require_fitting(options: TestOptions) -> None:
         raise UsageError("test needs a recipe", fix="singfactory test NAME")
 
 
+def _recipe(context: Context, options: TestOptions, text: str) -> str:
+    """Return the recipe that an argument names: a published image with --gpu, else the recipe itself."""
+    if options.gpu:
+        return context.reference(text).name
+    name = text.partition("@")[0].partition(":")[0]
+    if recipe_name(name) == text:
+        return name
+    context.reference(text)
+    fix = f"singfactory test {name} --image {text}"
+    raise UsageError(f"{text} is not a recipe", why="without --gpu, candidates are tested", fix=fix)
+
+
 def _report(recipe: Recipe, text: str, context: Context, adapters: Adapters) -> tuple[TestReport, Tested | None]:
     """Test a candidate or the image of --image; with --gpu, a published image."""
     options = context.options
     assert isinstance(options, TestOptions)  # noqa: S101 - for the type checker
-    reference = context.reference(text)
-    if not options.gpu and (reference.tag or reference.digest):
-        fix = f"singfactory test {reference.name} --image {text}"
-        raise UsageError(f"{text} is not a recipe", why="without --gpu, candidates are tested", fix=fix)
     if options.gpu and not options.image:
         published = options.runner == "slurm" or options.untested is not None
         release = gpu_tests.release_to_test(context, adapters, text, published=published)

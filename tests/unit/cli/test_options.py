@@ -26,6 +26,7 @@ WITH_VALUES = {
     "run": ["x"],
     "shell": ["x"],
     "job": ["x"],
+    "try": ["1", "--", "x"],
     "modules": ["x", "--to", "y"],
     "lock": ["x"],
     "login": ["x", "-u", "y"],

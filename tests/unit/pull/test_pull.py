@@ -103,6 +103,7 @@ def test_the_json_of_a_pull_has_what_the_format_names(registry: LayoutRegistry, 
         "registry": registry.describe(),
         "cuda": "",
         "driver": "",
+        "gpu_tests": [],
     }
 
 
