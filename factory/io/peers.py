@@ -21,6 +21,7 @@ from factory.io import threads
 SECRET = 32  # bytes
 CONNECT = 2.0  # seconds to connect to one address
 IDLE = 5.0  # seconds without a byte after which the other end counts as gone
+WELCOME = 5.0  # seconds in which a peer must have proved what it knows
 _HELLO = b"singfactory-1\n"
 _NONCE = 16
 _PROOF = 32
@@ -44,6 +45,7 @@ class Connection:
     def __init__(self, opened: socket.socket, name: str) -> None:
         self._socket = opened
         self.name = name
+        self._until: float | None = None
 
     def __enter__(self) -> Connection:
         return self
@@ -74,6 +76,8 @@ class Connection:
         left = memoryview(data)
         try:
             while left:
+                if self._until is not None:
+                    self._socket.settimeout(min(IDLE, max(self._until - time.monotonic(), 1e-3)))
                 count = self._socket.recv_into(left)
                 if count == 0:
                     raise PeerLost(f"{self.name} ended the connection")
@@ -81,6 +85,11 @@ class Connection:
         except OSError as error:
             raise PeerLost(f"{self.name} sends nothing", why=str(error)) from error
         return data
+
+    def limit(self, seconds: float | None) -> None:
+        """Allow so many seconds for everything that is received from now on; None: for each wait as usual."""
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self._socket.settimeout(IDLE)
 
     def waits(self) -> bool:
         """Return whether the other end has neither sent anything nor left."""
@@ -210,6 +219,7 @@ class Listener:
 
     def _welcome(self, connection: Connection) -> bytes:
         hello = _HELLO + secrets.token_bytes(_NONCE)
+        connection.limit(WELCOME)  # or strangers who send a byte now and then would take up all places
         connection.send(hello)
         theirs, shown = bytes(connection.receive(_NONCE)), connection.receive(_PROOF)
         size = connection.receive(1)
@@ -218,6 +228,7 @@ class Listener:
         told = bytes(size) + bytes(connection.receive(size[0]))
         if not hmac.compare_digest(shown, proof(self._secret, b"client", hello, theirs, told)):
             raise PeerLost("the peer does not know the job's secret")
+        connection.limit(None)
         connection.send(proof(self._secret, b"server", hello, theirs, told))
         return told[1:]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_stranger_learns_nothing_and_hinders_nobody(sent: bytes) -> None:
                     stranger.sendall(sent)
             assert ask(listener.port) == b"hello"
         assert seen == [b"hello"]
+
+
+def test_a_stranger_who_sends_a_byte_now_and_then_does_not_keep_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "WELCOME", 0.5)
+    with listening() as (listener, _), socket.create_connection((HERE, listener.port)) as stranger:
+        stranger.settimeout(10)
+        assert stranger.recv(100)
+        sent = 0
+        with contextlib.suppress(OSError):  # the other end is closed
+            for sent in range(40):  # of the 48 bytes
+                stranger.sendall(b"x")
+                time.sleep(0.1)
+        assert sent < 39
 
 
 def test_a_recorded_introduction_does_not_work_twice() -> None:
