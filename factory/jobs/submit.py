@@ -10,9 +10,8 @@ from pathlib import Path
 from factory.errors import MachineFailure, PlaceUnusable, UsageError
 from factory.io import files, process
 from factory.io.become import absolute_searches
+from factory.runners.slurm_queue import is_unreachable, submitted
 
-_NUMBER = re.compile(rb"^([0-9]+)(?:;[^\n]*)?\s*\Z", re.MULTILINE)
-_AWAY = ("Unable to contact slurm controller", "Connection refused", "Socket timed out", "Zero Bytes were transmitted")
 _SAYS = re.compile(r"^sbatch: (?:error: )?", re.MULTILINE)
 
 
@@ -32,10 +31,10 @@ def submit(script: str, folder: Path, name: str, env: Mapping[str, str]) -> tupl
     with files.temporary_in(folder, name) as written:
         files.atomic_write(written, script, 0o755)
         status, out, error_output = process.output_of(["sbatch", "--parsable", str(written)], env=env)
-        found = _NUMBER.search(out)
+        found = submitted(out.decode(errors="replace"))
         if status != 0 or found is None:
             raise _refused(error_output.decode(errors="replace") or out.decode(errors="replace"))
-        number = found[1].decode()
+        number, _ = found
         final = folder / f"{name}-{number}.sh"
         files.rename_into_place(written, final)
     return number, final
@@ -56,6 +55,6 @@ def keep(script: str, path: Path, *, force: bool) -> None:
 
 def _refused(text: str) -> UsageError | MachineFailure:
     said = "; ".join(filter(None, (line.strip() for line in _SAYS.sub("", text).splitlines())))
-    if any(words in text for words in _AWAY):
+    if is_unreachable(text):
         return MachineFailure("SLURM does not answer", why=said, fix="try again; if it lasts, ask the administrator")
     return UsageError("SLURM refuses the job", why=said, fix="correct the options; sinfo lists the partitions")

@@ -243,7 +243,12 @@ class SlurmRunner:
         named = ", ".join(one.recipe for one in group)
         try:
             job, cluster = self._slurm.submit(
-                arguments, folder / SCRIPT, subject=named, waiting=lambda text: self._progress.note(f"{named}: {text}")
+                arguments,
+                folder / SCRIPT,
+                subject=f"builds {named}",
+                fix="check slurm_partition, slurm_account and slurm_options in factory.toml, "
+                "build.timeout in recipe.toml",
+                waiting=lambda text: self._progress.note(f"{named}: {text}"),
             )
         except Disconnected:  # the job is found by its script
             raise

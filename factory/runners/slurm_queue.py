@@ -30,7 +30,7 @@ _ENDED = frozenset(
 
 
 class ClusterFailure(FactoryError):
-    """The cluster failed, not the build: a retry may help."""
+    """The cluster failed, not what it should run: a retry may help."""
 
     exit_code = RegistryFailure.exit_code
     retryable = True
@@ -65,27 +65,26 @@ class Slurm:
         self._env = env
 
     def submit(
-        self, arguments: Sequence[str], script: Path, *, subject: str, waiting: Callable[[str], None]
+        self, arguments: Sequence[str], script: Path, *, subject: str, fix: str, waiting: Callable[[str], None]
     ) -> tuple[str, str]:
         """Submit a job. Return its ID, and its cluster if SLURM names one.
 
         A SLURM that does not answer is asked again for two minutes; a job that it took without saying so is found by
-        its script. subject completes an error: "tool". waiting: told once, if that happens. Raises UsageError for a job
-        that is refused, ClusterFailure.
+        its script. subject and fix complete the error for a job that is refused: "builds tool". waiting: told once, if
+        SLURM does not answer. Raises UsageError, ClusterFailure.
         """
         deadline = time.monotonic() + _PATIENCE
         told = False
         while True:
             status, out, why = self._try(*arguments)
-            found = _SUBMITTED.search(out) if status == 0 else None
+            found = submitted(out) if status == 0 else None
             if found:
-                return found[1], found[2] or ""
-            if not _UNREACHABLE.search(why):
+                return found
+            if not is_unreachable(why):
                 raise UsageError(
-                    f"SLURM rejects the job that builds {subject}",
+                    f"SLURM rejects the job that {subject}",
                     why=_last_of(why) or f"sbatch ended with status {status}",
-                    fix="check slurm_partition, slurm_account and slurm_options in factory.toml, "
-                    "build.timeout in recipe.toml",
+                    fix=fix,
                 )
             if taken := self.find(script):
                 return taken, ""
@@ -111,7 +110,7 @@ class Slurm:
         status, out, why = self._try(
             "squeue", *where, "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={job}"
         )
-        if status != 0 and _UNREACHABLE.search(why):
+        if status != 0 and is_unreachable(why):
             raise no_answer(_last_of(why))
         for line in out.splitlines() if status == 0 else ():
             number, _, rest = line.strip().partition("|")
@@ -156,6 +155,17 @@ class Slurm:
         except FactoryError as error:  # sacct is not installed everywhere
             return 1, "", error.what
         return status, out.decode(errors="replace"), why.decode(errors="replace")
+
+
+def submitted(out: str) -> tuple[str, str] | None:
+    """Return the job's ID and its cluster, if it is named, from what ``sbatch --parsable`` printed."""
+    found = _SUBMITTED.search(out)
+    return (found[1], found[2] or "") if found else None
+
+
+def is_unreachable(messages: str) -> bool:
+    """Return whether a program of SLURM says that the controller does not answer."""
+    return _UNREACHABLE.search(messages) is not None
 
 
 def no_answer(why: str) -> ClusterFailure:

@@ -7,16 +7,19 @@ paths. Ctrl-C cancels the job.
 
 from __future__ import annotations
 
-import re
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
 
-from factory.errors import FactoryError, MachineFailure, NotFound, RegistryFailure, TestsFailed, UsageError
-from factory.io import files, plain, process
+from factory.errors import FactoryError, MachineFailure, TestsFailed, UsageError
+from factory.io import files, plain
+from factory.io.become import absolute_searches
 from factory.io.progress import Progress, step
+from factory.runners.slurm_queue import ClusterFailure, JobState, Slurm
 
 _MARGIN = timedelta(minutes=10)  # for hashing the image and the readiness checks
 _EVERY = 1.0  # seconds between two looks at the report
@@ -27,8 +30,6 @@ _SILENT = 600.0  # seconds without an answer of SLURM until the job is given up
 _REPORT_LIMIT = 16 << 20  # bytes
 _LOG_LIMIT = 1 << 20
 _LOG_LINES = 20
-_ID = re.compile(r"(\d{1,18})(?:;\S+)?\s*", re.ASCII)
-_UNREACHABLE = re.compile(r"contact slurm controller|Socket timed out|Connection (?:refused|timed out)|_parse_file")
 
 # The job. A requeued job starts again from here. The report is complete or absent under its name.
 _SCRIPT = r"""#!/bin/sh
@@ -43,13 +44,6 @@ mv -f "$folder/report.part" "$folder/report" 2>/dev/null
 echo "$status" >"$folder/status.part" && mv -f "$folder/status.part" "$folder/status"
 exit 0
 """
-
-
-class ClusterFailure(FactoryError):
-    """The cluster failed, not the tests: a retry may help."""
-
-    exit_code = RegistryFailure.exit_code
-    retryable = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ class SlurmTests:
             with step(self.progress, f"test {task.recipe} (SLURM job {job})"):
                 self._follow(task, job)
         except BaseException:  # Ctrl-C, above all
-            self._ask("scancel", job)
+            self._slurm.cancel([job])
             raise
         return self._report(task, job)
 
@@ -122,27 +116,25 @@ class SlurmTests:
             *("test", task.recipe, "--image", str(task.image), "--gpu", "--json"),
         ]
 
+    @property
+    def _slurm(self) -> Slurm:
+        return Slurm(self.env)
+
     def _submit(self, task: TestTask, script: Path) -> str:
-        try:
-            status, out, said = process.output_of(self.arguments(task, script), env=self.env, timeout=120)
-        except NotFound as error:
+        if shutil.which("sbatch", path=absolute_searches(self.env).get("PATH", os.defpath)) is None:
             raise UsageError(
                 f"cannot test {task.recipe} with SLURM: sbatch was not found",
                 why="SLURM's programs are not on PATH",
                 fix="run this on the cluster's login node, or load its SLURM module",
-            ) from error
-        found = _ID.fullmatch(out.decode(errors="replace"))
-        if status == 0 and found:
-            return found[1]
-        lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-        why = (lines or [f"sbatch ended with status {status}"])[-1]
-        if _UNREACHABLE.search("\n".join(lines)):
-            raise ClusterFailure("SLURM does not answer", why=why, fix="try again; sinfo shows whether it is up")
-        raise UsageError(
-            f"SLURM rejects the job that tests {task.recipe}",
-            why=why,
+            )
+        job, _ = self._slurm.submit(
+            self.arguments(task, script),
+            script,
+            subject=f"tests {task.recipe}",
             fix="check slurm_gpu_partition, slurm_gpu_options and slurm_account: singfactory doctor shows them",
+            waiting=self.progress.note,
         )
+        return job
 
     def _follow(self, task: TestTask, job: str) -> None:
         """Wait until the job has written its status, or has ended without one."""
@@ -153,46 +145,26 @@ class SlurmTests:
             if now - asked >= _ASK_EVERY or gone is not None:
                 asked, state = now, self._state(job)
                 answered = now if state is not None else answered
-                if state == "" and gone is None:
-                    gone = now
-                elif state:
+                if state is not None and state.ended:
+                    gone = gone or now
+                elif state is not None:
                     gone = None
-                    if state.startswith("PENDING") and now >= noted:
+                    if state.waits and now >= noted:
                         noted = now + _NOTES
-                        self.progress.note(f"{task.recipe}: SLURM job {job} waits: {state.partition(' ')[2]}")
-            if gone is not None and now - gone > _VISIBLE_WITHIN:
-                raise self._ended(task, job)
+                        self.progress.note(f"{task.recipe}: SLURM job {job} waits: {state.reason}")
+                if gone is not None and state is not None and now - gone > _VISIBLE_WITHIN:
+                    raise _ended(task, job, state)
             if now - answered > _SILENT:
                 fix = f"the job may still run: squeue -j {job}"
                 raise ClusterFailure("SLURM does not answer", why=f"for {_SILENT / 60:.0f} minutes", fix=fix)
             sleep(_EVERY)
 
-    def _state(self, job: str) -> str | None:
-        """Return the job's state and reason, '' if SLURM no longer knows it or it has ended, None without an answer."""
-        status, out, said = self._ask("squeue", "--noheader", "--states=all", "--format=%T %r", f"--jobs={job}")
-        if status != 0:
-            return "" if "Invalid job id" in said else None
-        word = out.split(" ")[0]
-        return "" if word in _ENDED or not word else out
-
-    def _ended(self, task: TestTask, job: str) -> FactoryError:
-        """Return the error for a job that ended without a report."""
-        _, out, _ = self._ask("scontrol", "show", "job", job)
-        state = re.search(r"JobState=(\w+) Reason=(\S+)", out)
-        said = _ENDED.get(state[1], "") if state else ""
-        log = _tail(task.folder)
-        if not said and not log:
-            raise UsageError(
-                f"SLURM job {job} left no report for {task.recipe}",
-                why=f"the node does not see {task.folder}, or could not start there",
-                fix="keep the project and the store on the cluster's shared file system; for the first: work = …",
-            )
-        return TestsFailed(
-            f"{task.recipe} was not tested: SLURM job {job} ended without a report",
-            why=said or "it was ended from outside, or its node failed",
-            fix=f"its log is {task.folder / 'log'}",
-            detail=log,
-        )
+    def _state(self, job: str) -> JobState | None:
+        """Return the job's state; None without an answer."""
+        try:
+            return self._slurm.state(job)
+        except ClusterFailure:
+            return None
 
     def _report(self, task: TestTask, job: str) -> bytes:
         deadline = monotonic() + _VISIBLE_WITHIN
@@ -211,20 +183,9 @@ class SlurmTests:
             detail=log,
         )
 
-    def _ask(self, *arguments: str) -> tuple[int, str, str]:
-        """Return status, output and errors of a SLURM program."""
-        try:
-            status, out, said = process.output_of(arguments, env=self.env, timeout=30)
-        except FactoryError as error:
-            return 1, "", str(error)
-        return status, out.decode(errors="replace").strip(), said.decode(errors="replace")
-
 
 _ENDED = {
-    "COMPLETED": "",
-    "COMPLETING": "",
     "CANCELLED": "it was cancelled",
-    "FAILED": "",
     "TIMEOUT": "it reached its time limit: raise the timeout of its [[test]], or choose another partition",
     "NODE_FAIL": "its node failed",
     "PREEMPTED": "a job of higher priority took its node",
@@ -232,6 +193,23 @@ _ENDED = {
     "DEADLINE": "it missed its deadline",
     "BOOT_FAIL": "its node did not start",
 }
+
+
+def _ended(task: TestTask, job: str, state: JobState) -> FactoryError:
+    """Return the error for a job that ended without a report."""
+    said, log = _ENDED.get(state.name, ""), _tail(task.folder)
+    if not said and not log:
+        return UsageError(
+            f"SLURM job {job} left no report for {task.recipe}",
+            why=f"the node does not see {task.folder}, or could not start there",
+            fix="keep the project and the store on the cluster's shared file system; for the first: work = …",
+        )
+    return TestsFailed(
+        f"{task.recipe} was not tested: SLURM job {job} ended without a report",
+        why=said or "it was ended from outside, or its node failed",
+        fix=f"its log is {task.folder / 'log'}",
+        detail=log,
+    )
 
 
 def _literal(path: Path) -> str:
