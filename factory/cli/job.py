@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from factory.cli import run_options
 from factory.cli.context import Context, common_arguments
 from factory.cli.execute import _Command
 from factory.cli.options import CommonOptions
@@ -153,7 +154,7 @@ def _request(context: Context, options: JobOptions) -> Request:
         common=[word for name, text in named if text for word in (name, context.settings.text(name.strip("-")))],
         exec_options=[
             *(["--no-gpu"] if options.no_gpu else []),
-            *(word for preset in options.presets for word in ("--with", preset)),
+            *(word for name in _presets(context, options) for word in ("--with", name)),
             *(word for bind in options.bind for word in ("--bind", bind)),
         ],
         ignore_driver=options.no_gpu,
@@ -164,6 +165,14 @@ def _request(context: Context, options: JobOptions) -> Request:
             _gpu_option(context),
         ),
     )
+
+
+def _presets(context: Context, options: JobOptions) -> list[str]:
+    """Return the presets of --with, which must be known here; their folders may exist on the nodes only."""
+    names = run_options.preset_names(options.presets)
+    for name in names:
+        run_options.preset(context, name)
+    return names
 
 
 def _gpu_option(context: Context) -> str:

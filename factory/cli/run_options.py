@@ -13,6 +13,7 @@ from factory.cli import binds
 from factory.cli.binds import Wanted
 from factory.cli.context import Context, common_arguments
 from factory.cli.options import CommonOptions
+from factory.cli.settings import Value
 from factory.engine.container import Start
 from factory.engine.machine import Rights, architecture, gpu_present
 from factory.engine.program import Program
@@ -246,13 +247,19 @@ def preset_names(presets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name.strip() for text in presets for name in text.split(",") if name.strip()))
 
 
-def preset_binds(context: Context, image: StoredImage, name: str) -> Iterator[tuple[Wanted, str]]:
-    """Yield the binds of a preset, and where each comes from. Raises UsageError, and NotFound for a missing folder."""
+def preset(context: Context, name: str) -> Value:
+    """Return the setting of a preset. Raises UsageError if nobody has defined it."""
     found = context.settings.values.get(binds.setting(name))
     if found is None:
         prefix = binds.setting("")
         known = sorted(one.removeprefix(prefix) for one in context.settings.values if one.startswith(prefix))
         raise binds.unknown(name, known, "~/.config/singfactory/config.toml")
+    return found
+
+
+def preset_binds(context: Context, image: StoredImage, name: str) -> Iterator[tuple[Wanted, str]]:
+    """Yield the binds of a preset, and where each comes from. Raises UsageError, and NotFound for a missing folder."""
+    found = preset(context, name)
     origin = f"preset {name}, from {found.origin}"
     for bind in binds.read(found.text, context.env, f"({origin})", image.binds, name):
         binds.require_source(bind, f"the {origin},")

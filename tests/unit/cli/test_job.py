@@ -42,6 +42,14 @@ def test_the_two_sites_of_the_documents_get_what_their_clusters_need(cluster: Cl
     assert re.findall("--partition=.*", script(cluster, SITES[1], "--partition=a100"))[0] == "--partition=a100"
 
 
+def test_presets_of_the_site_are_named_in_the_script_and_unknown_ones_are_refused(cluster: Cluster) -> None:
+    text = script(cluster, SITES[0], "--with", "dataset,final_log")
+    assert 'exec --with dataset --with final_log "$image" -- python x.py' in text
+    done = cluster.run("job", "--with", "datasets", "tool", "--", "true", SCRATCH="/scratch/ada")
+    assert (done.code, done.out) == (2, "")
+    assert "there is no bind preset 'datasets'\n  did you mean 'dataset'?" in done.err
+
+
 def test_the_image_is_pulled_before_the_job_and_named_by_its_digest(cluster: Cluster) -> None:
     done = cluster.run("job", "--no-pull", "tool", "--", "true")
     assert (done.code, done.out) == (3, "")
