@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,8 @@ from factory.store import tried
 
 _RECORD_LIMIT = 64 * 1024  # bytes of candidate.json
 _BLOCK = 1 << 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of GitHub's artifacts
 _CONTAINED = ("--containall", "--no-home")
 
 
@@ -165,10 +169,13 @@ def _of_archive(context: Context, archive: Path, origin: str, expected: str = ""
         try:
             with zipfile.ZipFile(archive) as packed:
                 name = _unpack(packed, folder)
-        except (zipfile.BadZipFile, KeyError, RuntimeError, ValueError, NotImplementedError, UsageError) as error:
-            raise IntegrityFailure(
-                f"{origin} cannot be unpacked", why=str(error)[:200], fix="download it again"
-            ) from error
+        except (*_DAMAGED, KeyError, RuntimeError, ValueError, NotImplementedError, UsageError) as error:
+            why = str(error)[:200] or "it ends too early"
+            raise IntegrityFailure(f"{origin} cannot be unpacked", why=why, fix="download it again") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a seek to where the archive says that a file begins
+                raise
+            raise IntegrityFailure(f"{origin} is damaged", fix="download it again") from error
         made = candidate.load(folder, *name.rsplit("-", 1))
         if expected not in ("", name):
             raise IntegrityFailure(f"{origin} holds another image: {name}", fix="do not run it")
@@ -178,6 +185,8 @@ def _of_archive(context: Context, archive: Path, origin: str, expected: str = ""
 
 def _unpack(packed: zipfile.ZipFile, folder: Path) -> str:
     """Write record and image of an artifact to a candidate's folder, each with its stated size; return its name."""
+    if any(packed.getinfo(name).compress_type not in _METHODS for name in ("candidate.json", "image.sif")):
+        raise ValueError("its files are not packed as in GitHub's artifacts")
     content = packed.open("candidate.json").read(_RECORD_LIMIT)
     probe = folder / "record"
     files.atomic_write(probe, content)

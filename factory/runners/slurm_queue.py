@@ -20,7 +20,7 @@ _UNREACHABLE = re.compile(
     re.IGNORECASE,
 )
 _SUBMITTED = re.compile(r"^([0-9]{1,18})(?:;([A-Za-z0-9][A-Za-z0-9_.-]{0,63}))?$", re.ASCII | re.MULTILINE)
-_FIELD = re.compile(r"(\w+)=(\S*)")
+_FIELD = re.compile(r"\b(\w{1,64})=(\S*)")
 NO_FOLDER = "JobLaunchFailure"  # SLURM's reason for a job whose log cannot be created on the node
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 _ENDED = frozenset(

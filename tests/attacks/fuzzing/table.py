@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.attacks.fuzzing import (
     from_answers,
+    from_clusters,
     from_dockerfiles,
     from_files,
     from_images,
@@ -16,6 +17,7 @@ TARGETS = (
     *from_registries.TARGETS,
     *from_answers.TARGETS,
     *from_jobs.TARGETS,
+    *from_clusters.TARGETS,
     *from_files.TARGETS,
     *from_images.TARGETS,
     *from_dockerfiles.TARGETS,

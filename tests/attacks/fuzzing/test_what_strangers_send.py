@@ -40,6 +40,15 @@ OWN = {
     "factory/recipes/lint/shellcheck.py:_checked": "the answer of shellcheck, which the factory starts itself",
     "factory/recipes/lint/shellcheck.py:_problem": "the same",
     "factory/io/bytecode.py:settle": "our own installation",
+    "factory/engine/memory.py:recalled": "a file in the user's own cache, which only the user can write",
+    "factory/github/artifacts.py:_artifact": "an answer of the GitHub that the token is of",
+    "factory/github/artifacts.py:_get": "the same",
+    "factory/github/artifacts.py:images": "the same",
+    "factory/github/artifacts.py:pull_request": "the same",
+    "factory/jobs/broadcast.py:_ask": "a frame of a fixed size, of a process that has proved to know the step's secret",
+    "factory/jobs/broadcast.py:_from_peer": "the same",
+    "factory/jobs/pieces.py:serve": "the same",
+    "factory/jobs/rendezvous.py:_parse": "a file of one's own, in a folder that is closed to others",
 }
 
 
