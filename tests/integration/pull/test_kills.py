@@ -128,6 +128,8 @@ def test_everything_that_gets_a_name_was_synced_before_and_its_folder_is_afterwa
     assert len(renamed) == 5, "the lease, the blob, two tags, the record"
     for number, line in renamed:
         final = Path(line["to"])
+        if final.parent.name == "leases":  # means nothing after a power loss
+            continue
         if not final.is_symlink():  # a link has no bytes to sync
             before = last_sync(lines[:number], line["path"])
             found = final.stat()
