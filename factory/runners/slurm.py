@@ -139,8 +139,8 @@ class SlurmRunner:
         if not records:
             return
         names = ", ".join(record.recipe for record in records)
-        self._progress.note(f"{names}: ending the build on the cluster; press Ctrl-C again to end it at once")
-        try:
+        try:  # around the notice, too: who reads it may be quick
+            self._progress.note(f"{names}: ending the build on the cluster; press Ctrl-C again to end it at once")
             self._cancel(records, "--state=PENDING")  # first: a dependent could start when its base has ended
             self._cancel(records, "--batch", "--signal=TERM")
             deadline = time.monotonic() + _GENTLY
