@@ -129,9 +129,7 @@ def test_a_notebook_tells_its_owner_and_nobody_else_how_to_reach_it(user: Projec
 def test_a_job_that_is_requeued_starts_again_and_adds_to_its_log(user: Project, cluster: Cluster) -> None:
     number = submitted(user, "tool", "--", "sh", "-c", "echo begun; test -e again || { touch again; sleep 300; }")
     wait_for((user.folder / "again").exists, 30, lambda: str(cluster.jobs()))
-    cluster.ask("scontrol", "requeue", number)
-    wait_for(lambda: "PENDING" in cluster.jobs()[0], 30, lambda: str(cluster.jobs()))
-    cluster.ask("scontrol", "update", f"JobId={number}", "StartTime=now")  # SLURM lets it wait for two minutes
+    cluster.requeue(number)
     path = user.folder / f"tool-{number}.out"
     wait_for(lambda: path.read_text().count("begun") == 2, 60, lambda: f"{cluster.jobs()} {path.read_text()}")
     cluster.wait_until_empty(60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -371,22 +370,12 @@ def test_a_cancelled_job_is_reported(project: Project, cluster: Cluster) -> None
     assert "CANCELLED AT" in done.err
 
 
-def starts_now(cluster: Cluster, job: str) -> bool:
-    """Whether a requeued job runs again. SLURM waits for two minutes, unless it is told to start it now."""
-    with contextlib.suppress(subprocess.CalledProcessError):
-        cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
-    return cluster.ask("squeue", "--noheader", "--format=%T", f"--jobs={job}").strip() in ("RUNNING", "")
-
-
 def test_a_build_whose_job_slurm_starts_again_begins_anew_and_is_followed_further(
     project: Project, cluster: Cluster
 ) -> None:
     process = begin(project, cluster, SHORT)
     (job,) = cluster.jobs()
-    cluster.ask("scontrol", "requeue", job.split()[0])  # as SLURM does itself when a node fails
-    spool = cluster.folder / "spool"  # in which the node keeps what it knows of a job
-    wait_for(lambda: not list(spool.glob("job*")), 60, lambda: str(cluster.jobs()))
-    wait_for(lambda: starts_now(cluster, job.split()[0]), 60, lambda: str(cluster.jobs()))
+    cluster.requeue(job.split()[0])
     done = end_of(process)
     assert done.code == 0, done.err
     assert f"slow: SLURM starts job {job.split()[0]} again on node1" in done.err
