@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _OLDEST = {APPTAINER: (1, 2), SINGULARITY: (3, 11)}
 _VERSION = r"(apptainer|singularity-ce|singularity)(?: version)? v?((\d+)\.(\d+)(?:\.\d+)?)"
 # What Go programs print when they cannot have another thread, process or page.
 _NO_RESOURCES = r"pthread_create failed.*|failed to reserve .*|cannot allocate memory|out of memory"
+_ADDRESSES, _PROCESSES = 4 << 30, 256  # bytes of address space, and processes of the user, that are surely enough
 _LONGEST = 200  # characters that are kept of what a program says to --version
 
 
@@ -102,7 +104,7 @@ def _candidates(wanted: str, env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _identify(path: Path, env: Mapping[str, str], known: Path | None) -> tuple[str, str, tuple[int, int]] | None:
-    recalled = memory.recalled(known, path) if known is not None else ""
+    recalled = memory.recalled(known, path) if known is not None and not _is_limited() else ""
     says = recalled or _asked(path, env)
     match = re.match(_VERSION, says, re.ASCII)
     if match is None:
@@ -111,6 +113,12 @@ def _identify(path: Path, env: Mapping[str, str], known: Path | None) -> tuple[s
         memory.remember(known, path, says)
     kind = APPTAINER if match[1] == APPTAINER else SINGULARITY
     return kind, match[2], (int(match[3]), int(match[4]))
+
+
+def _is_limited() -> bool:
+    """Return whether this session may be too small for an engine. Then it is started to see, so that an error helps."""
+    limits = ((resource.RLIMIT_AS, _ADDRESSES), (resource.RLIMIT_NPROC, _PROCESSES))
+    return any(0 <= resource.getrlimit(kind)[0] < enough for kind, enough in limits)  # -1: no limit
 
 
 def _asked(path: Path, env: Mapping[str, str]) -> str:

@@ -158,14 +158,14 @@ def _join(child: int, answer: bytes, write_maps: Callable[[], int]) -> str:
 def _unshare(flags: int) -> int:
     """Call unshare(2); return its errno, or 0."""
     if sys.version_info >= (3, 12):
-        return _errno_of(lambda: os.unshare(flags))
+        return _errno_of(lambda: os.unshare(flags))  # novermin
     return _errno() if _libc().unshare(flags) != 0 else 0
 
 
 def _setns(namespace: int, flags: int) -> int:
     """Call setns(2); return its errno, or 0."""
     if sys.version_info >= (3, 12):
-        return _errno_of(lambda: os.setns(namespace, flags))
+        return _errno_of(lambda: os.setns(namespace, flags))  # novermin
     return _errno() if _libc().setns(namespace, flags) != 0 else 0
 
 

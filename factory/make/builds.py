@@ -100,6 +100,8 @@ def _queue_named(
     for recipe in in_order(recipes):
         if recipe.name in names and not (handed is not None and recipe.base_recipe):
             try:
+                if not adapters.runner(recipe).elsewhere:
+                    continue
                 job = None if recipe.base_recipe in names else job_for(recipe, adapters.arch, snapshot, gather)
             except FactoryError:
                 job = None

@@ -193,7 +193,7 @@ def test_an_engine_that_cannot_start_within_the_limits_is_no_missing_engine(pull
             [*prefix, *command], env=pulled.env, cwd=pulled.folder, capture_output=True, text=True, check=False
         )
     engine = pulled.env["SINGFACTORY_ENGINE"]
-    assert (done.returncode, done.stdout) == (9, "")
+    assert (done.returncode, done.stdout) == (9, ""), done
     what, _, fix = done.stderr.splitlines()
     assert what == f"singfactory: {engine} cannot start within the limits of this session"
     assert "ulimit -v" in fix
