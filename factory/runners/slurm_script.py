@@ -48,6 +48,7 @@ child='' ended=''
 trap 'ended=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 "$@" >"$run/.$number.out" &
 child=$!
+[ -z "$ended" ] || kill -TERM "$child" 2>/dev/null # the signal came before the line above
 wait "$child"
 status=$?
 while [ -n "$ended" ] && kill -0 "$child" 2>/dev/null; do
