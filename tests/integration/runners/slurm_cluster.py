@@ -182,7 +182,10 @@ class Cluster:
         """Let a running job start again, as SLURM does when a node fails, without the two minutes that SLURM waits."""
         self.ask("scontrol", "requeue", job)
         # A node that still knows the job would refuse it as a duplicate.
-        wait_for(lambda: not list(self.folder.glob("**/spool*/**/job*")), 60, lambda: str(self.jobs()))
+        known = f"spool.*/job{int(job):05}*"
+        wait_for(
+            lambda: not list(self.folder.glob(known)), 60, lambda: f"{self.jobs()} {list(self.folder.glob(known))}"
+        )
         wait_for(lambda: self._starts_now(job), 60, lambda: str(self.jobs()))
 
     def _starts_now(self, job: str) -> bool:
