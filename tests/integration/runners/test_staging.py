@@ -203,17 +203,6 @@ def test_a_full_disk_stops_only_its_own_node(cluster: Cluster, tmp_path: Path) -
     assert "needed" in error
 
 
-def test_a_requeued_job_stages_again(cluster: Cluster, tmp_path: Path) -> None:
-    run = f"cd {tmp_path}; srun {STAGE} tool --json > out.$SLURM_RESTART_COUNT"
-    script = f"{run}; touch end.$SLURM_RESTART_COUNT; sleep 300"
-    job = submit(cluster, script, f"--nodes={NODES}", "--requeue")
-    wait_for((tmp_path / "end.").exists, 60, lambda: str(cluster.jobs()))
-    cluster.requeue(job)
-    wait_for((tmp_path / "end.1").exists, 90, lambda: str(cluster.jobs()))
-    cluster.ask("scancel", job)
-    assert (tmp_path / "out.1").read_text().count('"name"') == NODES
-
-
 def submit(cluster: Cluster, script: str, *options: str) -> str:
     """Submit a batch script; returns the job's number."""
     return cluster.ask("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}").strip()
