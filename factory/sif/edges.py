@@ -106,23 +106,33 @@ class _Metadata:
 
     def __init__(self, file: BinaryIO, superblock: Superblock) -> None:
         self._blocks = _table_blocks(file, superblock)
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._at = 0  # in the buffer
         self._seen = 0
         self.reference = 0  # unused: inodes are read in sequence
 
     def take(self, count: int) -> bytes:
         """Read exactly ``count`` bytes."""
-        while len(self._buffer) < count:
+        end = self._at + count
+        if end > len(self._buffer):
+            self._fill(count)
+            end = count
+        taken = self._buffer[self._at : end]
+        self._at = end
+        return taken
+
+    def _fill(self, count: int) -> None:
+        """Begin the buffer at the next byte, with at least ``count`` bytes in it."""
+        buffer = bytearray(self._buffer[self._at :])
+        while len(buffer) < count:
             block = next(self._blocks, b"")
             self._seen += METADATA_BLOCK  # a full block each: tiny ones cost as much time
             if not block:
                 raise unknown("its inode table is truncated")
             if self._seen > _LARGEST_INODE_TABLE:
                 raise unknown(f"its inode table is longer than {_LARGEST_INODE_TABLE} bytes")
-            self._buffer += block
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+            buffer += block
+        self._buffer, self._at = bytes(buffer), 0
 
 
 def _table_blocks(file: BinaryIO, superblock: Superblock) -> Iterator[bytes]:

@@ -282,7 +282,7 @@ BOMBS = (
     Bomb("metadata blocks of a byte each", "fingerprint", _tiny_blocks, 5.0),
     Bomb("names in letters of four bytes", "tree-of-squashfs", _long_names, 10.0, 512 * MIB),
     Bomb("a million names for one file", "tree-of-squashfs", _many_entries, 30.0, 1024 * MIB),
-    Bomb("four thousand million inodes", "blocks-of-squashfs", _many_inodes, 60.0),
+    Bomb("four thousand million inodes", "blocks-of-squashfs", _many_inodes, 20.0),
     Bomb("inodes in blocks of a byte", "blocks-of-squashfs", _many_tiny_inodes, 2.0),
     Bomb("a million fragments in one block", "tree-of-squashfs", _fragments, 5.0, 64 * MIB),
     Bomb("folders in each other", "tree-of-squashfs", _loop),
